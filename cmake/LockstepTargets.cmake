@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# Helpers for the folders. A folder is one object library; all of them together are liblockstep.so.
+
+add_library(lockstep_flags INTERFACE)
+target_include_directories(lockstep_flags INTERFACE ${PROJECT_SOURCE_DIR})
+target_compile_options(lockstep_flags INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Wswitch-enum
+                       $<$<BOOL:${LOCKSTEP_WARNINGS_AS_ERRORS}>:-Werror>)
+if(LOCKSTEP_SANITIZE)
+  target_compile_options(lockstep_flags INTERFACE -fsanitize=${LOCKSTEP_SANITIZE} -fno-omit-frame-pointer -g)
+  target_link_options(lockstep_flags INTERFACE -fsanitize=${LOCKSTEP_SANITIZE})
+endif()
+
+# The imported target `torch`, not ${TORCH_LIBRARIES} (absolute paths of this machine). Its headers are not ours to warn about.
+add_library(lockstep_torch INTERFACE)
+target_link_libraries(lockstep_torch INTERFACE torch)
+foreach(directory ${TORCH_INCLUDE_DIRS})
+  target_include_directories(lockstep_torch SYSTEM INTERFACE ${directory})
+endforeach()
+string(REPLACE " " ";" torch_flags "${TORCH_CXX_FLAGS}")
+target_compile_options(lockstep_torch INTERFACE ${torch_flags})
+
+# One precompiled header for every file that sees torch.
+add_library(lockstep_pch OBJECT ${PROJECT_SOURCE_DIR}/cmake/pch.cpp)
+target_link_libraries(lockstep_pch PUBLIC lockstep_flags lockstep_torch)
+target_precompile_headers(lockstep_pch PRIVATE ${PROJECT_SOURCE_DIR}/cmake/torch_pch.hpp)
+target_compile_options(lockstep_pch PRIVATE -fpch-preprocess)
+
+# lockstep_folder(name [TORCH] SOURCES a.cpp ... [LINK targets...]): object library lockstep_<name>.
+function(lockstep_folder name)
+  cmake_parse_arguments(ARG "TORCH" "" "SOURCES;LINK" ${ARGN})
+  add_library(lockstep_${name} OBJECT ${ARG_SOURCES})
+  target_link_libraries(lockstep_${name} PUBLIC lockstep_flags Threads::Threads ${ARG_LINK})
+  if(ARG_TORCH)
+    lockstep_use_torch(lockstep_${name})
+  endif()
+endfunction()
+
+# For every target with files that include torch.
+function(lockstep_use_torch target)
+  target_link_libraries(${target} PUBLIC lockstep_torch)
+  target_precompile_headers(${target} REUSE_FROM lockstep_pch)
+  target_compile_options(${target} PRIVATE -fpch-preprocess)
+endfunction()

@@ -1,0 +1,2 @@
+// SPDX-License-Identifier: Apache-2.0
+// Only here to own the precompiled header.

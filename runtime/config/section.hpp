@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A typed, located view of one YAML mapping. Whoever owns a part of the config reads its own keys from its Section and
+// calls finish(), which refuses keys that nobody asked for. Torch-free; yaml-cpp stays behind this header.
+//
+//   Section data = ...;
+//   const std::string glob = data.get<std::string>("train");            // required
+//   const int rows = data.get<int>("rows", 64, at_least(1));            // default and rule
+//   data.finish();                                                      // unknown keys: ConfigError with the nearest name
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "runtime/base/error.hpp"
+
+namespace lockstep {
+
+/// Where a value stands: 1-based line and column, as editors count.
+struct Location {
+  std::string file;  ///< or "--set a.b=c" for an override
+  int line = 0;
+  int column = 0;
+};
+
+/// "configs/a.yaml:12:9: train.batch: got -3, expected an integer >= 1". Exit code 2.
+class ConfigError : public UserError {
+ public:
+  ConfigError(const Location& location, const std::string& key, const std::string& message);
+  const Location& location() const { return location_; }
+  const std::string& key() const { return key_; }
+
+ private:
+  Location location_;
+  std::string key_;
+};
+
+/// The candidate closest to `word` (Damerau-Levenshtein, case-insensitive), if any is close enough to be meant.
+std::optional<std::string> nearest(const std::string& word, const std::vector<std::string>& candidates);
+/// "; did you mean 'x'?" or "".
+std::string did_you_mean(const std::string& word, const std::vector<std::string>& candidates);
+
+/// A rule for a value: its text ("an integer >= 1") and its test.
+template <typename T>
+struct Rule {
+  std::string text;
+  std::function<bool(const T&)> holds;
+};
+template <typename T>
+Rule<T> at_least(T low);
+template <typename T>
+Rule<T> above(T low);
+template <typename T>
+Rule<T> between(T low, T high);  ///< closed interval
+Rule<std::string> one_of(std::vector<std::string> names);  ///< the error offers the nearest name
+
+class Section {
+ public:
+  struct Node;  // holds the YAML node
+  /// An empty mapping: every get() gives its default.
+  Section();
+  explicit Section(std::shared_ptr<Node> node);
+
+  /// T: bool, int, int64_t, double, std::string, std::vector of int, int64_t, double or std::string.
+  /// Booleans are true/false only; integers are decimal only; numbers are finite. A required key that is missing, a null, or
+  /// another type: ConfigError that says what was got and what was expected.
+  template <typename T>
+  T get(const std::string& key) const;
+  template <typename T>
+  T get(const std::string& key, const T& default_value) const;
+  template <typename T>
+  T get(const std::string& key, const Rule<T>& rule) const;
+  template <typename T>
+  T get(const std::string& key, const T& default_value, const Rule<T>& rule) const;
+
+  bool has(const std::string& key) const;           ///< also marks the key as known
+  bool is_scalar(const std::string& key) const;     ///< present and a scalar
+  bool is_sequence(const std::string& key) const;
+  /// A mapping below; an empty Section when the key is absent.
+  Section section(const std::string& key) const;
+  /// A sequence of mappings; empty when absent.
+  std::vector<Section> sections(const std::string& key) const;
+  /// The mapping's own keys, in file order.
+  std::vector<std::string> keys() const;
+
+  /// Refuses every key that no get/has/section asked for. Call once per Section, after reading.
+  void finish() const;
+  /// Keys of the design whose work comes later: ConfigError "not available yet" when present, never silently ignored.
+  void refuse(const std::string& key, const std::string& reason) const;
+
+  /// A ConfigError at the value of `key` (or at the mapping, when the key is absent).
+  [[nodiscard]] ConfigError error(const std::string& key, const std::string& message) const;
+  /// Dotted path, e.g. "train.optimizer"; empty for the root.
+  const std::string& path() const;
+  /// Block-style YAML text of this mapping.
+  std::string to_yaml() const;
+
+ private:
+  std::shared_ptr<Node> node_;
+};
+
+/// Reads a file into its root Section. Errors: unreadable file, bad YAML (with line and column), not a mapping, duplicate
+/// keys anywhere (both lines named), anchors/merge keys are resolved by yaml-cpp. `overrides`: "a.b=c" texts (--set);
+/// c is parsed as YAML; each is applied before anything is read and creates missing mappings on the way.
+Section load_config_file(const std::string& path, const std::vector<std::string>& overrides = {});
+/// The same from text; `name` stands in for the file name in errors.
+Section load_config_text(const std::string& text, const std::string& name, const std::vector<std::string>& overrides = {});
+
+}  // namespace lockstep

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Schedule -> Program. Pure, deterministic and torch-free: every rank lowers by itself and gets the same program.
+//
+// Shape of a row (r = row, R = rows; what is local to one row is left out):
+//
+//   make_header (r = 0)  |  post, receive header (r > 0)
+//   send header to r+1 (r < R-1)
+//   send result (r > 0)  |  post result of every row (r = 0)            result of the PREVIOUS program: no drain
+//   per action: receive its inputs; post the inputs of the next action; compute; send its outputs
+//   per tie held by several rows: post from all, send to all, receive from all; then tie_sum (train)
+//   clip: norm_parts; send norm, post+receive scale (r > 0)  |  receive norms, norm_total, send scales (r = 0)
+//   no clip: norm_parts (they travel with the result)                                          (train)
+//   update                                                                                     (train)
+//   receive result of every row (r = 0)
+//   wait_sends
+//
+// stop: header only. evaluate: the schedule's F actions only. flush: header and results only.
+#pragma once
+
+#include "runtime/schedule/program.hpp"
+
+namespace lockstep {
+
+struct LowerOptions {
+  Mode mode = Mode::train;
+  bool clip = false;  ///< a global norm is needed before the update
+};
+
+/// Drops B, I and W of stages without backward, W of stages without trainable layers (B then means I alone), and sends no
+/// gradient over flows that are not differentiable. Throws ScheduleError when the schedule does not fit the topology
+/// (other number of stages, an action out of range).
+Program lower(const Schedule& schedule, const Topology& topology, const LowerOptions& options);
+
+}  // namespace lockstep

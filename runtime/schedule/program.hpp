@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The program: what every worker really runs, in order. It is the schedule lowered, with every receive and send, tie
+// exchange, norm part, optimizer step and result in its place, so that nothing that can block lives outside it.
+//
+// Blocking semantics (what validate() proves and every transport implements):
+//   post(e)     never blocks: from here on the next message on e may arrive. At most one post is outstanding per edge.
+//   receive(e)  blocks until the message posted for has arrived.
+//   send(e)     first waits for the previous send on e; then starts, without waiting for its own completion. A send
+//               completes when the matching post has been executed by the receiver.
+//   wait_sends  (last instruction of every row) waits for all sends this row has started.
+// Everything else is local. A post stands one compute ahead of the compute that consumes the message:
+//
+//   ... post(e,0) | receive(e,0) post(e,1) F0 send(d,0) | receive(e,1) post(e,2) F1 send(d,1) | ...
+//
+// All messages of one edge arrive in the order in which they were sent; order comes from the program.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "runtime/schedule/schedule.hpp"
+
+namespace lockstep {
+
+/// Values that are produced in stage `from` and read in the later stage `to`, one message per micro-batch. Neighbours and
+/// skips (to > from + 1) are the same thing: every flow goes straight from its producer to its reader.
+struct Flow {
+  StageId from;
+  StageId to;
+  bool differentiable = true;  ///< whether a gradient message travels back (false for targets, masks, frozen producers)
+};
+
+/// One parameter that several layers hold. `holders`: the stage of each holding layer, in layer order (may repeat).
+struct Tie {
+  std::vector<StageId> holders;
+};
+
+/// All that lowering needs to know of a partitioned model. Torch-free.
+struct Topology {
+  int stages = 0;
+  std::vector<Flow> flows;                 ///< sorted by (from, to), unique
+  std::vector<Tie> ties;                   ///< only those between different stages or layers; trainable ones
+  std::vector<bool> has_backward;          ///< per stage: a trainable layer in it or in a differentiable producer of it
+  std::vector<bool> has_weight_grad;       ///< per stage: a trainable layer in it
+};
+
+/// A chain of `stages` stages: flows s -> s+1 (differentiable) and, for stages > 1, targets from 0 to the last (not
+/// differentiable); everything trainable; no ties. What `lockstep simulate --stages N` uses.
+Topology chain_topology(int stages);
+
+StageGraph stage_graph(const Topology& topology);
+
+enum class EdgeKind : std::uint8_t {
+  header,    ///< StepHeader, along the chain row r -> r+1
+  value,     ///< values of one flow, forward
+  gradient,  ///< gradients of one flow, backward
+  tie,       ///< the gradient buffers of one tie, between each ordered pair of rows that hold it
+  norm,      ///< per-parameter squared norms, row r -> row 0
+  scale,     ///< the global norm, row 0 -> row r
+  result,    ///< StepResult of the previous program, row r -> row 0
+};
+
+struct Edge {
+  EdgeKind kind = EdgeKind::value;
+  WorkerId from;  ///< sending row
+  WorkerId to;    ///< receiving row
+  StageId from_stage, to_stage;  ///< value, gradient: the flow's stages in the direction of this edge; else invalid
+  int tie = -1;                  ///< tie: index into Topology::ties
+};
+
+/// Every edge between different rows, in one fixed order that depends on the topology and on the rows only, not on the
+/// number of micro-batches or the mode: all programs of a job share one numbering.
+std::vector<Edge> wire(const Topology& topology, const std::vector<WorkerId>& row_of_stage, int rows);
+
+enum class InstructionKind : std::uint8_t {
+  make_header,  ///< row 0 only: decides what this program does
+  post,
+  receive,
+  send,
+  compute,      ///< one Action
+  tie_sum,      ///< adds the buffers of all holders of `tie`, in holder order, on every row that holds it
+  norm_parts,   ///< this row's squared norms
+  norm_total,   ///< row 0 only: sums the parts of all rows in the model's parameter order
+  update,       ///< optimizer step of this row's parameters
+  wait_sends,
+};
+
+struct Instruction {
+  InstructionKind kind = InstructionKind::compute;
+  EdgeId edge;          ///< post, receive, send
+  Action action;        ///< compute. For value/gradient messages: the action whose result travels (F or I/B of the sender)
+  int tie = -1;         ///< tie_sum
+};
+
+struct Program {
+  std::string name;                            ///< e.g. "1f1b 4x8 train"
+  Topology topology;
+  std::vector<Edge> edges;
+  std::vector<WorkerId> row_of_stage;
+  std::vector<std::vector<Instruction>> rows;  ///< rows[worker]
+  int micro_batches = 0;
+
+  int workers() const { return static_cast<int>(rows.size()); }
+};
+
+enum class Mode : std::uint8_t {
+  train,     ///< forward, backward, update
+  evaluate,  ///< forward only
+  flush,     ///< no compute: hands the results of the previous program to row 0
+  stop,      ///< no compute and no result: the last header, after which every worker leaves
+};
+
+const char* to_string(EdgeKind kind);
+const char* to_string(InstructionKind kind);
+const char* to_string(Mode mode);
+
+/// "receive value 0->1 m3 (row 0 -> 1)": how logs, findings and the watchdog name an instruction.
+std::string describe(const Program& program, const Instruction& instruction);
+
+}  // namespace lockstep
