@@ -8,7 +8,6 @@
 
 #include <cstdint>
 #include <string>
-#include <variant>
 #include <vector>
 
 #include "runtime/config/section.hpp"
@@ -18,89 +17,104 @@ namespace lockstep {
 struct OptimizerGroup {
   std::vector<std::string> match;  ///< parameter-name patterns (shell wildcards); the first group that matches wins
   double lr_scale = 1.0;           ///< multiplies the scheduled learning rate
-  double weight_decay = -1.0;      ///< -1: the optimizer's
+  double weight_decay = -1.0;      ///< -1: the optimizer's (read_config fills it in)
+  bool operator==(const OptimizerGroup&) const = default;
 };
 
 struct OptimizerConfig {
   std::string type = "adamw";  ///< sgd | adam | adamw
   double lr = 1e-3;
-  double momentum = 0.0;       ///< sgd
-  bool nesterov = false;       ///< sgd
-  double dampening = 0.0;      ///< sgd
+  double momentum = 0.0;                          ///< sgd
+  bool nesterov = false;                          ///< sgd
+  double dampening = 0.0;                         ///< sgd
   double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;  ///< adam, adamw (YAML: betas: [b1, b2])
-  double weight_decay = 0.0;   ///< default 0.01 for adamw, as in LibTorch
-  bool decay_norms_and_biases = true;  ///< false: parameters with one dimension or none take no weight decay
+  double weight_decay = 0.0;                      ///< default 0.01 for adamw, as in LibTorch
+  bool decay_norms_and_biases = true;             ///< false: parameters with one dimension or none take no weight decay
   std::vector<OptimizerGroup> groups;
+  bool operator==(const OptimizerConfig&) const = default;
 };
 
 struct LrScheduleConfig {
   std::string type = "constant";  ///< constant | linear | cosine | step
   std::int64_t warmup_steps = 0;
-  double min_lr = 0.0;            ///< linear, cosine: where the decay ends
-  std::int64_t decay_steps = 0;   ///< linear, cosine: steps until min_lr; 0: train.steps
-  std::int64_t step_every = 0;    ///< step: steps between drops (required for type step)
-  double step_factor = 0.1;       ///< step
+  double min_lr = 0.0;           ///< linear, cosine: where the decay ends
+  std::int64_t decay_steps = 0;  ///< linear, cosine: steps until min_lr; 0: train.steps
+  std::int64_t step_every = 0;   ///< step: steps between drops (required for type step)
+  double step_factor = 0.1;      ///< step
+  bool operator==(const LrScheduleConfig&) const = default;
 };
 
 struct TrainConfig {
-  std::int64_t steps = 0;             ///< required, >= 1
-  std::int64_t batch = 0;             ///< required: samples per optimizer step, over all replicas
-  int micro_batches = 1;              ///< <= batch
-  std::string loss;                   ///< required; runtime/training/loss.hpp has the names
-  std::string precision = "fp32";     ///< fp32 | bf16
-  double clip_grad_norm = 0.0;        ///< 0: no clipping
+  std::int64_t steps = 0;          ///< required, >= 1
+  std::int64_t batch = 0;          ///< required: samples per optimizer step, over all replicas
+  int micro_batches = 1;           ///< <= batch
+  std::string loss;                ///< required; runtime/training/loss.hpp has the names
+  std::string precision = "fp32";  ///< fp32 | bf16
+  double clip_grad_norm = 0.0;     ///< 0: no clipping
   OptimizerConfig optimizer;
   LrScheduleConfig lr_schedule;
-  std::int64_t eval_every = 0;        ///< steps; 0: never
-  std::int64_t eval_batch = 0;        ///< samples per evaluation step; 0: train.batch
-  std::int64_t eval_steps = 0;        ///< batches per evaluation; 0: the whole evaluation set
-  std::vector<std::string> freeze;    ///< parameter-name patterns that are not trained
+  std::int64_t eval_every = 0;      ///< steps; 0: never
+  std::int64_t eval_batch = 0;      ///< samples per evaluation step; 0: train.batch
+  std::int64_t eval_steps = 0;      ///< batches per evaluation; 0: the whole evaluation set
+  std::vector<std::string> freeze;  ///< parameter-name patterns that are not trained
   bool stop_on_nan = true;
   std::int64_t log_every = 1;
+  bool operator==(const TrainConfig&) const = default;
 };
 
 struct PartitionConfig {
-  std::string by = "params";           ///< layers | params, when neither counts nor cuts are given
-  std::vector<int> counts;             ///< partition: [3, 3, 2] - layers per stage
-  std::vector<std::string> cut_before; ///< partition: {cut_before: [h.2, h.4]} - first layer of each stage but the first
+  std::string by = "params";  ///< layers | params, when neither counts nor cuts are given
+  std::vector<int> counts;    ///< partition: [3, 3, 2] - layers per stage
+  /// partition: {cut_before: [h.2, h.4]} - first layer of each stage but the first
+  std::vector<std::string> cut_before;
+  bool operator==(const PartitionConfig&) const = default;
 };
 
 struct PipelineConfig {
   int stages = 1;
   std::string schedule = "gpipe";
   PartitionConfig partition;
-  std::vector<int> placement;          ///< placement[row] = worker; empty: identity. A permutation of 0..workers-1
+  /// placement[row] = worker: a permutation of 0..workers-1; empty: identity (read_config fills it in)
+  std::vector<int> placement;
+  bool operator==(const PipelineConfig&) const = default;
 };
 
 struct WorkersConfig {
-  std::vector<int> per_rank;           ///< empty: auto; one number: the same on every rank; else one per rank
-  std::vector<std::string> devices;    ///< default [cpu]; worker w takes devices[w mod size]
-  int threads = 1;                     ///< intra-op threads per worker: numerics, never derived
+  std::vector<int> per_rank;         ///< empty: auto; one number: the same on every rank; else one per rank
+  std::vector<std::string> devices;  ///< default [cpu]; worker w takes devices[w mod size]
+  int threads = 1;                   ///< intra-op threads per worker: numerics, never derived
+  bool operator==(const WorkersConfig&) const = default;
 };
 
 struct KernelsConfig {
-  std::string gemm = "auto";           ///< auto | default: auto lets MKL take its AVX-512 path on AMD CPUs
+  std::string gemm = "auto";  ///< auto | default: auto lets MKL take its AVX-512 path on AMD CPUs
+  bool operator==(const KernelsConfig&) const = default;
 };
 
 struct CommConfig {
-  int watchdog_s = 300;                ///< a wait that lasts longer ends the job (exit code 4)
+  int watchdog_s = 300;  ///< a wait that lasts longer ends the job (exit code 4)
+  bool operator==(const CommConfig&) const = default;
 };
 
 struct Config {
-  std::string name;                    ///< default: the file's stem
+  std::string name;  ///< default: the file's stem
   std::uint64_t seed = 1;
-  Section model;                       ///< has `type`
-  Section data;                        ///< has `type`
+  Section model;  ///< has `type`
+  Section data;   ///< has `type`
   TrainConfig train;
   PipelineConfig pipeline;
   WorkersConfig workers;
   KernelsConfig kernels;
   CommConfig comm;
-  std::string run_dir;                 ///< default: runs/<name>
-  Section root;                        ///< for errors that name a key, and for the resolved copy in the run folder
+  std::string run_dir;  ///< default: runs/<name>
+  Section root;         ///< for errors that name a key, and for the resolved copy in the run folder
 };
 
 /// Types, defaults and every rule that needs no model, no data and no ranks. Throws ConfigError.
 Config read_config(const Section& root);
+
+/// The whole config as YAML with every default filled in, in the order of configs/reference.yaml; `model` and `data` as
+/// they were given. Reading it again gives the same Config. Keys that are not available yet are left out.
+std::string resolved_yaml(const Config& config);
 
 }  // namespace lockstep

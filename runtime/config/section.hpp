@@ -3,12 +3,16 @@
 // A typed, located view of one YAML mapping. Whoever owns a part of the config reads its own keys from its Section and
 // calls finish(), which refuses keys that nobody asked for. Torch-free; yaml-cpp stays behind this header.
 //
+// A Section is a cheap handle: copies look at the same immutable mapping, remember together which keys were asked for,
+// and may be read from several threads.
+//
 //   Section data = ...;
-//   const std::string glob = data.get<std::string>("train");            // required
-//   const int rows = data.get<int>("rows", 64, at_least(1));            // default and rule
-//   data.finish();                                                      // unknown keys: ConfigError with the nearest name
+//   const std::string glob = data.get<std::string>("train");   // required
+//   const int rows = data.get<int>("rows", 64, at_least(1));   // default and rule
+//   data.finish();                                             // unknown keys: ConfigError with the nearest name
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -19,14 +23,14 @@
 
 namespace lockstep {
 
-/// Where a value stands: 1-based line and column, as editors count.
+/// Where a value stands: 1-based line and column (in characters), as editors count.
 struct Location {
   std::string file;  ///< or "--set a.b=c" for an override
-  int line = 0;
+  int line = 0;      ///< 0: no line, as in overrides; then only `file` is shown
   int column = 0;
 };
 
-/// "configs/a.yaml:12:9: train.batch: got -3, expected an integer >= 1". Exit code 2.
+/// "configs/a.yaml:12:9: train.batch: got -3, expected an integer >= 1". Exit code 2. An empty key is left out.
 class ConfigError : public UserError {
  public:
   ConfigError(const Location& location, const std::string& key, const std::string& message);
@@ -48,13 +52,16 @@ template <typename T>
 struct Rule {
   std::string text;
   std::function<bool(const T&)> holds;
+  std::function<std::string(const T&)> advice = {};  ///< optional end of the message, such as "; did you mean 'x'?"
 };
+// T: int, int64_t, uint64_t, double.
 template <typename T>
 Rule<T> at_least(T low);
 template <typename T>
 Rule<T> above(T low);
 template <typename T>
 Rule<T> between(T low, T high);  ///< closed interval
+Rule<std::string> not_empty();
 Rule<std::string> one_of(std::vector<std::string> names);  ///< the error offers the nearest name
 
 class Section {
@@ -64,9 +71,9 @@ class Section {
   Section();
   explicit Section(std::shared_ptr<Node> node);
 
-  /// T: bool, int, int64_t, double, std::string, std::vector of int, int64_t, double or std::string.
-  /// Booleans are true/false only; integers are decimal only; numbers are finite. A required key that is missing, a null, or
-  /// another type: ConfigError that says what was got and what was expected.
+  /// T: bool, int, int64_t, uint64_t, double, std::string, std::vector of int, int64_t, double or std::string.
+  /// Booleans are true/false only; integers are decimal only; numbers are finite. A required key that is missing, a
+  /// null, or another type: ConfigError that says what was got and what was expected.
   template <typename T>
   T get(const std::string& key) const;
   template <typename T>
@@ -76,11 +83,22 @@ class Section {
   template <typename T>
   T get(const std::string& key, const T& default_value, const Rule<T>& rule) const;
 
-  bool has(const std::string& key) const;           ///< also marks the key as known
-  bool is_scalar(const std::string& key) const;     ///< present and a scalar
-  bool is_sequence(const std::string& key) const;
-  /// A mapping below; an empty Section when the key is absent.
+  /// A list whose every element keeps the rule (the error names the element). A missing key: the default, or an error.
+  /// T: int, int64_t, double, std::string.
+  template <typename T>
+  std::vector<T> list(const std::string& key, const Rule<T>& each) const;
+  template <typename T>
+  std::vector<T> list(const std::string& key, const std::vector<T>& default_value, const Rule<T>& each) const;
+
+  // These mark the key as known, like every get. A null counts as present.
+  bool has(const std::string& key) const;
+  bool is_scalar(const std::string& key) const;    ///< present and a scalar
+  bool is_sequence(const std::string& key) const;  ///< present and a list
+  bool is_mapping(const std::string& key) const;   ///< present and a mapping
+  /// A mapping below; an empty Section when the key is absent. Every call starts with no key known.
   Section section(const std::string& key) const;
+  /// The same, but an absent key is an error.
+  Section required_section(const std::string& key) const;
   /// A sequence of mappings; empty when absent.
   std::vector<Section> sections(const std::string& key) const;
   /// The mapping's own keys, in file order.
@@ -88,25 +106,38 @@ class Section {
 
   /// Refuses every key that no get/has/section asked for. Call once per Section, after reading.
   void finish() const;
-  /// Keys of the design whose work comes later: ConfigError "not available yet" when present, never silently ignored.
+  /// Keys of the design whose work comes later: ConfigError "REASON: not available yet" when present, never silently
+  /// ignored.
   void refuse(const std::string& key, const std::string& reason) const;
 
   /// A ConfigError at the value of `key` (or at the mapping, when the key is absent).
   [[nodiscard]] ConfigError error(const std::string& key, const std::string& message) const;
+  /// The same with "got X, expected `expected`" as the message; `advice` is appended as it is.
+  [[nodiscard]] ConfigError unexpected(const std::string& key, const std::string& expected,
+                                       const std::string& advice = "") const;
   /// Dotted path, e.g. "train.optimizer"; empty for the root.
   const std::string& path() const;
-  /// Block-style YAML text of this mapping.
+  /// Where the mapping stands.
+  const Location& location() const;
+  /// Block-style YAML text of this mapping: overrides applied, aliases and merge keys expanded, comments gone. "{}\n"
+  /// when empty.
   std::string to_yaml() const;
 
  private:
+  template <typename T>
+  T read(const std::string& key, const Rule<T>& rule) const;
+  [[nodiscard]] ConfigError missing(const std::string& key, const std::string& expected) const;
+
   std::shared_ptr<Node> node_;
 };
 
-/// Reads a file into its root Section. Errors: unreadable file, bad YAML (with line and column), not a mapping, duplicate
-/// keys anywhere (both lines named), anchors/merge keys are resolved by yaml-cpp. `overrides`: "a.b=c" texts (--set);
-/// c is parsed as YAML; each is applied before anything is read and creates missing mappings on the way.
+/// Reads a file into its root Section. Errors: unreadable file, bad YAML (with line and column), several documents, not
+/// a mapping, duplicate keys anywhere (both lines named), tags. Aliases and merge keys (`<<: *a`) are expanded.
+/// `overrides`: "a.b=c" texts (--set); c is parsed as YAML; each is applied in turn before anything is read, replaces
+/// what was there and creates missing mappings on the way.
 Section load_config_file(const std::string& path, const std::vector<std::string>& overrides = {});
 /// The same from text; `name` stands in for the file name in errors.
-Section load_config_text(const std::string& text, const std::string& name, const std::vector<std::string>& overrides = {});
+Section load_config_text(const std::string& text, const std::string& name,
+                         const std::vector<std::string>& overrides = {});
 
 }  // namespace lockstep

@@ -29,7 +29,7 @@ struct ScheduleGenerator {
 /// All generators, in the order in which they are listed.
 const std::vector<ScheduleGenerator>& schedule_generators();
 
-/// Throws ScheduleError with the nearest name and all names when there is no such schedule.
+/// Throws ScheduleError that lists all names when there is no such schedule (tools add the nearest one).
 Schedule make_schedule(const std::string& name, const ScheduleShape& shape);
 
 Schedule gpipe(const ScheduleShape& shape);

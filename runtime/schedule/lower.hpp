@@ -8,8 +8,10 @@
 //   send header to r+1 (r < R-1)
 //   send result (r > 0)  |  post result of every row (r = 0)            result of the PREVIOUS program: no drain
 //   per action: receive its inputs; post the inputs of the next action; compute; send its outputs
-//   per tie held by several rows: post from all, send to all, receive from all; then tie_sum (train)
-//   clip: norm_parts; send norm, post+receive scale (r > 0)  |  receive norms, norm_total, send scales (r = 0)
+//   per tie held by this row: post from all, send to all, receive from all other holding rows; then tie_sum (train)
+//     (a tie within one row has no messages, but its buffers are added by tie_sum all the same)
+//   clip: norm_parts, send norm, post+receive scale (r > 0)
+//         post norms, norm_parts, receive norms, norm_total, send scales (r = 0)
 //   no clip: norm_parts (they travel with the result)                                          (train)
 //   update                                                                                     (train)
 //   receive result of every row (r = 0)

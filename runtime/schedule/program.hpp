@@ -45,10 +45,13 @@ struct Topology {
   std::vector<bool> has_weight_grad;       ///< per stage: a trainable layer in it
 };
 
-/// A chain of `stages` stages: flows s -> s+1 (differentiable) and, for stages > 1, targets from 0 to the last (not
-/// differentiable); everything trainable; no ties. What `lockstep simulate --stages N` uses.
+/// A chain of `stages` stages: flows s -> s+1 (differentiable) and, for stages > 2, targets from 0 to the last (not
+/// differentiable; with 2 stages they travel in the flow 0 -> 1); everything trainable; no ties. What
+/// `lockstep simulate --stages N` uses.
 Topology chain_topology(int stages);
 
+/// The graph that required_before() reads: every flow is a producer; only a differentiable flow out of a stage with a
+/// backward makes a consumer.
 StageGraph stage_graph(const Topology& topology);
 
 enum class EdgeKind : std::uint8_t {
@@ -66,12 +69,23 @@ struct Edge {
   WorkerId from;  ///< sending row
   WorkerId to;    ///< receiving row
   StageId from_stage, to_stage;  ///< value, gradient: the flow's stages in the direction of this edge; else invalid
+  int lane = 0;                  ///< value, gradient: this edge carries the micro-batches m with m mod lanes(flow) == lane
   int tie = -1;                  ///< tie: index into Topology::ties
+  auto operator<=>(const Edge&) const = default;
 };
+
+/// Edges per flow and direction: its length in stages. A neighbour needs one. A skip of length n is sent n - 1 stages before
+/// it is read, so n of its messages are under way at once; over a single edge, where a send waits for the one before it, the
+/// producer would stall (GPipe) or both ends would wait for each other for ever (1F1B from 6 stages on, with a
+/// differentiable skip from the first to the last). With n lanes 1F1B never waits in a send, whatever the stages cost.
+int lanes(const Flow& flow);
 
 /// Every edge between different rows, in one fixed order that depends on the topology and on the rows only, not on the
 /// number of micro-batches or the mode: all programs of a job share one numbering.
 std::vector<Edge> wire(const Topology& topology, const std::vector<WorkerId>& row_of_stage, int rows);
+
+/// The rows that hold a tied parameter, ascending. More than one: its gradients travel.
+std::vector<WorkerId> rows_holding(const Tie& tie, const std::vector<WorkerId>& row_of_stage);
 
 enum class InstructionKind : std::uint8_t {
   make_header,  ///< row 0 only: decides what this program does
@@ -89,19 +103,10 @@ enum class InstructionKind : std::uint8_t {
 struct Instruction {
   InstructionKind kind = InstructionKind::compute;
   EdgeId edge;          ///< post, receive, send
-  Action action;        ///< compute. For value/gradient messages: the action whose result travels (F or I/B of the sender)
+  Action action;        ///< compute. For value/gradient messages: the sender's action whose result travels: F, or I (also
+                        ///< when a full backward B makes it)
   int tie = -1;         ///< tie_sum
-};
-
-struct Program {
-  std::string name;                            ///< e.g. "1f1b 4x8 train"
-  Topology topology;
-  std::vector<Edge> edges;
-  std::vector<WorkerId> row_of_stage;
-  std::vector<std::vector<Instruction>> rows;  ///< rows[worker]
-  int micro_batches = 0;
-
-  int workers() const { return static_cast<int>(rows.size()); }
+  auto operator<=>(const Instruction&) const = default;
 };
 
 enum class Mode : std::uint8_t {
@@ -111,9 +116,25 @@ enum class Mode : std::uint8_t {
   stop,      ///< no compute and no result: the last header, after which every worker leaves
 };
 
+struct Program {
+  std::string name;                            ///< e.g. "1f1b 4x8 train"
+  Topology topology;
+  std::vector<Edge> edges;
+  std::vector<WorkerId> row_of_stage;
+  std::vector<std::vector<Instruction>> rows;  ///< rows[worker]
+  int micro_batches = 0;
+  Mode mode = Mode::train;
+  bool clip = false;                           ///< the update waits for the global norm
+
+  int workers() const { return static_cast<int>(rows.size()); }
+};
+
 const char* to_string(EdgeKind kind);
 const char* to_string(InstructionKind kind);
 const char* to_string(Mode mode);
+
+/// The computes of a program alone: for drawing, and for comparing with the schedule it came from.
+Schedule schedule_of(const Program& program);
 
 /// "receive value 0->1 m3 (row 0 -> 1)": how logs, findings and the watchdog name an instruction.
 std::string describe(const Program& program, const Instruction& instruction);

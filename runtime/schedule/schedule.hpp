@@ -5,6 +5,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "runtime/schedule/action.hpp"
@@ -16,6 +17,8 @@ struct Schedule {
   int stages = 0;                          ///< all stages, virtual ones included
   int micro_batches = 0;
   std::vector<std::vector<Action>> rows;   ///< rows[worker] in execution order
+  /// Neighbours in a row that a CSV file writes as one cell, "(0F3;3B1)OVERLAP_F_B". They run one after the other.
+  std::vector<std::pair<Action, Action>> overlapped;
 
   int workers() const { return static_cast<int>(rows.size()); }
 };

@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# liblockstep.so: all folders in one library. It is listed before torch wherever both are linked, so that MKL asks our
+# library which path to take (runtime/layer/gemm_path.hpp).
+
+set(folders base config schedule partitioner layer comm engine data training models)
+if(LOCKSTEP_MPI)
+  list(APPEND folders comm_mpi)
+endif()
+add_library(lockstep SHARED)
+foreach(folder ${folders})
+  target_sources(lockstep PRIVATE $<TARGET_OBJECTS:lockstep_${folder}>)
+endforeach()
+target_link_libraries(lockstep PUBLIC lockstep_flags lockstep_torch Threads::Threads
+                      PRIVATE spdlog::spdlog yaml-cpp nlohmann_json::nlohmann_json ${CMAKE_DL_LIBS})
+if(LOCKSTEP_MPI)
+  target_link_libraries(lockstep PRIVATE MPI::MPI_C)
+endif()
+set_target_properties(lockstep PROPERTIES VERSION ${PROJECT_VERSION} SOVERSION 0)

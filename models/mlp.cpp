@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "models/registry.hpp"
+#include "runtime/layer/layers.hpp"
+
+namespace lockstep {
+
+// linear -> activation [-> dropout], `hidden` times, then a linear layer to the outputs: names fc.0, act.0, drop.0, ...
+Model make_mlp(const Section& section) {
+  const auto inputs = section.get<std::int64_t>("inputs", at_least<std::int64_t>(1));
+  const auto width = section.get<std::int64_t>("width", at_least<std::int64_t>(1));
+  const auto hidden = section.get<int>("layers", 2, at_least(0));
+  const auto outputs = section.get<std::int64_t>("outputs", at_least<std::int64_t>(1));
+  const auto activation = section.get<std::string>("activation", "relu", one_of(Activation::names()));
+  const auto dropout = section.get<double>("dropout", 0.0, between(0.0, 1.0));
+
+  Model model{"mlp", {}};
+  std::int64_t in = inputs;
+  for (int i = 0; i < hidden; ++i, in = width) {
+    model.layers.push_back({concat("fc.", i), std::make_shared<Linear>(in, width)});
+    model.layers.push_back({concat("act.", i), std::make_shared<Activation>(activation)});
+    if (dropout > 0) model.layers.push_back({concat("drop.", i), std::make_shared<Dropout>(dropout)});
+  }
+  model.layers.push_back({"out", std::make_shared<Linear>(in, outputs)});
+  return model;
+}
+
+}  // namespace lockstep

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "models/registry.hpp"
+
+namespace lockstep {
+
+const std::vector<ModelFamily>& model_families() {
+  static const std::vector<ModelFamily> families = {
+      {"mlp", "multi-layer perceptron: linear, activation and dropout layers", make_mlp},
+      {"gpt", "GPT-2's decoder with Hugging Face's parameter names and layouts", make_gpt},
+      {"delay", "layers that sleep for given times: measures schedules with more workers than cores", make_delay},
+  };
+  return families;
+}
+
+Model make_model(const Section& section) {
+  const std::string type = section.get<std::string>("type");
+  std::vector<std::string> names;
+  for (const ModelFamily& family : model_families()) {
+    if (family.type == type) {
+      Model model = family.make(section);
+      section.finish();
+      return model;
+    }
+    names.push_back(family.type);
+  }
+  throw section.error("type", concat("there is no model family '", type, "'; there are: ", join(names),
+                                     did_you_mean(type, names)));
+}
+
+}  // namespace lockstep

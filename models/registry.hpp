@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Model families by name: each is a list of layers made from the `model` section of a config. A new family is one file and
+// one line in registry.cpp.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "runtime/config/section.hpp"
+#include "runtime/layer/model.hpp"
+
+namespace lockstep {
+
+struct ModelFamily {
+  std::string type;
+  std::string summary;  ///< one line for `lockstep list models`
+  std::function<Model(const Section&)> make;
+};
+
+const std::vector<ModelFamily>& model_families();
+
+/// By `type`; ConfigError with the nearest name when there is none. Reads every key of the section and calls finish().
+Model make_model(const Section& section);
+
+Model make_mlp(const Section& section);
+Model make_gpt(const Section& section);
+Model make_delay(const Section& section);
+
+}  // namespace lockstep

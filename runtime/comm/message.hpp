@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What travels on an edge: an ordered list of tensors with the step and micro-batch they belong to. Values, gradients,
+// step headers, norms and results all travel as this one type (control data as 1-D uint8 or double tensors).
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+namespace lockstep {
+
+struct Message {
+  std::int64_t sequence = 0;       ///< number of the program run it belongs to; checked by the receiver
+  int micro_batch = -1;            ///< -1: not of a micro-batch
+  std::vector<at::Tensor> tensors; ///< contiguous or undefined (an absent gradient); any dtype and shape, 0 elements too
+};
+
+}  // namespace lockstep

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/comm/mpi/mpi_endpoint.hpp"
+
+#include <ATen/ops/empty.h>
+#include <sched.h>
+#include <unistd.h>
+
+#include "runtime/base/check.hpp"
+#include "runtime/comm/mpi/backoff.hpp"
+#include "runtime/comm/mpi/mpi_channel.hpp"
+
+namespace lockstep {
+namespace {
+
+mpi::EdgeTags tags_of(int edge, int tag_limit) {
+  return {mpi::pack_tag(mpi::TagKind::header, edge, tag_limit), mpi::pack_tag(mpi::TagKind::bulk, edge, tag_limit)};
+}
+
+at::Tensor empty_on_cpu(at::IntArrayRef sizes, at::ScalarType dtype) {
+  return at::empty(sizes, at::device(at::kCPU).dtype(dtype));
+}
+
+int cpus_of_this_process() {
+  cpu_set_t cpus;
+  CPU_ZERO(&cpus);
+  return sched_getaffinity(0, sizeof(cpus), &cpus) == 0 ? CPU_COUNT(&cpus) : 1;
+}
+
+}  // namespace
+
+bool workers_share_cores(int workers, int host_ranks, int cpus, int host_cpus) {
+  // A launcher that binds gives each rank its own part of the host; without binding all ranks share all of it.
+  const bool bound = cpus < host_cpus;
+  return bound ? workers > cpus : workers * host_ranks > cpus;
+}
+
+MpiEndpoint::MpiEndpoint(MpiWorld& world, MpiEndpointOptions options) : world_(world), options_(options) {
+  LOCKSTEP_CHECK(options.slot_bytes >= 64 && options.slot_bytes % 64 == 0, "slots of ", options.slot_bytes, " bytes");
+  LOCKSTEP_CHECK(options.block_bytes >= 1 && options.block_bytes <= std::int64_t{1} << 30, "blocks of ",
+                 options.block_bytes);
+  const bool shared = workers_share_cores(options.workers, world.host_ranks(), cpus_of_this_process(),
+                                          static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN)));
+  progress_ = std::make_unique<mpi::Progress>(world, options.helper, shared ? mpi::Cores::shared : mpi::Cores::own);
+}
+
+MpiEndpoint::~MpiEndpoint() = default;
+
+std::unique_ptr<Channel> MpiEndpoint::sender(int peer_rank, int edge) {
+  LOCKSTEP_CHECK(peer_rank >= 0 && peer_rank < world_.size(), "rank ", peer_rank, " of ", world_.size());
+  return std::make_unique<mpi::MpiSender>(
+      *progress_,
+      std::make_shared<mpi::SendTransfer>(peer_rank, edge, tags_of(edge, world_.state().tag_limit), options_));
+}
+
+std::unique_ptr<Channel> MpiEndpoint::receiver(int peer_rank, int edge, Allocate allocate) {
+  LOCKSTEP_CHECK(peer_rank >= 0 && peer_rank < world_.size(), "rank ", peer_rank, " of ", world_.size());
+  if (!allocate) allocate = empty_on_cpu;
+  return std::make_unique<mpi::MpiReceiver>(
+      *progress_, std::make_shared<mpi::ReceiveTransfer>(peer_rank, edge, tags_of(edge, world_.state().tag_limit),
+                                                         options_, std::move(allocate), progress_->requests()));
+}
+
+}  // namespace lockstep

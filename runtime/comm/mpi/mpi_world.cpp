@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/comm/mpi/mpi_world.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+#include <exception>
+#include <thread>
+
+#include "runtime/comm/channel.hpp"
+#include "runtime/comm/mpi/backoff.hpp"
+#include "runtime/comm/mpi/mpi_call.hpp"
+
+namespace lockstep {
+namespace {
+
+using mpi::check;
+
+int number_in_environment(const char* name) {
+  const char* text = std::getenv(name);
+  return text == nullptr ? 0 : std::atoi(text);
+}
+
+int init_thread() {
+  int provided = MPI_THREAD_SINGLE;
+  check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided), {"MPI_Init_thread"});
+  return provided;
+}
+
+int tag_limit_of(MPI_Comm comm) {
+  int* limit = nullptr;
+  int found = 0;
+  check(MPI_Comm_get_attr(comm, MPI_TAG_UB, &limit, &found), {"MPI_Comm_get_attr(MPI_TAG_UB)"});
+  return found != 0 ? *limit : 32767;
+}
+
+std::string host_name() {
+  char name[MPI_MAX_PROCESSOR_NAME] = "";
+  int length = 0;
+  check(MPI_Get_processor_name(name, &length), {"MPI_Get_processor_name"});
+  return std::string(name, static_cast<std::size_t>(length));
+}
+
+/// What a gather reads and writes. On an error it is leaked: MPI may still write to it.
+struct Gather {
+  std::string mine, all;
+  std::int64_t my_bytes = 0;
+  std::vector<std::int64_t> bytes;
+  std::vector<int> counts, offsets;
+
+  void lay_out() {
+    std::int64_t total = 0;
+    for (std::int64_t size : bytes) {
+      counts.push_back(mpi::to_count(size));
+      offsets.push_back(mpi::to_count(total));
+      total += size;
+    }
+    all.resize(static_cast<std::size_t>(total));
+  }
+};
+
+}  // namespace
+
+void MpiWorld::State::require(int code, const mpi::Call& call) {
+  if (code != MPI_SUCCESS) failed = true;
+  check(code, call);
+}
+
+void MpiWorld::State::wait(MPI_Request request, const char* operation, std::chrono::milliseconds timeout) {
+  mpi::Backoff backoff;
+  while (true) {
+    int done = 0;
+    {
+      std::lock_guard lock(mutex);
+      require(MPI_Test(&request, &done, MPI_STATUS_IGNORE), {operation});
+    }
+    if (done != 0) return;
+    if (backoff.spin()) continue;
+    if (backoff.waited() >= timeout) {
+      failed = true;
+      throw WaitTimeout(
+          concat(operation, ": rank ", rank, " waited ", timeout.count(), " ms for the other ", size - 1, " ranks"));
+    }
+    backoff.sleep();
+  }
+}
+
+bool MpiWorld::launched() {
+  for (const char* name : {"PMI_RANK", "PMI_SIZE", "PMIX_RANK", "OMPI_COMM_WORLD_SIZE", "MPI_LOCALNRANKS"})
+    if (std::getenv(name) != nullptr) return true;
+  return number_in_environment("SLURM_STEP_NUM_TASKS") > 1;  // srun without any PMI: the constructor says what is wrong
+}
+
+void MpiWorld::check_launcher(int world_size) {
+  if (world_size != 1) return;
+  if (const int tasks = number_in_environment("SLURM_STEP_NUM_TASKS"); tasks > 1)
+    throw UserError(
+        concat("srun started ", tasks,
+               " tasks, but MPI sees a world of 1: srun and this MPI do not speak the "
+               "same PMI, and every task would train alone. Start with `srun --mpi=pmi2 ...` (`srun --mpi=list` "
+               "shows what there is), or with `salloc -n ",
+               tasks, " mpirun ...`"));
+  if (const int tasks = number_in_environment("OMPI_COMM_WORLD_SIZE"); tasks > 1)
+    throw UserError(concat("mpirun started ", tasks,
+                           " processes, but MPI sees a world of 1: this is the mpirun of Open MPI, "
+                           "and Lockstep was built with another MPI. Use the mpirun of the MPI it was built with"));
+}
+
+MpiWorld::MpiWorld() : state_(std::make_unique<State>()) {
+  const int provided = init_thread();
+  // Straight after Init: until here, and on any communicator left out, MPI aborts inside the failing call.
+  for (MPI_Comm comm : {MPI_COMM_WORLD, MPI_COMM_SELF})
+    check(MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN), {"MPI_Comm_set_errhandler"});
+  check(MPI_Comm_rank(MPI_COMM_WORLD, &state_->rank), {"MPI_Comm_rank"});
+  check(MPI_Comm_size(MPI_COMM_WORLD, &state_->size), {"MPI_Comm_size"});
+  if (provided < MPI_THREAD_SERIALIZED)
+    throw CommError(concat("this MPI gives thread level ", provided, ", and Lockstep needs MPI_THREAD_SERIALIZED (",
+                           MPI_THREAD_SERIALIZED, "): build or load an MPI with thread support"));
+  check_launcher(state_->size);
+  state_->tag_limit = tag_limit_of(MPI_COMM_WORLD);
+  state_->host = host_name();
+  MPI_Request duplicated = MPI_REQUEST_NULL;
+  check(MPI_Comm_idup(MPI_COMM_WORLD, &state_->comm, &duplicated), {"MPI_Comm_idup"});
+  state_->wait(duplicated, "MPI_Comm_idup", kTimeout);
+  check(MPI_Comm_set_errhandler(state_->comm, MPI_ERRORS_RETURN), {"MPI_Comm_set_errhandler"});
+  const std::vector<std::string> hosts = all_gather(state_->host);
+  state_->host_ranks = static_cast<int>(std::count(hosts.begin(), hosts.end(), state_->host));
+}
+
+MpiWorld::~MpiWorld() {
+  try {
+    if (std::uncaught_exceptions() == 0) leave();
+  } catch (...) {
+    state_->failed = true;
+  }
+  // MPI still holds pointers into what was in flight, and other threads may be in a call: the state is leaked on
+  // purpose.
+  if (state_->failed) state_.release();
+}
+
+int MpiWorld::rank() const {
+  return state_->rank;
+}
+int MpiWorld::size() const {
+  return state_->size;
+}
+const std::string& MpiWorld::host() const {
+  return state_->host;
+}
+int MpiWorld::host_ranks() const {
+  return state_->host_ranks;
+}
+bool MpiWorld::failed() const {
+  return state_->failed;
+}
+
+std::vector<std::string> MpiWorld::all_gather(const std::string& value, std::chrono::milliseconds timeout) {
+  auto gather = std::make_unique<Gather>();
+  try {
+    gather->mine = value;
+    gather->my_bytes = static_cast<std::int64_t>(value.size());
+    gather->bytes.resize(static_cast<std::size_t>(state_->size));
+    MPI_Request request = MPI_REQUEST_NULL;
+    {
+      std::lock_guard lock(state_->mutex);
+      state_->require(MPI_Iallgather(&gather->my_bytes, 1, MPI_INT64_T, gather->bytes.data(), 1, MPI_INT64_T,
+                                     state_->comm, &request),
+                      {"MPI_Iallgather"});
+    }
+    state_->wait(request, "MPI_Iallgather", timeout);
+    gather->lay_out();
+    {
+      std::lock_guard lock(state_->mutex);
+      state_->require(
+          MPI_Iallgatherv(gather->mine.data(), mpi::to_count(gather->my_bytes), MPI_BYTE, gather->all.data(),
+                          gather->counts.data(), gather->offsets.data(), MPI_BYTE, state_->comm, &request),
+          {"MPI_Iallgatherv", -1, -1, gather->my_bytes});
+    }
+    state_->wait(request, "MPI_Iallgatherv", timeout);
+  } catch (...) {
+    gather.release();
+    throw;
+  }
+  std::vector<std::string> values;
+  for (std::size_t i = 0; i < gather->bytes.size(); ++i)
+    values.push_back(
+        gather->all.substr(static_cast<std::size_t>(gather->offsets[i]), static_cast<std::size_t>(gather->counts[i])));
+  return values;
+}
+
+void MpiWorld::barrier(std::chrono::milliseconds timeout) {
+  MPI_Request request = MPI_REQUEST_NULL;
+  {
+    std::lock_guard lock(state_->mutex);
+    state_->require(MPI_Ibarrier(state_->comm, &request), {"MPI_Ibarrier"});
+  }
+  state_->wait(request, "MPI_Ibarrier", timeout);
+}
+
+void MpiWorld::leave(std::chrono::milliseconds timeout) {
+  if (left_ || state_->failed) return;
+  left_ = true;
+  barrier(timeout);  // MPI_Finalize waits for the others too, but spinning
+  std::lock_guard lock(state_->mutex);
+  state_->require(MPI_Comm_free(&state_->comm), {"MPI_Comm_free"});
+  state_->require(MPI_Finalize(), {"MPI_Finalize"});
+}
+
+void MpiWorld::abort(int code) {
+  // A thread inside MPI should get out first, but one that never does must not keep us alive.
+  for (int i = 0; i < 200 && !state_->mutex.try_lock(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  int finalized = 0;
+  MPI_Finalized(&finalized);
+  if (finalized == 0) MPI_Abort(MPI_COMM_WORLD, code);
+  std::_Exit(code);
+}
+
+}  // namespace lockstep

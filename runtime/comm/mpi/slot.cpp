@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/comm/mpi/slot.hpp"
+
+#include <c10/core/ScalarType.h>
+
+#include <cstring>
+
+#include "runtime/base/check.hpp"
+#include "runtime/comm/channel.hpp"
+
+namespace lockstep::mpi {
+namespace {
+
+constexpr std::uint32_t kMagic = 0x4c4b5350;  // "LKSP"
+constexpr std::uint16_t kVersion = 1;
+constexpr std::uint64_t kMostDims = 64;  // as ATen
+
+/// One tensor of the description; its sizes (dims x int64) follow.
+struct TensorEntry {
+  std::int8_t dtype = 0;
+  std::uint8_t defined = 0;
+  std::uint16_t dims = 0;
+  std::uint32_t reserved = 0;
+};
+static_assert(sizeof(TensorEntry) == 8);
+
+std::uint64_t payload_bytes(const std::vector<at::Tensor>& tensors) {
+  std::uint64_t bytes = 0;
+  for (const at::Tensor& tensor : tensors)
+    if (tensor.defined()) bytes += tensor.nbytes();
+  return bytes;
+}
+
+std::vector<std::byte> describe(const std::vector<at::Tensor>& tensors) {
+  std::vector<std::byte> out;
+  const auto append = [&out](const void* from, std::size_t bytes) {
+    const auto* first = static_cast<const std::byte*>(from);
+    out.insert(out.end(), first, first + bytes);
+  };
+  for (const at::Tensor& tensor : tensors) {
+    TensorEntry entry;
+    if (tensor.defined()) {
+      entry.defined = 1;
+      entry.dtype = static_cast<std::int8_t>(tensor.scalar_type());
+      entry.dims = static_cast<std::uint16_t>(tensor.dim());
+    }
+    append(&entry, sizeof(entry));
+    if (entry.dims > 0) append(tensor.sizes().data(), entry.dims * sizeof(std::int64_t));
+  }
+  return out;
+}
+
+/// Reads front to back and never past the end.
+class Cursor {
+ public:
+  explicit Cursor(ConstBytes bytes) : bytes_(bytes) {}
+  void read(void* to, std::size_t count) {
+    if (count > bytes_.size())
+      throw CommError(concat("a message ends early: ", count, " more bytes expected, ", bytes_.size(), " left"));
+    if (count > 0) std::memcpy(to, bytes_.data(), count);
+    bytes_ = bytes_.subspan(count);
+  }
+
+ private:
+  ConstBytes bytes_;
+};
+
+void check_entry(const TensorEntry& entry) {
+  const bool known = entry.dtype >= 0 && entry.dtype < static_cast<std::int8_t>(c10::ScalarType::NumOptions) &&
+                     entry.dims <= kMostDims;
+  if (!known)
+    throw CommError(
+        concat("a message describes a tensor of dtype ", int{entry.dtype}, " with ", entry.dims, " dimensions"));
+}
+
+}  // namespace
+
+int pack_tag(TagKind kind, int edge, int tag_limit) {
+  LOCKSTEP_CHECK(edge >= 0, "edge ", edge);
+  if (edge > (tag_limit - 1) / 2)
+    throw CommError(concat("edge ", edge, " between two ranks needs a tag above ", tag_limit,
+                           ", the limit of this MPI: at most ", (tag_limit - 1) / 2 + 1,
+                           " edges from one rank to another"));
+  return edge * 2 + static_cast<int>(kind);
+}
+
+Packed pack(const Message& message, int edge, std::int64_t block_bytes, Bytes slot) {
+  Packed packed;
+  packed.description = describe(message.tensors);
+  SlotHeader header;
+  header.magic = kMagic;
+  header.version = kVersion;
+  header.sequence = message.sequence;
+  header.micro_batch = message.micro_batch;
+  header.edge = edge;
+  header.tensors = message.tensors.size();
+  header.description_bytes = packed.description.size();
+  header.payload_bytes = payload_bytes(message.tensors);
+  header.block_bytes = static_cast<std::uint64_t>(block_bytes);
+
+  std::size_t used = sizeof(header);
+  const auto append = [&](const void* from, std::size_t bytes) {
+    if (bytes > 0) std::memcpy(slot.data() + used, from, bytes);
+    used += bytes;
+  };
+  header.description_in_slot = used + packed.description.size() <= slot.size();
+  if (header.description_in_slot != 0) {
+    append(packed.description.data(), packed.description.size());
+    packed.description.clear();
+    header.payload_in_slot = used + header.payload_bytes <= slot.size();
+    if (header.payload_in_slot != 0)
+      for (const at::Tensor& tensor : message.tensors)
+        if (tensor.defined()) append(tensor.const_data_ptr(), tensor.nbytes());
+  }
+  std::memcpy(slot.data(), &header, sizeof(header));
+  packed.slot_bytes = static_cast<std::int64_t>(used);
+  packed.payload_in_slot = header.payload_in_slot != 0;
+  return packed;
+}
+
+SlotHeader read_header(ConstBytes received, int edge) {
+  SlotHeader header;
+  Cursor(received).read(&header, sizeof(header));
+  if (header.magic != kMagic)
+    throw CommError(concat("a message starts with ", header.magic, ", not with ", kMagic, ": it is not ours"));
+  if (header.version != kVersion)
+    throw CommError(concat("a message has protocol version ", header.version, ", this binary speaks ", kVersion,
+                           ": all ranks must run the same binary"));
+  if (header.edge != edge) throw CommError(concat("a message of edge ", header.edge, " arrived on edge ", edge));
+  std::size_t expected = sizeof(header);
+  if (header.description_in_slot != 0) expected += header.description_bytes;
+  if (header.payload_in_slot != 0) expected += header.payload_bytes;
+  if (received.size() != expected || header.block_bytes == 0)
+    throw CommError(concat("a message slot has ", received.size(), " bytes, its header says ", expected));
+  return header;
+}
+
+std::vector<at::Tensor> make_tensors(const SlotHeader& header, ConstBytes description, const Allocate& allocate) {
+  std::vector<at::Tensor> tensors;
+  Cursor cursor(description);
+  for (std::uint64_t i = 0; i < header.tensors; ++i) {
+    TensorEntry entry;
+    cursor.read(&entry, sizeof(entry));
+    check_entry(entry);
+    std::vector<std::int64_t> sizes(entry.dims);
+    cursor.read(sizes.data(), sizes.size() * sizeof(std::int64_t));
+    tensors.push_back(entry.defined != 0 ? allocate(sizes, static_cast<at::ScalarType>(entry.dtype)) : at::Tensor());
+  }
+  if (payload_bytes(tensors) != header.payload_bytes)
+    throw CommError(concat("a message says it carries ", header.payload_bytes, " bytes, its tensors have ",
+                           payload_bytes(tensors)));
+  return tensors;
+}
+
+void copy_payload(const SlotHeader& header, ConstBytes received, const std::vector<at::Tensor>& tensors) {
+  Cursor cursor(received.subspan(kDescriptionOffset + header.description_bytes));
+  for (const at::Tensor& tensor : tensors)
+    if (tensor.defined()) cursor.read(tensor.mutable_data_ptr(), tensor.nbytes());
+}
+
+}  // namespace lockstep::mpi

@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/config/config.hpp"
+
+#include <algorithm>
+#include <filesystem>
+#include <string_view>
+
+namespace lockstep {
+namespace {
+
+constexpr const char* kLater = ": not available yet";
+constexpr int kMostStages = 65536;  // a slip of the finger must not become gigabytes
+
+/// A key of the design whose other values come later: `neutral` passes, anything else is refused.
+template <typename T>
+void only(const Section& section, const std::string& key, const T& got, const T& neutral, const std::string& what) {
+  if (got != neutral) throw section.unexpected(key, concat(neutral), concat("; ", what, kLater));
+}
+
+bool is_text(const Section& section, const std::string& key, const std::string& text) {
+  return section.is_scalar(key) && section.get<std::string>(key) == text;
+}
+
+struct KeyUse {
+  std::string key;
+  std::vector<std::string> types;
+};
+
+/// A key that the chosen type would ignore is a misunderstanding: refused by name.
+void refuse_unused(const Section& section, const std::string& type, const std::vector<KeyUse>& uses) {
+  for (const KeyUse& use : uses) {
+    const bool used = std::find(use.types.begin(), use.types.end(), type) != use.types.end();
+    if (used || !section.has(use.key)) continue;
+    throw section.unexpected(use.key, concat("no ", use.key, " with type ", type),
+                             concat("; it belongs to ", join(use.types, " and "), ": remove it"));
+  }
+}
+
+Rule<double> fraction_below_one() {
+  return {"a number >= 0 and < 1", [](const double& value) { return value >= 0.0 && value < 1.0; }};
+}
+
+void read_betas(const Section& section, OptimizerConfig& optimizer) {
+  const std::vector<double> betas =
+      section.list<double>("betas", {optimizer.beta1, optimizer.beta2}, fraction_below_one());
+  if (betas.size() != 2) throw section.unexpected("betas", "two numbers >= 0 and < 1, such as [0.9, 0.999]");
+  optimizer.beta1 = betas[0];
+  optimizer.beta2 = betas[1];
+}
+
+std::vector<OptimizerGroup> read_groups(const Section& section, double default_weight_decay) {
+  std::vector<OptimizerGroup> groups;
+  for (const Section& from : section.sections("groups")) {
+    OptimizerGroup group;
+    group.match = from.list<std::string>("match", not_empty());
+    if (group.match.empty()) throw from.unexpected("match", "at least one pattern of parameter names");
+    group.lr_scale = from.get("lr_scale", group.lr_scale, at_least(0.0));
+    group.weight_decay = from.get("weight_decay", default_weight_decay, at_least(0.0));
+    from.finish();
+    groups.push_back(std::move(group));
+  }
+  return groups;
+}
+
+OptimizerConfig read_optimizer(const Section& section) {
+  OptimizerConfig optimizer;
+  optimizer.type = section.get("type", optimizer.type, one_of({"sgd", "adam", "adamw"}));
+  refuse_unused(section, optimizer.type,
+                {{"momentum", {"sgd"}},
+                 {"nesterov", {"sgd"}},
+                 {"dampening", {"sgd"}},
+                 {"betas", {"adam", "adamw"}},
+                 {"eps", {"adam", "adamw"}}});
+  optimizer.lr = section.get("lr", optimizer.lr, at_least(0.0));
+  if (optimizer.type == "sgd") {
+    optimizer.momentum = section.get("momentum", optimizer.momentum, at_least(0.0));
+    optimizer.dampening = section.get("dampening", optimizer.dampening, at_least(0.0));
+    optimizer.nesterov = section.get("nesterov", optimizer.nesterov);
+    if (optimizer.nesterov && !(optimizer.momentum > 0.0 && optimizer.dampening == 0.0)) {
+      throw section.unexpected(
+          "nesterov", "false",
+          "; Nesterov's method needs a momentum above 0 and no dampening: set these, or leave it out");
+    }
+  } else {
+    read_betas(section, optimizer);
+    optimizer.eps = section.get("eps", optimizer.eps, at_least(0.0));
+  }
+  const double default_weight_decay = optimizer.type == "adamw" ? 0.01 : 0.0;
+  optimizer.weight_decay = section.get("weight_decay", default_weight_decay, at_least(0.0));
+  optimizer.decay_norms_and_biases = section.get("decay_norms_and_biases", optimizer.decay_norms_and_biases);
+  optimizer.groups = read_groups(section, optimizer.weight_decay);
+  section.finish();
+  return optimizer;
+}
+
+LrScheduleConfig read_lr_schedule(const Section& section) {
+  LrScheduleConfig schedule;
+  schedule.type = section.get("type", schedule.type, one_of({"constant", "linear", "cosine", "step"}));
+  refuse_unused(section, schedule.type,
+                {{"min_lr", {"linear", "cosine"}},
+                 {"decay_steps", {"linear", "cosine"}},
+                 {"step_every", {"step"}},
+                 {"step_factor", {"step"}}});
+  const std::int64_t none = 0;
+  schedule.warmup_steps = section.get("warmup_steps", schedule.warmup_steps, at_least(none));
+  if (schedule.type == "step") {
+    schedule.step_every = section.get("step_every", at_least<std::int64_t>(1));
+    schedule.step_factor = section.get("step_factor", schedule.step_factor, above(0.0));
+  } else if (schedule.type != "constant") {
+    schedule.min_lr = section.get("min_lr", schedule.min_lr, at_least(0.0));
+    schedule.decay_steps = section.get("decay_steps", schedule.decay_steps, at_least(none));
+  }
+  section.finish();
+  return schedule;
+}
+
+TrainConfig read_train(const Section& section) {
+  const std::int64_t none = 0;
+  const std::int64_t one = 1;
+  TrainConfig train;
+  train.steps = section.get("steps", at_least(one));
+  train.batch = section.get("batch", at_least(one));
+  if (is_text(section, "micro_batches", "auto")) {
+    throw section.unexpected("micro_batches", "an integer >= 1", concat("; choosing it for you", kLater));
+  }
+  train.micro_batches = section.get("micro_batches", train.micro_batches, at_least(1));
+  if (train.micro_batches > train.batch) {
+    throw section.unexpected("micro_batches", concat("at most train.batch, which is ", train.batch));
+  }
+  train.loss = section.get("loss", not_empty());
+  train.precision = section.get("precision", train.precision, one_of({"fp32", "bf16"}));
+  train.clip_grad_norm = section.get("clip_grad_norm", train.clip_grad_norm, at_least(0.0));
+  train.optimizer = read_optimizer(section.section("optimizer"));
+  train.lr_schedule = read_lr_schedule(section.section("lr_schedule"));
+  train.eval_every = section.get("eval_every", train.eval_every, at_least(none));
+  train.eval_batch = section.get("eval_batch", train.eval_batch, at_least(none));
+  train.eval_steps = section.get("eval_steps", train.eval_steps, at_least(none));
+  train.freeze = section.list<std::string>("freeze", {}, not_empty());
+  train.stop_on_nan = section.get("stop_on_nan", train.stop_on_nan);
+  train.log_every = section.get("log_every", train.log_every, at_least(one));
+  only(section, "stop_after", section.get("stop_after", none, at_least(none)), none, "leaving with a checkpoint");
+  section.finish();
+  return train;
+}
+
+ConfigError no_search(const Section& section, const std::string& key) {
+  return section.unexpected(key, "layers or params", concat("; the search for a plan", kLater));
+}
+
+std::vector<std::string> read_cuts(const Section& section) {
+  std::vector<std::string> cuts = section.list<std::string>("cut_before", {}, not_empty());
+  for (auto cut = cuts.begin(); cut != cuts.end(); ++cut) {
+    if (std::find(cuts.begin(), cut, *cut) == cut) continue;
+    throw section.unexpected("cut_before", "each layer once", concat("; '", *cut, "' is there twice"));
+  }
+  return cuts;
+}
+
+PartitionConfig read_partition(const Section& pipeline) {
+  const auto by = one_of({"layers", "params"});
+  PartitionConfig partition;
+  if (is_text(pipeline, "partition", "auto")) throw no_search(pipeline, "partition");
+  if (pipeline.is_sequence("partition")) {
+    partition.counts = pipeline.list<int>("partition", at_least(1));
+    if (partition.counts.empty()) throw pipeline.unexpected("partition", "the number of layers of each stage");
+  } else if (pipeline.is_scalar("partition")) {
+    partition.by = pipeline.get("partition", by);
+  } else if (pipeline.is_mapping("partition")) {
+    const Section section = pipeline.section("partition");
+    if (section.has("by") && section.has("cut_before")) {
+      throw section.unexpected("cut_before", "either by or cut_before", "; remove one of them");
+    }
+    if (is_text(section, "by", "auto")) throw no_search(section, "by");
+    partition.by = section.get("by", partition.by, by);
+    partition.cut_before = read_cuts(section);
+    section.finish();
+  } else if (pipeline.has("partition")) {
+    throw pipeline.unexpected("partition",
+                              "layers, params, a list of layers per stage, or {cut_before: [layer names]}");
+  }
+  return partition;
+}
+
+/// The number of stages that a partition itself gives; 0 when it leaves that open.
+int stages_of(const PartitionConfig& partition) {
+  if (!partition.counts.empty()) return static_cast<int>(partition.counts.size());
+  return partition.cut_before.empty() ? 0 : static_cast<int>(partition.cut_before.size()) + 1;
+}
+
+int read_stages(const Section& section, const PartitionConfig& partition) {
+  const int of_partition = stages_of(partition);
+  const int stages = section.get("stages", std::max(of_partition, 1), between(1, kMostStages));
+  if (of_partition != 0 && stages != of_partition) {
+    throw section.error("partition", concat("got ", of_partition, of_partition == 1 ? " stage" : " stages",
+                                            ", expected ", stages, " as pipeline.stages says; change one of the two"));
+  }
+  return stages;
+}
+
+std::vector<int> read_placement(const Section& section, int stages) {
+  std::vector<int> identity(static_cast<std::size_t>(stages));
+  for (int row = 0; row < stages; ++row) identity[static_cast<std::size_t>(row)] = row;
+  const std::vector<int> placement = section.get("placement", identity);
+  if (placement.empty()) return identity;
+  std::vector<int> sorted = placement;
+  std::sort(sorted.begin(), sorted.end());
+  if (sorted != identity) {
+    const std::string numbers = stages == 1 ? "[0]" : concat("each of 0 to ", stages - 1, " once");
+    throw section.unexpected("placement", concat(numbers, ": a worker for each of the ", stages, " stages"));
+  }
+  return placement;
+}
+
+PipelineConfig read_pipeline(const Section& section) {
+  PipelineConfig pipeline;
+  pipeline.partition = read_partition(section);
+  pipeline.stages = read_stages(section, pipeline.partition);
+  if (section.is_mapping("schedule")) {
+    throw section.unexpected("schedule", "the name of a schedule", concat("; reading one from a file", kLater));
+  }
+  pipeline.schedule = section.get("schedule", pipeline.schedule, not_empty());
+  if (pipeline.schedule.starts_with("file:")) {
+    throw section.unexpected("schedule", "the name of a schedule", concat("; reading one from a file", kLater));
+  }
+  section.refuse("costs", "costs written by hand");
+  only(section, "virtual_stages", section.get("virtual_stages", 1, at_least(1)), 1, "several stages per worker");
+  const std::string never = "never";
+  only(section, "recompute", section.get("recompute", never, one_of({"never", "except_last", "always"})), never,
+       "recomputing");
+  pipeline.placement = read_placement(section, pipeline.stages);
+  section.finish();
+  return pipeline;
+}
+
+std::vector<int> read_per_rank(const Section& section) {
+  if (!section.has("per_rank") || is_text(section, "per_rank", "auto")) return {};
+  if (section.is_sequence("per_rank")) {
+    std::vector<int> per_rank = section.list<int>("per_rank", at_least(1));
+    if (per_rank.empty()) throw section.unexpected("per_rank", "the number of workers of each rank");
+    return per_rank;
+  }
+  const Rule<int> rule{"auto, an integer >= 1, or a list of them", [](const int& count) { return count >= 1; }};
+  return {section.get("per_rank", rule)};
+}
+
+bool is_device(const std::string& name) {
+  constexpr std::string_view numbered = "cuda:";
+  if (name == "cpu" || name == "cuda") return true;
+  if (!name.starts_with(numbered)) return false;
+  const std::string number = name.substr(numbered.size());
+  const bool digits = !number.empty() && number.find_first_not_of("0123456789") == std::string::npos;
+  return digits && number.size() <= 4 && (number == "0" || number[0] != '0');
+}
+
+WorkersConfig read_workers(const Section& section) {
+  WorkersConfig workers;
+  workers.per_rank = read_per_rank(section);
+  const Rule<std::string> device{"cpu, cuda or cuda:N", is_device};
+  workers.devices = section.list<std::string>("devices", {"cpu"}, device);
+  if (workers.devices.empty()) throw section.unexpected("devices", "at least one device, such as [cpu]");
+  workers.threads = section.get("threads", workers.threads, at_least(1));
+  section.refuse("memory_limit", "a memory limit per worker");
+  section.finish();
+  return workers;
+}
+
+CommConfig read_comm(const Section& section) {
+  CommConfig comm;
+  comm.watchdog_s = section.get("watchdog_s", comm.watchdog_s, at_least(1));
+  if (section.get("device_buffers", false)) {
+    throw section.unexpected("device_buffers", "false", concat("; handing device memory to MPI", kLater));
+  }
+  section.finish();
+  return comm;
+}
+
+KernelsConfig read_kernels(const Section& section) {
+  KernelsConfig kernels;
+  kernels.gemm = section.get("gemm", kernels.gemm, one_of({"auto", "default"}));
+  section.finish();
+  return kernels;
+}
+
+/// Sections of the design that have only neutral values today.
+void check_later_sections(const Section& root) {
+  const Section replicas = root.section("replicas");
+  only(replicas, "count", replicas.get("count", 1, at_least(1)), 1, "data parallelism");
+  const std::string mirrored = "mirrored";
+  only(replicas, "strategy",
+       replicas.get("strategy", mirrored, one_of({"mirrored", "central_storage", "parameter_server"})), mirrored,
+       "data parallelism");
+  replicas.finish();
+  const Section checkpoint = root.section("checkpoint");
+  for (const std::string& key : checkpoint.keys()) checkpoint.refuse(key, "checkpoints");
+  root.refuse("costs", "costs written by hand");
+}
+
+Rule<std::string> file_name() {
+  return {"a name that can be a folder (not empty, no '/')", [](const std::string& name) {
+            return !name.empty() && name != "." && name != ".." && name.find('/') == std::string::npos;
+          }};
+}
+
+Section typed_section(const Section& root, const std::string& key) {
+  Section section = root.required_section(key);
+  section.get("type", not_empty());
+  return section;
+}
+
+}  // namespace
+
+Config read_config(const Section& root) {
+  Config config;
+  config.root = root;
+  config.name = root.get("name", std::filesystem::path(root.location().file).stem().string(), file_name());
+  config.seed = root.get("seed", config.seed);
+  config.model = typed_section(root, "model");
+  config.data = typed_section(root, "data");
+  config.train = read_train(root.required_section("train"));
+  config.pipeline = read_pipeline(root.section("pipeline"));
+  config.workers = read_workers(root.section("workers"));
+  config.kernels = read_kernels(root.section("kernels"));
+  check_later_sections(root);
+  config.comm = read_comm(root.section("comm"));
+  config.run_dir = root.get("run_dir", "runs/" + config.name, not_empty());
+  root.finish();
+  return config;
+}
+
+}  // namespace lockstep

@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/config/section.hpp"
+
+#include <algorithm>
+#include <mutex>
+
+#include "runtime/config/value.hpp"
+
+namespace lockstep {
+
+using yaml::Entry;
+using yaml::Value;
+
+struct Section::Node {
+  std::shared_ptr<const Value> mapping;  ///< shares the ownership of the whole document
+  std::string path;
+  std::mutex mutex = {};
+  std::vector<std::string> known = {};  ///< guarded by mutex; in the order of asking, which is the order people expect
+
+  const Value* find(const std::string& key) {
+    const std::scoped_lock lock(mutex);
+    if (std::find(known.begin(), known.end(), key) == known.end()) known.push_back(key);
+    return mapping->find(key);
+  }
+  bool knows(const std::string& key) {
+    const std::scoped_lock lock(mutex);
+    return std::find(known.begin(), known.end(), key) != known.end();
+  }
+};
+
+namespace {
+
+std::shared_ptr<const Value> empty_mapping(const Location& at) {
+  Value value;
+  value.kind = Value::Kind::mapping;
+  value.at = at;
+  return std::make_shared<const Value>(std::move(value));
+}
+
+ConfigError unexpected_value(const Value& value, const std::string& path, const std::string& expected,
+                             const std::string& advice) {
+  return ConfigError(value.at, path, concat("got ", yaml::describe(value), ", expected ", expected, advice));
+}
+
+template <typename T>
+T read_scalar(const Value& value, const std::string& path, const Rule<T>& rule) {
+  T result{};
+  const yaml::Conversion conversion = yaml::convert(value, result);
+  if (!conversion.ok) {
+    throw unexpected_value(value, path, rule.text, conversion.why.empty() ? "" : "; " + conversion.why);
+  }
+  if (!rule.holds(result)) throw unexpected_value(value, path, rule.text, rule.advice ? rule.advice(result) : "");
+  return result;
+}
+
+template <typename T>
+std::vector<T> read_list(const Value& value, const std::string& path, const Rule<T>& each) {
+  if (value.kind != Value::Kind::sequence) {
+    const bool scalar = value.kind == Value::Kind::scalar;
+    throw unexpected_value(value, path, "a list", scalar ? concat("; write [", yaml::describe(value), "]") : "");
+  }
+  std::vector<T> result;
+  for (const Value& item : value.items) {
+    result.push_back(read_scalar(item, concat(path, "[", result.size(), "]"), each));
+  }
+  return result;
+}
+
+template <typename T>
+Rule<T> any_value() {
+  return {yaml::type_text<T>(), [](const T&) { return true; }};
+}
+
+// How each type of get() reads; the list types take any element.
+template <typename T>
+struct Reader {
+  static Rule<T> any() { return any_value<T>(); }
+  static T read(const Value& value, const std::string& path, const Rule<T>& rule) {
+    return read_scalar(value, path, rule);
+  }
+};
+template <typename E>
+struct Reader<std::vector<E>> {
+  using T = std::vector<E>;
+  static Rule<T> any() {
+    return {"a list", [](const T&) { return true; }};
+  }
+  static T read(const Value& value, const std::string& path, const Rule<T>& rule) {
+    T result = read_list<E>(value, path, any_value<E>());
+    if (!rule.holds(result)) throw unexpected_value(value, path, rule.text, rule.advice ? rule.advice(result) : "");
+    return result;
+  }
+};
+
+// Keys and overrides may hold line breaks; a message is one line.
+std::string message_text(const Location& at, const std::string& key, const std::string& message) {
+  const std::string place = at.line == 0 ? at.file : concat(at.file, ":", at.line, ":", at.column);
+  std::string text = concat(place, ": ", key, key.empty() ? "" : ": ", message);
+  std::replace_if(
+      text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < ' '; }, ' ');
+  return text;
+}
+
+}  // namespace
+
+ConfigError::ConfigError(const Location& location, const std::string& key, const std::string& message)
+    : UserError(message_text(location, key, message)), location_(location), key_(key) {}
+
+Section yaml::root_section(std::shared_ptr<const Value> document) {
+  return Section(std::make_shared<Section::Node>(std::move(document), ""));
+}
+
+Section::Section() : node_(std::make_shared<Node>(empty_mapping({"(no file)", 0, 0}), "")) {}
+Section::Section(std::shared_ptr<Node> node) : node_(std::move(node)) {}
+
+template <typename T>
+T Section::read(const std::string& key, const Rule<T>& rule) const {
+  const Value* value = node_->find(key);
+  if (!value) throw missing(key, rule.text);
+  return Reader<T>::read(*value, yaml::join_path(path(), key), rule);
+}
+
+template <typename T>
+T Section::get(const std::string& key) const {
+  return read<T>(key, Reader<T>::any());
+}
+
+template <typename T>
+T Section::get(const std::string& key, const T& default_value) const {
+  return has(key) ? get<T>(key) : default_value;
+}
+
+template <typename T>
+T Section::get(const std::string& key, const Rule<T>& rule) const {
+  return read<T>(key, rule);
+}
+
+template <typename T>
+T Section::get(const std::string& key, const T& default_value, const Rule<T>& rule) const {
+  return has(key) ? read<T>(key, rule) : default_value;
+}
+
+template <typename T>
+std::vector<T> Section::list(const std::string& key, const Rule<T>& each) const {
+  const Value* value = node_->find(key);
+  if (!value) throw missing(key, "a list");
+  return read_list<T>(*value, yaml::join_path(path(), key), each);
+}
+
+template <typename T>
+std::vector<T> Section::list(const std::string& key, const std::vector<T>& default_value, const Rule<T>& each) const {
+  return has(key) ? list<T>(key, each) : default_value;
+}
+
+bool Section::has(const std::string& key) const {
+  return node_->find(key) != nullptr;
+}
+
+bool Section::is_scalar(const std::string& key) const {
+  const Value* value = node_->find(key);
+  return value && value->kind == Value::Kind::scalar;
+}
+
+bool Section::is_sequence(const std::string& key) const {
+  const Value* value = node_->find(key);
+  return value && value->kind == Value::Kind::sequence;
+}
+
+bool Section::is_mapping(const std::string& key) const {
+  const Value* value = node_->find(key);
+  return value && value->kind == Value::Kind::mapping;
+}
+
+Section Section::section(const std::string& key) const {
+  const Value* value = node_->find(key);
+  const std::string below = yaml::join_path(path(), key);
+  if (!value) return Section(std::make_shared<Node>(empty_mapping(location()), below));
+  if (value->kind != Value::Kind::mapping) throw unexpected_value(*value, below, "a mapping", "");
+  return Section(std::make_shared<Node>(std::shared_ptr<const Value>(node_->mapping, value), below));
+}
+
+Section Section::required_section(const std::string& key) const {
+  if (!has(key)) throw missing(key, "a mapping");
+  return section(key);
+}
+
+std::vector<Section> Section::sections(const std::string& key) const {
+  const Value* value = node_->find(key);
+  if (!value) return {};
+  const std::string below = yaml::join_path(path(), key);
+  if (value->kind != Value::Kind::sequence) throw unexpected_value(*value, below, "a list of mappings", "");
+  std::vector<Section> result;
+  for (const Value& item : value->items) {
+    const std::string element = concat(below, "[", result.size(), "]");
+    if (item.kind != Value::Kind::mapping) throw unexpected_value(item, element, "a mapping", "");
+    result.push_back(Section(std::make_shared<Node>(std::shared_ptr<const Value>(node_->mapping, &item), element)));
+  }
+  return result;
+}
+
+std::vector<std::string> Section::keys() const {
+  std::vector<std::string> result;
+  for (const Entry& entry : node_->mapping->entries) result.push_back(entry.key);
+  return result;
+}
+
+void Section::finish() const {
+  for (const Entry& entry : node_->mapping->entries) {
+    if (node_->knows(entry.key)) continue;
+    const std::scoped_lock lock(node_->mutex);
+    const std::vector<std::string>& known = node_->known;
+    throw ConfigError(entry.key_at, yaml::join_path(path(), entry.key),
+                      concat("got an unknown key, expected ",
+                             known.empty()      ? "none"
+                             : known.size() > 1 ? "one of "
+                                                : "",
+                             join(known), did_you_mean(entry.key, known)));
+  }
+}
+
+void Section::refuse(const std::string& key, const std::string& reason) const {
+  // Not through has(): a refused key is not one of the keys that finish() offers.
+  if (node_->mapping->find(key)) throw unexpected(key, "no such key", concat("; ", reason, ": not available yet"));
+}
+
+ConfigError Section::error(const std::string& key, const std::string& message) const {
+  const Value* value = node_->mapping->find(key);
+  return ConfigError(value ? value->at : location(), yaml::join_path(path(), key), message);
+}
+
+ConfigError Section::unexpected(const std::string& key, const std::string& expected, const std::string& advice) const {
+  const Value* value = node_->mapping->find(key);
+  if (!value) return missing(key, expected + advice);
+  return unexpected_value(*value, yaml::join_path(path(), key), expected, advice);
+}
+
+ConfigError Section::missing(const std::string& key, const std::string& expected) const {
+  const std::string what = concat("missing, expected ", expected);
+  // A required key is more often misspelled than forgotten.
+  for (const Entry& entry : node_->mapping->entries) {
+    if (node_->knows(entry.key) || !nearest(entry.key, {key})) continue;
+    return ConfigError(entry.key_at, yaml::join_path(path(), key),
+                       concat(what, "; is '", entry.key, "' here a misspelling of it?"));
+  }
+  return error(key, what);
+}
+
+const std::string& Section::path() const {
+  return node_->path;
+}
+const Location& Section::location() const {
+  return node_->mapping->at;
+}
+std::string Section::to_yaml() const {
+  return yaml::to_text(*node_->mapping);
+}
+
+#define LOCKSTEP_SECTION_GET(...)                                                        \
+  template __VA_ARGS__ Section::get(const std::string&) const;                           \
+  template __VA_ARGS__ Section::get(const std::string&, const __VA_ARGS__&) const;       \
+  template __VA_ARGS__ Section::get(const std::string&, const Rule<__VA_ARGS__>&) const; \
+  template __VA_ARGS__ Section::get(const std::string&, const __VA_ARGS__&, const Rule<__VA_ARGS__>&) const
+#define LOCKSTEP_SECTION_LIST(T)                                                   \
+  LOCKSTEP_SECTION_GET(T);                                                         \
+  LOCKSTEP_SECTION_GET(std::vector<T>);                                            \
+  template std::vector<T> Section::list(const std::string&, const Rule<T>&) const; \
+  template std::vector<T> Section::list(const std::string&, const std::vector<T>&, const Rule<T>&) const
+
+LOCKSTEP_SECTION_GET(bool);
+LOCKSTEP_SECTION_GET(std::uint64_t);
+LOCKSTEP_SECTION_LIST(int);
+LOCKSTEP_SECTION_LIST(std::int64_t);
+LOCKSTEP_SECTION_LIST(double);
+LOCKSTEP_SECTION_LIST(std::string);
+#undef LOCKSTEP_SECTION_LIST
+#undef LOCKSTEP_SECTION_GET
+
+}  // namespace lockstep

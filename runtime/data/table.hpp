@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A Dataset that lies in memory as two tensors. Private to this folder.
+#pragma once
+
+#include "runtime/data/dataset.hpp"
+
+namespace lockstep {
+
+/// Sample i is row i of `x` and of `targets`: contiguous, on the host, at least one row, equally many.
+class TableDataset : public Dataset {
+ public:
+  TableDataset(at::Tensor x, at::Tensor targets);
+  std::vector<EntrySpec> entries(std::int64_t rows) const override;
+  std::int64_t size() const override;
+  Tensors read(const std::vector<std::int64_t>& samples) const override;
+
+ private:
+  at::Tensor x_, targets_;
+};
+
+/// What every reader puts out: "x" and "targets", batched, not differentiable. `sizes` without the rows.
+std::vector<EntrySpec> data_entries(std::int64_t rows, at::ScalarType x, std::vector<std::int64_t> x_sizes,
+                                    at::ScalarType targets, std::vector<std::int64_t> target_sizes);
+
+}  // namespace lockstep

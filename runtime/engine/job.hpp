@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// All workers of one process: makes their channels, runs each on a thread of its own, and joins them.
+//
+// The first worker that throws ends the job: its exception comes out of run_job(), the others are released from their waits.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "runtime/engine/worker.hpp"
+
+namespace lockstep {
+
+/// Which rank runs which row; in one process every row is on rank 0.
+struct Layout {
+  std::vector<RankId> rank_of_row;
+  RankId here = RankId(0);
+};
+
+/// Makes the half of a channel whose other end is on another rank. `edge`: index within the ordered pair of ranks.
+class RemoteLinks {
+ public:
+  virtual ~RemoteLinks() = default;
+  virtual std::unique_ptr<Channel> sender(RankId to, int edge) = 0;
+  virtual std::unique_ptr<Channel> receiver(RankId from, int edge) = 0;
+};
+
+struct JobSpec {
+  const ModelGraph& graph;
+  const Partition& partition;
+  const Loss& loss;
+  Programs& programs;
+  Layout layout;
+  StageOptions stage = {};              ///< of row 0; `device` is replaced per row
+  std::vector<at::Device> devices = {}; ///< by row
+  int threads = 1;                      ///< intra-op threads of every worker
+  double clip_grad_norm = 0;
+  std::function<std::unique_ptr<ParameterUpdater>()> make_updater = {};
+  std::chrono::milliseconds wait_limit{300'000};
+  Director* director = nullptr;         ///< needed where row 0 is
+  Observer* observer = nullptr;         ///< may be null
+  const std::atomic<bool>* signalled = nullptr;
+  bool record_hashes = false;
+  RemoteLinks* remote = nullptr;        ///< null when all rows are here
+  Log log = {};
+};
+
+/// One parameter at the end of a job, as this process holds it.
+struct FinalParameter {
+  int index = -1;           ///< in ModelGraph::parameters
+  std::uint64_t hash = 0;
+  at::Tensor value;         ///< detached; shared with nobody once the job has returned
+};
+
+struct JobOutcome {
+  std::vector<FinalParameter> parameters;  ///< by row, then model order; tied copies appear once per row that holds one
+  std::vector<ParameterHash> hashes;       ///< with record_hashes, by row
+};
+
+JobOutcome run_job(const JobSpec& spec);
+
+}  // namespace lockstep

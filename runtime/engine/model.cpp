@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/engine/model.hpp"
+
+#include <fnmatch.h>
+
+#include <map>
+#include <numeric>
+#include <set>
+
+#include "runtime/config/section.hpp"
+
+namespace lockstep {
+namespace {
+
+std::int64_t product(const std::vector<std::int64_t>& sizes) {
+  return std::accumulate(sizes.begin(), sizes.end(), std::int64_t{1}, std::multiplies<>());
+}
+
+class Describer {
+ public:
+  Describer(const Model& model, const std::vector<std::string>& frozen) : model_(model), frozen_(frozen) {
+    graph_.layers = model.layers;
+  }
+
+  ModelGraph run(const std::vector<EntrySpec>& data, const Loss& loss) {
+    if (model_.layers.empty()) throw ModelError(concat("model ", model_.name, " has no layers"));
+    for (const EntrySpec& entry : data) graph_.sources.push_back(add_value(entry, -1));
+    for (int layer = 0; layer < graph_.layer_count(); ++layer) add_layer(layer);
+    add_loss(loss);
+    check_frozen_patterns();
+    find_backward();
+    return std::move(graph_);
+  }
+
+ private:
+  int add_value(const EntrySpec& spec, int producer) {
+    const int id = static_cast<int>(graph_.values.size());
+    graph_.values.push_back({spec, producer, false, {}});
+    alive_[spec.name] = id;
+    return id;
+  }
+
+  int read(const std::string& entry, const std::string& reader, Use use) {
+    const auto found = alive_.find(entry);
+    if (found == alive_.end()) {
+      std::vector<std::string> names;
+      for (const auto& [name, id] : alive_) names.push_back(name);
+      throw ModelError(concat(reader, " reads the entry '", entry, "', which nothing before it writes; there are: ",
+                              join(names), did_you_mean(entry, names)));
+    }
+    graph_.values[found->second].uses.push_back(use);
+    return found->second;
+  }
+
+  void add_layer(int layer) {
+    const LayerSpec& spec = model_.layers[layer];
+    const std::string where = concat("layer ", layer, " '", spec.name, "' (", spec.layer->type(), ")");
+    if (!names_.insert(spec.name).second) throw ModelError(concat(where, ": another layer has this name"));
+    std::vector<EntrySpec> inputs;
+    graph_.inputs.emplace_back();
+    for (const std::string& entry : spec.inputs) {
+      const int id = read(entry, where, {layer, static_cast<int>(inputs.size())});
+      graph_.inputs.back().push_back(id);
+      inputs.push_back(graph_.values[id].spec);
+    }
+    LayerDescription description;
+    try {
+      description = spec.layer->describe(inputs);
+    } catch (const ModelError& error) {
+      throw ModelError(concat(where, ": ", error.what()));
+    }
+    if (description.outputs.size() != spec.outputs.size())
+      throw ModelError(concat(where, " describes ", description.outputs.size(), " outputs, but ", spec.outputs.size(),
+                              " names are given: ", join(spec.outputs)));
+    add_parameters(layer, where, description);
+    graph_.outputs.emplace_back();
+    for (std::size_t i = 0; i < spec.outputs.size(); ++i) {
+      EntrySpec output = description.outputs[i];
+      output.name = spec.outputs[i];
+      output.differentiable = at::isFloatingType(output.dtype);
+      graph_.outputs.back().push_back(add_value(output, layer));
+    }
+  }
+
+  void add_parameters(int layer, const std::string& where, const LayerDescription& description) {
+    graph_.held.emplace_back();
+    for (const ParameterSpec& parameter : description.parameters) {
+      const std::string name = graph_.layers[layer].full_name(parameter.name);
+      if (index_.count(name)) throw ModelError(concat(where, ": another parameter has the name ", name));
+      const int index = parameter.tied_to.empty() ? add_parameter(name, parameter) : find_tied(where, name, parameter);
+      index_[name] = index;
+      graph_.parameters[index].holders.push_back(layer);
+      graph_.held.back().push_back({parameter.name, index});
+    }
+  }
+
+  int add_parameter(const std::string& name, const ParameterSpec& parameter) {
+    bool trainable = true;
+    for (const std::string& pattern : frozen_)
+      if (fnmatch(pattern.c_str(), name.c_str(), 0) == 0) {
+        trainable = false;
+        matched_.insert(pattern);
+      }
+    graph_.parameters.push_back({name, parameter.sizes, parameter.init, trainable, {}});
+    return static_cast<int>(graph_.parameters.size()) - 1;
+  }
+
+  int find_tied(const std::string& where, const std::string& name, const ParameterSpec& parameter) const {
+    const auto found = index_.find(parameter.tied_to);
+    if (found == index_.end())
+      throw ModelError(concat(where, ": ", name, " is tied to ", parameter.tied_to, ", which no earlier layer has"));
+    const ParameterInfo& first = graph_.parameters[found->second];
+    if (first.sizes != parameter.sizes)
+      throw ModelError(concat(where, ": ", name, " [", join(parameter.sizes), "] is tied to ", parameter.tied_to, " [",
+                              join(first.sizes), "]; shapes must agree"));
+    return found->second;
+  }
+
+  void add_loss(const Loss& loss) {
+    const int layer = graph_.layer_count();
+    const std::string where = "the loss " + loss.name();
+    const int output = read(model_.output, where, {layer, 0});
+    const int targets = read(model_.targets, where, {layer, 1});
+    graph_.inputs.push_back({output, targets});
+    try {
+      loss.check(graph_.values[output].spec, graph_.values[targets].spec);
+    } catch (const ModelError& error) {
+      throw ModelError(concat(where, " does not fit the model and its data: ", error.what()));
+    }
+  }
+
+  void check_frozen_patterns() const {
+    for (const std::string& pattern : frozen_)
+      if (!matched_.count(pattern)) {
+        std::vector<std::string> names;
+        for (const ParameterInfo& parameter : graph_.parameters) names.push_back(parameter.name);
+        throw ModelError(concat("train.freeze: no parameter matches '", pattern, "'", did_you_mean(pattern, names)));
+      }
+  }
+
+  void find_backward() {
+    for (int layer = 0; layer < graph_.layer_count(); ++layer) {
+      bool trainable = false;
+      for (const HeldParameter& held : graph_.held[layer]) trainable |= graph_.parameters[held.index].trainable;
+      bool learns = trainable;
+      for (const int id : graph_.inputs[layer]) learns |= graph_.values[id].requires_grad;
+      bool any = false;
+      for (const int id : graph_.outputs[layer]) {
+        graph_.values[id].requires_grad = learns && graph_.values[id].spec.differentiable;
+        any |= graph_.values[id].requires_grad;
+      }
+      graph_.trainable.push_back(trainable);
+      graph_.has_backward.push_back(any);
+    }
+    if (!graph_.values[graph_.inputs.back()[0]].requires_grad)
+      throw ModelError("nothing to train: every parameter that the loss depends on is frozen");
+  }
+
+  const Model& model_;
+  const std::vector<std::string>& frozen_;
+  ModelGraph graph_;
+  std::map<std::string, int> alive_;       // entry name -> the value that it means now
+  std::map<std::string, int> index_;       // full parameter name, tied ones too -> stored parameter
+  std::set<std::string> names_, matched_;
+};
+
+}  // namespace
+
+std::int64_t ParameterInfo::elements() const { return product(sizes); }
+
+std::int64_t ModelGraph::parameter_count() const {
+  std::int64_t count = 0;
+  for (const ParameterInfo& parameter : parameters) count += parameter.elements();
+  return count;
+}
+
+std::int64_t ModelGraph::elements_of_layer(int layer) const {
+  std::int64_t count = 0;
+  for (const HeldParameter& parameter : held[layer]) count += parameters[parameter.index].elements();
+  return count;
+}
+
+ModelGraph describe_model(const Model& model, const std::vector<EntrySpec>& data, const Loss& loss,
+                          const std::vector<std::string>& frozen) {
+  return Describer(model, frozen).run(data, loss);
+}
+
+}  // namespace lockstep

@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/engine/stage.hpp"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <cmath>
+
+#include "runtime/base/check.hpp"
+#include "runtime/engine/tensor_math.hpp"
+#include "runtime/layer/random.hpp"
+
+namespace lockstep {
+namespace {
+
+std::string shapes(const Tensors& tensors) {
+  std::vector<std::string> texts;
+  for (const at::Tensor& tensor : tensors)
+    texts.push_back(tensor.defined() ? concat(c10::toString(tensor.scalar_type()), " [", join(tensor.sizes()), "]") : "none");
+  return join(texts);
+}
+
+// LibTorch's messages carry a stack of C++ frames that says nothing to whoever wrote the layer.
+std::string short_message(const std::exception& error) {
+  if (const auto* torch_error = dynamic_cast<const c10::Error*>(&error)) return torch_error->what_without_backtrace();
+  return error.what();
+}
+
+}  // namespace
+
+at::Tensor initial_value(const ParameterInfo& parameter, std::uint64_t seed, at::Device device) {
+  at::NoGradGuard no_grad;
+  // Drawn on the host, so that a device's generator never matters.
+  at::Tensor value = at::empty(parameter.sizes, at::kFloat);
+  const RandomScope scope(mix_seed(seed, 0, 0, parameter.name));
+  switch (parameter.init.kind) {
+    case Init::Kind::zeros: value.zero_(); break;
+    case Init::Kind::ones: value.fill_(1.0); break;
+    case Init::Kind::normal: value.normal_(0.0, parameter.init.scale); break;
+    case Init::Kind::uniform: value.uniform_(-parameter.init.scale, parameter.init.scale); break;
+  }
+  return value.to(device);
+}
+
+Stage::Stage(const ModelGraph& graph, const Partition& partition, StageId id, const Loss& loss,
+             const StageOptions& options, ParameterStore& store)
+    : graph_(graph),
+      id_(id),
+      first_(partition.first_layer[id.value()]),
+      last_(partition.first_layer[id.value() + 1]),
+      has_loss_(last_ == graph.layer_count()),
+      has_backward_(partition.topology.has_backward[id.value()]),
+      loss_(loss),
+      options_(options),
+      anchor_(at::zeros({}, at::TensorOptions(at::kFloat).device(options.device)).requires_grad_(true)) {
+  for (int layer = first_; layer < last_; ++layer) {
+    std::vector<Parameter>& held = parameters_.emplace_back();
+    for (const HeldParameter& wanted : graph.held[layer]) {
+      const ParameterInfo& info = graph.parameters[wanted.index];
+      const auto [stored, is_new] = store.try_emplace(wanted.index);
+      if (is_new) stored->second = initial_value(info, options.seed, options.device);
+      Parameter parameter;
+      parameter.local_name = wanted.local_name;
+      parameter.name = info.name;
+      parameter.index = wanted.index;
+      parameter.value = stored->second;
+      parameter.trainable = info.trainable;
+      held.push_back(std::move(parameter));
+    }
+  }
+}
+
+void Stage::begin(const StepHeader& header) {
+  LOCKSTEP_CHECK(alive_.empty(), "stage ", id_, " still holds micro-batch ", alive_.begin()->first, " of the last run");
+  header_ = &header;
+  loss_sum_ = 0;
+  non_finite_ = {};
+}
+
+void Stage::put_value(int micro_batch, int value, at::Tensor tensor) {
+  // Data arrives in its own precision: floating inputs are cast here, targets stay as they are for the loss.
+  const bool input = value != graph_.inputs.back()[1] && at::isFloatingType(tensor.scalar_type());
+  alive_[micro_batch].values[value] =
+      tensor.to(options_.device, input ? options_.precision : tensor.scalar_type()).contiguous();
+}
+
+void Stage::put_gradient(int micro_batch, int value, Use use, at::Tensor tensor) {
+  alive_[micro_batch].gradients[{value, {use.layer, use.position}}] =
+      tensor.defined() ? tensor.to(options_.device) : std::move(tensor);
+}
+
+void Stage::note_non_finite(int layer, int micro_batch, const char* what) {
+  non_finite_ = first_of(non_finite_, NonFinite{layer, micro_batch, what});
+}
+
+void Stage::forward(int micro_batch) {
+  MicroBatch& batch = alive_[micro_batch];
+  const bool training = header_->mode == Mode::train;
+  if (training && has_backward_) batch.islands.resize(last_ - first_);
+  for (int layer = first_; layer < last_; ++layer) forward_layer(layer, batch, micro_batch);
+  if (has_loss_) forward_loss(batch, micro_batch);
+}
+
+void Stage::forward_layer(int layer, MicroBatch& batch, int micro_batch) {
+  const bool needs_graph = header_->mode == Mode::train && graph_.has_backward[layer];
+  Tensors inputs;
+  std::vector<std::uint32_t> versions;
+  for (const int id : graph_.inputs[layer]) {
+    const auto found = batch.values.find(id);
+    LOCKSTEP_CHECK(found != batch.values.end(), "layer ", graph_.layers[layer].name, " misses ",
+                   graph_.values[id].spec.name, " of micro-batch ", micro_batch);
+    at::Tensor leaf = found->second.detach();
+    if (needs_graph && graph_.values[id].requires_grad) leaf.requires_grad_(true);
+    versions.push_back(leaf._version());
+    inputs.push_back(std::move(leaf));
+  }
+  Island evaluation_only;
+  Island& island = batch.islands.empty() ? evaluation_only : batch.islands[layer - first_];
+  Tensors outputs = call_layer(layer, inputs, island, needs_graph, micro_batch);
+  for (std::size_t i = 0; i < inputs.size(); ++i)
+    if (inputs[i]._version() != versions[i])
+      throw LayerError(concat("layer '", graph_.layers[layer].name, "' (", graph_.layers[layer].layer->type(),
+                              ") wrote to its input '", graph_.layers[layer].inputs[i],
+                              "'; a layer may only read its inputs: use the out-of-place operator, or clone first"));
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    at::Tensor value = outputs[i].detach().contiguous();
+    if (options_.check_finite && !all_finite(value)) note_non_finite(layer, micro_batch, "output");
+    batch.values[graph_.outputs[layer][i]] = std::move(value);
+  }
+  for (const int id : graph_.inputs[layer])
+    if (graph_.values[id].uses.back().layer == layer) batch.values.erase(id);
+  if (needs_graph) {
+    island.inputs = std::move(inputs);
+    island.outputs = std::move(outputs);
+  }
+}
+
+Tensors Stage::call_layer(int layer, const Tensors& inputs, Island& island, bool needs_graph, int micro_batch) {
+  const LayerSpec& spec = graph_.layers[layer];
+  const bool training = header_->mode == Mode::train;
+  island.weight_grads = std::make_unique<WeightGradQueue>();
+  LayerContext context(parameters_[layer - first_], *island.weight_grads, anchor_, training, options_.precision);
+  const RandomScope random(mix_seed(options_.seed, static_cast<std::uint64_t>(header_->step),
+                                    static_cast<std::uint64_t>(first_micro_batch_ + micro_batch), spec.name));
+  const at::AutoGradMode grad_mode(needs_graph);
+  try {
+    Tensors outputs = spec.layer->forward(inputs, context);
+    if (outputs.size() != spec.outputs.size())
+      throw LayerError(concat("returned ", outputs.size(), " tensors, but describes ", spec.outputs.size()));
+    island.leaves = context.leaves();
+    return outputs;
+  } catch (const std::exception& error) {
+    throw LayerError(concat("layer '", spec.name, "' (", spec.layer->type(), ") failed in forward on inputs ", shapes(inputs),
+                            ": ", short_message(error)));
+  }
+}
+
+void Stage::forward_loss(MicroBatch& batch, int micro_batch) {
+  const bool training = header_->mode == Mode::train;
+  const at::Tensor& output = batch.values.at(graph_.inputs.back()[0]);
+  const at::Tensor& targets = batch.values.at(graph_.inputs.back()[1]);
+  at::Tensor leaf = output.detach();
+  if (training) leaf.requires_grad_(true);
+  const at::AutoGradMode grad_mode(training);
+  at::Tensor numerator;
+  try {
+    numerator = loss_.numerator(leaf, targets);
+  } catch (const std::exception& error) {
+    throw LayerError(concat("the loss ", loss_.name(), " failed on ", shapes({output, targets}), ": ", short_message(error)));
+  }
+  const double value = numerator.item<double>();
+  if (!std::isfinite(value)) note_non_finite(graph_.layer_count(), micro_batch, "loss");
+  loss_sum_ += value;
+  if (training) batch.loss = {std::move(leaf), std::move(numerator)};
+}
+
+Tensors Stage::values_of(const FlowContents& flow, int micro_batch) const {
+  Tensors tensors;
+  for (const int id : flow.values) tensors.push_back(alive_.at(micro_batch).values.at(id));
+  return tensors;
+}
+
+Tensors Stage::gradients_of(const FlowContents& flow, int micro_batch) const {
+  const auto& gradients = alive_.at(micro_batch).gradients;
+  Tensors tensors;
+  for (const UseGradient& wanted : flow.gradients) {
+    const auto found = gradients.find({wanted.value, {wanted.use.layer, wanted.use.position}});
+    tensors.push_back(found == gradients.end() ? at::Tensor() : found->second);
+  }
+  return tensors;
+}
+
+void Stage::release_values(int micro_batch) {
+  const auto batch = alive_.find(micro_batch);
+  batch->second.values.clear();
+  if (batch->second.islands.empty()) alive_.erase(batch);
+}
+
+void Stage::release_gradients(int micro_batch) {
+  const auto batch = alive_.find(micro_batch);
+  batch->second.gradients.clear();
+  for (const Island& island : batch->second.islands)
+    if (island.weight_grads && !island.weight_grads->empty()) return;  // W is still to come
+  alive_.erase(batch);
+}
+
+void Stage::loss_gradient(MicroBatch& batch) {
+  const float seed = 1.0f / static_cast<float>(header_->denominator);
+  const at::Tensor seed_tensor = at::full({}, seed, batch.loss.numerator.options().requires_grad(false));
+  const Tensors gradient = torch::autograd::grad({batch.loss.numerator}, {batch.loss.input}, {seed_tensor});
+  batch.gradients[{graph_.inputs.back()[0], {graph_.layer_count(), 0}}] = gradient[0].contiguous();
+  batch.loss = {};
+}
+
+at::Tensor Stage::take_gradient(MicroBatch& batch, int value) {
+  // From the last reader to the first: the order in which one autograd graph would meet them.
+  at::Tensor sum;
+  const std::vector<Use>& uses = graph_.values[value].uses;
+  for (auto use = uses.rbegin(); use != uses.rend(); ++use) {
+    const auto found = batch.gradients.find({value, {use->layer, use->position}});
+    if (found == batch.gradients.end()) continue;
+    if (found->second.defined()) sum = sum.defined() ? sum + found->second : found->second;
+    batch.gradients.erase(found);
+  }
+  return sum;
+}
+
+void Stage::input_grad_layer(int layer, MicroBatch& batch, int micro_batch) {
+  Island& island = batch.islands[layer - first_];
+  Tensors roots, seeds;
+  {
+    at::NoGradGuard no_grad;
+    for (std::size_t i = 0; i < island.outputs.size(); ++i) {
+      at::Tensor gradient = take_gradient(batch, graph_.outputs[layer][i]);
+      if (!gradient.defined() || !island.outputs[i].requires_grad()) continue;
+      roots.push_back(island.outputs[i]);
+      seeds.push_back(std::move(gradient));
+    }
+  }
+  if (!roots.empty()) {
+    Tensors wanted;
+    std::vector<int> positions;
+    for (int i = 0; i < static_cast<int>(island.inputs.size()); ++i)
+      if (island.inputs[i].requires_grad()) {
+        wanted.push_back(island.inputs[i]);
+        positions.push_back(i);
+      }
+    for (const ParameterLeaf& leaf : island.leaves) wanted.push_back(leaf.leaf);
+    wanted.push_back(anchor_);
+    Tensors gradients;
+    try {
+      gradients = torch::autograd::grad(roots, wanted, seeds, /*retain_graph=*/false, /*create_graph=*/false,
+                                        /*allow_unused=*/true);
+    } catch (const std::exception& error) {
+      const LayerSpec& spec = graph_.layers[layer];
+      throw LayerError(concat("layer '", spec.name, "' (", spec.layer->type(), ") failed in backward on gradients ",
+                              shapes(seeds), ": ", short_message(error)));
+    }
+    for (std::size_t i = 0; i < positions.size(); ++i) {
+      if (!gradients[i].defined()) continue;
+      at::Tensor gradient = gradients[i].contiguous();
+      if (options_.check_finite && !all_finite(gradient)) note_non_finite(layer, micro_batch, "input gradient");
+      batch.gradients[{graph_.inputs[layer][positions[i]], {layer, positions[i]}}] = std::move(gradient);
+    }
+    for (std::size_t i = 0; i < island.leaves.size(); ++i)
+      if (gradients[positions.size() + i].defined())
+        island.leaves[i].parameter->accumulate(gradients[positions.size() + i]);
+  }
+  island.inputs.clear();
+  island.outputs.clear();
+  island.leaves.clear();
+}
+
+void Stage::run_backward(int micro_batch, bool with_weights) {
+  MicroBatch& batch = alive_.at(micro_batch);
+  if (has_loss_) loss_gradient(batch);
+  for (int layer = last_ - 1; layer >= first_; --layer) {
+    if (!graph_.has_backward[layer]) continue;
+    input_grad_layer(layer, batch, micro_batch);
+    if (with_weights) batch.islands[layer - first_].weight_grads->run();
+  }
+}
+
+void Stage::backward(int micro_batch) { run_backward(micro_batch, /*with_weights=*/true); }
+void Stage::input_grad(int micro_batch) { run_backward(micro_batch, /*with_weights=*/false); }
+
+void Stage::weight_grad(int micro_batch) {
+  // A stage whose layers compute all in I has nothing left, and the micro-batch is gone already.
+  const auto batch = alive_.find(micro_batch);
+  if (batch == alive_.end()) return;
+  for (int layer = last_ - 1; layer >= first_; --layer)
+    if (Island& island = batch->second.islands[layer - first_]; island.weight_grads) island.weight_grads->run();
+  alive_.erase(batch);
+}
+
+}  // namespace lockstep

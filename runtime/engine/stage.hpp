@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A stage at work: a run of consecutive layers with their parameters, and what is alive of each micro-batch.
+//
+// Each layer is an autograd island: its inputs are detached leaves, so the arithmetic is the same for every cut. Memory of
+// a layer is freed as soon as its input gradient is known.
+//
+// One worker thread owns a Stage. Values and gradients go in with put_*, come out with take_*; tensors that are put in are
+// never written to.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <unordered_map>
+
+#include "runtime/engine/partition.hpp"
+#include "runtime/layer/context.hpp"
+#include "runtime/schedule/step_header.hpp"
+
+namespace lockstep {
+
+/// The stored parameters of one worker, by index in the model. Stages of one worker share tensors of tied parameters.
+using ParameterStore = std::map<int, at::Tensor>;
+
+struct StageOptions {
+  std::uint64_t seed = 1;
+  at::ScalarType precision = at::kFloat;
+  at::Device device = at::kCPU;
+  bool check_finite = true;  ///< look at every output and input gradient: names the first layer that breaks
+};
+
+/// A layer failed on a micro-batch. The message has the layer, the action and the input shapes.
+class LayerError : public Error {
+ public:
+  using Error::Error;
+};
+
+class Stage {
+ public:
+  /// Allocates and initialises the parameters that are not in `store` yet. `loss` is used by the last stage only. All
+  /// references outlive the stage.
+  Stage(const ModelGraph& graph, const Partition& partition, StageId id, const Loss& loss, const StageOptions& options,
+        ParameterStore& store);
+
+  /// A program run begins: nothing of an earlier one is alive.
+  void begin(const StepHeader& header);
+
+  void put_value(int micro_batch, int value, at::Tensor tensor);
+  void put_gradient(int micro_batch, int value, Use use, at::Tensor tensor);
+
+  void forward(int micro_batch);
+  void input_grad(int micro_batch);   ///< I; queues the weight gradients that can wait
+  void weight_grad(int micro_batch);  ///< W
+  void backward(int micro_batch);     ///< I then W, layer by layer
+
+  /// Contents of a flow's messages, in the order of FlowContents. Undefined tensors are absent gradients.
+  Tensors values_of(const FlowContents& flow, int micro_batch) const;
+  Tensors gradients_of(const FlowContents& flow, int micro_batch) const;
+  /// All outgoing values (gradients) have been taken: what only messages needed is let go.
+  void release_values(int micro_batch);
+  void release_gradients(int micro_batch);
+
+  double loss_sum() const { return loss_sum_; }          ///< numerators of this run, in micro-batch order
+  const NonFinite& non_finite() const { return non_finite_; }
+
+  /// Parameters as this stage's layers hold them: [layer - first layer][position].
+  std::vector<std::vector<Parameter>>& parameters() { return parameters_; }
+  StageId id() const { return id_; }
+  int first_layer() const { return first_; }
+
+ private:
+  struct Island {
+    Tensors inputs;   // leaves
+    Tensors outputs;  // with their graph
+    std::vector<ParameterLeaf> leaves;
+    std::unique_ptr<WeightGradQueue> weight_grads;
+  };
+  struct LossIsland {
+    at::Tensor input, numerator;
+  };
+  struct MicroBatch {
+    std::unordered_map<int, at::Tensor> values;
+    std::map<std::pair<int, std::pair<int, int>>, at::Tensor> gradients;  // (value, (layer, position)), ascending
+    std::vector<Island> islands;  // by layer - first_; empty when nothing will be differentiated
+    LossIsland loss;
+  };
+
+  void forward_layer(int layer, MicroBatch& batch, int micro_batch);
+  Tensors call_layer(int layer, const Tensors& inputs, Island& island, bool needs_graph, int micro_batch);
+  void forward_loss(MicroBatch& batch, int micro_batch);
+  void loss_gradient(MicroBatch& batch);
+  void input_grad_layer(int layer, MicroBatch& batch, int micro_batch);
+  at::Tensor take_gradient(MicroBatch& batch, int value);
+  void run_backward(int micro_batch, bool with_weights);
+  void note_non_finite(int layer, int micro_batch, const char* what);
+
+  const ModelGraph& graph_;
+  StageId id_;
+  int first_, last_;  // layers [first_, last_)
+  bool has_loss_;
+  bool has_backward_;
+  const Loss& loss_;
+  StageOptions options_;
+  at::Tensor anchor_;
+  std::vector<std::vector<Parameter>> parameters_;
+  std::map<int, MicroBatch> alive_;
+  const StepHeader* header_ = nullptr;
+  std::int64_t first_micro_batch_ = 0;  // of this replica: replica * M
+  double loss_sum_ = 0;
+  NonFinite non_finite_;
+};
+
+/// Draws the initial value of a parameter from the stream (seed, name). Float32.
+at::Tensor initial_value(const ParameterInfo& parameter, std::uint64_t seed, at::Device device);
+
+}  // namespace lockstep

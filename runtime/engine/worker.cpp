@@ -1,0 +1,429 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/engine/worker.hpp"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "runtime/base/check.hpp"
+#include "runtime/base/clock.hpp"
+#include "runtime/engine/tensor_math.hpp"
+
+namespace lockstep {
+namespace {
+
+at::Tensor to_tensor(const std::string& bytes) {
+  at::Tensor tensor = at::empty({static_cast<std::int64_t>(bytes.size())}, at::kByte);
+  std::memcpy(tensor.mutable_data_ptr(), bytes.data(), bytes.size());
+  return tensor;
+}
+
+std::string to_bytes(const at::Tensor& tensor) {
+  return {static_cast<const char*>(tensor.const_data_ptr()), static_cast<std::size_t>(tensor.numel())};
+}
+
+}  // namespace
+
+Worker::Worker(WorkerParts parts) : parts_(std::move(parts)) {}
+Worker::~Worker() = default;
+
+void Worker::build_stages() {
+  const Program& program = parts_.programs.get(Mode::stop, 0);
+  for (int s = 0; s < parts_.partition.stages(); ++s) {
+    if (program.row_of_stage[s].value() != parts_.row) continue;
+    const StageId id(s);
+    stages_[id] = std::make_unique<Stage>(parts_.graph, parts_.partition, id, parts_.loss, parts_.stage, store_);
+  }
+  std::map<int, Parameter*> first;
+  for (auto& [id, stage] : stages_) {
+    int layer = stage->first_layer();
+    for (std::vector<Parameter>& held : stage->parameters()) {
+      for (Parameter& parameter : held) {
+        all_.push_back(&parameter);
+        if (!first.emplace(parameter.index, &parameter).second) continue;
+        owned_.push_back(&parameter);
+        in_norm_.push_back(parts_.graph.parameters[parameter.index].holders.front() == layer);
+      }
+      ++layer;
+    }
+  }
+  find_tie_holders();
+}
+
+void Worker::find_tie_holders() {
+  for (const TieContents& tie : parts_.partition.ties) {
+    std::vector<Parameter*>& holders = tie_holders_.emplace_back();
+    std::map<int, int> seen;  // a layer may hold the parameter more than once
+    for (const int layer : tie.layers) {
+      int skip = seen[layer]++;
+      Parameter* holder = nullptr;
+      if (const StageId id = parts_.partition.stage_of(layer); is_mine(id))
+        for (Parameter& parameter : stage(id).parameters()[layer - stage(id).first_layer()])
+          if (parameter.index == tie.parameter && skip-- == 0) holder = &parameter;
+      holders.push_back(holder);
+    }
+  }
+  tie_received_.resize(tie_holders_.size());
+}
+
+void Worker::run() {
+  build_stages();
+  do {
+    run_program();
+  } while (header_.mode != Mode::stop);
+}
+
+void Worker::run_program() {
+  // The way to the header is the same in every program; the header then says which one it is.
+  program_ = &parts_.programs.get(Mode::stop, 0);
+  std::size_t position = 0;
+  bool have_header = false;
+  while (!have_header) {
+    const Instruction& instruction = program_->rows[parts_.row][position++];
+    guarded(instruction);
+    have_header = instruction.kind == InstructionKind::make_header || instruction.kind == InstructionKind::receive;
+  }
+  const bool computes = header_.mode == Mode::train || header_.mode == Mode::evaluate;
+  program_ = &parts_.programs.get(header_.mode, computes ? static_cast<int>(header_.slices.size()) : 0);
+  const std::vector<Instruction>& row = program_->rows[parts_.row];
+  for (; position < row.size(); ++position) guarded(row[position]);
+  end_program();
+}
+
+std::string Worker::where(const Instruction& instruction) const {
+  std::vector<int> ids;
+  for (const auto& [id, stage] : stages_) ids.push_back(id.value());
+  return concat("worker ", parts_.row, " (stage ", join(ids), "), step ", header_.step, ", ", to_string(header_.mode), ", ",
+                describe(*program_, instruction));
+}
+
+void Worker::guarded(const Instruction& instruction) {
+  try {
+    execute(instruction);
+  } catch (const JobStopped&) {
+    throw;
+  } catch (const WaitTimeout& error) {
+    throw WaitTimeout(concat(where(instruction), ": ", error.what(),
+                             "; the peer is dead, stuck, or slower than comm.watchdog_s allows"));
+  } catch (const Error& error) {
+    throw Error(concat(where(instruction), ": ", error.what()), error.exit_code());
+  } catch (const c10::Error& error) {
+    throw Error(concat(where(instruction), ": ", error.what_without_backtrace()));
+  } catch (const std::exception& error) {
+    throw Error(concat(where(instruction), ": ", error.what()));
+  }
+}
+
+void Worker::execute(const Instruction& instruction) {
+  if (parts_.limits.stop->raised()) throw JobStopped();
+  const double start_us = now_us();
+  const auto waited = [&] { current_.report.wait_us += now_us() - start_us; };
+  const auto computed = [&] {
+    WorkerReport& report = current_.report;
+    report.end_us = now_us();
+    report.compute_us += report.end_us - start_us;
+    if (report.begin_us == 0) report.begin_us = start_us;
+  };
+  switch (instruction.kind) {
+    case InstructionKind::make_header: make_header(); break;
+    case InstructionKind::post: parts_.channels[instruction.edge.value()]->post(); break;
+    case InstructionKind::receive: receive(instruction), waited(); break;
+    case InstructionKind::send: send(instruction), waited(); break;
+    case InstructionKind::compute: compute(instruction.action), computed(); break;
+    case InstructionKind::tie_sum: sum_tie(instruction.tie), computed(); break;
+    case InstructionKind::norm_parts: collect_norm_parts(), computed(); break;
+    case InstructionKind::norm_total: total_norm(); break;
+    case InstructionKind::update: update(), computed(); break;
+    case InstructionKind::wait_sends:
+      for (std::size_t e = 0; e < program_->edges.size(); ++e)
+        if (program_->edges[e].from.value() == parts_.row) parts_.channels[e]->finish(parts_.limits);
+      waited();
+      break;
+  }
+}
+
+// ---- messages ----
+
+void Worker::receive(const Instruction& instruction) {
+  const Edge& edge = program_->edges[instruction.edge.value()];
+  Message message = parts_.channels[instruction.edge.value()]->receive(parts_.limits);
+  if (edge.kind == EdgeKind::header) {
+    take_header(StepHeader::from_bytes(to_bytes(message.tensors.at(0))));
+    return;
+  }
+  LOCKSTEP_CHECK(message.sequence == header_.sequence, "a message of run ", message.sequence, " in run ", header_.sequence);
+  const bool per_micro_batch = edge.kind == EdgeKind::value || edge.kind == EdgeKind::gradient;
+  LOCKSTEP_CHECK(!per_micro_batch || message.micro_batch == instruction.action.micro_batch, "micro-batch ",
+                 message.micro_batch, " instead of ", instruction.action.micro_batch);
+  consume(edge, message.micro_batch, std::move(message));
+}
+
+void Worker::consume(const Edge& edge, int micro_batch, Message message) {
+  switch (edge.kind) {
+    case EdgeKind::value: {
+      const FlowContents& contents = flow(edge.from_stage, edge.to_stage);
+      LOCKSTEP_CHECK(message.tensors.size() == contents.values.size(), "a value message of the wrong length");
+      for (std::size_t i = 0; i < contents.values.size(); ++i)
+        stage(edge.to_stage).put_value(micro_batch, contents.values[i], std::move(message.tensors[i]));
+      return;
+    }
+    case EdgeKind::gradient: {
+      const FlowContents& contents = flow(edge.to_stage, edge.from_stage);
+      LOCKSTEP_CHECK(message.tensors.size() == contents.gradients.size(), "a gradient message of the wrong length");
+      for (std::size_t i = 0; i < contents.gradients.size(); ++i)
+        stage(edge.to_stage)
+            .put_gradient(micro_batch, contents.gradients[i].value, contents.gradients[i].use, std::move(message.tensors[i]));
+      return;
+    }
+    case EdgeKind::tie: {
+      const std::vector<StageId>& holders = parts_.partition.topology.ties[edge.tie].holders;
+      std::size_t next = 0;
+      for (std::size_t h = 0; h < holders.size(); ++h)
+        if (program_->row_of_stage[holders[h].value()] == edge.from)
+          tie_received_[edge.tie][static_cast<int>(h)] = message.tensors.at(next++);
+      return;
+    }
+    case EdgeKind::norm: {
+      const RowResult parts = RowResult::from_bytes(to_bytes(message.tensors.at(0)));
+      for (std::size_t i = 0; i < parts.parameters.size(); ++i) squares_[parts.parameters[i]] = parts.squared_norms[i];
+      return;
+    }
+    case EdgeKind::scale: norm_ = message.tensors.at(0).item<double>(); return;
+    case EdgeKind::result: rows_.push_back(RowResult::from_bytes(to_bytes(message.tensors.at(0)))); return;
+    case EdgeKind::header: break;
+  }
+  LOCKSTEP_CHECK(false, "a header where there is none");
+}
+
+void Worker::send(const Instruction& instruction) {
+  const Edge& edge = program_->edges[instruction.edge.value()];
+  const int micro_batch = instruction.action.micro_batch;
+  parts_.channels[instruction.edge.value()]->send({header_.sequence, micro_batch, contents(edge, micro_batch)},
+                                                  parts_.limits);
+}
+
+Tensors Worker::contents(const Edge& edge, int micro_batch) {
+  switch (edge.kind) {
+    case EdgeKind::header: return {to_tensor(header_.to_bytes())};
+    case EdgeKind::value:
+      return stage(edge.from_stage).values_of(flow(edge.from_stage, edge.to_stage), micro_batch);
+    case EdgeKind::gradient:
+      return stage(edge.from_stage).gradients_of(flow(edge.to_stage, edge.from_stage), micro_batch);
+    case EdgeKind::tie: {
+      Tensors buffers;
+      for (const Parameter* holder : tie_holders_[edge.tie])
+        if (holder) buffers.push_back(holder->gradient);
+      return buffers;
+    }
+    case EdgeKind::norm: return {to_tensor(current_.to_bytes())};
+    case EdgeKind::scale: return {at::full({}, norm_, at::kDouble)};
+    case EdgeKind::result: return {to_tensor(last_.to_bytes())};
+  }
+  LOCKSTEP_CHECK(false, "unknown edge kind");
+}
+
+const FlowContents& Worker::flow(StageId from, StageId to) const {
+  for (const FlowContents& contents : parts_.partition.flows)
+    if (contents.from == from && contents.to == to) return contents;
+  LOCKSTEP_CHECK(false, "no flow ", from, " -> ", to);
+}
+
+// ---- headers ----
+
+void Worker::make_header() {
+  const double time_us = now_us();
+  previous_ = std::move(running_);
+  previous_.elapsed_us = time_us - header_time_us_;
+  header_time_us_ = time_us;
+  StepHeader header = parts_.director->next(finished_);
+  header.sequence = previous_.sequence + 1;
+  header.finished = std::move(finished_);
+  finished_.clear();
+  running_ = {};
+  running_.sequence = header.sequence;
+  running_.mode = header.mode;
+  running_.step = header.step;
+  running_.denominator = header.denominator;
+  running_.learning_rate = header.learning_rate;
+  running_.last_of_evaluation = header.last_of_evaluation;
+  for (const std::int64_t rows : header.slices) running_.samples += rows;
+  take_header(std::move(header));
+}
+
+void Worker::take_header(StepHeader header) {
+  header_ = std::move(header);
+  if (parts_.observer) {
+    for (const StepResult& result : header_.finished) parts_.observer->on_result(result);
+    if (header_.mode == Mode::stop) parts_.observer->on_stop(header_.stop);
+  }
+  for (auto& [id, stage] : stages_) stage->begin(header_);
+  current_ = {};
+  current_.report.row = parts_.row;
+}
+
+// ---- compute ----
+
+void Worker::compute(const Action& action) {
+  release_sent();
+  Stage& here = stage(action.stage);
+  switch (action.op) {
+    case Op::forward:
+      if (action.stage.value() == 0) load_data(action.micro_batch);
+      here.forward(action.micro_batch);
+      break;
+    case Op::backward: here.backward(action.micro_batch); break;
+    case Op::input_grad: here.input_grad(action.micro_batch); break;
+    case Op::weight_grad: here.weight_grad(action.micro_batch); return;
+  }
+  deliver_locally(action);
+  sent_ = {action.stage, action.micro_batch, action.op != Op::forward};
+}
+
+void Worker::load_data(int micro_batch) {
+  Tensors entries = parts_.director->micro_batch(micro_batch);
+  LOCKSTEP_CHECK(entries.size() == parts_.graph.sources.size(), "the data gave ", entries.size(), " entries");
+  for (std::size_t i = 0; i < entries.size(); ++i)
+    stage(StageId(0)).put_value(micro_batch, parts_.graph.sources[i], std::move(entries[i]));
+}
+
+void Worker::deliver_locally(const Action& action) {
+  Stage& here = stage(action.stage);
+  for (const FlowContents& contents : parts_.partition.flows) {
+    if (action.op == Op::forward && contents.from == action.stage && is_mine(contents.to)) {
+      Tensors values = here.values_of(contents, action.micro_batch);
+      for (std::size_t i = 0; i < values.size(); ++i)
+        stage(contents.to).put_value(action.micro_batch, contents.values[i], std::move(values[i]));
+    }
+    if (action.op != Op::forward && contents.to == action.stage && is_mine(contents.from)) {
+      Tensors gradients = here.gradients_of(contents, action.micro_batch);
+      for (std::size_t i = 0; i < gradients.size(); ++i)
+        stage(contents.from)
+            .put_gradient(action.micro_batch, contents.gradients[i].value, contents.gradients[i].use,
+                          std::move(gradients[i]));
+    }
+  }
+}
+
+void Worker::release_sent() {
+  if (!sent_.stage.valid()) return;
+  if (sent_.gradients)
+    stage(sent_.stage).release_gradients(sent_.micro_batch);
+  else
+    stage(sent_.stage).release_values(sent_.micro_batch);
+  sent_ = {};
+}
+
+// ---- the end of a step ----
+
+void Worker::sum_tie(int tie) {
+  release_sent();
+  at::NoGradGuard no_grad;
+  at::Tensor sum;
+  Parameter* first = nullptr;
+  for (std::size_t h = 0; h < tie_holders_[tie].size(); ++h) {
+    Parameter* holder = tie_holders_[tie][h];
+    const at::Tensor buffer = holder ? holder->gradient : tie_received_[tie].at(static_cast<int>(h));
+    // Never in place: received buffers belong to their sender, and ours have been lent to other rows.
+    if (buffer.defined()) sum = sum.defined() ? sum + buffer.to(sum.device()) : buffer.to(parts_.stage.device).clone();
+    if (holder && !first) first = holder;
+    if (holder) holder->gradient.reset();
+  }
+  first->gradient = std::move(sum);
+  tie_received_[tie].clear();
+}
+
+void Worker::collect_norm_parts() {
+  release_sent();
+  for (std::size_t i = 0; i < owned_.size(); ++i) {
+    const Parameter& parameter = *owned_[i];
+    if (!parameter.trainable) continue;
+    LOCKSTEP_CHECK(parameter.gradient.defined(), "parameter ", parameter.name,
+                   " received no gradient in this step: its layer does not use it; freeze it (train.freeze)");
+    if (parts_.record_hashes)
+      hashes_.push_back({header_.step, parameter.index, 0, hash_of(parameter.gradient)});
+    if (!in_norm_[i]) continue;
+    const double square = squared_norm(parameter.gradient);
+    if (!std::isfinite(square))
+      current_.non_finite = first_of(
+          current_.non_finite, NonFinite{parts_.graph.parameters[parameter.index].holders.front(),
+                                         program_->micro_batches - 1, "gradient of " + parameter.name});
+    current_.parameters.push_back(parameter.index);
+    current_.squared_norms.push_back(square);
+  }
+}
+
+void Worker::total_norm() {
+  for (std::size_t i = 0; i < current_.parameters.size(); ++i)
+    squares_[current_.parameters[i]] = current_.squared_norms[i];
+  double sum = 0;
+  for (const auto& [parameter, square] : squares_) sum += square;  // the model's parameter order
+  squares_.clear();
+  norm_ = std::sqrt(sum);
+}
+
+void Worker::update() {
+  at::NoGradGuard no_grad;
+  // As torch.nn.utils.clip_grad_norm_: max_norm / (norm + 1e-6), never above 1.
+  const double coefficient = parts_.clip_grad_norm > 0 ? parts_.clip_grad_norm / (norm_ + 1e-6) : 1.0;
+  std::vector<Parameter*> trained;
+  for (Parameter* parameter : owned_) {
+    if (!parameter->trainable) continue;
+    if (!(coefficient >= 1.0)) parameter->gradient.mul_(coefficient);  // also when it is not a number
+    trained.push_back(parameter);
+  }
+  parts_.updater->update(trained, header_.learning_rate, header_.step);
+  for (Parameter* parameter : all_) {
+    parameter->gradient.reset();
+    parameter->forget_cast();
+  }
+  if (parts_.record_hashes)
+    for (const Parameter* parameter : trained)
+      hashes_.push_back({header_.step, parameter->index, 1, hash_of(parameter->value)});
+}
+
+void Worker::end_program() {
+  release_sent();
+  for (auto& [id, stage] : stages_) {
+    current_.loss_sum += stage->loss_sum();
+    current_.non_finite = first_of(current_.non_finite, stage->non_finite());
+  }
+  current_.signalled = parts_.signalled && parts_.signalled->load();
+  if (parts_.row == 0) merge_results();
+  if (parts_.clip_grad_norm > 0 && header_.mode == Mode::train) {  // the norm is at row 0 already
+    current_.parameters.clear();
+    current_.squared_norms.clear();
+    running_.gradient_norm = norm_;
+  }
+  last_ = std::move(current_);
+}
+
+void Worker::merge_results() {
+  if (previous_.sequence < 0) {
+    rows_.clear();
+    return;
+  }
+  rows_.insert(rows_.begin(), last_);
+  std::sort(rows_.begin(), rows_.end(), [](const RowResult& a, const RowResult& b) { return a.report.row < b.report.row; });
+  std::map<int, double> squares;
+  for (const RowResult& row : rows_) {
+    previous_.loss_sum += row.loss_sum;
+    previous_.non_finite = first_of(previous_.non_finite, row.non_finite);
+    previous_.signalled = previous_.signalled || row.signalled;
+    previous_.workers.push_back(row.report);
+    for (std::size_t i = 0; i < row.parameters.size(); ++i) squares[row.parameters[i]] = row.squared_norms[i];
+  }
+  rows_.clear();
+  if (!squares.empty()) {
+    double sum = 0;
+    for (const auto& [parameter, square] : squares) sum += square;
+    previous_.gradient_norm = std::sqrt(sum);
+  }
+  if (previous_.mode == Mode::train || previous_.mode == Mode::evaluate) finished_.push_back(std::move(previous_));
+  previous_ = {};
+}
+
+}  // namespace lockstep

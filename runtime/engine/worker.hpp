@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A worker executes its row of one Program after another: one loop, one switch. It owns its stages' parameters.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "runtime/base/log.hpp"
+#include "runtime/comm/channel.hpp"
+#include "runtime/engine/director.hpp"
+#include "runtime/engine/programs.hpp"
+#include "runtime/engine/stage.hpp"
+#include "runtime/engine/updater.hpp"
+
+namespace lockstep {
+
+/// 64-bit hash of one parameter in one optimizer step, for `lockstep verify`.
+struct ParameterHash {
+  std::int64_t step = 0;
+  int parameter = -1;
+  int is_value = 0;        ///< 0: its gradient, summed over micro-batches and ties, before clipping; 1: its updated value
+  std::uint64_t hash = 0;
+};
+
+/// What a worker is made of. References outlive the worker.
+struct WorkerParts {
+  int row = 0;
+  const ModelGraph& graph;
+  const Partition& partition;
+  const Loss& loss;
+  Programs& programs;
+  StageOptions stage;
+  double clip_grad_norm = 0;          ///< 0: none
+  std::unique_ptr<ParameterUpdater> updater;
+  std::vector<Channel*> channels;     ///< by edge; null where this row is not an end
+  WaitLimits limits;
+  Director* director = nullptr;       ///< row 0 only
+  Observer* observer = nullptr;       ///< one worker per process
+  const std::atomic<bool>* signalled = nullptr;
+  bool record_hashes = false;
+  Log log;
+};
+
+class Worker {
+ public:
+  explicit Worker(WorkerParts parts);
+  ~Worker();
+
+  /// Runs programs until the stop header. Throws what went wrong with step, micro-batch, action and stage in the message;
+  /// JobStopped when another worker failed first.
+  void run();
+
+  /// This worker's parameters, one per stored tensor, in model order. Valid after run().
+  const std::vector<Parameter*>& parameters() const { return owned_; }
+  const std::vector<ParameterHash>& hashes() const { return hashes_; }
+
+ private:
+  /// The flow messages of the last compute may still have to be sent: kept until the next one begins.
+  struct Sent {
+    StageId stage;
+    int micro_batch = -1;
+    bool gradients = false;
+  };
+
+  void build_stages();
+  void find_tie_holders();
+  void run_program();
+  void guarded(const Instruction& instruction);
+  void execute(const Instruction& instruction);
+  std::string where(const Instruction& instruction) const;
+
+  void receive(const Instruction& instruction);
+  void consume(const Edge& edge, int micro_batch, Message message);
+  void send(const Instruction& instruction);
+  Tensors contents(const Edge& edge, int micro_batch);
+
+  void make_header();
+  void take_header(StepHeader header);
+  void compute(const Action& action);
+  void load_data(int micro_batch);
+  void deliver_locally(const Action& action);
+  void release_sent();
+
+  void sum_tie(int tie);
+  void collect_norm_parts();
+  void total_norm();
+  void update();
+  void end_program();
+  void merge_results();
+
+  Stage& stage(StageId id) { return *stages_.at(id); }
+  const FlowContents& flow(StageId from, StageId to) const;
+  bool is_mine(StageId id) const { return stages_.count(id) > 0; }
+
+  WorkerParts parts_;
+  ParameterStore store_;
+  std::map<StageId, std::unique_ptr<Stage>> stages_;
+  std::vector<Parameter*> all_;        // every parameter of every layer here
+  std::vector<Parameter*> owned_;      // one per stored tensor: the first holder here
+  std::vector<bool> in_norm_;          // parallel to owned_: this row holds the model's first holder
+  std::vector<std::vector<Parameter*>> tie_holders_;      // per tie and holder; null: on another row
+  std::vector<std::map<int, at::Tensor>> tie_received_;   // per tie: holder -> gradient buffer
+
+  const Program* program_ = nullptr;
+  StepHeader header_;
+  Sent sent_;
+  double norm_ = 0;
+  RowResult current_, last_;           // of this run and of the one before, which travels now
+
+  // Row 0 only.
+  std::map<int, double> squares_;      // by parameter, of this run (clipping) or of the one before (no clipping)
+  std::vector<RowResult> rows_;        // results of the run before, as they arrive
+  StepResult running_, previous_;
+  double header_time_us_ = 0;
+  std::vector<StepResult> finished_;
+
+  std::vector<ParameterHash> hashes_;
+};
+
+}  // namespace lockstep

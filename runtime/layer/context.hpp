@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a layer sees while it runs: its parameters, the mode, and where weight gradients that can wait are queued.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace lockstep {
+
+/// One parameter as one layer holds it. A tie is two of these with one `value` and a gradient buffer each.
+class Parameter {
+ public:
+  std::string local_name;  ///< as the layer asked for it
+  std::string name;        ///< full name of the stored tensor; of a tie: of its first holder
+  int index = -1;          ///< position in the model's parameter order; of a tie: of its first holder
+  at::Tensor value;        ///< float32 master
+  at::Tensor gradient;     ///< float32, shape of value; undefined until the first micro-batch of a step has added to it
+  bool trainable = true;
+
+  /// Adds one micro-batch's gradient (any floating dtype). The first one is taken over, or copied when somebody else still
+  /// holds it. Callers keep micro-batch order.
+  void accumulate(const at::Tensor& micro_batch_gradient);
+
+  /// The value in `dtype`, cast at most once per step. The cast is never written to.
+  const at::Tensor& cast(at::ScalarType dtype);
+  void forget_cast() { cast_ = at::Tensor(); }
+
+ private:
+  at::Tensor cast_;
+};
+
+/// Weight gradients that were deferred by a backward: run right after it (B = I then W), or later (W). Same closures, same
+/// order, so the two cannot drift.
+class WeightGradQueue {
+ public:
+  void push(std::function<void()> work) { work_.push_back(std::move(work)); }
+  void run();
+  bool empty() const { return work_.empty(); }
+
+ private:
+  std::vector<std::function<void()>> work_;
+};
+
+/// A parameter that takes part in autograd directly: used by forward() through LayerContext::leaf.
+struct ParameterLeaf {
+  Parameter* parameter = nullptr;
+  at::Tensor leaf;
+};
+
+class LayerContext {
+ public:
+  /// All arguments outlive the context; the queue outlives the backward.
+  LayerContext(std::vector<Parameter>& parameters, WeightGradQueue& queue, at::Tensor anchor, bool training,
+               at::ScalarType precision)
+      : parameters_(parameters), queue_(queue), anchor_(std::move(anchor)), training_(training), precision_(precision) {}
+
+  bool training() const { return training_; }
+  /// dtype of activations: float32 or bfloat16.
+  at::ScalarType precision() const { return precision_; }
+
+  /// By local name; an internal error when describe() did not ask for it.
+  Parameter& parameter(const std::string& local_name);
+
+  /// The parameter as an autograd leaf, float32: for any LibTorch operator. Its gradient is computed with the input
+  /// gradient (I). With `dtype`, the returned tensor is the leaf cast to it (the gradient is cast back by autograd).
+  at::Tensor leaf(const std::string& local_name);
+  at::Tensor leaf(const std::string& local_name, at::ScalarType dtype);
+
+  // For operators with a split backward (operators.hpp).
+  WeightGradQueue& weight_grads() { return queue_; }
+  /// A scalar that requires grad: keeps an operator in the graph whose input needs no gradient but whose weight does.
+  const at::Tensor& anchor() const { return anchor_; }
+  const std::vector<ParameterLeaf>& leaves() const { return leaves_; }
+
+ private:
+  std::vector<Parameter>& parameters_;
+  WeightGradQueue& queue_;
+  at::Tensor anchor_;
+  bool training_;
+  at::ScalarType precision_;
+  std::vector<ParameterLeaf> leaves_;
+};
+
+}  // namespace lockstep

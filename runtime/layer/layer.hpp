@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The layer contract: everything stands on it.
+//
+// A Layer is an immutable description with a function. It owns no tensors: describe() says which parameters it wants and
+// which entries it puts out, without building anything; the owner of the layer allocates and initialises the parameters
+// and lends them to forward() through the LayerContext. So a model of any size can be listed on any machine, and only the
+// worker that owns a layer pays for it.
+//
+// Values are named. A layer reads the entries named in LayerSpec::inputs and writes those named in outputs; an entry lives
+// from the layer that wrote it to the last layer that reads it before it is written again. A skip connection, a mask or
+// the targets are nothing special: an entry that a later layer reads. The runtime sends it straight to the stage that does.
+//
+//   "x" -> [embed] -> "x" -> [block 0] -> "x", "skip" -> [block 1] -> "x" -> [join] (reads "x", "skip") -> "x" -> loss
+//
+// Every layer is an autograd island: its inputs are detached leaves, the engine calls its backward.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "runtime/base/error.hpp"
+
+namespace lockstep {
+
+class LayerContext;
+
+/// What is known of an entry before anything runs. `sizes` are full sizes for the number of rows that was asked about;
+/// with `batched`, sizes[0] is that number of rows.
+struct EntrySpec {
+  std::string name;
+  at::ScalarType dtype = at::kFloat;
+  std::vector<std::int64_t> sizes;
+  bool differentiable = true;  ///< false: indices, masks, targets; never has a gradient
+  bool batched = true;
+};
+
+std::string to_string(const EntrySpec& entry);  ///< "x float32 [4, 128]"
+
+/// How a parameter starts. Drawn from a generator seeded by (run seed, parameter name), so that neither the cut nor the
+/// order of building matters. Source of the defaults: see each layer.
+struct Init {
+  enum class Kind { zeros, ones, normal, uniform };
+  Kind kind = Kind::zeros;
+  double scale = 0.0;  ///< normal: standard deviation; uniform: bound of [-scale, scale]
+
+  static Init zeros() { return {Kind::zeros, 0.0}; }
+  static Init ones() { return {Kind::ones, 0.0}; }
+  static Init normal(double standard_deviation) { return {Kind::normal, standard_deviation}; }
+  static Init uniform(double bound) { return {Kind::uniform, bound}; }
+};
+
+/// One trainable tensor, always a float32 master. `name` is local to the layer ("weight").
+struct ParameterSpec {
+  std::string name;
+  std::vector<std::int64_t> sizes;
+  Init init;
+  std::string tied_to;  ///< full name of the parameter of an earlier layer that this one is; empty: its own
+};
+
+struct LayerDescription {
+  std::vector<ParameterSpec> parameters;
+  /// In the order in which forward() returns them. The caller fills in `name` and `differentiable` (every floating output).
+  std::vector<EntrySpec> outputs;
+};
+
+/// The model does not fit together: found before training. Exit code 2.
+class ModelError : public UserError {
+ public:
+  using UserError::UserError;
+};
+
+using Tensors = std::vector<at::Tensor>;
+
+class Layer {
+ public:
+  virtual ~Layer() = default;
+
+  virtual std::string type() const = 0;  ///< "linear", "gpt_block": for logs and errors
+
+  /// Parameters and outputs for these inputs (one per LayerSpec::inputs, in order). Builds nothing. Throws ModelError with
+  /// what it got and what it wanted when dtype or shape do not fit.
+  virtual LayerDescription describe(const std::vector<EntrySpec>& inputs) const = 0;
+
+  /// Inputs in the order of LayerSpec::inputs, contiguous, on the worker's device. Called in grad mode in training, once
+  /// per micro-batch. Must not write to its inputs (checked by version). Random numbers drawn by torch operators inside
+  /// come from the layer's own stream (random.hpp).
+  virtual Tensors forward(const Tensors& inputs, LayerContext& context) const = 0;
+};
+
+/// A layer in its place in a model.
+struct LayerSpec {
+  std::string name;                            ///< unique in the model: "h.3"
+  std::shared_ptr<const Layer> layer;
+  std::vector<std::string> inputs = {"x"};
+  std::vector<std::string> outputs = {"x"};
+  std::string parameter_prefix = {};           ///< empty: name + "."; full name = prefix + local name
+
+  std::string full_name(const std::string& parameter) const {
+    return (parameter_prefix.empty() ? name + "." : parameter_prefix) + parameter;
+  }
+};
+
+}  // namespace lockstep

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/layer/layers.hpp"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+
+#include "runtime/base/check.hpp"
+
+namespace lockstep {
+namespace {
+
+LayerDescription same_shape(const EntrySpec& input) {
+  LayerDescription description;
+  description.outputs = {input};
+  return description;
+}
+
+}  // namespace
+
+void expect_inputs(const Layer& layer, const std::vector<EntrySpec>& inputs, std::size_t count) {
+  if (inputs.size() != count)
+    throw ModelError(concat("a ", layer.type(), " layer reads ", count, " entries, got ", inputs.size()));
+}
+
+void expect_width(const Layer& layer, const EntrySpec& input, std::int64_t width) {
+  if (input.sizes.empty() || input.sizes.back() != width || !at::isFloatingType(input.dtype))
+    throw ModelError(concat("a ", layer.type(), " layer of width ", width, " got ", to_string(input),
+                            "; it expects a floating-point entry whose last dimension is ", width));
+}
+
+LayerDescription Linear::describe(const std::vector<EntrySpec>& inputs) const {
+  expect_inputs(*this, inputs, 1);
+  expect_width(*this, inputs[0], in_);
+  const double bound = 1.0 / std::sqrt(static_cast<double>(in_));
+  LayerDescription description = same_shape(inputs[0]);
+  description.outputs[0].sizes.back() = out_;
+  description.parameters.push_back({"weight", {out_, in_}, Init::uniform(bound), ""});
+  if (bias_) description.parameters.push_back({"bias", {out_}, Init::uniform(bound), ""});
+  return description;
+}
+
+Tensors Linear::forward(const Tensors& inputs, LayerContext& context) const {
+  return {linear(context, inputs[0], "weight", bias_ ? "bias" : "")};
+}
+
+const std::vector<std::string>& Activation::names() {
+  static const std::vector<std::string> names = {"relu", "gelu", "gelu_tanh", "tanh", "sigmoid", "silu"};
+  return names;
+}
+
+Activation::Activation(const std::string& function) : function_(function) {
+  for (const std::string& name : names())
+    if (name == function) return;
+  throw ModelError(concat("unknown activation '", function, "'; known: ", join(names())));
+}
+
+LayerDescription Activation::describe(const std::vector<EntrySpec>& inputs) const {
+  expect_inputs(*this, inputs, 1);
+  return same_shape(inputs[0]);
+}
+
+Tensors Activation::forward(const Tensors& inputs, LayerContext&) const {
+  const at::Tensor& x = inputs[0];
+  if (function_ == "relu") return {at::relu(x)};
+  if (function_ == "gelu") return {at::gelu(x)};
+  if (function_ == "gelu_tanh") return {at::gelu(x, "tanh")};
+  if (function_ == "tanh") return {at::tanh(x)};
+  if (function_ == "sigmoid") return {at::sigmoid(x)};
+  return {at::silu(x)};
+}
+
+LayerDescription LayerNorm::describe(const std::vector<EntrySpec>& inputs) const {
+  expect_inputs(*this, inputs, 1);
+  expect_width(*this, inputs[0], width_);
+  LayerDescription description = same_shape(inputs[0]);
+  description.parameters = {{"weight", {width_}, Init::ones(), ""}, {"bias", {width_}, Init::zeros(), ""}};
+  return description;
+}
+
+Tensors LayerNorm::forward(const Tensors& inputs, LayerContext& context) const {
+  // LibTorch normalises bf16 inputs with float32 weights as they are.
+  return {at::layer_norm(inputs[0], {width_}, context.leaf("weight"), context.leaf("bias"), epsilon_)};
+}
+
+LayerDescription Embedding::describe(const std::vector<EntrySpec>& inputs) const {
+  expect_inputs(*this, inputs, 1);
+  if (inputs[0].dtype != at::kLong)
+    throw ModelError(concat("an embedding layer got ", to_string(inputs[0]), "; it expects int64 indices"));
+  LayerDescription description = same_shape(inputs[0]);
+  description.outputs[0].dtype = at::kFloat;
+  description.outputs[0].sizes.push_back(width_);
+  description.parameters = {{"weight", {count_, width_}, Init::normal(1.0), ""}};
+  return description;
+}
+
+Tensors Embedding::forward(const Tensors& inputs, LayerContext& context) const {
+  return {embedding(context, inputs[0], "weight")};
+}
+
+LayerDescription Dropout::describe(const std::vector<EntrySpec>& inputs) const {
+  expect_inputs(*this, inputs, 1);
+  return same_shape(inputs[0]);
+}
+
+Tensors Dropout::forward(const Tensors& inputs, LayerContext& context) const {
+  return {at::dropout(inputs[0], p_, context.training())};
+}
+
+LayerDescription Add::describe(const std::vector<EntrySpec>& inputs) const {
+  if (inputs.empty()) throw ModelError("an add layer needs at least one input");
+  for (const EntrySpec& input : inputs)
+    if (input.sizes != inputs[0].sizes)
+      throw ModelError(concat("an add layer got ", to_string(inputs[0]), " and ", to_string(input), "; shapes must agree"));
+  return same_shape(inputs[0]);
+}
+
+Tensors Add::forward(const Tensors& inputs, LayerContext&) const {
+  at::Tensor sum = inputs[0];
+  for (std::size_t i = 1; i < inputs.size(); ++i) sum = sum + inputs[i];
+  return {sum};
+}
+
+}  // namespace lockstep

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Our own standard layers. Each works on the last dimension of one entry and keeps its leading sizes.
+#pragma once
+
+#include "runtime/layer/operators.hpp"
+#include "runtime/layer/layer.hpp"
+
+namespace lockstep {
+
+/// y = x W^T + b: [..., in] -> [..., out]. Initial values as torch.nn.Linear: uniform in +-1/sqrt(in).
+class Linear : public Layer {
+ public:
+  Linear(std::int64_t in, std::int64_t out, bool bias = true) : in_(in), out_(out), bias_(bias) {}
+  std::string type() const override { return "linear"; }
+  LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
+  Tensors forward(const Tensors& inputs, LayerContext& context) const override;
+
+ private:
+  std::int64_t in_, out_;
+  bool bias_;
+};
+
+/// Element-wise: relu, gelu (exact), gelu_tanh, tanh, sigmoid, silu.
+class Activation : public Layer {
+ public:
+  /// Throws ModelError with the known names.
+  explicit Activation(const std::string& function);
+  std::string type() const override { return function_; }
+  LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
+  Tensors forward(const Tensors& inputs, LayerContext& context) const override;
+  static const std::vector<std::string>& names();
+
+ private:
+  std::string function_;
+};
+
+/// Ba, Kiros, Hinton, "Layer Normalization" (2016), over the last dimension. Parameters weight (ones), bias (zeros).
+class LayerNorm : public Layer {
+ public:
+  explicit LayerNorm(std::int64_t width, double epsilon = 1e-5) : width_(width), epsilon_(epsilon) {}
+  std::string type() const override { return "layer_norm"; }
+  LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
+  Tensors forward(const Tensors& inputs, LayerContext& context) const override;
+
+ private:
+  std::int64_t width_;
+  double epsilon_;
+};
+
+/// Indices (int64, any shape) -> rows of a table: [...] -> [..., width]. Normal initial values with standard deviation 1,
+/// as torch.nn.Embedding.
+class Embedding : public Layer {
+ public:
+  Embedding(std::int64_t count, std::int64_t width) : count_(count), width_(width) {}
+  std::string type() const override { return "embedding"; }
+  LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
+  Tensors forward(const Tensors& inputs, LayerContext& context) const override;
+
+ private:
+  std::int64_t count_, width_;
+};
+
+/// Zeroes elements with probability p in training and scales the others by 1 / (1 - p).
+class Dropout : public Layer {
+ public:
+  explicit Dropout(double p) : p_(p) {}
+  std::string type() const override { return "dropout"; }
+  LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
+  Tensors forward(const Tensors& inputs, LayerContext& context) const override;
+
+ private:
+  double p_;
+};
+
+/// Sum of all inputs, added from first to last: the end of a skip connection.
+class Add : public Layer {
+ public:
+  std::string type() const override { return "add"; }
+  LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
+  Tensors forward(const Tensors& inputs, LayerContext& context) const override;
+};
+
+/// For describe(): exactly `count` inputs, else a ModelError naming the layer type.
+void expect_inputs(const Layer& layer, const std::vector<EntrySpec>& inputs, std::size_t count);
+/// For describe(): a floating entry whose last dimension is `width`, else a ModelError.
+void expect_width(const Layer& layer, const EntrySpec& input, std::int64_t width);
+
+}  // namespace lockstep

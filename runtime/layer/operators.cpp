@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/layer/operators.hpp"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/functions/utils.h>
+
+namespace lockstep {
+namespace {
+
+using torch::autograd::variable_list;
+
+at::Tensor rows_of(const at::Tensor& x) { return x.dim() == 2 ? x : x.reshape({-1, x.size(-1)}); }
+
+// The first micro-batch's product goes straight into the gradient buffer; the others are computed, then added.
+void accumulate_product(Parameter& parameter, const at::Tensor& left, const at::Tensor& right) {
+  if (!parameter.gradient.defined() && left.scalar_type() == at::kFloat) {
+    at::Tensor gradient = at::empty(parameter.value.sizes(), parameter.value.options().requires_grad(false));
+    at::mm_out(gradient, left, right);
+    parameter.gradient = std::move(gradient);
+    return;
+  }
+  parameter.accumulate(at::mm(left, right));
+}
+
+struct LinearBackward : torch::autograd::Node {
+  at::Tensor input;  // [rows, in]
+  std::vector<std::int64_t> input_sizes;
+  Parameter* weight = nullptr;
+  Parameter* bias = nullptr;  // null without bias
+  WeightLayout layout = WeightLayout::out_in;
+  WeightGradQueue* queue = nullptr;
+
+  std::string name() const override { return "lockstep::LinearBackward"; }
+  void release_variables() override { input.reset(); }
+
+  variable_list apply(variable_list&& gradients) override {
+    if (!gradients[0].defined()) return variable_list(2);
+    at::NoGradGuard no_grad;
+    const at::Tensor output_gradient = rows_of(gradients[0]);
+    at::Tensor input_gradient;
+    if (task_should_compute_output(0)) {
+      const at::Tensor& cast = weight->cast(output_gradient.scalar_type());
+      input_gradient = at::mm(output_gradient, layout == WeightLayout::out_in ? cast : cast.t()).reshape(input_sizes);
+    }
+    if (weight->trainable || (bias && bias->trainable)) queue_weight_gradient(output_gradient);
+    return {input_gradient, at::Tensor()};
+  }
+
+  void queue_weight_gradient(const at::Tensor& output_gradient) {
+    queue->push([x = std::move(input), dy = output_gradient, w = weight, b = bias, stored = layout] {
+      at::NoGradGuard no_grad;
+      if (w->trainable) {
+        if (stored == WeightLayout::out_in)
+          accumulate_product(*w, dy.t(), x);
+        else
+          accumulate_product(*w, x.t(), dy);
+      }
+      // Rows are summed in float32 also in bf16: a bf16 sum over many rows keeps no digits.
+      if (b && b->trainable) b->accumulate(at::sum(dy, {0}, /*keepdim=*/false, at::kFloat));
+    });
+  }
+};
+
+struct EmbeddingBackward : torch::autograd::Node {
+  at::Tensor indices;
+  Parameter* weight = nullptr;
+  WeightGradQueue* queue = nullptr;
+
+  std::string name() const override { return "lockstep::EmbeddingBackward"; }
+  void release_variables() override { indices.reset(); }
+
+  variable_list apply(variable_list&& gradients) override {
+    if (!gradients[0].defined()) return variable_list(1);
+    queue->push([ids = std::move(indices), dy = gradients[0].contiguous(), w = weight] {
+      at::NoGradGuard no_grad;
+      w->accumulate(at::embedding_dense_backward(dy.to(at::kFloat), ids, w->value.size(0), /*padding_idx=*/-1,
+                                                 /*scale_grad_by_freq=*/false));
+    });
+    return variable_list(1);
+  }
+};
+
+// Only layers in training with something to learn, or something before them that learns, are part of a graph.
+bool needs_graph(const at::Tensor& x, const Parameter& weight, const Parameter* bias, bool training) {
+  return training && at::GradMode::is_enabled() &&
+         (x.requires_grad() || weight.trainable || (bias && bias->trainable));
+}
+
+}  // namespace
+
+at::Tensor linear(LayerContext& context, const at::Tensor& x, const std::string& weight_name,
+                  const std::string& bias_name, WeightLayout layout) {
+  Parameter& weight = context.parameter(weight_name);
+  Parameter* bias = bias_name.empty() ? nullptr : &context.parameter(bias_name);
+  std::vector<std::int64_t> output_sizes(x.sizes().begin(), x.sizes().end());
+  output_sizes.back() = weight.value.size(layout == WeightLayout::out_in ? 0 : 1);
+
+  at::Tensor rows, output;
+  {
+    at::NoGradGuard no_grad;
+    rows = rows_of(x.detach());
+    const at::Tensor& cast = weight.cast(x.scalar_type());
+    const at::Tensor bias_cast = bias ? bias->cast(x.scalar_type()) : at::Tensor();
+    if (layout == WeightLayout::out_in)
+      output = bias ? at::linear(rows, cast, bias_cast) : at::linear(rows, cast);
+    else
+      output = bias ? at::addmm(bias_cast, rows, cast) : at::mm(rows, cast);
+    output = output.reshape(output_sizes);
+  }
+  if (!needs_graph(x, weight, bias, context.training())) return output;
+
+  auto node = c10::make_intrusive<LinearBackward>();
+  node->input = std::move(rows);
+  node->input_sizes = x.sizes().vec();
+  node->weight = &weight;
+  node->bias = bias;
+  node->layout = layout;
+  node->queue = &context.weight_grads();
+  node->set_next_edges(torch::autograd::collect_next_edges(x, context.anchor()));
+  torch::autograd::set_history(output, node);
+  return output;
+}
+
+at::Tensor embedding(LayerContext& context, const at::Tensor& indices, const std::string& weight_name) {
+  Parameter& weight = context.parameter(weight_name);
+  at::Tensor output;
+  {
+    at::NoGradGuard no_grad;
+    output = at::embedding(weight.cast(context.precision()), indices);
+  }
+  if (!needs_graph(indices, weight, nullptr, context.training())) return output;
+
+  auto node = c10::make_intrusive<EmbeddingBackward>();
+  node->indices = indices;
+  node->weight = &weight;
+  node->queue = &context.weight_grads();
+  node->set_next_edges(torch::autograd::collect_next_edges(context.anchor()));
+  torch::autograd::set_history(output, node);
+  return output;
+}
+
+}  // namespace lockstep

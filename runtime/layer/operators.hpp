@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Operators with a split backward: the input gradient is computed when autograd asks for it (I), the weight gradient is
+// queued in the context (W). Weights are read from the Parameter, never through autograd, and their gradients are added to
+// Parameter::gradient in float32. In bf16 the float32 master is cast once per step.
+//
+// The arithmetic is that of at::linear and at::embedding and of their autograd formulas on 2-D operands, so gradients are
+// bit-identical to plain LibTorch (tests/parity/operators_test.cpp).
+#pragma once
+
+#include "runtime/layer/context.hpp"
+
+namespace lockstep {
+
+/// How a linear weight is stored: [out, in] as torch.nn.Linear, or [in, out] as GPT-2's Conv1D in Hugging Face.
+enum class WeightLayout { out_in, in_out };
+
+/// y = x W^T + b over the last dimension. x: [..., in], contiguous, context.precision(). `bias`: local name, or empty.
+at::Tensor linear(LayerContext& context, const at::Tensor& x, const std::string& weight, const std::string& bias,
+                  WeightLayout layout = WeightLayout::out_in);
+
+/// Rows of `weight` [count, width] at `indices` (int64, any shape): [..., width] in context.precision().
+at::Tensor embedding(LayerContext& context, const at::Tensor& indices, const std::string& weight);
+
+}  // namespace lockstep

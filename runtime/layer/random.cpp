@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/layer/random.hpp"
+
+#include <ATen/ATen.h>
+#include <ATen/CPUFunctions.h>
+#include <ATen/CPUGeneratorImpl.h>
+#include <torch/library.h>
+
+#include "runtime/base/check.hpp"
+
+namespace lockstep {
+namespace {
+
+struct Stream {
+  bool active = false;
+  bool fresh = false;  // seeded lazily: most layers draw nothing, and seeding a Mersenne twister costs a microsecond
+  std::uint64_t seed = 0;
+  at::Generator generator;
+};
+
+Stream& this_thread() {
+  thread_local Stream stream;
+  return stream;
+}
+
+using MaybeGenerator = std::optional<at::Generator>;
+
+MaybeGenerator choose(const MaybeGenerator& given) {
+  Stream& stream = this_thread();
+  if (given.has_value() || !stream.active) return given;
+  if (!stream.generator.defined()) stream.generator = at::detail::createCPUGenerator();
+  if (!stream.fresh) {
+    std::lock_guard<std::mutex> lock(stream.generator.mutex());
+    stream.generator.set_current_seed(stream.seed);
+    stream.fresh = true;
+  }
+  return stream.generator;
+}
+
+// Each kernel is LibTorch's own, with the generator chosen first.
+void register_kernels(torch::Library& library) {
+  using at::Tensor;
+  library.impl("bernoulli_.float", [](Tensor& self, double p, MaybeGenerator g) -> Tensor& {
+    return at::cpu::bernoulli_(self, p, choose(g));
+  });
+  library.impl("bernoulli_.Tensor", [](Tensor& self, const Tensor& p, MaybeGenerator g) -> Tensor& {
+    return at::cpu::bernoulli_(self, p, choose(g));
+  });
+  library.impl("bernoulli.out", [](const Tensor& self, MaybeGenerator g, Tensor& out) -> Tensor& {
+    return at::cpu::bernoulli_outf(self, choose(g), out);
+  });
+  library.impl("uniform_", [](Tensor& self, double from, double to, MaybeGenerator g) -> Tensor& {
+    return at::cpu::uniform_(self, from, to, choose(g));
+  });
+  library.impl("normal_", [](Tensor& self, double mean, double std, MaybeGenerator g) -> Tensor& {
+    return at::cpu::normal_(self, mean, std, choose(g));
+  });
+  library.impl("exponential_", [](Tensor& self, double lambda, MaybeGenerator g) -> Tensor& {
+    return at::cpu::exponential_(self, lambda, choose(g));
+  });
+  library.impl("geometric_", [](Tensor& self, double p, MaybeGenerator g) -> Tensor& {
+    return at::cpu::geometric_(self, p, choose(g));
+  });
+  library.impl("cauchy_", [](Tensor& self, double median, double sigma, MaybeGenerator g) -> Tensor& {
+    return at::cpu::cauchy_(self, median, sigma, choose(g));
+  });
+  library.impl("log_normal_", [](Tensor& self, double mean, double std, MaybeGenerator g) -> Tensor& {
+    return at::cpu::log_normal_(self, mean, std, choose(g));
+  });
+  library.impl("random_", [](Tensor& self, MaybeGenerator g) -> Tensor& { return at::cpu::random_(self, choose(g)); });
+  library.impl("random_.to", [](Tensor& self, std::int64_t to, MaybeGenerator g) -> Tensor& {
+    return at::cpu::random_(self, to, choose(g));
+  });
+  library.impl("random_.from",
+               [](Tensor& self, std::int64_t from, std::optional<std::int64_t> to, MaybeGenerator g) -> Tensor& {
+                 return at::cpu::random_(self, from, to, choose(g));
+               });
+  library.impl("randperm.generator_out", [](std::int64_t n, MaybeGenerator g, Tensor& out) -> Tensor& {
+    return at::cpu::randperm_outf(n, choose(g), out);
+  });
+  library.impl("multinomial", [](const Tensor& self, std::int64_t samples, bool replacement, MaybeGenerator g) {
+    return at::cpu::multinomial(self, samples, replacement, choose(g));
+  });
+  library.impl("poisson", [](const Tensor& self, MaybeGenerator g) { return at::cpu::poisson(self, choose(g)); });
+  library.impl("binomial", [](const Tensor& count, const Tensor& p, MaybeGenerator g) {
+    return at::cpu::binomial(count, p, choose(g));
+  });
+  library.impl("_standard_gamma",
+               [](const Tensor& self, MaybeGenerator g) { return at::cpu::_standard_gamma(self, choose(g)); });
+  library.impl("_sample_dirichlet",
+               [](const Tensor& self, MaybeGenerator g) { return at::cpu::_sample_dirichlet(self, choose(g)); });
+}
+
+// The dispatcher warns once that kernels are overridden. That is what we are here for: keep it off people's terminals.
+class Silence : public c10::WarningHandler {
+  void process(const c10::Warning&) override {}
+};
+
+struct Registration {
+  torch::Library library{torch::Library::IMPL, "aten", c10::DispatchKey::CPU, __FILE__, __LINE__};
+  Registration() {
+    Silence silence;
+    c10::WarningUtils::WarningHandlerGuard guard(&silence);
+    register_kernels(library);
+  }
+};
+const Registration kRegistration;
+
+std::uint64_t splitmix64(std::uint64_t x) {
+  x += 0x9e3779b97f4a7c15ULL;
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ULL;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebULL;
+  return x ^ (x >> 31);
+}
+
+}  // namespace
+
+std::uint64_t mix_seed(std::uint64_t seed, std::uint64_t a, std::uint64_t b, std::string_view name) {
+  std::uint64_t name_hash = 0xcbf29ce484222325ULL;  // FNV-1a, 64 bits
+  for (const char c : name) name_hash = (name_hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;
+  return splitmix64(splitmix64(splitmix64(splitmix64(seed) ^ a) ^ b) ^ name_hash);
+}
+
+RandomScope::RandomScope(std::uint64_t seed) {
+  Stream& stream = this_thread();
+  LOCKSTEP_CHECK(!stream.active, "a random scope is already open on this thread");
+  stream.active = true;
+  stream.fresh = false;
+  stream.seed = seed;
+}
+
+RandomScope::~RandomScope() { this_thread().active = false; }
+
+}  // namespace lockstep

@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/schedule/simulate.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "runtime/schedule/execution.hpp"
+#include "runtime/schedule/schedule_error.hpp"
+#include "runtime/schedule/wiring.hpp"
+
+namespace lockstep {
+
+Costs equal_costs(int stages, double forward_us, double input_grad_us, double weight_grad_us) {
+  StageCost stage;
+  stage.forward_us = forward_us;
+  stage.input_grad_us = input_grad_us;
+  stage.weight_grad_us = weight_grad_us;
+  Costs costs;
+  costs.stages.assign(static_cast<std::size_t>(stages), stage);
+  return costs;
+}
+
+namespace {
+
+/// "cost of stages: got 3 numbers, expected 4".
+template <typename List>
+void check_size(const char* what, const List& list, std::size_t expected, bool may_be_empty) {
+  if (list.size() == expected || (may_be_empty && list.empty())) return;
+  throw UserError(concat("simulate: got ", list.size(), " costs of ", what, ", expected ", expected));
+}
+
+void check_cost(const char* what, double value) {
+  if (!(value >= 0)) throw UserError(concat("simulate: ", what, " is ", value, ", expected a number >= 0"));
+}
+
+void check_costs(const Program& program, const Costs& costs) {
+  check_size("stages", costs.stages, static_cast<std::size_t>(program.topology.stages), false);
+  check_size("flows", costs.flow_bytes, program.topology.flows.size(), true);
+  check_size("ties", costs.tie_bytes, program.topology.ties.size(), true);
+  check_size("updates", costs.update_us, program.rows.size(), true);
+  for (const StageCost& stage : costs.stages) {
+    check_cost("forward_us", stage.forward_us);
+    check_cost("input_grad_us", stage.input_grad_us);
+    check_cost("weight_grad_us", stage.weight_grad_us);
+    check_cost("held_bytes", stage.held_bytes);
+    check_cost("held_w_bytes", stage.held_w_bytes);
+  }
+  for (const double bytes : costs.flow_bytes) check_cost("flow_bytes", bytes);
+  for (const double bytes : costs.tie_bytes) check_cost("tie_bytes", bytes);
+  for (const double us : costs.update_us) check_cost("update_us", us);
+  check_cost("link.latency_us", costs.link.latency_us);
+  if (!(costs.link.bytes_per_us > 0)) {
+    throw UserError(concat("simulate: link.bytes_per_us is ", costs.link.bytes_per_us, ", expected a number > 0"));
+  }
+}
+
+/// Bytes of one message on each edge.
+std::vector<double> bytes_of_edges(const Program& program, const Costs& costs) {
+  const std::vector<Flow>& flows = program.topology.flows;
+  std::vector<double> bytes(program.edges.size(), 0.0);
+  for (std::size_t i = 0; i < bytes.size(); ++i) {
+    const Edge& edge = program.edges[i];
+    if (edge.tie >= 0 && !costs.tie_bytes.empty()) bytes[i] = costs.tie_bytes[static_cast<std::size_t>(edge.tie)];
+    if (!edge.from_stage.valid() || costs.flow_bytes.empty()) continue;
+    const auto [from, to] = std::minmax(edge.from_stage, edge.to_stage);
+    const auto flow = std::find_if(flows.begin(), flows.end(),
+                                   [from = from, to = to](const Flow& f) { return f.from == from && f.to == to; });
+    bytes[i] = costs.flow_bytes[static_cast<std::size_t>(flow - flows.begin())];
+  }
+  return bytes;
+}
+
+/// What one worker holds. Everything is taken and given back by the worker's own instructions, so its order is enough.
+class Memory {
+ public:
+  Memory(const Program& program, const Costs& costs, const std::vector<double>& edge_bytes)
+      : program_(program),
+        costs_(costs),
+        edge_bytes_(edge_bytes),
+        rows_(program.rows.size()),
+        backward_(static_cast<std::size_t>(program.topology.stages), false) {
+    for (std::size_t s = 0; s < backward_.size(); ++s) {
+      backward_[s] = program.mode == Mode::train && program.topology.has_backward[s];
+    }
+  }
+
+  void ran(WorkerId id, const Instruction& instruction) {
+    Row& row = rows_[index(id)];
+    if (instruction.kind == InstructionKind::post) {
+      row.bytes += edge_bytes_[index(instruction.edge)];
+    } else if (instruction.kind == InstructionKind::receive) {
+      row.unused_slots += edge_bytes_[index(instruction.edge)];
+    } else if (instruction.kind == InstructionKind::compute) {
+      compute(row, instruction.action);
+    } else if (instruction.kind == InstructionKind::tie_sum) {
+      use_slots(row);
+    }
+    row.peak_bytes = std::max(row.peak_bytes, row.bytes);
+  }
+
+  double peak_bytes(std::size_t row) const { return rows_[row].peak_bytes; }
+  int peak_micro_batches(std::size_t row) const { return rows_[row].peak_alive; }
+
+ private:
+  struct Row {
+    double bytes = 0, peak_bytes = 0;
+    double unused_slots = 0;  ///< received, waiting for the next compute
+    int alive = 0, peak_alive = 0;
+  };
+
+  static void use_slots(Row& row) {
+    row.bytes -= row.unused_slots;
+    row.unused_slots = 0;
+  }
+
+  void compute(Row& row, const Action& action) {
+    const StageCost& cost = costs_.stages[index(action.stage)];
+    const bool backward = backward_[index(action.stage)];
+    const bool splits = program_.topology.has_weight_grad[index(action.stage)];
+    switch (action.op) {
+      case Op::forward:
+        use_slots(row);  // a received value is part of held_bytes from here on
+        row.bytes += cost.held_bytes;
+        row.peak_alive = std::max(row.peak_alive, ++row.alive);
+        row.peak_bytes = std::max(row.peak_bytes, row.bytes);
+        if (!backward) release(row, cost);
+        break;
+      case Op::backward:
+        use_slots(row);
+        release(row, cost);
+        break;
+      case Op::input_grad:
+        use_slots(row);
+        if (splits) row.bytes += cost.held_w_bytes;
+        row.peak_bytes = std::max(row.peak_bytes, row.bytes);
+        release(row, cost);
+        break;
+      case Op::weight_grad: row.bytes -= cost.held_w_bytes; break;
+    }
+  }
+
+  static void release(Row& row, const StageCost& cost) {
+    row.bytes -= cost.held_bytes;
+    --row.alive;
+  }
+
+  const Program& program_;
+  const Costs& costs_;
+  const std::vector<double>& edge_bytes_;
+  std::vector<Row> rows_;
+  std::vector<bool> backward_;
+};
+
+class CostClock : public ExecutionClock {
+ public:
+  CostClock(const Program& program, const Costs& costs, int recorded_steps)
+      : program_(program),
+        costs_(costs),
+        edge_bytes_(bytes_of_edges(program, costs)),
+        memory_(program, costs, edge_bytes_),
+        recorded_steps_(recorded_steps),
+        work_us_(program.rows.size(), 0.0) {}
+
+  double local_us(WorkerId row, const Instruction& instruction) override {
+    if (instruction.kind == InstructionKind::update) {
+      return costs_.update_us.empty() ? 0.0 : costs_.update_us[index(row)];
+    }
+    return instruction.kind == InstructionKind::compute ? compute_us(instruction.action) : 0.0;
+  }
+
+  double transfer_us(EdgeId edge) override {
+    return costs_.link.latency_us + edge_bytes_[index(edge)] / costs_.link.bytes_per_us;
+  }
+
+  void ran(WorkerId row, const Instruction& instruction, int step, double start_us, double end_us) override {
+    if (step == 0) {
+      memory_.ran(row, instruction);
+      if (is_work(instruction)) work_us_[index(row)] += end_us - start_us;
+      if (instruction.kind == InstructionKind::send) {
+        messages_ += program_.edges[index(instruction.edge)].from_stage.valid() ? 1 : 0;
+      }
+    }
+    const bool shown = end_us > start_us || instruction.kind == InstructionKind::compute;
+    if (step < recorded_steps_ && shown) spans_.push_back({row, instruction, step, start_us, end_us});
+    if (static_cast<std::size_t>(step) >= done_us_.size()) done_us_.resize(static_cast<std::size_t>(step) + 1, 0.0);
+    double& done = done_us_[static_cast<std::size_t>(step)];
+    done = std::max(done, end_us);
+  }
+
+  /// When the last worker was done with each step.
+  const std::vector<double>& done_us() const { return done_us_; }
+  const Memory& memory() const { return memory_; }
+  const std::vector<double>& work_us() const { return work_us_; }
+  long messages() const { return messages_; }
+  std::vector<Span> take_spans() { return std::move(spans_); }
+
+ private:
+  double compute_us(const Action& action) const {
+    const StageCost& cost = costs_.stages[index(action.stage)];
+    switch (action.op) {
+      case Op::forward: return cost.forward_us;
+      case Op::backward:
+        return cost.input_grad_us +
+               (program_.topology.has_weight_grad[index(action.stage)] ? cost.weight_grad_us : 0.0);
+      case Op::input_grad: return cost.input_grad_us;
+      case Op::weight_grad: return cost.weight_grad_us;
+    }
+    return 0.0;
+  }
+
+  const Program& program_;
+  const Costs& costs_;
+  const std::vector<double> edge_bytes_;
+  Memory memory_;
+  const int recorded_steps_;
+  std::vector<double> work_us_, done_us_;
+  std::vector<Span> spans_;
+  long messages_ = 0;
+};
+
+/// Steps that follow each other settle into a fixed rhythm after a few: two equal periods in a row end the search, else
+/// the average of the last half counts (a rhythm may take turns between several lengths).
+double settle(Execution& execution, const CostClock& clock, int steps) {
+  constexpr int kMostSteps = 16;
+  constexpr double kSame = 1e-9;
+  const auto done = [&clock](int step) { return clock.done_us()[static_cast<std::size_t>(step)]; };
+  const int last = std::max(steps, kMostSteps);
+  for (int step = std::max(steps, 3); step < last; ++step) {
+    execution.run(step + 1);
+    const double period = done(step) - done(step - 1);
+    if (std::abs(period - (done(step - 1) - done(step - 2))) <= kSame * period) return period;
+  }
+  return (done(last - 1) - done(last / 2)) / (last - 1 - last / 2);
+}
+
+double idle_share(const std::vector<double>& work_us, double span_us) {
+  double work = 0;
+  for (const double us : work_us) work += us;
+  const double all = static_cast<double>(work_us.size()) * span_us;
+  return all > 0 ? std::max(0.0, 1.0 - work / all) : 0.0;
+}
+
+}  // namespace
+
+Simulation simulate(const Program& program, const Costs& costs, int steps) {
+  check_costs(program, costs);
+  if (steps < 1) throw UserError(concat("simulate: got ", steps, " steps, expected at least 1"));
+  CostClock clock(program, costs, steps);
+  Execution execution(program, clock);
+  if (!execution.run(steps)) {
+    const BlockedRow blocked = execution.blocked().front();
+    throw ScheduleError(concat("program ", program.name, " blocks: row ", blocked.row, " at ", blocked.position, ", ",
+                               describe(program, program.rows[index(blocked.row)][blocked.position])));
+  }
+  Simulation result;
+  result.timeline = {program.name, program.workers(), clock.take_spans()};
+  result.step_us = clock.done_us().front();
+  result.period_us = settle(execution, clock, steps);
+  result.work_us = clock.work_us();
+  result.bubble = idle_share(result.work_us, result.step_us);
+  result.bubble_steady = idle_share(result.work_us, result.period_us);
+  result.messages = clock.messages();
+  for (std::size_t row = 0; row < program.rows.size(); ++row) {
+    result.peak_bytes.push_back(clock.memory().peak_bytes(row));
+    result.peak_micro_batches.push_back(clock.memory().peak_micro_batches(row));
+  }
+  return result;
+}
+
+}  // namespace lockstep

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/schedule/step_header.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <tuple>
+#include <type_traits>
+
+#include "runtime/base/check.hpp"
+
+namespace lockstep {
+namespace {
+
+// One description of each struct serves writing and reading: fields(archive, object) names every field once.
+class Writer {
+ public:
+  template <typename T>
+  void operator()(T& value) {
+    if constexpr (std::is_arithmetic_v<T> || std::is_enum_v<T>)
+      bytes.append(reinterpret_cast<const char*>(&value), sizeof value);
+    else
+      fields(*this, value);
+  }
+  template <typename T>
+  void operator()(std::vector<T>& items) {
+    auto count = static_cast<std::uint64_t>(items.size());
+    (*this)(count);
+    for (T& item : items) (*this)(item);
+  }
+  void operator()(std::string& text) {
+    auto count = static_cast<std::uint64_t>(text.size());
+    (*this)(count);
+    bytes += text;
+  }
+  std::string bytes;
+};
+
+class Reader {
+ public:
+  explicit Reader(const std::string& bytes) : bytes_(bytes) {}
+  template <typename T>
+  void operator()(T& value) {
+    if constexpr (std::is_arithmetic_v<T> || std::is_enum_v<T>) {
+      LOCKSTEP_CHECK(at_ + sizeof value <= bytes_.size(), "a control message ends early");
+      std::memcpy(&value, bytes_.data() + at_, sizeof value);
+      at_ += sizeof value;
+    } else {
+      fields(*this, value);
+    }
+  }
+  template <typename T>
+  void operator()(std::vector<T>& items) {
+    items.resize(count());
+    for (T& item : items) (*this)(item);
+  }
+  void operator()(std::string& text) {
+    const std::size_t length = count();
+    text = bytes_.substr(at_, length);
+    at_ += length;
+  }
+  bool at_end() const { return at_ == bytes_.size(); }
+
+ private:
+  std::size_t count() {
+    std::uint64_t value = 0;
+    (*this)(value);
+    LOCKSTEP_CHECK(value <= bytes_.size() - at_, "a control message ends early");
+    return value;
+  }
+  const std::string& bytes_;
+  std::size_t at_ = 0;
+};
+
+template <typename... Fields>
+void each(auto& archive, Fields&... values) {
+  (archive(values), ...);
+}
+
+void fields(auto& archive, NonFinite& n) {
+  each(archive, n.layer, n.micro_batch, n.what);
+}
+void fields(auto& archive, WorkerReport& w) {
+  each(archive, w.row, w.compute_us, w.wait_us, w.begin_us, w.end_us, w.peak_bytes);
+}
+void fields(auto& archive, StepResult& r) {
+  each(archive, r.sequence, r.mode, r.step, r.loss_sum, r.denominator, r.gradient_norm, r.learning_rate, r.samples,
+       r.elapsed_us, r.non_finite, r.signalled, r.last_of_evaluation, r.workers);
+}
+void fields(auto& archive, StepHeader& h) {
+  each(archive, h.sequence, h.mode, h.step, h.slices, h.denominator, h.learning_rate, h.last_of_evaluation, h.stop,
+       h.finished);
+}
+void fields(auto& archive, RowResult& r) {
+  each(archive, r.report, r.loss_sum, r.non_finite, r.signalled, r.parameters, r.squared_norms);
+}
+
+template <typename T>
+std::string write(const T& object) {
+  T copy = object;
+  Writer writer;
+  fields(writer, copy);
+  return std::move(writer.bytes);
+}
+
+template <typename T>
+T read(const std::string& bytes) {
+  T object;
+  Reader reader(bytes);
+  fields(reader, object);
+  LOCKSTEP_CHECK(reader.at_end(), "a control message is too long");
+  return object;
+}
+
+}  // namespace
+
+std::string StepHeader::to_bytes() const {
+  return write(*this);
+}
+StepHeader StepHeader::from_bytes(const std::string& bytes) {
+  return read<StepHeader>(bytes);
+}
+std::string RowResult::to_bytes() const {
+  return write(*this);
+}
+RowResult RowResult::from_bytes(const std::string& bytes) {
+  return read<RowResult>(bytes);
+}
+
+const NonFinite& first_of(const NonFinite& a, const NonFinite& b) {
+  if (!a.found() || !b.found()) return a.found() ? a : b;
+  // Outputs come before losses, gradients after both; backward runs from the last layer down.
+  const auto order = [](const NonFinite& n) {
+    const bool forward = n.what == "output";
+    const int phase = forward ? 0 : n.what == "loss" ? 1 : n.what == "input gradient" ? 2 : 3;
+    return std::tuple(phase, n.micro_batch, forward ? n.layer : -n.layer);
+  };
+  return order(b) < order(a) ? b : a;
+}
+
+std::vector<std::int64_t> slice_rows(std::int64_t batch, int micro_batches, std::int64_t rows) {
+  LOCKSTEP_CHECK(micro_batches >= 1 && batch >= micro_batches && rows >= 1 && rows <= batch, "slices of ", rows, " of ",
+                 batch, " rows in ", micro_batches);
+  std::vector<std::int64_t> slices;
+  for (int m = 0; m < micro_batches && rows > 0; ++m) {
+    const std::int64_t full = batch / micro_batches + (m < batch % micro_batches ? 1 : 0);
+    slices.push_back(std::min(full, rows));
+    rows -= slices.back();
+  }
+  return slices;
+}
+
+}  // namespace lockstep

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/training/director.hpp"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "runtime/training/lr_schedule.hpp"
+
+namespace lockstep {
+
+TrainingDirector::TrainingDirector(const Config& config, const DataSplits& data, const Loss& loss)
+    : config_(config), data_(data), loss_(loss), sampler_(data.train->size(), config.seed) {}
+
+StepHeader TrainingDirector::next(const std::vector<StepResult>& finished) {
+  for (const StepResult& result : finished) {
+    if (stop_ != StopReason::none) break;
+    if (result.signalled) stop_ = StopReason::signal;
+    if (config_.train.stop_on_nan && result.non_finite.found()) stop_ = StopReason::not_finite;
+  }
+  if (stop_ == StopReason::none) {
+    if (evaluation_due()) return evaluation_step();
+    if (step_ < config_.train.steps) return train_step();
+  }
+  StepHeader header;
+  header.step = step_;
+  header.mode = flushed_ ? Mode::stop : Mode::flush;
+  flushed_ = true;
+  header.stop = stop_ == StopReason::none ? StopReason::finished : stop_;
+  return header;
+}
+
+bool TrainingDirector::evaluation_due() const {
+  const TrainConfig& train = config_.train;
+  if (!data_.eval || train.eval_every == 0 || step_ == 0 || evaluated_step_ == step_) return false;
+  return step_ % train.eval_every == 0 || step_ == train.steps;
+}
+
+StepHeader TrainingDirector::train_step() {
+  StepHeader header;
+  header.mode = Mode::train;
+  header.step = ++step_;
+  header.learning_rate =
+      learning_rate(config_.train.lr_schedule, config_.train.optimizer.lr, step_, config_.train.steps);
+  const std::vector<std::int64_t> samples = sampler_.batch(position_, config_.train.batch);
+  position_ += static_cast<std::int64_t>(samples.size());
+  return load(std::move(header), *data_.train, samples, config_.train.batch);
+}
+
+StepHeader TrainingDirector::evaluation_step() {
+  const std::int64_t batch = config_.train.eval_batch > 0 ? config_.train.eval_batch : config_.train.batch;
+  const std::int64_t rows = std::min(batch, data_.eval->size() - evaluation_position_);
+  std::vector<std::int64_t> samples(static_cast<std::size_t>(rows));
+  std::iota(samples.begin(), samples.end(), evaluation_position_);
+  evaluation_position_ += rows;
+  ++evaluation_steps_;
+  StepHeader header;
+  header.mode = Mode::evaluate;
+  header.step = step_;
+  header.last_of_evaluation =
+      evaluation_position_ >= data_.eval->size() || evaluation_steps_ == config_.train.eval_steps;
+  if (header.last_of_evaluation) {
+    evaluated_step_ = step_;
+    evaluation_position_ = evaluation_steps_ = 0;
+  }
+  return load(std::move(header), *data_.eval, samples, batch);
+}
+
+StepHeader TrainingDirector::load(StepHeader header, const Dataset& dataset, const std::vector<std::int64_t>& samples,
+                                  std::int64_t batch) {
+  // An evaluation batch may be smaller than the number of micro-batches.
+  const int micro_batches = static_cast<int>(std::min<std::int64_t>(config_.train.micro_batches, batch));
+  batch_ = dataset.read(samples);
+  slices_ = slice_rows(batch, micro_batches, static_cast<std::int64_t>(samples.size()));
+  header.slices = slices_;
+  // A batch whose targets are all ignored has no loss and no gradient; 0 / 1 says so without a NaN.
+  header.denominator = std::max(1.0, loss_.denominator(batch_.back()));
+  return header;
+}
+
+Tensors TrainingDirector::micro_batch(int micro_batch) {
+  const std::int64_t start = std::accumulate(slices_.begin(), slices_.begin() + micro_batch, std::int64_t{0});
+  Tensors entries;
+  for (const at::Tensor& entry : batch_) entries.push_back(entry.narrow(0, start, slices_[micro_batch]).contiguous());
+  return entries;
+}
+
+}  // namespace lockstep

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The training loop's decisions, on the worker of stage 0: which batch, how it is sliced, when to evaluate, when to
+// stop.
+#pragma once
+
+#include "runtime/config/config.hpp"
+#include "runtime/data/dataset.hpp"
+#include "runtime/engine/director.hpp"
+#include "runtime/layer/loss.hpp"
+
+namespace lockstep {
+
+class TrainingDirector : public Director {
+ public:
+  /// References outlive the director.
+  TrainingDirector(const Config& config, const DataSplits& data, const Loss& loss);
+  StepHeader next(const std::vector<StepResult>& finished) override;
+  Tensors micro_batch(int micro_batch) override;
+
+ private:
+  StepHeader train_step();
+  StepHeader evaluation_step();
+  StepHeader load(StepHeader header, const Dataset& dataset, const std::vector<std::int64_t>& samples,
+                  std::int64_t batch);
+  bool evaluation_due() const;
+
+  const Config& config_;
+  const DataSplits& data_;
+  const Loss& loss_;
+  Sampler sampler_;
+  std::int64_t step_ = 0;            // the last training step that was started
+  std::int64_t position_ = 0;        // samples consumed
+  std::int64_t evaluated_step_ = 0;  // the last step after which an evaluation was completely started
+  std::int64_t evaluation_position_ = 0, evaluation_steps_ = 0;
+  StopReason stop_ = StopReason::none;
+  bool flushed_ = false;
+  Tensors batch_;  // of the header that was given last
+  std::vector<std::int64_t> slices_;
+};
+
+}  // namespace lockstep

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "runtime/config/config.hpp"
+
+namespace lockstep {
+
+/// Where numbers come from: ISA, GEMM path, threads, torch build, precision, micro-batches. Runs with different ones cannot
+/// be compared bit by bit.
+struct Environment {
+  std::vector<std::pair<std::string, std::string>> entries;
+};
+Environment environment_of(const Config& config);
+/// Takes kernels.gemm into account; before the first matrix product. Returns the line for the log.
+std::string resolve_kernels(const Config& config);
+
+}  // namespace lockstep

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The losses by name. Numerators are computed in float32 whatever the precision of the model.
+//
+//   mean_squared_error                 sum (output - targets)^2 / elements; targets: float32, shape of the output
+//   sparse_categorical_cross_entropy   -sum log softmax(output)[target] / targets that are not -100; output [...,
+//   classes],
+//                                      targets int64 [...]
+//   binary_cross_entropy               with logits, targets float32 in [0, 1], shape of the output; / elements
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "runtime/layer/loss.hpp"
+
+namespace lockstep {
+
+const std::vector<std::string>& loss_names();
+/// Throws UserError with the nearest name when there is none.
+std::unique_ptr<Loss> make_loss(const std::string& name);
+
+}  // namespace lockstep

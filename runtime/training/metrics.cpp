@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/training/metrics.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "runtime/base/clock.hpp"
+#include "runtime/base/error.hpp"
+
+namespace lockstep {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+/// The library would write null for what is not finite. Finite doubles it writes so that they read back exactly.
+Json number(double value) {
+  if (std::isnan(value)) return "nan";
+  if (std::isinf(value)) return value > 0 ? "inf" : "-inf";
+  return value;
+}
+
+Json number_or_null(const std::optional<double>& value) {
+  return value ? number(*value) : Json();
+}
+
+double milliseconds(double us) {
+  return us / 1e3;
+}
+
+double per_second(std::int64_t samples, double ms) {
+  return static_cast<double>(samples) / ms * 1e3;
+}
+
+std::optional<double> median(std::vector<double> values) {
+  // NaN (nothing was timed) has no place in an order.
+  std::erase_if(values, [](double value) { return std::isnan(value); });
+  if (values.empty()) return std::nullopt;
+  std::sort(values.begin(), values.end());
+  return std::midpoint(values[(values.size() - 1) / 2], values[values.size() / 2]);
+}
+
+Json step_times(const std::vector<double>& step_ms) {
+  if (step_ms.empty()) return nullptr;
+  const auto [least, most] = std::minmax_element(step_ms.begin(), step_ms.end());
+  return {{"median", number_or_null(median(step_ms))}, {"min", number(*least)}, {"max", number(*most)}};
+}
+
+}  // namespace
+
+double measured_bubble(const StepResult& result) {
+  const double workers = static_cast<double>(result.workers.size());
+  const double compute_us =
+      std::accumulate(result.workers.begin(), result.workers.end(), 0.0,
+                      [](double sum, const WorkerReport& report) { return sum + report.compute_us; });
+  const double available_us = workers * result.elapsed_us;
+  return available_us > 0 ? 1 - compute_us / available_us : std::numeric_limits<double>::quiet_NaN();
+}
+
+MetricsWriter::MetricsWriter(const std::string& path) : path_(path), out_(path), started_us_(now_us()) {
+  if (!out_) throw UserError(concat("metrics: cannot write ", path, ": ", std::strerror(errno)));
+}
+
+void MetricsWriter::step(const StepResult& result) {
+  const double step_ms = milliseconds(result.elapsed_us);
+  const double bubble = measured_bubble(result);
+  Json workers = Json::array();
+  peak_bytes_.resize(result.workers.size());
+  for (std::size_t row = 0; row < result.workers.size(); ++row) {
+    const WorkerReport& report = result.workers[row];
+    workers.push_back({{"compute_ms", number(milliseconds(report.compute_us))},
+                       {"wait_ms", number(milliseconds(report.wait_us))},
+                       {"peak_bytes", report.peak_bytes}});
+    peak_bytes_[row] = std::max(peak_bytes_[row], report.peak_bytes);
+  }
+  const Json line = {{"step", result.step},
+                     {"loss", number(result.loss())},
+                     {"grad_norm", number(result.gradient_norm)},
+                     {"lr", number(result.learning_rate)},
+                     {"step_ms", number(step_ms)},
+                     {"samples_per_s", number(per_second(result.samples, step_ms))},
+                     {"bubble", number(bubble)},
+                     {"workers", workers}};
+  if (steps_++ > 0) {
+    step_ms_.push_back(step_ms);
+    bubbles_.push_back(bubble);
+    timed_samples_ += result.samples;
+  }
+  samples_ += result.samples;
+  loss_ = result.loss();
+  write(line.dump());
+}
+
+void MetricsWriter::evaluation(const StepResult& result) {
+  eval_loss_ = result.loss();
+  // A NaN is never the best, and never keeps a later number from being it.
+  if (!best_eval_loss_ || std::isnan(*best_eval_loss_) || *eval_loss_ < *best_eval_loss_) best_eval_loss_ = eval_loss_;
+  const Json eval = {{"step", result.step}, {"eval_loss", number(result.loss())}, {"samples", result.samples}};
+  write(Json{{"eval", eval}}.dump());
+}
+
+void MetricsWriter::summary() {
+  const double timed_ms = std::accumulate(step_ms_.begin(), step_ms_.end(), 0.0);
+  const Json summary = {{"steps", steps_},
+                        {"samples", samples_},
+                        {"step_ms", step_times(step_ms_)},
+                        {"samples_per_s", timed_samples_ > 0 ? number(per_second(timed_samples_, timed_ms)) : Json()},
+                        {"loss", number_or_null(loss_)},
+                        {"eval_loss", number_or_null(eval_loss_)},
+                        {"best_eval_loss", number_or_null(best_eval_loss_)},
+                        {"bubble", number_or_null(median(bubbles_))},
+                        {"peak_bytes", peak_bytes_},
+                        {"wall_s", number((now_us() - started_us_) / 1e6)}};
+  write(Json{{"summary", summary}}.dump());
+}
+
+void MetricsWriter::write(const std::string& line) {
+  out_ << line << '\n' << std::flush;
+  if (!out_) throw Error(concat("metrics: cannot write ", path_, ": ", std::strerror(errno)));
+}
+
+}  // namespace lockstep

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Metrics for programs: a file of JSON lines. People read the log instead.
+//
+//   {"step":1,"loss":5.54,"grad_norm":1.2,"lr":0.001,"step_ms":35.1,"samples_per_s":911.7,"bubble":0.21,
+//    "workers":[{"compute_ms":27.9,"wait_ms":6.8,"peak_bytes":1048576},...]}            per training step, on one line
+//   {"eval":{"step":50,"eval_loss":2.31,"samples":512}}                                 per evaluation
+//   {"summary":{"steps":200,"samples":6400,"step_ms":{"median":...,"min":...,"max":...},"samples_per_s":...,
+//    "loss":...,"eval_loss":...,"best_eval_loss":...,"bubble":...,"peak_bytes":[...],"wall_s":...}}      the last line
+//
+// Workers stand in row order. `bubble` of a step is the measured idle share: 1 - sum of compute / (workers * elapsed).
+// In the summary, step_ms, samples_per_s (all samples / all time) and the median bubble leave out the first step
+// written, which pays for warming up; what there is no value for is null. Numbers read back as the same doubles; JSON
+// has no NaN, so what is not finite is the string "nan", "inf" or "-inf".
+//
+// Every line is handed to the kernel before the call returns: a killed job keeps them all. Thread: one at a time.
+#pragma once
+
+#include <cstdint>
+#include <fstream>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "runtime/schedule/step_header.hpp"
+
+namespace lockstep {
+
+/// 1 - sum of the workers' compute time / (workers * elapsed time); NaN when nothing was timed.
+double measured_bubble(const StepResult& result);
+
+class MetricsWriter {
+ public:
+  /// Replaces the file. Throws UserError when it cannot be written. The run's wall clock starts here.
+  explicit MetricsWriter(const std::string& path);
+
+  // All throw Error when the disk takes no more.
+  void step(const StepResult& result);
+  /// One evaluation: loss_sum, denominator and samples are sums over its batches.
+  void evaluation(const StepResult& result);
+  /// The last line; call once, when training ends.
+  void summary();
+
+ private:
+  void write(const std::string& line);
+
+  std::string path_;
+  std::ofstream out_;
+  double started_us_;
+  std::int64_t steps_ = 0, samples_ = 0;
+  std::int64_t timed_samples_ = 0;         ///< of step_ms_
+  std::vector<double> step_ms_, bubbles_;  ///< without the first step
+  std::vector<std::int64_t> peak_bytes_;   ///< by row
+  std::optional<double> loss_, eval_loss_, best_eval_loss_;
+};
+
+}  // namespace lockstep

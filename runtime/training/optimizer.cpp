@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/training/optimizer.hpp"
+
+#include <ATen/ATen.h>
+#include <fnmatch.h>
+
+#include <algorithm>
+
+#include "runtime/config/section.hpp"
+
+namespace lockstep {
+namespace {
+
+bool matches(const OptimizerGroup& group, const std::string& name) {
+  return std::any_of(group.match.begin(), group.match.end(),
+                     [&](const std::string& pattern) { return fnmatch(pattern.c_str(), name.c_str(), 0) == 0; });
+}
+
+}  // namespace
+
+void check_groups(const OptimizerConfig& config, const std::vector<std::string>& parameter_names) {
+  for (const OptimizerGroup& group : config.groups) {
+    const bool used = std::any_of(parameter_names.begin(), parameter_names.end(),
+                                  [&](const std::string& name) { return matches(group, name); });
+    if (!used)
+      throw UserError(concat("train.optimizer.groups: no parameter matches '", join(group.match), "'",
+                             did_you_mean(group.match.empty() ? "" : group.match.front(), parameter_names)));
+  }
+}
+
+Optimizer::Group Optimizer::group_of(const Parameter& parameter) const {
+  const bool norm_or_bias = parameter.value.dim() <= 1;
+  const double decay = norm_or_bias && !config_.decay_norms_and_biases ? 0.0 : config_.weight_decay;
+  for (const OptimizerGroup& group : config_.groups)
+    if (matches(group, parameter.name)) return {group.lr_scale, group.weight_decay >= 0 ? group.weight_decay : decay};
+  return {1.0, decay};
+}
+
+void Optimizer::prepare(const std::vector<Parameter*>& parameters) {
+  for (Parameter* parameter : parameters) {
+    State& state = groups_[group_of(*parameter)];
+    state.parameters.push_back(parameter);
+    state.values.push_back(parameter->value);
+    if (config_.type == "sgd") {
+      if (config_.momentum > 0) state.first.push_back(at::zeros_like(parameter->value));
+      continue;
+    }
+    state.first.push_back(at::zeros_like(parameter->value));
+    state.second.push_back(at::zeros_like(parameter->value));
+    state.steps.push_back(at::zeros({}, parameter->value.options()));
+  }
+}
+
+void Optimizer::update(const std::vector<Parameter*>& parameters, double learning_rate, std::int64_t step) {
+  if (groups_.empty()) prepare(parameters);
+  for (auto& [group, state] : groups_) update_group(group, state, learning_rate * group.lr_scale, step);
+}
+
+void Optimizer::update_group(const Group& group, State& state, double learning_rate, std::int64_t step) {
+  std::vector<at::Tensor> gradients;
+  for (const Parameter* parameter : state.parameters) gradients.push_back(parameter->gradient);
+  if (config_.type == "sgd") {
+    at::_fused_sgd_(state.values, gradients, state.first, group.weight_decay, config_.momentum, learning_rate,
+                    config_.dampening, config_.nesterov, /*maximize=*/false, /*is_first_step=*/step == 1);
+    return;
+  }
+  for (at::Tensor& count : state.steps) count.fill_(static_cast<double>(step));
+  const auto fused = [&](auto kernel) {
+    kernel(state.values, gradients, state.first, state.second, at::TensorList{}, state.steps, learning_rate,
+           config_.beta1, config_.beta2, group.weight_decay, config_.eps, /*amsgrad=*/false, /*maximize=*/false,
+           std::nullopt, std::nullopt);
+  };
+  using Kernel = void (*)(at::TensorList, at::TensorList, at::TensorList, at::TensorList, at::TensorList,
+                          at::TensorList, double, double, double, double, double, bool, bool,
+                          const std::optional<at::Tensor>&, const std::optional<at::Tensor>&);
+  fused(config_.type == "adam" ? static_cast<Kernel>(at::_fused_adam_) : static_cast<Kernel>(at::_fused_adamw_));
+}
+
+}  // namespace lockstep

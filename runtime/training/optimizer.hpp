@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// SGD, Adam (Kingma, Ba, 2015) and AdamW (Loshchilov, Hutter, 2019) by LibTorch's fused kernels, over one worker's
+// parameters. The kernels are element-wise, so the result does not depend on which worker holds a parameter.
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "runtime/config/config.hpp"
+#include "runtime/engine/updater.hpp"
+
+namespace lockstep {
+
+class Optimizer : public ParameterUpdater {
+ public:
+  explicit Optimizer(const OptimizerConfig& config) : config_(config) {}
+  void update(const std::vector<Parameter*>& parameters, double learning_rate, std::int64_t step) override;
+
+ private:
+  struct Group {
+    double lr_scale = 1.0, weight_decay = 0.0;
+    bool operator<(const Group& other) const {
+      return std::pair(lr_scale, weight_decay) < std::pair(other.lr_scale, other.weight_decay);
+    }
+  };
+  struct State {
+    std::vector<at::Tensor> values, first, second,
+        steps;  // momentum or moments, in the order of the group's parameters
+    std::vector<Parameter*> parameters;
+  };
+  Group group_of(const Parameter& parameter) const;
+  void prepare(const std::vector<Parameter*>& parameters);
+  void update_group(const Group& group, State& state, double learning_rate, std::int64_t step);
+
+  OptimizerConfig config_;
+  std::map<Group, State> groups_;
+};
+
+/// Throws UserError when a group's pattern matches no parameter of the model.
+void check_groups(const OptimizerConfig& config, const std::vector<std::string>& parameter_names);
+
+}  // namespace lockstep

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The line that moves while a job trains, for a person at a terminal; elsewhere nothing is printed (the log has it
+// all).
+//
+//   step 120/200  loss 2.3456  12.3 ms/step  2601 samples/s  ETA 0:12  [############--------]
+//
+// It stays on one line: what does not fit goes from the right, and resizing counts from the next drawing on. Our own
+// code, for Debian 12 packages no progress-bar library for C++ (`indicators` comes with Debian 13).
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace lockstep {
+
+struct ProgressState {
+  std::int64_t step = 0, total = 0;
+  double loss = 0;
+  double step_ms = 0;
+  double samples_per_s = 0;
+  double eta_s = -1;  ///< negative: not known yet
+};
+
+/// The line for a terminal of `columns`: shorter than that by one, because a full line wraps on some. ASCII.
+std::string progress_line(const ProgressState& state, int columns);
+
+/// "0:07", "12:34", "3:25:45", "2d 03:25"
+std::string duration_text(double seconds);
+
+/// Draws on a terminal, at most 10 times a second. Thread: one at a time.
+class Progress {
+ public:
+  /// `terminal`: file descriptor, standard error unless told otherwise; when it is no terminal, nothing is ever
+  /// printed.
+  explicit Progress(std::int64_t total_steps, int terminal = 2);
+
+  bool active() const { return active_; }
+  void update(std::int64_t step, double loss, double step_ms, double samples_per_s);
+  /// Wipes the line, so that something else can be printed; the next update draws it again.
+  void clear();
+  /// Draws the last state and ends the line. Nothing when there was no update.
+  void finish();
+
+ private:
+  void draw();
+
+  int terminal_;
+  bool active_;
+  ProgressState state_;
+  bool updated_ = false;
+  double drawn_us_ = 0;
+  double first_us_ = 0;  ///< when first_step_ was done: the time left follows from the pace since then
+  std::int64_t first_step_ = 0;
+};
+
+}  // namespace lockstep

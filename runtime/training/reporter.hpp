@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Turns results into what people read (log, progress line) and what programs read (metrics, TensorBoard). Called on a
+// worker's thread; one per process.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "runtime/base/log.hpp"
+#include "runtime/engine/director.hpp"
+#include "runtime/training/metrics.hpp"
+#include "runtime/training/progress.hpp"
+#include "runtime/training/tensorboard.hpp"
+
+namespace lockstep {
+
+struct ReporterOptions {
+  std::int64_t steps = 0;
+  std::int64_t log_every = 1;
+  std::string metrics_file;        ///< empty: none
+  std::string tensorboard_folder;  ///< empty: none
+  bool progress = false;           ///< a progress line instead of a console line per step, if the console is a terminal
+  Log log;
+};
+
+class Reporter : public Observer {
+ public:
+  explicit Reporter(const ReporterOptions& options);
+  void on_result(const StepResult& result) override;
+  void on_stop(StopReason reason) override;
+
+  StopReason stop_reason() const { return stop_; }
+  const std::optional<StepResult>& last_step() const { return last_; }      ///< the last training step
+  const std::optional<NonFinite>& non_finite() const { return non_finite_; }
+  std::int64_t non_finite_step() const { return non_finite_step_; }
+  const std::vector<double>& losses() const { return losses_; }             ///< of every training step
+
+ private:
+  void on_step(const StepResult& result);
+  void on_evaluation(const StepResult& batch);
+
+  ReporterOptions options_;
+  std::optional<MetricsWriter> metrics_;
+  std::optional<TensorBoardWriter> tensorboard_;
+  std::optional<Progress> progress_;
+  StepResult evaluation_;   // sums over the batches of the evaluation that is under way
+  std::optional<StepResult> last_;
+  std::optional<NonFinite> non_finite_;
+  std::int64_t non_finite_step_ = 0;
+  std::vector<double> losses_;
+  StopReason stop_ = StopReason::none;
+};
+
+}  // namespace lockstep

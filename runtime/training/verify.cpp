@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/training/verify.hpp"
+
+#include <bit>
+#include <cstring>
+#include <map>
+#include <set>
+
+#include "runtime/base/check.hpp"
+
+namespace lockstep {
+namespace {
+
+class Recorder : public Observer {
+ public:
+  explicit Recorder(std::vector<StepResult>& results) : results_(results) {}
+  void on_result(const StepResult& result) override { results_.push_back(result); }
+
+ private:
+  std::vector<StepResult>& results_;
+};
+
+bool same_bits(double a, double b) {
+  return std::bit_cast<std::uint64_t>(a) == std::bit_cast<std::uint64_t>(b);
+}
+
+struct Hashes {
+  std::set<std::uint64_t> gradients, values;  // more than one: tied copies disagree
+};
+using HashesByStep = std::map<std::int64_t, std::map<int, Hashes>>;
+
+HashesByStep by_step(const RunRecord& record) {
+  HashesByStep steps;
+  for (const ParameterHash& hash : record.hashes) {
+    Hashes& entry = steps[hash.step][hash.parameter];
+    (hash.is_value ? entry.values : entry.gradients).insert(hash.hash);
+  }
+  return steps;
+}
+
+std::optional<std::string> compare_parameters(const std::map<int, Hashes>& reference,
+                                              const std::map<int, Hashes>& tested,
+                                              std::set<std::uint64_t> Hashes::*which, const char* what,
+                                              const ModelGraph& graph) {
+  if (reference.size() != tested.size())
+    return concat(reference.size(), " against ", tested.size(), " parameters have a ", what);
+  for (const auto& [parameter, hashes] : reference) {
+    const auto other = tested.find(parameter);
+    const ParameterInfo& info = graph.parameters[parameter];
+    const std::string name = concat(what, " of ", info.name, " (layer ", graph.layers[info.holders.front()].name, ")");
+    if (other == tested.end()) return name + " is missing";
+    if ((other->second.*which).size() > 1) return name + " differs between the workers that hold it";
+    if (hashes.*which != other->second.*which) return name;
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+std::string RunRecord::hashes_to_bytes() const {
+  std::string bytes(hashes.size() * sizeof(ParameterHash), '\0');
+  if (!hashes.empty()) std::memcpy(bytes.data(), hashes.data(), bytes.size());
+  return bytes;
+}
+
+void RunRecord::add_hashes(const std::string& bytes) {
+  LOCKSTEP_CHECK(bytes.size() % sizeof(ParameterHash) == 0, "hashes of the wrong length");
+  const std::size_t count = bytes.size() / sizeof(ParameterHash), old = hashes.size();
+  hashes.resize(old + count);
+  if (count > 0) std::memcpy(hashes.data() + old, bytes.data(), bytes.size());
+}
+
+RunRecord record_run(Trainer& trainer, const Log& log) {
+  RunRecord record;
+  Recorder recorder(record.results);
+  FitOptions options;
+  options.observer = &recorder;
+  options.record_hashes = true;
+  options.log = log;
+  JobOutcome outcome = trainer.fit(options);
+  record.hashes = std::move(outcome.hashes);
+  record.parameters = std::move(outcome.parameters);
+  return record;
+}
+
+std::optional<std::string> first_difference(const RunRecord& reference, const RunRecord& tested,
+                                            const ModelGraph& graph) {
+  const HashesByStep expected = by_step(reference), got = by_step(tested);
+  for (std::size_t i = 0; i < reference.results.size(); ++i) {
+    const StepResult& a = reference.results[i];
+    if (i >= tested.results.size()) return concat("the tested run ends before step ", a.step);
+    const StepResult& b = tested.results[i];
+    const std::string step = concat("step ", a.step, " (", to_string(a.mode), "): ");
+    if (a.step != b.step || a.mode != b.mode) return step + "the tested run does something else";
+    if (!same_bits(a.denominator, b.denominator))
+      return concat(step, "loss denominator ", a.denominator, " against ", b.denominator);
+    if (!same_bits(a.loss_sum, b.loss_sum)) return concat(step, "loss ", a.loss(), " against ", b.loss());
+    if (a.mode != Mode::train) continue;
+    if (!expected.count(a.step) || !got.count(a.step)) return step + "no hashes were recorded";
+    const std::map<int, Hashes>&ours = expected.at(a.step), &theirs = got.at(a.step);
+    if (auto found = compare_parameters(ours, theirs, &Hashes::gradients, "gradient", graph)) return step + *found;
+    if (!same_bits(a.gradient_norm, b.gradient_norm))
+      return concat(step, "gradient norm ", a.gradient_norm, " against ", b.gradient_norm);
+    if (auto found = compare_parameters(ours, theirs, &Hashes::values, "value", graph)) return step + *found;
+  }
+  if (tested.results.size() != reference.results.size()) return "the tested run goes on after the last step";
+  return std::nullopt;
+}
+
+Config one_worker(Config config) {
+  config.pipeline = {};
+  config.workers.per_rank.clear();
+  return config;
+}
+
+}  // namespace lockstep

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the parity tests share: small models, data made from a seed, configs, and "train this and compare".
+#pragma once
+
+#include <string>
+
+#include "models/registry.hpp"
+#include "runtime/training/trainer.hpp"
+#include "runtime/training/verify.hpp"
+
+namespace lockstep::test {
+
+/// Samples drawn once from a seed. Regression: x [rows, inputs], targets [rows, outputs]; tokens: both [rows, length].
+DataSplits regression_data(std::int64_t samples, std::int64_t inputs, std::int64_t outputs);
+/// Some targets are ignored (-100), in some samples all of them.
+DataSplits token_data(std::int64_t samples, std::int64_t length, std::int64_t vocab);
+
+/// fc, act, dropout blocks with a skip connection from the first block to before the last layer.
+Model mlp_with_skip(double dropout, bool skip);
+Model small_gpt(int layers, double dropout, bool tied);
+
+/// AdamW with clipping that bites, a warm-up and weight decay on matrices only; 5 steps.
+Config small_config(const std::string& loss, std::int64_t batch, int micro_batches);
+
+Config with_pipeline(Config config, int stages, const std::string& schedule);
+
+/// Trains on one worker (see one_worker).
+RunRecord reference_run(const Model& model, const DataSplits& data, const Config& config);
+/// Trains as configured, in process, and returns what differs from the reference, or "" when all bits are the same.
+std::string difference(const RunRecord& reference, const Model& model, const DataSplits& data, const Config& config);
+
+}  // namespace lockstep::test

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/training/metrics.hpp"
+
+#include <unistd.h>
+
+#include <cmath>
+#include <filesystem>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "runtime/base/error.hpp"
+#include "tests/test.hpp"
+
+namespace lockstep {
+namespace {
+
+using Json = nlohmann::json;
+
+class MetricsFile {
+ public:
+  MetricsFile() { std::filesystem::remove(path_); }
+  ~MetricsFile() { std::filesystem::remove(path_); }
+  const std::string& path() const { return path_; }
+  std::vector<std::string> lines() const {
+    std::ifstream file(path_);
+    std::vector<std::string> result;
+    for (std::string line; std::getline(file, line);) result.push_back(line);
+    return result;
+  }
+  std::vector<Json> objects() const {
+    std::vector<Json> result;
+    for (const std::string& line : lines()) result.push_back(Json::parse(line));
+    return result;
+  }
+
+ private:
+  std::string path_ =
+      (std::filesystem::temp_directory_path() / concat("lockstep_metrics_", getpid(), ".jsonl")).string();
+};
+
+StepResult step_result(std::int64_t step, double elapsed_us, double loss = 0.5) {
+  StepResult result;
+  result.step = step;
+  result.loss_sum = loss * 8;
+  result.denominator = 8;
+  result.gradient_norm = 1.25;
+  result.learning_rate = 0.001;
+  result.samples = 8;
+  result.elapsed_us = elapsed_us;
+  result.workers = {{.row = 0, .compute_us = 1500, .wait_us = 250, .peak_bytes = 4096},
+                    {.row = 1, .compute_us = 500, .wait_us = 1250, .peak_bytes = 1024}};
+  return result;
+}
+
+}  // namespace
+
+TEST_CASE("a step is one line with the documented keys", "[unit]") {
+  const MetricsFile file;
+  MetricsWriter(file.path()).step(step_result(1, 2000));
+  CHECK(file.lines() == std::vector<std::string>{R"({"step":1,"loss":0.5,"grad_norm":1.25,"lr":0.001,"step_ms":2.0,)"
+                                                 R"("samples_per_s":4000.0,"bubble":0.5,"workers":[)"
+                                                 R"({"compute_ms":1.5,"wait_ms":0.25,"peak_bytes":4096},)"
+                                                 R"({"compute_ms":0.5,"wait_ms":1.25,"peak_bytes":1024}]})"});
+}
+
+TEST_CASE("a line is in the file as soon as it was written", "[unit]") {
+  const MetricsFile file;
+  MetricsWriter writer(file.path());
+  writer.step(step_result(1, 2000));
+  CHECK(file.lines().size() == 1);
+  StepResult evaluation = step_result(1, 100);
+  evaluation.samples = 512;
+  writer.evaluation(evaluation);
+  REQUIRE(file.lines().size() == 2);
+  CHECK(file.lines()[1] == R"({"eval":{"step":1,"eval_loss":0.5,"samples":512}})");
+}
+
+TEST_CASE("metrics read back as the same doubles", "[unit]") {
+  const MetricsFile file;
+  MetricsWriter writer(file.path());
+  const std::vector<double> losses = {
+      0.1, 1.0 / 3, 5e-324, 1.7976931348623157e308, -0.0, 2.2250738585072011e-308, 1e22, 0.30000000000000004};
+  for (const double loss : losses) {
+    StepResult result = step_result(1, 1.0 / 3);
+    result.gradient_norm = loss;
+    writer.step(result);
+  }
+  const std::vector<Json> objects = file.objects();
+  for (std::size_t i = 0; i < losses.size(); ++i) {
+    const double read = objects[i].at("grad_norm").get<double>();
+    CHECK(read == losses[i]);
+    CHECK(std::signbit(read) == std::signbit(losses[i]));
+  }
+}
+
+TEST_CASE("what is not finite is a string, so that every line stays JSON", "[unit]") {
+  const MetricsFile file;
+  MetricsWriter writer(file.path());
+  constexpr double infinity = std::numeric_limits<double>::infinity();
+  StepResult result = step_result(1, 0, std::numeric_limits<double>::quiet_NaN());
+  result.gradient_norm = infinity;
+  result.learning_rate = -infinity;
+  writer.step(result);
+  writer.summary();
+  const std::vector<Json> objects = file.objects();
+  CHECK(objects[0].at("loss") == "nan");
+  CHECK(objects[0].at("grad_norm") == "inf");
+  CHECK(objects[0].at("lr") == "-inf");
+  CHECK(objects[0].at("bubble") == "nan");
+  CHECK(objects[1].at("summary").at("loss") == "nan");
+}
+
+TEST_CASE("the summary leaves the first step out of the times and nothing else", "[unit]") {
+  const MetricsFile file;
+  MetricsWriter writer(file.path());
+  StepResult first = step_result(1, 90'000);
+  first.workers[1].peak_bytes = 9999;
+  writer.step(first);
+  for (const double elapsed_us : {2000.0, 8000.0, 4000.0, 2000.0}) writer.step(step_result(2, elapsed_us, 0.25));
+  for (const double loss : {3.0, 2.0, 2.5}) writer.evaluation(step_result(2, 0, loss));
+  writer.summary();
+  Json summary = file.objects().back().at("summary");
+  CHECK(summary.at("wall_s").get<double>() >= 0);
+  summary.erase("wall_s");
+  CHECK(summary == Json{{"steps", 5},
+                        {"samples", 40},
+                        {"step_ms", {{"median", 3.0}, {"min", 2.0}, {"max", 8.0}}},
+                        {"samples_per_s", 2000.0},
+                        {"loss", 0.25},
+                        {"eval_loss", 2.5},
+                        {"best_eval_loss", 2.0},
+                        {"bubble", 0.625},
+                        {"peak_bytes", {4096, 9999}}});
+}
+
+TEST_CASE("a summary of nothing says null", "[unit]") {
+  const MetricsFile file;
+  MetricsWriter writer(file.path());
+  writer.summary();
+  const Json summary = file.objects().at(0).at("summary");
+  CHECK(summary.at("steps") == 0);
+  for (const char* key : {"step_ms", "samples_per_s", "loss", "eval_loss", "best_eval_loss", "bubble"}) {
+    CHECK(summary.at(key).is_null());
+  }
+}
+
+TEST_CASE("a NaN evaluation is neither the best nor in the way of it", "[unit]") {
+  const MetricsFile file;
+  MetricsWriter writer(file.path());
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  for (const double loss : {nan, 2.0, nan}) writer.evaluation(step_result(1, 0, loss));
+  writer.summary();
+  CHECK(file.objects().back().at("summary").at("eval_loss") == "nan");
+  CHECK(file.objects().back().at("summary").at("best_eval_loss") == 2.0);
+}
+
+TEST_CASE("metrics that cannot be written are the user's to fix", "[unit]") {
+  try {
+    MetricsWriter("/no/such/folder/metrics.jsonl");
+    FAIL("no error");
+  } catch (const UserError& error) {
+    CHECK(std::string(error.what()) ==
+          "metrics: cannot write /no/such/folder/metrics.jsonl: No such file or directory");
+  }
+}
+
+TEST_CASE("a full disk is an error, not a gap in the metrics", "[unit]") {
+  MetricsWriter writer("/dev/full");
+  CHECK_THROWS_AS(writer.step(step_result(1, 2000)), Error);
+}
+
+}  // namespace lockstep

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <CLI/CLI.hpp>
+#include <filesystem>
+
+#include "tests/unit/schedule_support.hpp"
+#include "tools/simulate.hpp"
+
+using namespace lockstep;
+using namespace lockstep::test;
+
+namespace {
+
+std::string output_of(const SimulateOptions& options) {
+  std::ostringstream out;
+  const int exit_code = simulate_command(options, out);
+  return exit_code == 0 ? out.str() : concat("exit code ", exit_code);
+}
+
+SimulateOptions options_of(const std::string& schedule, int stages, int micro_batches) {
+  SimulateOptions options;
+  options.schedule = schedule;
+  options.stages = stages;
+  options.micro_batches = micro_batches;
+  return options;
+}
+
+}  // namespace
+
+TEST_CASE("lockstep simulate prints grid, step, bubbles, micro-batches in flight and messages", "[unit]") {
+  SimulateOptions options = options_of("1f1b", 4, 8);
+  check_golden("simulate_1f1b_4x8.txt", output_of(options));
+  options.forward_ms = {10, 12, 12, 9};
+  options.backward_ms = {21.5};
+  check_golden("simulate_1f1b_4x8_uneven.txt", output_of(options));
+}
+
+TEST_CASE("lockstep simulate reads the CSV file that it wrote", "[unit]") {
+  const std::string path = (std::filesystem::temp_directory_path() / "lockstep_schedule_tool_test.csv").string();
+  SimulateOptions options = options_of("gpipe", 3, 4);
+  options.csv = path;
+  const std::string written = output_of(options);
+  for (const std::string& name : {path, "file:" + path}) {
+    const std::string read = output_of(options_of(name, 0, 0));
+    CHECK(contains(written, read.substr(read.find('\n'))));
+  }
+  CHECK(contains(error_of<UserError>([&] { output_of(options_of(path, 4, 0)); }), "--stages: got 4, but"));
+  std::filesystem::remove(path);
+}
+
+TEST_CASE("lockstep simulate names the flag of a bad value in one line", "[unit]") {
+  const auto refused = [](SimulateOptions options) {
+    const std::string message = error_of<UserError>([&] { output_of(options); });
+    CHECK_FALSE(contains(message, "\n"));
+    return message;
+  };
+  CHECK(refused(options_of("1f1b", 0, 4)) == "--stages: missing, expected a number of at least 1");
+  CHECK(refused(options_of("1f1b", 4, -4)) == "--micro-batches: got -4, expected a number of at least 1");
+  CHECK(contains(refused(options_of("1f1b", 1 << 20, 1 << 20)), "--micro-batches: 1048576 stages x 1048576"));
+  CHECK(refused(options_of("gpip", 4, 4)) ==
+        "--schedule: unknown schedule 'gpip', expected one of gpipe, 1f1b, or file:PATH; did you mean 'gpipe'?");
+  CHECK(contains(refused(options_of("none.csv", 0, 0)), "--schedule: none.csv: cannot read"));
+  SimulateOptions options = options_of("1f1b", 4, 4);
+  options.virtual_stages = 2;
+  CHECK(contains(refused(options), "--virtual-stages: schedule 1f1b has one stage per worker"));
+  options.virtual_stages = 3;
+  CHECK(contains(refused(options), "--stages: got 4, expected a multiple of --virtual-stages (3)"));
+  options = options_of("1f1b", 4, 4);
+  options.forward_ms = {1, 2};
+  CHECK(contains(refused(options), "--forward-ms: got 2 numbers"));
+  options.forward_ms = {-1};
+  CHECK(contains(refused(options), "--forward-ms: got -1"));
+  options = options_of("1f1b", 4, 4);
+  options.backward_ms = {0};
+  CHECK(contains(refused(options), "--backward-ms: got 0"));
+  options = options_of("1f1b", 4, 4);
+  options.csv = "/nonexistent/a.csv";
+  CHECK(contains(refused(options), "--csv: /nonexistent/a.csv: cannot write"));
+  options = options_of("1f1b", 4, 4);
+  options.width = 3;
+  CHECK(contains(refused(options), "--width: got 3"));
+}
+
+TEST_CASE("the simulate verb parses its flags, one number or a list per stage", "[unit]") {
+  CLI::App app;
+  std::function<int()> command;
+  add_simulate(app, command);
+  app.parse("simulate --schedule gpipe --stages 3 --micro-batches 2 --forward-ms 1,2,3 --backward-ms 4", false);
+  CHECK(command);
+  CHECK(contains(app.get_subcommand("simulate")->help(), "Example:\n  lockstep simulate --schedule"));
+}

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the verbs of the `lockstep` command share. Each verb is one file: add_VERB() declares its flags and sets `command`,
+// which main calls after parsing and whose result is the exit code.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "runtime/config/config.hpp"
+#include "runtime/data/dataset.hpp"
+#include "runtime/engine/job.hpp"
+#include "runtime/training/environment.hpp"
+#include "runtime/training/trainer.hpp"
+
+namespace CLI {
+class App;
+}
+
+namespace lockstep {
+
+/// The ranks of this job: MPI when a launcher started us, else this process alone.
+class Process {
+ public:
+  Process();
+  ~Process();
+  bool is_root() const { return ranks_.here.value() == 0; }
+  Ranks ranks() const { return ranks_; }
+  int rank() const { return ranks_.here.value(); }
+  int size() const { return ranks_.count; }
+
+  /// Gives the trainer its links to the other ranks; call once, before fit().
+  void connect(Trainer& trainer);
+  /// The value of every rank, in rank order.
+  std::vector<std::string> all_gather(const std::string& value, std::chrono::milliseconds timeout = std::chrono::minutes(5));
+  /// Runs `work` on every rank. When it throws a UserError on any of them, rank 0 prints the first one, and every rank
+  /// throws AlreadyReported with the same exit code: nobody goes on alone.
+  void together(const std::function<void()>& work);
+  /// A worker has failed while the job ran: prints the error and ends all ranks at once with its exit code.
+  [[noreturn]] void fail(const Error& error);
+
+ private:
+  struct Mpi;
+  std::unique_ptr<Mpi> mpi_;
+  Ranks ranks_;
+};
+
+/// Leave with this code: the message has been printed.
+struct AlreadyReported {
+  int exit_code = 0;
+};
+
+/// A config file with its overrides.
+struct ConfigSource {
+  std::string path;
+  std::vector<std::string> overrides;
+  void add_flags(CLI::App& verb);
+};
+
+/// Config, model, data, checked against each other. Nothing is built.
+std::unique_ptr<Trainer> make_trainer(const Config& config, const Ranks& ranks);
+
+/// Stages, layers, parameters, ranks: a table that fits the terminal.
+std::string stage_table(const Trainer& trainer);
+
+void add_train(CLI::App& app, std::function<int()>& command);
+void add_verify(CLI::App& app, std::function<int()>& command);
+void add_list(CLI::App& app, std::function<int()>& command);
+
+}  // namespace lockstep

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/fingerprint.hpp"
+
+#include <bit>
+#include <cstring>
+#include <iomanip>
+#include <nlohmann/json.hpp>
+
+#include "runtime/base/check.hpp"
+#include "runtime/layer/random.hpp"
+
+namespace lockstep {
+namespace {
+
+std::string hex(std::uint64_t value) {
+  std::ostringstream out;
+  out << std::hex << std::setw(16) << std::setfill('0') << value;
+  return out.str();
+}
+
+}  // namespace
+
+std::map<std::string, std::uint64_t> gather_fingerprint(Process& process, const ModelGraph& graph,
+                                                        const JobOutcome& outcome) {
+  struct Entry {
+    std::int64_t index;
+    std::uint64_t hash;
+  };
+  std::string mine;
+  for (const FinalParameter& parameter : outcome.parameters) {
+    const Entry entry{parameter.index, parameter.hash};
+    mine.append(reinterpret_cast<const char*>(&entry), sizeof entry);
+  }
+  std::map<std::string, std::uint64_t> hashes;
+  for (const std::string& bytes : process.all_gather(mine))
+    for (std::size_t at = 0; at + sizeof(Entry) <= bytes.size(); at += sizeof(Entry)) {
+      Entry entry{};
+      std::memcpy(&entry, bytes.data() + at, sizeof entry);
+      const std::string& name = graph.parameters[static_cast<std::size_t>(entry.index)].name;
+      const auto [stored, is_new] = hashes.emplace(name, entry.hash);
+      LOCKSTEP_CHECK(is_new || stored->second == entry.hash, "copies of the tied parameter ", name, " differ");
+    }
+  return hashes;
+}
+
+std::string fingerprint_json(const Environment& environment, const std::vector<double>& losses,
+                             const std::map<std::string, std::uint64_t>& parameters) {
+  nlohmann::ordered_json json;
+  for (const auto& [key, value] : environment.entries) json["environment"][key] = value;
+  json["steps"] = losses.size();
+  if (!losses.empty()) json["loss"] = losses.back();
+  std::uint64_t all = 0;
+  for (const double loss : losses) all = mix_seed(all, std::bit_cast<std::uint64_t>(loss), 0, "loss");
+  json["losses"] = hex(all);
+  for (const auto& [name, hash] : parameters) json["parameters"][name] = hex(hash);
+  return json.dump(2) + "\n";
+}
+
+}  // namespace lockstep

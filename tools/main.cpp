@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The `lockstep` command. Verbs live in files of their own; here are only the parser and the end of every error.
+#include <CLI/CLI.hpp>
+#include <iostream>
+
+#include "tools/command.hpp"
+#include "tools/simulate.hpp"
+
+namespace {
+
+constexpr int kUserInput = static_cast<int>(lockstep::ExitCode::user_input);
+
+int report(const std::string& message, int code) {
+  std::cerr << "lockstep: " << message << std::endl;
+  return code;
+}
+
+// CLI11 2.1 does not offer the nearest name.
+bool known_verb(const CLI::App& app, int argc, char** argv) {
+  if (argc < 2 || argv[1][0] == '-') return true;
+  std::vector<std::string> verbs;
+  for (const CLI::App* verb : app.get_subcommands({})) verbs.push_back(verb->get_name());
+  if (std::find(verbs.begin(), verbs.end(), argv[1]) != verbs.end()) return true;
+  report(lockstep::concat("there is no verb '", argv[1], "'; there are: ", lockstep::join(verbs),
+                          lockstep::did_you_mean(argv[1], verbs)),
+         kUserInput);
+  return false;
+}
+
+int parse_and_run(CLI::App& app, int argc, char** argv, const std::function<int()>& command) {
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+    const auto verbs = app.get_subcommands();
+    const std::string verb = verbs.empty() ? "" : verbs.front()->get_name() + " ";
+    return report(lockstep::concat(error.what(), "; see lockstep ", verb, "--help"), kUserInput);
+  }
+  return command();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app{"Lockstep: pipeline model-parallel training. Try: lockstep train configs/quickstart.yaml", "lockstep"};
+  app.set_version_flag("--version", LOCKSTEP_VERSION);
+  app.require_subcommand(1);
+  std::function<int()> command;
+  lockstep::add_train(app, command);
+  lockstep::add_verify(app, command);
+  lockstep::add_simulate(app, command);
+  lockstep::add_list(app, command);
+  if (!known_verb(app, argc, argv)) return kUserInput;
+  try {
+    return parse_and_run(app, argc, argv, command);
+  } catch (const lockstep::AlreadyReported& reported) {
+    return reported.exit_code;
+  } catch (const lockstep::Error& error) {
+    return report(error.what(), static_cast<int>(error.exit_code()));
+  } catch (const std::exception& error) {
+    return report(error.what(), static_cast<int>(lockstep::ExitCode::fault));
+  }
+}

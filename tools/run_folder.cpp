@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/run_folder.hpp"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+
+#include "runtime/base/error.hpp"
+
+namespace lockstep {
+
+namespace fs = std::filesystem;
+
+RunFolder::RunFolder(const std::string& path) : path_(path) {
+  std::error_code failure;
+  fs::create_directories(path, failure);
+  if (failure) throw UserError(concat("run_dir: cannot make ", path, ": ", failure.message()));
+  lock_ = ::open(file("lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  if (lock_ < 0) throw UserError(concat("run_dir: cannot write in ", path, ": ", std::strerror(errno)));
+  if (::flock(lock_, LOCK_EX | LOCK_NB) != 0) {
+    ::close(lock_);
+    throw UserError(concat("run_dir: another job is running in ", path, "; give this one a folder of its own: --set run_dir=..."));
+  }
+  if (fs::exists(file("config.yaml"))) {
+    ::close(lock_);
+    throw UserError(concat("run_dir: ", path, " already holds a run; choose another folder with --set run_dir=..., or remove it"));
+  }
+}
+
+RunFolder::~RunFolder() {
+  if (lock_ >= 0) ::close(lock_);
+}
+
+void RunFolder::write(const std::string& name, const std::string& text) const { write_whole_file(file(name), text); }
+
+void write_whole_file(const std::string& path, const std::string& text) {
+  const std::string temporary = path + ".part";
+  std::ofstream out(temporary, std::ios::binary);
+  out << text;
+  out.close();
+  std::error_code failure;
+  if (out) fs::rename(temporary, path, failure);
+  if (!out || failure) {
+    const std::string reason = failure ? failure.message() : std::strerror(errno);
+    fs::remove(temporary, failure);
+    throw UserError(concat("cannot write ", path, ": ", reason));
+  }
+}
+
+}  // namespace lockstep

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The folder of one run: resolved config, logs, metrics, TensorBoard events, fingerprint. One job at a time owns it (a lock
+// on the file `lock`), and a used one is refused, so that nothing is ever overwritten.
+#pragma once
+
+#include <string>
+
+namespace lockstep {
+
+class RunFolder {
+ public:
+  /// Makes and locks it. Throws UserError when another job holds it, when it has been used, or when it cannot be made.
+  explicit RunFolder(const std::string& path);
+  ~RunFolder();
+  RunFolder(const RunFolder&) = delete;
+  RunFolder& operator=(const RunFolder&) = delete;
+
+  std::string file(const std::string& name) const { return path_ + "/" + name; }
+  /// Writes a whole file under a temporary name, then renames it.
+  void write(const std::string& name, const std::string& text) const;
+
+ private:
+  std::string path_;
+  int lock_ = -1;
+};
+
+/// Whole file or nothing: temporary name, then rename. Throws UserError naming the path.
+void write_whole_file(const std::string& path, const std::string& text);
+
+}  // namespace lockstep

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/simulate.hpp"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cmath>
+#include <iomanip>
+#include <iostream>
+#include <memory>
+
+#include "runtime/base/error.hpp"
+#include "runtime/config/section.hpp"
+#include "runtime/schedule/generators.hpp"
+#include "runtime/schedule/lower.hpp"
+#include "runtime/schedule/schedule_error.hpp"
+#include "runtime/schedule/simulate.hpp"
+#include "runtime/schedule/text.hpp"
+#include "runtime/schedule/validate.hpp"
+
+namespace lockstep {
+
+namespace {
+
+constexpr long kMostCells = 1L << 22;  // stages x micro-batches: some seconds, some GiB
+
+std::vector<std::string> names_of_schedules() {
+  std::vector<std::string> names;
+  for (const ScheduleGenerator& generator : schedule_generators()) names.push_back(generator.name);
+  return names;
+}
+
+/// The path behind file:, or a path that ends in .csv; empty for a generator's name.
+std::string path_of(const std::string& schedule) {
+  if (schedule.rfind("file:", 0) == 0) return schedule.substr(5);
+  const bool csv = schedule.size() > 4 && schedule.compare(schedule.size() - 4, 4, ".csv") == 0;
+  return csv ? schedule : "";
+}
+
+void check_equal(const char* flag, int given, int found, const std::string& path) {
+  if (given == 0 || given == found) return;
+  throw UserError(concat(flag, ": got ", given, ", but ", path, " has ", found, "; leave the flag out with a file"));
+}
+
+Schedule from_file(const SimulateOptions& options, const std::string& path) {
+  Schedule schedule;
+  try {
+    schedule = read_csv(path);
+  } catch (const UserError& error) {
+    throw UserError(concat("--schedule: ", error.what()));
+  }
+  check_equal("--stages", options.stages, schedule.stages, path);
+  check_equal("--micro-batches", options.micro_batches, schedule.micro_batches, path);
+  if (options.virtual_stages != 1) {
+    check_equal("--virtual-stages", options.virtual_stages, schedule.stages / schedule.workers(), path);
+  }
+  require_valid(schedule);
+  return schedule;
+}
+
+void check_at_least_1(const char* flag, int value) {
+  if (value == 0) throw UserError(concat(flag, ": missing, expected a number of at least 1"));
+  if (value < 1) throw UserError(concat(flag, ": got ", value, ", expected a number of at least 1"));
+}
+
+Schedule generated(const SimulateOptions& options) {
+  const std::vector<std::string> names = names_of_schedules();
+  if (std::find(names.begin(), names.end(), options.schedule) == names.end()) {
+    throw UserError(concat("--schedule: unknown schedule '", options.schedule, "', expected one of ", join(names),
+                           ", or file:PATH", did_you_mean(options.schedule, names)));
+  }
+  check_at_least_1("--virtual-stages", options.virtual_stages);
+  check_at_least_1("--stages", options.stages);
+  check_at_least_1("--micro-batches", options.micro_batches);
+  if (options.stages % options.virtual_stages != 0) {
+    throw UserError(concat("--stages: got ", options.stages, ", expected a multiple of --virtual-stages (",
+                           options.virtual_stages, "): stages counts all of them, workers = stages / virtual stages"));
+  }
+  if (static_cast<long>(options.stages) * options.micro_batches > kMostCells) {
+    throw UserError(concat("--micro-batches: ", options.stages, " stages x ", options.micro_batches,
+                           " micro-batches is too large to simulate, expected a product of at most ", kMostCells));
+  }
+  const ScheduleShape shape{options.stages / options.virtual_stages, options.virtual_stages, options.micro_batches};
+  try {
+    return make_schedule(options.schedule, shape);
+  } catch (const ScheduleError& error) {
+    if (options.virtual_stages == 1) throw;
+    throw UserError(concat("--virtual-stages: ", error.what()));
+  }
+}
+
+/// One number per stage.
+std::vector<double> per_stage(const char* flag, std::vector<double> values, int stages) {
+  if (values.size() == 1) values.resize(static_cast<std::size_t>(stages), values.front());
+  if (values.size() != static_cast<std::size_t>(stages)) {
+    throw UserError(
+        concat(flag, ": got ", values.size(), " numbers, expected 1, or one for each of the ", stages, " stages"));
+  }
+  for (const double value : values) {
+    if (!(value > 0) || !std::isfinite(value)) {
+      throw UserError(concat(flag, ": got ", value, ", expected a number of milliseconds above 0"));
+    }
+  }
+  return values;
+}
+
+Costs costs_of(const SimulateOptions& options, int stages) {
+  constexpr double kUsPerMs = 1000;
+  const std::vector<double> forward =
+      per_stage("--forward-ms", options.forward_ms.empty() ? std::vector<double>{1} : options.forward_ms, stages);
+  std::vector<double> backward;
+  for (const double ms : forward) backward.push_back(2 * ms);
+  if (!options.backward_ms.empty()) backward = per_stage("--backward-ms", options.backward_ms, stages);
+  Costs costs = equal_costs(stages, 0, 0, 0);
+  for (std::size_t s = 0; s < costs.stages.size(); ++s) {
+    costs.stages[s].forward_us = forward[s] * kUsPerMs;
+    costs.stages[s].input_grad_us = costs.stages[s].weight_grad_us = backward[s] * kUsPerMs / 2;
+  }
+  return costs;
+}
+
+std::string in_flight(const Simulation& simulation) {
+  constexpr std::size_t kShown = 32;
+  const std::vector<int>& all = simulation.peak_micro_batches;
+  const std::vector<int> shown(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(std::min(all.size(), kShown)));
+  return join(shown, " ") + (shown.size() < all.size() ? " ..." : "");
+}
+
+void print(const Schedule& schedule, const Simulation& simulation, const SimulateOptions& options, std::ostream& out) {
+  DrawOptions drawing;
+  drawing.width = options.width;
+  out << schedule.name << ": " << schedule.workers() << " workers, " << schedule.stages << " stages, "
+      << schedule.micro_batches << " micro-batches\n\n"
+      << draw(simulation.timeline, drawing) << '\n';
+  const auto restore = out.flags();
+  const auto precision = out.precision();
+  out << std::fixed << std::setprecision(3) << "step            " << simulation.step_us / 1000 << " ms\n"
+      << std::setprecision(2) << "bubble          " << 100 * simulation.bubble << " %  (idle share of one step alone)\n"
+      << "bubble_steady   " << 100 * simulation.bubble_steady << " %  (idle share when steps follow one another)\n";
+  out.flags(restore);
+  out.precision(precision);
+  out << "in flight       " << in_flight(simulation) << "  (most micro-batches alive, by worker)\n"
+      << "messages        " << simulation.messages << " per step (values and gradients)\n";
+}
+
+}  // namespace
+
+int simulate_command(const SimulateOptions& options, std::ostream& out) {
+  if (options.width < 40) throw UserError(concat("--width: got ", options.width, ", expected at least 40 columns"));
+  const std::string path = path_of(options.schedule);
+  const Schedule schedule = path.empty() ? generated(options) : from_file(options, path);
+  const Costs costs = costs_of(options, schedule.stages);
+  const Program program = lower(schedule, chain_topology(schedule.stages), {});
+  if (!path.empty()) require_valid(program);  // generated ones are proved by the tests
+  print(schedule, simulate(program, costs), options, out);
+  if (!options.csv.empty()) {
+    try {
+      write_csv(schedule, options.csv);
+    } catch (const UserError& error) {
+      throw UserError(concat("--csv: ", error.what()));
+    }
+    out << "schedule        written to " << options.csv << '\n';
+  }
+  return 0;
+}
+
+void add_simulate(CLI::App& app, std::function<int()>& command) {
+  const auto options = std::make_shared<SimulateOptions>();
+  CLI::App* verb =
+      app.add_subcommand("simulate", "When each worker does what under a schedule: grid, step time, bubble");
+  verb->add_option("--schedule", options->schedule,
+                   concat("One of ", join(names_of_schedules()), ", or file:PATH of a CSV file (default 1f1b)"));
+  verb->add_option("--stages", options->stages, "All stages; workers = stages / virtual stages");
+  verb->add_option("--virtual-stages", options->virtual_stages, "Stages per worker (default 1)");
+  verb->add_option("--micro-batches", options->micro_batches, "Micro-batches per step");
+  verb->add_option("--forward-ms", options->forward_ms, "Forward of a stage: one number, or a,b,c for each (default 1)")
+      ->delimiter(',');
+  verb->add_option("--backward-ms", options->backward_ms, "Backward of a stage, likewise (default: twice the forward)")
+      ->delimiter(',');
+  verb->add_option("--csv", options->csv, "Write the schedule to this file, as torch.distributed.pipelining does");
+  verb->add_option("--width", options->width, "Columns of the grid (default 120)");
+  verb->footer(
+      "Example:\n  lockstep simulate --schedule 1f1b --stages 4 --micro-batches 8 --forward-ms 10,12,12,9 --csv "
+      "my.csv\n"
+      "  lockstep simulate --schedule file:my.csv");
+  verb->callback([options, &command] { command = [options] { return simulate_command(*options, std::cout); }; });
+}
+
+}  // namespace lockstep

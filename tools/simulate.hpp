@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// `lockstep simulate`: when each worker does what under a schedule, without a model and without running anything.
+#pragma once
+
+#include <functional>
+#include <iosfwd>
+#include <string>
+#include <vector>
+
+namespace CLI {
+class App;
+}
+
+namespace lockstep {
+
+struct SimulateOptions {
+  std::string schedule = "1f1b";  ///< a generator's name, file:PATH, or a path that ends in .csv
+  int stages = 0;                 ///< all stages; workers = stages / virtual_stages. 0: not given (a file says)
+  int virtual_stages = 1;
+  int micro_batches = 0;            ///< 0: not given (a file says)
+  std::vector<double> forward_ms;   ///< one number, or one per stage; empty: 1
+  std::vector<double> backward_ms;  ///< the same; empty: twice the forward
+  std::string csv;                  ///< file to write the schedule to; empty: none
+  int width = 120;
+};
+
+/// Prints grid, step time, bubbles, micro-batches in flight and messages. Returns the exit code of the command.
+/// Throws UserError with one line that names the flag.
+int simulate_command(const SimulateOptions& options, std::ostream& out);
+
+/// Adds the verb. Parsing it sets `command`, which main calls afterwards.
+void add_simulate(CLI::App& app, std::function<int()>& command);
+
+}  // namespace lockstep

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Set-up, build and all tests of one preset. The last thing it prints is ctest's own summary.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+readonly root
+
+usage() {
+  cat <<'TEXT'
+Usage: tools/test.sh [--preset PRESET] [--no-install] [ctest arguments ...]
+
+Builds PRESET (release, debug, asan-ubsan, tsan; default release) with its tests and runs them. Fails when no test ran.
+
+  --no-install  install nothing; stop when something is missing
+  --help        this text
+
+Example: tools/test.sh -L unit              the tests of one label
+         tools/test.sh --preset tsan -R channel
+TEXT
+}
+
+preset=release
+build_arguments=()
+while (($#)); do
+  case $1 in
+    --preset)
+      (($# > 1)) || { echo "test: --preset needs a name" >&2; exit 2; }
+      preset=$2
+      shift
+      ;;
+    --preset=*) preset=${1#*=} ;;
+    --no-install) build_arguments+=(--no-install) ;;
+    --help | -h) usage; exit 0 ;;
+    *) break ;;
+  esac
+  shift
+done
+
+cd "$root"
+tools/build.sh "${build_arguments[@]}" "$preset"
+
+readonly results="$root/build/$preset/test-results.xml"
+rm -f "$results"
+# ctest keeps a test that declares PROCESSORS n on n of these jobs.
+status=0
+ctest --test-dir "build/$preset" --output-on-failure --no-tests=error --parallel "$(nproc)" --output-junit "$results" \
+  "$@" </dev/null || status=$?
+
+# The counts of the <testsuite> element. Skipped and disabled tests did not run, and a run without tests proves nothing.
+count() { sed -n "s/.*[[:space:]]$1=\"\([0-9]*\)\".*/\1/p" "$results" | head -n 1; }
+if ((status == 0)) && [[ -f $results ]]; then
+  if (($(count tests) - $(count skipped) - $(count disabled) <= 0)); then
+    echo "test: error: no test ran: every one was skipped or disabled" >&2
+    status=1
+  fi
+fi
+exit "$status"

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// `lockstep train`: one process, or every rank of an mpirun.
+#include <signal.h>
+
+#include <CLI/CLI.hpp>
+#include <iomanip>
+#include <iostream>
+
+#include "runtime/schedule/simulate.hpp"
+#include "runtime/schedule/text.hpp"
+#include "runtime/training/reporter.hpp"
+#include "tools/command.hpp"
+#include "tools/fingerprint.hpp"
+#include "tools/run_folder.hpp"
+
+namespace lockstep {
+namespace {
+
+struct TrainOptions {
+  ConfigSource source;
+  std::string metrics, fingerprint;
+  bool dry_run = false;
+};
+
+// A signal handler can reach nothing but globals.
+std::atomic<bool> asked_to_stop{false};
+
+void on_signal(int number) {
+  if (asked_to_stop.exchange(true)) _exit(128 + number);  // the second one: at once
+}
+
+void catch_signals() {
+  struct sigaction action {};
+  action.sa_handler = on_signal;
+  for (const int number : {SIGTERM, SIGINT, SIGUSR1}) sigaction(number, &action, nullptr);
+}
+
+int dry_run(Process& process, const Trainer& trainer, Programs& programs) {
+  if (!process.is_root()) return 0;
+  const Program& program = programs.get(Mode::train, trainer.micro_batches());
+  const Simulation simulation = simulate(program, equal_costs(trainer.partition().stages(), 1000, 1000, 1000));
+  std::cout << stage_table(trainer) << "\n\n"
+            << "timeline of one step, as if all stages took the same time (forward 1, backward 2):\n"
+            << draw(simulation.timeline) << "bubble " << std::fixed << std::setprecision(1) << simulation.bubble * 100
+            << " %\n\n";
+  const std::int64_t state = trainer.config().train.optimizer.type == "sgd" ? 1 : 2;
+  for (int stage = 0; stage < trainer.partition().stages(); ++stage) {
+    std::int64_t elements = 0;
+    for (int layer = trainer.partition().first_layer[stage]; layer < trainer.partition().first_layer[stage + 1]; ++layer)
+      elements += trainer.graph().elements_of_layer(layer);
+    std::cout << "stage " << stage << ": parameters, gradients and optimizer state need "
+              << static_cast<double>(elements * 4 * (2 + state)) / 1048576 << " MiB, activations come on top\n";
+  }
+  std::cout << "dry run: nothing was trained or written\n";
+  return 0;
+}
+
+void compare_ranks(Process& process, const Trainer& trainer) {
+  const std::string mine = trainer.agreement();
+  process.together([&] {
+    const std::vector<std::string> all = process.all_gather(mine);
+    for (std::size_t rank = 1; rank < all.size(); ++rank)
+      if (all[rank] != all[0])
+        throw UserError(concat("rank ", rank, " has another config, plan or program than rank 0; give every rank the same "
+                               "file and overrides, and the same build of lockstep"));
+  });
+}
+
+class TrainRun {
+ public:
+  TrainRun(Process& process, Trainer& trainer, const TrainOptions& options, const std::string& kernels)
+      : process_(process), trainer_(trainer), options_(options) {
+    const std::string& run_dir = trainer.config().run_dir;
+    process_.together([&] {
+      if (process_.is_root()) {
+        folder_ = std::make_unique<RunFolder>(run_dir);
+        folder_->write("config.yaml", resolved_yaml(trainer.config()));
+      }
+    });
+    process_.together([&] { open_log(run_dir); });
+    log_.info(kernels);
+    log_.info(stage_table(trainer_));
+    log_.info(concat("schedule ", trainer_.config().pipeline.schedule, ", ", trainer_.micro_batches(), " micro-batches, ",
+                     trainer_.partition().stages(), " workers on ", process_.size(), " rank(s), run folder ", run_dir));
+  }
+
+  int run() {
+    catch_signals();
+    FitOptions fit;
+    fit.observer = reporter_.get();
+    fit.signalled = &asked_to_stop;
+    fit.log = log_;
+    const JobOutcome outcome = trainer_.fit(fit);
+    const auto hashes = gather_fingerprint(process_, trainer_.graph(), outcome);
+    if (process_.is_root()) write_fingerprint(hashes);
+    return finish();
+  }
+
+ private:
+  void open_log(const std::string& run_dir) {
+    Log::Options log;
+    log.file = run_dir + (process_.is_root() ? "/log.txt" : concat("/log.rank", process_.rank(), ".txt"));
+    log.console_info = process_.is_root();
+    log_ = Log(log);
+    ReporterOptions reporter;
+    reporter.steps = trainer_.config().train.steps;
+    reporter.log_every = trainer_.config().train.log_every;
+    reporter.log = log_;
+    if (process_.is_root()) {
+      reporter.metrics_file = options_.metrics.empty() ? run_dir + "/metrics.jsonl" : options_.metrics;
+      reporter.tensorboard_folder = run_dir + "/tensorboard";
+      reporter.progress = true;
+    }
+    reporter_ = std::make_unique<Reporter>(reporter);
+  }
+
+  void write_fingerprint(const std::map<std::string, std::uint64_t>& hashes) const {
+    const std::string json = fingerprint_json(environment_of(trainer_.config()), reporter_->losses(), hashes);
+    folder_->write("fingerprint.json", json);
+    if (!options_.fingerprint.empty()) write_whole_file(options_.fingerprint, json);
+  }
+
+  int finish() const {
+    switch (reporter_->stop_reason()) {
+      case StopReason::none:
+      case StopReason::finished:
+        log_.info(concat("done: ", reporter_->losses().size(), " steps, last loss ", reporter_->last_step()->loss()));
+        return 0;
+      case StopReason::signal:
+        log_.info(concat("stopped by a signal after step ", reporter_->last_step()->step, " of ", trainer_.config().train.steps));
+        return 0;
+      case StopReason::not_finite: log_.error(not_finite_message()); return static_cast<int>(ExitCode::fault);
+    }
+    return static_cast<int>(ExitCode::fault);
+  }
+
+  std::string not_finite_message() const {
+    const NonFinite& found = *reporter_->non_finite();
+    const ModelGraph& graph = trainer_.graph();
+    const std::string layer = found.layer < graph.layer_count()
+                                  ? concat("layer ", found.layer, " '", graph.layers[found.layer].name, "'")
+                                  : std::string("the loss");
+    return concat("stopped: not finite in step ", reporter_->non_finite_step(), ": first in the ", found.what, " of ", layer,
+                  ", micro-batch ", found.micro_batch,
+                  "; lower the learning rate, clip gradients (train.clip_grad_norm), or look at the data of that step");
+  }
+
+  Process& process_;
+  Trainer& trainer_;
+  const TrainOptions& options_;
+  std::unique_ptr<RunFolder> folder_;
+  std::unique_ptr<Reporter> reporter_;
+  Log log_;
+};
+
+int train(const TrainOptions& options) {
+  Process process;
+  std::unique_ptr<Trainer> trainer;
+  std::string kernels;
+  process.together([&] {
+    const Config config = read_config(load_config_file(options.source.path, options.source.overrides));
+    kernels = resolve_kernels(config);
+    trainer = make_trainer(config, process.ranks());
+  });
+  compare_ranks(process, *trainer);
+  if (options.dry_run) return dry_run(process, *trainer, trainer->programs());
+  try {
+    process.connect(*trainer);
+    return TrainRun(process, *trainer, options, kernels).run();
+  } catch (const Error& error) {
+    process.fail(error);
+  }
+}
+
+}  // namespace
+
+void add_train(CLI::App& app, std::function<int()>& command) {
+  CLI::App* verb = app.add_subcommand("train", "Train a model, in this process or on the ranks of an mpirun");
+  auto options = std::make_shared<TrainOptions>();
+  options->source.add_flags(*verb);
+  verb->add_option("--metrics", options->metrics, "JSON lines, one per step; default: metrics.jsonl in the run folder")
+      ->type_name("FILE");
+  verb->add_option("--fingerprint", options->fingerprint, "Write a 64-bit hash per parameter, to compare runs")
+      ->type_name("FILE");
+  verb->add_flag("--dry-run", options->dry_run, "Print stages, memory and timeline; train and write nothing");
+  verb->footer(
+      "Examples:\n"
+      "  lockstep train configs/quickstart.yaml\n"
+      "  mpirun -n 2 lockstep train configs/quickstart.yaml --set run_dir=runs/two-ranks");
+  verb->callback([options, &command] { command = [options] { return train(*options); }; });
+}
+
+}  // namespace lockstep
