@@ -36,6 +36,13 @@ RunFolder::~RunFolder() {
   if (lock_ >= 0) ::close(lock_);
 }
 
+std::string RunFolder::folder(const std::string& name) const {
+  std::error_code failure;
+  fs::create_directories(file(name), failure);
+  if (failure) throw UserError(concat("run_dir: cannot make ", file(name), ": ", failure.message()));
+  return file(name);
+}
+
 void RunFolder::write(const std::string& name, const std::string& text) const { write_whole_file(file(name), text); }
 
 void write_whole_file(const std::string& path, const std::string& text) {

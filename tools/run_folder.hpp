@@ -17,6 +17,8 @@ class RunFolder {
   RunFolder& operator=(const RunFolder&) = delete;
 
   std::string file(const std::string& name) const { return path_ + "/" + name; }
+  /// Makes a folder below and returns its path.
+  std::string folder(const std::string& name) const;
   /// Writes a whole file under a temporary name, then renames it.
   void write(const std::string& name, const std::string& text) const;
 

@@ -108,8 +108,8 @@ class TrainRun {
     reporter.log_every = trainer_.config().train.log_every;
     reporter.log = log_;
     if (process_.is_root()) {
-      reporter.metrics_file = options_.metrics.empty() ? run_dir + "/metrics.jsonl" : options_.metrics;
-      reporter.tensorboard_folder = run_dir + "/tensorboard";
+      reporter.metrics_file = options_.metrics.empty() ? folder_->file("metrics.jsonl") : options_.metrics;
+      reporter.tensorboard_folder = folder_->folder("tensorboard");
       reporter.progress = true;
     }
     reporter_ = std::make_unique<Reporter>(reporter);

@@ -51,8 +51,9 @@ class Trainer {
   Programs& programs() { return *programs_; }
   /// The links to the other ranks, which need to know the layout: before fit().
   void connect(const Ranks& ranks) { ranks_ = ranks; }
-  /// Replaces the programs before fit(); for tests of the verifier.
+  // For tests of the verifier: plant a fault before fit().
   void replace_programs(std::unique_ptr<Programs> programs) { programs_ = std::move(programs); }
+  void replace_loss(std::unique_ptr<Loss> loss) { loss_ = std::move(loss); }
   /// All that the other ranks must agree on before they start, as text: config, cuts, layout, the training program.
   std::string agreement() const;
 

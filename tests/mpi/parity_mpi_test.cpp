@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The parity matrix over MPI: all of it inside one mpirun.
+#include <map>
+
+#include "runtime/comm/mpi/mpi_endpoint.hpp"
+#include "runtime/schedule/generators.hpp"
+#include "tests/mpi/mpi_test.hpp"
+#include "tests/parity/support.hpp"
+#include "tests/test.hpp"
+
+using namespace lockstep;
+using namespace lockstep::test;
+
+namespace {
+
+class Links : public RemoteLinks {
+ public:
+  explicit Links(int block_bytes) : endpoint_(world(), options(block_bytes)) {}
+  std::unique_ptr<Channel> sender(RankId to, int edge) override { return endpoint_.sender(to.value(), edge); }
+  std::unique_ptr<Channel> receiver(RankId from, int edge) override { return endpoint_.receiver(from.value(), edge); }
+
+ private:
+  static MpiEndpointOptions options(int block_bytes) {
+    MpiEndpointOptions options;
+    options.workers = 2;
+    if (block_bytes > 0) options.block_bytes = block_bytes;
+    return options;
+  }
+  MpiEndpoint endpoint_;
+};
+
+// What differs from the one-worker run, on every rank the same answer.
+std::string difference_over_ranks(const RunRecord& reference, const Model& model, const DataSplits& data,
+                                  const Config& config, int block_bytes = 0) {
+  Links links(block_bytes);
+  Trainer trainer(model, data, config, {RankId(world().rank()), world().size(), &links});
+  RunRecord tested = record_run(trainer);
+  const std::vector<std::string> all = world().all_gather(tested.hashes_to_bytes());
+  tested.hashes.clear();
+  for (const std::string& bytes : all) tested.add_hashes(bytes);
+  return first_difference(reference, tested, trainer.graph()).value_or("");
+}
+
+// Workers per rank: even, and everything but one worker on the last rank (3+1 of 4 on two ranks).
+std::vector<std::vector<int>> placements(int stages, int ranks) {
+  std::vector<std::vector<int>> all = {{}};
+  std::vector<int> uneven(static_cast<std::size_t>(ranks), 1);
+  uneven[0] = stages - ranks + 1;
+  if (stages > ranks) all.push_back(uneven);
+  return all;
+}
+
+void expect_same_bits(const std::string& name, const Model& model, const DataSplits& data, const std::string& loss) {
+  for (const int micro_batches : {1, 2, 5, 8}) {
+    const Config config = small_config(loss, 8, micro_batches);
+    const RunRecord reference = reference_run(model, data, config);
+    for (const ScheduleGenerator& schedule : schedule_generators())
+      for (int stages = world().size(); stages <= 4; ++stages)
+        for (const std::vector<int>& per_rank : placements(stages, world().size())) {
+          INFO(name << ", " << schedule.name << ", " << stages << " stages as [" << join(per_rank) << "], " << micro_batches
+                    << " micro-batches");
+          Config placed = with_pipeline(config, stages, schedule.name);
+          placed.workers.per_rank = per_rank;
+          CHECK(difference_over_ranks(reference, model, data, placed) == "");
+        }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("an MLP with a skip and dropout trains to the same bits over ranks", "[mpi][parity]") {
+  expect_same_bits("mlp", mlp_with_skip(0.25, true), regression_data(21, 6, 3), "mean_squared_error");
+}
+
+TEST_CASE("a tied GPT with dropout trains to the same bits over ranks", "[mpi][parity]") {
+  expect_same_bits("gpt", small_gpt(3, 0.2, true), token_data(21, 8, 11), "sparse_categorical_cross_entropy");
+}
+
+TEST_CASE("workers in reversed places and payloads in small blocks change no bit", "[mpi][parity]") {
+  const Model model = small_gpt(3, 0.2, true);
+  const DataSplits data = token_data(21, 8, 11);
+  Config config = small_config("sparse_categorical_cross_entropy", 8, 4);
+  const RunRecord reference = reference_run(model, data, config);
+  config = with_pipeline(config, 4, "1f1b");
+  config.pipeline.placement = {3, 1, 2, 0};
+  CHECK(difference_over_ranks(reference, model, data, config, /*block_bytes=*/512) == "");
+}

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the engine does besides the plain matrix: precision, freezing, optimizers, and how it fails.
+#include <ATen/ATen.h>
+
+#include "runtime/engine/stage.hpp"
+#include "runtime/layer/layers.hpp"
+#include "tests/parity/support.hpp"
+#include "tests/test.hpp"
+
+using namespace lockstep;
+using namespace lockstep::test;
+
+namespace {
+
+// Passes its input on, until it does something else.
+class Odd : public Layer {
+ public:
+  enum class Habit { throws, writes, not_a_number };
+  explicit Odd(Habit habit) : habit_(habit) {}
+  std::string type() const override { return "odd"; }
+  LayerDescription describe(const std::vector<EntrySpec>& inputs) const override { return {{}, {inputs[0]}}; }
+  Tensors forward(const Tensors& inputs, LayerContext& context) const override {
+    calls_ += context.training() ? 1 : 0;
+    if (calls_ != 6) return {inputs[0] * 1.0};  // step 2, micro-batch 1, of 4
+    switch (habit_) {
+      case Habit::throws: throw std::runtime_error("no more");
+      case Habit::writes: inputs[0].detach().add_(1); return {inputs[0] * 1.0};
+      case Habit::not_a_number: return {inputs[0] * std::numeric_limits<double>::quiet_NaN()};
+    }
+    return {};
+  }
+
+ private:
+  Habit habit_;
+  mutable int calls_ = 0;
+};
+
+Model with_odd_layer(Odd::Habit habit) {
+  Model model = mlp_with_skip(0.0, false);
+  model.layers.insert(model.layers.begin() + 4, {"odd", std::make_shared<Odd>(habit)});
+  return model;
+}
+
+std::string failure(const Model& model) {
+  Config config = with_pipeline(small_config("mean_squared_error", 8, 4), 3, "1f1b");
+  config.train.eval_every = 0;
+  Trainer trainer(model, regression_data(16, 6, 3), config);
+  try {
+    trainer.fit();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+std::map<std::string, at::Tensor> values_of(const Trainer& trainer, const JobOutcome& outcome) {
+  std::map<std::string, at::Tensor> values;
+  for (const FinalParameter& parameter : outcome.parameters)
+    values[trainer.graph().parameters[parameter.index].name] = parameter.value;
+  return values;
+}
+
+}  // namespace
+
+TEST_CASE("bf16 trains to the same bits for every cut", "[parity]") {
+  const Model gpt = small_gpt(3, 0.2, true);
+  const DataSplits data = token_data(21, 8, 11);
+  Config config = small_config("sparse_categorical_cross_entropy", 8, 4);
+  config.train.precision = "bf16";
+  const RunRecord reference = reference_run(gpt, data, config);
+  for (const FinalParameter& parameter : reference.parameters) CHECK(parameter.value.scalar_type() == at::kFloat);
+  for (int stages = 1; stages <= 4; ++stages)
+    CHECK(difference(reference, gpt, data, with_pipeline(config, stages, "1f1b")) == "");
+}
+
+TEST_CASE("every optimizer trains to the same bits for every cut", "[parity]") {
+  const Model model = mlp_with_skip(0.1, true);
+  const DataSplits data = regression_data(21, 6, 3);
+  for (const char* type : {"sgd", "adam", "adamw"}) {
+    Config config = small_config("mean_squared_error", 8, 4);
+    config.train.clip_grad_norm = 0;  // the norm travels with the results then
+    config.train.optimizer.type = type;
+    if (config.train.optimizer.type == "sgd") {
+      config.train.optimizer.momentum = 0.9;
+      config.train.optimizer.nesterov = true;
+    }
+    INFO(type);
+    const RunRecord reference = reference_run(model, data, config);
+    CHECK(reference.results[0].gradient_norm > 0);
+    for (int stages = 2; stages <= 4; ++stages)
+      CHECK(difference(reference, model, data, with_pipeline(config, stages, "1f1b")) == "");
+  }
+}
+
+TEST_CASE("frozen parameters keep their initial values, whole frozen stages too", "[parity]") {
+  const Model model = mlp_with_skip(0.1, true);
+  const DataSplits data = regression_data(21, 6, 3);
+  for (const std::vector<std::string>& frozen :
+       {std::vector<std::string>{"fc.0.*"}, {"fc.0.*", "fc.1.*", "norm.*"}, {"fc.1.weight", "*.bias"}, {"out.*"}}) {
+    INFO(join(frozen));
+    Config config = small_config("mean_squared_error", 8, 4);
+    config.train.freeze = frozen;
+    const RunRecord reference = reference_run(model, data, config);
+    for (int stages = 1; stages <= 4; ++stages) {
+      Trainer trainer(model, data, with_pipeline(config, stages, "1f1b"));
+      const RunRecord tested = record_run(trainer);
+      CHECK(first_difference(reference, tested, trainer.graph()).value_or("") == "");
+      for (const FinalParameter& parameter : tested.parameters) {
+        const ParameterInfo& info = trainer.graph().parameters[parameter.index];
+        CHECK(at::equal(parameter.value, initial_value(info, config.seed, at::kCPU)) != info.trainable);
+      }
+    }
+  }
+}
+
+TEST_CASE("a parameter group scales the learning rate of what it matches only", "[parity]") {
+  const Model model = mlp_with_skip(0.0, false);
+  Config config = small_config("mean_squared_error", 8, 2);
+  config.train.optimizer.groups = {{{"out.*"}, 0.0, 0.0}};
+  Trainer trainer(model, regression_data(16, 6, 3), config);
+  const auto values = values_of(trainer, trainer.fit());
+  for (const ParameterInfo& info : trainer.graph().parameters) {
+    INFO(info.name);
+    CHECK(at::equal(values.at(info.name), initial_value(info, config.seed, at::kCPU)) == (info.name.rfind("out.", 0) == 0));
+  }
+}
+
+TEST_CASE("an exception in a layer names worker, stage, layer, step, micro-batch, action and shapes", "[parity]") {
+  const std::string message = failure(with_odd_layer(Odd::Habit::throws));
+  for (const char* part : {"worker 1", "stage 1", "step 2", "1F1", "layer 'odd' (odd)", "Float [2, 16]", "no more"}) {
+    INFO(message);
+    CHECK_THAT(message, Catch::Contains(part));
+  }
+}
+
+TEST_CASE("a layer that writes to its input is named", "[parity]") {
+  CHECK_THAT(failure(with_odd_layer(Odd::Habit::writes)), Catch::Contains("layer 'odd' (odd) wrote to its input 'x'"));
+}
+
+TEST_CASE("the first non-finite value is named, and one more step is run", "[parity]") {
+  Config config = with_pipeline(small_config("mean_squared_error", 8, 4), 3, "1f1b");
+  config.train.eval_every = 0;
+  config.train.steps = 50;
+  Trainer trainer(with_odd_layer(Odd::Habit::not_a_number), regression_data(16, 6, 3), config);
+  const RunRecord record = record_run(trainer);
+  REQUIRE(record.results.size() == 3);
+  CHECK_FALSE(record.results[0].non_finite.found());
+  CHECK(record.results[1].non_finite.layer == 4);
+  CHECK(record.results[1].non_finite.micro_batch == 1);
+  CHECK(record.results[1].non_finite.what == "output");
+}
+
+TEST_CASE("what does not fit together is named before anything is built", "[parity]") {
+  const DataSplits data = regression_data(16, 6, 3);
+  const Config config = with_pipeline(small_config("mean_squared_error", 8, 4), 2, "1f1b");
+  Model model = mlp_with_skip(0.0, false);
+
+  SECTION("widths") {
+    model.layers[3].layer = std::make_shared<Linear>(15, 16);
+    CHECK_THROWS_WITH(Trainer(model, data, config), Catch::Contains("layer 3 'fc.1' (linear)") && Catch::Contains("15"));
+  }
+  SECTION("entries") {
+    model.layers[3].inputs = {"y"};
+    CHECK_THROWS_WITH(Trainer(model, data, config), Catch::Contains("reads the entry 'y'"));
+  }
+  SECTION("layer names") {
+    model.layers[3].name = "fc.0";
+    CHECK_THROWS_WITH(Trainer(model, data, config), Catch::Contains("another layer has this name"));
+  }
+  SECTION("loss") {
+    model.layers.pop_back();
+    CHECK_THROWS_WITH(Trainer(model, data, config), Catch::Contains("does not fit the model and its data"));
+  }
+  SECTION("stages") {
+    CHECK_THROWS_WITH(Trainer(model, data, with_pipeline(config, 99, "1f1b")), Catch::Contains("use at most"));
+  }
+  SECTION("frozen patterns") {
+    Config frozen = config;
+    frozen.train.freeze = {"fc.9.*"};
+    CHECK_THROWS_WITH(Trainer(model, data, frozen), Catch::Contains("no parameter matches 'fc.9.*'"));
+  }
+  SECTION("everything frozen") {
+    Config frozen = config;
+    frozen.train.freeze = {"*"};
+    CHECK_THROWS_WITH(Trainer(model, data, frozen), Catch::Contains("nothing to train"));
+  }
+}

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/schedule/step_header.hpp"
+
+#include <numeric>
+
+#include "runtime/base/check.hpp"
+#include "tests/test.hpp"
+
+using namespace lockstep;
+
+TEST_CASE("the first slices of a batch are one row larger, and a short batch fills the same sizes", "[unit]") {
+  CHECK(slice_rows(8, 5, 8) == std::vector<std::int64_t>{2, 2, 2, 1, 1});
+  CHECK(slice_rows(8, 5, 5) == std::vector<std::int64_t>{2, 2, 1});
+  CHECK(slice_rows(8, 5, 1) == std::vector<std::int64_t>{1});
+  CHECK(slice_rows(4, 4, 4) == std::vector<std::int64_t>{1, 1, 1, 1});
+  for (std::int64_t batch = 1; batch <= 12; ++batch)
+    for (int m = 1; m <= batch; ++m)
+      for (std::int64_t rows = 1; rows <= batch; ++rows) {
+        const std::vector<std::int64_t> slices = slice_rows(batch, m, rows);
+        CHECK(std::accumulate(slices.begin(), slices.end(), std::int64_t{0}) == rows);
+        CHECK(static_cast<int>(slices.size()) <= m);
+      }
+}
+
+TEST_CASE("headers and row results survive the way through bytes", "[unit]") {
+  StepHeader header;
+  header.sequence = 41;
+  header.mode = Mode::evaluate;
+  header.slices = {3, 2, 2};
+  header.denominator = 7.5;
+  header.learning_rate = 1e-3;
+  header.stop = StopReason::not_finite;
+  StepResult result;
+  result.sequence = 39;
+  result.loss_sum = 0.1;
+  result.non_finite = {4, 2, "output"};
+  result.workers = {{0, 1.5, 2.5, 3.5, 4.5, 99}};
+  header.finished = {result, {}};
+  const StepHeader back = StepHeader::from_bytes(header.to_bytes());
+  CHECK(back.sequence == 41);
+  CHECK(back.mode == Mode::evaluate);
+  CHECK(back.slices == header.slices);
+  CHECK(back.denominator == 7.5);
+  CHECK(back.stop == StopReason::not_finite);
+  REQUIRE(back.finished.size() == 2);
+  CHECK(back.finished[0].loss_sum == 0.1);
+  CHECK(back.finished[0].non_finite.what == "output");
+  CHECK(back.finished[0].workers.at(0).peak_bytes == 99);
+
+  RowResult row;
+  row.parameters = {3, 1};
+  row.squared_norms = {0.25, 4.0};
+  row.signalled = true;
+  const RowResult row_back = RowResult::from_bytes(row.to_bytes());
+  CHECK(row_back.parameters == row.parameters);
+  CHECK(row_back.squared_norms == row.squared_norms);
+  CHECK(row_back.signalled);
+}
+
+TEST_CASE("a control message that was cut or lengthened is refused", "[unit]") {
+  StepHeader header;
+  header.slices = {1, 2, 3};
+  const std::string bytes = header.to_bytes();
+  for (std::size_t length = 0; length < bytes.size(); ++length)
+    CHECK_THROWS_AS(StepHeader::from_bytes(bytes.substr(0, length)), InternalError);
+  CHECK_THROWS_AS(StepHeader::from_bytes(bytes + "x"), InternalError);
+}
+
+TEST_CASE("of several non-finite values the first in the step is named", "[unit]") {
+  const NonFinite none, early{5, 0, "output"}, late{2, 1, "output"}, loss{9, 0, "loss"}, backward{3, 0, "input gradient"};
+  CHECK(first_of(none, late).layer == 2);
+  CHECK(first_of(late, early).layer == 5);
+  CHECK(first_of(early, {4, 0, "output"}).layer == 4);
+  CHECK(first_of(loss, late).layer == 2);
+  CHECK(first_of(backward, loss).layer == 9);
+  CHECK(first_of(backward, {4, 0, "input gradient"}).layer == 4);
+  CHECK(first_of({1, 7, "gradient of w"}, backward).layer == 3);
+  CHECK_FALSE(first_of(none, none).found());
+}

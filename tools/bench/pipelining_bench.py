@@ -1,0 +1,231 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Lockstep against torch.distributed.pipelining: two workers, one thread each, the same model, interleaved.
+
+The model of mlp-1024.yaml (eight linear layers of width 1024, GELU between them), cut in the middle, float32, fused
+optimizer. Torch: two processes over gloo, Schedule1F1B and ScheduleGPipe. Lockstep: 1F1B with two workers in process
+and as two ranks under mpirun, each with and without the AMD GEMM cure (kernels.gemm auto, default), so that what the
+runtime gives and what the faster matrix products give are seen apart. Each round runs every variant once.
+
+A step is timed on the first stage from one start to the next, in both. Torch's batch is ready in memory and its loss is
+never read; Lockstep reads, shuffles and slices its batch and reports every loss.
+
+  .venv/bin/python tools/bench/pipelining_bench.py --json out/bench/pipelining.json
+"""
+import ctypes
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+import measuring
+
+BASELINE = "torch 1f1b"
+LOCKSTEP = {  # name: (ranks, kernels.gemm)
+    "lockstep, in process": (0, "auto"),
+    "lockstep, mpirun -n 2": (2, "auto"),
+    "lockstep, in process, gemm=default": (0, "default"),
+    "lockstep, mpirun -n 2, gemm=default": (2, "default"),
+}
+TORCH = {"torch 1f1b": "1f1b", "torch gpipe": "gpipe"}
+RANK_LIMIT_S = 600
+
+
+def options_of():
+    parser = measuring.parser(__doc__)
+    parser.add_argument("--batch", type=measuring.positive, action="append", help="repeatable (default: 64 and 512)")
+    parser.add_argument("--micro-batches", type=measuring.positive, default=8)
+    parser.add_argument("--width", type=measuring.positive, default=1024)
+    parser.add_argument("--optimizer", choices=["adamw", "sgd"], default="adamw")
+    parser.add_argument("--steps", type=measuring.positive, default=30, help="measured steps per run (default: 30)")
+    parser.add_argument("--skip", type=measuring.positive, default=5, help="steps before them (default: 5)")
+    parser.add_argument("--rounds", type=measuring.positive, default=3)
+    options = parser.parse_args()
+    options.batch = options.batch or [64, 512]
+    for batch in options.batch:
+        if batch % options.micro_batches:
+            raise measuring.BenchError(f"--batch {batch} does not divide by {options.micro_batches} micro-batches, which "
+                                       "torch.distributed.pipelining needs")
+    return options
+
+
+# ---- torch: this file, started once per rank ----
+
+
+def torch_stage(job, rank):
+    import torch
+    width = job["width"]
+    torch.manual_seed(1)
+    layers = []
+    for number in range(8):
+        layers += [torch.nn.Linear(width, width)] + ([torch.nn.GELU()] if number < 7 else [])
+    return torch.nn.Sequential(*(layers[:8] if rank == 0 else layers[8:]))
+
+
+def torch_optimizer(job, parameters):
+    import torch
+    if job["optimizer"] == "sgd":
+        return torch.optim.SGD(parameters, lr=1e-4, weight_decay=0.01, fused=True)
+    return torch.optim.AdamW(parameters, lr=1e-4, weight_decay=0.01, fused=True)
+
+
+def torch_steps(job, rank):
+    """Times of all steps on this rank, in ms."""
+    import torch
+    from torch.distributed import pipelining
+    module = torch_stage(job, rank)
+    stage = pipelining.PipelineStage(module, rank, 2, torch.device("cpu"))
+    kind = {"1f1b": pipelining.Schedule1F1B, "gpipe": pipelining.ScheduleGPipe}[job["schedule"]]
+    schedule = kind(stage, job["micro_batches"], loss_fn=torch.nn.functional.mse_loss)
+    optimizer = torch_optimizer(job, module.parameters())
+    x, target = (torch.randn(job["batch"], job["width"]) for _ in range(2))
+    times = []
+    for _ in range(job["steps"]):
+        start = time.perf_counter()
+        if rank == 0:
+            schedule.step(x)
+        else:
+            schedule.step(target=target)
+        optimizer.step()
+        optimizer.zero_grad()
+        times.append((time.perf_counter() - start) * 1e3)
+    return times
+
+
+def torch_rank(job, rank):
+    import torch
+    import torch.distributed as dist
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{job['folder']}/rendezvous", rank=rank, world_size=2)
+    times = torch_steps(job, rank)
+    if rank == 0:
+        with open(f"{job['folder']}/times.json.part", "w", encoding="utf-8") as file:
+            json.dump(times, file)
+        os.rename(f"{job['folder']}/times.json.part", f"{job['folder']}/times.json")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def run_torch(options, batch, schedule):
+    """Step times of rank 0."""
+    with tempfile.TemporaryDirectory(prefix="lockstep-bench-") as folder:
+        job = {"folder": folder, "schedule": schedule, "batch": batch, "width": options.width,
+               "micro_batches": options.micro_batches, "optimizer": options.optimizer,
+               "steps": options.steps + options.skip}
+        command = [sys.executable, __file__, "--torch-rank", json.dumps(job)]
+        ranks = []
+        outputs = [open(f"{folder}/output.{rank}.txt", "w+", encoding="utf-8") for rank in range(2)]
+        try:
+            for rank in range(2):
+                ranks.append(subprocess.Popen(command + [str(rank)], env={**os.environ, "OMP_NUM_THREADS": "1"},
+                                              stdin=subprocess.DEVNULL, stdout=outputs[rank], stderr=outputs[rank]))
+            wait_for(ranks)
+            return torch_times(folder, ranks, outputs)[options.skip:]
+        finally:
+            for process in ranks:
+                process.kill()
+                process.wait()
+            for output in outputs:
+                output.close()
+
+
+def wait_for(ranks):
+    """Until both have ended. One that fails leaves the other waiting: then both are ended by the caller."""
+    until = time.monotonic() + RANK_LIMIT_S
+    while any(process.poll() is None for process in ranks):
+        if any(process.poll() not in (None, 0) for process in ranks) or time.monotonic() > until:
+            time.sleep(2)  # the other one may be about to end too
+            return
+        time.sleep(0.05)
+
+
+def torch_times(folder, ranks, outputs):
+    # gloo sometimes aborts at exit, after all work was done: what was measured before counts.
+    if os.path.exists(f"{folder}/times.json"):
+        with open(f"{folder}/times.json", encoding="utf-8") as file:
+            return json.load(file)
+    lines = []
+    for rank, output in enumerate(outputs):
+        output.seek(0)
+        last = [line for line in output.read().splitlines() if line.strip()][-3:]
+        lines += [f"rank {rank}, exit code {ranks[rank].poll()}: {line}" for line in last]
+    raise measuring.BenchError("\n  ".join(["torch.distributed.pipelining failed", *lines]))
+
+
+def check_torch():
+    """Its version, and whether this Python's MKL is told to take its fast path on AMD: nobody does, unless preloaded."""
+    try:
+        import torch
+        import torch.distributed as dist
+        import torch.distributed.pipelining
+    except ImportError as error:
+        raise measuring.BenchError(f"{sys.executable} cannot import torch.distributed.pipelining ({error}); run it with "
+                                   "a Python that has torch, such as .venv/bin/python") from error
+    if not dist.is_available() or not dist.is_gloo_available():
+        raise measuring.BenchError(f"torch {torch.__version__} of {sys.executable} has no gloo backend")
+    return {"version": torch.__version__, "python": sys.executable,
+            "gemm_cure": hasattr(ctypes.CDLL(None), "mkl_serv_intel_cpu_true")}
+
+
+# ---- both ----
+
+
+def run_lockstep(options, batch, name):
+    ranks, gemm = LOCKSTEP[name]
+    overrides = {"model.inputs": options.width, "model.width": options.width, "model.outputs": options.width,
+                 "data.inputs": options.width, "data.outputs": options.width, "data.samples": max(1024, batch),
+                 "train.batch": batch, "train.micro_batches": options.micro_batches,
+                 "train.steps": options.steps + options.skip, "train.optimizer.type": options.optimizer,
+                 "kernels.gemm": gemm}
+    return measuring.lockstep_steps(options, measuring.HERE / "mlp-1024.yaml", overrides, ranks, options.skip)
+
+
+def measure(options, batch):
+    """Per variant the step times of every round."""
+    steps = {name: [] for name in (*TORCH, *LOCKSTEP)}
+    for number in range(1, options.rounds + 1):
+        for name, rounds in steps.items():
+            measuring.say(f"batch {batch}, round {number} of {options.rounds}: {name}")
+            rounds.append(run_torch(options, batch, TORCH[name]) if name in TORCH else run_lockstep(options, batch, name))
+    return steps
+
+
+def conclude(batch, steps):
+    medians = {name: [measuring.summary(times)["median"] for times in rounds] for name, rounds in steps.items()}
+    results = []
+    for name, rounds in steps.items():
+        ratios = [ours / theirs for ours, theirs in zip(medians[name], medians[BASELINE])]
+        results.append({"variant": name, "step_ms": measuring.summary(medians[name]),
+                        "ratio_to_torch_1f1b": measuring.summary(ratios),
+                        "rounds": [measuring.summary(times) for times in rounds]})
+    print(f"\nbatch {batch}: ms a step, median [min, max] of the rounds' medians; ratio to {BASELINE}, round by round")
+    measuring.print_table(["variant", "ms a step", "ratio"],
+                          [[r["variant"], measuring.in_ms(r["step_ms"]), measuring.in_ratios(r["ratio_to_torch_1f1b"])]
+                           for r in results])
+    return {"batch": batch, "results": results}
+
+
+def run():
+    if len(sys.argv) == 4 and sys.argv[1] == "--torch-rank":
+        torch_rank(json.loads(sys.argv[2]), int(sys.argv[3]))
+        return 0
+    options = options_of()
+    torch = check_torch()
+    machine = measuring.machine()
+    print(f"8 x Linear {options.width} with GELU between, 2 workers, {options.micro_batches} micro-batches, "
+          f"{options.optimizer} (fused), 1 thread a worker, {options.rounds} rounds of {options.steps} steps after "
+          f"{options.skip}")
+    cure = "WITH the AMD GEMM cure preloaded" if torch["gemm_cure"] else "as it comes, without the AMD GEMM cure"
+    print(f"torch {torch['version']}: {cure}; CPU: {machine['cpu']}")
+    cases = [conclude(batch, measure(options, batch)) for batch in options.batch]
+    measuring.write_json(options.json, {"bench": "pipelining", "machine": machine, "torch": torch,
+                                        "width": options.width, "micro_batches": options.micro_batches,
+                                        "optimizer": options.optimizer, "steps": options.steps,
+                                        "skipped": options.skip, "cases": cases})
+    return 0
+
+
+if __name__ == "__main__":
+    measuring.main(run)
