@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The torch headers that our files use, precompiled once. Not torch/torch.h: it doubles the size and nothing here needs it.
+// The torch headers that our files use, precompiled once. Not torch/torch.h: it doubles the size and nothing here needs
+// it.
 #pragma once
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/autograd.h>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Layers that sleep. A layer takes forward_ms in F, input_grad_ms in I and weight_grad_ms in W, and passes a small tensor
-// on: y = x * weight. Sleeping workers share a core, so the efficiency of a schedule can be measured with more workers than
-// cores; and the gradients are real, so the same runs can be verified bit by bit.
+// Layers that sleep. A layer takes forward_ms in F, input_grad_ms in I and weight_grad_ms in W, and passes a small
+// tensor on: y = x * weight. Sleeping workers share a core, so the efficiency of a schedule can be measured with more
+// workers than cores; and the gradients are real, so the same runs can be verified bit by bit.
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <time.h>
@@ -72,7 +72,8 @@ class Delay : public Layer {
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override {
     expect_inputs(*this, inputs, 1);
     expect_width(*this, inputs[0], width_);
-    if (inputs[0].sizes.size() != 2) throw ModelError(concat("a delay layer got ", to_string(inputs[0]), "; it expects [rows, width]"));
+    if (inputs[0].sizes.size() != 2)
+      throw ModelError(concat("a delay layer got ", to_string(inputs[0]), "; it expects [rows, width]"));
     LayerDescription description;
     description.outputs = {inputs[0]};
     description.parameters = {{"weight", {width_}, Init::ones(), ""}};

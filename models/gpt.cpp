@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// GPT-2 (Radford et al., "Language Models are Unsupervised Multitask Learners", 2019), with the parameter names and layouts
-// of Hugging Face's GPT2LMHeadModel: Conv1D weights are [in, out], the head is tied to the token embedding. One layer per
-// block, as the unit of partition: embed, h.0 ... h.(n-1), ln_f, head.
+// GPT-2 (Radford et al., "Language Models are Unsupervised Multitask Learners", 2019), with the parameter names and
+// layouts of Hugging Face's GPT2LMHeadModel: Conv1D weights are [in, out], the head is tied to the token embedding. One
+// layer per block, as the unit of partition: embed, h.0 ... h.(n-1), ln_f, head.
 #include <ATen/ATen.h>
 
 #include <cmath>
@@ -95,16 +95,17 @@ class GptBlock : public Layer {
     const at::Tensor qkv = linear(context, x, "attn.c_attn.weight", "attn.c_attn.bias", WeightLayout::in_out);
     std::vector<at::Tensor> parts = qkv.split(sizes_.width, 2);
     for (at::Tensor& part : parts) part = part.view({rows, length, sizes_.heads, head_width}).transpose(1, 2);
-    const at::Tensor mixed =
-        at::scaled_dot_product_attention(parts[0], parts[1], parts[2], /*attn_mask=*/{},
-                                         context.training() ? sizes_.dropout : 0.0, /*is_causal=*/true);
+    const at::Tensor mixed = at::scaled_dot_product_attention(
+        parts[0], parts[1], parts[2], /*attn_mask=*/{}, context.training() ? sizes_.dropout : 0.0, /*is_causal=*/true);
     const at::Tensor joined = mixed.transpose(1, 2).reshape({rows, length, sizes_.width});
-    const at::Tensor projected = linear(context, joined, "attn.c_proj.weight", "attn.c_proj.bias", WeightLayout::in_out);
+    const at::Tensor projected =
+        linear(context, joined, "attn.c_proj.weight", "attn.c_proj.bias", WeightLayout::in_out);
     return at::dropout(projected, sizes_.dropout, context.training());
   }
 
   at::Tensor mlp(const at::Tensor& x, LayerContext& context) const {
-    const at::Tensor hidden = at::gelu(linear(context, x, "mlp.c_fc.weight", "mlp.c_fc.bias", WeightLayout::in_out), "tanh");
+    const at::Tensor hidden =
+        at::gelu(linear(context, x, "mlp.c_fc.weight", "mlp.c_fc.bias", WeightLayout::in_out), "tanh");
     const at::Tensor projected = linear(context, hidden, "mlp.c_proj.weight", "mlp.c_proj.bias", WeightLayout::in_out);
     return at::dropout(projected, sizes_.dropout, context.training());
   }
@@ -123,8 +124,8 @@ class GptHead : public Layer {
     LayerDescription description;
     description.outputs = {inputs[0]};
     description.outputs[0].sizes.back() = sizes_.vocab;
-    description.parameters = {{"weight", {sizes_.vocab, sizes_.width}, Init::normal(kInit),
-                               sizes_.tied ? "transformer.wte.weight" : ""}};
+    description.parameters = {
+        {"weight", {sizes_.vocab, sizes_.width}, Init::normal(kInit), sizes_.tied ? "transformer.wte.weight" : ""}};
     return description;
   }
 

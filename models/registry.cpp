@@ -23,8 +23,8 @@ Model make_model(const Section& section) {
     }
     names.push_back(family.type);
   }
-  throw section.error("type", concat("there is no model family '", type, "'; there are: ", join(names),
-                                     did_you_mean(type, names)));
+  throw section.error(
+      "type", concat("there is no model family '", type, "'; there are: ", join(names), did_you_mean(type, names)));
 }
 
 }  // namespace lockstep

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Model families by name: each is a list of layers made from the `model` section of a config. A new family is one file and
-// one line in registry.cpp.
+// Model families by name: each is a list of layers made from the `model` section of a config. A new family is one file,
+// a declaration here and a line in registry.cpp and CMakeLists.txt.
 #pragma once
 
 #include <functional>

@@ -16,7 +16,8 @@ std::vector<int> balanced_cut(const std::vector<double>& weights, int stages) {
   std::vector<double> sum(layers + 1, 0.0);
   for (int i = 0; i < layers; ++i) sum[i + 1] = sum[i] + weights[i];
 
-  // heaviest[k][i]: the least possible heaviest stage when layers i.. are cut into k stages; next[k][i]: where its first ends.
+  // heaviest[k][i]: the least possible heaviest stage when layers i.. are cut into k stages; next[k][i]: where its
+  // first ends.
   const double infinity = std::numeric_limits<double>::infinity();
   std::vector<std::vector<double>> heaviest(stages + 1, std::vector<double>(layers + 1, infinity));
   std::vector<std::vector<int>> next(stages + 1, std::vector<int>(layers + 1, -1));

@@ -17,7 +17,7 @@ Runs tools/setup.sh, configures PRESET (release, debug, asan-ubsan, tsan; defaul
   --help        this text
 
 Environment: LOCKSTEP_JOBS   compilers at once (default: the smaller of the cores and memory / 2 GB)
-Example: tools/build.sh release --target lockstep
+Example: tools/build.sh release --target lockstep_command
 TEXT
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the verbs of the `lockstep` command share. Each verb is one file: add_VERB() declares its flags and sets `command`,
-// which main calls after parsing and whose result is the exit code.
+// What the verbs of the `lockstep` command share. Each verb is one file: add_VERB() declares its flags and sets
+// `command`, which main calls after parsing and whose result is the exit code.
 #pragma once
 
 #include <functional>
@@ -31,10 +31,13 @@ class Process {
   int rank() const { return ranks_.here.value(); }
   int size() const { return ranks_.count; }
 
+  /// UserError on all ranks when they do not agree on config, build, processor, cuts and program. Collective.
+  void compare(const Trainer& trainer);
   /// Gives the trainer its links to the other ranks; call once, before fit().
   void connect(Trainer& trainer);
   /// The value of every rank, in rank order.
-  std::vector<std::string> all_gather(const std::string& value, std::chrono::milliseconds timeout = std::chrono::minutes(5));
+  std::vector<std::string> all_gather(const std::string& value,
+                                      std::chrono::milliseconds timeout = std::chrono::minutes(5));
   /// Runs `work` on every rank. When it throws a UserError on any of them, rank 0 prints the first one, and every rank
   /// throws AlreadyReported with the same exit code: nobody goes on alone.
   void together(const std::function<void()>& work);

@@ -12,7 +12,8 @@
 namespace lockstep {
 
 /// Hashes of all ranks, by parameter name. Tied copies must agree (else InternalError). Collective.
-std::map<std::string, std::uint64_t> gather_fingerprint(Process& process, const ModelGraph& graph, const JobOutcome& outcome);
+std::map<std::string, std::uint64_t> gather_fingerprint(Process& process, const ModelGraph& graph,
+                                                        const JobOutcome& outcome);
 
 /// JSON: {"environment": {...}, "steps": n, "loss": last, "losses": hash over all, "parameters": {name: hash}}.
 std::string fingerprint_json(const Environment& environment, const std::vector<double>& losses,

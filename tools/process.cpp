@@ -7,31 +7,12 @@
 #include "tools/command.hpp"
 
 #ifdef LOCKSTEP_WITH_MPI
-#include "runtime/comm/mpi/mpi_endpoint.hpp"
+#include "runtime/engine/mpi_links.hpp"
 #endif
 
 namespace lockstep {
 
 #ifdef LOCKSTEP_WITH_MPI
-
-namespace {
-
-class MpiLinks : public RemoteLinks {
- public:
-  MpiLinks(MpiWorld& world, int workers_here) : endpoint_(world, options(workers_here)) {}
-  std::unique_ptr<Channel> sender(RankId to, int edge) override { return endpoint_.sender(to.value(), edge); }
-  std::unique_ptr<Channel> receiver(RankId from, int edge) override { return endpoint_.receiver(from.value(), edge); }
-
- private:
-  static MpiEndpointOptions options(int workers_here) {
-    MpiEndpointOptions options;
-    options.workers = workers_here;
-    return options;
-  }
-  MpiEndpoint endpoint_;
-};
-
-}  // namespace
 
 struct Process::Mpi {
   MpiWorld world;
@@ -49,7 +30,9 @@ void Process::connect(Trainer& trainer) {
   if (size() == 1) return;
   const std::vector<RankId>& ranks = trainer.layout().rank_of_row;
   const auto workers_here = std::count(ranks.begin(), ranks.end(), ranks_.here);
-  mpi_->links = std::make_unique<MpiLinks>(mpi_->world, static_cast<int>(workers_here));
+  MpiEndpointOptions options;
+  options.workers = static_cast<int>(workers_here);
+  mpi_->links = std::make_unique<MpiLinks>(mpi_->world, options);
   ranks_.remote = mpi_->links.get();
   trainer.connect(ranks_);
 }
@@ -72,11 +55,14 @@ struct Process::Mpi {};
 Process::Process() {
   for (const char* variable : {"PMI_SIZE", "OMPI_COMM_WORLD_SIZE"})
     if (const char* size = std::getenv(variable); size && std::atoi(size) > 1)
-      throw UserError(concat("started by an MPI launcher with ", size,
-                             " ranks, but this lockstep was built with LOCKSTEP_MPI=OFF; build with MPI, or run without mpirun"));
+      throw UserError(
+          concat("started by an MPI launcher with ", size,
+                 " ranks, but this lockstep was built with LOCKSTEP_MPI=OFF; build with MPI, or run without mpirun"));
 }
 void Process::connect(Trainer&) {}
-std::vector<std::string> Process::all_gather(const std::string& value, std::chrono::milliseconds) { return {value}; }
+std::vector<std::string> Process::all_gather(const std::string& value, std::chrono::milliseconds) {
+  return {value};
+}
 void Process::fail(const Error& error) {
   std::cerr << "lockstep: " << error.what() << std::endl;
   std::_Exit(static_cast<int>(error.exit_code()));
@@ -85,6 +71,20 @@ void Process::fail(const Error& error) {
 #endif
 
 Process::~Process() = default;
+
+namespace {
+
+std::string first_different_line(const std::string& a, const std::string& b) {
+  std::istringstream left(a), right(b);
+  std::string ours, theirs;
+  while (std::getline(left, ours)) {
+    if (!std::getline(right, theirs)) theirs.clear();
+    if (ours != theirs) return concat("'", theirs.substr(0, 80), "' against '", ours.substr(0, 80), "'");
+  }
+  return "its length";
+}
+
+}  // namespace
 
 void Process::together(const std::function<void()>& work) {
   std::string failure;
@@ -96,9 +96,22 @@ void Process::together(const std::function<void()>& work) {
   const std::vector<std::string> failures = all_gather(failure);
   for (int rank = 0; rank < size(); ++rank) {
     if (failures[rank].empty()) continue;
-    if (is_root()) std::cerr << "lockstep: " << (rank > 0 ? concat("rank ", rank, ": ") : "") << failures[rank] << std::endl;
+    if (is_root())
+      std::cerr << "lockstep: " << (rank > 0 ? concat("rank ", rank, ": ") : "") << failures[rank] << std::endl;
     throw AlreadyReported{static_cast<int>(ExitCode::user_input)};
   }
+}
+
+void Process::compare(const Trainer& trainer) {
+  const std::vector<std::string> all = all_gather(trainer.agreement());
+  together([&] {
+    for (std::size_t rank = 1; rank < all.size(); ++rank)
+      if (all[rank] != all[0])
+        throw UserError(
+            concat("rank ", rank, " differs from rank 0 in ", first_different_line(all[0], all[rank]),
+                   "; give every rank the same file and overrides, the same build of lockstep and the same kind "
+                   "of processor"));
+  });
 }
 
 }  // namespace lockstep

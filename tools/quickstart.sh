@@ -87,7 +87,7 @@ PYTHON
 
 cd "$root"
 [[ -f $config ]] || fail "$config is not there: is this a whole checkout?"
-tools/build.sh "${build_arguments[@]}" release --target lockstep
+tools/build.sh "${build_arguments[@]}" release --target lockstep_command
 [[ -x build/release/lockstep ]] || fail "the build did not make build/release/lockstep"
 launcher=$(command -v mpirun || command -v mpiexec) || fail "no mpirun in PATH: see tools/setup.sh --no-install"
 python=$(command -v python3 || echo .venv/bin/python)

@@ -24,11 +24,13 @@ RunFolder::RunFolder(const std::string& path) : path_(path) {
   if (lock_ < 0) throw UserError(concat("run_dir: cannot write in ", path, ": ", std::strerror(errno)));
   if (::flock(lock_, LOCK_EX | LOCK_NB) != 0) {
     ::close(lock_);
-    throw UserError(concat("run_dir: another job is running in ", path, "; give this one a folder of its own: --set run_dir=..."));
+    throw UserError(
+        concat("run_dir: another job is running in ", path, "; give this one a folder of its own: --set run_dir=..."));
   }
   if (fs::exists(file("config.yaml"))) {
     ::close(lock_);
-    throw UserError(concat("run_dir: ", path, " already holds a run; choose another folder with --set run_dir=..., or remove it"));
+    throw UserError(
+        concat("run_dir: ", path, " already holds a run; choose another folder with --set run_dir=..., or remove it"));
   }
 }
 
@@ -43,7 +45,9 @@ std::string RunFolder::folder(const std::string& name) const {
   return file(name);
 }
 
-void RunFolder::write(const std::string& name, const std::string& text) const { write_whole_file(file(name), text); }
+void RunFolder::write(const std::string& name, const std::string& text) const {
+  write_whole_file(file(name), text);
+}
 
 void write_whole_file(const std::string& path, const std::string& text) {
   const std::string temporary = path + ".part";

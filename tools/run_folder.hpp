@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The folder of one run: resolved config, logs, metrics, TensorBoard events, fingerprint. One job at a time owns it (a lock
-// on the file `lock`), and a used one is refused, so that nothing is ever overwritten.
+// The folder of one run: resolved config, logs, metrics, TensorBoard events, fingerprint. One job at a time owns it (a
+// lock on the file `lock`), and a used one is refused, so that nothing is ever overwritten.
 #pragma once
 
 #include <string>

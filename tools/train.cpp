@@ -47,24 +47,14 @@ int dry_run(Process& process, const Trainer& trainer, Programs& programs) {
   const std::int64_t state = trainer.config().train.optimizer.type == "sgd" ? 1 : 2;
   for (int stage = 0; stage < trainer.partition().stages(); ++stage) {
     std::int64_t elements = 0;
-    for (int layer = trainer.partition().first_layer[stage]; layer < trainer.partition().first_layer[stage + 1]; ++layer)
+    for (int layer = trainer.partition().first_layer[stage]; layer < trainer.partition().first_layer[stage + 1];
+         ++layer)
       elements += trainer.graph().elements_of_layer(layer);
     std::cout << "stage " << stage << ": parameters, gradients and optimizer state need "
               << static_cast<double>(elements * 4 * (2 + state)) / 1048576 << " MiB, activations come on top\n";
   }
   std::cout << "dry run: nothing was trained or written\n";
   return 0;
-}
-
-void compare_ranks(Process& process, const Trainer& trainer) {
-  const std::string mine = trainer.agreement();
-  process.together([&] {
-    const std::vector<std::string> all = process.all_gather(mine);
-    for (std::size_t rank = 1; rank < all.size(); ++rank)
-      if (all[rank] != all[0])
-        throw UserError(concat("rank ", rank, " has another config, plan or program than rank 0; give every rank the same "
-                               "file and overrides, and the same build of lockstep"));
-  });
 }
 
 class TrainRun {
@@ -81,8 +71,9 @@ class TrainRun {
     process_.together([&] { open_log(run_dir); });
     log_.info(kernels);
     log_.info(stage_table(trainer_));
-    log_.info(concat("schedule ", trainer_.config().pipeline.schedule, ", ", trainer_.micro_batches(), " micro-batches, ",
-                     trainer_.partition().stages(), " workers on ", process_.size(), " rank(s), run folder ", run_dir));
+    log_.info(concat("schedule ", trainer_.config().pipeline.schedule, ", ", trainer_.micro_batches(),
+                     " micro-batches, ", trainer_.partition().stages(), " workers on ", process_.size(),
+                     " rank(s), run folder ", run_dir));
   }
 
   int run() {
@@ -128,7 +119,8 @@ class TrainRun {
         log_.info(concat("done: ", reporter_->losses().size(), " steps, last loss ", reporter_->last_step()->loss()));
         return 0;
       case StopReason::signal:
-        log_.info(concat("stopped by a signal after step ", reporter_->last_step()->step, " of ", trainer_.config().train.steps));
+        log_.info(concat("stopped by a signal after step ", reporter_->last_step()->step, " of ",
+                         trainer_.config().train.steps));
         return 0;
       case StopReason::not_finite: log_.error(not_finite_message()); return static_cast<int>(ExitCode::fault);
     }
@@ -141,8 +133,8 @@ class TrainRun {
     const std::string layer = found.layer < graph.layer_count()
                                   ? concat("layer ", found.layer, " '", graph.layers[found.layer].name, "'")
                                   : std::string("the loss");
-    return concat("stopped: not finite in step ", reporter_->non_finite_step(), ": first in the ", found.what, " of ", layer,
-                  ", micro-batch ", found.micro_batch,
+    return concat("stopped: not finite in step ", reporter_->non_finite_step(), ": first in the ", found.what, " of ",
+                  layer, ", micro-batch ", found.micro_batch,
                   "; lower the learning rate, clip gradients (train.clip_grad_norm), or look at the data of that step");
   }
 
@@ -163,7 +155,7 @@ int train(const TrainOptions& options) {
     kernels = resolve_kernels(config);
     trainer = make_trainer(config, process.ranks());
   });
-  compare_ranks(process, *trainer);
+  process.compare(*trainer);
   if (options.dry_run) return dry_run(process, *trainer, trainer->programs());
   try {
     process.connect(*trainer);

@@ -48,6 +48,7 @@ int verify(const VerifyOptions& options) {
     resolve_kernels(config);
     trainer = make_trainer(config, process.ranks());
   });
+  process.compare(*trainer);
   try {
     process.connect(*trainer);
     RunRecord tested = record_run(*trainer);
@@ -67,7 +68,9 @@ void add_verify(CLI::App& app, std::function<int()>& command) {
   CLI::App* verb = app.add_subcommand("verify", "Train as configured and on one worker, and compare bit by bit");
   auto options = std::make_shared<VerifyOptions>();
   options->source.add_flags(*verb);
-  verb->add_option("--steps", options->steps, "Optimizer steps to compare")->check(CLI::PositiveNumber)->capture_default_str();
+  verb->add_option("--steps", options->steps, "Optimizer steps to compare")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   verb->footer(
       "Names the first tensor that differs and leaves with exit code 1.\n"
       "Examples:\n"

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// LOCKSTEP_CHECK(condition, message parts...): for our own bugs, in every build type. What a user can cause is a UserError.
+// LOCKSTEP_CHECK(condition, message parts...): for our own bugs, in every build type. What a user can cause is a
+// UserError.
 #pragma once
 
 #include "runtime/base/error.hpp"
@@ -17,7 +18,7 @@ class InternalError : public Error {
 
 }  // namespace lockstep
 
-#define LOCKSTEP_CHECK(condition, ...)                                                                    \
-  do {                                                                                                    \
+#define LOCKSTEP_CHECK(condition, ...)                                                                           \
+  do {                                                                                                           \
     if (!(condition)) ::lockstep::check_failed(__FILE__, __LINE__, #condition, ::lockstep::concat(__VA_ARGS__)); \
   } while (false)

@@ -71,10 +71,18 @@ void Log::write(Level level, const std::string& message) const {
   if (sinks_->file) sinks_->file->log(to_spdlog(level), "{}", line);
 }
 
-void Log::debug(const std::string& message) const { write(Level::debug, message); }
-void Log::info(const std::string& message) const { write(Level::info, message); }
-void Log::warn(const std::string& message) const { write(Level::warning, message); }
-void Log::error(const std::string& message) const { write(Level::error, message); }
+void Log::debug(const std::string& message) const {
+  write(Level::debug, message);
+}
+void Log::info(const std::string& message) const {
+  write(Level::info, message);
+}
+void Log::warn(const std::string& message) const {
+  write(Level::warning, message);
+}
+void Log::error(const std::string& message) const {
+  write(Level::error, message);
+}
 
 void Log::flush() const {
   if (!sinks_) return;

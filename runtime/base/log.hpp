@@ -17,8 +17,8 @@ class Log {
   enum class Level { debug, info, warning, error };
 
   struct Options {
-    std::string file;              ///< path of the log file; empty: no file. Parent folders must exist.
-    bool console_info = true;      ///< whether info lines go to the console
+    std::string file;          ///< path of the log file; empty: no file. Parent folders must exist.
+    bool console_info = true;  ///< whether info lines go to the console
     Level file_level = Level::debug;
   };
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A one-way channel between two workers, and the rules of waiting. One Channel object serves one edge of the Program; the
-// sender uses send/finish, the receiver post/receive. In one process both ends are the same object (LocalChannel, tensors
-// handed over by pointer); over MPI each rank has its own half (MpiChannel).
+// A one-way channel between two workers, and the rules of waiting. One Channel object serves one edge of the Program;
+// the sender uses send/finish, the receiver post/receive. In one process both ends are the same object (LocalChannel,
+// tensors handed over by pointer); over MPI each rank has its own half (MpiChannel).
 //
 // Threads: at most one thread sends and at most one receives on a channel.
 #pragma once
@@ -46,7 +46,7 @@ class StopFlag {
 
 /// How long a wait may last, and what ends it early.
 struct WaitLimits {
-  const StopFlag* stop = nullptr;           ///< never null while waiting
+  const StopFlag* stop = nullptr;  ///< never null while waiting
   std::chrono::milliseconds timeout{300'000};
 };
 

@@ -6,8 +6,8 @@
 namespace lockstep {
 namespace {
 
-constexpr int kSpins = 200;                            // a few microseconds: the peer is often just about to act
-constexpr std::chrono::milliseconds kStopPoll{20};     // how soon a sleeping worker sees the stop flag
+constexpr int kSpins = 200;                         // a few microseconds: the peer is often just about to act
+constexpr std::chrono::milliseconds kStopPoll{20};  // how soon a sleeping worker sees the stop flag
 
 }  // namespace
 

@@ -12,9 +12,10 @@
 namespace lockstep {
 
 struct Message {
-  std::int64_t sequence = 0;       ///< number of the program run it belongs to; checked by the receiver
-  int micro_batch = -1;            ///< -1: not of a micro-batch
-  std::vector<at::Tensor> tensors; ///< contiguous or undefined (an absent gradient); any dtype and shape, 0 elements too
+  std::int64_t sequence = 0;  ///< number of the program run it belongs to; checked by the receiver
+  int micro_batch = -1;       ///< -1: not of a micro-batch
+  std::vector<at::Tensor>
+      tensors;  ///< contiguous or undefined (an absent gradient); any dtype and shape, 0 elements too
 };
 
 }  // namespace lockstep

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The whole job as typed values: what `lockstep train x.yaml` reads. Model and data keep their Sections: a model family
-// or a reader reads its own keys (models/registry.hpp, runtime/data/reader.hpp).
+// or a reader reads its own keys (models/registry.hpp, runtime/data/dataset.hpp).
 //
 // Defaults stand here and nowhere else. Every key is documented in configs/reference.yaml.
 #pragma once

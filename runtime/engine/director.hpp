@@ -13,8 +13,8 @@ namespace lockstep {
 class Director {
  public:
   virtual ~Director() = default;
-  /// `finished`: results that have become known since the last call, in order. The returned header's sequence and finished
-  /// fields are filled in by the worker. Must end with Mode::flush, then Mode::stop.
+  /// `finished`: results that have become known since the last call, in order. The returned header's sequence and
+  /// finished fields are filled in by the worker. Must end with Mode::flush, then Mode::stop.
   virtual StepHeader next(const std::vector<StepResult>& finished) = 0;
   /// The data's entries (ModelGraph::sources order) for one micro-batch of the header that next() gave last.
   virtual Tensors micro_batch(int micro_batch) = 0;

@@ -35,6 +35,7 @@ class Job {
   bool is_here(int row) const { return rank(WorkerId(row)) == spec_.layout.here; }
 
   void make_channels() {
+    for (int row = 0; row < rows(); ++row) pools_.push_back(is_here(row) ? std::make_unique<MemoryPool>() : nullptr);
     std::map<std::pair<RankId, RankId>, int> edges_between;
     by_row_.assign(rows(), std::vector<Channel*>(edges_.size(), nullptr));
     for (std::size_t e = 0; e < edges_.size(); ++e) {
@@ -47,7 +48,7 @@ class Job {
       else if (from == spec_.layout.here)
         channel = spec_.remote->sender(to, index);
       else if (to == spec_.layout.here)
-        channel = spec_.remote->receiver(from, index);
+        channel = spec_.remote->receiver(from, index, *pools_[edge.to.value()]);
       else
         continue;
       by_row_[edge.from.value()][e] = channel.get();
@@ -74,6 +75,7 @@ class Job {
                       first_here ? spec_.observer : nullptr,
                       spec_.signalled,
                       spec_.record_hashes,
+                      pools_[row].get(),
                       spec_.log.named(concat("worker ", row))};
     return std::make_unique<Worker>(std::move(parts));
   }
@@ -106,6 +108,7 @@ class Job {
   const JobSpec& spec_;
   std::vector<Edge> edges_;
   StopFlag stop_;
+  std::vector<std::unique_ptr<MemoryPool>> pools_;  // by row; null for other ranks' rows
   std::vector<std::unique_ptr<Channel>> channels_;
   std::vector<std::vector<Channel*>> by_row_;
   std::vector<std::unique_ptr<Worker>> workers_;
@@ -115,6 +118,8 @@ class Job {
 
 }  // namespace
 
-JobOutcome run_job(const JobSpec& spec) { return Job(spec).run(); }
+JobOutcome run_job(const JobSpec& spec) {
+  return Job(spec).run();
+}
 
 }  // namespace lockstep

@@ -2,7 +2,8 @@
 //
 // All workers of one process: makes their channels, runs each on a thread of its own, and joins them.
 //
-// The first worker that throws ends the job: its exception comes out of run_job(), the others are released from their waits.
+// The first worker that throws ends the job: its exception comes out of run_job(), the others are released from their
+// waits.
 #pragma once
 
 #include <functional>
@@ -10,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/engine/memory.hpp"
 #include "runtime/engine/worker.hpp"
 
 namespace lockstep {
@@ -25,7 +27,8 @@ class RemoteLinks {
  public:
   virtual ~RemoteLinks() = default;
   virtual std::unique_ptr<Channel> sender(RankId to, int edge) = 0;
-  virtual std::unique_ptr<Channel> receiver(RankId from, int edge) = 0;
+  /// Received tensors come from `pool`, which outlives the channel.
+  virtual std::unique_ptr<Channel> receiver(RankId from, int edge, MemoryPool& pool) = 0;
 };
 
 struct JobSpec {
@@ -34,25 +37,25 @@ struct JobSpec {
   const Loss& loss;
   Programs& programs;
   Layout layout;
-  StageOptions stage = {};              ///< of row 0; `device` is replaced per row
-  std::vector<at::Device> devices = {}; ///< by row
-  int threads = 1;                      ///< intra-op threads of every worker
+  StageOptions stage = {};               ///< of row 0; `device` is replaced per row
+  std::vector<at::Device> devices = {};  ///< by row
+  int threads = 1;                       ///< intra-op threads of every worker
   double clip_grad_norm = 0;
   std::function<std::unique_ptr<ParameterUpdater>()> make_updater = {};
   std::chrono::milliseconds wait_limit{300'000};
-  Director* director = nullptr;         ///< needed where row 0 is
-  Observer* observer = nullptr;         ///< may be null
+  Director* director = nullptr;  ///< needed where row 0 is
+  Observer* observer = nullptr;  ///< may be null
   const std::atomic<bool>* signalled = nullptr;
   bool record_hashes = false;
-  RemoteLinks* remote = nullptr;        ///< null when all rows are here
+  RemoteLinks* remote = nullptr;  ///< null when all rows are here
   Log log = {};
 };
 
 /// One parameter at the end of a job, as this process holds it.
 struct FinalParameter {
-  int index = -1;           ///< in ModelGraph::parameters
+  int index = -1;  ///< in ModelGraph::parameters
   std::uint64_t hash = 0;
-  at::Tensor value;         ///< detached; shared with nobody once the job has returned
+  at::Tensor value;  ///< detached; shared with nobody once the job has returned
 };
 
 struct JobOutcome {

@@ -159,14 +159,16 @@ class Describer {
   const Model& model_;
   const std::vector<std::string>& frozen_;
   ModelGraph graph_;
-  std::map<std::string, int> alive_;       // entry name -> the value that it means now
-  std::map<std::string, int> index_;       // full parameter name, tied ones too -> stored parameter
+  std::map<std::string, int> alive_;  // entry name -> the value that it means now
+  std::map<std::string, int> index_;  // full parameter name, tied ones too -> stored parameter
   std::set<std::string> names_, matched_;
 };
 
 }  // namespace
 
-std::int64_t ParameterInfo::elements() const { return product(sizes); }
+std::int64_t ParameterInfo::elements() const {
+  return product(sizes);
+}
 
 std::int64_t ModelGraph::parameter_count() const {
   std::int64_t count = 0;

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The data flow between the layers of a model. Nothing here allocates a parameter: a model of any size can be described on
-// any machine.
+// The data flow between the layers of a model. Nothing here allocates a parameter: a model of any size can be described
+// on any machine.
 #pragma once
 
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "runtime/layer/model.hpp"
 #include "runtime/layer/loss.hpp"
+#include "runtime/layer/model.hpp"
 
 namespace lockstep {
 
@@ -29,11 +29,11 @@ struct Value {
 
 /// A stored parameter of the model, in model order. A tied parameter is listed once, at its first holder.
 struct ParameterInfo {
-  std::string name;                    ///< full name
+  std::string name;  ///< full name
   std::vector<std::int64_t> sizes;
   Init init;
   bool trainable = true;
-  std::vector<int> holders;            ///< layers that hold it, ascending
+  std::vector<int> holders;  ///< layers that hold it, ascending
   std::int64_t elements() const;
 };
 
@@ -46,24 +46,24 @@ struct HeldParameter {
 struct ModelGraph {
   std::vector<LayerSpec> layers;
   std::vector<Value> values;
-  std::vector<std::vector<int>> inputs;    ///< value ids per layer; the last entry is the loss: {output, targets}
-  std::vector<std::vector<int>> outputs;   ///< value ids per layer
-  std::vector<int> sources;                ///< value ids of the data's entries, in the data's order
+  std::vector<std::vector<int>> inputs;   ///< value ids per layer; the last entry is the loss: {output, targets}
+  std::vector<std::vector<int>> outputs;  ///< value ids per layer
+  std::vector<int> sources;               ///< value ids of the data's entries, in the data's order
   std::vector<ParameterInfo> parameters;
   std::vector<std::vector<HeldParameter>> held;  ///< per layer
-  std::vector<bool> trainable;             ///< per layer: holds a trainable parameter
-  std::vector<bool> has_backward;          ///< per layer: one of its outputs requires grad
+  std::vector<bool> trainable;                   ///< per layer: holds a trainable parameter
+  std::vector<bool> has_backward;                ///< per layer: one of its outputs requires grad
 
   int layer_count() const { return static_cast<int>(layers.size()); }
-  std::int64_t parameter_count() const;    ///< elements; ties once
+  std::int64_t parameter_count() const;  ///< elements; ties once
   /// Elements held by a layer (ties count in every layer that holds them).
   std::int64_t elements_of_layer(int layer) const;
 };
 
-/// Describes every layer in order and connects names. `data`: the entries of one micro-batch. `frozen`: shell patterns of
-/// parameter names that are not trained. Throws ModelError naming the layer: unknown input entry (with the entries alive),
-/// shape mismatch, duplicate layer or parameter names, a tie to something that does not exist or has another shape, a
-/// frozen pattern that matches nothing.
+/// Describes every layer in order and connects names. `data`: the entries of one micro-batch. `frozen`: shell patterns
+/// of parameter names that are not trained. Throws ModelError naming the layer: unknown input entry (with the entries
+/// alive), shape mismatch, duplicate layer or parameter names, a tie to something that does not exist or has another
+/// shape, a frozen pattern that matches nothing.
 ModelGraph describe_model(const Model& model, const std::vector<EntrySpec>& data, const Loss& loss,
                           const std::vector<std::string>& frozen = {});
 

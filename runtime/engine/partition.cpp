@@ -13,12 +13,13 @@ void check_counts(const ModelGraph& graph, const std::vector<int>& counts) {
   const bool positive = std::all_of(counts.begin(), counts.end(), [](int count) { return count >= 1; });
   if (!positive || total != graph.layer_count())
     throw UserError(concat("the partition [", join(counts), "] has ", total, " layers in ", counts.size(),
-                           " stages; the model has ", graph.layer_count(), " layers, and every stage needs at least one"));
+                           " stages; the model has ", graph.layer_count(),
+                           " layers, and every stage needs at least one"));
 }
 
 // Values by (producing stage, reading stage), in value order.
 std::map<std::pair<StageId, StageId>, std::vector<int>> travelling_values(const ModelGraph& graph,
-                                                                        const Partition& partition) {
+                                                                          const Partition& partition) {
   std::map<std::pair<StageId, StageId>, std::vector<int>> travelling;
   for (int id = 0; id < static_cast<int>(graph.values.size()); ++id) {
     const Value& value = graph.values[id];

@@ -19,26 +19,26 @@ struct UseGradient {
 /// Contents of the messages of one flow, in order.
 struct FlowContents {
   StageId from, to;
-  std::vector<int> values;               ///< value message
-  std::vector<UseGradient> gradients;    ///< gradient message: per value one entry per reading layer. They are added where
-                                         ///< the value was made, from the last reader to the first, so that no cut changes
-                                         ///< the order of additions.
+  std::vector<int> values;             ///< value message
+  std::vector<UseGradient> gradients;  ///< gradient message: per value one entry per reading layer. They are added
+                                       ///< where the value was made, from the last reader to the first, so that no cut
+                                       ///< changes the order of additions.
 };
 
 /// Holder h of Topology::ties[t] is layer `layers[h]`.
 struct TieContents {
-  int parameter = -1;        ///< index in ModelGraph::parameters
+  int parameter = -1;  ///< index in ModelGraph::parameters
   std::vector<int> layers;
 };
 
 struct Partition {
-  std::vector<int> first_layer;          ///< per stage; plus one final entry: the number of layers
+  std::vector<int> first_layer;  ///< per stage; plus one final entry: the number of layers
   Topology topology;
-  std::vector<FlowContents> flows;       ///< parallel to topology.flows
-  std::vector<TieContents> ties;         ///< parallel to topology.ties
+  std::vector<FlowContents> flows;  ///< parallel to topology.flows
+  std::vector<TieContents> ties;    ///< parallel to topology.ties
 
   int stages() const { return static_cast<int>(first_layer.size()) - 1; }
-  StageId stage_of(int layer) const;     ///< the loss (layer number = layers) lives with the last layer
+  StageId stage_of(int layer) const;  ///< the loss (layer number = layers) lives with the last layer
 };
 
 /// `layers_per_stage`: as many entries as stages, each >= 1, summing to the number of layers (else UserError).

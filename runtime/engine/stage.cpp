@@ -17,7 +17,8 @@ namespace {
 std::string shapes(const Tensors& tensors) {
   std::vector<std::string> texts;
   for (const at::Tensor& tensor : tensors)
-    texts.push_back(tensor.defined() ? concat(c10::toString(tensor.scalar_type()), " [", join(tensor.sizes()), "]") : "none");
+    texts.push_back(tensor.defined() ? concat(c10::toString(tensor.scalar_type()), " [", join(tensor.sizes()), "]")
+                                     : "none");
   return join(texts);
 }
 
@@ -74,7 +75,7 @@ Stage::Stage(const ModelGraph& graph, const Partition& partition, StageId id, co
 void Stage::begin(const StepHeader& header) {
   LOCKSTEP_CHECK(alive_.empty(), "stage ", id_, " still holds micro-batch ", alive_.begin()->first, " of the last run");
   header_ = &header;
-  loss_sum_ = 0;
+  losses_.clear();
   non_finite_ = {};
 }
 
@@ -151,8 +152,8 @@ Tensors Stage::call_layer(int layer, const Tensors& inputs, Island& island, bool
     island.leaves = context.leaves();
     return outputs;
   } catch (const std::exception& error) {
-    throw LayerError(concat("layer '", spec.name, "' (", spec.layer->type(), ") failed in forward on inputs ", shapes(inputs),
-                            ": ", short_message(error)));
+    throw LayerError(concat("layer '", spec.name, "' (", spec.layer->type(), ") failed in forward on inputs ",
+                            shapes(inputs), ": ", short_message(error)));
   }
 }
 
@@ -167,11 +168,12 @@ void Stage::forward_loss(MicroBatch& batch, int micro_batch) {
   try {
     numerator = loss_.numerator(leaf, targets);
   } catch (const std::exception& error) {
-    throw LayerError(concat("the loss ", loss_.name(), " failed on ", shapes({output, targets}), ": ", short_message(error)));
+    throw LayerError(
+        concat("the loss ", loss_.name(), " failed on ", shapes({output, targets}), ": ", short_message(error)));
   }
   const double value = numerator.item<double>();
   if (!std::isfinite(value)) note_non_finite(graph_.layer_count(), micro_batch, "loss");
-  loss_sum_ += value;
+  losses_[micro_batch] = value;
   if (training) batch.loss = {std::move(leaf), std::move(numerator)};
 }
 
@@ -282,8 +284,18 @@ void Stage::run_backward(int micro_batch, bool with_weights) {
   }
 }
 
-void Stage::backward(int micro_batch) { run_backward(micro_batch, /*with_weights=*/true); }
-void Stage::input_grad(int micro_batch) { run_backward(micro_batch, /*with_weights=*/false); }
+void Stage::backward(int micro_batch) {
+  run_backward(micro_batch, /*with_weights=*/true);
+}
+void Stage::input_grad(int micro_batch) {
+  run_backward(micro_batch, /*with_weights=*/false);
+}
+
+double Stage::loss_sum() const {
+  double sum = 0;
+  for (const auto& [micro_batch, loss] : losses_) sum += loss;
+  return sum;
+}
 
 void Stage::weight_grad(int micro_batch) {
   // A stage whose layers compute all in I has nothing left, and the micro-batch is gone already.

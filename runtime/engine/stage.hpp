@@ -2,11 +2,11 @@
 //
 // A stage at work: a run of consecutive layers with their parameters, and what is alive of each micro-batch.
 //
-// Each layer is an autograd island: its inputs are detached leaves, so the arithmetic is the same for every cut. Memory of
-// a layer is freed as soon as its input gradient is known.
+// Each layer is an autograd island: its inputs are detached leaves, so the arithmetic is the same for every cut. Memory
+// of a layer is freed as soon as its input gradient is known.
 //
-// One worker thread owns a Stage. Values and gradients go in with put_*, come out with take_*; tensors that are put in are
-// never written to.
+// One worker thread owns a Stage. Values and gradients go in with put_*, come out with take_*; tensors that are put in
+// are never written to.
 #pragma once
 
 #include <map>
@@ -60,7 +60,7 @@ class Stage {
   void release_values(int micro_batch);
   void release_gradients(int micro_batch);
 
-  double loss_sum() const { return loss_sum_; }          ///< numerators of this run, in micro-batch order
+  double loss_sum() const;  ///< numerators of this run, added in micro-batch order
   const NonFinite& non_finite() const { return non_finite_; }
 
   /// Parameters as this stage's layers hold them: [layer - first layer][position].
@@ -106,7 +106,7 @@ class Stage {
   std::map<int, MicroBatch> alive_;
   const StepHeader* header_ = nullptr;
   std::int64_t first_micro_batch_ = 0;  // of this replica: replica * M
-  double loss_sum_ = 0;
+  std::map<int, double> losses_;        // by micro-batch
   NonFinite non_finite_;
 };
 

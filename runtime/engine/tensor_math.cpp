@@ -12,12 +12,15 @@
 namespace lockstep {
 namespace {
 
-at::Tensor on_host(const at::Tensor& tensor) { return tensor.detach().cpu().contiguous(); }
+at::Tensor on_host(const at::Tensor& tensor) {
+  return tensor.detach().cpu().contiguous();
+}
 
 // Lanes are part of the definition of the sum; the compiler may map them to any registers.
 constexpr std::size_t kLanes = 16;
 
-// An element is not finite exactly when all its exponent bits are set; adding one exponent step then carries out of them.
+// An element is not finite exactly when all its exponent bits are set; adding one exponent step then carries out of
+// them.
 template <typename Word, Word kExponent>
 bool finite_words(const Word* words, std::size_t count) {
   constexpr std::size_t kBlock = 4096;  // leave early, but not so often that the loop stops being a vector loop

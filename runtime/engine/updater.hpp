@@ -14,8 +14,8 @@ namespace lockstep {
 class ParameterUpdater {
  public:
   virtual ~ParameterUpdater() = default;
-  /// Updates value in place from gradient (defined, already scaled). `step` counts from 1. The engine lets the gradients go
-  /// afterwards. The list is the same at every call.
+  /// Updates value in place from gradient (defined, already scaled). `step` counts from 1. The engine lets the
+  /// gradients go afterwards. The list is the same at every call.
   virtual void update(const std::vector<Parameter*>& parameters, double learning_rate, std::int64_t step) = 0;
 };
 

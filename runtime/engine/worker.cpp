@@ -71,6 +71,7 @@ void Worker::find_tie_holders() {
 }
 
 void Worker::run() {
+  const MemoryPool::Scope memory(*parts_.pool);
   build_stages();
   do {
     run_program();
@@ -97,8 +98,8 @@ void Worker::run_program() {
 std::string Worker::where(const Instruction& instruction) const {
   std::vector<int> ids;
   for (const auto& [id, stage] : stages_) ids.push_back(id.value());
-  return concat("worker ", parts_.row, " (stage ", join(ids), "), step ", header_.step, ", ", to_string(header_.mode), ", ",
-                describe(*program_, instruction));
+  return concat("worker ", parts_.row, " (stage ", join(ids), "), step ", header_.step, ", ", to_string(header_.mode),
+                ", ", describe(*program_, instruction));
 }
 
 void Worker::guarded(const Instruction& instruction) {
@@ -155,7 +156,8 @@ void Worker::receive(const Instruction& instruction) {
     take_header(StepHeader::from_bytes(to_bytes(message.tensors.at(0))));
     return;
   }
-  LOCKSTEP_CHECK(message.sequence == header_.sequence, "a message of run ", message.sequence, " in run ", header_.sequence);
+  LOCKSTEP_CHECK(message.sequence == header_.sequence, "a message of run ", message.sequence, " in run ",
+                 header_.sequence);
   const bool per_micro_batch = edge.kind == EdgeKind::value || edge.kind == EdgeKind::gradient;
   LOCKSTEP_CHECK(!per_micro_batch || message.micro_batch == instruction.action.micro_batch, "micro-batch ",
                  message.micro_batch, " instead of ", instruction.action.micro_batch);
@@ -176,7 +178,8 @@ void Worker::consume(const Edge& edge, int micro_batch, Message message) {
       LOCKSTEP_CHECK(message.tensors.size() == contents.gradients.size(), "a gradient message of the wrong length");
       for (std::size_t i = 0; i < contents.gradients.size(); ++i)
         stage(edge.to_stage)
-            .put_gradient(micro_batch, contents.gradients[i].value, contents.gradients[i].use, std::move(message.tensors[i]));
+            .put_gradient(micro_batch, contents.gradients[i].value, contents.gradients[i].use,
+                          std::move(message.tensors[i]));
       return;
     }
     case EdgeKind::tie: {
@@ -209,8 +212,7 @@ void Worker::send(const Instruction& instruction) {
 Tensors Worker::contents(const Edge& edge, int micro_batch) {
   switch (edge.kind) {
     case EdgeKind::header: return {to_tensor(header_.to_bytes())};
-    case EdgeKind::value:
-      return stage(edge.from_stage).values_of(flow(edge.from_stage, edge.to_stage), micro_batch);
+    case EdgeKind::value: return stage(edge.from_stage).values_of(flow(edge.from_stage, edge.to_stage), micro_batch);
     case EdgeKind::gradient:
       return stage(edge.from_stage).gradients_of(flow(edge.to_stage, edge.from_stage), micro_batch);
     case EdgeKind::tie: {
@@ -343,14 +345,13 @@ void Worker::collect_norm_parts() {
     if (!parameter.trainable) continue;
     LOCKSTEP_CHECK(parameter.gradient.defined(), "parameter ", parameter.name,
                    " received no gradient in this step: its layer does not use it; freeze it (train.freeze)");
-    if (parts_.record_hashes)
-      hashes_.push_back({header_.step, parameter.index, 0, hash_of(parameter.gradient)});
+    if (parts_.record_hashes) hashes_.push_back({header_.step, parameter.index, 0, hash_of(parameter.gradient)});
     if (!in_norm_[i]) continue;
     const double square = squared_norm(parameter.gradient);
     if (!std::isfinite(square))
-      current_.non_finite = first_of(
-          current_.non_finite, NonFinite{parts_.graph.parameters[parameter.index].holders.front(),
-                                         program_->micro_batches - 1, "gradient of " + parameter.name});
+      current_.non_finite =
+          first_of(current_.non_finite, NonFinite{parts_.graph.parameters[parameter.index].holders.front(),
+                                                  program_->micro_batches - 1, "gradient of " + parameter.name});
     current_.parameters.push_back(parameter.index);
     current_.squared_norms.push_back(square);
   }
@@ -391,6 +392,7 @@ void Worker::end_program() {
     current_.loss_sum += stage->loss_sum();
     current_.non_finite = first_of(current_.non_finite, stage->non_finite());
   }
+  current_.report.peak_bytes = parts_.pool->peak_bytes();
   current_.signalled = parts_.signalled && parts_.signalled->load();
   if (parts_.row == 0) merge_results();
   if (parts_.clip_grad_norm > 0 && header_.mode == Mode::train) {  // the norm is at row 0 already
@@ -407,7 +409,8 @@ void Worker::merge_results() {
     return;
   }
   rows_.insert(rows_.begin(), last_);
-  std::sort(rows_.begin(), rows_.end(), [](const RowResult& a, const RowResult& b) { return a.report.row < b.report.row; });
+  std::sort(rows_.begin(), rows_.end(),
+            [](const RowResult& a, const RowResult& b) { return a.report.row < b.report.row; });
   std::map<int, double> squares;
   for (const RowResult& row : rows_) {
     previous_.loss_sum += row.loss_sum;

@@ -10,6 +10,7 @@
 #include "runtime/base/log.hpp"
 #include "runtime/comm/channel.hpp"
 #include "runtime/engine/director.hpp"
+#include "runtime/engine/memory.hpp"
 #include "runtime/engine/programs.hpp"
 #include "runtime/engine/stage.hpp"
 #include "runtime/engine/updater.hpp"
@@ -20,7 +21,7 @@ namespace lockstep {
 struct ParameterHash {
   std::int64_t step = 0;
   int parameter = -1;
-  int is_value = 0;        ///< 0: its gradient, summed over micro-batches and ties, before clipping; 1: its updated value
+  int is_value = 0;  ///< 0: its gradient, summed over micro-batches and ties, before clipping; 1: its updated value
   std::uint64_t hash = 0;
 };
 
@@ -32,14 +33,15 @@ struct WorkerParts {
   const Loss& loss;
   Programs& programs;
   StageOptions stage;
-  double clip_grad_norm = 0;          ///< 0: none
+  double clip_grad_norm = 0;  ///< 0: none
   std::unique_ptr<ParameterUpdater> updater;
-  std::vector<Channel*> channels;     ///< by edge; null where this row is not an end
+  std::vector<Channel*> channels;  ///< by edge; null where this row is not an end
   WaitLimits limits;
-  Director* director = nullptr;       ///< row 0 only
-  Observer* observer = nullptr;       ///< one worker per process
+  Director* director = nullptr;  ///< row 0 only
+  Observer* observer = nullptr;  ///< one worker per process
   const std::atomic<bool>* signalled = nullptr;
   bool record_hashes = false;
+  MemoryPool* pool = nullptr;  ///< of this worker; never null
   Log log;
 };
 
@@ -48,8 +50,8 @@ class Worker {
   explicit Worker(WorkerParts parts);
   ~Worker();
 
-  /// Runs programs until the stop header. Throws what went wrong with step, micro-batch, action and stage in the message;
-  /// JobStopped when another worker failed first.
+  /// Runs programs until the stop header. Throws what went wrong with step, micro-batch, action and stage in the
+  /// message; JobStopped when another worker failed first.
   void run();
 
   /// This worker's parameters, one per stored tensor, in model order. Valid after run().
@@ -97,21 +99,21 @@ class Worker {
   WorkerParts parts_;
   ParameterStore store_;
   std::map<StageId, std::unique_ptr<Stage>> stages_;
-  std::vector<Parameter*> all_;        // every parameter of every layer here
-  std::vector<Parameter*> owned_;      // one per stored tensor: the first holder here
-  std::vector<bool> in_norm_;          // parallel to owned_: this row holds the model's first holder
-  std::vector<std::vector<Parameter*>> tie_holders_;      // per tie and holder; null: on another row
-  std::vector<std::map<int, at::Tensor>> tie_received_;   // per tie: holder -> gradient buffer
+  std::vector<Parameter*> all_;                          // every parameter of every layer here
+  std::vector<Parameter*> owned_;                        // one per stored tensor: the first holder here
+  std::vector<bool> in_norm_;                            // parallel to owned_: this row holds the model's first holder
+  std::vector<std::vector<Parameter*>> tie_holders_;     // per tie and holder; null: on another row
+  std::vector<std::map<int, at::Tensor>> tie_received_;  // per tie: holder -> gradient buffer
 
   const Program* program_ = nullptr;
   StepHeader header_;
   Sent sent_;
   double norm_ = 0;
-  RowResult current_, last_;           // of this run and of the one before, which travels now
+  RowResult current_, last_;  // of this run and of the one before, which travels now
 
   // Row 0 only.
-  std::map<int, double> squares_;      // by parameter, of this run (clipping) or of the one before (no clipping)
-  std::vector<RowResult> rows_;        // results of the run before, as they arrive
+  std::map<int, double> squares_;  // by parameter, of this run (clipping) or of the one before (no clipping)
+  std::vector<RowResult> rows_;    // results of the run before, as they arrive
   StepResult running_, previous_;
   double header_time_us_ = 0;
   std::vector<StepResult> finished_;

@@ -58,6 +58,8 @@ at::Tensor LayerContext::leaf(const std::string& local_name) {
   return leaf;
 }
 
-at::Tensor LayerContext::leaf(const std::string& local_name, at::ScalarType dtype) { return leaf(local_name).to(dtype); }
+at::Tensor LayerContext::leaf(const std::string& local_name, at::ScalarType dtype) {
+  return leaf(local_name).to(dtype);
+}
 
 }  // namespace lockstep

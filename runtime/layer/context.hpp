@@ -22,8 +22,8 @@ class Parameter {
   at::Tensor gradient;     ///< float32, shape of value; undefined until the first micro-batch of a step has added to it
   bool trainable = true;
 
-  /// Adds one micro-batch's gradient (any floating dtype). The first one is taken over, or copied when somebody else still
-  /// holds it. Callers keep micro-batch order.
+  /// Adds one micro-batch's gradient (any floating dtype). The first one is taken over, or copied when somebody else
+  /// still holds it. Callers keep micro-batch order.
   void accumulate(const at::Tensor& micro_batch_gradient);
 
   /// The value in `dtype`, cast at most once per step. The cast is never written to.
@@ -34,8 +34,8 @@ class Parameter {
   at::Tensor cast_;
 };
 
-/// Weight gradients that were deferred by a backward: run right after it (B = I then W), or later (W). Same closures, same
-/// order, so the two cannot drift.
+/// Weight gradients that were deferred by a backward: run right after it (B = I then W), or later (W). Same closures,
+/// same order, so the two cannot drift.
 class WeightGradQueue {
  public:
   void push(std::function<void()> work) { work_.push_back(std::move(work)); }
@@ -57,7 +57,11 @@ class LayerContext {
   /// All arguments outlive the context; the queue outlives the backward.
   LayerContext(std::vector<Parameter>& parameters, WeightGradQueue& queue, at::Tensor anchor, bool training,
                at::ScalarType precision)
-      : parameters_(parameters), queue_(queue), anchor_(std::move(anchor)), training_(training), precision_(precision) {}
+      : parameters_(parameters),
+        queue_(queue),
+        anchor_(std::move(anchor)),
+        training_(training),
+        precision_(precision) {}
 
   bool training() const { return training_; }
   /// dtype of activations: float32 or bfloat16.

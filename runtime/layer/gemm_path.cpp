@@ -28,7 +28,9 @@ bool vendor_is(const char* twelve_letters) {
 #endif
 }
 
-bool is_amd() { return vendor_is("AuthenticAMD"); }
+bool is_amd() {
+  return vendor_is("AuthenticAMD");
+}
 
 bool has_avx2() {
 #if defined(__x86_64__)
@@ -40,8 +42,8 @@ bool has_avx2() {
 
 bool has_avx512() {
 #if defined(__x86_64__)
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512dq");
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
 #else
   return false;
 #endif
@@ -52,13 +54,19 @@ bool environment_opts_out() {
   return choice && std::strcmp(choice, "default") == 0;
 }
 
-bool decide() { return is_amd() && has_avx2() && !opted_out.load() && !environment_opts_out(); }
+bool decide() {
+  return is_amd() && has_avx2() && !opted_out.load() && !environment_opts_out();
+}
 
 }  // namespace
 
-void opt_out_of_gemm_cure() { opted_out.store(true); }
+void opt_out_of_gemm_cure() {
+  opted_out.store(true);
+}
 
-std::string cpu_isa() { return has_avx512() ? "avx512" : has_avx2() ? "avx2" : "default"; }
+std::string cpu_isa() {
+  return has_avx512() ? "avx512" : has_avx2() ? "avx2" : "default";
+}
 
 GemmPath gemm_path() {
   GemmPath path;
@@ -71,7 +79,8 @@ GemmPath gemm_path() {
   else if (!path.cured)
     path.reason = "MKL's generic path, as asked: matrix products run at about half speed on this AMD CPU";
   else if (!path.effective)
-    path.reason = "MKL's generic path: torch was linked before liblockstep, link liblockstep first for about twice the speed";
+    path.reason =
+        "MKL's generic path: torch was linked before liblockstep, link liblockstep first for about twice the speed";
   else
     path.reason = "MKL's " + cpu_isa() + " path on this AMD CPU";
   return path;

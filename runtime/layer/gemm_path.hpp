@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The AMD GEMM cure. MKL, which LibTorch's CPU build links, takes its slow generic path on CPUs that are not Intel's: float32
-// matrix products run at half speed on AMD machines with AVX-512 (98 of 225 GFLOP/s a core on Zen 5). MKL asks an internal
-// function, mkl_serv_intel_cpu_true(), and a definition of it in a library that is linked before torch answers instead.
+// The AMD GEMM cure. MKL, which LibTorch's CPU build links, takes its slow generic path on CPUs that are not Intel's:
+// float32 matrix products run at half speed on AMD machines with AVX-512 (98 of 225 GFLOP/s a core on Zen 5). MKL asks
+// an internal function, mkl_serv_intel_cpu_true(), and a definition of it in a library that is linked before torch
+// answers instead.
 //
 // liblockstep.so exports it. It answers yes only on an AMD CPU that has the instructions and when nobody opted out
-// (kernels.gemm: default, or LOCKSTEP_GEMM=default in the environment). The answer is a kernel choice: numerics, recorded
-// in the run's log and fingerprint. No torch here.
+// (kernels.gemm: default, or LOCKSTEP_GEMM=default in the environment). The answer is a kernel choice: numerics,
+// recorded in the run's log and fingerprint. No torch here.
 #pragma once
 
 #include <string>

@@ -2,14 +2,15 @@
 //
 // The layer contract: everything stands on it.
 //
-// A Layer is an immutable description with a function. It owns no tensors: describe() says which parameters it wants and
-// which entries it puts out, without building anything; the owner of the layer allocates and initialises the parameters
-// and lends them to forward() through the LayerContext. So a model of any size can be listed on any machine, and only the
-// worker that owns a layer pays for it.
+// A Layer is an immutable description with a function. It owns no tensors: describe() says which parameters it wants
+// and which entries it puts out, without building anything; the owner of the layer allocates and initialises the
+// parameters and lends them to forward() through the LayerContext. So a model of any size can be listed on any machine,
+// and only the worker that owns a layer pays for it.
 //
-// Values are named. A layer reads the entries named in LayerSpec::inputs and writes those named in outputs; an entry lives
-// from the layer that wrote it to the last layer that reads it before it is written again. A skip connection, a mask or
-// the targets are nothing special: an entry that a later layer reads. The runtime sends it straight to the stage that does.
+// Values are named. A layer reads the entries named in LayerSpec::inputs and writes those named in outputs; an entry
+// lives from the layer that wrote it to the last layer that reads it before it is written again. A skip connection, a
+// mask or the targets are nothing special: an entry that a later layer reads. The runtime sends it straight to the
+// stage that does.
 //
 //   "x" -> [embed] -> "x" -> [block 0] -> "x", "skip" -> [block 1] -> "x" -> [join] (reads "x", "skip") -> "x" -> loss
 //
@@ -64,7 +65,8 @@ struct ParameterSpec {
 
 struct LayerDescription {
   std::vector<ParameterSpec> parameters;
-  /// In the order in which forward() returns them. The caller fills in `name` and `differentiable` (every floating output).
+  /// In the order in which forward() returns them. The caller fills in `name` and `differentiable` (every floating
+  /// output).
   std::vector<EntrySpec> outputs;
 };
 
@@ -82,23 +84,23 @@ class Layer {
 
   virtual std::string type() const = 0;  ///< "linear", "gpt_block": for logs and errors
 
-  /// Parameters and outputs for these inputs (one per LayerSpec::inputs, in order). Builds nothing. Throws ModelError with
-  /// what it got and what it wanted when dtype or shape do not fit.
+  /// Parameters and outputs for these inputs (one per LayerSpec::inputs, in order). Builds nothing. Throws ModelError
+  /// with what it got and what it wanted when dtype or shape do not fit.
   virtual LayerDescription describe(const std::vector<EntrySpec>& inputs) const = 0;
 
-  /// Inputs in the order of LayerSpec::inputs, contiguous, on the worker's device. Called in grad mode in training, once
-  /// per micro-batch. Must not write to its inputs (checked by version). Random numbers drawn by torch operators inside
-  /// come from the layer's own stream (random.hpp).
+  /// Inputs in the order of LayerSpec::inputs, contiguous, on the worker's device. Called in grad mode in training,
+  /// once per micro-batch. Must not write to its inputs (checked by version). Random numbers drawn by torch operators
+  /// inside come from the layer's own stream (random.hpp).
   virtual Tensors forward(const Tensors& inputs, LayerContext& context) const = 0;
 };
 
 /// A layer in its place in a model.
 struct LayerSpec {
-  std::string name;                            ///< unique in the model: "h.3"
+  std::string name;  ///< unique in the model: "h.3"
   std::shared_ptr<const Layer> layer;
   std::vector<std::string> inputs = {"x"};
   std::vector<std::string> outputs = {"x"};
-  std::string parameter_prefix = {};           ///< empty: name + "."; full name = prefix + local name
+  std::string parameter_prefix = {};  ///< empty: name + "."; full name = prefix + local name
 
   std::string full_name(const std::string& parameter) const {
     return (parameter_prefix.empty() ? name + "." : parameter_prefix) + parameter;

@@ -111,7 +111,8 @@ LayerDescription Add::describe(const std::vector<EntrySpec>& inputs) const {
   if (inputs.empty()) throw ModelError("an add layer needs at least one input");
   for (const EntrySpec& input : inputs)
     if (input.sizes != inputs[0].sizes)
-      throw ModelError(concat("an add layer got ", to_string(inputs[0]), " and ", to_string(input), "; shapes must agree"));
+      throw ModelError(
+          concat("an add layer got ", to_string(inputs[0]), " and ", to_string(input), "; shapes must agree"));
   return same_shape(inputs[0]);
 }
 

@@ -3,8 +3,8 @@
 // Our own standard layers. Each works on the last dimension of one entry and keeps its leading sizes.
 #pragma once
 
-#include "runtime/layer/operators.hpp"
 #include "runtime/layer/layer.hpp"
+#include "runtime/layer/operators.hpp"
 
 namespace lockstep {
 
@@ -48,8 +48,8 @@ class LayerNorm : public Layer {
   double epsilon_;
 };
 
-/// Indices (int64, any shape) -> rows of a table: [...] -> [..., width]. Normal initial values with standard deviation 1,
-/// as torch.nn.Embedding.
+/// Indices (int64, any shape) -> rows of a table: [...] -> [..., width]. Normal initial values with standard deviation
+/// 1, as torch.nn.Embedding.
 class Embedding : public Layer {
  public:
   Embedding(std::int64_t count, std::int64_t width) : count_(count), width_(width) {}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A loss is never a mean: it is a numerator per micro-batch over one denominator of the whole mini-batch, so that uneven
-// micro-batches, ignored targets and a short last batch are exact.
+// A loss is never a mean: it is a numerator per micro-batch over one denominator of the whole mini-batch, so that
+// uneven micro-batches, ignored targets and a short last batch are exact.
 #pragma once
 
 #include "runtime/layer/layer.hpp"
@@ -16,8 +16,8 @@ class Loss {
   /// What the model must put out for these targets; throws ModelError when they do not fit.
   virtual void check(const EntrySpec& output, const EntrySpec& targets) const = 0;
 
-  /// What the summed loss of these targets is divided by: elements, or targets that are not ignored. Called by whoever reads
-  /// the data, before the step; the sum over all micro-batches and replicas is N.
+  /// What the summed loss of these targets is divided by: elements, or targets that are not ignored. Called by whoever
+  /// reads the data, before the step; the sum over all micro-batches and replicas is N.
   virtual double denominator(const at::Tensor& targets) const = 0;
 
   /// Sum of the loss over one micro-batch: a float32 scalar, in the graph of `output`.

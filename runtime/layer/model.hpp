@@ -8,7 +8,8 @@
 
 namespace lockstep {
 
-/// A model is a list of layers. Entries are named in LayerSpec; the data gives the first ones (usually "x" and "targets").
+/// A model is a list of layers. Entries are named in LayerSpec; the data gives the first ones (usually "x" and
+/// "targets").
 struct Model {
   std::string name;
   std::vector<LayerSpec> layers;

@@ -11,7 +11,9 @@ namespace {
 
 using torch::autograd::variable_list;
 
-at::Tensor rows_of(const at::Tensor& x) { return x.dim() == 2 ? x : x.reshape({-1, x.size(-1)}); }
+at::Tensor rows_of(const at::Tensor& x) {
+  return x.dim() == 2 ? x : x.reshape({-1, x.size(-1)});
+}
 
 // The first micro-batch's product goes straight into the gradient buffer; the others are computed, then added.
 void accumulate_product(Parameter& parameter, const at::Tensor& left, const at::Tensor& right) {
@@ -84,8 +86,7 @@ struct EmbeddingBackward : torch::autograd::Node {
 
 // Only layers in training with something to learn, or something before them that learns, are part of a graph.
 bool needs_graph(const at::Tensor& x, const Parameter& weight, const Parameter* bias, bool training) {
-  return training && at::GradMode::is_enabled() &&
-         (x.requires_grad() || weight.trainable || (bias && bias->trainable));
+  return training && at::GradMode::is_enabled() && (x.requires_grad() || weight.trainable || (bias && bias->trainable));
 }
 
 }  // namespace

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Operators with a split backward: the input gradient is computed when autograd asks for it (I), the weight gradient is
-// queued in the context (W). Weights are read from the Parameter, never through autograd, and their gradients are added to
-// Parameter::gradient in float32. In bf16 the float32 master is cast once per step.
+// queued in the context (W). Weights are read from the Parameter, never through autograd, and their gradients are added
+// to Parameter::gradient in float32. In bf16 the float32 master is cast once per step.
 //
-// The arithmetic is that of at::linear and at::embedding and of their autograd formulas on 2-D operands, so gradients are
-// bit-identical to plain LibTorch (tests/parity/operators_test.cpp).
+// The arithmetic is that of at::linear and at::embedding and of their autograd formulas on 2-D operands, so gradients
+// are bit-identical to plain LibTorch (tests/parity/loop_test.cpp).
 #pragma once
 
 #include "runtime/layer/context.hpp"

@@ -129,6 +129,8 @@ RandomScope::RandomScope(std::uint64_t seed) {
   stream.seed = seed;
 }
 
-RandomScope::~RandomScope() { this_thread().active = false; }
+RandomScope::~RandomScope() {
+  this_thread().active = false;
+}
 
 }  // namespace lockstep

@@ -32,8 +32,8 @@ Action parse_action(std::string_view text);
 
 /// THE dependency rule, stated once: every action that must be complete before `action` may run.
 /// `producers_of[s]`: the stages whose values stage s reads. `consumers_of[s]`: the stages that send a gradient back to
-/// stage s, which are the readers of its differentiable values (both ascending, without s itself). Lowering, validation,
-/// simulation and drawing all call this function.
+/// stage s, which are the readers of its differentiable values (both ascending, without s itself). Lowering,
+/// validation, simulation and drawing all call this function.
 ///   F(s, m): F(p, m) of every producer p of s.
 ///   B(s, m), I(s, m): F(s, m), and B or I (written here as I) of (c, m) for every consumer c of s.
 ///   W(s, m): I(s, m).

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The schedules by name. A new schedule is one file with one function, one line in the table of generators.cpp, and one
-// golden file.
+// The schedules by name. A new schedule is one file with one function, a declaration here, a line in generators.cpp and
+// CMakeLists.txt, and a golden file.
 #pragma once
 
 #include <functional>
@@ -12,8 +12,8 @@
 
 namespace lockstep {
 
-/// What a generator is asked for. Any number >= 1 is legal unless the schedule's definition forbids it; then the generator
-/// throws ScheduleError and says what would be legal.
+/// What a generator is asked for. Any number >= 1 is legal unless the schedule's definition forbids it; then the
+/// generator throws ScheduleError and says what would be legal.
 struct ScheduleShape {
   int workers = 1;
   int virtual_stages = 1;  ///< stages per worker; stages = workers * virtual_stages

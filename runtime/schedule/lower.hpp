@@ -29,8 +29,8 @@ struct LowerOptions {
   bool clip = false;  ///< a global norm is needed before the update
 };
 
-/// Drops B, I and W of stages without backward, W of stages without trainable layers (B then means I alone), and sends no
-/// gradient over flows that are not differentiable. Throws ScheduleError when the schedule does not fit the topology
+/// Drops B, I and W of stages without backward, W of stages without trainable layers (B then means I alone), and sends
+/// no gradient over flows that are not differentiable. Throws ScheduleError when the schedule does not fit the topology
 /// (other number of stages, an action out of range).
 Program lower(const Schedule& schedule, const Topology& topology, const LowerOptions& options);
 

@@ -23,8 +23,8 @@
 
 namespace lockstep {
 
-/// Values that are produced in stage `from` and read in the later stage `to`, one message per micro-batch. Neighbours and
-/// skips (to > from + 1) are the same thing: every flow goes straight from its producer to its reader.
+/// Values that are produced in stage `from` and read in the later stage `to`, one message per micro-batch. Neighbours
+/// and skips (to > from + 1) are the same thing: every flow goes straight from its producer to its reader.
 struct Flow {
   StageId from;
   StageId to;
@@ -39,10 +39,10 @@ struct Tie {
 /// All that lowering needs to know of a partitioned model. Torch-free.
 struct Topology {
   int stages = 0;
-  std::vector<Flow> flows;                 ///< sorted by (from, to), unique
-  std::vector<Tie> ties;                   ///< only those between different stages or layers; trainable ones
-  std::vector<bool> has_backward;          ///< per stage: a trainable layer in it or in a differentiable producer of it
-  std::vector<bool> has_weight_grad;       ///< per stage: a trainable layer in it
+  std::vector<Flow> flows;            ///< sorted by (from, to), unique
+  std::vector<Tie> ties;              ///< only those between different stages or layers; trainable ones
+  std::vector<bool> has_backward;     ///< per stage: a trainable layer in it or in a differentiable producer of it
+  std::vector<bool> has_weight_grad;  ///< per stage: a trainable layer in it
 };
 
 /// A chain of `stages` stages: flows s -> s+1 (differentiable) and, for stages > 2, targets from 0 to the last (not
@@ -66,18 +66,19 @@ enum class EdgeKind : std::uint8_t {
 
 struct Edge {
   EdgeKind kind = EdgeKind::value;
-  WorkerId from;  ///< sending row
-  WorkerId to;    ///< receiving row
+  WorkerId from;                 ///< sending row
+  WorkerId to;                   ///< receiving row
   StageId from_stage, to_stage;  ///< value, gradient: the flow's stages in the direction of this edge; else invalid
-  int lane = 0;                  ///< value, gradient: this edge carries the micro-batches m with m mod lanes(flow) == lane
-  int tie = -1;                  ///< tie: index into Topology::ties
+  int lane = 0;  ///< value, gradient: this edge carries the micro-batches m with m mod lanes(flow) == lane
+  int tie = -1;  ///< tie: index into Topology::ties
   auto operator<=>(const Edge&) const = default;
 };
 
-/// Edges per flow and direction: its length in stages. A neighbour needs one. A skip of length n is sent n - 1 stages before
-/// it is read, so n of its messages are under way at once; over a single edge, where a send waits for the one before it, the
-/// producer would stall (GPipe) or both ends would wait for each other for ever (1F1B from 6 stages on, with a
-/// differentiable skip from the first to the last). With n lanes 1F1B never waits in a send, whatever the stages cost.
+/// Edges per flow and direction: its length in stages. A neighbour needs one. A skip of length n is sent n - 1 stages
+/// before it is read, so n of its messages are under way at once; over a single edge, where a send waits for the one
+/// before it, the producer would stall (GPipe) or both ends would wait for each other for ever (1F1B from 6 stages on,
+/// with a differentiable skip from the first to the last). With n lanes 1F1B never waits in a send, whatever the stages
+/// cost.
 int lanes(const Flow& flow);
 
 /// Every edge between different rows, in one fixed order that depends on the topology and on the rows only, not on the
@@ -92,20 +93,20 @@ enum class InstructionKind : std::uint8_t {
   post,
   receive,
   send,
-  compute,      ///< one Action
-  tie_sum,      ///< adds the buffers of all holders of `tie`, in holder order, on every row that holds it
-  norm_parts,   ///< this row's squared norms
-  norm_total,   ///< row 0 only: sums the parts of all rows in the model's parameter order
-  update,       ///< optimizer step of this row's parameters
+  compute,     ///< one Action
+  tie_sum,     ///< adds the buffers of all holders of `tie`, in holder order, on every row that holds it
+  norm_parts,  ///< this row's squared norms
+  norm_total,  ///< row 0 only: sums the parts of all rows in the model's parameter order
+  update,      ///< optimizer step of this row's parameters
   wait_sends,
 };
 
 struct Instruction {
   InstructionKind kind = InstructionKind::compute;
-  EdgeId edge;          ///< post, receive, send
-  Action action;        ///< compute. For value/gradient messages: the sender's action whose result travels: F, or I (also
-                        ///< when a full backward B makes it)
-  int tie = -1;         ///< tie_sum
+  EdgeId edge;    ///< post, receive, send
+  Action action;  ///< compute. For value/gradient messages: the sender's action whose result travels: F, or I (also
+                  ///< when a full backward B makes it)
+  int tie = -1;   ///< tie_sum
   auto operator<=>(const Instruction&) const = default;
 };
 
@@ -117,14 +118,14 @@ enum class Mode : std::uint8_t {
 };
 
 struct Program {
-  std::string name;                            ///< e.g. "1f1b 4x8 train"
+  std::string name;  ///< e.g. "1f1b 4x8 train"
   Topology topology;
   std::vector<Edge> edges;
   std::vector<WorkerId> row_of_stage;
   std::vector<std::vector<Instruction>> rows;  ///< rows[worker]
   int micro_batches = 0;
   Mode mode = Mode::train;
-  bool clip = false;                           ///< the update waits for the global norm
+  bool clip = false;  ///< the update waits for the global norm
 
   int workers() const { return static_cast<int>(rows.size()); }
 };

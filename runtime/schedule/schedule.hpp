@@ -13,10 +13,10 @@
 namespace lockstep {
 
 struct Schedule {
-  std::string name;                        ///< generator name, or the file it came from
-  int stages = 0;                          ///< all stages, virtual ones included
+  std::string name;  ///< generator name, or the file it came from
+  int stages = 0;    ///< all stages, virtual ones included
   int micro_batches = 0;
-  std::vector<std::vector<Action>> rows;   ///< rows[worker] in execution order
+  std::vector<std::vector<Action>> rows;  ///< rows[worker] in execution order
   /// Neighbours in a row that a CSV file writes as one cell, "(0F3;3B1)OVERLAP_F_B". They run one after the other.
   std::vector<std::pair<Action, Action>> overlapped;
 

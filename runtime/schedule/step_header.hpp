@@ -17,34 +17,34 @@ namespace lockstep {
 
 /// The first value that was not finite: forward first by micro-batch, then by layer.
 struct NonFinite {
-  int layer = -1;        ///< index in the model; -1: none
+  int layer = -1;  ///< index in the model; -1: none
   int micro_batch = -1;
-  std::string what;      ///< "output", "input gradient", "loss", "gradient of <parameter>"
+  std::string what;  ///< "output", "input gradient", "loss", "gradient of <parameter>"
   bool found() const { return !what.empty(); }
 };
 
 /// What one worker did in one program run.
 struct WorkerReport {
   int row = -1;
-  double compute_us = 0;    ///< in layers, loss and optimizer
-  double wait_us = 0;       ///< in receive, send and wait_sends
+  double compute_us = 0;            ///< in layers, loss and optimizer
+  double wait_us = 0;               ///< in receive, send and wait_sends
   double begin_us = 0, end_us = 0;  ///< first and last compute, on the worker's own clock
-  std::int64_t peak_bytes = 0;  ///< tensor bytes alive at most, since the job began
+  std::int64_t peak_bytes = 0;      ///< tensor bytes alive at most, since the job began
 };
 
 /// What one program run gave, merged over all workers. The same on every rank.
 struct StepResult {
   std::int64_t sequence = -1;  ///< which program run
   Mode mode = Mode::train;
-  std::int64_t step = 0;       ///< optimizer step, from 1; of an evaluation: the step after which it ran
-  double loss_sum = 0;         ///< sum of the numerators in micro-batch order
+  std::int64_t step = 0;  ///< optimizer step, from 1; of an evaluation: the step after which it ran
+  double loss_sum = 0;    ///< sum of the numerators in micro-batch order
   double denominator = 0;
-  double gradient_norm = 0;    ///< global 2-norm before clipping; 0 in evaluation
+  double gradient_norm = 0;  ///< global 2-norm before clipping; 0 in evaluation
   double learning_rate = 0;
   std::int64_t samples = 0;
-  double elapsed_us = 0;       ///< row 0: from this header to the next
+  double elapsed_us = 0;  ///< row 0: from this header to the next
   NonFinite non_finite;
-  bool signalled = false;      ///< some rank was asked to stop
+  bool signalled = false;             ///< some rank was asked to stop
   bool last_of_evaluation = false;    ///< no further batch belongs to this evaluation
   std::vector<WorkerReport> workers;  ///< by row
 
@@ -54,11 +54,11 @@ struct StepResult {
 enum class StopReason : std::uint8_t { none, finished, not_finite, signal };
 
 struct StepHeader {
-  std::int64_t sequence = 0;   ///< counts program runs from 0
+  std::int64_t sequence = 0;  ///< counts program runs from 0
   Mode mode = Mode::train;
   std::int64_t step = 0;
   std::vector<std::int64_t> slices;  ///< rows of each micro-batch; its length is the number of micro-batches
-  double denominator = 1;      ///< N of the whole mini-batch, over all replicas
+  double denominator = 1;            ///< N of the whole mini-batch, over all replicas
   double learning_rate = 0;
   bool last_of_evaluation = false;
   StopReason stop = StopReason::none;  ///< with Mode::stop
@@ -74,8 +74,8 @@ struct RowResult {
   double loss_sum = 0;
   NonFinite non_finite;
   bool signalled = false;
-  std::vector<int> parameters;          ///< indices in the model's parameter order
-  std::vector<double> squared_norms;    ///< of their gradients
+  std::vector<int> parameters;        ///< indices in the model's parameter order
+  std::vector<double> squared_norms;  ///< of their gradients
 
   std::string to_bytes() const;
   static RowResult from_bytes(const std::string& bytes);

@@ -9,12 +9,14 @@
 
 namespace lockstep {
 
-/// Where numbers come from: ISA, GEMM path, threads, torch build, precision, micro-batches. Runs with different ones cannot
-/// be compared bit by bit.
+/// Where numbers come from: ISA, GEMM path, threads, torch build, precision, micro-batches. Runs with different ones
+/// cannot be compared bit by bit.
 struct Environment {
   std::vector<std::pair<std::string, std::string>> entries;
 };
 Environment environment_of(const Config& config);
+/// 64-bit hash of the file that this library was loaded from, as hex: ranks with different builds do not match.
+std::string library_hash();
 /// Takes kernels.gemm into account; before the first matrix product. Returns the line for the log.
 std::string resolve_kernels(const Config& config);
 

@@ -26,6 +26,10 @@ Reporter::Reporter(const ReporterOptions& options) : options_(options) {
 }
 
 void Reporter::on_result(const StepResult& result) {
+  if (result.non_finite.found() && !non_finite_) {
+    non_finite_ = result.non_finite;
+    non_finite_step_ = result.step;
+  }
   if (result.mode == Mode::train)
     on_step(result);
   else
@@ -35,10 +39,6 @@ void Reporter::on_result(const StepResult& result) {
 void Reporter::on_step(const StepResult& result) {
   last_ = result;
   losses_.push_back(result.loss());
-  if (result.non_finite.found() && !non_finite_) {
-    non_finite_ = result.non_finite;
-    non_finite_step_ = result.step;
-  }
   if (metrics_) metrics_->step(result);
   if (tensorboard_) {
     tensorboard_->scalar("train/loss", result.step, result.loss());
@@ -67,8 +67,8 @@ void Reporter::on_evaluation(const StepResult& batch) {
   if (tensorboard_) tensorboard_->scalar("eval/loss", sum.step, sum.loss());
   if (progress_) progress_->clear();
   std::ostringstream line;
-  line << "step " << sum.step << "/" << options_.steps << std::fixed << std::setprecision(4) << "  eval loss " << sum.loss()
-       << "  (" << sum.samples << " samples)";
+  line << "step " << sum.step << "/" << options_.steps << std::fixed << std::setprecision(4) << "  eval loss "
+       << sum.loss() << "  (" << sum.samples << " samples)";
   options_.log.info(line.str());
   evaluation_ = {};
 }

@@ -32,10 +32,10 @@ class Reporter : public Observer {
   void on_stop(StopReason reason) override;
 
   StopReason stop_reason() const { return stop_; }
-  const std::optional<StepResult>& last_step() const { return last_; }      ///< the last training step
+  const std::optional<StepResult>& last_step() const { return last_; }  ///< the last training step
   const std::optional<NonFinite>& non_finite() const { return non_finite_; }
-  std::int64_t non_finite_step() const { return non_finite_step_; }
-  const std::vector<double>& losses() const { return losses_; }             ///< of every training step
+  std::int64_t non_finite_step() const { return non_finite_step_; }  ///< of an evaluation: the step after which it ran
+  const std::vector<double>& losses() const { return losses_; }      ///< of every training step
 
  private:
   void on_step(const StepResult& result);
@@ -45,7 +45,7 @@ class Reporter : public Observer {
   std::optional<MetricsWriter> metrics_;
   std::optional<TensorBoardWriter> tensorboard_;
   std::optional<Progress> progress_;
-  StepResult evaluation_;   // sums over the batches of the evaluation that is under way
+  StepResult evaluation_;  // sums over the batches of the evaluation that is under way
   std::optional<StepResult> last_;
   std::optional<NonFinite> non_finite_;
   std::int64_t non_finite_step_ = 0;

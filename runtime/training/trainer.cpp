@@ -9,6 +9,7 @@
 #include "partitioner/cuts.hpp"
 #include "runtime/schedule/generators.hpp"
 #include "runtime/training/director.hpp"
+#include "runtime/training/environment.hpp"
 #include "runtime/training/loss.hpp"
 #include "runtime/training/optimizer.hpp"
 
@@ -127,6 +128,8 @@ std::vector<int> Trainer::layers_per_stage() const {
 
 std::string Trainer::agreement() const {
   std::string text = resolved_yaml(config_);
+  for (const auto& [key, value] : environment_of(config_).entries) text += concat(key, ": ", value, "\n");
+  text += concat("library: ", library_hash(), "\n");
   text += concat("first layers: ", join(partition_.first_layer), "\nranks of rows: ", join(layout_.rank_of_row), "\n");
   const Program& program = programs_->get(Mode::train, config_.train.micro_batches);
   for (const auto& row : program.rows) {

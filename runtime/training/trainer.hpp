@@ -54,7 +54,8 @@ class Trainer {
   // For tests of the verifier: plant a fault before fit().
   void replace_programs(std::unique_ptr<Programs> programs) { programs_ = std::move(programs); }
   void replace_loss(std::unique_ptr<Loss> loss) { loss_ = std::move(loss); }
-  /// All that the other ranks must agree on before they start, as text: config, cuts, layout, the training program.
+  /// All that the other ranks must agree on before they start, as text: config, what the bits depend on, the library
+  /// itself, cuts, layout and the training program.
   std::string agreement() const;
 
  private:

@@ -3,7 +3,7 @@
 // The parity matrix over MPI: all of it inside one mpirun.
 #include <map>
 
-#include "runtime/comm/mpi/mpi_endpoint.hpp"
+#include "runtime/engine/mpi_links.hpp"
 #include "runtime/schedule/generators.hpp"
 #include "tests/mpi/mpi_test.hpp"
 #include "tests/parity/support.hpp"
@@ -14,26 +14,17 @@ using namespace lockstep::test;
 
 namespace {
 
-class Links : public RemoteLinks {
- public:
-  explicit Links(int block_bytes) : endpoint_(world(), options(block_bytes)) {}
-  std::unique_ptr<Channel> sender(RankId to, int edge) override { return endpoint_.sender(to.value(), edge); }
-  std::unique_ptr<Channel> receiver(RankId from, int edge) override { return endpoint_.receiver(from.value(), edge); }
-
- private:
-  static MpiEndpointOptions options(int block_bytes) {
-    MpiEndpointOptions options;
-    options.workers = 2;
-    if (block_bytes > 0) options.block_bytes = block_bytes;
-    return options;
-  }
-  MpiEndpoint endpoint_;
-};
+MpiEndpointOptions endpoint_options(int block_bytes) {
+  MpiEndpointOptions options;
+  options.workers = 2;
+  if (block_bytes > 0) options.block_bytes = block_bytes;
+  return options;
+}
 
 // What differs from the one-worker run, on every rank the same answer.
 std::string difference_over_ranks(const RunRecord& reference, const Model& model, const DataSplits& data,
                                   const Config& config, int block_bytes = 0) {
-  Links links(block_bytes);
+  MpiLinks links(world(), endpoint_options(block_bytes));
   Trainer trainer(model, data, config, {RankId(world().rank()), world().size(), &links});
   RunRecord tested = record_run(trainer);
   const std::vector<std::string> all = world().all_gather(tested.hashes_to_bytes());
@@ -58,8 +49,8 @@ void expect_same_bits(const std::string& name, const Model& model, const DataSpl
     for (const ScheduleGenerator& schedule : schedule_generators())
       for (int stages = world().size(); stages <= 4; ++stages)
         for (const std::vector<int>& per_rank : placements(stages, world().size())) {
-          INFO(name << ", " << schedule.name << ", " << stages << " stages as [" << join(per_rank) << "], " << micro_batches
-                    << " micro-batches");
+          INFO(name << ", " << schedule.name << ", " << stages << " stages as [" << join(per_rank) << "], "
+                    << micro_batches << " micro-batches");
           Config placed = with_pipeline(config, stages, schedule.name);
           placed.workers.per_rank = per_rank;
           CHECK(difference_over_ranks(reference, model, data, placed) == "");

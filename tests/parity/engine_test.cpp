@@ -122,7 +122,8 @@ TEST_CASE("a parameter group scales the learning rate of what it matches only", 
   const auto values = values_of(trainer, trainer.fit());
   for (const ParameterInfo& info : trainer.graph().parameters) {
     INFO(info.name);
-    CHECK(at::equal(values.at(info.name), initial_value(info, config.seed, at::kCPU)) == (info.name.rfind("out.", 0) == 0));
+    CHECK(at::equal(values.at(info.name), initial_value(info, config.seed, at::kCPU)) ==
+          (info.name.rfind("out.", 0) == 0));
   }
 }
 
@@ -158,7 +159,8 @@ TEST_CASE("what does not fit together is named before anything is built", "[pari
 
   SECTION("widths") {
     model.layers[3].layer = std::make_shared<Linear>(15, 16);
-    CHECK_THROWS_WITH(Trainer(model, data, config), Catch::Contains("layer 3 'fc.1' (linear)") && Catch::Contains("15"));
+    CHECK_THROWS_WITH(Trainer(model, data, config),
+                      Catch::Contains("layer 3 'fc.1' (linear)") && Catch::Contains("15"));
   }
   SECTION("entries") {
     model.layers[3].inputs = {"y"};

@@ -78,9 +78,10 @@ Model mlp_with_skip(double dropout, bool skip) {
 }
 
 Model small_gpt(int layers, double dropout, bool tied) {
-  return make_model(load_config_text(concat("{type: gpt, layers: ", layers, ", heads: 2, width: 16, context: 8, vocab: 11, ",
-                                            "dropout: ", dropout, ", tie_embeddings: ", tied ? "true" : "false", "}"),
-                                     "test"));
+  return make_model(
+      load_config_text(concat("{type: gpt, layers: ", layers, ", heads: 2, width: 16, context: 8, vocab: 11, ",
+                              "dropout: ", dropout, ", tie_embeddings: ", tied ? "true" : "false", "}"),
+                       "test"));
 }
 
 Config small_config(const std::string& loss, std::int64_t batch, int micro_batches) {

@@ -15,12 +15,15 @@ namespace {
 
 const Model kModel = mlp_with_skip(0.25, true);
 
-Config config() { return with_pipeline(small_config("mean_squared_error", 8, 4), 3, "gpipe"); }
+Config config() {
+  return with_pipeline(small_config("mean_squared_error", 8, 4), 3, "gpipe");
+}
 
 // GPipe with the backward half from the last micro-batch to the first.
 class ReversedBackward : public Programs {
  public:
-  explicit ReversedBackward(const Topology& topology) : Programs(backwards, topology, /*clip=*/true), topology_(topology) {}
+  explicit ReversedBackward(const Topology& topology)
+      : Programs(backwards, topology, /*clip=*/true), topology_(topology) {}
 
  protected:
   Program make(Mode mode, int micro_batches) const override {

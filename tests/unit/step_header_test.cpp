@@ -67,7 +67,8 @@ TEST_CASE("a control message that was cut or lengthened is refused", "[unit]") {
 }
 
 TEST_CASE("of several non-finite values the first in the step is named", "[unit]") {
-  const NonFinite none, early{5, 0, "output"}, late{2, 1, "output"}, loss{9, 0, "loss"}, backward{3, 0, "input gradient"};
+  const NonFinite none, early{5, 0, "output"}, late{2, 1, "output"}, loss{9, 0, "loss"},
+      backward{3, 0, "input gradient"};
   CHECK(first_of(none, late).layer == 2);
   CHECK(first_of(late, early).layer == 5);
   CHECK(first_of(early, {4, 0, "output"}).layer == 4);

@@ -53,7 +53,7 @@ def launch(options, ranks):
             output.seek(0)
             measuring.check(code, command, output.read())
         if line_s is None:
-            raise measuring.BenchError("the job was over before its first metrics line was seen; is the model too small?")
+            raise measuring.BenchError("the job was over before its first metrics line was seen; take a larger model")
         return {"first_step_s": line_s - measuring.step_lines(metrics)[1]["step_ms"] / 1e3, "first_line_s": line_s,
                 "whole_s": whole_s}
 

@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HERE = pathlib.Path(__file__).resolve().parent
@@ -54,7 +55,7 @@ def main(run):
 def lockstep_command(options, ranks):
     """The beginning of the command line: `ranks` 0 is one process without mpirun."""
     if not os.access(options.lockstep, os.X_OK):
-        raise BenchError(f"there is no command {options.lockstep}; build it (tools/build.sh) or name it with --lockstep")
+        raise BenchError(f"there is no command {options.lockstep}; run tools/build.sh or name it with --lockstep")
     if ranks == 0:
         return [options.lockstep]
     launcher = shlex.split(options.mpirun)
@@ -145,12 +146,27 @@ def commit():
     return git.stdout.strip() if git.returncode == 0 else "unknown"
 
 
+def busy_cores():
+    """How many cores' worth of work this machine does right now, over one second; None where /proc/stat is not."""
+    def jiffies():
+        with open("/proc/stat", encoding="utf-8") as file:
+            times = [int(text) for text in file.readline().split()[1:9]]
+        return sum(times), times[3] + times[4]
+    try:
+        total, idle = jiffies()
+        time.sleep(1)
+        total_then, idle_then = jiffies()
+    except OSError:
+        return None
+    return round((1 - (idle_then - idle) / max(total_then - total, 1)) * (os.cpu_count() or 1), 2)
+
+
 def machine():
-    """Where and when; a load at the start says that somebody else was computing too."""
-    load = os.getloadavg()[0]
-    if load > 0.5:
-        say(f"note: the load average is {load:.1f} before anything started: other jobs may disturb the figures")
-    return {"cpu": cpu_name(), "cores": len(os.sched_getaffinity(0)), "load_at_start": load, "commit": commit(),
+    """Where and when. Work that is going on before we start means that the figures are not worth much."""
+    busy = busy_cores()
+    if busy is not None and busy > 0.2:
+        say(f"note: {busy:.1f} cores are busy before anything starts: other jobs will disturb the figures")
+    return {"cpu": cpu_name(), "cores": len(os.sched_getaffinity(0)), "busy_cores_at_start": busy, "commit": commit(),
             "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")}
 
 

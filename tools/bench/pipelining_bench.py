@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 
 import measuring
 
@@ -46,8 +47,8 @@ def options_of():
     options.batch = options.batch or [64, 512]
     for batch in options.batch:
         if batch % options.micro_batches:
-            raise measuring.BenchError(f"--batch {batch} does not divide by {options.micro_batches} micro-batches, which "
-                                       "torch.distributed.pipelining needs")
+            raise measuring.BenchError(f"--batch {batch} does not divide by {options.micro_batches} micro-batches, as "
+                                       "torch.distributed.pipelining needs it")
     return options
 
 
@@ -76,18 +77,24 @@ def torch_steps(job, rank):
     import torch
     from torch.distributed import pipelining
     module = torch_stage(job, rank)
-    stage = pipelining.PipelineStage(module, rank, 2, torch.device("cpu"))
+    # With the shapes given, torch does not send Python objects to find them out, which would need NumPy.
+    rows = job["batch"] // job["micro_batches"]
+    inputs = torch.zeros(rows, job["width"], requires_grad=rank > 0)
+    outputs = torch.zeros(rows, job["width"], requires_grad=True)
+    stage = pipelining.PipelineStage(module, rank, 2, torch.device("cpu"), input_args=inputs, output_args=outputs)
     kind = {"1f1b": pipelining.Schedule1F1B, "gpipe": pipelining.ScheduleGPipe}[job["schedule"]]
     schedule = kind(stage, job["micro_batches"], loss_fn=torch.nn.functional.mse_loss)
     optimizer = torch_optimizer(job, module.parameters())
     x, target = (torch.randn(job["batch"], job["width"]) for _ in range(2))
     times = []
-    for _ in range(job["steps"]):
+    for number in range(job["steps"]):
         start = time.perf_counter()
         if rank == 0:
             schedule.step(x)
         else:
             schedule.step(target=target)
+        if number == 0 and any(parameter.grad is None for parameter in module.parameters()):
+            raise RuntimeError(f"a parameter of stage {rank} got no gradient: this would compare something else")
         optimizer.step()
         optimizer.zero_grad()
         times.append((time.perf_counter() - start) * 1e3)
@@ -155,14 +162,15 @@ def torch_times(folder, ranks, outputs):
 
 
 def check_torch():
-    """Its version, and whether this Python's MKL is told to take its fast path on AMD: nobody does, unless preloaded."""
+    """Its version, and whether this Python's MKL is told to take its fast path on AMD: only if something was preloaded."""
+    warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
     try:
         import torch
         import torch.distributed as dist
         import torch.distributed.pipelining
     except ImportError as error:
-        raise measuring.BenchError(f"{sys.executable} cannot import torch.distributed.pipelining ({error}); run it with "
-                                   "a Python that has torch, such as .venv/bin/python") from error
+        raise measuring.BenchError(f"{sys.executable} cannot import torch.distributed.pipelining ({error}); take a "
+                                   "Python that has torch, such as .venv/bin/python") from error
     if not dist.is_available() or not dist.is_gloo_available():
         raise measuring.BenchError(f"torch {torch.__version__} of {sys.executable} has no gloo backend")
     return {"version": torch.__version__, "python": sys.executable,
@@ -188,7 +196,8 @@ def measure(options, batch):
     for number in range(1, options.rounds + 1):
         for name, rounds in steps.items():
             measuring.say(f"batch {batch}, round {number} of {options.rounds}: {name}")
-            rounds.append(run_torch(options, batch, TORCH[name]) if name in TORCH else run_lockstep(options, batch, name))
+            rounds.append(run_torch(options, batch, TORCH[name]) if name in TORCH
+                          else run_lockstep(options, batch, name))
     return steps
 
 

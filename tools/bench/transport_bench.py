@@ -7,11 +7,11 @@
 
   tools/bench/transport_bench.py --json out/bench/transport.json
 """
+import os
 import re
 import shlex
 import shutil
 import subprocess
-import os
 
 import measuring
 
@@ -31,12 +31,12 @@ def options_of():
 def output_of(options, mode, ranks):
     launcher = shlex.split(options.mpirun)
     if not os.access(options.bench, os.X_OK):
-        raise measuring.BenchError(f"there is no {options.bench}; build it with -DLOCKSTEP_BENCH=ON, or name it with --bench")
+        raise measuring.BenchError(f"there is no {options.bench}; configure with -DLOCKSTEP_BENCH=ON, or give --bench")
     if not launcher or not shutil.which(launcher[0]):
         raise measuring.BenchError(f"there is no launcher {options.mpirun}; install MPICH or name it with --mpirun")
     command = launcher + ["-n", str(ranks), options.bench, mode]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          check=False)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True, check=False)
     measuring.check(done.returncode, command, done.stdout)
     print(f"{shlex.join(command)}\n{done.stdout}", flush=True)
     return done.stdout

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A model of one's own: a layer, a list of layers, a data set, and a main that trains it on three workers of this process.
+// docs/cpp_api.md walks through it.
+#include <ATen/ATen.h>
+
+#include <iostream>
+
+#include "runtime/layer/layers.hpp"
+#include "runtime/training/trainer.hpp"
+
+using namespace lockstep;
+
+// x -> x + scale * sin(x), with one learned scale per column.
+class Wave : public Layer {
+ public:
+  explicit Wave(std::int64_t width) : width_(width) {}
+  std::string type() const override { return "wave"; }
+  LayerDescription describe(const std::vector<EntrySpec>& inputs) const override {
+    expect_inputs(*this, inputs, 1);
+    expect_width(*this, inputs[0], width_);
+    return {{{"scale", {width_}, Init::normal(0.1), ""}}, {inputs[0]}};
+  }
+  Tensors forward(const Tensors& inputs, LayerContext& context) const override {
+    return {inputs[0] + context.leaf("scale") * at::sin(inputs[0])};
+  }
+
+ private:
+  std::int64_t width_;
+};
+
+// y = sin(3 x): samples that need no file.
+class Sine : public Dataset {
+ public:
+  std::vector<EntrySpec> entries(std::int64_t rows) const override {
+    return {{"x", at::kFloat, {rows, 1}, false}, {"targets", at::kFloat, {rows, 1}, false}};
+  }
+  std::int64_t size() const override { return 512; }
+  Tensors read(const std::vector<std::int64_t>& samples) const override {
+    const at::Tensor x = at::tensor(samples).to(at::kFloat).div(256).sub(1).unsqueeze(1);
+    return {x, at::sin(3 * x)};
+  }
+};
+
+class Print : public Observer {
+  void on_result(const StepResult& result) override {
+    if (result.step % 50 == 0) std::cout << "step " << result.step << "  loss " << result.loss() << std::endl;
+  }
+};
+
+int main() try {
+  Model model{"wave", {}};
+  model.layers.push_back({"in", std::make_shared<Linear>(1, 64)});
+  for (int i = 0; i < 4; ++i) {
+    model.layers.push_back({concat("fc.", i), std::make_shared<Linear>(64, 64)});
+    model.layers.push_back({concat("wave.", i), std::make_shared<Wave>(64)});
+  }
+  model.layers.push_back({"out", std::make_shared<Linear>(64, 1)});
+
+  Config config;
+  config.train.steps = 200;
+  config.train.batch = 64;
+  config.train.micro_batches = 4;
+  config.train.loss = "mean_squared_error";
+  config.train.optimizer.lr = 3e-3;
+  config.pipeline.stages = 3;
+  config.pipeline.schedule = "1f1b";
+
+  Trainer trainer(model, {std::make_shared<Sine>(), nullptr}, config);
+  Print print;
+  FitOptions options;
+  options.observer = &print;
+  trainer.fit(options);
+  return 0;
+} catch (const Error& error) {
+  std::cerr << "own_model: " << error.what() << std::endl;
+  return static_cast<int>(error.exit_code());
+}

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/engine/mpi_links.hpp"
+
+#include <ATen/ops/empty.h>
+
+namespace lockstep {
+
+std::unique_ptr<Channel> MpiLinks::sender(RankId to, int edge) {
+  return endpoint_.sender(to.value(), edge);
+}
+
+std::unique_ptr<Channel> MpiLinks::receiver(RankId from, int edge, MemoryPool& pool) {
+  // Whoever polls makes the tensors: fresh pages for every large message would cost more than its transfer.
+  return endpoint_.receiver(from.value(), edge, [&pool](at::IntArrayRef sizes, at::ScalarType dtype) {
+    const MemoryPool::Scope scope(pool);
+    return at::empty(sizes, dtype);
+  });
+}
+
+}  // namespace lockstep

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run writes: metrics, logs, fingerprint, resolved config, progress line."""
+import fcntl
+import json
+import os
+import pty
+import re
+import struct
+import subprocess
+import termios
+import unittest
+
+from cli import LIMIT_S, LOCKSTEP, MLP, CliTest, command, losses_in_log, metrics, overrides
+
+STEP_FIELDS = ["step", "loss", "grad_norm", "lr", "step_ms", "samples_per_s", "bubble", "workers"]
+WORKER_FIELDS = ["compute_ms", "wait_ms", "peak_bytes"]
+COLUMNS = 40
+
+
+class OutputTest(CliTest):
+    def setUp(self):
+        super().setUp()
+        self.write("small.yaml", MLP)
+
+    def test_metrics_have_a_line_per_step_and_end_with_the_summary(self):
+        run = self.train("small.yaml", "run", settings=["train.steps=5", "train.eval_every=2"])
+        lines = metrics(run / "metrics.jsonl")
+        steps = [line for line in lines if "step" in line]
+        self.assertEqual([line["step"] for line in steps], [1, 2, 3, 4, 5])
+        for line in steps:
+            self.assertEqual(list(line), STEP_FIELDS)
+            self.assertEqual([list(worker) for worker in line["workers"]], [WORKER_FIELDS] * 2)
+            self.assertGreater(line["step_ms"], 0)
+        self.assertEqual([line["eval"]["step"] for line in lines if "eval" in line], [2, 4, 5])
+        self.assertEqual([line["eval"]["samples"] for line in lines if "eval" in line], [10, 10, 10])
+        self.assertEqual([list(line) for line in lines if "summary" in line], [["summary"]])
+        summary = lines[-1]["summary"]
+        # 64 samples in batches of 10; the first epoch is not over yet.
+        self.assertEqual((summary["steps"], summary["samples"], summary["loss"]), (5, 50, steps[-1]["loss"]))
+
+    def test_metrics_and_fingerprint_go_where_the_flags_say(self):
+        run = self.train("small.yaml", "run", "--metrics", "m.jsonl", "--fingerprint", "f.json")
+        self.assertEqual(len(metrics(self.folder / "m.jsonl")), 5)
+        self.assertFalse((run / "metrics.jsonl").exists())
+        self.assertEqual((self.folder / "f.json").read_bytes(), (run / "fingerprint.json").read_bytes())
+
+    def test_a_run_folder_holds_config_log_metrics_fingerprint_and_tensorboard(self):
+        run = self.train("small.yaml", "run")
+        names = {path.name for path in run.iterdir()}
+        self.assertLessEqual({"config.yaml", "log.txt", "metrics.jsonl", "fingerprint.json", "tensorboard"}, names)
+        self.assertEqual([name for name in names if name.endswith(".part")], [])
+        self.assertEqual(len(list((run / "tensorboard").iterdir())), 1)
+
+    def test_the_resolved_config_trains_to_the_same_bits(self):
+        settings = ["train.optimizer={type: sgd, lr: 0.1, momentum: 0.9, nesterov: true}", "train.clip_grad_norm=0.3",
+                    "train.lr_schedule={type: cosine, warmup_steps: 2}", "pipeline.placement=[1,0]", "model.dropout=0.1"]
+        first = self.train("small.yaml", "first", settings=settings)
+        second = self.train("first/config.yaml", "second")
+        self.assertEqual((first / "fingerprint.json").read_bytes(), (second / "fingerprint.json").read_bytes())
+        resolved = [(run / "config.yaml").read_text().splitlines() for run in (first, second)]
+        self.assertEqual([(a, b) for a, b in zip(*resolved) if a != b], [("run_dir: first", "run_dir: second")])
+
+    def test_every_rank_logs_the_same_losses(self):
+        run = self.train("small.yaml", "run", ranks=2)
+        losses = losses_in_log(run / "log.txt")
+        self.assertEqual([step for step, _ in losses], ["1", "2", "3", "4"])
+        self.assertEqual(losses_in_log(run / "log.rank1.txt"), losses)
+        printed = [f"{line['loss']:.4f}" for line in metrics(run / "metrics.jsonl") if "step" in line]
+        self.assertEqual([loss for _, loss in losses], printed)
+
+    def test_only_one_rank_speaks_to_the_console(self):
+        result = self.succeeds("train", "small.yaml", ranks=2)
+        self.assertEqual(len(re.findall(r"^step 1/4 ", result.stderr, re.M)), 1, result.stderr)
+
+    def test_stages_and_schedule_do_not_change_a_bit(self):
+        prints = {}
+        for schedule in ("gpipe", "1f1b"):
+            for stages in (1, 2, 3):
+                run = self.train("small.yaml", f"{schedule}-{stages}", settings=[
+                    f"pipeline.stages={stages}", f"pipeline.schedule={schedule}", "model.dropout=0.2"])
+                prints[schedule, stages] = (run / "fingerprint.json").read_bytes()
+        self.assertEqual(len(set(prints.values())), 1)
+        fingerprint = json.loads(prints["gpipe", 1])
+        self.assertEqual(len(fingerprint["parameters"]), 6)
+        self.assertTrue(all(re.fullmatch("[0-9a-f]{16}", hash) for hash in fingerprint["parameters"].values()))
+
+    def test_another_seed_or_micro_batch_count_changes_the_fingerprint(self):
+        runs = [self.train("small.yaml", setting, settings=[setting])
+                for setting in ("seed=1", "seed=2", "train.micro_batches=5")]
+        prints = [json.loads((run / "fingerprint.json").read_text())["parameters"] for run in runs]
+        self.assertNotEqual(prints[0], prints[1])
+        self.assertNotEqual(prints[0], prints[2])
+
+    def on_terminal(self, line):
+        """The bytes that reach a terminal of 40 columns."""
+        master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, COLUMNS, 0, 0))
+        process = subprocess.Popen(line, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=slave, stderr=slave)
+        os.close(slave)
+        seen = b""
+        try:
+            while chunk := os.read(master, 65536):
+                seen += chunk
+        except OSError:  # Linux says so when the other side is closed
+            pass
+        os.close(master)
+        self.assertEqual(process.wait(LIMIT_S), 0, seen)
+        return seen.decode()
+
+    def test_the_progress_line_never_wraps_and_ends_at_the_last_step(self):
+        settings = ["train.steps=300", "train.eval_every=100", "run_dir=run"]
+        seen = self.on_terminal(command("train", "small.yaml", *overrides(settings)))
+        drawn = re.findall(r"\r([^\r\n]*)\x1b\[K", seen)
+        self.assertGreater(len(drawn), 2, seen)
+        for line in drawn:
+            self.assertLess(len(line), COLUMNS)
+        self.assertIn("step 300/300", drawn[-1])
+        # Nothing may stand on the progress line's own line when a log line comes.
+        for line in re.findall(r"[^\n]*eval loss", seen):
+            self.assertRegex(line, r"\x1b\[K[^\r]*step \d+/300  eval loss$")
+        self.assertEqual(len(re.findall(r"eval loss", seen)), 3)
+        self.assertEqual(len(losses_in_log(self.folder / "run/log.txt")), 300)
+
+    def test_without_a_terminal_there_is_no_progress_line(self):
+        result = self.succeeds("train", "small.yaml")
+        self.assertNotIn("\r", result.stderr)
+        self.assertNotIn("\x1b", result.stderr)
+        self.assertEqual(result.stdout, "")
+
+    def test_the_command_is_the_one_under_test(self):
+        self.assertTrue(os.access(LOCKSTEP, os.X_OK), LOCKSTEP)
+
+
+if __name__ == "__main__":
+    unittest.main()
