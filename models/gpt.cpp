@@ -34,6 +34,7 @@ class GptEmbedding : public Layer {
     if (tokens.dtype != at::kLong || tokens.sizes.size() != 2 || tokens.sizes[1] > sizes_.context)
       throw ModelError(concat("a GPT of context ", sizes_.context, " got ", to_string(tokens),
                               "; it expects int64 tokens [rows, length] with length <= ", sizes_.context));
+    expect_below(*this, tokens, sizes_.vocab, "vocab");
     LayerDescription description;
     description.outputs = {{"", at::kFloat, {tokens.sizes[0], tokens.sizes[1], sizes_.width}}};
     description.parameters = {{"wte.weight", {sizes_.vocab, sizes_.width}, Init::normal(kInit), ""},
@@ -147,7 +148,7 @@ Model make_gpt(const Section& section) {
   sizes.width = section.get<std::int64_t>("width", positive);
   sizes.context = section.get<std::int64_t>("context", positive);
   sizes.vocab = section.get<std::int64_t>("vocab", 256, positive);
-  sizes.dropout = section.get<double>("dropout", 0.0, between(0.0, 1.0));
+  sizes.dropout = section.get<double>("dropout", 0.0, fraction_below_one());
   sizes.tied = section.get<bool>("tie_embeddings", true);
   if (sizes.width % sizes.heads != 0)
     throw section.error("heads", concat("got ", sizes.heads, ", which does not divide width ", sizes.width,

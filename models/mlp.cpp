@@ -11,7 +11,7 @@ Model make_mlp(const Section& section) {
   const auto hidden = section.get<int>("layers", 2, at_least(0));
   const auto outputs = section.get<std::int64_t>("outputs", at_least<std::int64_t>(1));
   const auto activation = section.get<std::string>("activation", "relu", one_of(Activation::names()));
-  const auto dropout = section.get<double>("dropout", 0.0, between(0.0, 1.0));
+  const auto dropout = section.get<double>("dropout", 0.0, fraction_below_one());
 
   Model model{"mlp", {}};
   std::int64_t in = inputs;

@@ -45,6 +45,8 @@ class Process {
   [[noreturn]] void fail(const Error& error);
 
  private:
+  void leave();
+
   struct Mpi;
   std::unique_ptr<Mpi> mpi_;
   Ranks ranks_;

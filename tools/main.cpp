@@ -9,23 +9,26 @@
 
 namespace {
 
-constexpr int kUserInput = static_cast<int>(lockstep::ExitCode::user_input);
-
-int report(const std::string& message, int code) {
+int report(const std::string& message, lockstep::ExitCode code) {
   std::cerr << "lockstep: " << message << std::endl;
-  return code;
+  return static_cast<int>(code);
+}
+
+// A command line that makes no sense: under mpirun said once, and all ranks leave together.
+[[noreturn]] void refuse(const std::string& message) {
+  lockstep::Process process;
+  process.together([&] { throw lockstep::UserError(message); });
+  std::abort();  // together() throws
 }
 
 // CLI11 2.1 does not offer the nearest name.
-bool known_verb(const CLI::App& app, int argc, char** argv) {
-  if (argc < 2 || argv[1][0] == '-') return true;
+void check_verb(const CLI::App& app, int argc, char** argv) {
+  if (argc < 2 || argv[1][0] == '-') return;
   std::vector<std::string> verbs;
   for (const CLI::App* verb : app.get_subcommands({})) verbs.push_back(verb->get_name());
-  if (std::find(verbs.begin(), verbs.end(), argv[1]) != verbs.end()) return true;
-  report(lockstep::concat("there is no verb '", argv[1], "'; there are: ", lockstep::join(verbs),
-                          lockstep::did_you_mean(argv[1], verbs)),
-         kUserInput);
-  return false;
+  if (std::find(verbs.begin(), verbs.end(), argv[1]) != verbs.end()) return;
+  refuse(lockstep::concat("there is no verb '", argv[1], "'; there are: ", lockstep::join(verbs),
+                          lockstep::did_you_mean(argv[1], verbs)));
 }
 
 int parse_and_run(CLI::App& app, int argc, char** argv, const std::function<int()>& command) {
@@ -35,7 +38,7 @@ int parse_and_run(CLI::App& app, int argc, char** argv, const std::function<int(
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
     const auto verbs = app.get_subcommands();
     const std::string verb = verbs.empty() ? "" : verbs.front()->get_name() + " ";
-    return report(lockstep::concat(error.what(), "; see lockstep ", verb, "--help"), kUserInput);
+    refuse(lockstep::concat(error.what(), "; see lockstep ", verb, "--help"));
   }
   return command();
 }
@@ -51,14 +54,14 @@ int main(int argc, char** argv) {
   lockstep::add_verify(app, command);
   lockstep::add_simulate(app, command);
   lockstep::add_list(app, command);
-  if (!known_verb(app, argc, argv)) return kUserInput;
   try {
+    check_verb(app, argc, argv);
     return parse_and_run(app, argc, argv, command);
   } catch (const lockstep::AlreadyReported& reported) {
     return reported.exit_code;
   } catch (const lockstep::Error& error) {
-    return report(error.what(), static_cast<int>(error.exit_code()));
+    return report(error.what(), error.exit_code());
   } catch (const std::exception& error) {
-    return report(error.what(), static_cast<int>(lockstep::ExitCode::fault));
+    return report(error.what(), lockstep::ExitCode::fault);
   }
 }

@@ -41,6 +41,12 @@ std::vector<std::string> Process::all_gather(const std::string& value, std::chro
   return size() > 1 ? mpi_->world.all_gather(value, timeout) : std::vector<std::string>{value};
 }
 
+void Process::leave() {
+  // A launcher kills the other ranks of one that ends without MPI_Finalize, and a destructor that runs while an
+  // exception is on its way cannot know that all ranks are on the same way.
+  if (mpi_) mpi_->world.leave();
+}
+
 void Process::fail(const Error& error) {
   const int code = static_cast<int>(error.exit_code());
   std::cerr << "lockstep: " << (size() > 1 ? concat("rank ", rank(), ", ") : "") << error.what() << std::endl;
@@ -60,6 +66,7 @@ Process::Process() {
                  " ranks, but this lockstep was built with LOCKSTEP_MPI=OFF; build with MPI, or run without mpirun"));
 }
 void Process::connect(Trainer&) {}
+void Process::leave() {}
 std::vector<std::string> Process::all_gather(const std::string& value, std::chrono::milliseconds) {
   return {value};
 }
@@ -98,6 +105,7 @@ void Process::together(const std::function<void()>& work) {
     if (failures[rank].empty()) continue;
     if (is_root())
       std::cerr << "lockstep: " << (rank > 0 ? concat("rank ", rank, ": ") : "") << failures[rank] << std::endl;
+    leave();
     throw AlreadyReported{static_cast<int>(ExitCode::user_input)};
   }
 }

@@ -38,6 +38,10 @@ RunFolder::~RunFolder() {
   if (lock_ >= 0) ::close(lock_);
 }
 
+bool RunFolder::holds(const std::string& path, const std::string& file) {
+  return fs::weakly_canonical(fs::absolute(file)).parent_path() == fs::weakly_canonical(fs::absolute(path));
+}
+
 std::string RunFolder::folder(const std::string& name) const {
   std::error_code failure;
   fs::create_directories(file(name), failure);
@@ -47,6 +51,14 @@ std::string RunFolder::folder(const std::string& name) const {
 
 void RunFolder::write(const std::string& name, const std::string& text) const {
   write_whole_file(file(name), text);
+}
+
+void check_writable(const std::string& flag, const std::string& path) {
+  const fs::path folder = fs::absolute(path).parent_path();
+  const bool is_folder = fs::is_directory(path) || path.ends_with('/');
+  if (!is_folder && ::access(folder.c_str(), W_OK) == 0 && (!fs::exists(path) || ::access(path.c_str(), W_OK) == 0))
+    return;
+  throw UserError(concat(flag, ": cannot write ", path, ": ", is_folder ? "it is a folder" : std::strerror(errno)));
 }
 
 void write_whole_file(const std::string& path, const std::string& text) {

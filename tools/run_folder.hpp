@@ -16,6 +16,8 @@ class RunFolder {
   RunFolder(const RunFolder&) = delete;
   RunFolder& operator=(const RunFolder&) = delete;
 
+  /// Whether `file` will lie directly in the run folder `path`, which need not exist yet.
+  static bool holds(const std::string& path, const std::string& file);
   std::string file(const std::string& name) const { return path_ + "/" + name; }
   /// Makes a folder below and returns its path.
   std::string folder(const std::string& name) const;
@@ -26,6 +28,10 @@ class RunFolder {
   std::string path_;
   int lock_ = -1;
 };
+
+/// Before a long run: whether a file that a flag names can be written at its end. Throws UserError naming flag and
+/// path.
+void check_writable(const std::string& flag, const std::string& path);
 
 /// Whole file or nothing: temporary name, then rename. Throws UserError naming the path.
 void write_whole_file(const std::string& path, const std::string& text);

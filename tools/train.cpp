@@ -64,6 +64,9 @@ class TrainRun {
     const std::string& run_dir = trainer.config().run_dir;
     process_.together([&] {
       if (process_.is_root()) {
+        for (const auto& [flag, path] :
+             {std::pair("--metrics", options.metrics), {"--fingerprint", options.fingerprint}})
+          if (!path.empty() && !RunFolder::holds(run_dir, path)) check_writable(flag, path);
         folder_ = std::make_unique<RunFolder>(run_dir);
         folder_->write("config.yaml", resolved_yaml(trainer.config()));
       }

@@ -69,7 +69,7 @@ void add_verify(CLI::App& app, std::function<int()>& command) {
   auto options = std::make_shared<VerifyOptions>();
   options->source.add_flags(*verb);
   verb->add_option("--steps", options->steps, "Optimizer steps to compare")
-      ->check(CLI::PositiveNumber)
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1'000'000'000}))
       ->capture_default_str();
   verb->footer(
       "Names the first tensor that differs and leaves with exit code 1.\n"

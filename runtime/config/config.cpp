@@ -36,10 +36,6 @@ void refuse_unused(const Section& section, const std::string& type, const std::v
   }
 }
 
-Rule<double> fraction_below_one() {
-  return {"a number >= 0 and < 1", [](const double& value) { return value >= 0.0 && value < 1.0; }};
-}
-
 void read_betas(const Section& section, OptimizerConfig& optimizer) {
   const std::vector<double> betas =
       section.list<double>("betas", {optimizer.beta1, optimizer.beta2}, fraction_below_one());

@@ -38,6 +38,10 @@ Rule<T> between(T low, T high) {
           [low, high](const T& value) { return value >= low && value <= high; }};
 }
 
+Rule<double> fraction_below_one() {
+  return {"a number >= 0 and < 1", [](const double& value) { return value >= 0.0 && value < 1.0; }};
+}
+
 Rule<std::string> not_empty() {
   return {"a non-empty string", [](const std::string& text) { return !text.empty(); }};
 }

@@ -60,7 +60,8 @@ Rule<T> at_least(T low);
 template <typename T>
 Rule<T> above(T low);
 template <typename T>
-Rule<T> between(T low, T high);  ///< closed interval
+Rule<T> between(T low, T high);     ///< closed interval
+Rule<double> fraction_below_one();  ///< 0 <= x < 1: probabilities of dropping, decay rates
 Rule<std::string> not_empty();
 Rule<std::string> one_of(std::vector<std::string> names);  ///< the error offers the nearest name
 

@@ -114,8 +114,10 @@ class TaughtDataset : public Generated {
       : Generated(size, seed, split), task_(std::move(task)) {}
 
   std::vector<EntrySpec> entries(std::int64_t rows) const override {
-    if (task_.classification) return data_entries(rows, at::kFloat, {task_.inputs}, at::kLong, {});
-    return data_entries(rows, at::kFloat, {task_.inputs}, at::kFloat, {task_.outputs});
+    const DataEntry x{at::kFloat, {task_.inputs}};
+    return data_entries(
+        rows, x,
+        task_.classification ? DataEntry{at::kLong, {}, task_.outputs} : DataEntry{at::kFloat, {task_.outputs}});
   }
 
  private:
@@ -158,7 +160,8 @@ class TokenDataset : public Generated {
       : Generated(size, seed, split), task_(std::move(task)) {}
 
   std::vector<EntrySpec> entries(std::int64_t rows) const override {
-    return data_entries(rows, at::kLong, {task_.context}, at::kLong, {task_.context});
+    const DataEntry tokens{at::kLong, {task_.context}, task_.vocab};
+    return data_entries(rows, tokens, tokens);
   }
 
  private:

@@ -3,6 +3,7 @@
 
 #include <ATen/ops/empty.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "runtime/base/check.hpp"
@@ -30,25 +31,34 @@ at::Tensor rows_of(const at::Tensor& table, const std::vector<std::int64_t>& sam
   return rows;
 }
 
-EntrySpec entry(const std::string& name, at::ScalarType dtype, std::int64_t rows, std::vector<std::int64_t> sizes) {
+/// EntrySpec::below of a table's entry.
+std::int64_t below(const at::Tensor& table) {
+  if (table.scalar_type() != at::kLong) return 0;
+  const auto* values = table.const_data_ptr<std::int64_t>();
+  return *std::max_element(values, values + table.numel()) + 1;
+}
+
+EntrySpec entry(const std::string& name, std::int64_t rows, const DataEntry& of) {
+  std::vector<std::int64_t> sizes = of.sizes;
   sizes.insert(sizes.begin(), rows);
-  return {.name = name, .dtype = dtype, .sizes = std::move(sizes), .differentiable = false, .batched = true};
+  return {.name = name, .dtype = of.dtype, .sizes = std::move(sizes), .differentiable = false, .below = of.below};
 }
 
 }  // namespace
 
-std::vector<EntrySpec> data_entries(std::int64_t rows, at::ScalarType x, std::vector<std::int64_t> x_sizes,
-                                    at::ScalarType targets, std::vector<std::int64_t> target_sizes) {
-  return {entry("x", x, rows, std::move(x_sizes)), entry("targets", targets, rows, std::move(target_sizes))};
+std::vector<EntrySpec> data_entries(std::int64_t rows, const DataEntry& x, const DataEntry& targets) {
+  return {entry("x", rows, x), entry("targets", rows, targets)};
 }
 
-TableDataset::TableDataset(at::Tensor x, at::Tensor targets) : x_(std::move(x)), targets_(std::move(targets)) {
+TableDataset::TableDataset(at::Tensor x, at::Tensor targets)
+    : x_(std::move(x)), targets_(std::move(targets)), x_below_(below(x_)), targets_below_(below(targets_)) {
   LOCKSTEP_CHECK(x_.is_contiguous() && targets_.is_contiguous(), "strided");
   LOCKSTEP_CHECK(x_.size(0) >= 1 && x_.size(0) == targets_.size(0), x_.size(0), " and ", targets_.size(0), " rows");
 }
 
 std::vector<EntrySpec> TableDataset::entries(std::int64_t rows) const {
-  return data_entries(rows, x_.scalar_type(), row_sizes(x_), targets_.scalar_type(), row_sizes(targets_));
+  return data_entries(rows, {x_.scalar_type(), row_sizes(x_), x_below_},
+                      {targets_.scalar_type(), row_sizes(targets_), targets_below_});
 }
 
 std::int64_t TableDataset::size() const {

@@ -17,10 +17,15 @@ class TableDataset : public Dataset {
 
  private:
   at::Tensor x_, targets_;
+  std::int64_t x_below_, targets_below_;
 };
 
-/// What every reader puts out: "x" and "targets", batched, not differentiable. `sizes` without the rows.
-std::vector<EntrySpec> data_entries(std::int64_t rows, at::ScalarType x, std::vector<std::int64_t> x_sizes,
-                                    at::ScalarType targets, std::vector<std::int64_t> target_sizes);
+/// What every reader puts out: "x" and "targets", batched, not differentiable.
+struct DataEntry {
+  at::ScalarType dtype;
+  std::vector<std::int64_t> sizes;  ///< without the rows
+  std::int64_t below = 0;           ///< as EntrySpec::below
+};
+std::vector<EntrySpec> data_entries(std::int64_t rows, const DataEntry& x, const DataEntry& targets);
 
 }  // namespace lockstep

@@ -28,10 +28,13 @@ namespace {
 class TextDataset : public Dataset {
  public:
   TextDataset(std::string bytes, std::int64_t context, std::int64_t stride)
-      : bytes_(std::move(bytes)), context_(context), stride_(stride) {}
+      : bytes_(std::move(bytes)),
+        context_(context),
+        stride_(stride),
+        below_(static_cast<unsigned char>(*std::max_element(bytes_.begin(), bytes_.end(), less)) + 1) {}
 
   std::vector<EntrySpec> entries(std::int64_t rows) const override {
-    return data_entries(rows, at::kLong, {context_}, at::kLong, {context_});
+    return data_entries(rows, {at::kLong, {context_}, below_}, {at::kLong, {context_}, below_});
   }
 
   std::int64_t size() const override { return (static_cast<std::int64_t>(bytes_.size()) - context_ - 1) / stride_ + 1; }
@@ -52,8 +55,10 @@ class TextDataset : public Dataset {
   }
 
  private:
+  static bool less(char a, char b) { return static_cast<unsigned char>(a) < static_cast<unsigned char>(b); }
+
   std::string bytes_;
-  std::int64_t context_, stride_;
+  std::int64_t context_, stride_, below_;
 };
 
 struct TextOptions {

@@ -27,7 +27,6 @@ class Describer {
     for (const EntrySpec& entry : data) graph_.sources.push_back(add_value(entry, -1));
     for (int layer = 0; layer < graph_.layer_count(); ++layer) add_layer(layer);
     add_loss(loss);
-    check_frozen_patterns();
     find_backward();
     return std::move(graph_);
   }
@@ -97,10 +96,7 @@ class Describer {
   int add_parameter(const std::string& name, const ParameterSpec& parameter) {
     bool trainable = true;
     for (const std::string& pattern : frozen_)
-      if (fnmatch(pattern.c_str(), name.c_str(), 0) == 0) {
-        trainable = false;
-        matched_.insert(pattern);
-      }
+      if (fnmatch(pattern.c_str(), name.c_str(), 0) == 0) trainable = false;
     graph_.parameters.push_back({name, parameter.sizes, parameter.init, trainable, {}});
     return static_cast<int>(graph_.parameters.size()) - 1;
   }
@@ -129,15 +125,6 @@ class Describer {
     }
   }
 
-  void check_frozen_patterns() const {
-    for (const std::string& pattern : frozen_)
-      if (!matched_.count(pattern)) {
-        std::vector<std::string> names;
-        for (const ParameterInfo& parameter : graph_.parameters) names.push_back(parameter.name);
-        throw ModelError(concat("train.freeze: no parameter matches '", pattern, "'", did_you_mean(pattern, names)));
-      }
-  }
-
   void find_backward() {
     for (int layer = 0; layer < graph_.layer_count(); ++layer) {
       bool trainable = false;
@@ -161,7 +148,7 @@ class Describer {
   ModelGraph graph_;
   std::map<std::string, int> alive_;  // entry name -> the value that it means now
   std::map<std::string, int> index_;  // full parameter name, tied ones too -> stored parameter
-  std::set<std::string> names_, matched_;
+  std::set<std::string> names_;
 };
 
 }  // namespace

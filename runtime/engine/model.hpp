@@ -63,7 +63,7 @@ struct ModelGraph {
 /// Describes every layer in order and connects names. `data`: the entries of one micro-batch. `frozen`: shell patterns
 /// of parameter names that are not trained. Throws ModelError naming the layer: unknown input entry (with the entries
 /// alive), shape mismatch, duplicate layer or parameter names, a tie to something that does not exist or has another
-/// shape, a frozen pattern that matches nothing.
+/// shape, nothing left to train.
 ModelGraph describe_model(const Model& model, const std::vector<EntrySpec>& data, const Loss& loss,
                           const std::vector<std::string>& frozen = {});
 

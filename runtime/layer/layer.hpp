@@ -38,6 +38,7 @@ struct EntrySpec {
   std::vector<std::int64_t> sizes;
   bool differentiable = true;  ///< false: indices, masks, targets; never has a gradient
   bool batched = true;
+  std::int64_t below = 0;  ///< integers (tokens, classes): every value is below this; 0: not known
 };
 
 std::string to_string(const EntrySpec& entry);  ///< "x float32 [4, 128]"

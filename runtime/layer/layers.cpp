@@ -29,6 +29,13 @@ void expect_width(const Layer& layer, const EntrySpec& input, std::int64_t width
                             "; it expects a floating-point entry whose last dimension is ", width));
 }
 
+void expect_below(const Layer& layer, const EntrySpec& indices, std::int64_t count, const char* name) {
+  if (indices.below > count)
+    throw ModelError(concat("a ", layer.type(), " layer has a ", name, " of ", count, ", but ", indices.name,
+                            " has values up to ", indices.below - 1, "; it needs a ", name, " of ", indices.below,
+                            " or more"));
+}
+
 LayerDescription Linear::describe(const std::vector<EntrySpec>& inputs) const {
   expect_inputs(*this, inputs, 1);
   expect_width(*this, inputs[0], in_);
@@ -87,8 +94,10 @@ LayerDescription Embedding::describe(const std::vector<EntrySpec>& inputs) const
   expect_inputs(*this, inputs, 1);
   if (inputs[0].dtype != at::kLong)
     throw ModelError(concat("an embedding layer got ", to_string(inputs[0]), "; it expects int64 indices"));
+  expect_below(*this, inputs[0], count_, "count");
   LayerDescription description = same_shape(inputs[0]);
   description.outputs[0].dtype = at::kFloat;
+  description.outputs[0].below = 0;
   description.outputs[0].sizes.push_back(width_);
   description.parameters = {{"weight", {count_, width_}, Init::normal(1.0), ""}};
   return description;

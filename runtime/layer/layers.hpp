@@ -85,5 +85,8 @@ class Add : public Layer {
 void expect_inputs(const Layer& layer, const std::vector<EntrySpec>& inputs, std::size_t count);
 /// For describe(): a floating entry whose last dimension is `width`, else a ModelError.
 void expect_width(const Layer& layer, const EntrySpec& input, std::int64_t width);
+/// For describe(): indices that are known to be below `count`, or not known, else a ModelError. `name`: what the model
+/// calls the count.
+void expect_below(const Layer& layer, const EntrySpec& indices, std::int64_t count, const char* name);
 
 }  // namespace lockstep

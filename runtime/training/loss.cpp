@@ -37,6 +37,9 @@ class SparseCategoricalCrossEntropy : public Loss {
     if (output.sizes.size() < 2 || expected != targets.sizes || targets.dtype != at::kLong)
       throw ModelError(concat("the model puts out ", to_string(output), ", the targets are ", to_string(targets), "; ",
                               name(), " wants an output [..., classes] and int64 targets [...]"));
+    if (targets.below > output.sizes.back())
+      throw ModelError(concat("the model puts out ", output.sizes.back(), " classes, the targets have classes up to ",
+                              targets.below - 1, "; it needs ", targets.below, " outputs or more"));
   }
   double denominator(const at::Tensor& targets) const override {
     return static_cast<double>(targets.ne(kIgnore).sum().item<std::int64_t>());

@@ -11,28 +11,32 @@
 namespace lockstep {
 namespace {
 
-bool matches(const OptimizerGroup& group, const std::string& name) {
-  return std::any_of(group.match.begin(), group.match.end(),
+bool matches(const std::vector<std::string>& patterns, const std::string& name) {
+  return std::any_of(patterns.begin(), patterns.end(),
                      [&](const std::string& pattern) { return fnmatch(pattern.c_str(), name.c_str(), 0) == 0; });
+}
+
+void check_used(const std::vector<std::string>& patterns, const std::vector<std::string>& names, const Section& section,
+                const std::string& key) {
+  if (std::any_of(names.begin(), names.end(), [&](const std::string& name) { return matches(patterns, name); })) return;
+  const std::string first = patterns.empty() ? "" : patterns.front();
+  throw section.error(key, concat("no parameter matches '", join(patterns), "'", did_you_mean(first, names)));
 }
 
 }  // namespace
 
-void check_groups(const OptimizerConfig& config, const std::vector<std::string>& parameter_names) {
-  for (const OptimizerGroup& group : config.groups) {
-    const bool used = std::any_of(parameter_names.begin(), parameter_names.end(),
-                                  [&](const std::string& name) { return matches(group, name); });
-    if (!used)
-      throw UserError(concat("train.optimizer.groups: no parameter matches '", join(group.match), "'",
-                             did_you_mean(group.match.empty() ? "" : group.match.front(), parameter_names)));
-  }
+void check_patterns(const TrainConfig& config, const std::vector<std::string>& parameter_names, const Section& train) {
+  for (const std::string& pattern : config.freeze) check_used({pattern}, parameter_names, train, "freeze");
+  for (const OptimizerGroup& group : config.optimizer.groups)
+    check_used(group.match, parameter_names, train.section("optimizer"), "groups");
 }
 
 Optimizer::Group Optimizer::group_of(const Parameter& parameter) const {
   const bool norm_or_bias = parameter.value.dim() <= 1;
   const double decay = norm_or_bias && !config_.decay_norms_and_biases ? 0.0 : config_.weight_decay;
   for (const OptimizerGroup& group : config_.groups)
-    if (matches(group, parameter.name)) return {group.lr_scale, group.weight_decay >= 0 ? group.weight_decay : decay};
+    if (matches(group.match, parameter.name))
+      return {group.lr_scale, group.weight_decay >= 0 ? group.weight_decay : decay};
   return {1.0, decay};
 }
 

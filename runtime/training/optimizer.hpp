@@ -37,7 +37,8 @@ class Optimizer : public ParameterUpdater {
   std::map<Group, State> groups_;
 };
 
-/// Throws UserError when a group's pattern matches no parameter of the model.
-void check_groups(const OptimizerConfig& config, const std::vector<std::string>& parameter_names);
+/// Throws ConfigError when a group, or a pattern of train.freeze, matches no parameter of the model. `train`: the
+/// section that both were read from.
+void check_patterns(const TrainConfig& config, const std::vector<std::string>& parameter_names, const Section& train);
 
 }  // namespace lockstep

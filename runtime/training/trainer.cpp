@@ -2,6 +2,7 @@
 #include "runtime/training/trainer.hpp"
 
 #include <ATen/Parallel.h>
+#include <c10/core/impl/DeviceGuardImplInterface.h>
 
 #include <algorithm>
 #include <numeric>
@@ -44,9 +45,31 @@ std::vector<int> cut_before(const ModelGraph& graph, const Config& config) {
   return counts;
 }
 
+std::unique_ptr<Loss> loss_of(const Config& config) {
+  try {
+    return make_loss(config.train.loss);
+  } catch (const UserError& error) {
+    throw config.root.section("train").error("loss", error.what());
+  }
+}
+
+/// Whether this LibTorch and this machine have the device.
+at::Device device_of(const std::string& name, const Section& workers) {
+  const at::Device device(name);
+  if (device.is_cpu()) return device;
+  const bool known = c10::impl::hasDeviceGuardImpl(device.type());
+  const int count = known ? c10::impl::getDeviceGuardImpl(device.type())->deviceCount() : 0;
+  if (std::max<int>(device.index(), 0) >= count)
+    throw workers.error("devices",
+                        concat("got ", name, ", but ",
+                               known ? concat("this machine has ", count) : std::string("this LibTorch knows no"), " ",
+                               c10::DeviceTypeName(device.type(), /*lower_case=*/true), " devices; use [cpu]"));
+  return device;
+}
+
 }  // namespace
 
-std::vector<RankId> spread_workers(int workers, int ranks, const std::vector<int>& per_rank) {
+std::vector<RankId> spread_workers(int workers, int ranks, const std::vector<int>& per_rank, const Section& section) {
   std::vector<int> counts = per_rank;
   if (counts.empty())
     for (int r = 0; r < ranks; ++r) counts.push_back(workers / ranks + (r < workers % ranks ? 1 : 0));
@@ -54,17 +77,17 @@ std::vector<RankId> spread_workers(int workers, int ranks, const std::vector<int
   const int total = std::accumulate(counts.begin(), counts.end(), 0);
   const bool idle = std::any_of(counts.begin(), counts.end(), [](int count) { return count < 1; });
   if (static_cast<int>(counts.size()) != ranks || total != workers || idle)
-    throw UserError(concat("workers.per_rank: [", join(counts), "] places ", total, " workers on ", counts.size(),
-                           " ranks, but the job has ", workers, " workers (one per stage) and ", ranks,
-                           " ranks, and every rank needs at least one; start ", workers,
-                           " ranks or fewer, or change pipeline.stages"));
+    throw section.error("per_rank", concat("[", join(counts), "] places ", total, " workers on ", counts.size(),
+                                           " ranks, but the job has ", workers, " workers (one per stage) and ", ranks,
+                                           " ranks, and every rank needs at least one; start ", workers,
+                                           " ranks or fewer, or change pipeline.stages"));
   std::vector<RankId> rank_of_worker;
   for (int rank = 0; rank < ranks; ++rank) rank_of_worker.insert(rank_of_worker.end(), counts[rank], RankId(rank));
   return rank_of_worker;
 }
 
 Trainer::Trainer(const Model& model, DataSplits data, Config config, Ranks ranks)
-    : config_(std::move(config)), data_(std::move(data)), ranks_(ranks), loss_(make_loss(config_.train.loss)) {
+    : config_(std::move(config)), data_(std::move(data)), ranks_(ranks), loss_(loss_of(config_)) {
   const TrainConfig& train = config_.train;
   if (config_.pipeline.schedule.empty()) config_.pipeline.schedule = "gpipe";
   check_schedule_name();
@@ -72,18 +95,20 @@ Trainer::Trainer(const Model& model, DataSplits data, Config config, Ranks ranks
                           *loss_, train.freeze);
   std::vector<std::string> parameter_names;
   for (const ParameterInfo& parameter : graph_.parameters) parameter_names.push_back(parameter.name);
-  check_groups(train.optimizer, parameter_names);
+  check_patterns(train, parameter_names, config_.root.section("train"));
+  check_evaluation(model);
   partition_ = cut(graph_, layers_per_stage());
 
   const int workers = partition_.stages();
-  const std::vector<RankId> rank_of_worker = spread_workers(workers, ranks_.count, config_.workers.per_rank);
+  const Section section = config_.root.section("workers");
+  const std::vector<RankId> rank_of_worker = spread_workers(workers, ranks_.count, config_.workers.per_rank, section);
   std::vector<std::string> device_names = config_.workers.devices;
   if (device_names.empty()) device_names = {"cpu"};
   layout_.here = ranks_.here;
   for (int row = 0; row < workers; ++row) {
     const int worker = config_.pipeline.placement.empty() ? row : config_.pipeline.placement[row];
     layout_.rank_of_row.push_back(rank_of_worker[worker]);
-    devices_.emplace_back(device_names[worker % device_names.size()]);
+    devices_.push_back(device_of(device_names[worker % device_names.size()], section));
   }
   programs_ = std::make_unique<Programs>(
       [name = config_.pipeline.schedule, workers](int micro_batches) {
@@ -103,6 +128,16 @@ void Trainer::check_schedule_name() const {
     throw config_.root.section("pipeline")
         .error("schedule",
                concat("there is no schedule '", name, "'; there are: ", join(names), did_you_mean(name, names)));
+}
+
+void Trainer::check_evaluation(const Model& model) const {
+  const TrainConfig& train = config_.train;
+  if (train.eval_every == 0) return;
+  if (!data_.eval)
+    throw config_.root.section("train").error(
+        "eval_every", concat("got ", train.eval_every, ", but the data has no evaluation set; give it one, or leave ",
+                             "eval_every out"));
+  describe_model(model, data_.eval->entries(1), *loss_, train.freeze);
 }
 
 std::vector<int> Trainer::layers_per_stage() const {

@@ -61,6 +61,7 @@ class Trainer {
  private:
   std::vector<int> layers_per_stage() const;
   void check_schedule_name() const;
+  void check_evaluation(const Model& model) const;
 
   Config config_;
   DataSplits data_;
@@ -73,8 +74,8 @@ class Trainer {
   std::unique_ptr<Programs> programs_;
 };
 
-/// Rank of each worker: `per_rank` as in the config (empty: spread evenly, in order). UserError when a rank is left
-/// without a worker or the numbers do not add up.
-std::vector<RankId> spread_workers(int workers, int ranks, const std::vector<int>& per_rank);
+/// Rank of each worker: `per_rank` as in the config (empty: spread evenly, in order). ConfigError when a rank is left
+/// without a worker or the numbers do not add up. `section`: the config's workers.
+std::vector<RankId> spread_workers(int workers, int ranks, const std::vector<int>& per_rank, const Section& section);
 
 }  // namespace lockstep

@@ -85,17 +85,16 @@ class FaultsTest(CliTest):
     # ---- errors while the job runs ----
 
     def test_an_error_on_one_worker_ends_all_ranks_with_one_message(self):
-        self.write("late.csv", "x,y\n" + "1,0\n" * 63 + "1,5\n")  # a class that the model does not have
-        settings = ["data={type: csv, train: late.csv, targets: [y], task: classification}", "model.inputs=1",
-                    "train.loss=sparse_categorical_cross_entropy", "train.steps=50"]
+        # The disk is full: the metrics cannot be written. (What a failing layer says: tests/parity/engine_test.cpp.)
         for ranks in (0, 2):
             with self.subTest(ranks=ranks):
-                line = command("train", "small.yaml", *overrides([*settings, f"run_dir=run-{ranks}"]), ranks=ranks)
+                line = command("train", "small.yaml", "--metrics", "/dev/full", "--set", f"run_dir=run-{ranks}", ranks=ranks)
                 result = self.run_command(line)
                 said = re.findall(r"(?m)^lockstep: .*$", result.stderr)
                 self.assertEqual((result.returncode, len(said)), (1, 1), result.stderr)
-                where = "rank 1, worker 1" if ranks else "worker 1"
-                self.assertRegex(said[0], rf"^lockstep: {where} \(stage 1\), step \d+, train, 1F\d: the loss .*Target 5 is out")
+                where = "rank 0, worker 0" if ranks else "worker 0"
+                self.assertRegex(said[0], rf"^lockstep: {where} \(stage 0\), step 3, train, make_header: metrics: cannot "
+                                          r"write /dev/full: No space left on device$")
 
     def test_a_killed_rank_ends_mpirun_in_seconds(self):
         # Every rank writes down its process id before it becomes the command.
