@@ -11,9 +11,13 @@ add_library(lockstep SHARED)
 foreach(folder ${folders})
   target_sources(lockstep PRIVATE $<TARGET_OBJECTS:lockstep_${folder}>)
 endforeach()
-target_link_libraries(lockstep PUBLIC lockstep_flags lockstep_torch Threads::Threads
+# Who builds in this tree takes flags and torch from here; who installs it finds torch for themselves.
+target_link_libraries(lockstep PUBLIC $<BUILD_INTERFACE:lockstep_flags> $<BUILD_INTERFACE:lockstep_torch>
+                                      $<INSTALL_INTERFACE:torch> Threads::Threads
                       PRIVATE spdlog::spdlog yaml-cpp nlohmann_json::nlohmann_json ${CMAKE_DL_LIBS})
 if(LOCKSTEP_MPI)
   target_link_libraries(lockstep PRIVATE MPI::MPI_C)
 endif()
+target_include_directories(lockstep INTERFACE $<INSTALL_INTERFACE:include/lockstep>)
+target_compile_features(lockstep INTERFACE cxx_std_20)
 set_target_properties(lockstep PROPERTIES VERSION ${PROJECT_VERSION} SOVERSION 0)

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "models/registry.hpp"
 
+#include "models/plugin.hpp"
+
 namespace lockstep {
 
 const std::vector<ModelFamily>& model_families() {
@@ -15,7 +17,7 @@ const std::vector<ModelFamily>& model_families() {
 Model make_model(const Section& section) {
   const std::string type = section.get<std::string>("type");
   std::vector<std::string> names;
-  for (const ModelFamily& family : model_families()) {
+  for (const ModelFamily& family : section.has("library") ? load_models(section) : model_families()) {
     if (family.type == type) {
       Model model = family.make(section);
       section.finish();

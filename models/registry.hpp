@@ -21,7 +21,8 @@ struct ModelFamily {
 
 const std::vector<ModelFamily>& model_families();
 
-/// By `type`; ConfigError with the nearest name when there is none. Reads every key of the section and calls finish().
+/// By `type`, among ours or those of the shared library that the key `library` names; ConfigError with the nearest name
+/// when there is none. Reads every key of the section and calls finish().
 Model make_model(const Section& section);
 
 Model make_mlp(const Section& section);

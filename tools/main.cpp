@@ -48,6 +48,7 @@ int parse_and_run(CLI::App& app, int argc, char** argv, const std::function<int(
 int main(int argc, char** argv) {
   CLI::App app{"Lockstep: pipeline model-parallel training. Try: lockstep train configs/quickstart.yaml", "lockstep"};
   app.set_version_flag("--version", LOCKSTEP_VERSION);
+  app.set_help_all_flag("--help-all", "Print the help of all subcommands: lockstep --help-all > lockstep.txt");
   app.require_subcommand(1);
   std::function<int()> command;
   lockstep::add_train(app, command);

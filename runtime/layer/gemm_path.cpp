@@ -58,6 +58,15 @@ bool decide() {
   return is_amd() && has_avx2() && !opted_out.load() && !environment_opts_out();
 }
 
+// Whether the answer that the process resolves is in this library. (Its address, taken here, would be the one that was
+// found first, whoever's it is.)
+bool answer_is_ours() {
+  Dl_info found{}, ours{};
+  void* const answer = dlsym(RTLD_DEFAULT, "mkl_serv_intel_cpu_true");
+  return answer && dladdr(answer, &found) != 0 && dladdr(reinterpret_cast<void*>(&decide), &ours) != 0 &&
+         found.dli_fbase == ours.dli_fbase;
+}
+
 }  // namespace
 
 void opt_out_of_gemm_cure() {
@@ -71,7 +80,7 @@ std::string cpu_isa() {
 GemmPath gemm_path() {
   GemmPath path;
   path.cured = decide();
-  path.effective = dlsym(RTLD_DEFAULT, "mkl_serv_intel_cpu_true") == reinterpret_cast<void*>(&mkl_serv_intel_cpu_true);
+  path.effective = answer_is_ours();
   if (!is_amd())
     path.reason = "MKL chooses its own path (not an AMD CPU)";
   else if (!has_avx2())

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# cmake --install: the command, the library, its headers and the CMake package. The result may be moved as a whole, and
+# knows neither the build tree nor the source tree. LibTorch is looked for in PREFIX/lib/lockstep (the component "torch"
+# copies it there), then where it was at build time.
+
+include(GNUInstallDirs)
+include(CMakePackageConfigHelpers)
+set(package_dir lib/cmake/lockstep)
+
+get_target_property(torch_library torch_cpu IMPORTED_LOCATION)
+if(NOT torch_library)
+  get_target_property(torch_library torch_cpu IMPORTED_LOCATION_RELEASE)
+endif()
+get_filename_component(torch_lib_dir ${torch_library} DIRECTORY)
+set_target_properties(lockstep PROPERTIES INSTALL_RPATH "$ORIGIN;$ORIGIN/lockstep;${torch_lib_dir}")
+set_target_properties(lockstep_command PROPERTIES INSTALL_RPATH "$ORIGIN/../lib;$ORIGIN/../lib/lockstep;${torch_lib_dir}")
+
+install(TARGETS lockstep EXPORT lockstep LIBRARY DESTINATION lib COMPONENT lockstep)
+install(TARGETS lockstep_command RUNTIME DESTINATION bin COMPONENT lockstep)
+foreach(folder runtime models partitioner)
+  install(DIRECTORY ${PROJECT_SOURCE_DIR}/${folder} DESTINATION include/lockstep COMPONENT lockstep
+          FILES_MATCHING PATTERN "*.hpp")
+endforeach()
+install(DIRECTORY ${PROJECT_SOURCE_DIR}/configs DESTINATION share/lockstep COMPONENT lockstep)
+install(FILES ${PROJECT_SOURCE_DIR}/README.md ${PROJECT_SOURCE_DIR}/LICENSE ${PROJECT_SOURCE_DIR}/CHANGELOG.md
+        DESTINATION share/doc/lockstep COMPONENT lockstep)
+install(FILES ${PROJECT_SOURCE_DIR}/tools/completion.bash DESTINATION share/bash-completion/completions
+        RENAME lockstep COMPONENT lockstep)
+
+install(EXPORT lockstep NAMESPACE lockstep:: DESTINATION ${package_dir} FILE lockstepTargets.cmake COMPONENT lockstep)
+configure_package_config_file(${PROJECT_SOURCE_DIR}/cmake/lockstepConfig.cmake.in
+                              ${PROJECT_BINARY_DIR}/lockstepConfig.cmake INSTALL_DESTINATION ${package_dir})
+write_basic_package_version_file(${PROJECT_BINARY_DIR}/lockstepConfigVersion.cmake COMPATIBILITY SameMinorVersion)
+install(FILES ${PROJECT_BINARY_DIR}/lockstepConfig.cmake ${PROJECT_BINARY_DIR}/lockstepConfigVersion.cmake
+        DESTINATION ${package_dir} COMPONENT lockstep)
+
+# LibTorch itself (0.4 GB), for packages that stand alone: cmake --install build/release --component torch.
+file(GLOB torch_runtime ${torch_lib_dir}/libc10.so ${torch_lib_dir}/libtorch.so ${torch_lib_dir}/libtorch_cpu.so
+     ${torch_lib_dir}/libgomp*.so*)
+install(FILES ${torch_runtime} DESTINATION lib/lockstep COMPONENT torch EXCLUDE_FROM_ALL)
+
+# Packages that stand alone: tools/package.sh.
+set(CPACK_PACKAGE_NAME lockstep)
+set(CPACK_PACKAGE_VENDOR Lockstep)
+set(CPACK_PACKAGE_CONTACT "Lockstep <lockstep@localhost>")
+set(CPACK_PACKAGE_DESCRIPTION_SUMMARY ${PROJECT_DESCRIPTION})
+set(CPACK_RESOURCE_FILE_LICENSE ${PROJECT_SOURCE_DIR}/LICENSE)
+set(CPACK_PACKAGING_INSTALL_PREFIX /opt/lockstep)
+set(CPACK_COMPONENTS_ALL lockstep torch)
+set(CPACK_COMPONENTS_GROUPING ALL_COMPONENTS_IN_ONE)
+set(CPACK_ARCHIVE_COMPONENT_INSTALL ON)
+set(CPACK_DEB_COMPONENT_INSTALL ON)
+set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
+set(CPACK_DEBIAN_COMPRESSION_TYPE gzip)
+set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
+set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS_PRIVATE_DIRS ${torch_lib_dir} ${PROJECT_BINARY_DIR})
+set(CPACK_DEBIAN_PACKAGE_RECOMMENDS mpich)
+set(CPACK_STRIP_FILES ON)
+include(CPack)

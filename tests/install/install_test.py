@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `cmake --install` leaves: it works after a move, names neither build nor source tree, and others build on it.
+
+LOCKSTEP_BUILD  the build tree (default: build/release)
+"""
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ.get("LOCKSTEP_BUILD", ROOT / "build/release")).resolve()
+LIMIT_S = 240
+
+FIRST = """\
+cmake_minimum_required(VERSION 3.25)
+project(first LANGUAGES CXX)
+find_package(lockstep REQUIRED)
+add_executable(right first.cpp)
+target_link_libraries(right PRIVATE lockstep::lockstep)
+add_executable(wrong first.cpp)
+target_link_libraries(wrong PRIVATE -Wl,--no-as-needed $<TARGET_FILE:torch_cpu> lockstep::lockstep)
+"""
+FIRST_CPP = """\
+#include <iostream>
+#include "runtime/layer/gemm_path.hpp"
+int main() { std::cout << lockstep::gemm_path().effective << " " << lockstep::gemm_path().reason << std::endl; }
+"""
+
+
+def run(*line, cwd=None, **environment):
+    result = subprocess.run([str(part) for part in line], cwd=cwd, env={**os.environ, **environment}, text=True,
+                            stdin=subprocess.DEVNULL, capture_output=True, timeout=LIMIT_S)
+    if result.returncode:
+        raise AssertionError(f"{line}: exit code {result.returncode}\n{result.stdout}{result.stderr}")
+    return result.stdout
+
+
+def cached(name):
+    found = re.search(rf"^{name}:\w+=(.*)$", (BUILD / "CMakeCache.txt").read_text(), re.MULTILINE)
+    return found[1] if found else ""
+
+
+class InstallTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = pathlib.Path(tempfile.mkdtemp(prefix="lockstep-install-"))
+        cls.addClassCleanup(shutil.rmtree, cls.folder, ignore_errors=True)
+        run("cmake", "--install", BUILD, "--prefix", cls.folder / "first", "--component", "lockstep")
+        cls.prefix = (cls.folder / "first").rename(cls.folder / "moved")
+        cls.command = cls.prefix / "bin/lockstep"
+
+    def configure(self, source, name):
+        build = self.folder / name
+        run("cmake", "-S", source, "-B", build, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release",
+            f"-DCMAKE_PREFIX_PATH={self.prefix};{cached('CMAKE_PREFIX_PATH')}")
+        run("cmake", "--build", build)
+        return build
+
+    def test_the_package_names_no_path_of_this_machine(self):
+        files = [path for path in self.prefix.rglob("*") if path.is_file() and path.suffix in (".cmake", ".hpp", "")]
+        self.assertGreater(len(files), 50)
+        for path in files:
+            if "bin" in path.parts:
+                continue
+            text = path.read_text()
+            for tree in (BUILD, ROOT, self.folder):
+                self.assertNotIn(str(tree), text, path)
+
+    def test_the_command_finds_its_library_in_the_moved_prefix(self):
+        libraries = run("ldd", self.command)
+        self.assertIn(str(self.prefix / "lib/liblockstep.so"), os.path.realpath(
+            re.search(r"liblockstep\S* => (\S+)", libraries)[1]))
+        self.assertNotIn(str(BUILD), libraries)
+        for file in (self.command, self.prefix / "lib/liblockstep.so"):
+            self.assertNotIn(str(BUILD), run("readelf", "-d", file))
+
+    def test_the_command_trains(self):
+        config = self.prefix / "share/lockstep/configs/mlp-regression.yaml"
+        said = run(self.command, "train", config, "--set", "train.steps=3", "--set", f"run_dir={self.folder}/run")
+        self.assertTrue((self.folder / "run/fingerprint.json").exists(), said)
+
+    def test_a_program_of_ones_own_and_which_library_comes_first(self):
+        source = self.folder / "source"
+        source.mkdir()
+        (source / "CMakeLists.txt").write_text(FIRST)
+        (source / "first.cpp").write_text(FIRST_CPP)
+        build = self.configure(source, "build-first")
+        self.assertRegex(run(build / "right"), r"^1 ")
+        # Torch first works too; on an AMD CPU it says what it costs.
+        self.assertRegex(run(build / "wrong"), r"^0 .*(link liblockstep first|not an AMD CPU|no AVX2|as asked)")
+
+    def test_a_plug_in_built_on_the_package_trains_with_the_command(self):
+        build = self.configure(ROOT / "examples/plugin", "build-plugin")
+        said = run(self.command, "train", ROOT / "examples/plugin/wave.yaml", "--set", "train.steps=3",
+                   "--set", f"model.library={build}/libwave_plugin.so", "--set", f"run_dir={self.folder}/wave")
+        self.assertTrue((self.folder / "wave/fingerprint.json").exists(), said)
+
+    def test_completion_offers_verbs_and_flags(self):
+        completion = self.prefix / "share/bash-completion/completions/lockstep"
+        ask = (f"source {completion}; COMP_WORDS=({self.command} $1 $2); COMP_CWORD=$3; _lockstep; "
+               "printf '%s\\n' \"${COMPREPLY[@]}\"")
+        self.assertEqual(run("bash", "-c", ask, "_", "tr", "", 1).split(), ["train"])
+        self.assertEqual(run("bash", "-c", ask, "_", "train", "--dry", 2).split(), ["--dry-run"])
+
+
+if __name__ == "__main__":
+    sys.exit(unittest.main())
