@@ -255,6 +255,7 @@ WorkersConfig read_workers(const Section& section) {
   workers.devices = section.list<std::string>("devices", {"cpu"}, device);
   if (workers.devices.empty()) throw section.unexpected("devices", "at least one device, such as [cpu]");
   workers.threads = section.get("threads", workers.threads, at_least(1));
+  workers.bind = section.get("bind", workers.bind, one_of({"none", "cores"}));
   section.refuse("memory_limit", "a memory limit per worker");
   section.finish();
   return workers;

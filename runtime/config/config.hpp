@@ -83,6 +83,7 @@ struct WorkersConfig {
   std::vector<int> per_rank;         ///< empty: auto; one number: the same on every rank; else one per rank
   std::vector<std::string> devices;  ///< default [cpu]; worker w takes devices[w mod size]
   int threads = 1;                   ///< intra-op threads per worker: numerics, never derived
+  std::string bind = "none";         ///< none | cores: each worker on `threads` CPUs of its own
   bool operator==(const WorkersConfig&) const = default;
 };
 

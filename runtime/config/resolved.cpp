@@ -154,6 +154,7 @@ void write_workers(Writer& out, const WorkersConfig& workers) {
   }
   out.put("devices", workers.devices.empty() ? std::vector<std::string>{"cpu"} : workers.devices);
   out.put("threads", workers.threads);
+  out.put("bind", workers.bind);
 }
 
 }  // namespace

@@ -23,7 +23,10 @@ class Job {
     for (int row = 0; row < rows(); ++row)
       if (is_here(row)) workers_.push_back(make_worker(row));
     std::vector<std::thread> threads;
-    for (auto& worker : workers_) threads.emplace_back([this, &worker] { run_worker(*worker); });
+    for (std::size_t i = 0; i < workers_.size(); ++i) {
+      const Cpus cpus = spec_.cpus.empty() ? Cpus{} : spec_.cpus[i];
+      threads.emplace_back([this, &worker = *workers_[i], cpus] { run_worker(worker, cpus); });
+    }
     for (std::thread& thread : threads) thread.join();
     if (first_error_) std::rethrow_exception(first_error_);
     return outcome();
@@ -80,8 +83,9 @@ class Job {
     return std::make_unique<Worker>(std::move(parts));
   }
 
-  void run_worker(Worker& worker) {
+  void run_worker(Worker& worker, const Cpus& cpus) {
     try {
+      bind_this_thread(cpus);
       // OpenMP counts threads per calling thread: every worker has to say it for itself.
       at::init_num_threads();
       at::set_num_threads(spec_.threads);

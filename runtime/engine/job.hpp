@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/engine/binding.hpp"
 #include "runtime/engine/memory.hpp"
 #include "runtime/engine/worker.hpp"
 
@@ -40,6 +41,7 @@ struct JobSpec {
   StageOptions stage = {};               ///< of row 0; `device` is replaced per row
   std::vector<at::Device> devices = {};  ///< by row
   int threads = 1;                       ///< intra-op threads of every worker
+  std::vector<Cpus> cpus = {};           ///< of the rows that are here, in row order; empty: not bound
   double clip_grad_norm = 0;
   std::function<std::unique_ptr<ParameterUpdater>()> make_updater = {};
   std::chrono::milliseconds wait_limit{300'000};

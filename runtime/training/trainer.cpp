@@ -174,6 +174,20 @@ std::string Trainer::agreement() const {
   return text;
 }
 
+std::vector<Cpus> Trainer::bound_cpus(const Log& log) const {
+  if (config_.workers.bind == "none") return {};
+  const auto here = std::count(layout_.rank_of_row.begin(), layout_.rank_of_row.end(), layout_.here);
+  const Cpus allowed = allowed_cpus();
+  const int workers = static_cast<int>(here), threads = config_.workers.threads;
+  std::vector<Cpus> cpus = cpus_of_workers(allowed, ranks_.workers_before, workers, threads);
+  if (cpus.empty())
+    log.warn(concat("workers.bind: not bound: ", ranks_.workers_before + workers, " workers with ", threads,
+                    " thread(s) each do not fit on the ", allowed.size(), " CPUs that this process may use"));
+  for (std::size_t i = 0; i < cpus.size(); ++i)
+    log.debug(concat("worker ", i, " of this process is bound to CPU ", join(cpus[i])));
+  return cpus;
+}
+
 JobOutcome Trainer::fit(const FitOptions& options) {
   at::set_num_threads(config_.workers.threads);
   TrainingDirector director(config_, data_, *loss_);
@@ -183,6 +197,7 @@ JobOutcome Trainer::fit(const FitOptions& options) {
   spec.stage.check_finite = config_.train.stop_on_nan;
   spec.devices = devices_;
   spec.threads = config_.workers.threads;
+  spec.cpus = bound_cpus(options.log);
   spec.clip_grad_norm = config_.train.clip_grad_norm;
   spec.make_updater = [this] { return std::make_unique<Optimizer>(config_.train.optimizer); };
   spec.wait_limit = std::chrono::seconds(config_.comm.watchdog_s);

@@ -24,6 +24,7 @@ struct Ranks {
   RankId here = RankId(0);
   int count = 1;
   RemoteLinks* remote = nullptr;
+  int workers_before = 0;  ///< workers of lower ranks that may run on the same CPUs of the same host: for workers.bind
 };
 
 struct FitOptions {
@@ -60,6 +61,7 @@ class Trainer {
 
  private:
   std::vector<int> layers_per_stage() const;
+  std::vector<Cpus> bound_cpus(const Log& log) const;
   void check_schedule_name() const;
   void check_evaluation(const Model& model) const;
 

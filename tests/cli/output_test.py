@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import pathlib
 import pty
 import re
 import struct
@@ -10,7 +11,7 @@ import subprocess
 import termios
 import unittest
 
-from cli import LIMIT_S, LOCKSTEP, MLP, CliTest, command, losses_in_log, metrics, overrides
+from cli import ENDLESS, LIMIT_S, LOCKSTEP, MLP, CliTest, command, losses_in_log, metrics, overrides
 
 STEP_FIELDS = ["step", "loss", "grad_norm", "lr", "step_ms", "samples_per_s", "bubble", "workers"]
 WORKER_FIELDS = ["compute_ms", "wait_ms", "peak_bytes"]
@@ -50,6 +51,36 @@ class OutputTest(CliTest):
         self.assertLessEqual({"config.yaml", "log.txt", "metrics.jsonl", "fingerprint.json", "tensorboard"}, names)
         self.assertEqual([name for name in names if name.endswith(".part")], [])
         self.assertEqual(len(list((run / "tensorboard").iterdir())), 1)
+
+    def test_workers_are_bound_to_cores_of_their_own_and_only_where_they_fit(self):
+        self.write("endless.yaml", ENDLESS)
+        allowed = sorted(os.sched_getaffinity(0))
+        for ranks, stages in ((0, 2), (2, 2), (0, 3)):
+            with self.subTest(ranks=ranks, stages=stages):
+                run = self.folder / f"run-{ranks}-{stages}"
+                settings = ["workers.bind=cores", "model.layers=3", f"pipeline.stages={stages}", f"run_dir={run}"]
+                process = self.start(command("train", "endless.yaml", *overrides(settings), ranks=ranks))
+                self.wait_until(lambda: metrics(run / "metrics.jsonl"), "its first step", process)
+                bound = sorted(cpu for mask in self.masks_of_threads() if len(mask) == 1 for cpu in mask)
+                process.terminate()
+                _, stderr = process.communicate(timeout=LIMIT_S)
+                if stages <= len(allowed):
+                    self.assertEqual(bound, allowed[:stages])
+                else:
+                    self.assertIn(f"not bound: {stages} workers", stderr)
+                    self.assertEqual(bound, allowed if len(allowed) == 1 else [])
+
+    def masks_of_threads(self):
+        """The CPUs of every thread of every `lockstep` process that runs in this test's folder."""
+        masks = []
+        for process in pathlib.Path("/proc").glob("[0-9]*"):
+            try:
+                if (process / "cwd").resolve() != self.folder or not (process / "exe").resolve().samefile(LOCKSTEP):
+                    continue
+                masks += [os.sched_getaffinity(int(thread.name)) for thread in (process / "task").iterdir()]
+            except OSError:
+                pass  # gone meanwhile
+        return masks
 
     def test_the_resolved_config_trains_to_the_same_bits(self):
         settings = ["train.optimizer={type: sgd, lr: 0.1, momentum: 0.9, nesterov: true}", "train.clip_grad_norm=0.3",

@@ -66,7 +66,7 @@ const BadEdit kBadEdits[] = {
    "job.yaml:2:1: sead: got an unknown key, expected one of name, seed, model, data, train, pipeline, workers, kernels, replicas, checkpoint, comm, run_dir; did you mean 'seed'?"},
   {"unknown key, nothing near",
    "threads: 1", "threads: 1\n  colour: red",
-   "job.yaml:23:3: workers.colour: got an unknown key, expected one of per_rank, devices, threads"},
+   "job.yaml:23:3: workers.colour: got an unknown key, expected one of per_rank, devices, threads, bind"},
   {"unknown section",
    "comm:", "com:",
    "job.yaml:23:1: com: got an unknown key, expected one of name, seed, model, data, train, pipeline, workers, kernels, replicas, checkpoint, comm, run_dir; did you mean 'comm'?"},

@@ -170,6 +170,7 @@ workers:
   per_rank: auto
   devices: [cpu]
   threads: 1
+  bind: none
 kernels:
   gemm: auto
 comm:
