@@ -57,11 +57,12 @@ TEST_CASE("lockstep simulate names the flag of a bad value in one line", "[unit]
   CHECK(refused(options_of("1f1b", 4, -4)) == "--micro-batches: got -4, expected a number of at least 1");
   CHECK(contains(refused(options_of("1f1b", 1 << 20, 1 << 20)), "--micro-batches: 1048576 stages x 1048576"));
   CHECK(refused(options_of("gpip", 4, 4)) ==
-        "--schedule: unknown schedule 'gpip', expected one of gpipe, 1f1b, or file:PATH; did you mean 'gpipe'?");
+        "--schedule: unknown schedule 'gpip', expected one of gpipe, 1f1b, interleaved_1f1b, looped_bfs, zb_h1, "
+        "interleaved_zb, zbv, dualpipev, or file:PATH; did you mean 'gpipe'?");
   CHECK(contains(refused(options_of("none.csv", 0, 0)), "--schedule: none.csv: cannot read"));
   SimulateOptions options = options_of("1f1b", 4, 4);
   options.virtual_stages = 2;
-  CHECK(contains(refused(options), "--virtual-stages: schedule 1f1b has one stage per worker"));
+  CHECK(contains(refused(options), "--virtual-stages: schedule 1f1b has 1 stage per worker, got virtual_stages = 2"));
   options.virtual_stages = 3;
   CHECK(contains(refused(options), "--stages: got 4, expected a multiple of --virtual-stages (3)"));
   options = options_of("1f1b", 4, 4);
