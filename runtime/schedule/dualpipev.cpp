@@ -8,7 +8,8 @@
 //
 // P = 2 workers, M = 4 micro-batches, F, I and W of the same length (stages 0 and 3 on worker 0):
 //
-// @@DRAW dualpipev 2 2 4
+//   worker 0 | 0F0 0F1 0F2 3F0 3I0 3W0 3F1 0F3 3B1---- 3F2 0B0---- 3B2---- 3F3 ... 0B1---- 3B3---- 0I2 0W2 0I3 0W3
+//   worker 1 | ... 1F0 2F0 1F1 2F1 1F2 2B0---- 2F2 1B0---- 1F3 2B1---- 2F3 1B1---- 2B2---- 1B2---- 2I3 1I3 2W3 1W3
 //
 // Bubble: (P-1)/(6M+P-1) for f = i = w, equal stages and free messages, when pairs run one after the other.
 // Memory: 2P + 1 forwards from F to W, each of a stage half as large as one of 1F1B.

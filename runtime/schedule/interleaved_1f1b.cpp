@@ -6,7 +6,8 @@
 //
 // P = 2 workers, v = 2 stages each, M = 4 micro-batches, a backward twice as long as a forward:
 //
-// @@DRAW interleaved_1f1b 2 2 4
+//   w0 | 0F0 0F1 2F0 2F1 0F2 ... 2B0---- 0F3 2B1---- 2F2 0B0---- 2F3 0B1---- ... 2B2---- ... 2B3---- 0B2---- 0B3----
+//   w1 | ... 1F0 1F1 3F0 3B0---- 3F1 3B1---- 1F2 1B0---- 1F3 1B1---- 3F2 3B2---- 3F3 3B3---- 1B2---- 1B3----
 //
 // Bubble: (P-1)/(vM+P-1): the paper's (1/v) (P-1)/M, as a share of the step. For equal stages, free messages and P
 // dividing M.

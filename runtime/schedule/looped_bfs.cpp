@@ -6,7 +6,8 @@
 //
 // P = 2 workers, v = 2 stages each, M = 4 micro-batches, a backward twice as long as a forward:
 //
-// @@DRAW looped_bfs 2 2 4
+//   w0 | 0F0 0F1 0F2 0F3 2F0 2F1 2F2 2F3 ........... 2B0---- 2B1---- 2B2---- 2B3---- 0B0---- 0B1---- 0B2---- 0B3----
+//   w1 | ... 1F0 1F1 1F2 1F3 3F0 3F1 3F2 3F3 3B0---- 3B1---- 3B2---- 3B3---- 1B0---- 1B1---- 1B2---- 1B3----
 //
 // Bubble: (P-1)/(vM+P-1): the paper's overhead (P-1)/(vM), as a share of the step. For equal stages, free messages and
 // M >= P (with fewer, a worker waits for the loop to come round).
