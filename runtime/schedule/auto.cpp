@@ -126,9 +126,10 @@ class Contest {
   std::string reason() const {
     std::ostringstream out;
     out << best_->chosen << ": " << in_ms(best_->simulated.period_us) << " a step, bubble_steady " << std::fixed
-        << std::setprecision(1) << 100 * best_->simulated.bubble_steady << " %, at most "
-        << in_bytes(most(best_->simulated.peak_bytes)) << " in flight on a worker; the best of " << fit_
-        << " schedules by simulation";
+        << std::setprecision(1) << 100 * best_->simulated.bubble_steady << " %";
+    const double bytes = most(best_->simulated.peak_bytes);
+    if (bytes > 0) out << ", at most " << in_bytes(bytes) << " in flight on a worker";
+    out << "; the best of " << fit_ << " schedules by simulation";
     if (fit_ < tried_) out << " (" << tried_ - fit_ << " more do not fit " << in_bytes(options_.limit_bytes) << ")";
     if (!best_fixed_) {
       out << "; no named schedule fits";
