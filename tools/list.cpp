@@ -25,7 +25,9 @@ int list(const std::string& what) {
   }
   if (all || what == "schedules") {
     std::cout << "schedules (pipeline.schedule)\n";
-    for (const ScheduleGenerator& generator : schedule_generators()) print(generator.name, generator.summary);
+    for (const ScheduleGenerator& generator : schedule_generators()) {
+      print(generator.name, concat(generator.summary, " (virtual_stages ", generator.virtual_stages.text(), ")"));
+    }
   }
   if (all || what == "losses") {
     std::cout << "losses (train.loss)\n";

@@ -10,6 +10,7 @@
 
 #include "runtime/base/error.hpp"
 #include "runtime/config/section.hpp"
+#include "runtime/schedule/auto.hpp"
 #include "runtime/schedule/generators.hpp"
 #include "runtime/schedule/lower.hpp"
 #include "runtime/schedule/schedule_error.hpp"
@@ -21,7 +22,10 @@ namespace lockstep {
 
 namespace {
 
-constexpr long kMostCells = 1L << 22;  // stages x micro-batches: some seconds, some GiB
+/// stages x micro-batches: 1024 workers with four stages each and 4096 micro-batches; half a minute and 5 GiB.
+constexpr long kMostCells = 1L << 24;
+constexpr long kMostDrawnCells = 1L << 20;
+const std::string kAuto = "auto";
 
 std::vector<std::string> names_of_schedules() {
   std::vector<std::string> names;
@@ -53,7 +57,7 @@ Schedule from_file(const SimulateOptions& options, const std::string& path) {
   if (options.virtual_stages != 1) {
     check_equal("--virtual-stages", options.virtual_stages, schedule.stages / schedule.workers(), path);
   }
-  require_valid(schedule);
+  require_valid(schedule, Order::any);
   return schedule;
 }
 
@@ -62,8 +66,9 @@ void check_at_least_1(const char* flag, int value) {
   if (value < 1) throw UserError(concat(flag, ": got ", value, ", expected a number of at least 1"));
 }
 
-Schedule generated(const SimulateOptions& options) {
-  const std::vector<std::string> names = names_of_schedules();
+ScheduleShape shape_of(const SimulateOptions& options) {
+  std::vector<std::string> names = names_of_schedules();
+  names.push_back(kAuto);
   if (std::find(names.begin(), names.end(), options.schedule) == names.end()) {
     throw UserError(concat("--schedule: unknown schedule '", options.schedule, "', expected one of ", join(names),
                            ", or file:PATH", did_you_mean(options.schedule, names)));
@@ -79,12 +84,15 @@ Schedule generated(const SimulateOptions& options) {
     throw UserError(concat("--micro-batches: ", options.stages, " stages x ", options.micro_batches,
                            " micro-batches is too large to simulate, expected a product of at most ", kMostCells));
   }
-  const ScheduleShape shape{options.stages / options.virtual_stages, options.virtual_stages, options.micro_batches};
+  return {options.stages / options.virtual_stages, options.virtual_stages, options.micro_batches};
+}
+
+Schedule generated(const SimulateOptions& options, const ScheduleShape& shape) {
   try {
     return make_schedule(options.schedule, shape);
   } catch (const ScheduleError& error) {
-    if (options.virtual_stages == 1) throw;
-    throw UserError(concat("--virtual-stages: ", error.what()));
+    const bool takes_it = find_generator(options.schedule)->virtual_stages.allows(shape.virtual_stages);
+    throw UserError(concat(takes_it ? "--micro-batches: " : "--virtual-stages: ", error.what()));
   }
 }
 
@@ -103,18 +111,33 @@ std::vector<double> per_stage(const char* flag, std::vector<double> values, int 
   return values;
 }
 
-Costs costs_of(const SimulateOptions& options, int stages) {
+Costs costs_of(const SimulateOptions& options, int stages, int workers) {
   constexpr double kUsPerMs = 1000;
   const std::vector<double> forward =
       per_stage("--forward-ms", options.forward_ms.empty() ? std::vector<double>{1} : options.forward_ms, stages);
-  std::vector<double> backward;
-  for (const double ms : forward) backward.push_back(2 * ms);
-  if (!options.backward_ms.empty()) backward = per_stage("--backward-ms", options.backward_ms, stages);
+  std::vector<double> input_grad = forward, weight_grad = forward;
+  if (!options.backward_ms.empty()) {
+    if (!options.input_grad_ms.empty() || !options.weight_grad_ms.empty()) {
+      throw UserError(
+          "--backward-ms: give either this, which is I and W together, or --input-grad-ms and --weight-grad-ms");
+    }
+    input_grad = per_stage("--backward-ms", options.backward_ms, stages);
+    for (double& ms : input_grad) ms /= 2;
+    weight_grad = input_grad;
+  }
+  if (!options.input_grad_ms.empty()) input_grad = per_stage("--input-grad-ms", options.input_grad_ms, stages);
+  if (!options.weight_grad_ms.empty()) weight_grad = per_stage("--weight-grad-ms", options.weight_grad_ms, stages);
+  if (!(options.update_ms >= 0) || !std::isfinite(options.update_ms)) {
+    throw UserError(
+        concat("--update-ms: got ", options.update_ms, ", expected a number of milliseconds of at least 0"));
+  }
   Costs costs = equal_costs(stages, 0, 0, 0);
   for (std::size_t s = 0; s < costs.stages.size(); ++s) {
     costs.stages[s].forward_us = forward[s] * kUsPerMs;
-    costs.stages[s].input_grad_us = costs.stages[s].weight_grad_us = backward[s] * kUsPerMs / 2;
+    costs.stages[s].input_grad_us = input_grad[s] * kUsPerMs;
+    costs.stages[s].weight_grad_us = weight_grad[s] * kUsPerMs;
   }
+  costs.update_us.assign(static_cast<std::size_t>(workers), options.update_ms * kUsPerMs);
   return costs;
 }
 
@@ -125,15 +148,50 @@ std::string in_flight(const Simulation& simulation) {
   return join(shown, " ") + (shown.size() < all.size() ? " ..." : "");
 }
 
+/// What will be simulated: of a file, from a generator, or the best.
+struct Subject {
+  Schedule schedule;
+  Costs costs;
+  std::string note;  ///< a line for the user; may be empty
+};
+
+Subject subject_of(const SimulateOptions& options) {
+  Subject subject;
+  if (const std::string path = path_of(options.schedule); !path.empty()) {
+    subject.schedule = from_file(options, path);
+    subject.costs = costs_of(options, subject.schedule.stages, subject.schedule.workers());
+    subject.note = warning_of_order(subject.schedule);
+    if (!subject.note.empty()) subject.note = "warning: " + subject.note;
+    return subject;
+  }
+  const ScheduleShape shape = shape_of(options);
+  subject.costs = costs_of(options, options.stages, shape.workers);
+  if (options.schedule != kAuto) {
+    subject.schedule = generated(options, shape);
+    return subject;
+  }
+  BestOptions limits;
+  limits.clip = options.clip;
+  BestSchedule best = best_schedule(chain_topology(options.stages), subject.costs, shape, limits);
+  subject.schedule = std::move(best.schedule);
+  subject.note = "auto: " + best.reason;
+  return subject;
+}
+
 void print(const Schedule& schedule, const Simulation& simulation, const SimulateOptions& options, std::ostream& out) {
   DrawOptions drawing;
   drawing.width = options.width;
   out << schedule.name << ": " << schedule.workers() << " workers, " << schedule.stages << " stages, "
-      << schedule.micro_batches << " micro-batches\n\n"
-      << draw(simulation.timeline, drawing) << '\n';
+      << schedule.micro_batches << " micro-batches\n\n";
+  if (simulation.timeline.spans.empty()) {
+    out << "(no grid: more than " << kMostDrawnCells << " stages x micro-batches)\n\n";
+  } else {
+    out << draw(simulation.timeline, drawing) << '\n';
+  }
   const auto restore = out.flags();
   const auto precision = out.precision();
-  out << std::fixed << std::setprecision(3) << "step            " << simulation.step_us / 1000 << " ms\n"
+  out << std::fixed << std::setprecision(3) << "step            " << simulation.step_us / 1000 << " ms  (of one step alone)\n"
+      << "period          " << simulation.period_us / 1000 << " ms  (per step when steps follow one another)\n"
       << std::setprecision(2) << "bubble          " << 100 * simulation.bubble << " %  (idle share of one step alone)\n"
       << "bubble_steady   " << 100 * simulation.bubble_steady << " %  (idle share when steps follow one another)\n";
   out.flags(restore);
@@ -146,12 +204,12 @@ void print(const Schedule& schedule, const Simulation& simulation, const Simulat
 
 int simulate_command(const SimulateOptions& options, std::ostream& out) {
   if (options.width < 40) throw UserError(concat("--width: got ", options.width, ", expected at least 40 columns"));
-  const std::string path = path_of(options.schedule);
-  const Schedule schedule = path.empty() ? generated(options) : from_file(options, path);
-  const Costs costs = costs_of(options, schedule.stages);
-  const Program program = lower(schedule, chain_topology(schedule.stages), {});
-  if (!path.empty()) require_valid(program);  // generated ones are proved by the tests
-  print(schedule, simulate(program, costs), options, out);
+  const auto [schedule, costs, note] = subject_of(options);
+  const Program program = lower(schedule, chain_topology(schedule.stages), {Mode::train, options.clip});
+  if (!path_of(options.schedule).empty()) require_valid(program, Order::any);  // generated ones are proved by the tests
+  const bool drawn = static_cast<long>(schedule.stages) * schedule.micro_batches <= kMostDrawnCells;
+  print(schedule, simulate(program, costs, drawn ? 1 : 0), options, out);
+  if (!note.empty()) out << note << '\n';
   if (!options.csv.empty()) {
     try {
       write_csv(schedule, options.csv);
@@ -168,20 +226,31 @@ void add_simulate(CLI::App& app, std::function<int()>& command) {
   CLI::App* verb =
       app.add_subcommand("simulate", "When each worker does what under a schedule: grid, step time, bubble");
   verb->add_option("--schedule", options->schedule,
-                   concat("One of ", join(names_of_schedules()), ", or file:PATH of a CSV file (default 1f1b)"));
+                   concat("One of ", join(names_of_schedules()),
+                          ", auto (the best for the given times), or file:PATH of a CSV file (default 1f1b)"));
   verb->add_option("--stages", options->stages, "All stages; workers = stages / virtual stages");
   verb->add_option("--virtual-stages", options->virtual_stages, "Stages per worker (default 1)");
   verb->add_option("--micro-batches", options->micro_batches, "Micro-batches per step");
   verb->add_option("--forward-ms", options->forward_ms, "Forward of a stage: one number, or a,b,c for each (default 1)")
       ->delimiter(',');
-  verb->add_option("--backward-ms", options->backward_ms, "Backward of a stage, likewise (default: twice the forward)")
+  verb->add_option("--backward-ms", options->backward_ms,
+                   "Backward of a stage, I and W together, likewise (default: twice the forward)")
       ->delimiter(',');
+  verb->add_option("--input-grad-ms", options->input_grad_ms, "I of a stage, likewise (default: the forward)")
+      ->delimiter(',');
+  verb->add_option("--weight-grad-ms", options->weight_grad_ms, "W of a stage, likewise (default: the forward)")
+      ->delimiter(',');
+  verb->add_option("--update-ms", options->update_ms, "Optimizer step of a worker (default 0)");
+  verb->add_flag("--clip", options->clip, "Every update waits for the global norm, as with train.clip_grad_norm");
   verb->add_option("--csv", options->csv, "Write the schedule to this file, as torch.distributed.pipelining does");
   verb->add_option("--width", options->width, "Columns of the grid (default 120)");
   verb->footer(
       "Example:\n  lockstep simulate --schedule 1f1b --stages 4 --micro-batches 8 --forward-ms 10,12,12,9 --csv "
       "my.csv\n"
-      "  lockstep simulate --schedule file:my.csv");
+      "  lockstep simulate --schedule file:my.csv\n"
+      "  lockstep simulate --schedule zbv --stages 8 --virtual-stages 2 --micro-batches 8\n"
+      "  lockstep simulate --schedule auto --stages 4 --micro-batches 12 --forward-ms 20 --input-grad-ms 30 "
+      "--weight-grad-ms 20");
   verb->callback([options, &command] { command = [options] { return simulate_command(*options, std::cout); }; });
 }
 

@@ -15,18 +15,21 @@ class App;
 namespace lockstep {
 
 struct SimulateOptions {
-  std::string schedule = "1f1b";  ///< a generator's name, file:PATH, or a path that ends in .csv
+  std::string schedule = "1f1b";  ///< a generator's name, auto, file:PATH, or a path that ends in .csv
   int stages = 0;                 ///< all stages; workers = stages / virtual_stages. 0: not given (a file says)
   int virtual_stages = 1;
-  int micro_batches = 0;            ///< 0: not given (a file says)
-  std::vector<double> forward_ms;   ///< one number, or one per stage; empty: 1
-  std::vector<double> backward_ms;  ///< the same; empty: twice the forward
-  std::string csv;                  ///< file to write the schedule to; empty: none
+  int micro_batches = 0;                              ///< 0: not given (a file says)
+  std::vector<double> forward_ms;                     ///< one number, or one per stage; empty: 1
+  std::vector<double> backward_ms;                    ///< the same; empty: twice the forward. Half of it is I, half W
+  std::vector<double> input_grad_ms, weight_grad_ms;  ///< the same, instead of backward_ms; empty: the forward
+  double update_ms = 0;                               ///< optimizer step of a worker
+  bool clip = false;                                  ///< every update waits for the global norm
+  std::string csv;                                    ///< file to write the schedule to; empty: none
   int width = 120;
 };
 
-/// Prints grid, step time, bubbles, micro-batches in flight and messages. Returns the exit code of the command.
-/// Throws UserError with one line that names the flag.
+/// Prints grid (none beyond a million computes), step time, bubbles, micro-batches in flight and messages. Returns the
+/// exit code of the command. Throws UserError with one line that names the flag.
 int simulate_command(const SimulateOptions& options, std::ostream& out);
 
 /// Adds the verb. Parsing it sets `command`, which main calls afterwards.

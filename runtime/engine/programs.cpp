@@ -3,9 +3,16 @@
 
 #include <algorithm>
 
-#include "runtime/schedule/validate.hpp"
+#include "runtime/schedule/generators.hpp"
 
 namespace lockstep {
+
+Programs::Programs(Schedule schedule, Topology topology, bool clip, Order order)
+    : schedule_(std::move(schedule)),
+      topology_(std::move(topology)),
+      clip_(clip),
+      order_(order),
+      lanes_(lower(schedule_, topology_, {Mode::stop, clip_}).lanes) {}
 
 const Program& Programs::get(Mode mode, int micro_batches) {
   std::lock_guard lock(mutex_);
@@ -16,8 +23,9 @@ const Program& Programs::get(Mode mode, int micro_batches) {
 
 Program Programs::make(Mode mode, int micro_batches) const {
   // Programs without compute still need the rows of a schedule.
-  Program program = lower(schedule_(std::max(micro_batches, 1)), topology_, {mode, clip_});
-  require_valid(program);
+  const Schedule schedule = first_micro_batches(schedule_, std::max(micro_batches, 1));
+  Program program = lower(schedule, topology_, {mode, clip_, lanes_});
+  require_valid(program, order_);
   return program;
 }
 

@@ -4,21 +4,23 @@
 // process makes the same ones. Thread-safe; a returned program lives as long as this object.
 #pragma once
 
-#include <functional>
 #include <map>
 #include <mutex>
 
 #include "runtime/schedule/lower.hpp"
+#include "runtime/schedule/validate.hpp"
 
 namespace lockstep {
 
 class Programs {
  public:
-  /// `schedule`: micro-batches -> schedule. Each new program is validated; ScheduleError with all findings.
-  Programs(std::function<Schedule(int)> schedule, Topology topology, bool clip)
-      : schedule_(std::move(schedule)), topology_(std::move(topology)), clip_(clip) {}
+  /// `schedule`: of a full batch; a program of fewer micro-batches runs the first ones of it, over the same edges. Each
+  /// new program is validated; ScheduleError with all findings. Order::any accepts a schedule that sums gradients in
+  /// another order than 0..M-1: other bits; whoever passes it warns (warning_of_order() in validate.hpp).
+  Programs(Schedule schedule, Topology topology, bool clip, Order order = Order::ascending);
   virtual ~Programs() = default;
 
+  /// 0 <= micro_batches <= those of the schedule.
   const Program& get(Mode mode, int micro_batches);
 
  protected:
@@ -26,9 +28,11 @@ class Programs {
   virtual Program make(Mode mode, int micro_batches) const;
 
  private:
-  std::function<Schedule(int)> schedule_;
-  Topology topology_;
-  bool clip_;
+  const Schedule schedule_;
+  const Topology topology_;
+  const bool clip_;
+  const Order order_;
+  std::vector<int> lanes_;  ///< of the full batch, for all
   std::mutex mutex_;
   std::map<std::pair<Mode, int>, Program> programs_;
 };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <fstream>
+#include <set>
 #include <sstream>
 
 #include "runtime/base/error.hpp"
@@ -11,6 +12,8 @@ namespace lockstep {
 namespace {
 
 constexpr std::string_view kOverlap = "OVERLAP_F_B";
+/// torch's Schedule1F1B and ScheduleGPipe end a row with it: sums over replicas, which lower() places by itself.
+constexpr std::string_view kReduceGrad = "REDUCE_GRAD";
 
 std::string_view trim(std::string_view text) {
   const auto is_blank = [](char c) { return c == ' ' || c == '\t' || c == '\r'; };
@@ -60,7 +63,7 @@ class CsvReader {
 
   void read_cell(std::string_view cell) {
     if (cell.size() >= 2 && cell.front() == '"' && cell.back() == '"') cell = trim(cell.substr(1, cell.size() - 2));
-    if (cell.empty()) return;
+    if (cell.empty() || cell.ends_with(kReduceGrad)) return;
     if (cell.front() != '(') {
       read_action(cell);
       return;
@@ -132,12 +135,11 @@ Schedule read_csv(const std::string& path) {
 
 std::string to_csv(const Schedule& schedule) {
   std::ostringstream out;
+  const std::set<std::pair<Action, Action>> pairs(schedule.overlapped.begin(), schedule.overlapped.end());
   for (const std::vector<Action>& row : schedule.rows) {
     for (std::size_t i = 0; i < row.size(); ++i) {
       if (i > 0) out << ',';
-      const bool pair = i + 1 < row.size() && std::find(schedule.overlapped.begin(), schedule.overlapped.end(),
-                                                        std::pair(row[i], row[i + 1])) != schedule.overlapped.end();
-      if (pair) {
+      if (i + 1 < row.size() && pairs.count({row[i], row[i + 1]}) > 0) {
         out << '(' << to_text(row[i]) << ';' << to_text(row[i + 1]) << ')' << kOverlap;
         ++i;
       } else {

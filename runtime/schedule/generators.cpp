@@ -6,11 +6,35 @@
 namespace lockstep {
 
 const std::vector<ScheduleGenerator>& schedule_generators() {
+  constexpr VirtualStages one{1, 1};
+  constexpr VirtualStages two{2, 2};
+  constexpr VirtualStages several{2, VirtualStages::kAnyNumber};
   static const std::vector<ScheduleGenerator> table = {
-      {"gpipe", "all forwards, then all backwards; keeps every micro-batch alive", gpipe},
-      {"1f1b", "one forward, one backward; keeps at most workers - stage micro-batches alive", one_f_one_b},
+      {"gpipe", "all forwards, then all backwards; keeps every micro-batch alive", one, gpipe},
+      {"1f1b", "one forward, one backward; keeps at most workers - stage micro-batches alive", one, one_f_one_b},
+      {"interleaved_1f1b", "1f1b over several stages a worker; its bubble divided by their number", several,
+       interleaved_1f1b},
+      {"looped_bfs", "gpipe over several stages a worker, stage by stage; its bubble divided by their number", several,
+       looped_bfs},
+      {"zb_h1", "1f1b with W put off into the bubble: a third of it, at the memory of 1f1b", one, zb_h1},
+      {"interleaved_zb", "interleaved_1f1b with W put off into the bubble", several, interleaved_zb},
+      {"zbv", "zero bubble: two stages a worker in a V; none when steps follow one another", two, zbv},
+      {"dualpipev", "two stages a worker in a V, forwards paired with backwards; micro-batches >= 2 x workers", two,
+       dualpipev},
   };
   return table;
+}
+
+const ScheduleGenerator* find_generator(const std::string& name) {
+  for (const ScheduleGenerator& generator : schedule_generators()) {
+    if (generator.name == name) return &generator;
+  }
+  return nullptr;
+}
+
+std::string VirtualStages::text() const {
+  if (most == kAnyNumber) return concat(">= ", least);
+  return least == most ? concat(least) : concat(least, " to ", most);
 }
 
 Schedule make_schedule(const std::string& name, const ScheduleShape& shape) {
@@ -19,12 +43,46 @@ Schedule make_schedule(const std::string& name, const ScheduleShape& shape) {
                                " stages per worker and ", shape.micro_batches,
                                " micro-batches; each must be at least 1"));
   }
-  std::vector<std::string> names;
-  for (const ScheduleGenerator& generator : schedule_generators()) {
-    if (generator.name == name) return generator.make(shape);
-    names.push_back(generator.name);
+  const ScheduleGenerator* generator = find_generator(name);
+  if (generator == nullptr) {
+    std::vector<std::string> names;
+    for (const ScheduleGenerator& known : schedule_generators()) names.push_back(known.name);
+    throw ScheduleError(concat("unknown schedule '", name, "'; known schedules: ", join(names)));
   }
-  throw ScheduleError(concat("unknown schedule '", name, "'; known schedules: ", join(names)));
+  const VirtualStages& allowed = generator->virtual_stages;
+  if (!allowed.allows(shape.virtual_stages)) {
+    const int nearest = allowed.nearest(shape.virtual_stages);
+    throw ScheduleError(concat("schedule ", name, " has ", allowed.text(), nearest == 1 ? " stage" : " stages",
+                               " per worker, got virtual_stages = ", shape.virtual_stages,
+                               "; the nearest legal: virtual_stages = ", nearest, ", which is ",
+                               shape.workers * nearest, " stages on ", shape.workers, " workers"));
+  }
+  return generator->make(shape);
+}
+
+Schedule first_micro_batches(const Schedule& schedule, int micro_batches) {
+  if (micro_batches < 1 || micro_batches > schedule.micro_batches) {
+    throw ScheduleError(concat("schedule ", schedule.name, " has ", schedule.micro_batches,
+                               " micro-batches, got a batch of ", micro_batches, "; legal: 1 to ",
+                               schedule.micro_batches));
+  }
+  Schedule shorter{schedule.name, schedule.stages, micro_batches, {}, {}};
+  const auto stays = [micro_batches](const Action& action) { return action.micro_batch < micro_batches; };
+  for (const std::vector<Action>& row : schedule.rows) {
+    std::copy_if(row.begin(), row.end(), std::back_inserter(shorter.rows.emplace_back()), stays);
+  }
+  for (const auto& [first, second] : schedule.overlapped) {
+    if (stays(first) && stays(second)) shorter.overlapped.emplace_back(first, second);
+  }
+  return shorter;
+}
+
+StageId loop_stage(const ScheduleShape& shape, int worker, int number) {
+  return StageId(number * shape.workers + worker);
+}
+
+StageId v_stage(const ScheduleShape& shape, int worker, int number) {
+  return StageId(number == 0 ? worker : 2 * shape.workers - 1 - worker);
 }
 
 }  // namespace lockstep

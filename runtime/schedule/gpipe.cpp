@@ -16,15 +16,10 @@
 // The paper runs the backwards from the last micro-batch to the first; here they ascend, because gradients are summed
 // in micro-batch order 0..M-1 in every schedule. Bubble and memory are the same.
 #include "runtime/schedule/generators.hpp"
-#include "runtime/schedule/schedule_error.hpp"
 
 namespace lockstep {
 
 Schedule gpipe(const ScheduleShape& shape) {
-  if (shape.virtual_stages != 1) {
-    throw ScheduleError(concat("schedule gpipe has one stage per worker, got virtual_stages = ", shape.virtual_stages,
-                               "; legal: virtual_stages = 1 with any number of workers and micro-batches"));
-  }
   Schedule schedule{"gpipe", shape.workers, shape.micro_batches, {}, {}};
   for (int worker = 0; worker < shape.workers; ++worker) {
     std::vector<Action>& row = schedule.rows.emplace_back();

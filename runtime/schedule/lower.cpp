@@ -2,6 +2,7 @@
 #include "runtime/schedule/lower.hpp"
 
 #include "runtime/base/check.hpp"
+#include "runtime/schedule/lanes.hpp"
 #include "runtime/schedule/schedule_error.hpp"
 #include "runtime/schedule/wiring.hpp"
 
@@ -60,7 +61,9 @@ class Lowering {
         concat(schedule.name, " ", schedule.workers(), "x", schedule.micro_batches, " ", to_string(options.mode));
     program.topology = topology;
     program.row_of_stage = row_of_stage(schedule);
-    program.edges = wire(topology, program.row_of_stage, schedule.workers());
+    program.lanes = options.lanes.empty() ? lanes_of(schedule, topology) : options.lanes;
+    LOCKSTEP_CHECK(program.lanes.size() == topology.flows.size(), "lanes of ", program.lanes.size(), " flows");
+    program.edges = wire(topology, program.row_of_stage, schedule.workers(), program.lanes);
     program.rows.resize(schedule.rows.size());
     program.micro_batches = schedule.micro_batches;
     program.mode = options.mode;

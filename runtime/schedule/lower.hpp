@@ -27,6 +27,9 @@ namespace lockstep {
 struct LowerOptions {
   Mode mode = Mode::train;
   bool clip = false;  ///< a global norm is needed before the update
+  /// Of Program::lanes, so that a program of fewer micro-batches has the edges of the full one. Empty: as many as the
+  /// schedule needs.
+  std::vector<int> lanes = {};
 };
 
 /// Drops B, I and W of stages without backward, W of stages without trainable layers (B then means I alone), and sends

@@ -15,15 +15,10 @@
 #include <algorithm>
 
 #include "runtime/schedule/generators.hpp"
-#include "runtime/schedule/schedule_error.hpp"
 
 namespace lockstep {
 
 Schedule one_f_one_b(const ScheduleShape& shape) {
-  if (shape.virtual_stages != 1) {
-    throw ScheduleError(concat("schedule 1f1b has one stage per worker, got virtual_stages = ", shape.virtual_stages,
-                               "; legal: virtual_stages = 1 with any number of workers and micro-batches"));
-  }
   Schedule schedule{"1f1b", shape.workers, shape.micro_batches, {}, {}};
   for (int worker = 0; worker < shape.workers; ++worker) {
     const StageId stage(worker);

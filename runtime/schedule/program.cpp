@@ -46,7 +46,8 @@ int lanes(const Flow& flow) {
   return flow.to.value() - flow.from.value();
 }
 
-std::vector<Edge> wire(const Topology& topology, const std::vector<WorkerId>& row_of_stage, int rows) {
+std::vector<Edge> wire(const Topology& topology, const std::vector<WorkerId>& row_of_stage, int rows,
+                       const std::vector<int>& lanes) {
   std::vector<Edge> edges;
   const auto add = [&edges](EdgeKind kind, int from, int to) -> Edge& {
     Edge edge;
@@ -55,10 +56,10 @@ std::vector<Edge> wire(const Topology& topology, const std::vector<WorkerId>& ro
     edge.to = WorkerId(to);
     return edges.emplace_back(edge);
   };
-  const auto add_lanes = [&](EdgeKind kind, const Flow& flow, StageId from, StageId to) {
+  const auto add_lanes = [&](EdgeKind kind, std::size_t flow, StageId from, StageId to) {
     const int from_row = row_of_stage[index(from)].value();
     const int to_row = row_of_stage[index(to)].value();
-    for (int lane = 0; from_row != to_row && lane < lanes(flow); ++lane) {
+    for (int lane = 0; from_row != to_row && lane < lanes[flow]; ++lane) {
       Edge& edge = add(kind, from_row, to_row);
       edge.from_stage = from;
       edge.to_stage = to;
@@ -66,9 +67,12 @@ std::vector<Edge> wire(const Topology& topology, const std::vector<WorkerId>& ro
     }
   };
   for (int row = 0; row + 1 < rows; ++row) add(EdgeKind::header, row, row + 1);
-  for (const Flow& flow : topology.flows) add_lanes(EdgeKind::value, flow, flow.from, flow.to);
-  for (const Flow& flow : topology.flows) {
-    if (sends_gradient_back(topology, flow)) add_lanes(EdgeKind::gradient, flow, flow.to, flow.from);
+  for (std::size_t i = 0; i < topology.flows.size(); ++i) {
+    add_lanes(EdgeKind::value, i, topology.flows[i].from, topology.flows[i].to);
+  }
+  for (std::size_t i = 0; i < topology.flows.size(); ++i) {
+    const Flow& flow = topology.flows[i];
+    if (sends_gradient_back(topology, flow)) add_lanes(EdgeKind::gradient, i, flow.to, flow.from);
   }
   for (std::size_t tie = 0; tie < topology.ties.size(); ++tie) {
     const std::vector<WorkerId> holders = rows_holding(topology.ties[tie], row_of_stage);

@@ -69,21 +69,22 @@ struct Edge {
   WorkerId from;                 ///< sending row
   WorkerId to;                   ///< receiving row
   StageId from_stage, to_stage;  ///< value, gradient: the flow's stages in the direction of this edge; else invalid
-  int lane = 0;  ///< value, gradient: this edge carries the micro-batches m with m mod lanes(flow) == lane
+  int lane = 0;  ///< value, gradient: this edge carries the micro-batches m with m mod (lanes of the flow) == lane
   int tie = -1;  ///< tie: index into Topology::ties
   auto operator<=>(const Edge&) const = default;
 };
 
-/// Edges per flow and direction: its length in stages. A neighbour needs one. A skip of length n is sent n - 1 stages
-/// before it is read, so n of its messages are under way at once; over a single edge, where a send waits for the one
-/// before it, the producer would stall (GPipe) or both ends would wait for each other for ever (1F1B from 6 stages on,
-/// with a differentiable skip from the first to the last). With n lanes 1F1B never waits in a send, whatever the stages
-/// cost.
+/// The fewest edges per flow and direction: its length in stages. A neighbour needs one. A skip of length n is sent n -
+/// 1 stages before it is read, so n of its messages are under way at once; over a single edge, where a send waits for
+/// the one before it, the producer would stall (GPipe) or both ends would wait for each other for ever (1F1B from 6
+/// stages on, with a differentiable skip from the first to the last). With n lanes 1F1B never waits in a send, whatever
+/// the stages cost. Schedules with several stages per worker need more (Program::lanes).
 int lanes(const Flow& flow);
 
-/// Every edge between different rows, in one fixed order that depends on the topology and on the rows only, not on the
-/// number of micro-batches or the mode: all programs of a job share one numbering.
-std::vector<Edge> wire(const Topology& topology, const std::vector<WorkerId>& row_of_stage, int rows);
+/// Every edge between different rows, in one fixed order that depends on the topology, the rows and the lanes only, not
+/// on the mode: all programs of a job share one numbering. `lanes`: per flow.
+std::vector<Edge> wire(const Topology& topology, const std::vector<WorkerId>& row_of_stage, int rows,
+                       const std::vector<int>& lanes);
 
 /// The rows that hold a tied parameter, ascending. More than one: its gradients travel.
 std::vector<WorkerId> rows_holding(const Tie& tie, const std::vector<WorkerId>& row_of_stage);
@@ -122,6 +123,7 @@ struct Program {
   Topology topology;
   std::vector<Edge> edges;
   std::vector<WorkerId> row_of_stage;
+  std::vector<int> lanes;                      ///< edges per direction of each flow, index = Topology::flows
   std::vector<std::vector<Instruction>> rows;  ///< rows[worker]
   int micro_batches = 0;
   Mode mode = Mode::train;

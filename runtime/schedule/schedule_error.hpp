@@ -17,6 +17,8 @@ struct Finding {
   int position = -1;
   std::string rule;     ///< short name, e.g. "blocked", "twice", "missing", "order", "accumulation"
   std::string message;  ///< a sentence: what, where, got, expected
+  /// False for "accumulation" alone: it would run, but gradients would be summed in another order, to other bits.
+  bool fatal = true;
 };
 
 class ScheduleError : public UserError {

@@ -244,9 +244,10 @@ double idle_share(const std::vector<double>& work_us, double span_us) {
 
 Simulation simulate(const Program& program, const Costs& costs, int steps) {
   check_costs(program, costs);
-  if (steps < 1) throw UserError(concat("simulate: got ", steps, " steps, expected at least 1"));
+  if (steps < 0) throw UserError(concat("simulate: got ", steps, " steps, expected at least 0"));
   CostClock clock(program, costs, steps);
   Execution execution(program, clock);
+  steps = std::max(steps, 1);  // without a timeline too
   if (!execution.run(steps)) {
     const BlockedRow blocked = execution.blocked().front();
     throw ScheduleError(concat("program ", program.name, " blocks: row ", blocked.row, " at ", blocked.position, ", ",

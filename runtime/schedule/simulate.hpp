@@ -49,7 +49,8 @@ struct Simulation {
   long messages = 0;                    ///< of values and gradients, in one step
 };
 
-/// The timeline covers `steps` steps; all other numbers are about one step.
+/// The timeline covers `steps` steps; all other numbers are about one step. 0 steps: no timeline, which saves half of
+/// the memory for a program of millions of instructions.
 /// Throws ScheduleError when the program blocks, UserError when costs do not fit the program or are negative.
 Simulation simulate(const Program& program, const Costs& costs, int steps = 1);
 

@@ -12,10 +12,10 @@
 namespace lockstep {
 
 /// CSV as torch.distributed.pipelining writes and reads its compute-only files: a row per worker, a cell per action
-/// ("0F0"). Idle (empty) cells are accepted and dropped. "(0F3;3B1)OVERLAP_F_B" is read as 0F3 then 3B1 and kept as a
-/// pair, so that it is written as it was read. The numbers of stages and micro-batches are the largest ones in the file
-/// plus 1; whether the schedule makes sense is for validate() to say. Throws UserError "file:line:cell: ..." (cells
-/// count from 1).
+/// ("0F0"). Idle (empty) cells and "0REDUCE_GRAD" are accepted and dropped. "(0F3;3B1)OVERLAP_F_B" is read as 0F3 then
+/// 3B1 and kept as a pair, so that it is written as it was read. The numbers of stages and micro-batches are the
+/// largest ones in the file plus 1; whether the schedule makes sense is for validate() to say. Throws UserError
+/// "file:line:cell: ..." (cells count from 1).
 Schedule parse_csv(std::string_view text, const std::string& name);
 Schedule read_csv(const std::string& path);
 std::string to_csv(const Schedule& schedule);

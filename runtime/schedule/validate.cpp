@@ -36,6 +36,11 @@ std::string list(const std::vector<Finding>& findings) {
   throw ScheduleError(message, std::move(findings));
 }
 
+bool accepted(const std::vector<Finding>& findings, Order order) {
+  return std::all_of(findings.begin(), findings.end(),
+                     [order](const Finding& finding) { return order == Order::any && !finding.fatal; });
+}
+
 const Finding* first_placed(const std::vector<Finding>& findings) {
   for (const Finding& finding : findings) {
     if (finding.worker.valid() && finding.position >= 0) return &finding;
@@ -45,17 +50,17 @@ const Finding* first_placed(const std::vector<Finding>& findings) {
 
 }  // namespace
 
-void require_valid(const Schedule& schedule) {
+void require_valid(const Schedule& schedule, Order order) {
   const std::vector<Finding> findings = validate(schedule);
-  if (findings.empty()) return;
+  if (accepted(findings, order)) return;
   std::vector<Mark> marks;
   if (const Finding* first = first_placed(findings)) marks.push_back({first->worker, first->position, first->rule});
   refuse("schedule", schedule, findings, marks);
 }
 
-void require_valid(const Program& program) {
+void require_valid(const Program& program, Order order) {
   const std::vector<Finding> findings = validate(program);
-  if (findings.empty()) return;
+  if (accepted(findings, order)) return;
   std::vector<Mark> marks;
   if (const Finding* first = first_placed(findings)) {
     const std::vector<Instruction>& row = program.rows[index(first->worker)];
@@ -65,6 +70,16 @@ void require_valid(const Program& program) {
     marks.push_back({first->worker, static_cast<int>(computes), first->rule});
   }
   refuse("program", schedule_of(program), findings, marks);
+}
+
+std::string warning_of_order(const Schedule& schedule) {
+  const std::vector<Finding> findings = validate(schedule);
+  const auto of_order = [](const Finding& finding) { return !finding.fatal; };
+  const auto first = std::find_if(findings.begin(), findings.end(), of_order);
+  if (first == findings.end()) return "";
+  return concat("schedule ", schedule.name, " sums gradients in an order of its own: ", first->message, " (",
+                std::count_if(findings.begin(), findings.end(), of_order),
+                " such places). It runs, but its bits differ from those of every other schedule");
 }
 
 }  // namespace lockstep

@@ -27,6 +27,7 @@
 // A broken program often breaks several rules at once; all are reported.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "runtime/schedule/program.hpp"
@@ -34,12 +35,23 @@
 
 namespace lockstep {
 
+/// The order in which the gradients of a stage may be summed.
+enum class Order : std::uint8_t {
+  ascending,  ///< micro-batches 0..M-1: the same bits as every other schedule
+  any,        ///< as the schedule says: it runs, to other bits. For schedules that were made elsewhere
+};
+
 /// Dependencies are those of a chain of stages. Findings in the order of rows and positions; empty: valid.
 std::vector<Finding> validate(const Schedule& schedule);
 std::vector<Finding> validate(const Program& program);
 
-/// Throws ScheduleError with all findings, and with the grid marked at the first one in its message.
-void require_valid(const Schedule& schedule);
-void require_valid(const Program& program);
+/// Throws ScheduleError with all findings, and with the grid marked at the first one in its message. With Order::any
+/// findings that are not fatal are no reason to throw.
+void require_valid(const Schedule& schedule, Order order = Order::ascending);
+void require_valid(const Program& program, Order order = Order::ascending);
+
+/// For schedules that are accepted with Order::any: a sentence that warns of their order, naming the first place; empty
+/// when they sum gradients in ascending order.
+std::string warning_of_order(const Schedule& schedule);
 
 }  // namespace lockstep

@@ -27,7 +27,8 @@ class ScheduleRules {
     missing();
     order();
     accumulation();
-    if (findings_.empty()) blocked();
+    if (std::none_of(findings_.begin(), findings_.end(), [](const Finding& finding) { return finding.fatal; }))
+      blocked();
     return findings_;
   }
 
@@ -172,6 +173,7 @@ class ScheduleRules {
         add(WorkerId(w), static_cast<int>(i), "accumulation",
             concat(to_text(row[i]), " stands after micro-batch ", before,
                    " of its stage; gradients are summed in ascending order"));
+        findings_.back().fatal = false;
       }
     }
   }

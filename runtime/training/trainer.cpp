@@ -111,9 +111,7 @@ Trainer::Trainer(const Model& model, DataSplits data, Config config, Ranks ranks
     devices_.push_back(device_of(device_names[worker % device_names.size()], section));
   }
   programs_ = std::make_unique<Programs>(
-      [name = config_.pipeline.schedule, workers](int micro_batches) {
-        return make_schedule(name, {workers, /*virtual_stages=*/1, micro_batches});
-      },
+      make_schedule(config_.pipeline.schedule, {workers, /*virtual_stages=*/1, train.micro_batches}),
       partition_.topology, train.clip_grad_norm > 0);
   programs_->get(Mode::train, train.micro_batches);
 }

@@ -26,11 +26,13 @@ void expect_same_bits_everywhere(const Case& the) {
     const Config config = small_config(the.loss, kBatch, micro_batches);
     const RunRecord reference = reference_run(the.model, the.data, config);
     REQUIRE(reference.results.size() > 5);
-    for (const ScheduleGenerator& schedule : schedule_generators())
+    for (const ScheduleGenerator& schedule : schedule_generators()) {
+      if (!schedule.virtual_stages.allows(1)) continue;
       for (int stages = 1; stages <= 4; ++stages) {
         INFO(the.name << ", " << schedule.name << ", " << stages << " stages, " << micro_batches << " micro-batches");
         CHECK(difference(reference, the.model, the.data, with_pipeline(config, stages, schedule.name)) == "");
       }
+    }
   }
 }
 

@@ -14,20 +14,22 @@ using namespace lockstep::test;
 namespace {
 
 const Model kModel = mlp_with_skip(0.25, true);
+constexpr int kMicroBatches = 4;
 
 Config config() {
-  return with_pipeline(small_config("mean_squared_error", 8, 4), 3, "gpipe");
+  return with_pipeline(small_config("mean_squared_error", 8, kMicroBatches), 3, "gpipe");
 }
 
 // GPipe with the backward half from the last micro-batch to the first.
 class ReversedBackward : public Programs {
  public:
   explicit ReversedBackward(const Topology& topology)
-      : Programs(backwards, topology, /*clip=*/true), topology_(topology) {}
+      : Programs(backwards(kMicroBatches), topology, /*clip=*/true), topology_(topology) {}
 
  protected:
   Program make(Mode mode, int micro_batches) const override {
-    return lower(backwards(std::max(micro_batches, 1)), topology_, {mode, true});  // not validated: it would be refused
+    return lower(backwards(std::max(micro_batches, 1)), topology_,
+                 {mode, true, {}});  // not validated: it would be refused
   }
 
  private:
@@ -86,11 +88,11 @@ TEST_CASE("a schedule that accumulates in another order is refused before it run
   const DataSplits data = regression_data(21, 6, 3);
   Trainer trainer(kModel, data, config());
   Programs programs(
-      [](int micro_batches) {
-        Schedule schedule = make_schedule("gpipe", {3, 1, micro_batches});
-        std::reverse(schedule.rows[1].begin() + micro_batches, schedule.rows[1].end());
+      [] {
+        Schedule schedule = make_schedule("gpipe", {3, 1, kMicroBatches});
+        std::reverse(schedule.rows[1].begin() + kMicroBatches, schedule.rows[1].end());
         return schedule;
-      },
+      }(),
       trainer.partition().topology, true);
-  CHECK_THROWS_AS(programs.get(Mode::train, 4), UserError);
+  CHECK_THROWS_AS(programs.get(Mode::train, kMicroBatches), UserError);
 }

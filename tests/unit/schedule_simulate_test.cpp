@@ -215,7 +215,9 @@ TEST_CASE("a program that blocks and costs that do not fit are refused", "[unit]
   CHECK(
       contains(error_of<UserError>([&] { simulate(good, equal_costs(3, 1, 1, 1)); }), "3 costs of stages, expected 2"));
   CHECK(contains(error_of<UserError>([&] { simulate(good, equal_costs(2, -1, 1, 1)); }), "forward_us is -1"));
-  CHECK(contains(error_of<UserError>([&] { simulate(good, equal_costs(2, 1, 1, 1), 0); }), "0 steps"));
+  CHECK(contains(error_of<UserError>([&] { simulate(good, equal_costs(2, 1, 1, 1), -1); }), "-1 steps"));
+  CHECK(simulate(good, equal_costs(2, 1, 1, 1), 0).timeline.spans.empty());
+  CHECK(simulate(good, equal_costs(2, 1, 1, 1), 0).step_us == simulate(good, equal_costs(2, 1, 1, 1)).step_us);
 }
 
 TEST_CASE("a thousand workers are simulated in linear time", "[unit]") {

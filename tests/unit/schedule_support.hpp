@@ -66,6 +66,27 @@ inline Topology rich_topology(int stages) {
   return topology;
 }
 
+/// Whether the schedule's definition allows this shape.
+inline bool is_legal(const ScheduleGenerator& generator, const ScheduleShape& shape) {
+  if (!generator.virtual_stages.allows(shape.virtual_stages)) return false;
+  return generator.name != "dualpipev" || shape.micro_batches >= 2 * shape.workers;
+}
+
+/// Every shape that the generator allows, of up to `most_workers` workers and 3 stages each.
+inline std::vector<ScheduleShape> legal_shapes(const ScheduleGenerator& generator, int most_workers,
+                                               const std::vector<int>& micro_batches) {
+  std::vector<ScheduleShape> shapes;
+  for (int workers = 1; workers <= most_workers; ++workers) {
+    for (int virtual_stages = 1; virtual_stages <= 3; ++virtual_stages) {
+      for (const int m : micro_batches) {
+        const ScheduleShape shape{workers, virtual_stages, m};
+        if (is_legal(generator, shape)) shapes.push_back(shape);
+      }
+    }
+  }
+  return shapes;
+}
+
 inline Program lowered(const std::string& generator, int workers, int micro_batches, LowerOptions options = {}) {
   return lower(make_schedule(generator, {workers, 1, micro_batches}), chain_topology(workers), options);
 }
