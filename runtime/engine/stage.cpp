@@ -95,8 +95,9 @@ void Stage::note_non_finite(int layer, int micro_batch, const char* what) {
   non_finite_ = first_of(non_finite_, NonFinite{layer, micro_batch, what});
 }
 
-void Stage::forward(int micro_batch) {
+void Stage::forward(int micro_batch, bool recompute) {
   MicroBatch& batch = alive_[micro_batch];
+  batch.recompute = recompute && !options_.recompute.empty();
   const bool training = header_->mode == Mode::train;
   if (training && has_backward_) batch.islands.resize(last_ - first_);
   for (int layer = first_; layer < last_; ++layer) forward_layer(layer, batch, micro_batch);
@@ -131,17 +132,26 @@ void Stage::forward_layer(int layer, MicroBatch& batch, int micro_batch) {
   }
   for (const int id : graph_.inputs[layer])
     if (graph_.values[id].uses.back().layer == layer) batch.values.erase(id);
-  if (needs_graph) {
-    island.inputs = std::move(inputs);
+  if (!needs_graph) return;
+  island.inputs = std::move(inputs);
+  island.recompute = batch.recompute && options_.recompute[layer];
+  if (!island.recompute) {
     island.outputs = std::move(outputs);
+    return;
   }
+  // The forward ran in grad mode all the same, so that the second run takes the same way through LibTorch's operators;
+  // with its graph go the activations.
+  island.leaves.clear();
+  island.weight_grads.reset();
 }
 
-Tensors Stage::call_layer(int layer, const Tensors& inputs, Island& island, bool needs_graph, int micro_batch) {
+Tensors Stage::call_layer(int layer, const Tensors& inputs, Island& island, bool needs_graph, int micro_batch,
+                          bool recomputing) {
   const LayerSpec& spec = graph_.layers[layer];
   const bool training = header_->mode == Mode::train;
   island.weight_grads = std::make_unique<WeightGradQueue>();
-  LayerContext context(parameters_[layer - first_], *island.weight_grads, anchor_, training, options_.precision);
+  LayerContext context(parameters_[layer - first_], *island.weight_grads, anchor_, training, options_.precision,
+                       recomputing);
   const RandomScope random(mix_seed(options_.seed, static_cast<std::uint64_t>(header_->step),
                                     static_cast<std::uint64_t>(first_micro_batch_ + micro_batch), spec.name));
   const at::AutoGradMode grad_mode(needs_graph);
@@ -230,6 +240,8 @@ at::Tensor Stage::take_gradient(MicroBatch& batch, int value) {
 
 void Stage::input_grad_layer(int layer, MicroBatch& batch, int micro_batch) {
   Island& island = batch.islands[layer - first_];
+  if (island.recompute)
+    island.outputs = call_layer(layer, island.inputs, island, /*needs_graph=*/true, micro_batch, /*recomputing=*/true);
   Tensors roots, seeds;
   {
     at::NoGradGuard no_grad;
