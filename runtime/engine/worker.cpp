@@ -46,6 +46,7 @@ void Worker::build_stages() {
         all_.push_back(&parameter);
         if (!first.emplace(parameter.index, &parameter).second) continue;
         owned_.push_back(&parameter);
+        if (parameter.trainable) trained_.push_back(&parameter);
         in_norm_.push_back(parts_.graph.parameters[parameter.index].holders.front() == layer);
       }
       ++layer;
@@ -139,6 +140,7 @@ void Worker::execute(const Instruction& instruction) {
     case InstructionKind::norm_parts: collect_norm_parts(), computed(); break;
     case InstructionKind::norm_total: total_norm(); break;
     case InstructionKind::update: update(), computed(); break;
+    case InstructionKind::amend: amend(), computed(); break;
     case InstructionKind::wait_sends:
       for (std::size_t e = 0; e < program_->edges.size(); ++e)
         if (program_->edges[e].from.value() == parts_.row) parts_.channels[e]->finish(parts_.limits);
@@ -275,7 +277,7 @@ void Worker::compute(const Action& action) {
   switch (action.op) {
     case Op::forward:
       if (action.stage.value() == 0) load_data(action.micro_batch);
-      here.forward(action.micro_batch);
+      here.forward(action.micro_batch, recomputes(action));
       break;
     case Op::backward: here.backward(action.micro_batch); break;
     case Op::input_grad: here.input_grad(action.micro_batch); break;
@@ -283,6 +285,13 @@ void Worker::compute(const Action& action) {
   }
   deliver_locally(action);
   sent_ = {action.stage, action.micro_batch, action.op != Op::forward};
+}
+
+bool Worker::recomputes(const Action& action) {
+  if (program_->recompute == Recompute::never) return false;
+  const auto [again, is_new] = recomputed_.try_emplace(program_);
+  if (is_new) again->second = recomputed(*program_);
+  return again->second[action.stage.value() * program_->micro_batches + action.micro_batch];
 }
 
 void Worker::load_data(int micro_batch) {
@@ -366,23 +375,59 @@ void Worker::total_norm() {
   norm_ = std::sqrt(sum);
 }
 
+double Worker::clip_coefficient() const {
+  // As torch.nn.utils.clip_grad_norm_: max_norm / (norm + 1e-6), never above 1.
+  return parts_.clip_grad_norm > 0 ? parts_.clip_grad_norm / (norm_ + 1e-6) : 1.0;
+}
+
 void Worker::update() {
   at::NoGradGuard no_grad;
-  // As torch.nn.utils.clip_grad_norm_: max_norm / (norm + 1e-6), never above 1.
-  const double coefficient = parts_.clip_grad_norm > 0 ? parts_.clip_grad_norm / (norm_ + 1e-6) : 1.0;
-  std::vector<Parameter*> trained;
-  for (Parameter* parameter : owned_) {
-    if (!parameter->trainable) continue;
-    if (!(coefficient >= 1.0)) parameter->gradient.mul_(coefficient);  // also when it is not a number
-    trained.push_back(parameter);
+  if (program_->post_validation) {
+    // As if nothing had to be clipped; amend() knows better.
+    const std::vector<at::Tensor> live = updated_tensors();
+    snapshot_.resize(live.size());
+    for (std::size_t i = 0; i < live.size(); ++i) {
+      if (!snapshot_[i].defined()) snapshot_[i] = at::empty_like(live[i]);
+      snapshot_[i].copy_(live[i]);
+    }
+    apply_update(1.0);
+    return;
   }
-  parts_.updater->update(trained, header_.learning_rate, header_.step);
+  apply_update(clip_coefficient());
+  forget_gradients();
+}
+
+/// All that an update changes.
+std::vector<at::Tensor> Worker::updated_tensors() {
+  std::vector<at::Tensor> live;
+  for (const Parameter* parameter : trained_) live.push_back(parameter->value);
+  for (UpdaterState& kept : parts_.updater->state(trained_)) live.push_back(std::move(kept.tensor));
+  return live;
+}
+
+void Worker::apply_update(double coefficient) {
+  if (!(coefficient >= 1.0))  // also when it is not a number
+    for (Parameter* parameter : trained_) parameter->gradient.mul_(coefficient);
+  parts_.updater->update(trained_, header_.learning_rate, header_.step);
+}
+
+void Worker::amend() {
+  at::NoGradGuard no_grad;
+  if (const double coefficient = clip_coefficient(); !(coefficient >= 1.0)) {
+    const std::vector<at::Tensor> live = updated_tensors();
+    for (std::size_t i = 0; i < live.size(); ++i) live[i].copy_(snapshot_[i]);
+    apply_update(coefficient);
+  }
+  forget_gradients();
+}
+
+void Worker::forget_gradients() {
   for (Parameter* parameter : all_) {
     parameter->gradient.reset();
     parameter->forget_cast();
   }
   if (parts_.record_hashes)
-    for (const Parameter* parameter : trained)
+    for (const Parameter* parameter : trained_)
       hashes_.push_back({header_.step, parameter->index, 1, hash_of(parameter->value)});
 }
 

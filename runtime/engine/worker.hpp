@@ -81,6 +81,7 @@ class Worker {
   void make_header();
   void take_header(StepHeader header);
   void compute(const Action& action);
+  bool recomputes(const Action& action);
   void load_data(int micro_batch);
   void deliver_locally(const Action& action);
   void release_sent();
@@ -88,7 +89,12 @@ class Worker {
   void sum_tie(int tie);
   void collect_norm_parts();
   void total_norm();
+  double clip_coefficient() const;
   void update();
+  std::vector<at::Tensor> updated_tensors();
+  void apply_update(double coefficient);
+  void amend();
+  void forget_gradients();
   void end_program();
   void merge_results();
 
@@ -105,7 +111,11 @@ class Worker {
   std::vector<std::vector<Parameter*>> tie_holders_;     // per tie and holder; null: on another row
   std::vector<std::map<int, at::Tensor>> tie_received_;  // per tie: holder -> gradient buffer
 
+  std::vector<Parameter*> trained_;    // the trainable ones of owned_: what the optimizer updates
+  std::vector<at::Tensor> snapshot_;   // post-validation: weights and optimizer state before the update
+
   const Program* program_ = nullptr;
+  std::map<const Program*, std::vector<bool>> recomputed_;  // recomputed() of each program
   StepHeader header_;
   Sent sent_;
   double norm_ = 0;
