@@ -63,6 +63,9 @@ class Stage {
   void release_values(int micro_batch);
   void release_gradients(int micro_batch);
 
+  /// What this run has cost so far; bytes are for the worker to fill in.
+  StageReport& report() { return report_; }
+
   double loss_sum() const;  ///< numerators of this run, added in micro-batch order
   const NonFinite& non_finite() const { return non_finite_; }
 
@@ -114,6 +117,7 @@ class Stage {
   std::int64_t first_micro_batch_ = 0;  // of this replica: replica * M
   std::map<int, double> losses_;        // by micro-batch
   NonFinite non_finite_;
+  StageReport report_;
 };
 
 /// Draws the initial value of a parameter from the stream (seed, name). Float32.

@@ -130,6 +130,7 @@ void Worker::execute(const Instruction& instruction) {
     report.compute_us += report.end_us - start_us;
     if (report.begin_us == 0) report.begin_us = start_us;
   };
+  const auto updated = [&] { current_.report.update_us += now_us() - start_us; };
   switch (instruction.kind) {
     case InstructionKind::make_header: make_header(); break;
     case InstructionKind::post: parts_.channels[instruction.edge.value()]->post(); break;
@@ -139,8 +140,8 @@ void Worker::execute(const Instruction& instruction) {
     case InstructionKind::tie_sum: sum_tie(instruction.tie), computed(); break;
     case InstructionKind::norm_parts: collect_norm_parts(), computed(); break;
     case InstructionKind::norm_total: total_norm(); break;
-    case InstructionKind::update: update(), computed(); break;
-    case InstructionKind::amend: amend(), computed(); break;
+    case InstructionKind::update: update(), computed(), updated(); break;
+    case InstructionKind::amend: amend(), computed(), updated(); break;
     case InstructionKind::wait_sends:
       for (std::size_t e = 0; e < program_->edges.size(); ++e)
         if (program_->edges[e].from.value() == parts_.row) parts_.channels[e]->finish(parts_.limits);
@@ -253,6 +254,7 @@ void Worker::make_header() {
   running_.step = header.step;
   running_.denominator = header.denominator;
   running_.learning_rate = header.learning_rate;
+  running_.micro_batches = static_cast<int>(header.slices.size());
   running_.last_of_evaluation = header.last_of_evaluation;
   for (const std::int64_t rows : header.slices) running_.samples += rows;
   take_header(std::move(header));
@@ -267,6 +269,7 @@ void Worker::take_header(StepHeader header) {
   for (auto& [id, stage] : stages_) stage->begin(header_);
   current_ = {};
   current_.report.row = parts_.row;
+  standing_bytes_ = parts_.pool->bytes();
 }
 
 // ---- compute ----
@@ -274,6 +277,7 @@ void Worker::take_header(StepHeader header) {
 void Worker::compute(const Action& action) {
   release_sent();
   Stage& here = stage(action.stage);
+  const std::int64_t bytes_before = in_flight_bytes();
   switch (action.op) {
     case Op::forward:
       if (action.stage.value() == 0) load_data(action.micro_batch);
@@ -283,8 +287,28 @@ void Worker::compute(const Action& action) {
     case Op::input_grad: here.input_grad(action.micro_batch); break;
     case Op::weight_grad: here.weight_grad(action.micro_batch); return;
   }
+  note_bytes(action, bytes_before);
   deliver_locally(action);
-  sent_ = {action.stage, action.micro_batch, action.op != Op::forward};
+  sent_ = {action.stage, action.micro_batch, action.op != Op::forward, action.op == Op::input_grad, bytes_before};
+}
+
+/// Alive beyond what stood when the run began and the gradients that have been summed since.
+std::int64_t Worker::in_flight_bytes() const {
+  std::int64_t bytes = parts_.pool->bytes() - standing_bytes_;
+  for (const Parameter* parameter : all_)
+    if (parameter->gradient.defined()) bytes -= static_cast<std::int64_t>(parameter->gradient.nbytes());
+  return bytes;
+}
+
+/// `before`: in flight when the compute began.
+void Worker::note_bytes(const Action& action, std::int64_t before) {
+  const std::int64_t after = in_flight_bytes();
+  current_.report.in_flight_bytes = std::max(current_.report.in_flight_bytes, after);
+  StageReport& report = stage(action.stage).report();
+  if (action.op == Op::forward) {
+    std::int64_t& held = recomputes(action) ? report.checkpoint_bytes : report.held_bytes;
+    if (held == 0) held = after - before;
+  }
 }
 
 bool Worker::recomputes(const Action& action) {
@@ -321,10 +345,17 @@ void Worker::deliver_locally(const Action& action) {
 
 void Worker::release_sent() {
   if (!sent_.stage.valid()) return;
-  if (sent_.gradients)
-    stage(sent_.stage).release_gradients(sent_.micro_batch);
-  else
+  if (sent_.gradients) {
+    Stage& here = stage(sent_.stage);
+    here.release_gradients(sent_.micro_batch);
+    StageReport& report = here.report();
+    if (sent_.splits && report.held_w_bytes == 0) {
+      const std::int64_t held = report.held_bytes > 0 ? report.held_bytes : report.checkpoint_bytes;
+      report.held_w_bytes = std::max<std::int64_t>(0, held + in_flight_bytes() - sent_.bytes_before);
+    }
+  } else {
     stage(sent_.stage).release_values(sent_.micro_batch);
+  }
   sent_ = {};
 }
 
@@ -435,6 +466,7 @@ void Worker::end_program() {
   release_sent();
   for (auto& [id, stage] : stages_) {
     current_.loss_sum += stage->loss_sum();
+    current_.report.stages.push_back(stage->report());
     current_.non_finite = first_of(current_.non_finite, stage->non_finite());
   }
   current_.report.peak_bytes = parts_.pool->peak_bytes();

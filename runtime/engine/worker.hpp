@@ -64,6 +64,8 @@ class Worker {
     StageId stage;
     int micro_batch = -1;
     bool gradients = false;
+    bool splits = false;            // an I, whose W is still to come
+    std::int64_t bytes_before = 0;  // in flight when the compute began
   };
 
   void build_stages();
@@ -82,6 +84,8 @@ class Worker {
   void take_header(StepHeader header);
   void compute(const Action& action);
   bool recomputes(const Action& action);
+  std::int64_t in_flight_bytes() const;
+  void note_bytes(const Action& action, std::int64_t before);
   void load_data(int micro_batch);
   void deliver_locally(const Action& action);
   void release_sent();
@@ -117,6 +121,7 @@ class Worker {
   const Program* program_ = nullptr;
   std::map<const Program*, std::vector<bool>> recomputed_;  // recomputed() of each program
   StepHeader header_;
+  std::int64_t standing_bytes_ = 0;  // alive when the run began: parameters, optimizer state, row 0's batch
   Sent sent_;
   double norm_ = 0;
   RowResult current_, last_;  // of this run and of the one before, which travels now

@@ -137,9 +137,8 @@ class Memory {
         break;
       case Op::input_grad:
         use_slots(row);
+        release(row, held);  // layer by layer: what W needs takes the place of what I has used
         if (splits) row.bytes += cost.held_w_bytes;
-        row.peak_bytes = std::max(row.peak_bytes, row.bytes);
-        release(row, held);
         break;
       case Op::weight_grad: row.bytes -= cost.held_w_bytes; break;
     }
