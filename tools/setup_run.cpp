@@ -47,8 +47,8 @@ std::string stage_table(const Trainer& trainer) {
     for (int layer = first; layer <= last; ++layer) parameters += graph.elements_of_layer(layer);
     const int row = row_of_stage[stage].value();
     const RankId rank = trainer.layout().rank_of_row[row];
-    out << std::setw(5) << stage << std::setw(8) << row << std::setw(6) << rank << std::setw(8) << last - first + 1 << std::setw(12)
-        << in_millions(parameters) << "  " << graph.layers[first].name;
+    out << std::setw(5) << stage << std::setw(8) << row << std::setw(6) << rank << std::setw(8) << last - first + 1
+        << std::setw(12) << in_millions(parameters) << "  " << graph.layers[first].name;
     if (last > first) out << " .. " << graph.layers[last].name;
     out << "\n";
   }

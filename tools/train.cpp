@@ -80,8 +80,8 @@ class TrainRun {
     log_.info(stage_table(trainer_));
     log_.info(concat("schedule ", trainer_.config().pipeline.schedule, ", ", trainer_.micro_batches(),
                      " micro-batches, ", trainer_.partition().stages(), " stages, ",
-                     trainer_.layout().rank_of_row.size(), " workers on ", process_.size(),
-                     " rank(s), run folder ", run_dir));
+                     trainer_.layout().rank_of_row.size(), " workers on ", process_.size(), " rank(s), run folder ",
+                     run_dir));
     for (const std::string& warning : trainer_.warnings()) log_.warn(warning);
   }
 

@@ -225,9 +225,9 @@ int read_virtual_stages(const Section& section, const PipelineConfig& pipeline) 
   const int number = section.get("virtual_stages", 1, between(1, kMostStages));
   if (pipeline.stages % number != 0) {
     const int fewer = pipeline.stages / number * number;
-    throw section.error("stages", concat("got ", pipeline.stages, ", expected a multiple of pipeline.virtual_stages, ",
-                                         "which is ", number, ": ", fewer > 0 ? concat(fewer, " or ") : std::string(),
-                                         fewer + number));
+    throw section.error(
+        "stages", concat("got ", pipeline.stages, ", expected a multiple of pipeline.virtual_stages, ", "which is ",
+                         number, ": ", fewer > 0 ? concat(fewer, " or ") : std::string(), fewer + number));
   }
   return number;
 }
@@ -289,8 +289,7 @@ PipelineConfig read_pipeline(const Section& section) {
                                                      : "file:" + pipeline.schedule_file;
   pipeline.virtual_stages = read_virtual_stages(section, pipeline);
   read_recompute(section, pipeline);
-  pipeline.in_flight_limit =
-      section.get("in_flight_limit", pipeline.in_flight_limit, at_least<std::int64_t>(0));
+  pipeline.in_flight_limit = section.get("in_flight_limit", pipeline.in_flight_limit, at_least<std::int64_t>(0));
   pipeline.costs = read_costs(section);
   pipeline.placement = read_placement(section, pipeline.workers());
   section.finish();

@@ -92,7 +92,8 @@ struct PipelineConfig {
   std::string schedule = "gpipe";
   std::string schedule_file;  ///< of schedule: file:PATH; else empty
   PartitionConfig partition;
-  /// never | except_last (not where the backward follows straight upon its forward) | always | layers (recompute_layers)
+  /// never | except_last (not where the backward follows straight upon its forward) | always | layers
+  /// (recompute_layers)
   std::string recompute = "never";
   std::vector<std::string> recompute_layers;  ///< layer-name patterns (shell wildcards)
   std::int64_t in_flight_limit = 0;           ///< auto: most bytes of activations per worker; 0: none

@@ -26,7 +26,7 @@ struct StageOptions {
   std::uint64_t seed = 1;
   at::ScalarType precision = at::kFloat;
   at::Device device = at::kCPU;
-  bool check_finite = true;  ///< look at every output and input gradient: names the first layer that breaks
+  bool check_finite = true;          ///< look at every output and input gradient: names the first layer that breaks
   std::vector<bool> recompute = {};  ///< by layer of the model: may be run again in the backward; empty: none is
 };
 

@@ -115,8 +115,8 @@ class Worker {
   std::vector<std::vector<Parameter*>> tie_holders_;     // per tie and holder; null: on another row
   std::vector<std::map<int, at::Tensor>> tie_received_;  // per tie: holder -> gradient buffer
 
-  std::vector<Parameter*> trained_;    // the trainable ones of owned_: what the optimizer updates
-  std::vector<at::Tensor> snapshot_;   // post-validation: weights and optimizer state before the update
+  std::vector<Parameter*> trained_;   // the trainable ones of owned_: what the optimizer updates
+  std::vector<at::Tensor> snapshot_;  // post-validation: weights and optimizer state before the update
 
   const Program* program_ = nullptr;
   std::map<const Program*, std::vector<bool>> recomputed_;  // recomputed() of each program

@@ -99,7 +99,7 @@ enum class InstructionKind : std::uint8_t {
   norm_parts,  ///< this row's squared norms
   norm_total,  ///< row 0 only: sums the parts of all rows in the model's parameter order
   update,      ///< optimizer step of this row's parameters
-  amend,       ///< post-validation: the norm is known now; where it asks for clipping, the update is undone and done again
+  amend,  ///< post-validation: the norm is known now; where it asks for clipping, the update is undone and done again
   wait_sends,
 };
 

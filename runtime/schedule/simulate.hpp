@@ -21,9 +21,9 @@ struct StageCost {
   double held_w_bytes = 0;    ///< per micro-batch, from the end of I to the end of W
   // Of a micro-batch whose forward is run again (recomputed() in program.hpp):
   double recompute_us = 0;      ///< B and I cost so much more
-  double checkpoint_bytes = 0;  ///< takes the place of held_bytes. Layers are run again one by one, so the activations of
-                                ///< no more than one of them are there at once; these are not counted. What W needs of
-                                ///< them lives from I to W, as ever
+  double checkpoint_bytes = 0;  ///< takes the place of held_bytes. Layers are run again one by one, so the activations
+                                ///< of no more than one of them are there at once; these are not counted. What W needs
+                                ///< of them lives from I to W, as ever
 };
 
 struct LinkCost {

@@ -30,8 +30,8 @@ namespace lockstep {
 
 /// The simulation of a run with the costs that its workers measured, beside what was measured.
 struct Prediction {
-  double step_ms = 0, bubble = 0;                    ///< of steps that follow one another
-  double measured_step_ms = 0, measured_bubble = 0;  ///< medians without the first step
+  double step_ms = 0, bubble = 0;                                 ///< of steps that follow one another
+  double measured_step_ms = 0, measured_bubble = 0;               ///< medians without the first step
   std::vector<double> in_flight_bytes, measured_in_flight_bytes;  ///< by row: WorkerReport::in_flight_bytes
 };
 

@@ -25,7 +25,7 @@ struct ReporterOptions {
   std::string tensorboard_folder;  ///< empty: none
   /// Of a full batch: the end compares with its simulation. Asked when training is under way; empty: no comparison.
   std::function<const Program&()> program = {};
-  bool progress = false;           ///< a progress line instead of a console line per step, if the console is a terminal
+  bool progress = false;  ///< a progress line instead of a console line per step, if the console is a terminal
   Log log;
 };
 
@@ -53,7 +53,7 @@ class Reporter : public Observer {
   const Program* program_ = nullptr;
   std::optional<CostMeter> meter_;
   std::vector<double> step_ms_, bubbles_;  // of the steps in meter_
-  StepResult evaluation_;  // sums over the batches of the evaluation that is under way
+  StepResult evaluation_;                  // sums over the batches of the evaluation that is under way
   std::optional<StepResult> last_;
   std::optional<NonFinite> non_finite_;
   std::int64_t non_finite_step_ = 0;

@@ -60,8 +60,9 @@ ScheduleChoice choose_schedule(const Config& config, const Partition& partition,
     throw section.error("schedule", concat("there is no schedule '", pipeline.schedule, "'; there are: ", join(names),
                                            did_you_mean(pipeline.schedule, names)));
   if (partition.stages() % pipeline.virtual_stages != 0)
-    throw section.error("stages", concat("got ", partition.stages(), ", expected a multiple of virtual_stages, which is ",
-                                         pipeline.virtual_stages));
+    throw section.error("stages",
+                        concat("got ", partition.stages(), ", expected a multiple of virtual_stages, which is ",
+                               pipeline.virtual_stages));
   try {
     const ScheduleShape shape{partition.stages() / pipeline.virtual_stages, pipeline.virtual_stages,
                               config.train.micro_batches};

@@ -18,9 +18,9 @@ struct ScheduleChoice {
   std::string reason = {};         ///< of auto: what was chosen, and why
 };
 
-/// The schedule that the config names, for a full batch. `auto` is decided by `measured`, or else by costs_of(). Throws ConfigError for a name that there is not, a shape that
-/// the schedule forbids, or a file that cannot be read or is of another number of stages or micro-batches; ScheduleError
-/// for a file whose schedule cannot run.
+/// The schedule that the config names, for a full batch. `auto` is decided by `measured`, or else by costs_of(). Throws
+/// ConfigError for a name that there is not, a shape that the schedule forbids, or a file that cannot be read or is of
+/// another number of stages or micro-batches; ScheduleError for a file whose schedule cannot run.
 ScheduleChoice choose_schedule(const Config& config, const Partition& partition, const Costs* measured = nullptr);
 
 /// pipeline.costs as costs per stage. Throws ConfigError for a list that is neither per stage nor per layer.

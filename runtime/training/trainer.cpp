@@ -80,10 +80,11 @@ std::vector<RankId> spread_workers(int workers, int ranks, const std::vector<int
   const int total = std::accumulate(counts.begin(), counts.end(), 0);
   const bool idle = std::any_of(counts.begin(), counts.end(), [](int count) { return count < 1; });
   if (static_cast<int>(counts.size()) != ranks || total != workers || idle)
-    throw section.error("per_rank", concat("[", join(counts), "] places ", total, " workers on ", counts.size(),
-                                           " ranks, but the job has ", workers, " workers (pipeline.stages / virtual_stages) and ", ranks,
-                                           " ranks, and every rank needs at least one; start ", workers,
-                                           " ranks or fewer, or change pipeline.stages"));
+    throw section.error("per_rank",
+                        concat("[", join(counts), "] places ", total, " workers on ", counts.size(),
+                               " ranks, but the job has ", workers, " workers (pipeline.stages / virtual_stages) and ",
+                               ranks, " ranks, and every rank needs at least one; start ", workers,
+                               " ranks or fewer, or change pipeline.stages"));
   std::vector<RankId> rank_of_worker;
   for (int rank = 0; rank < ranks; ++rank) rank_of_worker.insert(rank_of_worker.end(), counts[rank], RankId(rank));
   return rank_of_worker;

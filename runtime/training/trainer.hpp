@@ -41,8 +41,8 @@ class Trainer {
   Trainer(const Model& model, DataSplits data, Config config, Ranks ranks = {});
   ~Trainer();
 
-  /// Trains to train.steps or until something stops it. Blocking; once. With schedule: auto and no costs, a few steps are
-  /// trained first and thrown away: their costs decide the order of work, on every rank the same.
+  /// Trains to train.steps or until something stops it. Blocking; once. With schedule: auto and no costs, a few steps
+  /// are trained first and thrown away: their costs decide the order of work, on every rank the same.
   JobOutcome fit(const FitOptions& options = {});
 
   const Config& config() const { return config_; }

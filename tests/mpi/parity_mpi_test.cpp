@@ -49,8 +49,8 @@ void expect_same_bits(const std::string& name, const Model& model, const DataSpl
     for (const std::string schedule : {"gpipe", "1f1b"})
       for (int stages = world().size(); stages <= 4; ++stages)
         for (const std::vector<int>& per_rank : placements(stages, world().size())) {
-          INFO(name << ", " << schedule << ", " << stages << " stages as [" << join(per_rank) << "], "
-                    << micro_batches << " micro-batches");
+          INFO(name << ", " << schedule << ", " << stages << " stages as [" << join(per_rank) << "], " << micro_batches
+                    << " micro-batches");
           Config placed = with_pipeline(config, stages, schedule);
           placed.workers.per_rank = per_rank;
           CHECK(difference_over_ranks(reference, model, data, placed) == "");

@@ -78,7 +78,8 @@ TEST_CASE("every schedule, recompute and placement trains to the same bits", "[p
     std::size_t turn = 0;
     for (const ScheduleGenerator& schedule : schedule_generators())
       for (const Shape& shape : shapes_of(schedule)) {
-        Config tested = with_pipeline(config, shape.workers * shape.virtual_stages, schedule.name, shape.virtual_stages);
+        Config tested =
+            with_pipeline(config, shape.workers * shape.virtual_stages, schedule.name, shape.virtual_stages);
         tested.pipeline.recompute = modes[turn % modes.size()];
         if (tested.pipeline.recompute == "layers") tested.pipeline.recompute_layers = {"*.1"};
         if (turn % 3 == 1) tested.pipeline.placement = reversed(shape.workers);

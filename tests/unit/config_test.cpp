@@ -108,8 +108,9 @@ TEST_CASE("a resolved config reads back as the same config", "[unit]") {
       small("", "  partition: {cut_before: [h.1, 'h 2']}\n"),
       small("  clip_grad_norm: 1\n  post_validation: true\n",
             "  stages: 4\n  virtual_stages: 2\n  placement: [1, 0]\n  recompute: except_last\n  schedule: zbv\n"),
-      small("", "  stages: 4\n  recompute: ['h.*', a]\n  in_flight_limit: 1000\n  costs: {forward_ms: 2, input_grad_ms: "
-                "[1, 2, 3, 4], activation_bytes: 7, latency_us: 5, gigabytes_per_s: 6.5}\n"),
+      small("",
+            "  stages: 4\n  recompute: ['h.*', a]\n  in_flight_limit: 1000\n  costs: {forward_ms: 2, input_grad_ms: "
+            "[1, 2, 3, 4], activation_bytes: 7, latency_us: 5, gigabytes_per_s: 6.5}\n"),
       small("", "  stages: 4\n  schedule: {file: 'a b.csv'}\n  placement: [1, 0]\n"),
       small("", "  partition: layers\n  stages: 3\n"),
       small("  optimizer: {type: sgd, momentum: 0.5, dampening: 0.25, decay_norms_and_biases: false}\n"

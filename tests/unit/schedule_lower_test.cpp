@@ -81,7 +81,8 @@ TEST_CASE("with post-validation every generator gives a valid program in which n
 TEST_CASE("recompute except_last leaves out the forwards whose backward follows at once", "[unit]") {
   const auto again = [](const std::string& name, Recompute recompute) {
     std::string text;
-    for (const bool one : recomputed(lower(make_schedule(name, {2, 1, 3}), chain_topology(2), {.recompute = recompute})))
+    for (const bool one :
+         recomputed(lower(make_schedule(name, {2, 1, 3}), chain_topology(2), {.recompute = recompute})))
       text += one ? 'r' : '.';
     return text;
   };
