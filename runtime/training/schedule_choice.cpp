@@ -53,8 +53,9 @@ ScheduleChoice choose_schedule(const Config& config, const Partition& partition,
   const PipelineConfig& pipeline = config.pipeline;
   const Section section = config.root.section("pipeline");
   if (!pipeline.schedule_file.empty()) return from_file(config, section);
-  std::vector<std::string> names = {"auto"};
+  std::vector<std::string> names;
   for (const ScheduleGenerator& generator : schedule_generators()) names.push_back(generator.name);
+  names.push_back("auto");
   const bool automatic = pipeline.schedule == "auto";
   if (!automatic && find_generator(pipeline.schedule) == nullptr)
     throw section.error("schedule", concat("there is no schedule '", pipeline.schedule, "'; there are: ", join(names),
@@ -74,8 +75,13 @@ ScheduleChoice choose_schedule(const Config& config, const Partition& partition,
     BestOptions options;
     options.clip = config.train.clip_grad_norm > 0;
     if (pipeline.in_flight_limit > 0) options.limit_bytes = static_cast<double>(pipeline.in_flight_limit);
-    BestSchedule best =
-        best_schedule(partition.topology, measured ? *measured : costs_of(config, partition), shape, options);
+    Costs costs = measured ? *measured : costs_of(config, partition);
+    if (pipeline.recompute != "never")
+      for (StageCost& stage : costs.stages) {
+        stage.input_grad_us += stage.recompute_us;
+        stage.held_bytes = stage.checkpoint_bytes;
+      }
+    BestSchedule best = best_schedule(partition.topology, costs, shape, options);
     choice.schedule = std::move(best.schedule);
     choice.reason = std::move(best.reason);
     return choice;
@@ -97,7 +103,7 @@ Costs costs_of(const Config& config, const Partition& partition) {
     cost.input_grad_us = number("input_grad_ms", from.input_grad_ms, cost.forward_us * 1e-3) * 1e3;
     cost.weight_grad_us = number("weight_grad_ms", from.weight_grad_ms, cost.forward_us * 1e-3) * 1e3;
     cost.recompute_us = cost.forward_us;
-    cost.held_bytes = number("activation_bytes", from.activation_bytes, 1.0);
+    cost.held_bytes = cost.checkpoint_bytes = number("activation_bytes", from.activation_bytes, 1.0);
     cost.held_w_bytes = number("weight_grad_bytes", from.weight_grad_bytes, 0.0);
     costs.stages.push_back(cost);
   }

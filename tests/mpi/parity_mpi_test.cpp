@@ -87,6 +87,8 @@ TEST_CASE("every schedule, with recompute and workers in other places, trains to
     CHECK(difference_over_ranks(reference, model, data, tested) == "");
     ++turn;
   }
+  // Measures on all ranks first, and every rank has to come to the same schedule.
+  CHECK(difference_over_ranks(reference, model, data, with_pipeline(config, workers * 2, "auto", 2)) == "");
 }
 
 TEST_CASE("workers in reversed places and payloads in small blocks change no bit", "[mpi][parity]") {
