@@ -28,6 +28,8 @@ int list(const std::string& what) {
     for (const ScheduleGenerator& generator : schedule_generators()) {
       print(generator.name, concat(generator.summary, " (virtual_stages ", generator.virtual_stages.text(), ")"));
     }
+    print("auto", "the best of these, and of schedules made for the costs of the stages, by simulation");
+    print("file:PATH", "a CSV file, as torch.distributed.pipelining writes it");
   }
   if (all || what == "losses") {
     std::cout << "losses (train.loss)\n";

@@ -39,14 +39,16 @@ std::string stage_table(const Trainer& trainer) {
   const ModelGraph& graph = trainer.graph();
   const Partition& partition = trainer.partition();
   std::ostringstream out;
-  out << "stage  rank  layers  parameters  first .. last layer\n";
+  const std::vector<WorkerId>& row_of_stage = trainer.programs().get(Mode::stop, 0).row_of_stage;
+  out << "stage  worker  rank  layers  parameters  first .. last layer\n";
   for (int stage = 0; stage < partition.stages(); ++stage) {
     const int first = partition.first_layer[stage], last = partition.first_layer[stage + 1] - 1;
     std::int64_t parameters = 0;
     for (int layer = first; layer <= last; ++layer) parameters += graph.elements_of_layer(layer);
-    const RankId rank = trainer.layout().rank_of_row[stage];
-    out << std::setw(5) << stage << std::setw(6) << rank << std::setw(8) << last - first + 1 << std::setw(12)
-        << in_millions(parameters) << "  " << graph.layers[first].name;
+    const int row = row_of_stage[stage].value();
+    const RankId rank = trainer.layout().rank_of_row[row];
+    out << std::setw(5) << stage << std::setw(8) << row << std::setw(6) << rank << std::setw(8) << last - first + 1
+        << std::setw(12) << in_millions(parameters) << "  " << graph.layers[first].name;
     if (last > first) out << " .. " << graph.layers[last].name;
     out << "\n";
   }

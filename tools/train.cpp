@@ -10,6 +10,7 @@
 #include "runtime/schedule/simulate.hpp"
 #include "runtime/schedule/text.hpp"
 #include "runtime/training/reporter.hpp"
+#include "runtime/training/schedule_choice.hpp"
 #include "tools/command.hpp"
 #include "tools/fingerprint.hpp"
 #include "tools/run_folder.hpp"
@@ -39,9 +40,11 @@ void catch_signals() {
 int dry_run(Process& process, const Trainer& trainer, Programs& programs) {
   if (!process.is_root()) return 0;
   const Program& program = programs.get(Mode::train, trainer.micro_batches());
-  const Simulation simulation = simulate(program, equal_costs(trainer.partition().stages(), 1000, 1000, 1000));
+  const bool given = trainer.config().pipeline.costs.given;
+  const Simulation simulation = simulate(program, costs_of(trainer.config(), trainer.partition()));
   std::cout << stage_table(trainer) << "\n\n"
-            << "timeline of one step, as if all stages took the same time (forward 1, backward 2):\n"
+            << "timeline of one step, "
+            << (given ? "with pipeline.costs:\n" : "as if all stages took the same time (forward 1, backward 2):\n")
             << draw(simulation.timeline) << "bubble " << std::fixed << std::setprecision(1) << simulation.bubble * 100
             << " %\n\n";
   const std::int64_t state = trainer.config().train.optimizer.type == "sgd" ? 1 : 2;
@@ -53,6 +56,7 @@ int dry_run(Process& process, const Trainer& trainer, Programs& programs) {
     std::cout << "stage " << stage << ": parameters, gradients and optimizer state need "
               << static_cast<double>(elements * 4 * (2 + state)) / 1048576 << " MiB, activations come on top\n";
   }
+  for (const std::string& warning : trainer.warnings()) std::cout << "warning: " << warning << "\n";
   std::cout << "dry run: nothing was trained or written\n";
   return 0;
 }
@@ -75,8 +79,10 @@ class TrainRun {
     log_.info(kernels);
     log_.info(stage_table(trainer_));
     log_.info(concat("schedule ", trainer_.config().pipeline.schedule, ", ", trainer_.micro_batches(),
-                     " micro-batches, ", trainer_.partition().stages(), " workers on ", process_.size(),
-                     " rank(s), run folder ", run_dir));
+                     " micro-batches, ", trainer_.partition().stages(), " stages, ",
+                     trainer_.layout().rank_of_row.size(), " workers on ", process_.size(), " rank(s), run folder ",
+                     run_dir));
+    for (const std::string& warning : trainer_.warnings()) log_.warn(warning);
   }
 
   int run() {
@@ -101,6 +107,9 @@ class TrainRun {
     reporter.steps = trainer_.config().train.steps;
     reporter.log_every = trainer_.config().train.log_every;
     reporter.log = log_;
+    reporter.program = [this]() -> const Program& {
+      return trainer_.programs().get(Mode::train, trainer_.micro_batches());
+    };
     if (process_.is_root()) {
       reporter.metrics_file = options_.metrics.empty() ? folder_->file("metrics.jsonl") : options_.metrics;
       reporter.tensorboard_folder = folder_->folder("tensorboard");

@@ -126,6 +126,11 @@ TrainConfig read_train(const Section& section) {
   train.loss = section.get("loss", not_empty());
   train.precision = section.get("precision", train.precision, one_of({"fp32", "bf16"}));
   train.clip_grad_norm = section.get("clip_grad_norm", train.clip_grad_norm, at_least(0.0));
+  train.post_validation = section.get("post_validation", train.post_validation);
+  if (train.post_validation && train.clip_grad_norm == 0.0) {
+    throw section.unexpected("post_validation", "false without clip_grad_norm",
+                             "; only clipping makes an update wait: set train.clip_grad_norm, or leave it out");
+  }
   train.optimizer = read_optimizer(section.section("optimizer"));
   train.lr_schedule = read_lr_schedule(section.section("lr_schedule"));
   train.eval_every = section.get("eval_every", train.eval_every, at_least(none));
@@ -193,16 +198,84 @@ int read_stages(const Section& section, const PartitionConfig& partition) {
   return stages;
 }
 
-std::vector<int> read_placement(const Section& section, int stages) {
-  std::vector<int> identity(static_cast<std::size_t>(stages));
-  for (int row = 0; row < stages; ++row) identity[static_cast<std::size_t>(row)] = row;
+/// file:PATH, "file: PATH" or {file: PATH}; empty for the name of a schedule.
+std::string read_schedule_file(const Section& section) {
+  constexpr std::string_view prefix = "file:";
+  if (section.is_mapping("schedule")) {
+    const Section from = section.section("schedule");
+    const std::string path = from.get("file", not_empty());
+    from.finish();
+    return path;
+  }
+  if (!section.is_scalar("schedule")) return "";
+  std::string text = section.get<std::string>("schedule");
+  if (!text.starts_with(prefix)) return "";
+  text.erase(0, std::min(text.find_first_not_of(' ', prefix.size()), text.size()));
+  if (text.empty()) throw section.unexpected("schedule", "file:PATH, such as file:my.csv");
+  return text;
+}
+
+int read_virtual_stages(const Section& section, const PipelineConfig& pipeline) {
+  if (!pipeline.schedule_file.empty()) {
+    if (section.has("virtual_stages"))
+      throw section.unexpected("virtual_stages", "no virtual_stages with a schedule from a file",
+                               concat("; ", pipeline.schedule_file, " says which stages a worker has: remove it"));
+    return 0;
+  }
+  const int number = section.get("virtual_stages", 1, between(1, kMostStages));
+  if (pipeline.stages % number != 0) {
+    const int fewer = pipeline.stages / number * number;
+    throw section.error(
+        "stages", concat("got ", pipeline.stages, ", expected a multiple of pipeline.virtual_stages, ", "which is ",
+                         number, ": ", fewer > 0 ? concat(fewer, " or ") : std::string(), fewer + number));
+  }
+  return number;
+}
+
+void read_recompute(const Section& section, PipelineConfig& pipeline) {
+  if (section.is_sequence("recompute")) {
+    pipeline.recompute = "layers";
+    pipeline.recompute_layers = section.list<std::string>("recompute", not_empty());
+    if (!pipeline.recompute_layers.empty()) return;
+    throw section.unexpected("recompute", "at least one pattern of layer names");
+  }
+  pipeline.recompute = section.get("recompute", pipeline.recompute, one_of({"never", "except_last", "always"}));
+}
+
+std::vector<double> read_cost(const Section& section, const std::string& key, const std::vector<double>& none) {
+  if (section.is_scalar(key)) return {section.get(key, at_least(0.0))};
+  const std::vector<double> numbers = section.list<double>(key, none, at_least(0.0));
+  if (section.has(key) && numbers.empty()) throw section.unexpected(key, "a number, or one per stage or per layer");
+  return numbers;
+}
+
+CostsConfig read_costs(const Section& pipeline) {
+  CostsConfig costs;
+  costs.given = pipeline.has("costs");
+  const Section section = pipeline.section("costs");
+  costs.forward_ms = read_cost(section, "forward_ms", costs.forward_ms);
+  costs.input_grad_ms = read_cost(section, "input_grad_ms", {});
+  costs.weight_grad_ms = read_cost(section, "weight_grad_ms", {});
+  costs.activation_bytes = read_cost(section, "activation_bytes", {});
+  costs.weight_grad_bytes = read_cost(section, "weight_grad_bytes", {});
+  costs.message_bytes = section.get("message_bytes", costs.message_bytes, at_least(0.0));
+  costs.latency_us = section.get("latency_us", costs.latency_us, at_least(0.0));
+  costs.gigabytes_per_s = section.get("gigabytes_per_s", costs.gigabytes_per_s, at_least(0.0));
+  section.finish();
+  return costs;
+}
+
+std::vector<int> read_placement(const Section& section, int workers) {
+  if (workers == 0) return section.list<int>("placement", {}, at_least(0));  // a schedule file: checked with it
+  std::vector<int> identity(static_cast<std::size_t>(workers));
+  for (int row = 0; row < workers; ++row) identity[static_cast<std::size_t>(row)] = row;
   const std::vector<int> placement = section.get("placement", identity);
   if (placement.empty()) return identity;
   std::vector<int> sorted = placement;
   std::sort(sorted.begin(), sorted.end());
   if (sorted != identity) {
-    const std::string numbers = stages == 1 ? "[0]" : concat("each of 0 to ", stages - 1, " once");
-    throw section.unexpected("placement", concat(numbers, ": a worker for each of the ", stages, " stages"));
+    const std::string numbers = workers == 1 ? "[0]" : concat("each of 0 to ", workers - 1, " once");
+    throw section.unexpected("placement", concat(numbers, ": a worker for each of the ", workers, " rows"));
   }
   return placement;
 }
@@ -211,19 +284,14 @@ PipelineConfig read_pipeline(const Section& section) {
   PipelineConfig pipeline;
   pipeline.partition = read_partition(section);
   pipeline.stages = read_stages(section, pipeline.partition);
-  if (section.is_mapping("schedule")) {
-    throw section.unexpected("schedule", "the name of a schedule", concat("; reading one from a file", kLater));
-  }
-  pipeline.schedule = section.get("schedule", pipeline.schedule, not_empty());
-  if (pipeline.schedule.starts_with("file:")) {
-    throw section.unexpected("schedule", "the name of a schedule", concat("; reading one from a file", kLater));
-  }
-  section.refuse("costs", "costs written by hand");
-  only(section, "virtual_stages", section.get("virtual_stages", 1, at_least(1)), 1, "several stages per worker");
-  const std::string never = "never";
-  only(section, "recompute", section.get("recompute", never, one_of({"never", "except_last", "always"})), never,
-       "recomputing");
-  pipeline.placement = read_placement(section, pipeline.stages);
+  pipeline.schedule_file = read_schedule_file(section);
+  pipeline.schedule = pipeline.schedule_file.empty() ? section.get("schedule", pipeline.schedule, not_empty())
+                                                     : "file:" + pipeline.schedule_file;
+  pipeline.virtual_stages = read_virtual_stages(section, pipeline);
+  read_recompute(section, pipeline);
+  pipeline.in_flight_limit = section.get("in_flight_limit", pipeline.in_flight_limit, at_least<std::int64_t>(0));
+  pipeline.costs = read_costs(section);
+  pipeline.placement = read_placement(section, pipeline.workers());
   section.finish();
   return pipeline;
 }
@@ -289,7 +357,6 @@ void check_later_sections(const Section& root) {
   replicas.finish();
   const Section checkpoint = root.section("checkpoint");
   for (const std::string& key : checkpoint.keys()) checkpoint.refuse(key, "checkpoints");
-  root.refuse("costs", "costs written by hand");
 }
 
 Rule<std::string> file_name() {

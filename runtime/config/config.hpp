@@ -51,6 +51,7 @@ struct TrainConfig {
   std::string loss;                ///< required; runtime/training/loss.hpp has the names
   std::string precision = "fp32";  ///< fp32 | bf16
   double clip_grad_norm = 0.0;     ///< 0: no clipping
+  bool post_validation = false;    ///< with clipping: update before the norm is known, and correct it afterwards
   OptimizerConfig optimizer;
   LrScheduleConfig lr_schedule;
   std::int64_t eval_every = 0;      ///< steps; 0: never
@@ -70,12 +71,39 @@ struct PartitionConfig {
   bool operator==(const PartitionConfig&) const = default;
 };
 
+/// Costs written by hand: for the simulation, and for schedule: auto. A list has a number per stage or per layer; one
+/// number counts for every stage.
+struct CostsConfig {
+  bool given = false;
+  std::vector<double> forward_ms = {1.0};
+  std::vector<double> input_grad_ms;      ///< empty: as forward_ms
+  std::vector<double> weight_grad_ms;     ///< empty: as forward_ms
+  std::vector<double> activation_bytes;   ///< per micro-batch, from F to I or B; empty: 1 per stage
+  std::vector<double> weight_grad_bytes;  ///< per micro-batch, what W needs, from I to W; empty: 0
+  double message_bytes = 0.0;             ///< of every flow
+  double latency_us = 0.0;
+  double gigabytes_per_s = 0.0;  ///< 0: no limit
+  bool operator==(const CostsConfig&) const = default;
+};
+
 struct PipelineConfig {
-  int stages = 1;
+  int stages = 1;          ///< all of them
+  int virtual_stages = 1;  ///< stages per worker; of a schedule file: 0, the file says it
   std::string schedule = "gpipe";
+  std::string schedule_file;  ///< of schedule: file:PATH; else empty
   PartitionConfig partition;
-  /// placement[row] = worker: a permutation of 0..workers-1; empty: identity (read_config fills it in)
+  /// never | except_last (not where the backward follows straight upon its forward) | always | layers
+  /// (recompute_layers)
+  std::string recompute = "never";
+  std::vector<std::string> recompute_layers;  ///< layer-name patterns (shell wildcards)
+  std::int64_t in_flight_limit = 0;           ///< auto: most bytes of activations per worker; 0: none
+  CostsConfig costs;
+  /// placement[row] = worker: a permutation of 0..workers-1; empty: identity (read_config fills it in, where it knows
+  /// the number of workers)
   std::vector<int> placement;
+
+  /// Of a schedule file: 0, the file says it.
+  int workers() const { return virtual_stages == 0 ? 0 : stages / virtual_stages; }
   bool operator==(const PipelineConfig&) const = default;
 };
 

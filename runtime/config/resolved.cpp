@@ -112,6 +112,7 @@ void write_train(Writer& out, const TrainConfig& train) {
   out.put("loss", train.loss);
   out.put("precision", train.precision);
   out.put("clip_grad_norm", train.clip_grad_norm);
+  out.put("post_validation", train.post_validation);
   out.mapping("optimizer", [&] { write_optimizer(out, train.optimizer); });
   out.mapping("lr_schedule", [&] { write_lr_schedule(out, train.lr_schedule); });
   out.put("eval_every", train.eval_every);
@@ -133,14 +134,38 @@ void write_partition(Writer& out, const PartitionConfig& partition) {
   });
 }
 
+void write_costs(Writer& out, const CostsConfig& costs) {
+  const auto list = [&](const std::string& key, const std::vector<double>& numbers) {
+    if (numbers.size() == 1)
+      out.put(key, numbers[0]);
+    else if (!numbers.empty())
+      out.put(key, numbers);
+  };
+  list("forward_ms", costs.forward_ms);
+  list("input_grad_ms", costs.input_grad_ms);
+  list("weight_grad_ms", costs.weight_grad_ms);
+  list("activation_bytes", costs.activation_bytes);
+  list("weight_grad_bytes", costs.weight_grad_bytes);
+  out.put("message_bytes", costs.message_bytes);
+  out.put("latency_us", costs.latency_us);
+  out.put("gigabytes_per_s", costs.gigabytes_per_s);
+}
+
 void write_pipeline(Writer& out, const PipelineConfig& pipeline) {
   std::vector<int> placement = pipeline.placement;
   if (placement.empty()) {
-    for (int row = 0; row < pipeline.stages; ++row) placement.push_back(row);
+    for (int row = 0; row < pipeline.workers(); ++row) placement.push_back(row);
   }
   out.put("stages", pipeline.stages);
+  if (pipeline.schedule_file.empty()) out.put("virtual_stages", pipeline.virtual_stages);
   out.put("schedule", pipeline.schedule);
   write_partition(out, pipeline.partition);
+  if (pipeline.recompute == "layers")
+    out.put("recompute", pipeline.recompute_layers);
+  else
+    out.put("recompute", pipeline.recompute);
+  out.put("in_flight_limit", pipeline.in_flight_limit);
+  if (pipeline.costs.given) out.mapping("costs", [&] { write_costs(out, pipeline.costs); });
   out.put("placement", placement);
 }
 

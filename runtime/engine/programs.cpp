@@ -7,12 +7,11 @@
 
 namespace lockstep {
 
-Programs::Programs(Schedule schedule, Topology topology, bool clip, Order order)
-    : schedule_(std::move(schedule)),
-      topology_(std::move(topology)),
-      clip_(clip),
-      order_(order),
-      lanes_(lower(schedule_, topology_, {Mode::stop, clip_}).lanes) {}
+Programs::Programs(Schedule schedule, Topology topology, LowerOptions options, Order order)
+    : schedule_(std::move(schedule)), topology_(std::move(topology)), options_(std::move(options)), order_(order) {
+  options_.mode = Mode::stop;
+  options_.lanes = lower(schedule_, topology_, options_).lanes;
+}
 
 const Program& Programs::get(Mode mode, int micro_batches) {
   std::lock_guard lock(mutex_);
@@ -24,7 +23,9 @@ const Program& Programs::get(Mode mode, int micro_batches) {
 Program Programs::make(Mode mode, int micro_batches) const {
   // Programs without compute still need the rows of a schedule.
   const Schedule schedule = first_micro_batches(schedule_, std::max(micro_batches, 1));
-  Program program = lower(schedule, topology_, {mode, clip_, lanes_});
+  LowerOptions options = options_;
+  options.mode = mode;
+  Program program = lower(schedule, topology_, options);
   require_valid(program, order_);
   return program;
 }

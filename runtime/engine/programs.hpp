@@ -17,7 +17,8 @@ class Programs {
   /// `schedule`: of a full batch; a program of fewer micro-batches runs the first ones of it, over the same edges. Each
   /// new program is validated; ScheduleError with all findings. Order::any accepts a schedule that sums gradients in
   /// another order than 0..M-1: other bits; whoever passes it warns (warning_of_order() in validate.hpp).
-  Programs(Schedule schedule, Topology topology, bool clip, Order order = Order::ascending);
+  /// `options`: for all of them; their mode and lanes are not used.
+  Programs(Schedule schedule, Topology topology, LowerOptions options, Order order = Order::ascending);
   virtual ~Programs() = default;
 
   /// 0 <= micro_batches <= those of the schedule.
@@ -30,9 +31,8 @@ class Programs {
  private:
   const Schedule schedule_;
   const Topology topology_;
-  const bool clip_;
+  LowerOptions options_;  ///< with the lanes of the full batch, for all
   const Order order_;
-  std::vector<int> lanes_;  ///< of the full batch, for all
   std::mutex mutex_;
   std::map<std::pair<Mode, int>, Program> programs_;
 };

@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "runtime/base/check.hpp"
+#include "runtime/base/clock.hpp"
 #include "runtime/engine/tensor_math.hpp"
 #include "runtime/layer/random.hpp"
 
@@ -77,6 +78,8 @@ void Stage::begin(const StepHeader& header) {
   header_ = &header;
   losses_.clear();
   non_finite_ = {};
+  report_ = {};
+  report_.stage = id_.value();
 }
 
 void Stage::put_value(int micro_batch, int value, at::Tensor tensor) {
@@ -95,12 +98,15 @@ void Stage::note_non_finite(int layer, int micro_batch, const char* what) {
   non_finite_ = first_of(non_finite_, NonFinite{layer, micro_batch, what});
 }
 
-void Stage::forward(int micro_batch) {
+void Stage::forward(int micro_batch, bool recompute) {
+  const double start_us = now_us();
   MicroBatch& batch = alive_[micro_batch];
+  batch.recompute = recompute && !options_.recompute.empty();
   const bool training = header_->mode == Mode::train;
   if (training && has_backward_) batch.islands.resize(last_ - first_);
   for (int layer = first_; layer < last_; ++layer) forward_layer(layer, batch, micro_batch);
   if (has_loss_) forward_loss(batch, micro_batch);
+  report_.forward_us += now_us() - start_us;
 }
 
 void Stage::forward_layer(int layer, MicroBatch& batch, int micro_batch) {
@@ -131,17 +137,26 @@ void Stage::forward_layer(int layer, MicroBatch& batch, int micro_batch) {
   }
   for (const int id : graph_.inputs[layer])
     if (graph_.values[id].uses.back().layer == layer) batch.values.erase(id);
-  if (needs_graph) {
-    island.inputs = std::move(inputs);
+  if (!needs_graph) return;
+  island.inputs = std::move(inputs);
+  island.recompute = batch.recompute && options_.recompute[layer];
+  if (!island.recompute) {
     island.outputs = std::move(outputs);
+    return;
   }
+  // The forward ran in grad mode all the same, so that the second run takes the same way through LibTorch's operators;
+  // with its graph go the activations.
+  island.leaves.clear();
+  island.weight_grads.reset();
 }
 
-Tensors Stage::call_layer(int layer, const Tensors& inputs, Island& island, bool needs_graph, int micro_batch) {
+Tensors Stage::call_layer(int layer, const Tensors& inputs, Island& island, bool needs_graph, int micro_batch,
+                          bool recomputing) {
   const LayerSpec& spec = graph_.layers[layer];
   const bool training = header_->mode == Mode::train;
   island.weight_grads = std::make_unique<WeightGradQueue>();
-  LayerContext context(parameters_[layer - first_], *island.weight_grads, anchor_, training, options_.precision);
+  LayerContext context(parameters_[layer - first_], *island.weight_grads, anchor_, training, options_.precision,
+                       recomputing);
   const RandomScope random(mix_seed(options_.seed, static_cast<std::uint64_t>(header_->step),
                                     static_cast<std::uint64_t>(first_micro_batch_ + micro_batch), spec.name));
   const at::AutoGradMode grad_mode(needs_graph);
@@ -230,6 +245,11 @@ at::Tensor Stage::take_gradient(MicroBatch& batch, int value) {
 
 void Stage::input_grad_layer(int layer, MicroBatch& batch, int micro_batch) {
   Island& island = batch.islands[layer - first_];
+  if (island.recompute) {
+    const double start_us = now_us();
+    island.outputs = call_layer(layer, island.inputs, island, /*needs_graph=*/true, micro_batch, /*recomputing=*/true);
+    report_.recompute_us += now_us() - start_us;
+  }
   Tensors roots, seeds;
   {
     at::NoGradGuard no_grad;
@@ -275,13 +295,19 @@ void Stage::input_grad_layer(int layer, MicroBatch& batch, int micro_batch) {
 }
 
 void Stage::run_backward(int micro_batch, bool with_weights) {
+  const double start_us = now_us(), others_us = report_.recompute_us + report_.weight_grad_us;
   MicroBatch& batch = alive_.at(micro_batch);
+  if (batch.recompute) ++report_.recomputed;
   if (has_loss_) loss_gradient(batch);
   for (int layer = last_ - 1; layer >= first_; --layer) {
     if (!graph_.has_backward[layer]) continue;
     input_grad_layer(layer, batch, micro_batch);
-    if (with_weights) batch.islands[layer - first_].weight_grads->run();
+    if (!with_weights) continue;
+    const double weights_us = now_us();
+    batch.islands[layer - first_].weight_grads->run();
+    report_.weight_grad_us += now_us() - weights_us;
   }
+  report_.input_grad_us += now_us() - start_us - (report_.recompute_us + report_.weight_grad_us - others_us);
 }
 
 void Stage::backward(int micro_batch) {
@@ -301,9 +327,11 @@ void Stage::weight_grad(int micro_batch) {
   // A stage whose layers compute all in I has nothing left, and the micro-batch is gone already.
   const auto batch = alive_.find(micro_batch);
   if (batch == alive_.end()) return;
+  const double start_us = now_us();
   for (int layer = last_ - 1; layer >= first_; --layer)
     if (Island& island = batch->second.islands[layer - first_]; island.weight_grads) island.weight_grads->run();
   alive_.erase(batch);
+  report_.weight_grad_us += now_us() - start_us;
 }
 
 }  // namespace lockstep

@@ -26,7 +26,8 @@ struct StageOptions {
   std::uint64_t seed = 1;
   at::ScalarType precision = at::kFloat;
   at::Device device = at::kCPU;
-  bool check_finite = true;  ///< look at every output and input gradient: names the first layer that breaks
+  bool check_finite = true;          ///< look at every output and input gradient: names the first layer that breaks
+  std::vector<bool> recompute = {};  ///< by layer of the model: may be run again in the backward; empty: none is
 };
 
 /// A layer failed on a micro-batch. The message has the layer, the action and the input shapes.
@@ -48,7 +49,9 @@ class Stage {
   void put_value(int micro_batch, int value, at::Tensor tensor);
   void put_gradient(int micro_batch, int value, Use use, at::Tensor tensor);
 
-  void forward(int micro_batch);
+  /// `recompute`: the layers of StageOptions::recompute keep nothing but their inputs, and run once more when I or B
+  /// comes to them.
+  void forward(int micro_batch, bool recompute = false);
   void input_grad(int micro_batch);   ///< I; queues the weight gradients that can wait
   void weight_grad(int micro_batch);  ///< W
   void backward(int micro_batch);     ///< I then W, layer by layer
@@ -59,6 +62,9 @@ class Stage {
   /// All outgoing values (gradients) have been taken: what only messages needed is let go.
   void release_values(int micro_batch);
   void release_gradients(int micro_batch);
+
+  /// What this run has cost so far; bytes are for the worker to fill in.
+  StageReport& report() { return report_; }
 
   double loss_sum() const;  ///< numerators of this run, added in micro-batch order
   const NonFinite& non_finite() const { return non_finite_; }
@@ -71,7 +77,8 @@ class Stage {
  private:
   struct Island {
     Tensors inputs;   // leaves
-    Tensors outputs;  // with their graph
+    Tensors outputs;  // with their graph; empty until recomputed, when the layer is
+    bool recompute = false;
     std::vector<ParameterLeaf> leaves;
     std::unique_ptr<WeightGradQueue> weight_grads;
   };
@@ -82,11 +89,13 @@ class Stage {
     std::unordered_map<int, at::Tensor> values;
     std::map<std::pair<int, std::pair<int, int>>, at::Tensor> gradients;  // (value, (layer, position)), ascending
     std::vector<Island> islands;  // by layer - first_; empty when nothing will be differentiated
+    bool recompute = false;
     LossIsland loss;
   };
 
   void forward_layer(int layer, MicroBatch& batch, int micro_batch);
-  Tensors call_layer(int layer, const Tensors& inputs, Island& island, bool needs_graph, int micro_batch);
+  Tensors call_layer(int layer, const Tensors& inputs, Island& island, bool needs_graph, int micro_batch,
+                     bool recomputing = false);
   void forward_loss(MicroBatch& batch, int micro_batch);
   void loss_gradient(MicroBatch& batch);
   void input_grad_layer(int layer, MicroBatch& batch, int micro_batch);
@@ -108,6 +117,7 @@ class Stage {
   std::int64_t first_micro_batch_ = 0;  // of this replica: replica * M
   std::map<int, double> losses_;        // by micro-batch
   NonFinite non_finite_;
+  StageReport report_;
 };
 
 /// Draws the initial value of a parameter from the stream (seed, name). Float32.

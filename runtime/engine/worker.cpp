@@ -46,6 +46,7 @@ void Worker::build_stages() {
         all_.push_back(&parameter);
         if (!first.emplace(parameter.index, &parameter).second) continue;
         owned_.push_back(&parameter);
+        if (parameter.trainable) trained_.push_back(&parameter);
         in_norm_.push_back(parts_.graph.parameters[parameter.index].holders.front() == layer);
       }
       ++layer;
@@ -129,6 +130,7 @@ void Worker::execute(const Instruction& instruction) {
     report.compute_us += report.end_us - start_us;
     if (report.begin_us == 0) report.begin_us = start_us;
   };
+  const auto updated = [&] { current_.report.update_us += now_us() - start_us; };
   switch (instruction.kind) {
     case InstructionKind::make_header: make_header(); break;
     case InstructionKind::post: parts_.channels[instruction.edge.value()]->post(); break;
@@ -138,7 +140,8 @@ void Worker::execute(const Instruction& instruction) {
     case InstructionKind::tie_sum: sum_tie(instruction.tie), computed(); break;
     case InstructionKind::norm_parts: collect_norm_parts(), computed(); break;
     case InstructionKind::norm_total: total_norm(); break;
-    case InstructionKind::update: update(), computed(); break;
+    case InstructionKind::update: update(), computed(), updated(); break;
+    case InstructionKind::amend: amend(), computed(), updated(); break;
     case InstructionKind::wait_sends:
       for (std::size_t e = 0; e < program_->edges.size(); ++e)
         if (program_->edges[e].from.value() == parts_.row) parts_.channels[e]->finish(parts_.limits);
@@ -251,6 +254,7 @@ void Worker::make_header() {
   running_.step = header.step;
   running_.denominator = header.denominator;
   running_.learning_rate = header.learning_rate;
+  running_.micro_batches = static_cast<int>(header.slices.size());
   running_.last_of_evaluation = header.last_of_evaluation;
   for (const std::int64_t rows : header.slices) running_.samples += rows;
   take_header(std::move(header));
@@ -265,6 +269,7 @@ void Worker::take_header(StepHeader header) {
   for (auto& [id, stage] : stages_) stage->begin(header_);
   current_ = {};
   current_.report.row = parts_.row;
+  standing_bytes_ = parts_.pool->bytes();
 }
 
 // ---- compute ----
@@ -272,17 +277,45 @@ void Worker::take_header(StepHeader header) {
 void Worker::compute(const Action& action) {
   release_sent();
   Stage& here = stage(action.stage);
+  const std::int64_t bytes_before = in_flight_bytes();
   switch (action.op) {
     case Op::forward:
       if (action.stage.value() == 0) load_data(action.micro_batch);
-      here.forward(action.micro_batch);
+      here.forward(action.micro_batch, recomputes(action));
       break;
     case Op::backward: here.backward(action.micro_batch); break;
     case Op::input_grad: here.input_grad(action.micro_batch); break;
     case Op::weight_grad: here.weight_grad(action.micro_batch); return;
   }
+  note_bytes(action, bytes_before);
   deliver_locally(action);
-  sent_ = {action.stage, action.micro_batch, action.op != Op::forward};
+  sent_ = {action.stage, action.micro_batch, action.op != Op::forward, action.op == Op::input_grad, bytes_before};
+}
+
+/// Alive beyond what stood when the run began and the gradients that have been summed since.
+std::int64_t Worker::in_flight_bytes() const {
+  std::int64_t bytes = parts_.pool->bytes() - standing_bytes_;
+  for (const Parameter* parameter : all_)
+    if (parameter->gradient.defined()) bytes -= static_cast<std::int64_t>(parameter->gradient.nbytes());
+  return bytes;
+}
+
+/// `before`: in flight when the compute began.
+void Worker::note_bytes(const Action& action, std::int64_t before) {
+  const std::int64_t after = in_flight_bytes();
+  current_.report.in_flight_bytes = std::max(current_.report.in_flight_bytes, after);
+  StageReport& report = stage(action.stage).report();
+  if (action.op == Op::forward) {
+    std::int64_t& held = recomputes(action) ? report.checkpoint_bytes : report.held_bytes;
+    if (held == 0) held = after - before;
+  }
+}
+
+bool Worker::recomputes(const Action& action) {
+  if (program_->recompute == Recompute::never) return false;
+  const auto [again, is_new] = recomputed_.try_emplace(program_);
+  if (is_new) again->second = recomputed(*program_);
+  return again->second[action.stage.value() * program_->micro_batches + action.micro_batch];
 }
 
 void Worker::load_data(int micro_batch) {
@@ -312,10 +345,17 @@ void Worker::deliver_locally(const Action& action) {
 
 void Worker::release_sent() {
   if (!sent_.stage.valid()) return;
-  if (sent_.gradients)
-    stage(sent_.stage).release_gradients(sent_.micro_batch);
-  else
+  if (sent_.gradients) {
+    Stage& here = stage(sent_.stage);
+    here.release_gradients(sent_.micro_batch);
+    StageReport& report = here.report();
+    if (sent_.splits && report.held_w_bytes == 0) {
+      const std::int64_t held = report.held_bytes > 0 ? report.held_bytes : report.checkpoint_bytes;
+      report.held_w_bytes = std::max<std::int64_t>(0, held + in_flight_bytes() - sent_.bytes_before);
+    }
+  } else {
     stage(sent_.stage).release_values(sent_.micro_batch);
+  }
   sent_ = {};
 }
 
@@ -366,23 +406,59 @@ void Worker::total_norm() {
   norm_ = std::sqrt(sum);
 }
 
+double Worker::clip_coefficient() const {
+  // As torch.nn.utils.clip_grad_norm_: max_norm / (norm + 1e-6), never above 1.
+  return parts_.clip_grad_norm > 0 ? parts_.clip_grad_norm / (norm_ + 1e-6) : 1.0;
+}
+
 void Worker::update() {
   at::NoGradGuard no_grad;
-  // As torch.nn.utils.clip_grad_norm_: max_norm / (norm + 1e-6), never above 1.
-  const double coefficient = parts_.clip_grad_norm > 0 ? parts_.clip_grad_norm / (norm_ + 1e-6) : 1.0;
-  std::vector<Parameter*> trained;
-  for (Parameter* parameter : owned_) {
-    if (!parameter->trainable) continue;
-    if (!(coefficient >= 1.0)) parameter->gradient.mul_(coefficient);  // also when it is not a number
-    trained.push_back(parameter);
+  if (program_->post_validation) {
+    // As if nothing had to be clipped; amend() knows better.
+    const std::vector<at::Tensor> live = updated_tensors();
+    snapshot_.resize(live.size());
+    for (std::size_t i = 0; i < live.size(); ++i) {
+      if (!snapshot_[i].defined()) snapshot_[i] = at::empty_like(live[i]);
+      snapshot_[i].copy_(live[i]);
+    }
+    apply_update(1.0);
+    return;
   }
-  parts_.updater->update(trained, header_.learning_rate, header_.step);
+  apply_update(clip_coefficient());
+  forget_gradients();
+}
+
+/// All that an update changes.
+std::vector<at::Tensor> Worker::updated_tensors() {
+  std::vector<at::Tensor> live;
+  for (const Parameter* parameter : trained_) live.push_back(parameter->value);
+  for (UpdaterState& kept : parts_.updater->state(trained_)) live.push_back(std::move(kept.tensor));
+  return live;
+}
+
+void Worker::apply_update(double coefficient) {
+  if (!(coefficient >= 1.0))  // also when it is not a number
+    for (Parameter* parameter : trained_) parameter->gradient.mul_(coefficient);
+  parts_.updater->update(trained_, header_.learning_rate, header_.step);
+}
+
+void Worker::amend() {
+  at::NoGradGuard no_grad;
+  if (const double coefficient = clip_coefficient(); !(coefficient >= 1.0)) {
+    const std::vector<at::Tensor> live = updated_tensors();
+    for (std::size_t i = 0; i < live.size(); ++i) live[i].copy_(snapshot_[i]);
+    apply_update(coefficient);
+  }
+  forget_gradients();
+}
+
+void Worker::forget_gradients() {
   for (Parameter* parameter : all_) {
     parameter->gradient.reset();
     parameter->forget_cast();
   }
   if (parts_.record_hashes)
-    for (const Parameter* parameter : trained)
+    for (const Parameter* parameter : trained_)
       hashes_.push_back({header_.step, parameter->index, 1, hash_of(parameter->value)});
 }
 
@@ -390,6 +466,7 @@ void Worker::end_program() {
   release_sent();
   for (auto& [id, stage] : stages_) {
     current_.loss_sum += stage->loss_sum();
+    current_.report.stages.push_back(stage->report());
     current_.non_finite = first_of(current_.non_finite, stage->non_finite());
   }
   current_.report.peak_bytes = parts_.pool->peak_bytes();

@@ -64,6 +64,8 @@ class Worker {
     StageId stage;
     int micro_batch = -1;
     bool gradients = false;
+    bool splits = false;            // an I, whose W is still to come
+    std::int64_t bytes_before = 0;  // in flight when the compute began
   };
 
   void build_stages();
@@ -81,6 +83,9 @@ class Worker {
   void make_header();
   void take_header(StepHeader header);
   void compute(const Action& action);
+  bool recomputes(const Action& action);
+  std::int64_t in_flight_bytes() const;
+  void note_bytes(const Action& action, std::int64_t before);
   void load_data(int micro_batch);
   void deliver_locally(const Action& action);
   void release_sent();
@@ -88,7 +93,12 @@ class Worker {
   void sum_tie(int tie);
   void collect_norm_parts();
   void total_norm();
+  double clip_coefficient() const;
   void update();
+  std::vector<at::Tensor> updated_tensors();
+  void apply_update(double coefficient);
+  void amend();
+  void forget_gradients();
   void end_program();
   void merge_results();
 
@@ -105,8 +115,13 @@ class Worker {
   std::vector<std::vector<Parameter*>> tie_holders_;     // per tie and holder; null: on another row
   std::vector<std::map<int, at::Tensor>> tie_received_;  // per tie: holder -> gradient buffer
 
+  std::vector<Parameter*> trained_;   // the trainable ones of owned_: what the optimizer updates
+  std::vector<at::Tensor> snapshot_;  // post-validation: weights and optimizer state before the update
+
   const Program* program_ = nullptr;
+  std::map<const Program*, std::vector<bool>> recomputed_;  // recomputed() of each program
   StepHeader header_;
+  std::int64_t standing_bytes_ = 0;  // alive when the run began: parameters, optimizer state, row 0's batch
   Sent sent_;
   double norm_ = 0;
   RowResult current_, last_;  // of this run and of the one before, which travels now

@@ -56,14 +56,18 @@ class LayerContext {
  public:
   /// All arguments outlive the context; the queue outlives the backward.
   LayerContext(std::vector<Parameter>& parameters, WeightGradQueue& queue, at::Tensor anchor, bool training,
-               at::ScalarType precision)
+               at::ScalarType precision, bool recomputing = false)
       : parameters_(parameters),
         queue_(queue),
         anchor_(std::move(anchor)),
         training_(training),
-        precision_(precision) {}
+        precision_(precision),
+        recomputing_(recomputing) {}
 
   bool training() const { return training_; }
+  /// This forward repeats an earlier one of the same micro-batch, to have its activations again for the backward:
+  /// whatever a forward leaves behind (running statistics) has been left already.
+  bool recomputing() const { return recomputing_; }
   /// dtype of activations: float32 or bfloat16.
   at::ScalarType precision() const { return precision_; }
 
@@ -87,6 +91,7 @@ class LayerContext {
   at::Tensor anchor_;
   bool training_;
   at::ScalarType precision_;
+  bool recomputing_;
   std::vector<ParameterLeaf> leaves_;
 };
 

@@ -89,7 +89,8 @@ bool Execution::execute(WorkerId id, const Instruction& instruction) {
     case InstructionKind::tie_sum:
     case InstructionKind::norm_parts:
     case InstructionKind::norm_total:
-    case InstructionKind::update: row.now_us += clock_.local_us(id, instruction); return true;
+    case InstructionKind::update:
+    case InstructionKind::amend: row.now_us += clock_.local_us(id, instruction); return true;
   }
   LOCKSTEP_CHECK(false, "instruction kind ", static_cast<int>(instruction.kind));
   return false;

@@ -68,6 +68,8 @@ class Lowering {
     program.micro_batches = schedule.micro_batches;
     program.mode = options.mode;
     program.clip = options.clip;
+    program.post_validation = options.clip && options.post_validation;
+    program.recompute = options.recompute;
     return program;
   }
 
@@ -79,7 +81,7 @@ class Lowering {
     if (mode == Mode::train) {
       ties();
       norm();
-      local(InstructionKind::update);
+      local(program_.post_validation ? InstructionKind::amend : InstructionKind::update);
     }
     if (mode != Mode::stop) each_edge(InstructionKind::receive, EdgeKind::result);
     local(InstructionKind::wait_sends);
@@ -149,6 +151,7 @@ class Lowering {
     local(InstructionKind::norm_parts);
     if (!program_.clip) return;
     each_edge(InstructionKind::send, EdgeKind::norm);
+    if (program_.post_validation) local(InstructionKind::update);
     each_edge(InstructionKind::receive, EdgeKind::norm);
     if (row_.value() == 0) local(InstructionKind::norm_total);
     each_edge(InstructionKind::send, EdgeKind::scale);

@@ -12,6 +12,8 @@
 //     (a tie within one row has no messages, but its buffers are added by tie_sum all the same)
 //   clip: norm_parts, send norm, post+receive scale (r > 0)
 //         post norms, norm_parts, receive norms, norm_total, send scales (r = 0)
+//   clip with post_validation: the same, with update straight behind the send of norm (r > 0) or behind norm_parts
+//         (r = 0), and amend at the end: what an update costs lies in the drain, not behind the norm
 //   no clip: norm_parts (they travel with the result)                                          (train)
 //   update                                                                                     (train)
 //   receive result of every row (r = 0)
@@ -30,6 +32,8 @@ struct LowerOptions {
   /// Of Program::lanes, so that a program of fewer micro-batches has the edges of the full one. Empty: as many as the
   /// schedule needs.
   std::vector<int> lanes = {};
+  bool post_validation = false;
+  Recompute recompute = Recompute::never;
 };
 
 /// Drops B, I and W of stages without backward, W of stages without trainable layers (B then means I alone), and sends

@@ -121,6 +121,7 @@ const char* to_string(InstructionKind kind) {
     case InstructionKind::norm_parts: return "norm_parts";
     case InstructionKind::norm_total: return "norm_total";
     case InstructionKind::update: return "update";
+    case InstructionKind::amend: return "amend";
     case InstructionKind::wait_sends: return "wait_sends";
   }
   LOCKSTEP_CHECK(false, "instruction kind ", static_cast<int>(kind));
@@ -136,6 +137,28 @@ const char* to_string(Mode mode) {
   }
   LOCKSTEP_CHECK(false, "mode ", static_cast<int>(mode));
   return "?";
+}
+
+std::vector<bool> recomputed(const Program& program) {
+  const auto cell = [&program](const Action& action) {
+    return index(action.stage) * static_cast<std::size_t>(program.micro_batches) +
+           static_cast<std::size_t>(action.micro_batch);
+  };
+  const std::size_t cells = program.row_of_stage.size() * static_cast<std::size_t>(program.micro_batches);
+  std::vector<bool> again(cells, program.recompute != Recompute::never);
+  if (program.recompute != Recompute::except_last) return again;
+  for (const std::vector<Instruction>& row : program.rows) {
+    const Action* before = nullptr;
+    for (const Instruction& instruction : row) {
+      if (instruction.kind != InstructionKind::compute) continue;
+      const Action& action = instruction.action;
+      const bool backward = action.op == Op::backward || action.op == Op::input_grad;
+      if (backward && before && *before == Action{action.stage, Op::forward, action.micro_batch})
+        again[cell(action)] = false;
+      before = &action;
+    }
+  }
+  return again;
 }
 
 Schedule schedule_of(const Program& program) {
@@ -178,6 +201,7 @@ std::string describe(const Program& program, const Instruction& instruction) {
     case InstructionKind::norm_parts:
     case InstructionKind::norm_total:
     case InstructionKind::update:
+    case InstructionKind::amend:
     case InstructionKind::wait_sends: return to_string(instruction.kind);
   }
   LOCKSTEP_CHECK(false, "instruction kind ", static_cast<int>(instruction.kind));

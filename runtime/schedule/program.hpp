@@ -99,6 +99,7 @@ enum class InstructionKind : std::uint8_t {
   norm_parts,  ///< this row's squared norms
   norm_total,  ///< row 0 only: sums the parts of all rows in the model's parameter order
   update,      ///< optimizer step of this row's parameters
+  amend,  ///< post-validation: the norm is known now; where it asks for clipping, the update is undone and done again
   wait_sends,
 };
 
@@ -118,6 +119,13 @@ enum class Mode : std::uint8_t {
   stop,      ///< no compute and no result: the last header, after which every worker leaves
 };
 
+/// Which forwards leave the layers that may be recomputed without their activations, to be run again in the backward.
+enum class Recompute : std::uint8_t {
+  never,
+  except_last,  ///< not where the backward follows straight upon its forward: that saves no memory
+  always,
+};
+
 struct Program {
   std::string name;  ///< e.g. "1f1b 4x8 train"
   Topology topology;
@@ -127,7 +135,9 @@ struct Program {
   std::vector<std::vector<Instruction>> rows;  ///< rows[worker]
   int micro_batches = 0;
   Mode mode = Mode::train;
-  bool clip = false;  ///< the update waits for the global norm
+  bool clip = false;             ///< the update waits for the global norm
+  bool post_validation = false;  ///< with clip: it does not wait, and is amended when the norm has come
+  Recompute recompute = Recompute::never;
 
   int workers() const { return static_cast<int>(rows.size()); }
 };
@@ -135,6 +145,9 @@ struct Program {
 const char* to_string(EdgeKind kind);
 const char* to_string(InstructionKind kind);
 const char* to_string(Mode mode);
+
+/// Whether the backward of (stage, micro-batch) runs its forward again: [stage * micro_batches + micro_batch].
+std::vector<bool> recomputed(const Program& program);
 
 /// The computes of a program alone: for drawing, and for comparing with the schedule it came from.
 Schedule schedule_of(const Program& program);

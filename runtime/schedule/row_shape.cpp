@@ -31,7 +31,8 @@ class RowShape {
       case InstructionKind::tie_sum: return {kTies, instruction.tie, 3};
       case InstructionKind::norm_parts: return {kNorm, 1, 0};
       case InstructionKind::norm_total: return {kNorm, 4, 0};
-      case InstructionKind::update: return {kUpdate, 0, 0};
+      case InstructionKind::update: return program_.post_validation ? Place{kNorm, 2, 1} : Place{kUpdate, 0, 0};
+      case InstructionKind::amend: return {kUpdate, 0, 0};
       case InstructionKind::wait_sends: return {kWaitSends, 0, 0};
       case InstructionKind::post: return message_place(instruction, 0);
       case InstructionKind::receive: return message_place(instruction, 1);

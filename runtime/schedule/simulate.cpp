@@ -44,6 +44,8 @@ void check_costs(const Program& program, const Costs& costs) {
     check_cost("weight_grad_us", stage.weight_grad_us);
     check_cost("held_bytes", stage.held_bytes);
     check_cost("held_w_bytes", stage.held_w_bytes);
+    check_cost("recompute_us", stage.recompute_us);
+    check_cost("checkpoint_bytes", stage.checkpoint_bytes);
   }
   for (const double bytes : costs.flow_bytes) check_cost("flow_bytes", bytes);
   for (const double bytes : costs.tie_bytes) check_cost("tie_bytes", bytes);
@@ -78,6 +80,7 @@ class Memory {
         costs_(costs),
         edge_bytes_(edge_bytes),
         rows_(program.rows.size()),
+        again_(recomputed(program)),
         backward_(static_cast<std::size_t>(program.topology.stages), false) {
     for (std::size_t s = 0; s < backward_.size(); ++s) {
       backward_[s] = program.mode == Mode::train && program.topology.has_backward[s];
@@ -117,30 +120,32 @@ class Memory {
     const StageCost& cost = costs_.stages[index(action.stage)];
     const bool backward = backward_[index(action.stage)];
     const bool splits = program_.topology.has_weight_grad[index(action.stage)];
+    const bool again = backward && again_[index(action.stage) * static_cast<std::size_t>(program_.micro_batches) +
+                                          static_cast<std::size_t>(action.micro_batch)];
+    const double held = again ? cost.checkpoint_bytes : cost.held_bytes;
     switch (action.op) {
       case Op::forward:
         use_slots(row);  // a received value is part of held_bytes from here on
-        row.bytes += cost.held_bytes;
+        row.bytes += held;
         row.peak_alive = std::max(row.peak_alive, ++row.alive);
         row.peak_bytes = std::max(row.peak_bytes, row.bytes);
-        if (!backward) release(row, cost);
+        if (!backward) release(row, held);
         break;
       case Op::backward:
         use_slots(row);
-        release(row, cost);
+        release(row, held);
         break;
       case Op::input_grad:
         use_slots(row);
+        release(row, held);  // layer by layer: what W needs takes the place of what I has used
         if (splits) row.bytes += cost.held_w_bytes;
-        row.peak_bytes = std::max(row.peak_bytes, row.bytes);
-        release(row, cost);
         break;
       case Op::weight_grad: row.bytes -= cost.held_w_bytes; break;
     }
   }
 
-  static void release(Row& row, const StageCost& cost) {
-    row.bytes -= cost.held_bytes;
+  static void release(Row& row, double held_bytes) {
+    row.bytes -= held_bytes;
     --row.alive;
   }
 
@@ -148,6 +153,7 @@ class Memory {
   const Costs& costs_;
   const std::vector<double>& edge_bytes_;
   std::vector<Row> rows_;
+  std::vector<bool> again_;
   std::vector<bool> backward_;
 };
 
@@ -158,6 +164,7 @@ class CostClock : public ExecutionClock {
         costs_(costs),
         edge_bytes_(bytes_of_edges(program, costs)),
         memory_(program, costs, edge_bytes_),
+        again_(recomputed(program)),
         recorded_steps_(recorded_steps),
         work_us_(program.rows.size(), 0.0) {}
 
@@ -197,12 +204,15 @@ class CostClock : public ExecutionClock {
  private:
   double compute_us(const Action& action) const {
     const StageCost& cost = costs_.stages[index(action.stage)];
+    const bool again = again_[index(action.stage) * static_cast<std::size_t>(program_.micro_batches) +
+                              static_cast<std::size_t>(action.micro_batch)];
+    const double again_us = again ? cost.recompute_us : 0.0;
     switch (action.op) {
       case Op::forward: return cost.forward_us;
       case Op::backward:
-        return cost.input_grad_us +
+        return again_us + cost.input_grad_us +
                (program_.topology.has_weight_grad[index(action.stage)] ? cost.weight_grad_us : 0.0);
-      case Op::input_grad: return cost.input_grad_us;
+      case Op::input_grad: return again_us + cost.input_grad_us;
       case Op::weight_grad: return cost.weight_grad_us;
     }
     return 0.0;
@@ -212,6 +222,7 @@ class CostClock : public ExecutionClock {
   const Costs& costs_;
   const std::vector<double> edge_bytes_;
   Memory memory_;
+  const std::vector<bool> again_;
   const int recorded_steps_;
   std::vector<double> work_us_, done_us_;
   std::vector<Span> spans_;

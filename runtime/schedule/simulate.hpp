@@ -19,6 +19,11 @@ struct StageCost {
   double weight_grad_us = 0;  ///< B costs input_grad_us + weight_grad_us
   double held_bytes = 0;      ///< per micro-batch, from the start of F to the end of I or B
   double held_w_bytes = 0;    ///< per micro-batch, from the end of I to the end of W
+  // Of a micro-batch whose forward is run again (recomputed() in program.hpp):
+  double recompute_us = 0;      ///< B and I cost so much more
+  double checkpoint_bytes = 0;  ///< takes the place of held_bytes. Layers are run again one by one, so the activations
+                                ///< of no more than one of them are there at once; these are not counted. What W needs
+                                ///< of them lives from I to W, as ever
 };
 
 struct LinkCost {

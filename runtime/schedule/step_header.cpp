@@ -79,12 +79,17 @@ void each(auto& archive, Fields&... values) {
 void fields(auto& archive, NonFinite& n) {
   each(archive, n.layer, n.micro_batch, n.what);
 }
+void fields(auto& archive, StageReport& s) {
+  each(archive, s.stage, s.forward_us, s.input_grad_us, s.weight_grad_us, s.recompute_us, s.recomputed, s.held_bytes,
+       s.held_w_bytes, s.checkpoint_bytes);
+}
 void fields(auto& archive, WorkerReport& w) {
-  each(archive, w.row, w.compute_us, w.wait_us, w.begin_us, w.end_us, w.peak_bytes);
+  each(archive, w.row, w.compute_us, w.wait_us, w.begin_us, w.end_us, w.peak_bytes, w.in_flight_bytes, w.update_us,
+       w.stages);
 }
 void fields(auto& archive, StepResult& r) {
   each(archive, r.sequence, r.mode, r.step, r.loss_sum, r.denominator, r.gradient_norm, r.learning_rate, r.samples,
-       r.elapsed_us, r.non_finite, r.signalled, r.last_of_evaluation, r.workers);
+       r.micro_batches, r.elapsed_us, r.non_finite, r.signalled, r.last_of_evaluation, r.workers);
 }
 void fields(auto& archive, StepHeader& h) {
   each(archive, h.sequence, h.mode, h.step, h.slices, h.denominator, h.learning_rate, h.last_of_evaluation, h.stop,

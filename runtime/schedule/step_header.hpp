@@ -23,6 +23,16 @@ struct NonFinite {
   bool found() const { return !what.empty(); }
 };
 
+/// What one stage cost in one program run. Times are summed over micro-batches.
+struct StageReport {
+  int stage = -1;
+  double forward_us = 0, input_grad_us = 0, weight_grad_us = 0;
+  double recompute_us = 0;  ///< forwards that were run again; not part of input_grad_us
+  int recomputed = 0;       ///< micro-batches whose forward was run again
+  // Tensor bytes that the first micro-batch of each sort kept: see StageCost.
+  std::int64_t held_bytes = 0, held_w_bytes = 0, checkpoint_bytes = 0;
+};
+
 /// What one worker did in one program run.
 struct WorkerReport {
   int row = -1;
@@ -30,6 +40,10 @@ struct WorkerReport {
   double wait_us = 0;               ///< in receive, send and wait_sends
   double begin_us = 0, end_us = 0;  ///< first and last compute, on the worker's own clock
   std::int64_t peak_bytes = 0;      ///< tensor bytes alive at most, since the job began
+  /// Tensor bytes alive at most between two computes of this run, beyond parameters, gradients and optimizer state.
+  std::int64_t in_flight_bytes = 0;
+  double update_us = 0;                  ///< the optimizer step
+  std::vector<StageReport> stages = {};  ///< ascending
 };
 
 /// What one program run gave, merged over all workers. The same on every rank.
@@ -42,6 +56,7 @@ struct StepResult {
   double gradient_norm = 0;  ///< global 2-norm before clipping; 0 in evaluation
   double learning_rate = 0;
   std::int64_t samples = 0;
+  int micro_batches = 0;
   double elapsed_us = 0;  ///< row 0: from this header to the next
   NonFinite non_finite;
   bool signalled = false;             ///< some rank was asked to stop

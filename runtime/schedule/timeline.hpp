@@ -29,7 +29,8 @@ inline bool is_work(const Instruction& instruction) {
     case InstructionKind::tie_sum:
     case InstructionKind::norm_parts:
     case InstructionKind::norm_total:
-    case InstructionKind::update: return true;
+    case InstructionKind::update:
+    case InstructionKind::amend: return true;
     case InstructionKind::post:
     case InstructionKind::receive:
     case InstructionKind::send:

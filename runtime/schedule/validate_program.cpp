@@ -227,6 +227,7 @@ class ProgramRules {
       list.push_back(local(InstructionKind::norm_parts));
       if (row_.value() == 0 && program_.clip) list.push_back(local(InstructionKind::norm_total));
       list.push_back(local(InstructionKind::update));
+      if (program_.post_validation) list.push_back(local(InstructionKind::amend));
     }
     list.push_back(local(InstructionKind::wait_sends));
     std::sort(list.begin(), list.end());
@@ -331,8 +332,11 @@ class ProgramRules {
           need_last_compute(position, "update");
           for (const int tie : ties_of_row()) need(position, "update", local(InstructionKind::tie_sum, tie));
           need(position, "update", local(InstructionKind::norm_parts));
-          need(position, "update", local(InstructionKind::norm_total));
-          need_edges(position, "update", InstructionKind::receive, EdgeKind::scale);
+          if (!program_.post_validation) need_norm(position);
+          break;
+        case InstructionKind::amend:
+          need(position, "update", local(InstructionKind::update));
+          need_norm(position);
           break;
         case InstructionKind::wait_sends:
           if (i + 1 != instructions().size()) {
@@ -342,6 +346,11 @@ class ProgramRules {
           break;
       }
     }
+  }
+
+  void need_norm(int position) {
+    need(position, "update", local(InstructionKind::norm_total));
+    need_edges(position, "update", InstructionKind::receive, EdgeKind::scale);
   }
 
   /// Position of make_header (row 0) or of the receive of the header; -1 when it is missing.

@@ -103,18 +103,24 @@ void MetricsWriter::evaluation(const StepResult& result) {
   write(Json{{"eval", eval}}.dump());
 }
 
-void MetricsWriter::summary() {
+void MetricsWriter::summary(const std::optional<Prediction>& predicted) {
   const double timed_ms = std::accumulate(step_ms_.begin(), step_ms_.end(), 0.0);
-  const Json summary = {{"steps", steps_},
-                        {"samples", samples_},
-                        {"step_ms", step_times(step_ms_)},
-                        {"samples_per_s", timed_samples_ > 0 ? number(per_second(timed_samples_, timed_ms)) : Json()},
-                        {"loss", number_or_null(loss_)},
-                        {"eval_loss", number_or_null(eval_loss_)},
-                        {"best_eval_loss", number_or_null(best_eval_loss_)},
-                        {"bubble", number_or_null(median(bubbles_))},
-                        {"peak_bytes", peak_bytes_},
-                        {"wall_s", number((now_us() - started_us_) / 1e6)}};
+  Json summary = {{"steps", steps_},
+                  {"samples", samples_},
+                  {"step_ms", step_times(step_ms_)},
+                  {"samples_per_s", timed_samples_ > 0 ? number(per_second(timed_samples_, timed_ms)) : Json()},
+                  {"loss", number_or_null(loss_)},
+                  {"eval_loss", number_or_null(eval_loss_)},
+                  {"best_eval_loss", number_or_null(best_eval_loss_)},
+                  {"bubble", number_or_null(median(bubbles_))},
+                  {"peak_bytes", peak_bytes_},
+                  {"wall_s", number((now_us() - started_us_) / 1e6)}};
+  if (predicted) {
+    summary["in_flight_bytes"] = predicted->measured_in_flight_bytes;
+    summary["predicted"] = {{"step_ms", number(predicted->step_ms)},
+                            {"bubble", number(predicted->bubble)},
+                            {"in_flight_bytes", predicted->in_flight_bytes}};
+  }
   write(Json{{"summary", summary}}.dump());
 }
 

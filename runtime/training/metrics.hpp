@@ -6,12 +6,14 @@
 //    "workers":[{"compute_ms":27.9,"wait_ms":6.8,"peak_bytes":1048576},...]}            per training step, on one line
 //   {"eval":{"step":50,"eval_loss":2.31,"samples":512}}                                 per evaluation
 //   {"summary":{"steps":200,"samples":6400,"step_ms":{"median":...,"min":...,"max":...},"samples_per_s":...,
-//    "loss":...,"eval_loss":...,"best_eval_loss":...,"bubble":...,"peak_bytes":[...],"wall_s":...}}      the last line
+//    "loss":...,"eval_loss":...,"best_eval_loss":...,"bubble":...,"peak_bytes":[...],"wall_s":...,
+//    "in_flight_bytes":[...],"predicted":{"step_ms":...,"bubble":...,"in_flight_bytes":[...]}}}          the last line
 //
 // Workers stand in row order. `bubble` of a step is the measured idle share: 1 - sum of compute / (workers * elapsed).
 // In the summary, step_ms, samples_per_s (all samples / all time) and the median bubble leave out the first step
 // written, which pays for warming up; what there is no value for is null. Numbers read back as the same doubles; JSON
-// has no NaN, so what is not finite is the string "nan", "inf" or "-inf".
+// has no NaN, so what is not finite is the string "nan", "inf" or "-inf". `predicted` is the simulation with the costs
+// that the workers measured (runs of two steps or more).
 //
 // Every line is handed to the kernel before the call returns: a killed job keeps them all. Thread: one at a time.
 #pragma once
@@ -26,6 +28,13 @@
 
 namespace lockstep {
 
+/// The simulation of a run with the costs that its workers measured, beside what was measured.
+struct Prediction {
+  double step_ms = 0, bubble = 0;                                 ///< of steps that follow one another
+  double measured_step_ms = 0, measured_bubble = 0;               ///< medians without the first step
+  std::vector<double> in_flight_bytes, measured_in_flight_bytes;  ///< by row: WorkerReport::in_flight_bytes
+};
+
 /// 1 - sum of the workers' compute time / (workers * elapsed time); NaN when nothing was timed.
 double measured_bubble(const StepResult& result);
 
@@ -39,7 +48,7 @@ class MetricsWriter {
   /// One evaluation: loss_sum, denominator and samples are sums over its batches.
   void evaluation(const StepResult& result);
   /// The last line; call once, when training ends.
-  void summary();
+  void summary(const std::optional<Prediction>& predicted = {});
 
  private:
   void write(const std::string& line);

@@ -3,11 +3,18 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <iomanip>
 #include <sstream>
 
 namespace lockstep {
 namespace {
+
+double median(std::vector<double> values) {
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
 
 std::string step_line(const StepResult& result, std::int64_t steps) {
   std::ostringstream out;
@@ -39,6 +46,15 @@ void Reporter::on_result(const StepResult& result) {
 void Reporter::on_step(const StepResult& result) {
   last_ = result;
   losses_.push_back(result.loss());
+  if (options_.program && !meter_) {
+    program_ = &options_.program();
+    meter_.emplace(*program_);
+  }
+  if (meter_ && losses_.size() > 1) {  // the first step pays for warming up
+    meter_->add(result);
+    step_ms_.push_back(result.elapsed_us * 1e-3);
+    bubbles_.push_back(measured_bubble(result));
+  }
   if (metrics_) metrics_->step(result);
   if (tensorboard_) {
     tensorboard_->scalar("train/loss", result.step, result.loss());
@@ -76,7 +92,29 @@ void Reporter::on_evaluation(const StepResult& batch) {
 void Reporter::on_stop(StopReason reason) {
   stop_ = reason;
   if (progress_) progress_->finish();
-  if (metrics_) metrics_->summary();
+  const std::optional<Prediction> predicted = prediction();
+  if (metrics_) metrics_->summary(predicted);
+  if (!predicted) return;
+  std::ostringstream line;
+  line << std::fixed << std::setprecision(1) << "simulated with the measured costs of stages: " << predicted->step_ms
+       << " ms a step, bubble " << predicted->bubble * 100 << " %; measured: " << predicted->measured_step_ms
+       << " ms, bubble " << predicted->measured_bubble * 100 << " % (medians)";
+  options_.log.info(line.str());
+}
+
+/// What the simulator makes of the costs that were measured: steps that follow one another without a barrier, unless
+/// something drains them.
+std::optional<Prediction> Reporter::prediction() const {
+  if (!meter_ || meter_->steps() == 0) return std::nullopt;
+  const Simulation simulation = simulate(*program_, meter_->costs());
+  Prediction prediction;
+  prediction.step_ms = simulation.period_us * 1e-3;
+  prediction.bubble = simulation.bubble_steady;
+  prediction.in_flight_bytes = simulation.peak_bytes;
+  prediction.measured_in_flight_bytes = meter_->in_flight_bytes();
+  prediction.measured_step_ms = median(step_ms_);
+  prediction.measured_bubble = median(bubbles_);
+  return prediction;
 }
 
 }  // namespace lockstep

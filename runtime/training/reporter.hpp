@@ -4,12 +4,14 @@
 // worker's thread; one per process.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 
 #include "runtime/base/log.hpp"
 #include "runtime/engine/director.hpp"
+#include "runtime/schedule/measured.hpp"
 #include "runtime/training/metrics.hpp"
 #include "runtime/training/progress.hpp"
 #include "runtime/training/tensorboard.hpp"
@@ -21,7 +23,9 @@ struct ReporterOptions {
   std::int64_t log_every = 1;
   std::string metrics_file;        ///< empty: none
   std::string tensorboard_folder;  ///< empty: none
-  bool progress = false;           ///< a progress line instead of a console line per step, if the console is a terminal
+  /// Of a full batch: the end compares with its simulation. Asked when training is under way; empty: no comparison.
+  std::function<const Program&()> program = {};
+  bool progress = false;  ///< a progress line instead of a console line per step, if the console is a terminal
   Log log;
 };
 
@@ -40,12 +44,16 @@ class Reporter : public Observer {
  private:
   void on_step(const StepResult& result);
   void on_evaluation(const StepResult& batch);
+  std::optional<Prediction> prediction() const;
 
   ReporterOptions options_;
   std::optional<MetricsWriter> metrics_;
   std::optional<TensorBoardWriter> tensorboard_;
   std::optional<Progress> progress_;
-  StepResult evaluation_;  // sums over the batches of the evaluation that is under way
+  const Program* program_ = nullptr;
+  std::optional<CostMeter> meter_;
+  std::vector<double> step_ms_, bubbles_;  // of the steps in meter_
+  StepResult evaluation_;                  // sums over the batches of the evaluation that is under way
   std::optional<StepResult> last_;
   std::optional<NonFinite> non_finite_;
   std::int64_t non_finite_step_ = 0;

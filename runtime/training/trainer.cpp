@@ -3,16 +3,19 @@
 
 #include <ATen/Parallel.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
+#include <fnmatch.h>
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 #include "partitioner/cuts.hpp"
-#include "runtime/schedule/generators.hpp"
+#include "runtime/schedule/measured.hpp"
 #include "runtime/training/director.hpp"
 #include "runtime/training/environment.hpp"
 #include "runtime/training/loss.hpp"
 #include "runtime/training/optimizer.hpp"
+#include "runtime/training/schedule_choice.hpp"
 
 namespace lockstep {
 namespace {
@@ -77,10 +80,11 @@ std::vector<RankId> spread_workers(int workers, int ranks, const std::vector<int
   const int total = std::accumulate(counts.begin(), counts.end(), 0);
   const bool idle = std::any_of(counts.begin(), counts.end(), [](int count) { return count < 1; });
   if (static_cast<int>(counts.size()) != ranks || total != workers || idle)
-    throw section.error("per_rank", concat("[", join(counts), "] places ", total, " workers on ", counts.size(),
-                                           " ranks, but the job has ", workers, " workers (one per stage) and ", ranks,
-                                           " ranks, and every rank needs at least one; start ", workers,
-                                           " ranks or fewer, or change pipeline.stages"));
+    throw section.error("per_rank",
+                        concat("[", join(counts), "] places ", total, " workers on ", counts.size(),
+                               " ranks, but the job has ", workers, " workers (pipeline.stages / virtual_stages) and ",
+                               ranks, " ranks, and every rank needs at least one; start ", workers,
+                               " ranks or fewer, or change pipeline.stages"));
   std::vector<RankId> rank_of_worker;
   for (int rank = 0; rank < ranks; ++rank) rank_of_worker.insert(rank_of_worker.end(), counts[rank], RankId(rank));
   return rank_of_worker;
@@ -90,7 +94,6 @@ Trainer::Trainer(const Model& model, DataSplits data, Config config, Ranks ranks
     : config_(std::move(config)), data_(std::move(data)), ranks_(ranks), loss_(loss_of(config_)) {
   const TrainConfig& train = config_.train;
   if (config_.pipeline.schedule.empty()) config_.pipeline.schedule = "gpipe";
-  check_schedule_name();
   graph_ = describe_model(model, data_.train->entries(slice_rows(train.batch, train.micro_batches, train.batch)[0]),
                           *loss_, train.freeze);
   std::vector<std::string> parameter_names;
@@ -98,8 +101,78 @@ Trainer::Trainer(const Model& model, DataSplits data, Config config, Ranks ranks
   check_patterns(train, parameter_names, config_.root.section("train"));
   check_evaluation(model);
   partition_ = cut(graph_, layers_per_stage());
+  recompute_ = recomputed_layers();
 
-  const int workers = partition_.stages();
+  if (config_.pipeline.costs.given) costs_of(config_, partition_);  // finds mistakes now
+  measures_ = config_.pipeline.schedule == "auto" && !config_.pipeline.costs.given;
+  ScheduleChoice choice = choose_schedule(config_, partition_);
+  if (!choice.warning.empty()) warnings_.push_back(choice.warning);
+  place(choice.schedule.workers());
+  take(std::move(choice));
+}
+
+Trainer::~Trainer() = default;
+
+void Trainer::take(ScheduleChoice choice) {
+  const TrainConfig& train = config_.train;
+  LowerOptions options;
+  options.clip = train.clip_grad_norm > 0;
+  options.post_validation = train.post_validation;
+  if (config_.pipeline.recompute == "except_last") options.recompute = Recompute::except_last;
+  if (config_.pipeline.recompute == "always" || config_.pipeline.recompute == "layers")
+    options.recompute = Recompute::always;
+  programs_ = std::make_unique<Programs>(std::move(choice.schedule), partition_.topology, options, choice.order);
+  check_programs();
+}
+
+namespace {
+
+class Meter : public Observer {
+ public:
+  explicit Meter(const Program& program) : costs_(program) {}
+  void on_result(const StepResult& result) override {
+    if (result.step > 1) costs_.add(result);  // the first step pays for warming up
+  }
+  const CostMeter& costs() const { return costs_; }
+
+ private:
+  CostMeter costs_;
+};
+
+}  // namespace
+
+void Trainer::measure(const FitOptions& options) {
+  constexpr std::int64_t kSteps = 3;
+  Meter meter(programs_->get(Mode::train, config_.train.micro_batches));
+  const Config config = config_;
+  config_.train.steps = std::min(kSteps, config.train.steps);
+  config_.train.eval_every = 0;
+  FitOptions few;
+  few.observer = &meter;
+  few.signalled = options.signalled;
+  few.log = options.log;
+  fit(few);
+  config_ = config;
+  if (meter.costs().steps() == 0) {
+    options.log.warn("schedule auto: too few steps to measure; all stages count the same");
+    return;
+  }
+  // Every rank was told the same results, so every rank chooses the same.
+  const Costs costs = meter.costs().costs();
+  ScheduleChoice choice = choose_schedule(config_, partition_, &costs);
+  options.log.info(choice.reason);
+  take(std::move(choice));
+}
+
+void Trainer::place(int workers) {
+  const std::vector<int>& placement = config_.pipeline.placement;
+  std::vector<int> sorted = placement, identity(static_cast<std::size_t>(workers));
+  std::iota(identity.begin(), identity.end(), 0);
+  std::sort(sorted.begin(), sorted.end());
+  if (!placement.empty() && sorted != identity)  // of a schedule file, whose number of workers is known only now
+    throw config_.root.section("pipeline")
+        .error("placement", concat("got [", join(placement), "], expected each of 0 to ", workers - 1,
+                                   " once: a worker for each of the ", workers, " rows"));
   const Section section = config_.root.section("workers");
   const std::vector<RankId> rank_of_worker = spread_workers(workers, ranks_.count, config_.workers.per_rank, section);
   std::vector<std::string> device_names = config_.workers.devices;
@@ -110,22 +183,39 @@ Trainer::Trainer(const Model& model, DataSplits data, Config config, Ranks ranks
     layout_.rank_of_row.push_back(rank_of_worker[worker]);
     devices_.push_back(device_of(device_names[worker % device_names.size()], section));
   }
-  programs_ = std::make_unique<Programs>(
-      make_schedule(config_.pipeline.schedule, {workers, /*virtual_stages=*/1, train.micro_batches}),
-      partition_.topology, train.clip_grad_norm > 0);
-  programs_->get(Mode::train, train.micro_batches);
 }
 
-Trainer::~Trainer() = default;
+std::vector<bool> Trainer::recomputed_layers() const {
+  const PipelineConfig& pipeline = config_.pipeline;
+  if (pipeline.recompute == "never") return {};
+  std::vector<bool> chosen(static_cast<std::size_t>(graph_.layer_count()), pipeline.recompute != "layers");
+  const std::vector<std::string> names = names_of(graph_.layers);
+  for (const std::string& pattern : pipeline.recompute_layers) {
+    bool found = false;
+    for (std::size_t layer = 0; layer < names.size(); ++layer) {
+      if (fnmatch(pattern.c_str(), names[layer].c_str(), 0) != 0) continue;
+      chosen[layer] = found = true;
+    }
+    if (!found)
+      throw config_.root.section("pipeline")
+          .error("recompute", concat("no layer matches '", pattern, "'; the model has: ", join(names),
+                                     did_you_mean(pattern, names)));
+  }
+  return chosen;
+}
 
-void Trainer::check_schedule_name() const {
-  std::vector<std::string> names;
-  for (const ScheduleGenerator& generator : schedule_generators()) names.push_back(generator.name);
-  const std::string& name = config_.pipeline.schedule;
-  if (std::find(names.begin(), names.end(), name) == names.end())
-    throw config_.root.section("pipeline")
-        .error("schedule",
-               concat("there is no schedule '", name, "'; there are: ", join(names), did_you_mean(name, names)));
+/// Every program that the run will come to, so that one that cannot run is found now.
+void Trainer::check_programs() const {
+  const TrainConfig& train = config_.train;
+  const auto check = [this](Mode mode, std::int64_t samples, std::int64_t batch) {
+    const int micro_batches = static_cast<int>(std::min<std::int64_t>(config_.train.micro_batches, batch));
+    for (const std::int64_t rows : {std::min(samples, batch), samples % batch})
+      if (rows > 0) programs_->get(mode, static_cast<int>(slice_rows(batch, micro_batches, rows).size()));
+  };
+  programs_->get(Mode::train, train.micro_batches);
+  check(Mode::train, data_.train->size(), train.batch);
+  if (train.eval_every > 0)
+    check(Mode::evaluate, data_.eval->size(), train.eval_batch > 0 ? train.eval_batch : train.batch);
 }
 
 void Trainer::check_evaluation(const Model& model) const {
@@ -187,12 +277,14 @@ std::vector<Cpus> Trainer::bound_cpus(const Log& log) const {
 }
 
 JobOutcome Trainer::fit(const FitOptions& options) {
+  if (std::exchange(measures_, false)) measure(options);
   at::set_num_threads(config_.workers.threads);
   TrainingDirector director(config_, data_, *loss_);
   JobSpec spec{graph_, partition_, *loss_, *programs_, layout_};
   spec.stage.seed = config_.seed;
   spec.stage.precision = config_.train.precision == "bf16" ? at::kBFloat16 : at::kFloat;
   spec.stage.check_finite = config_.train.stop_on_nan;
+  spec.stage.recompute = recompute_;
   spec.devices = devices_;
   spec.threads = config_.workers.threads;
   spec.cpus = bound_cpus(options.log);

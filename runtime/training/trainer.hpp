@@ -19,6 +19,8 @@
 
 namespace lockstep {
 
+struct ScheduleChoice;
+
 /// The processes of the job. Default: this one alone.
 struct Ranks {
   RankId here = RankId(0);
@@ -40,7 +42,8 @@ class Trainer {
   Trainer(const Model& model, DataSplits data, Config config, Ranks ranks = {});
   ~Trainer();
 
-  /// Trains to train.steps or until something stops it. Blocking; once.
+  /// Trains to train.steps or until something stops it. Blocking; once. With schedule: auto and no costs, a few steps
+  /// are trained first and thrown away: their costs decide the order of work, on every rank the same.
   JobOutcome fit(const FitOptions& options = {});
 
   const Config& config() const { return config_; }
@@ -49,7 +52,9 @@ class Trainer {
   const Layout& layout() const { return layout_; }
   const DataSplits& data() const { return data_; }
   int micro_batches() const { return config_.train.micro_batches; }
-  Programs& programs() { return *programs_; }
+  Programs& programs() const { return *programs_; }
+  /// What the user should know before it starts, such as a schedule file that changes bits.
+  const std::vector<std::string>& warnings() const { return warnings_; }
   /// The links to the other ranks, which need to know the layout: before fit().
   void connect(const Ranks& ranks) { ranks_ = ranks; }
   // For tests of the verifier: plant a fault before fit().
@@ -62,7 +67,11 @@ class Trainer {
  private:
   std::vector<int> layers_per_stage() const;
   std::vector<Cpus> bound_cpus(const Log& log) const;
-  void check_schedule_name() const;
+  void take(ScheduleChoice choice);
+  void measure(const FitOptions& options);
+  void place(int workers);
+  std::vector<bool> recomputed_layers() const;
+  void check_programs() const;
   void check_evaluation(const Model& model) const;
 
   Config config_;
@@ -74,6 +83,9 @@ class Trainer {
   Layout layout_;
   std::vector<at::Device> devices_;  // by row
   std::unique_ptr<Programs> programs_;
+  std::vector<bool> recompute_;  // by layer
+  bool measures_ = false;        // schedule: auto without costs: the first steps of fit() decide it
+  std::vector<std::string> warnings_;
 };
 
 /// Rank of each worker: `per_rank` as in the config (empty: spread evenly, in order). ConfigError when a rank is left

@@ -109,6 +109,7 @@ std::optional<std::string> first_difference(const RunRecord& reference, const Ru
 
 Config one_worker(Config config) {
   config.pipeline = {};
+  config.train.post_validation = false;
   config.workers.per_rank.clear();
   return config;
 }

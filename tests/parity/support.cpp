@@ -104,7 +104,8 @@ Config small_config(const std::string& loss, std::int64_t batch, int micro_batch
   return config;
 }
 
-Config with_pipeline(Config config, int stages, const std::string& schedule) {
+Config with_pipeline(Config config, int stages, const std::string& schedule, int virtual_stages) {
+  config.pipeline.virtual_stages = virtual_stages;
   config.pipeline.stages = stages;
   config.pipeline.schedule = schedule;
   return config;

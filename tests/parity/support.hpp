@@ -23,7 +23,7 @@ Model small_gpt(int layers, double dropout, bool tied);
 /// AdamW with clipping that bites, a warm-up and weight decay on matrices only; 5 steps.
 Config small_config(const std::string& loss, std::int64_t batch, int micro_batches);
 
-Config with_pipeline(Config config, int stages, const std::string& schedule);
+Config with_pipeline(Config config, int stages, const std::string& schedule, int virtual_stages = 1);
 
 /// Trains on one worker (see one_worker).
 RunRecord reference_run(const Model& model, const DataSplits& data, const Config& config);

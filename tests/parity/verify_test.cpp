@@ -24,7 +24,7 @@ Config config() {
 class ReversedBackward : public Programs {
  public:
   explicit ReversedBackward(const Topology& topology)
-      : Programs(backwards(kMicroBatches), topology, /*clip=*/true), topology_(topology) {}
+      : Programs(backwards(kMicroBatches), topology, {.clip = true}), topology_(topology) {}
 
  protected:
   Program make(Mode mode, int micro_batches) const override {

@@ -106,6 +106,12 @@ TEST_CASE("a resolved config reads back as the same config", "[unit]") {
       small("  lr_schedule: {type: step, step_every: 3, step_factor: 0.5}\n  stop_on_nan: false\n"),
       small("", "  partition: [1, 2, 3]\n  placement: [2, 0, 1]\n  schedule: 1f1b\n"),
       small("", "  partition: {cut_before: [h.1, 'h 2']}\n"),
+      small("  clip_grad_norm: 1\n  post_validation: true\n",
+            "  stages: 4\n  virtual_stages: 2\n  placement: [1, 0]\n  recompute: except_last\n  schedule: zbv\n"),
+      small("",
+            "  stages: 4\n  recompute: ['h.*', a]\n  in_flight_limit: 1000\n  costs: {forward_ms: 2, input_grad_ms: "
+            "[1, 2, 3, 4], activation_bytes: 7, latency_us: 5, gigabytes_per_s: 6.5}\n"),
+      small("", "  stages: 4\n  schedule: {file: 'a b.csv'}\n  placement: [1, 0]\n"),
       small("", "  partition: layers\n  stages: 3\n"),
       small("  optimizer: {type: sgd, momentum: 0.5, dampening: 0.25, decay_norms_and_biases: false}\n"
             "  lr_schedule: {type: linear, decay_steps: 9}\n  eval_batch: 3\n  eval_steps: 2\n  log_every: 7\n"
@@ -140,6 +146,7 @@ train:
   loss: mse
   precision: fp32
   clip_grad_norm: 0
+  post_validation: false
   optimizer:
     type: adamw
     lr: 0.001
@@ -162,9 +169,12 @@ train:
   log_every: 1
 pipeline:
   stages: 2
+  virtual_stages: 1
   schedule: gpipe
   partition:
     by: params
+  recompute: never
+  in_flight_limit: 0
   placement: [0, 1]
 workers:
   per_rank: auto
@@ -202,6 +212,18 @@ TEST_CASE("every form of a partition is understood", "[unit]") {
   CHECK(small("", "  partition: {}\n").pipeline.partition.by == "params");
   CHECK(small("", "  partition: [1, 2]\n").pipeline.partition.counts == std::vector<int>{1, 2});
   CHECK(small("", "  partition: {cut_before: [b]}\n").pipeline.partition.cut_before == std::vector<std::string>{"b"});
+}
+
+TEST_CASE("every form of a schedule file and of recompute is understood", "[unit]") {
+  for (const char* form : {"file:my.csv", "'file: my.csv'", "{file: my.csv}"}) {
+    const PipelineConfig pipeline = small("", concat("  stages: 4\n  schedule: ", form, "\n")).pipeline;
+    CHECK(pipeline.schedule == "file:my.csv");
+    CHECK(pipeline.schedule_file == "my.csv");
+    CHECK(pipeline.workers() == 0);  // the file will say it
+  }
+  CHECK(small("", "  recompute: always\n").pipeline.recompute == "always");
+  CHECK(small("", "  recompute: [h.0, h.1]\n").pipeline.recompute_layers == std::vector<std::string>{"h.0", "h.1"});
+  CHECK(small("", "  stages: 6\n  virtual_stages: 2\n").pipeline.placement == std::vector<int>{0, 1, 2});
 }
 
 TEST_CASE("workers per rank are auto, a number or a list", "[unit]") {

@@ -38,6 +38,8 @@ long sends(const Program& program, EdgeKind kind) {
 TEST_CASE("small programs are the golden ones", "[unit]") {
   check_golden("program_1f1b_3x3_train.txt", program_text(lowered("1f1b", 3, 3)));
   check_golden("program_1f1b_2x2_train_clip.txt", program_text(lowered("1f1b", 2, 2, {Mode::train, true})));
+  check_golden("program_1f1b_2x2_train_post_validation.txt",
+               program_text(lowered("1f1b", 2, 2, {.clip = true, .post_validation = true})));
   check_golden("program_gpipe_2x2_evaluate.txt", program_text(lowered("gpipe", 2, 2, {Mode::evaluate, false})));
   check_golden("program_gpipe_3x2_flush.txt", program_text(lowered("gpipe", 3, 2, {Mode::flush, false})));
   check_golden("program_gpipe_3x2_stop.txt", program_text(lowered("gpipe", 3, 2, {Mode::stop, false})));
@@ -55,6 +57,39 @@ TEST_CASE("every mode of every generator gives a valid program", "[unit]") {
       }
     }
   }
+}
+
+TEST_CASE("with post-validation every generator gives a valid program in which no update waits", "[unit]") {
+  for (const ScheduleGenerator& generator : schedule_generators()) {
+    const int each = generator.virtual_stages.least;
+    const Schedule schedule = make_schedule(generator.name, {2, each, 5});
+    const Program program = lower(schedule, rich_topology(2 * each), {.clip = true, .post_validation = true});
+    INFO(generator.name);
+    CHECK(text_of(validate(program)).empty());
+    for (const std::vector<Instruction>& row : program.rows) {
+      const auto of = [&row](InstructionKind kind) {
+        return std::find_if(row.begin(), row.end(), [kind](const Instruction& i) { return i.kind == kind; });
+      };
+      CHECK(of(InstructionKind::norm_parts) < of(InstructionKind::update));
+      CHECK(of(InstructionKind::update) < of(InstructionKind::amend));
+      for (auto at = of(InstructionKind::norm_parts); at != of(InstructionKind::update); ++at)
+        CHECK(at->kind != InstructionKind::receive);
+    }
+  }
+}
+
+TEST_CASE("recompute except_last leaves out the forwards whose backward follows at once", "[unit]") {
+  const auto again = [](const std::string& name, Recompute recompute) {
+    std::string text;
+    for (const bool one :
+         recomputed(lower(make_schedule(name, {2, 1, 3}), chain_topology(2), {.recompute = recompute})))
+      text += one ? 'r' : '.';
+    return text;
+  };
+  CHECK(again("1f1b", Recompute::never) == "......");
+  CHECK(again("1f1b", Recompute::always) == "rrrrrr");
+  CHECK(again("1f1b", Recompute::except_last) == "rrr...");   // 0F0 0F1 0B0 0F2 0B1 0B2 | 1F0 1B0 1F1 1B1 1F2 1B2
+  CHECK(again("gpipe", Recompute::except_last) == "rrrrrr");  // 1F0 1F1 1F2 1B0 ...
 }
 
 TEST_CASE("all programs of a job share one numbering of edges", "[unit]") {

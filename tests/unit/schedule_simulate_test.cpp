@@ -224,3 +224,39 @@ TEST_CASE("a thousand workers are simulated in linear time", "[unit]") {
   const Simulation simulation = simulate(lowered("1f1b", 1024, 48), equal_costs(1024, 1, 1, 1));
   CHECK(std::abs(simulation.bubble - 1023.0 / 1071.0) < kExact);
 }
+
+TEST_CASE("what is recomputed costs its forward again and holds its inputs alone", "[unit]") {
+  Costs costs = equal_costs(2, 10, 20, 5);
+  for (StageCost& stage : costs.stages) {
+    stage.held_bytes = 100;
+    stage.held_w_bytes = 7;
+    stage.recompute_us = 9;
+    stage.checkpoint_bytes = 10;
+  }
+  const auto of = [&costs](const char* name, Recompute recompute) {
+    return simulate(lower(make_schedule(name, {2, 1, 4}), without_targets(2), {.recompute = recompute}), costs);
+  };
+  CHECK(of("gpipe", Recompute::never).work_us == std::vector<double>{140, 140});
+  CHECK(of("gpipe", Recompute::always).work_us == std::vector<double>{176, 176});
+  CHECK(of("1f1b", Recompute::except_last).work_us == std::vector<double>{176, 140});
+  CHECK(of("gpipe", Recompute::never).peak_bytes == std::vector<double>{400, 400});
+  CHECK(of("gpipe", Recompute::always).peak_bytes == std::vector<double>{40, 40});
+  CHECK(of("1f1b", Recompute::always).peak_bytes == std::vector<double>{20, 10});
+  CHECK(of("1f1b", Recompute::except_last).peak_bytes == std::vector<double>{20, 100});
+  // The activations that W needs live from I to W, recomputed or not.
+  CHECK(of("zb_h1", Recompute::always).peak_bytes[1] > 10);
+}
+
+TEST_CASE("post-validation takes the update out of the way of the norm", "[unit]") {
+  Costs costs = equal_costs(3, 10, 10, 10);
+  costs.update_us = {4, 4, 4};
+  const auto step_us = [&costs](bool post_validation) {
+    LowerOptions options;
+    options.clip = true;
+    options.post_validation = post_validation;
+    return simulate(lower(make_schedule("1f1b", {3, 1, 4}), without_targets(3), options), costs).step_us;
+  };
+  CHECK(step_us(true) == step_us(false));  // row 0 is the last one: it waits for no norm, only for itself
+  costs.update_us = {0, 4, 4};
+  CHECK(step_us(true) == step_us(false) - 4);
+}

@@ -184,6 +184,33 @@ TEST_CASE("a missing and a doubled instruction are named", "[unit]") {
   CHECK_NAMED(bad, "twice", 0, "0F1 stands at");
 }
 
+TEST_CASE("an amendment before what it stands on, or where nobody needs it, is named", "[unit]") {
+  const auto validated = [] {
+    return lower(make_schedule("1f1b", {3, 1, 3}), rich_topology(3), {.clip = true, .post_validation = true});
+  };
+  Program bad = validated();
+  move_before(bad, 1, "amend", "receive scale (row 0 -> 1)");
+  CHECK_NAMED(bad, "update", 1, "amend stands before receive scale (row 0 -> 1)");
+  bad = validated();
+  move_before(bad, 0, "amend", "norm_total");
+  CHECK_NAMED(bad, "update", 0, "amend stands before norm_total");
+  bad = validated();
+  move_before(bad, 2, "amend", "update");
+  CHECK_NAMED(bad, "update", 2, "amend stands before update");
+  bad = validated();
+  take(row_of(bad, 1), position_of(bad, 1, "amend"));
+  CHECK_NAMED(bad, "missing", 1, "row 1 lacks amend");
+  bad = validated();
+  move_before(bad, 1, "update", "norm_parts");
+  CHECK_NAMED(bad, "update", 1, "update stands before norm_parts");
+  bad = validated();
+  move_before(bad, 1, "update", "amend");  // waits for the norm: what post-validation is there to avoid
+  CHECK_NAMED(bad, "place", 1, "update is out of place");
+  bad = tied();
+  at(bad, 1, "update").kind = InstructionKind::amend;
+  CHECK_NAMED(bad, "stray", 1, "amend has no use on row 1");
+}
+
 TEST_CASE("a row that does not begin with its header is named", "[unit]") {
   Program bad = tied();
   move_before(bad, 1, "1F0", "post header (row 0 -> 1)");

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/schedule/measured.hpp"
+
+#include <algorithm>
+
+#include "runtime/base/check.hpp"
+
+namespace lockstep {
+
+CostMeter::CostMeter(const Program& program)
+    : program_(program),
+      sums_(program.row_of_stage.size()),
+      recomputed_(program.row_of_stage.size(), 0),
+      in_flight_bytes_(program.rows.size(), 0.0) {
+  costs_.update_us.assign(program.rows.size(), 0.0);
+}
+
+void CostMeter::add(const StepResult& result) {
+  if (result.mode != Mode::train || result.micro_batches != program_.micro_batches) return;
+  ++steps_;
+  for (const WorkerReport& worker : result.workers) {
+    const auto row = static_cast<std::size_t>(worker.row);
+    in_flight_bytes_.at(row) = std::max(in_flight_bytes_.at(row), static_cast<double>(worker.in_flight_bytes));
+    costs_.update_us[row] += worker.update_us;
+    for (const StageReport& stage : worker.stages) {
+      StageReport& sum = sums_.at(static_cast<std::size_t>(stage.stage));
+      recomputed_[static_cast<std::size_t>(stage.stage)] += stage.recomputed;
+      sum.forward_us += stage.forward_us;
+      sum.input_grad_us += stage.input_grad_us;
+      sum.weight_grad_us += stage.weight_grad_us;
+      sum.recompute_us += stage.recompute_us;
+      sum.held_bytes = stage.held_bytes;
+      sum.held_w_bytes = stage.held_w_bytes;
+      sum.checkpoint_bytes = stage.checkpoint_bytes;
+    }
+  }
+}
+
+Costs CostMeter::costs() const {
+  LOCKSTEP_CHECK(steps_ > 0, "costs of no step");
+  Costs costs = costs_;
+  const double each = 1.0 / (static_cast<double>(steps_) * program_.micro_batches);
+  for (std::size_t s = 0; s < sums_.size(); ++s) {
+    const StageReport& sum = sums_[s];
+    StageCost cost;
+    cost.forward_us = sum.forward_us * each;
+    cost.input_grad_us = sum.input_grad_us * each;
+    cost.weight_grad_us = sum.weight_grad_us * each;
+    cost.recompute_us = recomputed_[s] > 0 ? sum.recompute_us / recomputed_[s] : 0.0;
+    cost.held_bytes = static_cast<double>(sum.held_bytes);
+    cost.held_w_bytes = static_cast<double>(sum.held_w_bytes);
+    cost.checkpoint_bytes = static_cast<double>(sum.checkpoint_bytes);
+    costs.stages.push_back(cost);
+  }
+  for (double& us : costs.update_us) us /= steps_;
+  return costs;
+}
+
+}  // namespace lockstep
