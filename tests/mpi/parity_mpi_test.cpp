@@ -42,8 +42,9 @@ std::vector<std::vector<int>> placements(int stages, int ranks) {
   return all;
 }
 
-void expect_same_bits(const std::string& name, const Model& model, const DataSplits& data, const std::string& loss) {
-  for (const int micro_batches : {1, 2, 5, 8}) {
+void expect_same_bits(const std::string& name, const Model& model, const DataSplits& data, const std::string& loss,
+                      const std::vector<int>& counts = {1, 2, 5, 8}) {
+  for (const int micro_batches : counts) {
     const Config config = small_config(loss, 8, micro_batches);
     const RunRecord reference = reference_run(model, data, config);
     for (const ScheduleGenerator& schedule : schedule_generators())
@@ -66,6 +67,11 @@ TEST_CASE("an MLP with a skip and dropout trains to the same bits over ranks", "
 
 TEST_CASE("a tied GPT with dropout trains to the same bits over ranks", "[mpi][parity]") {
   expect_same_bits("gpt", small_gpt(3, 0.2, true), token_data(21, 8, 11), "sparse_categorical_cross_entropy");
+}
+
+TEST_CASE("a U-Net with batch norm, skips and two heads trains to the same bits over ranks", "[mpi][parity]") {
+  expect_same_bits("unet", model_of("type: unet, inputs: 2, classes: 3, channels: 4, depth: 2, deep_supervision: true"),
+                   image_data(21, 2, 8, 3, /*segmentation=*/true), "segmentation_cross_entropy", {5});
 }
 
 TEST_CASE("workers in reversed places and payloads in small blocks change no bit", "[mpi][parity]") {
