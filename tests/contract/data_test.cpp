@@ -529,7 +529,7 @@ TEST_CASE("synthetic: keys of another task and senseless values are refused", "[
        "job.yaml:1:43: data.task: got token, expected one of regression, classification, tokens, "
        "image_classification, segmentation; did you mean 'tokens'?"},
       {"type: synthetic, samples: 1, task: segmentation, size: 4, classes: 1",
-       "job.yaml:1:69: data.classes: got 1, expected an integer from 2 to 65536"},
+       "job.yaml:1:75: data.classes: got 1, expected an integer from 2 to 65536"},
       {"type: synthetic, samples: 1, task: regression, inputs: 2, outputs: 1, vocab: 4",
        "job.yaml:1:78: data.vocab: got an unknown key, expected one of type, samples, eval_samples, task, noise, "
        "inputs, "
