@@ -9,6 +9,8 @@ const std::vector<ModelFamily>& model_families() {
   static const std::vector<ModelFamily> families = {
       {"mlp", "multi-layer perceptron: linear, activation and dropout layers", make_mlp},
       {"gpt", "GPT-2's decoder with Hugging Face's parameter names and layouts", make_gpt},
+      {"cnn", "small residual network for images: convolutions, norms and skips", make_cnn},
+      {"unet", "U-Net for segmentation: encoder, decoder and skips between them", make_unet},
       {"delay", "layers that sleep for given times: measures schedules with more workers than cores", make_delay},
   };
   return families;

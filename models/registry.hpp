@@ -27,6 +27,8 @@ Model make_model(const Section& section);
 
 Model make_mlp(const Section& section);
 Model make_gpt(const Section& section);
+Model make_cnn(const Section& section);
+Model make_unet(const Section& section);
 Model make_delay(const Section& section);
 
 }  // namespace lockstep

@@ -31,12 +31,20 @@ std::map<std::string, std::uint64_t> gather_fingerprint(Process& process, const 
     const Entry entry{parameter.index, parameter.hash};
     mine.append(reinterpret_cast<const char*>(&entry), sizeof entry);
   }
+  // Buffers are numbered after the parameters.
+  const auto parameters = static_cast<std::int64_t>(graph.parameters.size());
+  for (const FinalBuffer& buffer : outcome.buffers) {
+    const Entry entry{parameters + buffer.index, buffer.hash};
+    mine.append(reinterpret_cast<const char*>(&entry), sizeof entry);
+  }
   std::map<std::string, std::uint64_t> hashes;
   for (const std::string& bytes : process.all_gather(mine))
     for (std::size_t at = 0; at + sizeof(Entry) <= bytes.size(); at += sizeof(Entry)) {
       Entry entry{};
       std::memcpy(&entry, bytes.data() + at, sizeof entry);
-      const std::string& name = graph.parameters[static_cast<std::size_t>(entry.index)].name;
+      const std::string& name = entry.index < parameters
+                                    ? graph.parameters[static_cast<std::size_t>(entry.index)].name
+                                    : graph.buffers[static_cast<std::size_t>(entry.index - parameters)].name;
       const auto [stored, is_new] = hashes.emplace(name, entry.hash);
       LOCKSTEP_CHECK(is_new || stored->second == entry.hash, "copies of the tied parameter ", name, " differ");
     }

@@ -67,7 +67,7 @@ class Job {
     WorkerParts parts{row,
                       spec_.graph,
                       spec_.partition,
-                      spec_.loss,
+                      spec_.losses,
                       spec_.programs,
                       stage,
                       spec_.clip_grad_norm,
@@ -104,6 +104,8 @@ class Job {
     for (const auto& worker : workers_) {
       for (const Parameter* parameter : worker->parameters())
         result.parameters.push_back({parameter->index, hash_of(parameter->value), parameter->value});
+      for (const Buffer* buffer : worker->buffers())
+        result.buffers.push_back({buffer->index, hash_of(buffer->value), buffer->value});
       result.hashes.insert(result.hashes.end(), worker->hashes().begin(), worker->hashes().end());
     }
     return result;

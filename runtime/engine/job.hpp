@@ -35,7 +35,7 @@ class RemoteLinks {
 struct JobSpec {
   const ModelGraph& graph;
   const Partition& partition;
-  const Loss& loss;
+  const Losses& losses;
   Programs& programs;
   Layout layout;
   StageOptions stage = {};               ///< of row 0; `device` is replaced per row
@@ -60,8 +60,16 @@ struct FinalParameter {
   at::Tensor value;  ///< detached; shared with nobody once the job has returned
 };
 
+/// One buffer at the end of a job, as this process holds it.
+struct FinalBuffer {
+  int index = -1;  ///< in ModelGraph::buffers
+  std::uint64_t hash = 0;
+  at::Tensor value;
+};
+
 struct JobOutcome {
   std::vector<FinalParameter> parameters;  ///< by row, then model order; tied copies appear once per row that holds one
+  std::vector<FinalBuffer> buffers;        ///< by row, then model order
   std::vector<ParameterHash> hashes;       ///< with record_hashes, by row
 };
 

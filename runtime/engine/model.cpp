@@ -3,6 +3,7 @@
 
 #include <fnmatch.h>
 
+#include <algorithm>
 #include <map>
 #include <numeric>
 #include <set>
@@ -22,11 +23,11 @@ class Describer {
     graph_.layers = model.layers;
   }
 
-  ModelGraph run(const std::vector<EntrySpec>& data, const Loss& loss) {
+  ModelGraph run(const std::vector<EntrySpec>& data, const Losses& losses) {
     if (model_.layers.empty()) throw ModelError(concat("model ", model_.name, " has no layers"));
     for (const EntrySpec& entry : data) graph_.sources.push_back(add_value(entry, -1));
     for (int layer = 0; layer < graph_.layer_count(); ++layer) add_layer(layer);
-    add_loss(loss);
+    for (std::size_t head = 0; head < model_.heads.size(); ++head) add_head(static_cast<int>(head), *losses[head]);
     find_backward();
     return std::move(graph_);
   }
@@ -72,6 +73,11 @@ class Describer {
       throw ModelError(concat(where, " describes ", description.outputs.size(), " outputs, but ", spec.outputs.size(),
                               " names are given: ", join(spec.outputs)));
     add_parameters(layer, where, description);
+    add_buffers(layer, where, description);
+    if (description.least_rows > graph_.least_rows) {
+      graph_.least_rows = description.least_rows;
+      graph_.least_rows_layer = layer;
+    }
     graph_.outputs.emplace_back();
     for (std::size_t i = 0; i < spec.outputs.size(); ++i) {
       EntrySpec output = description.outputs[i];
@@ -85,11 +91,23 @@ class Describer {
     graph_.held.emplace_back();
     for (const ParameterSpec& parameter : description.parameters) {
       const std::string name = graph_.layers[layer].full_name(parameter.name);
-      if (index_.count(name)) throw ModelError(concat(where, ": another parameter has the name ", name));
+      if (index_.count(name) || buffers_.count(name))
+        throw ModelError(concat(where, ": another parameter or buffer has the name ", name));
       const int index = parameter.tied_to.empty() ? add_parameter(name, parameter) : find_tied(where, name, parameter);
       index_[name] = index;
       graph_.parameters[index].holders.push_back(layer);
       graph_.held.back().push_back({parameter.name, index});
+    }
+  }
+
+  void add_buffers(int layer, const std::string& where, const LayerDescription& description) {
+    graph_.held_buffers.emplace_back();
+    for (const BufferSpec& buffer : description.buffers) {
+      const std::string name = graph_.layers[layer].full_name(buffer.name);
+      if (index_.count(name) || !buffers_.insert(name).second)
+        throw ModelError(concat(where, ": another parameter or buffer has the name ", name));
+      graph_.held_buffers.back().push_back(static_cast<int>(graph_.buffers.size()));
+      graph_.buffers.push_back({name, buffer.name, layer, buffer.sizes, buffer.dtype, buffer.value});
     }
   }
 
@@ -112,12 +130,21 @@ class Describer {
     return found->second;
   }
 
-  void add_loss(const Loss& loss) {
-    const int layer = graph_.layer_count();
-    const std::string where = "the loss " + loss.name();
-    const int output = read(model_.output, where, {layer, 0});
-    const int targets = read(model_.targets, where, {layer, 1});
+  void add_head(int head, const Loss& loss) {
+    const Head& wanted = model_.heads[head];
+    const int layer = graph_.layer_count() + head;
+    const std::string where =
+        model_.heads.size() == 1 ? "the loss " + loss.name() : concat("the loss ", loss.name(), " of head ", head);
+    const int output = read(wanted.output, where, {layer, 0});
+    const int targets = read(wanted.targets, where, {layer, 1});
     graph_.inputs.push_back({output, targets});
+    const auto source = std::find(graph_.sources.begin(), graph_.sources.end(), targets);
+    if (source == graph_.sources.end())
+      throw ModelError(concat(where, " compares with '", wanted.targets,
+                              "', which a layer writes; targets must be an entry of the data"));
+    if (!(wanted.weight > 0)) throw ModelError(concat(where, " has the weight ", wanted.weight, ", expected > 0"));
+    graph_.heads.push_back({output, targets, static_cast<int>(source - graph_.sources.begin()),
+                            std::max(graph_.values[output].producer, 0), wanted.weight});
     try {
       loss.check(graph_.values[output].spec, graph_.values[targets].spec);
     } catch (const ModelError& error) {
@@ -139,8 +166,9 @@ class Describer {
       graph_.trainable.push_back(trainable);
       graph_.has_backward.push_back(any);
     }
-    if (!graph_.values[graph_.inputs.back()[0]].requires_grad)
-      throw ModelError("nothing to train: every parameter that the loss depends on is frozen");
+    const bool learns = std::any_of(graph_.heads.begin(), graph_.heads.end(),
+                                    [&](const GraphHead& head) { return graph_.values[head.output].requires_grad; });
+    if (!learns) throw ModelError("nothing to train: every parameter that the loss depends on is frozen");
   }
 
   const Model& model_;
@@ -148,7 +176,7 @@ class Describer {
   ModelGraph graph_;
   std::map<std::string, int> alive_;  // entry name -> the value that it means now
   std::map<std::string, int> index_;  // full parameter name, tied ones too -> stored parameter
-  std::set<std::string> names_;
+  std::set<std::string> names_, buffers_;
 };
 
 }  // namespace
@@ -169,9 +197,9 @@ std::int64_t ModelGraph::elements_of_layer(int layer) const {
   return count;
 }
 
-ModelGraph describe_model(const Model& model, const std::vector<EntrySpec>& data, const Loss& loss,
+ModelGraph describe_model(const Model& model, const std::vector<EntrySpec>& data, const Losses& losses,
                           const std::vector<std::string>& frozen) {
-  return Describer(model, frozen).run(data, loss);
+  return Describer(model, frozen).run(data, losses);
 }
 
 }  // namespace lockstep

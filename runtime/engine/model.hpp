@@ -13,7 +13,8 @@
 
 namespace lockstep {
 
-/// Reading of a value: by input `position` of `layer`. The loss counts as layer number `layers.size()`.
+/// Reading of a value: by input `position` of `layer`. Head h counts as layer number `layers.size() + h`: after all
+/// layers, in head order.
 struct Use {
   int layer = 0;
   int position = 0;
@@ -43,17 +44,41 @@ struct HeldParameter {
   int index = -1;
 };
 
+/// A buffer of one layer, in model order.
+struct BufferInfo {
+  std::string name;  ///< full name
+  std::string local_name;
+  int layer = 0;
+  std::vector<std::int64_t> sizes;
+  at::ScalarType dtype = at::kFloat;
+  double initial = 0.0;
+};
+
+/// A loss in its place.
+struct GraphHead {
+  int output = 0, targets = 0;  ///< value ids
+  int source = 0;               ///< which of the data's entries the targets are
+  int layer = 0;                ///< the layer that makes the output: the loss is computed on its stage
+  double weight = 1.0;
+};
+
 struct ModelGraph {
   std::vector<LayerSpec> layers;
   std::vector<Value> values;
-  std::vector<std::vector<int>> inputs;   ///< value ids per layer; the last entry is the loss: {output, targets}
+  std::vector<std::vector<int>> inputs;   ///< value ids per layer, then per head: {output, targets}
   std::vector<std::vector<int>> outputs;  ///< value ids per layer
   std::vector<int> sources;               ///< value ids of the data's entries, in the data's order
   std::vector<ParameterInfo> parameters;
   std::vector<std::vector<HeldParameter>> held;  ///< per layer
-  std::vector<bool> trainable;                   ///< per layer: holds a trainable parameter
-  std::vector<bool> has_backward;                ///< per layer: one of its outputs requires grad
+  std::vector<GraphHead> heads;
+  std::vector<BufferInfo> buffers;
+  std::vector<std::vector<int>> held_buffers;  ///< per layer: indices into buffers
+  std::int64_t least_rows = 1;                 ///< of a training micro-batch (LayerDescription::least_rows)
+  int least_rows_layer = -1;                   ///< the layer that says so
+  std::vector<bool> trainable;                 ///< per layer: holds a trainable parameter
+  std::vector<bool> has_backward;              ///< per layer: one of its outputs requires grad
 
+  int head_count() const { return static_cast<int>(heads.size()); }
   int layer_count() const { return static_cast<int>(layers.size()); }
   std::int64_t parameter_count() const;  ///< elements; ties once
   /// Elements held by a layer (ties count in every layer that holds them).
@@ -63,8 +88,8 @@ struct ModelGraph {
 /// Describes every layer in order and connects names. `data`: the entries of one micro-batch. `frozen`: shell patterns
 /// of parameter names that are not trained. Throws ModelError naming the layer: unknown input entry (with the entries
 /// alive), shape mismatch, duplicate layer or parameter names, a tie to something that does not exist or has another
-/// shape, nothing left to train.
-ModelGraph describe_model(const Model& model, const std::vector<EntrySpec>& data, const Loss& loss,
+/// shape, targets that the data does not have, nothing left to train. `losses`: one per head.
+ModelGraph describe_model(const Model& model, const std::vector<EntrySpec>& data, const Losses& losses,
                           const std::vector<std::string>& frozen = {});
 
 }  // namespace lockstep

@@ -62,8 +62,8 @@ void add_ties(const ModelGraph& graph, Partition& partition) {
 }  // namespace
 
 StageId Partition::stage_of(int layer) const {
-  const int last = first_layer.back() - 1;
-  const auto after = std::upper_bound(first_layer.begin(), first_layer.end() - 1, std::min(layer, last));
+  if (layer >= first_layer.back()) layer = head_layer[layer - first_layer.back()];
+  const auto after = std::upper_bound(first_layer.begin(), first_layer.end() - 1, layer);
   return StageId(static_cast<int>(after - first_layer.begin()) - 1);
 }
 
@@ -72,6 +72,7 @@ Partition cut(const ModelGraph& graph, const std::vector<int>& layers_per_stage)
   Partition partition;
   partition.first_layer = {0};
   for (const int count : layers_per_stage) partition.first_layer.push_back(partition.first_layer.back() + count);
+  for (const GraphHead& head : graph.heads) partition.head_layer.push_back(head.layer);
   partition.topology.stages = partition.stages();
   for (int stage = 0; stage < partition.stages(); ++stage) {
     bool backward = false, weights = false;

@@ -33,12 +33,13 @@ struct TieContents {
 
 struct Partition {
   std::vector<int> first_layer;  ///< per stage; plus one final entry: the number of layers
+  std::vector<int> head_layer;   ///< per head: the layer it lives with (GraphHead::layer)
   Topology topology;
   std::vector<FlowContents> flows;  ///< parallel to topology.flows
   std::vector<TieContents> ties;    ///< parallel to topology.ties
 
   int stages() const { return static_cast<int>(first_layer.size()) - 1; }
-  StageId stage_of(int layer) const;  ///< the loss (layer number = layers) lives with the last layer
+  StageId stage_of(int layer) const;  ///< head h (layer number = layers + h) lives where its output is made
 };
 
 /// `layers_per_stage`: as many entries as stages, each >= 1, summing to the number of layers (else UserError).

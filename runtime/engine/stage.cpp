@@ -5,6 +5,7 @@
 #include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "runtime/base/check.hpp"
@@ -45,18 +46,29 @@ at::Tensor initial_value(const ParameterInfo& parameter, std::uint64_t seed, at:
   return value.to(device);
 }
 
-Stage::Stage(const ModelGraph& graph, const Partition& partition, StageId id, const Loss& loss,
+at::Tensor initial_value(const BufferInfo& buffer, at::Device device) {
+  return at::full(buffer.sizes, buffer.initial, at::TensorOptions(buffer.dtype).device(device));
+}
+
+Stage::Stage(const ModelGraph& graph, const Partition& partition, StageId id, const Losses& losses,
              const StageOptions& options, ParameterStore& store)
     : graph_(graph),
       id_(id),
       first_(partition.first_layer[id.value()]),
       last_(partition.first_layer[id.value() + 1]),
-      has_loss_(last_ == graph.layer_count()),
       has_backward_(partition.topology.has_backward[id.value()]),
-      loss_(loss),
+      losses_of_heads_(losses),
       options_(options),
       anchor_(at::zeros({}, at::TensorOptions(at::kFloat).device(options.device)).requires_grad_(true)) {
+  collected_.resize(last_ - first_);
+  for (int head = 0; head < graph.head_count(); ++head)
+    if (partition.stage_of(graph.layer_count() + head) == id) heads_.push_back(head);
   for (int layer = first_; layer < last_; ++layer) {
+    std::vector<Buffer>& buffers = buffers_.emplace_back();
+    for (const int index : graph.held_buffers[layer]) {
+      const BufferInfo& info = graph.buffers[index];
+      buffers.push_back({info.local_name, info.name, index, initial_value(info, options.device)});
+    }
     std::vector<Parameter>& held = parameters_.emplace_back();
     for (const HeldParameter& wanted : graph.held[layer]) {
       const ParameterInfo& info = graph.parameters[wanted.index];
@@ -83,8 +95,10 @@ void Stage::begin(const StepHeader& header) {
 }
 
 void Stage::put_value(int micro_batch, int value, at::Tensor tensor) {
-  // Data arrives in its own precision: floating inputs are cast here, targets stay as they are for the loss.
-  const bool input = value != graph_.inputs.back()[1] && at::isFloatingType(tensor.scalar_type());
+  // Data arrives in its own precision: floating inputs are cast here, targets stay as they are for the losses.
+  const bool targets = std::any_of(graph_.heads.begin(), graph_.heads.end(),
+                                   [&](const GraphHead& head) { return head.targets == value; });
+  const bool input = !targets && at::isFloatingType(tensor.scalar_type());
   alive_[micro_batch].values[value] =
       tensor.to(options_.device, input ? options_.precision : tensor.scalar_type()).contiguous();
 }
@@ -105,7 +119,7 @@ void Stage::forward(int micro_batch, bool recompute) {
   const bool training = header_->mode == Mode::train;
   if (training && has_backward_) batch.islands.resize(last_ - first_);
   for (int layer = first_; layer < last_; ++layer) forward_layer(layer, batch, micro_batch);
-  if (has_loss_) forward_loss(batch, micro_batch);
+  for (const int head : heads_) forward_head(head, batch, micro_batch);
   report_.forward_us += now_us() - start_us;
 }
 
@@ -157,6 +171,7 @@ Tensors Stage::call_layer(int layer, const Tensors& inputs, Island& island, bool
   island.weight_grads = std::make_unique<WeightGradQueue>();
   LayerContext context(parameters_[layer - first_], *island.weight_grads, anchor_, training, options_.precision,
                        recomputing);
+  context.lend_buffers(buffers_[layer - first_]);
   const RandomScope random(mix_seed(options_.seed, static_cast<std::uint64_t>(header_->step),
                                     static_cast<std::uint64_t>(first_micro_batch_ + micro_batch), spec.name));
   const at::AutoGradMode grad_mode(needs_graph);
@@ -165,6 +180,9 @@ Tensors Stage::call_layer(int layer, const Tensors& inputs, Island& island, bool
     if (outputs.size() != spec.outputs.size())
       throw LayerError(concat("returned ", outputs.size(), " tensors, but describes ", spec.outputs.size()));
     island.leaves = context.leaves();
+    // Computed again, a layer collects the same once more: the first counts.
+    if (training && !context.collected().empty())
+      collected_[layer - first_].try_emplace(micro_batch, std::move(context.collected()));
     return outputs;
   } catch (const std::exception& error) {
     throw LayerError(concat("layer '", spec.name, "' (", spec.layer->type(), ") failed in forward on inputs ",
@@ -172,24 +190,26 @@ Tensors Stage::call_layer(int layer, const Tensors& inputs, Island& island, bool
   }
 }
 
-void Stage::forward_loss(MicroBatch& batch, int micro_batch) {
-  const bool training = header_->mode == Mode::train;
-  const at::Tensor& output = batch.values.at(graph_.inputs.back()[0]);
-  const at::Tensor& targets = batch.values.at(graph_.inputs.back()[1]);
+void Stage::forward_head(int head, MicroBatch& batch, int micro_batch) {
+  const GraphHead& here = graph_.heads[head];
+  const bool needs_graph = header_->mode == Mode::train && graph_.values[here.output].requires_grad;
+  const at::Tensor& output = batch.values.at(here.output);
+  const at::Tensor& targets = batch.values.at(here.targets);
   at::Tensor leaf = output.detach();
-  if (training) leaf.requires_grad_(true);
-  const at::AutoGradMode grad_mode(training);
+  if (needs_graph) leaf.requires_grad_(true);
+  const at::AutoGradMode grad_mode(needs_graph);
+  const Loss& loss = *losses_of_heads_[head];
   at::Tensor numerator;
   try {
-    numerator = loss_.numerator(leaf, targets);
+    numerator = loss.numerator(leaf, targets);
   } catch (const std::exception& error) {
     throw LayerError(
-        concat("the loss ", loss_.name(), " failed on ", shapes({output, targets}), ": ", short_message(error)));
+        concat("the loss ", loss.name(), " failed on ", shapes({output, targets}), ": ", short_message(error)));
   }
   const double value = numerator.item<double>();
-  if (!std::isfinite(value)) note_non_finite(graph_.layer_count(), micro_batch, "loss");
-  losses_[micro_batch] = value;
-  if (training) batch.loss = {std::move(leaf), std::move(numerator)};
+  if (!std::isfinite(value)) note_non_finite(graph_.layer_count() + head, micro_batch, "loss");
+  losses_[{head, micro_batch}] = value;
+  if (needs_graph) batch.losses.push_back({head, std::move(leaf), std::move(numerator)});
 }
 
 Tensors Stage::values_of(const FlowContents& flow, int micro_batch) const {
@@ -222,12 +242,15 @@ void Stage::release_gradients(int micro_batch) {
   alive_.erase(batch);
 }
 
-void Stage::loss_gradient(MicroBatch& batch) {
-  const float seed = 1.0f / static_cast<float>(header_->denominator);
-  const at::Tensor seed_tensor = at::full({}, seed, batch.loss.numerator.options().requires_grad(false));
-  const Tensors gradient = torch::autograd::grad({batch.loss.numerator}, {batch.loss.input}, {seed_tensor});
-  batch.gradients[{graph_.inputs.back()[0], {graph_.layer_count(), 0}}] = gradient[0].contiguous();
-  batch.loss = {};
+void Stage::loss_gradients(MicroBatch& batch) {
+  for (const LossIsland& loss : batch.losses) {
+    const HeadLoss& head = header_->heads[loss.head];
+    const float seed = static_cast<float>(head.weight) * (1.0f / static_cast<float>(head.denominator));
+    const at::Tensor seed_tensor = at::full({}, seed, loss.numerator.options().requires_grad(false));
+    const Tensors gradient = torch::autograd::grad({loss.numerator}, {loss.input}, {seed_tensor});
+    batch.gradients[{graph_.heads[loss.head].output, {graph_.layer_count() + loss.head, 0}}] = gradient[0].contiguous();
+  }
+  batch.losses.clear();
 }
 
 at::Tensor Stage::take_gradient(MicroBatch& batch, int value) {
@@ -298,7 +321,7 @@ void Stage::run_backward(int micro_batch, bool with_weights) {
   const double start_us = now_us(), others_us = report_.recompute_us + report_.weight_grad_us;
   MicroBatch& batch = alive_.at(micro_batch);
   if (batch.recompute) ++report_.recomputed;
-  if (has_loss_) loss_gradient(batch);
+  loss_gradients(batch);
   for (int layer = last_ - 1; layer >= first_; --layer) {
     if (!graph_.has_backward[layer]) continue;
     input_grad_layer(layer, batch, micro_batch);
@@ -317,10 +340,22 @@ void Stage::input_grad(int micro_batch) {
   run_backward(micro_batch, /*with_weights=*/false);
 }
 
-double Stage::loss_sum() const {
-  double sum = 0;
-  for (const auto& [micro_batch, loss] : losses_) sum += loss;
-  return sum;
+void Stage::end_step() {
+  at::NoGradGuard no_grad;
+  for (int layer = first_; layer < last_; ++layer) {
+    std::map<int, Tensors>& collected = collected_[layer - first_];
+    if (collected.empty()) continue;
+    std::vector<Tensors> in_order;
+    for (auto& [micro_batch, statistics] : collected) in_order.push_back(std::move(statistics));
+    graph_.layers[layer].layer->end_step(buffers_[layer - first_], in_order);
+    collected.clear();
+  }
+}
+
+std::vector<double> Stage::loss_sums() const {
+  std::vector<double> sums(graph_.heads.size());
+  for (const auto& [key, loss] : losses_) sums[key.first] += loss;
+  return sums;
 }
 
 void Stage::weight_grad(int micro_batch) {

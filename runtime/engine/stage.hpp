@@ -38,10 +38,10 @@ class LayerError : public Error {
 
 class Stage {
  public:
-  /// Allocates and initialises the parameters that are not in `store` yet. `loss` is used by the last stage only. All
-  /// references outlive the stage.
-  Stage(const ModelGraph& graph, const Partition& partition, StageId id, const Loss& loss, const StageOptions& options,
-        ParameterStore& store);
+  /// Allocates and initialises the parameters that are not in `store` yet. `losses`: one per head. All references
+  /// outlive the stage.
+  Stage(const ModelGraph& graph, const Partition& partition, StageId id, const Losses& losses,
+        const StageOptions& options, ParameterStore& store);
 
   /// A program run begins: nothing of an earlier one is alive.
   void begin(const StepHeader& header);
@@ -66,11 +66,18 @@ class Stage {
   /// What this run has cost so far; bytes are for the worker to fill in.
   StageReport& report() { return report_; }
 
-  double loss_sum() const;  ///< numerators of this run, added in micro-batch order
+  /// Of a training run, after the last compute: what layers collected is merged into their buffers, in micro-batch
+  /// order.
+  void end_step();
+
+  /// Per head of the model: numerators of this run, added in micro-batch order; 0 for heads of other stages.
+  std::vector<double> loss_sums() const;
   const NonFinite& non_finite() const { return non_finite_; }
 
   /// Parameters as this stage's layers hold them: [layer - first layer][position].
   std::vector<std::vector<Parameter>>& parameters() { return parameters_; }
+  /// Buffers of this stage's layers: [layer - first layer][position].
+  const std::vector<std::vector<Buffer>>& buffers() const { return buffers_; }
   StageId id() const { return id_; }
   int first_layer() const { return first_; }
 
@@ -83,21 +90,22 @@ class Stage {
     std::unique_ptr<WeightGradQueue> weight_grads;
   };
   struct LossIsland {
+    int head = 0;
     at::Tensor input, numerator;
   };
   struct MicroBatch {
     std::unordered_map<int, at::Tensor> values;
     std::map<std::pair<int, std::pair<int, int>>, at::Tensor> gradients;  // (value, (layer, position)), ascending
-    std::vector<Island> islands;  // by layer - first_; empty when nothing will be differentiated
+    std::vector<Island> islands;     // by layer - first_; empty when nothing will be differentiated
+    std::vector<LossIsland> losses;  // in head order
     bool recompute = false;
-    LossIsland loss;
   };
 
   void forward_layer(int layer, MicroBatch& batch, int micro_batch);
   Tensors call_layer(int layer, const Tensors& inputs, Island& island, bool needs_graph, int micro_batch,
                      bool recomputing = false);
-  void forward_loss(MicroBatch& batch, int micro_batch);
-  void loss_gradient(MicroBatch& batch);
+  void forward_head(int head, MicroBatch& batch, int micro_batch);
+  void loss_gradients(MicroBatch& batch);
   void input_grad_layer(int layer, MicroBatch& batch, int micro_batch);
   at::Tensor take_gradient(MicroBatch& batch, int value);
   void run_backward(int micro_batch, bool with_weights);
@@ -105,20 +113,25 @@ class Stage {
 
   const ModelGraph& graph_;
   StageId id_;
-  int first_, last_;  // layers [first_, last_)
-  bool has_loss_;
+  int first_, last_;        // layers [first_, last_)
+  std::vector<int> heads_;  // the model's heads that are computed here
   bool has_backward_;
-  const Loss& loss_;
+  const Losses& losses_of_heads_;
   StageOptions options_;
   at::Tensor anchor_;
   std::vector<std::vector<Parameter>> parameters_;
+  std::vector<std::vector<Buffer>> buffers_;
+  std::vector<std::map<int, Tensors>> collected_;  // by layer - first_, then micro-batch
   std::map<int, MicroBatch> alive_;
   const StepHeader* header_ = nullptr;
-  std::int64_t first_micro_batch_ = 0;  // of this replica: replica * M
-  std::map<int, double> losses_;        // by micro-batch
+  std::int64_t first_micro_batch_ = 0;            // of this replica: replica * M
+  std::map<std::pair<int, int>, double> losses_;  // by (head, micro-batch)
   NonFinite non_finite_;
   StageReport report_;
 };
+
+/// The initial value of a buffer.
+at::Tensor initial_value(const BufferInfo& buffer, at::Device device);
 
 /// Draws the initial value of a parameter from the stream (seed, name). Float32.
 at::Tensor initial_value(const ParameterInfo& parameter, std::uint64_t seed, at::Device device);

@@ -36,7 +36,7 @@ void Worker::build_stages() {
   for (int s = 0; s < parts_.partition.stages(); ++s) {
     if (program.row_of_stage[s].value() != parts_.row) continue;
     const StageId id(s);
-    stages_[id] = std::make_unique<Stage>(parts_.graph, parts_.partition, id, parts_.loss, parts_.stage, store_);
+    stages_[id] = std::make_unique<Stage>(parts_.graph, parts_.partition, id, parts_.losses, parts_.stage, store_);
   }
   std::map<int, Parameter*> first;
   for (auto& [id, stage] : stages_) {
@@ -252,7 +252,7 @@ void Worker::make_header() {
   running_.sequence = header.sequence;
   running_.mode = header.mode;
   running_.step = header.step;
-  running_.denominator = header.denominator;
+  running_.heads = header.heads;
   running_.learning_rate = header.learning_rate;
   running_.micro_batches = static_cast<int>(header.slices.size());
   running_.last_of_evaluation = header.last_of_evaluation;
@@ -462,10 +462,34 @@ void Worker::forget_gradients() {
       hashes_.push_back({header_.step, parameter->index, 1, hash_of(parameter->value)});
 }
 
+std::vector<const Buffer*> Worker::buffers() const {
+  std::vector<const Buffer*> all;
+  for (const auto& [id, stage] : stages_)
+    for (const std::vector<Buffer>& held : stage->buffers())
+      for (const Buffer& buffer : held) all.push_back(&buffer);
+  return all;
+}
+
+std::map<std::string, at::Tensor> Worker::stored() const {
+  std::map<std::string, at::Tensor> tensors;
+  for (const Parameter* parameter : owned_) tensors[parameter->name] = parameter->value;
+  for (const Buffer* buffer : buffers()) tensors[buffer->name] = buffer->value;
+  return tensors;
+}
+
+void Worker::end_step() {
+  for (auto& [id, stage] : stages_) stage->end_step();
+  if (parts_.record_hashes)
+    for (const Buffer* buffer : buffers()) hashes_.push_back({header_.step, buffer->index, 2, hash_of(buffer->value)});
+}
+
 void Worker::end_program() {
   release_sent();
+  if (header_.mode == Mode::train) end_step();
+  current_.loss_sums.assign(parts_.graph.heads.size(), 0.0);
   for (auto& [id, stage] : stages_) {
-    current_.loss_sum += stage->loss_sum();
+    const std::vector<double> sums = stage->loss_sums();
+    for (std::size_t head = 0; head < sums.size(); ++head) current_.loss_sums[head] += sums[head];
     current_.report.stages.push_back(stage->report());
     current_.non_finite = first_of(current_.non_finite, stage->non_finite());
   }
@@ -490,7 +514,7 @@ void Worker::merge_results() {
             [](const RowResult& a, const RowResult& b) { return a.report.row < b.report.row; });
   std::map<int, double> squares;
   for (const RowResult& row : rows_) {
-    previous_.loss_sum += row.loss_sum;
+    for (std::size_t head = 0; head < previous_.heads.size(); ++head) previous_.heads[head].sum += row.loss_sums[head];
     previous_.non_finite = first_of(previous_.non_finite, row.non_finite);
     previous_.signalled = previous_.signalled || row.signalled;
     previous_.workers.push_back(row.report);

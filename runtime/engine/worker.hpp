@@ -17,11 +17,12 @@
 
 namespace lockstep {
 
-/// 64-bit hash of one parameter in one optimizer step, for `lockstep verify`.
+/// 64-bit hash of one parameter or buffer in one optimizer step, for `lockstep verify`.
 struct ParameterHash {
   std::int64_t step = 0;
   int parameter = -1;
-  int is_value = 0;  ///< 0: its gradient, summed over micro-batches and ties, before clipping; 1: its updated value
+  int is_value = 0;  ///< 0: its gradient, summed over micro-batches and ties, before clipping; 1: its updated value; 2:
+                     ///< `parameter` is a buffer (ModelGraph::buffers), as the step left it
   std::uint64_t hash = 0;
 };
 
@@ -30,7 +31,7 @@ struct WorkerParts {
   int row = 0;
   const ModelGraph& graph;
   const Partition& partition;
-  const Loss& loss;
+  const Losses& losses;
   Programs& programs;
   StageOptions stage;
   double clip_grad_norm = 0;  ///< 0: none
@@ -56,6 +57,11 @@ class Worker {
 
   /// This worker's parameters, one per stored tensor, in model order. Valid after run().
   const std::vector<Parameter*>& parameters() const { return owned_; }
+  /// The buffers of this worker's layers, in model order.
+  std::vector<const Buffer*> buffers() const;
+  /// Everything that this worker stores of the model, by full name: parameters (ties once) and buffers. What a
+  /// checkpoint saves of it; writing into these tensors (in place) restores it.
+  std::map<std::string, at::Tensor> stored() const;
   const std::vector<ParameterHash>& hashes() const { return hashes_; }
 
  private:
@@ -99,6 +105,7 @@ class Worker {
   void apply_update(double coefficient);
   void amend();
   void forget_gradients();
+  void end_step();
   void end_program();
   void merge_results();
 

@@ -46,6 +46,13 @@ Parameter& LayerContext::parameter(const std::string& local_name) {
   LOCKSTEP_CHECK(false, "the layer did not describe a parameter '", local_name, "'");
 }
 
+const at::Tensor& LayerContext::buffer(const std::string& local_name) const {
+  if (buffers_)
+    for (const Buffer& buffer : *buffers_)
+      if (buffer.local_name == local_name) return buffer.value;
+  LOCKSTEP_CHECK(false, "the layer did not describe a buffer '", local_name, "'");
+}
+
 at::Tensor LayerContext::leaf(const std::string& local_name) {
   Parameter& held = parameter(local_name);
   for (const ParameterLeaf& used : leaves_)

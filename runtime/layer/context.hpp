@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "runtime/layer/layer.hpp"
+
 namespace lockstep {
 
 /// One parameter as one layer holds it. A tie is two of these with one `value` and a gradient buffer each.
@@ -32,6 +34,14 @@ class Parameter {
 
  private:
   at::Tensor cast_;
+};
+
+/// One buffer as its layer holds it (BufferSpec). Only end_step() may write to it.
+struct Buffer {
+  std::string local_name;
+  std::string name;  ///< full name
+  int index = -1;    ///< in ModelGraph::buffers
+  at::Tensor value;
 };
 
 /// Weight gradients that were deferred by a backward: run right after it (B = I then W), or later (W). Same closures,
@@ -79,6 +89,16 @@ class LayerContext {
   at::Tensor leaf(const std::string& local_name);
   at::Tensor leaf(const std::string& local_name, at::ScalarType dtype);
 
+  /// By local name; an internal error when describe() did not ask for it.
+  const at::Tensor& buffer(const std::string& local_name) const;
+  /// Training: hands what this micro-batch contributes to the layer's buffers to end_step(). Of several calls for one
+  /// micro-batch (recompute) the first counts, so a layer need not know whether it is computed again. Detached tensors.
+  void collect(Tensors statistics) { collected_ = std::move(statistics); }
+
+  // For the engine.
+  void lend_buffers(const std::vector<Buffer>& buffers) { buffers_ = &buffers; }
+  Tensors& collected() { return collected_; }
+
   // For operators with a split backward (operators.hpp).
   WeightGradQueue& weight_grads() { return queue_; }
   /// A scalar that requires grad: keeps an operator in the graph whose input needs no gradient but whose weight does.
@@ -93,6 +113,8 @@ class LayerContext {
   at::ScalarType precision_;
   bool recomputing_;
   std::vector<ParameterLeaf> leaves_;
+  const std::vector<Buffer>* buffers_ = nullptr;
+  Tensors collected_;
 };
 
 }  // namespace lockstep

@@ -29,6 +29,7 @@
 namespace lockstep {
 
 class LayerContext;
+struct Buffer;
 
 /// What is known of an entry before anything runs. `sizes` are full sizes for the number of rows that was asked about;
 /// with `batched`, sizes[0] is that number of rows.
@@ -64,11 +65,22 @@ struct ParameterSpec {
   std::string tied_to;  ///< full name of the parameter of an earlier layer that this one is; empty: its own
 };
 
+/// A tensor that belongs to a layer's state and is not trained: running statistics. Saved with the parameters. `name`
+/// is local to the layer; every element starts as `value`.
+struct BufferSpec {
+  std::string name;
+  std::vector<std::int64_t> sizes;
+  at::ScalarType dtype = at::kFloat;
+  double value = 0.0;
+};
+
 struct LayerDescription {
   std::vector<ParameterSpec> parameters;
   /// In the order in which forward() returns them. The caller fills in `name` and `differentiable` (every floating
   /// output).
   std::vector<EntrySpec> outputs;
+  std::vector<BufferSpec> buffers = {};
+  std::int64_t least_rows = 1;  ///< a micro-batch of fewer rows cannot be trained on (batch norm)
 };
 
 /// The model does not fit together: found before training. Exit code 2.
@@ -93,6 +105,11 @@ class Layer {
   /// once per micro-batch. Must not write to its inputs (checked by version). Random numbers drawn by torch operators
   /// inside come from the layer's own stream (random.hpp).
   virtual Tensors forward(const Tensors& inputs, LayerContext& context) const = 0;
+
+  /// The end of a training step: brings the layer's buffers up to date. `collected`: what forward() gave to
+  /// LayerContext::collect, one entry per micro-batch, ascending whatever the schedule was. Once per step, after the
+  /// last backward, without grad mode; only for a layer that collected something.
+  virtual void end_step(std::vector<Buffer>& /*buffers*/, const std::vector<Tensors>& /*collected*/) const {}
 };
 
 /// A layer in its place in a model.

@@ -4,6 +4,9 @@
 // uneven micro-batches, ignored targets and a short last batch are exact.
 #pragma once
 
+#include <memory>
+#include <vector>
+
 #include "runtime/layer/layer.hpp"
 
 namespace lockstep {
@@ -23,5 +26,8 @@ class Loss {
   /// Sum of the loss over one micro-batch: a float32 scalar, in the graph of `output`.
   virtual at::Tensor numerator(const at::Tensor& output, const at::Tensor& targets) const = 0;
 };
+
+/// By head of the model.
+using Losses = std::vector<std::shared_ptr<const Loss>>;
 
 }  // namespace lockstep

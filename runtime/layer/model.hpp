@@ -8,13 +8,21 @@
 
 namespace lockstep {
 
+/// Where a loss reads the model. A head may read any entry that is alive at the end of the model (deep supervision: an
+/// entry that a layer in the middle writes and nothing overwrites); it is computed on the stage that makes the entry.
+struct Head {
+  std::string output = "x";         ///< entry that the loss reads
+  std::string targets = "targets";  ///< entry of the data that the loss compares it with
+  std::string loss = {};            ///< empty: train.loss
+  double weight = 1.0;              ///< of this head in the sum over heads; > 0
+};
+
 /// A model is a list of layers. Entries are named in LayerSpec; the data gives the first ones (usually "x" and
-/// "targets").
+/// "targets"). What is minimised is the sum over heads of weight * loss, each loss over its own denominator.
 struct Model {
   std::string name;
   std::vector<LayerSpec> layers;
-  std::string output = "x";         ///< entry that the loss reads
-  std::string targets = "targets";  ///< entry of the data that the loss compares it with
+  std::vector<Head> heads = std::vector<Head>(1);
 };
 
 }  // namespace lockstep

@@ -84,6 +84,54 @@ struct EmbeddingBackward : torch::autograd::Node {
   }
 };
 
+// One of the three gradients of a convolution, by the mask {input, weight, bias}.
+std::tuple<at::Tensor, at::Tensor, at::Tensor> convolution_gradients(const at::Tensor& dy, const at::Tensor& x,
+                                                                     const at::Tensor& weight, std::int64_t bias_size,
+                                                                     const ConvolutionArguments& a,
+                                                                     std::array<bool, 3> mask) {
+  const at::OptionalIntArrayRef bias_sizes = bias_size ? at::OptionalIntArrayRef(bias_size) : std::nullopt;
+  return at::convolution_backward(dy, x, weight, bias_sizes, a.stride, a.padding, a.dilation, a.transposed,
+                                  a.output_padding, a.groups, mask);
+}
+
+struct ConvolutionBackward : torch::autograd::Node {
+  at::Tensor input;
+  Parameter* weight = nullptr;
+  Parameter* bias = nullptr;  // null without bias
+  ConvolutionArguments arguments;
+  WeightGradQueue* queue = nullptr;
+
+  std::string name() const override { return "lockstep::ConvolutionBackward"; }
+  void release_variables() override { input.reset(); }
+
+  variable_list apply(variable_list&& gradients) override {
+    if (!gradients[0].defined()) return variable_list(2);
+    at::NoGradGuard no_grad;
+    const at::Tensor& dy = gradients[0];
+    at::Tensor input_gradient;
+    if (task_should_compute_output(0))
+      input_gradient = std::get<0>(convolution_gradients(
+          dy, input, weight->cast(dy.scalar_type()), bias ? bias->value.size(0) : 0, arguments, {true, false, false}));
+    if (weight->trainable || (bias && bias->trainable)) queue_weight_gradient(dy);
+    return {input_gradient, at::Tensor()};
+  }
+
+  void queue_weight_gradient(const at::Tensor& output_gradient) {
+    queue->push([x = std::move(input), dy = output_gradient, w = weight, b = bias, a = arguments] {
+      at::NoGradGuard no_grad;
+      const bool wants_bias = b && b->trainable, float32 = dy.scalar_type() == at::kFloat;
+      const auto [unused, dw, db] = convolution_gradients(dy, x, w->cast(dy.scalar_type()), b ? b->value.size(0) : 0, a,
+                                                          {false, w->trainable, wants_bias && float32});
+      if (w->trainable) w->accumulate(dw);
+      if (!wants_bias) return;
+      // Summed in float32 also in bf16: a bf16 sum over many positions keeps no digits.
+      std::vector<std::int64_t> all_but_channels{0};
+      for (std::int64_t dim = 2; dim < dy.dim(); ++dim) all_but_channels.push_back(dim);
+      b->accumulate(float32 ? db : at::sum(dy, all_but_channels, /*keepdim=*/false, at::kFloat));
+    });
+  }
+};
+
 // Only layers in training with something to learn, or something before them that learns, are part of a graph.
 bool needs_graph(const at::Tensor& x, const Parameter& weight, const Parameter* bias, bool training) {
   return training && at::GradMode::is_enabled() && (x.requires_grad() || weight.trainable || (bias && bias->trainable));
@@ -138,6 +186,31 @@ at::Tensor embedding(LayerContext& context, const at::Tensor& indices, const std
   node->weight = &weight;
   node->queue = &context.weight_grads();
   node->set_next_edges(torch::autograd::collect_next_edges(context.anchor()));
+  torch::autograd::set_history(output, node);
+  return output;
+}
+
+at::Tensor convolution(LayerContext& context, const at::Tensor& x, const std::string& weight_name,
+                       const std::string& bias_name, const ConvolutionArguments& arguments) {
+  Parameter& weight = context.parameter(weight_name);
+  Parameter* bias = bias_name.empty() ? nullptr : &context.parameter(bias_name);
+  at::Tensor output;
+  {
+    at::NoGradGuard no_grad;
+    const std::optional<at::Tensor> bias_cast =
+        bias ? std::optional<at::Tensor>(bias->cast(x.scalar_type())) : std::nullopt;
+    output = at::convolution(x.detach(), weight.cast(x.scalar_type()), bias_cast, arguments.stride, arguments.padding,
+                             arguments.dilation, arguments.transposed, arguments.output_padding, arguments.groups);
+  }
+  if (!needs_graph(x, weight, bias, context.training())) return output;
+
+  auto node = c10::make_intrusive<ConvolutionBackward>();
+  node->input = x.detach();
+  node->weight = &weight;
+  node->bias = bias;
+  node->arguments = arguments;
+  node->queue = &context.weight_grads();
+  node->set_next_edges(torch::autograd::collect_next_edges(x, context.anchor()));
   torch::autograd::set_history(output, node);
   return output;
 }

@@ -4,8 +4,8 @@
 // queued in the context (W). Weights are read from the Parameter, never through autograd, and their gradients are added
 // to Parameter::gradient in float32. In bf16 the float32 master is cast once per step.
 //
-// The arithmetic is that of at::linear and at::embedding and of their autograd formulas on 2-D operands, so gradients
-// are bit-identical to plain LibTorch (tests/parity/loop_test.cpp).
+// The arithmetic is that of at::linear, at::embedding and at::convolution and of their autograd formulas (linear: on
+// 2-D operands), so gradients are bit-identical to plain LibTorch (tests/parity/loop_test.cpp, layers_test.cpp).
 #pragma once
 
 #include "runtime/layer/context.hpp"
@@ -21,5 +21,19 @@ at::Tensor linear(LayerContext& context, const at::Tensor& x, const std::string&
 
 /// Rows of `weight` [count, width] at `indices` (int64, any shape): [..., width] in context.precision().
 at::Tensor embedding(LayerContext& context, const at::Tensor& indices, const std::string& weight);
+
+/// What at::convolution takes, one number per spatial dimension.
+struct ConvolutionArguments {
+  std::vector<std::int64_t> stride, padding, dilation, output_padding;
+  bool transposed = false;
+  std::int64_t groups = 1;
+};
+
+/// Convolution of x [rows, in, ...] with one or two spatial dimensions, contiguous, context.precision(). `weight`:
+/// [out, in / groups, ...]; transposed: [in, out / groups, ...]. `bias`: local name, or empty. I and W are
+/// at::convolution_backward with an output mask each: the same bits as the whole backward, at the same cost. A layer
+/// that computes in bf16 sums its bias gradient in float32.
+at::Tensor convolution(LayerContext& context, const at::Tensor& x, const std::string& weight, const std::string& bias,
+                       const ConvolutionArguments& arguments);
 
 }  // namespace lockstep

@@ -87,16 +87,19 @@ void fields(auto& archive, WorkerReport& w) {
   each(archive, w.row, w.compute_us, w.wait_us, w.begin_us, w.end_us, w.peak_bytes, w.in_flight_bytes, w.update_us,
        w.stages);
 }
+void fields(auto& archive, HeadLoss& h) {
+  each(archive, h.sum, h.denominator, h.weight);
+}
 void fields(auto& archive, StepResult& r) {
-  each(archive, r.sequence, r.mode, r.step, r.loss_sum, r.denominator, r.gradient_norm, r.learning_rate, r.samples,
-       r.micro_batches, r.elapsed_us, r.non_finite, r.signalled, r.last_of_evaluation, r.workers);
+  each(archive, r.sequence, r.mode, r.step, r.heads, r.gradient_norm, r.learning_rate, r.samples, r.micro_batches,
+       r.elapsed_us, r.non_finite, r.signalled, r.last_of_evaluation, r.workers);
 }
 void fields(auto& archive, StepHeader& h) {
-  each(archive, h.sequence, h.mode, h.step, h.slices, h.denominator, h.learning_rate, h.last_of_evaluation, h.stop,
+  each(archive, h.sequence, h.mode, h.step, h.slices, h.heads, h.learning_rate, h.last_of_evaluation, h.stop,
        h.finished);
 }
 void fields(auto& archive, RowResult& r) {
-  each(archive, r.report, r.loss_sum, r.non_finite, r.signalled, r.parameters, r.squared_norms);
+  each(archive, r.report, r.loss_sums, r.non_finite, r.signalled, r.parameters, r.squared_norms);
 }
 
 template <typename T>
@@ -117,6 +120,12 @@ T read(const std::string& bytes) {
 }
 
 }  // namespace
+
+double StepResult::loss() const {
+  double sum = 0;
+  for (const HeadLoss& head : heads) sum += head.weight * head.loss();
+  return sum;
+}
 
 std::string StepHeader::to_bytes() const {
   return write(*this);

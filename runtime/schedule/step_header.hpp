@@ -46,13 +46,20 @@ struct WorkerReport {
   std::vector<StageReport> stages = {};  ///< ascending
 };
 
+/// One head of the model in one program run.
+struct HeadLoss {
+  double sum = 0;          ///< of the numerators, in micro-batch order
+  double denominator = 1;  ///< N of the whole mini-batch, over all replicas
+  double weight = 1;       ///< in the sum over heads
+  double loss() const { return sum / denominator; }
+};
+
 /// What one program run gave, merged over all workers. The same on every rank.
 struct StepResult {
   std::int64_t sequence = -1;  ///< which program run
   Mode mode = Mode::train;
   std::int64_t step = 0;  ///< optimizer step, from 1; of an evaluation: the step after which it ran
-  double loss_sum = 0;    ///< sum of the numerators in micro-batch order
-  double denominator = 0;
+  std::vector<HeadLoss> heads;
   double gradient_norm = 0;  ///< global 2-norm before clipping; 0 in evaluation
   double learning_rate = 0;
   std::int64_t samples = 0;
@@ -63,7 +70,7 @@ struct StepResult {
   bool last_of_evaluation = false;    ///< no further batch belongs to this evaluation
   std::vector<WorkerReport> workers;  ///< by row
 
-  double loss() const { return loss_sum / denominator; }
+  double loss() const;  ///< sum over heads, in head order, of weight * loss
 };
 
 enum class StopReason : std::uint8_t { none, finished, not_finite, signal };
@@ -73,7 +80,7 @@ struct StepHeader {
   Mode mode = Mode::train;
   std::int64_t step = 0;
   std::vector<std::int64_t> slices;  ///< rows of each micro-batch; its length is the number of micro-batches
-  double denominator = 1;            ///< N of the whole mini-batch, over all replicas
+  std::vector<HeadLoss> heads;       ///< denominators and weights; the sums are 0 here
   double learning_rate = 0;
   bool last_of_evaluation = false;
   StopReason stop = StopReason::none;  ///< with Mode::stop
@@ -86,7 +93,7 @@ struct StepHeader {
 /// What one row sends to row 0 after a program run; merged into a StepResult there.
 struct RowResult {
   WorkerReport report;
-  double loss_sum = 0;
+  std::vector<double> loss_sums;  ///< by head; 0 for those of other rows
   NonFinite non_finite;
   bool signalled = false;
   std::vector<int> parameters;        ///< indices in the model's parameter order

@@ -10,8 +10,9 @@
 
 namespace lockstep {
 
-TrainingDirector::TrainingDirector(const Config& config, const DataSplits& data, const Loss& loss)
-    : config_(config), data_(data), loss_(loss), sampler_(data.train->size(), config.seed) {}
+TrainingDirector::TrainingDirector(const Config& config, const DataSplits& data, const ModelGraph& graph,
+                                   const Losses& losses)
+    : config_(config), data_(data), graph_(graph), losses_(losses), sampler_(data.train->size(), config.seed) {}
 
 StepHeader TrainingDirector::next(const std::vector<StepResult>& finished) {
   for (const StepResult& result : finished) {
@@ -75,7 +76,10 @@ StepHeader TrainingDirector::load(StepHeader header, const Dataset& dataset, con
   slices_ = slice_rows(batch, micro_batches, static_cast<std::int64_t>(samples.size()));
   header.slices = slices_;
   // A batch whose targets are all ignored has no loss and no gradient; 0 / 1 says so without a NaN.
-  header.denominator = std::max(1.0, loss_.denominator(batch_.back()));
+  for (std::size_t head = 0; head < losses_.size(); ++head) {
+    const double denominator = losses_[head]->denominator(batch_[graph_.heads[head].source]);
+    header.heads.push_back({0.0, std::max(1.0, denominator), graph_.heads[head].weight});
+  }
   return header;
 }
 

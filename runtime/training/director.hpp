@@ -7,14 +7,14 @@
 #include "runtime/config/config.hpp"
 #include "runtime/data/dataset.hpp"
 #include "runtime/engine/director.hpp"
-#include "runtime/layer/loss.hpp"
+#include "runtime/engine/model.hpp"
 
 namespace lockstep {
 
 class TrainingDirector : public Director {
  public:
   /// References outlive the director.
-  TrainingDirector(const Config& config, const DataSplits& data, const Loss& loss);
+  TrainingDirector(const Config& config, const DataSplits& data, const ModelGraph& graph, const Losses& losses);
   StepHeader next(const std::vector<StepResult>& finished) override;
   Tensors micro_batch(int micro_batch) override;
 
@@ -27,7 +27,8 @@ class TrainingDirector : public Director {
 
   const Config& config_;
   const DataSplits& data_;
-  const Loss& loss_;
+  const ModelGraph& graph_;
+  const Losses& losses_;
   Sampler sampler_;
   std::int64_t step_ = 0;            // the last training step that was started
   std::int64_t position_ = 0;        // samples consumed

@@ -6,6 +6,8 @@
 //   sparse_categorical_cross_entropy   -sum log softmax(output)[target] / targets that are not -100; output [...,
 //   classes],
 //                                      targets int64 [...]
+//   segmentation_cross_entropy         the same with the classes second: output [rows, classes, height, width], targets
+//                                      int64 [rows, height, width]; / targets that are not -100
 //   binary_cross_entropy               with logits, targets float32 in [0, 1], shape of the output; / elements
 #pragma once
 

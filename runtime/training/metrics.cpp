@@ -28,6 +28,14 @@ Json number_or_null(const std::optional<double>& value) {
   return value ? number(*value) : Json();
 }
 
+// Per head, before weighing; only where there are several.
+void add_losses_of_heads(Json& line, const StepResult& result) {
+  if (result.heads.size() < 2) return;
+  Json losses = Json::array();
+  for (const HeadLoss& head : result.heads) losses.push_back(number(head.loss()));
+  line["losses"] = std::move(losses);
+}
+
 double milliseconds(double us) {
   return us / 1e3;
 }
@@ -77,14 +85,15 @@ void MetricsWriter::step(const StepResult& result) {
                        {"peak_bytes", report.peak_bytes}});
     peak_bytes_[row] = std::max(peak_bytes_[row], report.peak_bytes);
   }
-  const Json line = {{"step", result.step},
-                     {"loss", number(result.loss())},
-                     {"grad_norm", number(result.gradient_norm)},
-                     {"lr", number(result.learning_rate)},
-                     {"step_ms", number(step_ms)},
-                     {"samples_per_s", number(per_second(result.samples, step_ms))},
-                     {"bubble", number(bubble)},
-                     {"workers", workers}};
+  Json line = {{"step", result.step},
+               {"loss", number(result.loss())},
+               {"grad_norm", number(result.gradient_norm)},
+               {"lr", number(result.learning_rate)},
+               {"step_ms", number(step_ms)},
+               {"samples_per_s", number(per_second(result.samples, step_ms))},
+               {"bubble", number(bubble)},
+               {"workers", workers}};
+  add_losses_of_heads(line, result);
   if (steps_++ > 0) {
     step_ms_.push_back(step_ms);
     bubbles_.push_back(bubble);
@@ -99,7 +108,8 @@ void MetricsWriter::evaluation(const StepResult& result) {
   eval_loss_ = result.loss();
   // A NaN is never the best, and never keeps a later number from being it.
   if (!best_eval_loss_ || std::isnan(*best_eval_loss_) || *eval_loss_ < *best_eval_loss_) best_eval_loss_ = eval_loss_;
-  const Json eval = {{"step", result.step}, {"eval_loss", number(result.loss())}, {"samples", result.samples}};
+  Json eval = {{"step", result.step}, {"eval_loss", number(result.loss())}, {"samples", result.samples}};
+  add_losses_of_heads(eval, result);
   write(Json{{"eval", eval}}.dump());
 }
 

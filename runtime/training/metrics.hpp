@@ -9,6 +9,9 @@
 //    "loss":...,"eval_loss":...,"best_eval_loss":...,"bubble":...,"peak_bytes":[...],"wall_s":...,
 //    "in_flight_bytes":[...],"predicted":{"step_ms":...,"bubble":...,"in_flight_bytes":[...]}}}          the last line
 //
+// A model with several heads adds "losses":[...] to steps and evaluations: the loss of each head, before its weight;
+// "loss" is their weighted sum.
+//
 // Workers stand in row order. `bubble` of a step is the measured idle share: 1 - sum of compute / (workers * elapsed).
 // In the summary, step_ms, samples_per_s (all samples / all time) and the median bubble leave out the first step
 // written, which pays for warming up; what there is no value for is null. Numbers read back as the same doubles; JSON
@@ -45,7 +48,7 @@ class MetricsWriter {
 
   // All throw Error when the disk takes no more.
   void step(const StepResult& result);
-  /// One evaluation: loss_sum, denominator and samples are sums over its batches.
+  /// One evaluation: heads and samples are sums over its batches.
   void evaluation(const StepResult& result);
   /// The last line; call once, when training ends.
   void summary(const std::optional<Prediction>& predicted = {});

@@ -58,6 +58,9 @@ void Reporter::on_step(const StepResult& result) {
   if (metrics_) metrics_->step(result);
   if (tensorboard_) {
     tensorboard_->scalar("train/loss", result.step, result.loss());
+    if (result.heads.size() > 1)
+      for (std::size_t head = 0; head < result.heads.size(); ++head)
+        tensorboard_->scalar(concat("train/loss/head_", head), result.step, result.heads[head].loss());
     tensorboard_->scalar("train/grad_norm", result.step, result.gradient_norm);
     tensorboard_->scalar("train/learning_rate", result.step, result.learning_rate);
     tensorboard_->scalar("time/step_ms", result.step, result.elapsed_us * 1e-3);
@@ -74,8 +77,14 @@ void Reporter::on_evaluation(const StepResult& batch) {
   StepResult& sum = evaluation_;
   sum.mode = Mode::evaluate;
   sum.step = batch.step;
-  sum.loss_sum += batch.loss_sum;
-  sum.denominator += batch.denominator;
+  if (sum.heads.empty()) {
+    sum.heads = batch.heads;
+  } else {
+    for (std::size_t head = 0; head < sum.heads.size(); ++head) {
+      sum.heads[head].sum += batch.heads[head].sum;
+      sum.heads[head].denominator += batch.heads[head].denominator;
+    }
+  }
   sum.samples += batch.samples;
   sum.elapsed_us += batch.elapsed_us;
   if (!batch.last_of_evaluation) return;

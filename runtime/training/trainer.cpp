@@ -48,12 +48,20 @@ std::vector<int> cut_before(const ModelGraph& graph, const Config& config) {
   return counts;
 }
 
-std::unique_ptr<Loss> loss_of(const Config& config) {
-  try {
-    return make_loss(config.train.loss);
-  } catch (const UserError& error) {
-    throw config.root.section("train").error("loss", error.what());
+Losses losses_of(const Model& model, const Config& config) {
+  Losses losses;
+  for (const Head& head : model.heads) {
+    if (!head.loss.empty()) {
+      losses.push_back(make_loss(head.loss));
+      continue;
+    }
+    try {
+      losses.push_back(make_loss(config.train.loss));
+    } catch (const UserError& error) {
+      throw config.root.section("train").error("loss", error.what());
+    }
   }
+  return losses;
 }
 
 /// Whether this LibTorch and this machine have the device.
@@ -91,15 +99,16 @@ std::vector<RankId> spread_workers(int workers, int ranks, const std::vector<int
 }
 
 Trainer::Trainer(const Model& model, DataSplits data, Config config, Ranks ranks)
-    : config_(std::move(config)), data_(std::move(data)), ranks_(ranks), loss_(loss_of(config_)) {
+    : config_(std::move(config)), data_(std::move(data)), ranks_(ranks), losses_(losses_of(model, config_)) {
   const TrainConfig& train = config_.train;
   if (config_.pipeline.schedule.empty()) config_.pipeline.schedule = "gpipe";
   graph_ = describe_model(model, data_.train->entries(slice_rows(train.batch, train.micro_batches, train.batch)[0]),
-                          *loss_, train.freeze);
+                          losses_, train.freeze);
   std::vector<std::string> parameter_names;
   for (const ParameterInfo& parameter : graph_.parameters) parameter_names.push_back(parameter.name);
   check_patterns(train, parameter_names, config_.root.section("train"));
   check_evaluation(model);
+  check_slices();
   partition_ = cut(graph_, layers_per_stage());
   recompute_ = recomputed_layers();
 
@@ -225,7 +234,24 @@ void Trainer::check_evaluation(const Model& model) const {
     throw config_.root.section("train").error(
         "eval_every", concat("got ", train.eval_every, ", but the data has no evaluation set; give it one, or leave ",
                              "eval_every out"));
-  describe_model(model, data_.eval->entries(1), *loss_, train.freeze);
+  describe_model(model, data_.eval->entries(1), losses_, train.freeze);
+}
+
+void Trainer::check_slices() const {
+  const TrainConfig& train = config_.train;
+  const std::int64_t last = data_.train->size() % train.batch;  // rows of the short batch of an epoch
+  for (const std::int64_t rows : {std::min(train.batch, data_.train->size()), last}) {
+    if (rows == 0) continue;
+    const std::int64_t least = slice_rows(train.batch, train.micro_batches, rows).back();
+    if (least >= graph_.least_rows) continue;
+    const LayerSpec& layer = graph_.layers[graph_.least_rows_layer];
+    throw config_.root.section("train").error(
+        "micro_batches", concat("got ", train.micro_batches, ": a batch of ", rows, " samples",
+                                rows == last ? " (the last of an epoch)" : "", " then has a micro-batch of ", least,
+                                ", but layer '", layer.name, "' (", layer.layer->type(),
+                                ") expects more than 1 value per channel when training: at least ", graph_.least_rows,
+                                " samples; use fewer micro-batches, or a batch that leaves no such remainder"));
+  }
 }
 
 std::vector<int> Trainer::layers_per_stage() const {
@@ -279,8 +305,8 @@ std::vector<Cpus> Trainer::bound_cpus(const Log& log) const {
 JobOutcome Trainer::fit(const FitOptions& options) {
   if (std::exchange(measures_, false)) measure(options);
   at::set_num_threads(config_.workers.threads);
-  TrainingDirector director(config_, data_, *loss_);
-  JobSpec spec{graph_, partition_, *loss_, *programs_, layout_};
+  TrainingDirector director(config_, data_, graph_, losses_);
+  JobSpec spec{graph_, partition_, losses_, *programs_, layout_};
   spec.stage.seed = config_.seed;
   spec.stage.precision = config_.train.precision == "bf16" ? at::kBFloat16 : at::kFloat;
   spec.stage.check_finite = config_.train.stop_on_nan;

@@ -59,7 +59,7 @@ class Trainer {
   void connect(const Ranks& ranks) { ranks_ = ranks; }
   // For tests of the verifier: plant a fault before fit().
   void replace_programs(std::unique_ptr<Programs> programs) { programs_ = std::move(programs); }
-  void replace_loss(std::unique_ptr<Loss> loss) { loss_ = std::move(loss); }
+  void replace_loss(std::unique_ptr<Loss> loss) { losses_.at(0) = std::move(loss); }
   /// All that the other ranks must agree on before they start, as text: config, what the bits depend on, the library
   /// itself, cuts, layout and the training program.
   std::string agreement() const;
@@ -73,11 +73,12 @@ class Trainer {
   std::vector<bool> recomputed_layers() const;
   void check_programs() const;
   void check_evaluation(const Model& model) const;
+  void check_slices() const;
 
   Config config_;
   DataSplits data_;
   Ranks ranks_;
-  std::unique_ptr<Loss> loss_;
+  Losses losses_;  // by head
   ModelGraph graph_;
   Partition partition_;
   Layout layout_;

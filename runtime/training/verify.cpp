@@ -32,6 +32,7 @@ using HashesByStep = std::map<std::int64_t, std::map<int, Hashes>>;
 HashesByStep by_step(const RunRecord& record) {
   HashesByStep steps;
   for (const ParameterHash& hash : record.hashes) {
+    if (hash.is_value == 2) continue;  // a buffer
     Hashes& entry = steps[hash.step][hash.parameter];
     (hash.is_value ? entry.values : entry.gradients).insert(hash.hash);
   }
@@ -51,6 +52,35 @@ std::optional<std::string> compare_parameters(const std::map<int, Hashes>& refer
     if (other == tested.end()) return name + " is missing";
     if ((other->second.*which).size() > 1) return name + " differs between the workers that hold it";
     if (hashes.*which != other->second.*which) return name;
+  }
+  return std::nullopt;
+}
+
+std::optional<std::string> compare_heads(const StepResult& a, const StepResult& b) {
+  if (a.heads.size() != b.heads.size()) return concat(a.heads.size(), " against ", b.heads.size(), " heads");
+  for (std::size_t head = 0; head < a.heads.size(); ++head) {
+    const HeadLoss &ours = a.heads[head], &theirs = b.heads[head];
+    const std::string of = a.heads.size() > 1 ? concat(" of head ", head) : "";
+    if (!same_bits(ours.denominator, theirs.denominator))
+      return concat("loss denominator", of, " ", ours.denominator, " against ", theirs.denominator);
+    if (!same_bits(ours.sum, theirs.sum)) return concat("loss", of, " ", ours.loss(), " against ", theirs.loss());
+  }
+  return std::nullopt;
+}
+
+std::optional<std::string> compare_buffers(const RunRecord& reference, const RunRecord& tested, std::int64_t step,
+                                           const ModelGraph& graph) {
+  const auto of_step = [step](const RunRecord& record) {
+    std::map<int, std::uint64_t> hashes;
+    for (const ParameterHash& hash : record.hashes)
+      if (hash.is_value == 2 && hash.step == step) hashes[hash.parameter] = hash.hash;
+    return hashes;
+  };
+  const std::map<int, std::uint64_t> ours = of_step(reference), theirs = of_step(tested);
+  for (const auto& [buffer, hash] : ours) {
+    const auto other = theirs.find(buffer);
+    if (other == theirs.end()) return concat("buffer ", graph.buffers[buffer].name, " is missing");
+    if (other->second != hash) return concat("buffer ", graph.buffers[buffer].name);
   }
   return std::nullopt;
 }
@@ -80,6 +110,7 @@ RunRecord record_run(Trainer& trainer, const Log& log) {
   JobOutcome outcome = trainer.fit(options);
   record.hashes = std::move(outcome.hashes);
   record.parameters = std::move(outcome.parameters);
+  record.buffers = std::move(outcome.buffers);
   return record;
 }
 
@@ -92,9 +123,7 @@ std::optional<std::string> first_difference(const RunRecord& reference, const Ru
     const StepResult& b = tested.results[i];
     const std::string step = concat("step ", a.step, " (", to_string(a.mode), "): ");
     if (a.step != b.step || a.mode != b.mode) return step + "the tested run does something else";
-    if (!same_bits(a.denominator, b.denominator))
-      return concat(step, "loss denominator ", a.denominator, " against ", b.denominator);
-    if (!same_bits(a.loss_sum, b.loss_sum)) return concat(step, "loss ", a.loss(), " against ", b.loss());
+    if (auto found = compare_heads(a, b)) return step + *found;
     if (a.mode != Mode::train) continue;
     if (!expected.count(a.step) || !got.count(a.step)) return step + "no hashes were recorded";
     const std::map<int, Hashes>&ours = expected.at(a.step), &theirs = got.at(a.step);
@@ -102,6 +131,7 @@ std::optional<std::string> first_difference(const RunRecord& reference, const Ru
     if (!same_bits(a.gradient_norm, b.gradient_norm))
       return concat(step, "gradient norm ", a.gradient_norm, " against ", b.gradient_norm);
     if (auto found = compare_parameters(ours, theirs, &Hashes::values, "value", graph)) return step + *found;
+    if (auto found = compare_buffers(reference, tested, a.step, graph)) return step + *found;
   }
   if (tested.results.size() != reference.results.size()) return "the tested run goes on after the last step";
   return std::nullopt;

@@ -14,8 +14,9 @@ namespace lockstep {
 /// All that one run computed, as bits.
 struct RunRecord {
   std::vector<StepResult> results;    ///< training and evaluation, in order
-  std::vector<ParameterHash> hashes;  ///< of every step: gradients and values
+  std::vector<ParameterHash> hashes;  ///< of every step: gradients, values and buffers
   std::vector<FinalParameter> parameters;
+  std::vector<FinalBuffer> buffers;
 
   /// Bytes for gathering over ranks: hashes only.
   std::string hashes_to_bytes() const;
@@ -26,7 +27,7 @@ struct RunRecord {
 RunRecord record_run(Trainer& trainer, const Log& log = {});
 
 /// The first thing that differs, in the order in which a step computes: gradients (model order), gradient norm, loss,
-/// weights. Empty: bit-identical. `reference` is the one-worker run.
+/// weights, buffers. Empty: bit-identical. `reference` is the one-worker run.
 std::optional<std::string> first_difference(const RunRecord& reference, const RunRecord& tested,
                                             const ModelGraph& graph);
 

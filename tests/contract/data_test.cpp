@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The readers and the sampler: exact values, and the whole text of every error.
+#include <ATen/ATen.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <numeric>
 #include <set>
 
@@ -393,12 +395,18 @@ TEST_CASE("synthetic: shapes and types of every task", "[contract]") {
         std::vector<std::string>{"x Float [2, 5]", "targets Long [2]"});
   CHECK(texts("samples: 9, task: tokens, context: 6, vocab: 11") ==
         std::vector<std::string>{"x Long [2, 6]", "targets Long [2, 6]"});
+  CHECK(texts("samples: 9, task: image_classification, size: 7, channels: 3, classes: 4") ==
+        std::vector<std::string>{"x Float [2, 3, 7, 7]", "targets Long [2]"});
+  CHECK(texts("samples: 9, task: segmentation, size: 7, classes: 4") ==
+        std::vector<std::string>{"x Float [2, 1, 7, 7]", "targets Long [2, 7, 7]"});
 }
 
 TEST_CASE("synthetic: a sample is a function of seed, split and index", "[contract]") {
   const std::vector<std::string> tasks = {"task: regression, inputs: 5, outputs: 3, noise: 0.5",
                                           "task: classification, inputs: 5, outputs: 3, noise: 0.5",
-                                          "task: tokens, context: 6, vocab: 1000, noise: 0.5"};
+                                          "task: tokens, context: 6, vocab: 1000, noise: 0.5",
+                                          "task: image_classification, size: 8, classes: 3, noise: 0.5",
+                                          "task: segmentation, size: 8, channels: 2, classes: 3, noise: 0.5"};
   for (const std::string& task : tasks) {
     const DataSplits splits = open("type: synthetic, samples: 9, eval_samples: 4, " + task, {.seed = 3, .context = 0});
     CHECK(splits.train->size() == 9);
@@ -470,6 +478,47 @@ TEST_CASE("synthetic: without noise every token has one successor, on one cycle,
   CHECK(cycle.size() == 10);
 }
 
+TEST_CASE("synthetic: an image of a class shows its pattern, somewhere on nothing", "[contract]") {
+  const DataSplits splits =
+      open("type: synthetic, samples: 300, eval_samples: 300, task: image_classification, size: 9, classes: 3");
+  std::map<std::int64_t, at::Tensor> pattern;
+  std::set<std::pair<std::int64_t, std::int64_t>> places;
+  for (const auto& data : {splits.train, splits.eval}) {
+    const Tensors read = data->read(all_of(*data));
+    for (std::int64_t i = 0; i < data->size(); ++i) {
+      const at::Tensor image = read[0][i][0], lit = image.ne(0).nonzero();
+      REQUIRE(lit.size(0) == 25);
+      const auto top = lit[0][0].item<std::int64_t>(), left = lit[0][1].item<std::int64_t>();
+      places.insert({top, left});
+      const at::Tensor shown = image.narrow(0, top, 5).narrow(1, left, 5);
+      const auto [known, is_new] = pattern.emplace(read[1][i].item<std::int64_t>(), shown);
+      CHECK(known->second.equal(shown));
+    }
+  }
+  CHECK(pattern.size() == 3);
+  CHECK(places.size() == 25);
+}
+
+TEST_CASE("synthetic: a pixel of a class has its colour, and classes cover each other in order", "[contract]") {
+  const auto data = open("type: synthetic, samples: 200, task: segmentation, size: 8, channels: 2, classes: 3").train;
+  const Tensors read = data->read(all_of(*data));
+  const at::Tensor pixels = read[0].permute({0, 2, 3, 1}).reshape({-1, 2}), classes = read[1].flatten();
+  std::map<std::int64_t, at::Tensor> colour = {{0, at::zeros({2})}};
+  for (std::int64_t i = 0; i < classes.size(0); ++i) {
+    const auto [known, is_new] = colour.emplace(classes[i].item<std::int64_t>(), pixels[i]);
+    CHECK(known->second.equal(pixels[i]));
+  }
+  CHECK(colour.size() == 3);
+  // The last class covers the others: a whole rectangle of 2 to 4 pixels high and wide.
+  for (std::int64_t i = 0; i < data->size(); ++i) {
+    const at::Tensor last = read[1][i].eq(2).nonzero();
+    const at::Tensor extent = std::get<0>(last.max(0)) - std::get<0>(last.min(0)) + 1;
+    CHECK(last.size(0) == extent.prod().item<std::int64_t>());
+    CHECK(extent.ge(2).all().item<bool>());
+    CHECK(extent.le(4).all().item<bool>());
+  }
+}
+
 TEST_CASE("synthetic: keys of another task and senseless values are refused", "[contract]") {
   const std::vector<Bad> cases = {
       {"type: synthetic, task: regression, inputs: 2, outputs: 1",
@@ -477,8 +526,10 @@ TEST_CASE("synthetic: keys of another task and senseless values are refused", "[
       {"type: synthetic, samples: 0, task: regression, inputs: 2, outputs: 1",
        "job.yaml:1:34: data.samples: got 0, expected an integer >= 1"},
       {"type: synthetic, samples: 1, task: token",
-       "job.yaml:1:43: data.task: got token, expected one of regression, classification, tokens; did you mean "
-       "'tokens'?"},
+       "job.yaml:1:43: data.task: got token, expected one of regression, classification, tokens, "
+       "image_classification, segmentation; did you mean 'tokens'?"},
+      {"type: synthetic, samples: 1, task: segmentation, size: 4, classes: 1",
+       "job.yaml:1:75: data.classes: got 1, expected an integer from 2 to 65536"},
       {"type: synthetic, samples: 1, task: regression, inputs: 2, outputs: 1, vocab: 4",
        "job.yaml:1:78: data.vocab: got an unknown key, expected one of type, samples, eval_samples, task, noise, "
        "inputs, "

@@ -42,8 +42,9 @@ std::vector<std::vector<int>> placements(int stages, int ranks) {
   return all;
 }
 
-void expect_same_bits(const std::string& name, const Model& model, const DataSplits& data, const std::string& loss) {
-  for (const int micro_batches : {1, 2, 5, 8}) {
+void expect_same_bits(const std::string& name, const Model& model, const DataSplits& data, const std::string& loss,
+                      const std::vector<int>& counts = {1, 2, 5, 8}) {
+  for (const int micro_batches : counts) {
     const Config config = small_config(loss, 8, micro_batches);
     const RunRecord reference = reference_run(model, data, config);
     for (const std::string schedule : {"gpipe", "1f1b"})
@@ -89,6 +90,11 @@ TEST_CASE("every schedule, with recompute and workers in other places, trains to
   }
   // Measures on all ranks first, and every rank has to come to the same schedule.
   CHECK(difference_over_ranks(reference, model, data, with_pipeline(config, workers * 2, "auto", 2)) == "");
+}
+
+TEST_CASE("a U-Net with batch norm, skips and two heads trains to the same bits over ranks", "[mpi][parity]") {
+  expect_same_bits("unet", model_of("type: unet, inputs: 2, classes: 3, channels: 4, depth: 2, deep_supervision: true"),
+                   image_data(21, 2, 8, 3, /*segmentation=*/true), "segmentation_cross_entropy", {5});
 }
 
 TEST_CASE("workers in reversed places and payloads in small blocks change no bit", "[mpi][parity]") {

@@ -57,6 +57,21 @@ DataSplits token_data(std::int64_t samples, std::int64_t length, std::int64_t vo
       samples);
 }
 
+DataSplits image_data(std::int64_t samples, std::int64_t channels, std::int64_t size, std::int64_t classes,
+                      bool segmentation) {
+  return splits(
+      [=](std::int64_t count) {
+        const RandomScope scope(mix_seed(7, static_cast<std::uint64_t>(count), 0, "images"));
+        at::Tensor targets = at::randint(classes, {count}, at::kLong);
+        if (segmentation) {
+          targets = at::randint(classes, {count, size, size}, at::kLong);
+          targets.masked_fill_(at::rand({count, size, size}) < 0.2, -100);
+        }
+        return std::make_shared<FixedDataset>(at::randn({count, channels, size, size}) + 1, targets);
+      },
+      samples);
+}
+
 Model mlp_with_skip(double dropout, bool skip) {
   Model model{"mlp", {}};
   const auto linear = [&](const std::string& name, int in, int out) {
@@ -82,6 +97,10 @@ Model small_gpt(int layers, double dropout, bool tied) {
       load_config_text(concat("{type: gpt, layers: ", layers, ", heads: 2, width: 16, context: 8, vocab: 11, ",
                               "dropout: ", dropout, ", tie_embeddings: ", tied ? "true" : "false", "}"),
                        "test"));
+}
+
+Model model_of(const std::string& keys) {
+  return make_model(load_config_text("{" + keys + "}", "test"));
 }
 
 Config small_config(const std::string& loss, std::int64_t batch, int micro_batches) {

@@ -16,9 +16,15 @@ DataSplits regression_data(std::int64_t samples, std::int64_t inputs, std::int64
 /// Some targets are ignored (-100), in some samples all of them.
 DataSplits token_data(std::int64_t samples, std::int64_t length, std::int64_t vocab);
 
+/// x [rows, channels, size, size]; targets: a class per sample, or with `segmentation` per pixel, some of them ignored.
+DataSplits image_data(std::int64_t samples, std::int64_t channels, std::int64_t size, std::int64_t classes,
+                      bool segmentation);
+
 /// fc, act, dropout blocks with a skip connection from the first block to before the last layer.
 Model mlp_with_skip(double dropout, bool skip);
 Model small_gpt(int layers, double dropout, bool tied);
+/// A family of the registry: "type: cnn, inputs: 3, ...".
+Model model_of(const std::string& keys);
 
 /// AdamW with clipping that bites, a warm-up and weight decay on matrices only; 5 steps.
 Config small_config(const std::string& loss, std::int64_t batch, int micro_batches);

@@ -41,8 +41,7 @@ class MetricsFile {
 StepResult step_result(std::int64_t step, double elapsed_us, double loss = 0.5) {
   StepResult result;
   result.step = step;
-  result.loss_sum = loss * 8;
-  result.denominator = 8;
+  result.heads = {{loss * 8, 8, 1}};
   result.gradient_norm = 1.25;
   result.learning_rate = 0.001;
   result.samples = 8;
@@ -53,6 +52,20 @@ StepResult step_result(std::int64_t step, double elapsed_us, double loss = 0.5) 
 }
 
 }  // namespace
+
+TEST_CASE("a model with several heads has the loss of each beside their weighted sum", "[unit]") {
+  const MetricsFile file;
+  StepResult result = step_result(1, 2000);
+  result.heads = {{4, 8, 1}, {6, 3, 0.25}};
+  MetricsWriter writer(file.path());
+  writer.step(result);
+  writer.evaluation(result);
+  const std::vector<Json> objects = file.objects();
+  CHECK(objects.at(0).at("loss") == 1.0);
+  CHECK(objects.at(0).at("losses") == Json{0.5, 2.0});
+  CHECK(objects.at(1).at("eval").at("eval_loss") == 1.0);
+  CHECK(objects.at(1).at("eval").at("losses") == Json{0.5, 2.0});
+}
 
 TEST_CASE("a step is one line with the documented keys", "[unit]") {
   const MetricsFile file;

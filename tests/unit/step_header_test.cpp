@@ -27,12 +27,12 @@ TEST_CASE("headers and row results survive the way through bytes", "[unit]") {
   header.sequence = 41;
   header.mode = Mode::evaluate;
   header.slices = {3, 2, 2};
-  header.denominator = 7.5;
+  header.heads = {{0, 7.5, 1}, {0, 3, 0.25}};
   header.learning_rate = 1e-3;
   header.stop = StopReason::not_finite;
   StepResult result;
   result.sequence = 39;
-  result.loss_sum = 0.1;
+  result.heads = {{0.1, 2, 1}, {0.6, 3, 0.5}};
   result.non_finite = {4, 2, "output"};
   result.workers = {{0, 1.5, 2.5, 3.5, 4.5, 99}};
   header.finished = {result, {}};
@@ -40,10 +40,14 @@ TEST_CASE("headers and row results survive the way through bytes", "[unit]") {
   CHECK(back.sequence == 41);
   CHECK(back.mode == Mode::evaluate);
   CHECK(back.slices == header.slices);
-  CHECK(back.denominator == 7.5);
+  REQUIRE(back.heads.size() == 2);
+  CHECK(back.heads[0].denominator == 7.5);
+  CHECK(back.heads[1].weight == 0.25);
   CHECK(back.stop == StopReason::not_finite);
   REQUIRE(back.finished.size() == 2);
-  CHECK(back.finished[0].loss_sum == 0.1);
+  REQUIRE(back.finished[0].heads.size() == 2);
+  CHECK(back.finished[0].heads[0].sum == 0.1);
+  CHECK(back.finished[0].loss() == 0.1 / 2 + 0.5 * (0.6 / 3));
   CHECK(back.finished[0].non_finite.what == "output");
   CHECK(back.finished[0].workers.at(0).peak_bytes == 99);
 

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/layer/norms.hpp"
+
+#include <ATen/ATen.h>
+
+#include "runtime/base/check.hpp"
+
+namespace lockstep {
+namespace {
+
+// Any number of spatial dimensions.
+void expect_any_channels(const Layer& layer, const EntrySpec& input, std::int64_t channels) {
+  const std::size_t dims = input.sizes.size();
+  expect_channels(layer, input, channels, dims >= 2 && dims <= 4 ? dims - 2 : 2);
+}
+
+LayerDescription affine(const EntrySpec& input, std::int64_t channels) {
+  LayerDescription description;
+  description.outputs = {input};
+  description.parameters = {{"weight", {channels}, Init::ones(), ""}, {"bias", {channels}, Init::zeros(), ""}};
+  return description;
+}
+
+Buffer& find(std::vector<Buffer>& buffers, const std::string& name) {
+  for (Buffer& buffer : buffers)
+    if (buffer.local_name == name) return buffer;
+  LOCKSTEP_CHECK(false, "no buffer '", name, "'");
+}
+
+}  // namespace
+
+GroupNorm::GroupNorm(std::int64_t groups, std::int64_t channels, double epsilon)
+    : groups_(groups), channels_(channels), epsilon_(epsilon) {
+  if (groups < 1 || channels < 1 || channels % groups != 0)
+    throw ModelError(concat("a group_norm layer has ", channels, " channels in ", groups,
+                            " groups; the groups must divide the channels"));
+}
+
+LayerDescription GroupNorm::describe(const std::vector<EntrySpec>& inputs) const {
+  expect_inputs(*this, inputs, 1);
+  expect_any_channels(*this, inputs[0], channels_);
+  return affine(inputs[0], channels_);
+}
+
+Tensors GroupNorm::forward(const Tensors& inputs, LayerContext& context) const {
+  return {at::group_norm(inputs[0], groups_, context.leaf("weight"), context.leaf("bias"), epsilon_)};
+}
+
+BatchNorm::BatchNorm(std::int64_t channels, double momentum, double epsilon)
+    : channels_(channels), momentum_(momentum), epsilon_(epsilon) {
+  if (!(momentum >= 0 && momentum <= 1))
+    throw ModelError(concat("a batch_norm layer has the momentum ", momentum, "; it expects 0 to 1"));
+}
+
+LayerDescription BatchNorm::describe(const std::vector<EntrySpec>& inputs) const {
+  expect_inputs(*this, inputs, 1);
+  expect_any_channels(*this, inputs[0], channels_);
+  LayerDescription description = affine(inputs[0], channels_);
+  description.buffers = {{"running_mean", {channels_}, at::kFloat, 0.0},
+                         {"running_var", {channels_}, at::kFloat, 1.0},
+                         {"num_batches_tracked", {}, at::kLong, 0.0}};
+  std::int64_t positions = 1;
+  for (std::size_t d = 2; d < inputs[0].sizes.size(); ++d) positions *= inputs[0].sizes[d];
+  description.least_rows = positions > 1 ? 1 : 2;
+  return description;
+}
+
+Tensors BatchNorm::forward(const Tensors& inputs, LayerContext& context) const {
+  const at::Tensor& x = inputs[0];
+  const at::Tensor weight = context.leaf("weight"), bias = context.leaf("bias");
+  if (!context.training())
+    return {std::get<0>(at::native_batch_norm(x, weight, bias, context.buffer("running_mean"),
+                                              context.buffer("running_var"), /*training=*/false, momentum_, epsilon_))};
+  const std::int64_t count = x.numel() / channels_;
+  if (count < 2)
+    throw ModelError(concat("expected more than 1 value per channel when training, got input size [", join(x.sizes()),
+                            "]; use fewer micro-batches, or a batch that leaves no such remainder"));
+  // LibTorch gives away the variance only through its running statistics: with a momentum of 1 they are this
+  // micro-batch's mean and unbiased variance.
+  const at::Tensor mean = at::zeros({channels_}, weight.options().requires_grad(false));
+  const at::Tensor variance = at::zeros_like(mean);
+  at::Tensor y = std::get<0>(
+      at::native_batch_norm(x, weight, bias, mean, variance, /*training=*/true, /*momentum=*/1.0, epsilon_));
+  context.collect({mean, variance, at::scalar_tensor(count, at::kLong)});
+  return {y};
+}
+
+void BatchNorm::end_step(std::vector<Buffer>& buffers, const std::vector<Tensors>& collected) const {
+  const at::Tensor running_mean = find(buffers, "running_mean").value, running_var = find(buffers, "running_var").value;
+  std::vector<double> mean(static_cast<std::size_t>(channels_)), squares(mean.size());
+  double n = 0;
+  for (const Tensors& micro_batch : collected) {
+    const at::Tensor means = micro_batch[0].cpu(), variances = micro_batch[1].cpu();
+    const auto more = static_cast<double>(micro_batch[2].item<std::int64_t>());
+    for (std::size_t c = 0; c < mean.size(); ++c) {
+      const double difference = means.const_data_ptr<float>()[c] - mean[c];
+      squares[c] += variances.const_data_ptr<float>()[c] * (more - 1) + difference * difference * n * more / (n + more);
+      mean[c] += difference * more / (n + more);
+    }
+    n += more;
+  }
+  at::Tensor new_mean = running_mean.cpu().clone(), new_var = running_var.cpu().clone();
+  auto* stored_mean = new_mean.mutable_data_ptr<float>();
+  auto* stored_var = new_var.mutable_data_ptr<float>();
+  for (std::size_t c = 0; c < mean.size(); ++c) {
+    stored_mean[c] = static_cast<float>(momentum_ * mean[c] + (1 - momentum_) * stored_mean[c]);
+    stored_var[c] = static_cast<float>(momentum_ * (squares[c] / (n - 1)) + (1 - momentum_) * stored_var[c]);
+  }
+  running_mean.copy_(new_mean);
+  running_var.copy_(new_var);
+  find(buffers, "num_batches_tracked").value.add_(1);
+}
+
+}  // namespace lockstep

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Norms over channels. Inputs [rows, channels] or [rows, channels, ...]; parameters weight (ones) and bias (zeros),
+// float32 also beside bfloat16 inputs; gradients are computed in I.
+#pragma once
+
+#include "runtime/layer/image_layers.hpp"
+
+namespace lockstep {
+
+/// Wu, He, "Group Normalization" (2018): over the channels of each of `groups` groups and all positions of a row.
+class GroupNorm : public Layer {
+ public:
+  /// Throws ModelError when the groups do not divide the channels.
+  GroupNorm(std::int64_t groups, std::int64_t channels, double epsilon = 1e-5);
+  std::string type() const override { return "group_norm"; }
+  LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
+  Tensors forward(const Tensors& inputs, LayerContext& context) const override;
+
+ private:
+  std::int64_t groups_, channels_;
+  double epsilon_;
+};
+
+/// Ioffe, Szegedy, "Batch Normalization" (2015), of vectors [rows, channels], signals and images.
+///
+/// Training normalises every micro-batch with its own mean and (biased) variance per channel. Running statistics, the
+/// buffers running_mean (zeros), running_var (ones) and num_batches_tracked (int64), are updated once per step,
+/// whatever the schedule did: mean_b, unbiased var_b and number of values per channel n_b of the step's micro-batches
+/// are merged in ascending order and in double (Chan, Golub, LeVeque, "Updating Formulae and a Pairwise Algorithm for
+/// Computing Sample Variances", 1979), starting from zeros,
+///
+///   d = mean_b - mean;  S += var_b (n_b - 1) + d^2 n n_b / (n + n_b);  mean += d n_b / (n + n_b);  n += n_b
+///
+/// and then torch.nn.BatchNorm's update is applied once with the merged ones:
+///
+///   running_mean = momentum * mean        + (1 - momentum) * running_mean
+///   running_var  = momentum * S / (n - 1) + (1 - momentum) * running_var          (unbiased)
+///   num_batches_tracked += 1
+///
+/// computed in double, stored in float32. Outputs and gradients have the bits of torch.nn.BatchNorm; running statistics
+/// of one micro-batch a step agree with its within float32 rounding (LibTorch updates them in float32). Evaluation
+/// normalises with the running statistics of the last finished step. A training micro-batch with a single value per
+/// channel is an error, as in torch; the trainer finds it before training.
+class BatchNorm : public Layer {
+ public:
+  explicit BatchNorm(std::int64_t channels, double momentum = 0.1, double epsilon = 1e-5);
+  std::string type() const override { return "batch_norm"; }
+  LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
+  Tensors forward(const Tensors& inputs, LayerContext& context) const override;
+  void end_step(std::vector<Buffer>& buffers, const std::vector<Tensors>& collected) const override;
+
+ private:
+  std::int64_t channels_;
+  double momentum_, epsilon_;
+};
+
+}  // namespace lockstep
