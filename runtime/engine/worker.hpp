@@ -10,6 +10,7 @@
 #include "runtime/base/log.hpp"
 #include "runtime/comm/channel.hpp"
 #include "runtime/engine/director.hpp"
+#include "runtime/engine/keeper.hpp"
 #include "runtime/engine/memory.hpp"
 #include "runtime/engine/programs.hpp"
 #include "runtime/engine/stage.hpp"
@@ -41,7 +42,8 @@ struct WorkerParts {
   Observer* observer = nullptr;  ///< one worker per process
   const std::atomic<bool>* signalled = nullptr;
   bool record_hashes = false;
-  MemoryPool* pool = nullptr;  ///< of this worker; never null
+  std::unique_ptr<StateKeeper> keeper;  ///< null: nothing is saved or restored
+  MemoryPool* pool = nullptr;           ///< of this worker; never null
   Log log;
 };
 
@@ -88,9 +90,14 @@ class Worker {
   void sum_tie(int tie);
   void collect_norm_parts();
   void total_norm();
+  std::vector<Parameter*> trained_here() const;
   void update();
   void end_program();
   void merge_results();
+
+  WorkerState state();
+  void restore();
+  void keep();
 
   Stage& stage(StageId id) { return *stages_.at(id); }
   const FlowContents& flow(StageId from, StageId to) const;
@@ -114,6 +121,7 @@ class Worker {
   // Row 0 only.
   std::map<int, double> squares_;  // by parameter, of this run (clipping) or of the one before (no clipping)
   std::vector<RowResult> rows_;    // results of the run before, as they arrive
+  std::vector<std::string> saved_;  // of all rows, for the director
   StepResult running_, previous_;
   double header_time_us_ = 0;
   std::vector<StepResult> finished_;

@@ -15,6 +15,8 @@ struct Model {
   std::vector<LayerSpec> layers;
   std::string output = "x";         ///< entry that the loss reads
   std::string targets = "targets";  ///< entry of the data that the loss compares it with
+  /// config.json of its checkpoints, for families that Hugging Face's transformers know; empty: a generic one.
+  std::string hub_config = {};
 };
 
 }  // namespace lockstep

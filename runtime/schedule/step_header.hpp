@@ -51,7 +51,7 @@ struct StepResult {
   double loss() const { return loss_sum / denominator; }
 };
 
-enum class StopReason : std::uint8_t { none, finished, not_finite, signal };
+enum class StopReason : std::uint8_t { none, finished, not_finite, signal, stop_after };
 
 struct StepHeader {
   std::int64_t sequence = 0;  ///< counts program runs from 0
@@ -61,6 +61,7 @@ struct StepHeader {
   double denominator = 1;            ///< N of the whole mini-batch, over all replicas
   double learning_rate = 0;
   bool last_of_evaluation = false;
+  bool save = false;  ///< a checkpoint of the state after `step`, when this program is done (train, flush)
   StopReason stop = StopReason::none;  ///< with Mode::stop
   std::vector<StepResult> finished;    ///< results that everybody now learns
 
@@ -76,6 +77,7 @@ struct RowResult {
   bool signalled = false;
   std::vector<int> parameters;        ///< indices in the model's parameter order
   std::vector<double> squared_norms;  ///< of their gradients
+  std::vector<std::string> saved;     ///< what this row has written of checkpoints: StateKeeper::take_reports()
 
   std::string to_bytes() const;
   static RowResult from_bytes(const std::string& bytes);

@@ -60,6 +60,18 @@ void Optimizer::update(const std::vector<Parameter*>& parameters, double learnin
   for (auto& [group, state] : groups_) update_group(group, state, learning_rate * group.lr_scale, step);
 }
 
+std::vector<UpdaterState> Optimizer::state(const std::vector<Parameter*>& parameters) {
+  if (groups_.empty()) prepare(parameters);
+  const char* first = config_.type == "sgd" ? "momentum_buffer" : "exp_avg";
+  std::vector<UpdaterState> states;
+  for (const auto& [group, state] : groups_)
+    for (std::size_t i = 0; i < state.parameters.size(); ++i) {
+      if (!state.first.empty()) states.push_back({state.parameters[i], first, state.first[i]});
+      if (!state.second.empty()) states.push_back({state.parameters[i], "exp_avg_sq", state.second[i]});
+    }
+  return states;
+}
+
 void Optimizer::update_group(const Group& group, State& state, double learning_rate, std::int64_t step) {
   std::vector<at::Tensor> gradients;
   for (const Parameter* parameter : state.parameters) gradients.push_back(parameter->gradient);

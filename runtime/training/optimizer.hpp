@@ -16,6 +16,8 @@ class Optimizer : public ParameterUpdater {
  public:
   explicit Optimizer(const OptimizerConfig& config) : config_(config) {}
   void update(const std::vector<Parameter*>& parameters, double learning_rate, std::int64_t step) override;
+  /// PyTorch's names: "momentum_buffer"; "exp_avg" and "exp_avg_sq". Step counts are the job's.
+  std::vector<UpdaterState> state(const std::vector<Parameter*>& parameters) override;
 
  private:
   struct Group {

@@ -9,6 +9,7 @@
 
 #include "partitioner/cuts.hpp"
 #include "runtime/schedule/generators.hpp"
+#include "runtime/training/checkpointing.hpp"
 #include "runtime/training/director.hpp"
 #include "runtime/training/environment.hpp"
 #include "runtime/training/loss.hpp"
@@ -116,6 +117,8 @@ Trainer::Trainer(const Model& model, DataSplits data, Config config, Ranks ranks
       },
       partition_.topology, train.clip_grad_norm > 0);
   programs_->get(Mode::train, train.micro_batches);
+  hub_config_ = model.hub_config;
+  start_ = fresh_state();
 }
 
 Trainer::~Trainer() = default;
@@ -165,6 +168,7 @@ std::string Trainer::agreement() const {
   std::string text = resolved_yaml(config_);
   for (const auto& [key, value] : environment_of(config_).entries) text += concat(key, ": ", value, "\n");
   text += concat("library: ", library_hash(), "\n");
+  if (!resumed_from_.empty()) text += concat("resumed from step ", start_.step, ": ", start_.to_json());
   text += concat("first layers: ", join(partition_.first_layer), "\nranks of rows: ", join(layout_.rank_of_row), "\n");
   const Program& program = programs_->get(Mode::train, config_.train.micro_batches);
   for (const auto& row : program.rows) {
@@ -188,18 +192,84 @@ std::vector<Cpus> Trainer::bound_cpus(const Log& log) const {
   return cpus;
 }
 
+TrainerState Trainer::fresh_state() const {
+  TrainerState state;
+  state.samples = data_.train->size();
+  state.numerics = numerics_of(config_);
+  state.environment = environment_of(config_);
+  return state;
+}
+
+void Trainer::resume(const std::string& checkpoint) {
+  CheckpointStore store(checkpoint);
+  const std::string file = checkpoint + "/" + kTrainerFile;
+  const TrainerState state = TrainerState::from_json(store.text(kTrainerFile), file);
+  if (state.step != store.manifest().step) throw CheckpointError(file, "is of another step than the manifest");
+  check_resumable(config_, data_.train->size(), state, checkpoint);
+  for (const ParameterInfo& parameter : graph_.parameters) {
+    const TensorEntry& entry = store.entry(TensorKind::weight, parameter.name);
+    if (entry.dtype != at::kFloat || entry.sizes != parameter.sizes)
+      throw CheckpointError(checkpoint, parameter.name, -1,
+                            concat("is ", to_string(entry), ", the model has F32 [", join(parameter.sizes), "]"));
+  }
+  resumed_from_ = checkpoint;
+  start_ = fresh_state();
+  start_.step = state.step;
+  start_.position = state.position;
+  start_.loss = state.loss;
+  start_.losses = state.losses;
+  start_.best = state.best;
+  resumed_state_ = state;
+}
+
+std::unique_ptr<Publisher> Trainer::make_publisher(const FitOptions& options) const {
+  const bool saves = config_.checkpoint.on() || config_.train.stop_after > 0;
+  if (options.checkpoints.empty() || !saves || layout_.rank_of_row.front() != layout_.here) return nullptr;
+  PublisherOptions publisher;
+  publisher.checkpoints = options.checkpoints;
+  publisher.rows = static_cast<int>(layout_.rank_of_row.size());
+  publisher.keep = config_.checkpoint.keep;
+  publisher.keep_best = config_.checkpoint.best != "none";
+  publisher.hub_config = hub_config_;
+  publisher.state = start_;
+  publisher.log = options.log;
+  return std::make_unique<Publisher>(std::move(publisher));
+}
+
+JobOutcome Trainer::evaluate(const FitOptions& options) {
+  // A job whose last step is done has the evaluation that follows it left.
+  config_.train.steps = start_.step;
+  config_.train.eval_every = 1;
+  return fit(options);
+}
+
 JobOutcome Trainer::fit(const FitOptions& options) {
   at::set_num_threads(config_.workers.threads);
-  TrainingDirector director(config_, data_, *loss_);
+  const std::unique_ptr<Publisher> publisher = make_publisher(options);
+  TrainingDirector director(config_, data_, *loss_, start_, publisher.get());
   JobSpec spec{graph_, partition_, *loss_, *programs_, layout_};
   spec.stage.seed = config_.seed;
   spec.stage.precision = config_.train.precision == "bf16" ? at::kBFloat16 : at::kFloat;
+  spec.stage.initialise = resumed_from_.empty();
   spec.stage.check_finite = config_.train.stop_on_nan;
   spec.devices = devices_;
   spec.threads = config_.workers.threads;
   spec.cpus = bound_cpus(options.log);
   spec.clip_grad_norm = config_.train.clip_grad_norm;
   spec.make_updater = [this] { return std::make_unique<Optimizer>(config_.train.optimizer); };
+  ShardOptions shard;
+  shard.checkpoints = options.checkpoints;
+  shard.resume_from = resumed_from_;
+  shard.background = config_.checkpoint.background;
+  shard.rows = static_cast<int>(layout_.rank_of_row.size());
+  shard.workers_here =
+      static_cast<int>(std::count(layout_.rank_of_row.begin(), layout_.rank_of_row.end(), layout_.here));
+  spec.make_keeper = [shard, log = options.log](int row) {
+    ShardOptions options_of_row = shard;
+    options_of_row.row = row;
+    options_of_row.log = log.named(concat("worker ", row));
+    return std::make_unique<ShardKeeper>(options_of_row);
+  };
   spec.wait_limit = std::chrono::seconds(config_.comm.watchdog_s);
   spec.director = &director;
   spec.observer = options.observer;
