@@ -136,8 +136,8 @@ void check_resumable(const Config& config, std::int64_t samples, const TrainerSt
                                            ": the files have changed; train on the same ones"));
   if (config.train.steps < state.step)
     throw config.root.section("train").error(
-        "steps", concat("got ", config.train.steps, ", but the checkpoint ", checkpoint, " is of step ", state.step,
-                        "; set it to more, or resume from an older one"));
+        "steps", concat("got ", config.train.steps, ", expected at least ", state.step, ", the step of the checkpoint ",
+                        checkpoint, "; set it to more, or resume from an older one"));
 }
 
 std::string environment_difference(const TrainerState& state, const Environment& here) {
