@@ -2,8 +2,6 @@
 //
 // `lockstep checkpoint inspect | verify | export | fingerprint`: what a checkpoint holds, without the model. Nothing
 // here builds a layer or needs the config.
-#include <ATen/ops/from_blob.h>
-
 #include <CLI/CLI.hpp>
 #include <filesystem>
 #include <iomanip>
@@ -40,7 +38,8 @@ TrainerState state_of(const CheckpointStore& store) {
 /// A run folder: its checkpoints, one a line.
 int list_run(const std::string& run) {
   for (const CheckpointPlace& place : list_checkpoints(checkpoints_of(run)))
-    std::cout << place.path << "  step " << place.step << "  " << mebibytes(bytes_of(read_manifest(place.path))) << "\n";
+    std::cout << place.path << "  step " << place.step << "  " << mebibytes(bytes_of(read_manifest(place.path)))
+              << "\n";
   return 0;
 }
 
@@ -56,7 +55,8 @@ int inspect(const std::string& path) {
   const TrainerState state = state_of(store);
   std::cout << "step " << state.step << ", " << state.position << " samples consumed (" << state.samples
             << " per epoch), last loss " << state.loss << "\n";
-  if (state.best) std::cout << "best evaluation so far: step " << state.best->step << ", loss " << state.best->loss << "\n";
+  if (state.best)
+    std::cout << "best evaluation so far: step " << state.best->step << ", loss " << state.best->loss << "\n";
   std::cout << "files\n";
   for (const auto& [name, shard] : store.manifest().shards)
     std::cout << "  " << std::left << std::setw(44) << name << " " << mebibytes(shard.bytes) << ", "
@@ -82,34 +82,13 @@ int verify(const std::string& path) {
   return 0;
 }
 
-/// All weights of a checkpoint where they lie in its files.
-class Weights {
- public:
-  explicit Weights(const CheckpointStore& store) {
-    for (const auto& [name, shard] : store.manifest().shards) {
-      if (!name.starts_with("model-")) continue;
-      const auto& file = *files_.emplace_back(std::make_unique<SafetensorsFile>(store.path() + "/" + name));
-      const auto& mapped = *mapped_.emplace_back(std::make_unique<MappedFile>(file.file()));
-      for (const TensorEntry& entry : file.entries()) {
-        void* data = const_cast<char*>(mapped.data() + entry.begin);
-        tensors_.push_back({entry.name, at::from_blob(data, entry.sizes, at::TensorOptions(entry.dtype))});
-      }
-    }
-  }
-  const std::vector<NamedTensor>& tensors() const { return tensors_; }
-
- private:
-  std::vector<std::unique_ptr<SafetensorsFile>> files_;
-  std::vector<std::unique_ptr<MappedFile>> mapped_;
-  std::vector<NamedTensor> tensors_;
-};
-
 int export_weights(const std::string& path, const std::string& output) {
   check_writable("--output", output);
-  if (fs::exists(output)) throw UserError(concat("--output: ", output, " is there already; remove it or choose another"));
+  if (fs::exists(output))
+    throw UserError(concat("--output: ", output, " is there already; remove it or choose another"));
   const std::vector<std::string> findings = find_damage(path);
   if (!findings.empty()) throw UserError(concat(findings.front(), other_good_checkpoint(path)));
-  const Weights weights{CheckpointStore(path)};
+  const MappedWeights weights{CheckpointStore(path)};
   const fs::path target(output);
   const std::string part = target.filename().string() + ".part";
   const std::string folder = target.has_parent_path() ? target.parent_path().string() : ".";
@@ -122,7 +101,7 @@ int export_weights(const std::string& path, const std::string& output) {
 int fingerprint(const std::string& path) {
   const CheckpointStore store(path);
   std::map<std::string, std::uint64_t> hashes;
-  const Weights weights(store);
+  const MappedWeights weights(store);
   for (const NamedTensor& each : weights.tensors()) hashes[each.name] = hash_of(each.tensor);
   std::cout << fingerprint_json(state_of(store), hashes);
   return 0;
@@ -142,7 +121,8 @@ void add_checkpoint(CLI::App& app, std::function<int()>& command) {
     CLI::App* below = verb->add_subcommand(name, summary);
     auto path = std::make_shared<std::string>();
     below->add_option("checkpoint", *path, "The folder of a checkpoint: RUN_FOLDER/checkpoints/step-...")->required();
-    below->footer(concat("Example:\n  lockstep checkpoint ", name, " runs/quickstart/checkpoints/step-00000100", example));
+    below->footer(
+        concat("Example:\n  lockstep checkpoint ", name, " runs/quickstart/checkpoints/step-00000100", example));
     below->callback([path, work, &command] { command = [path, work] { return work(*path); }; });
     return below;
   };

@@ -43,8 +43,8 @@ ResumePoint newest_good(Process& process, const std::string& run_dir) {
     point.skipped.push_back(damage);
   }
   if (!point.skipped.empty() && process.is_root())
-    throw UserError(concat("--resume auto: no checkpoint in ", checkpoints_of(run_dir), " is good: ",
-                           join(point.skipped, "; "),
+    throw UserError(concat("--resume auto: no checkpoint in ", checkpoints_of(run_dir),
+                           " is good: ", join(point.skipped, "; "),
                            "; repair one, or train from the start in another folder: --set run_dir=..."));
   return point;
 }

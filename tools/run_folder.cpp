@@ -30,7 +30,8 @@ RunFolder::RunFolder(const std::string& path, bool resume) : path_(path) {
   if (!resume && fs::exists(file("config.yaml"))) {
     ::close(lock_);
     throw UserError(
-        concat("run_dir: ", path, " already holds a run; go on with it (--resume auto), choose another folder with --set run_dir=..., or "
+        concat("run_dir: ", path,
+               " already holds a run; go on with it (--resume auto), choose another folder with --set run_dir=..., or "
                "remove it"));
   }
 }

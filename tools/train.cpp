@@ -7,11 +7,11 @@
 #include <iomanip>
 #include <iostream>
 
+#include "runtime/checkpoint/manifest.hpp"
 #include "runtime/schedule/simulate.hpp"
 #include "runtime/schedule/text.hpp"
 #include "runtime/training/reporter.hpp"
 #include "tools/command.hpp"
-#include "runtime/checkpoint/manifest.hpp"
 #include "tools/fingerprint.hpp"
 #include "tools/resume.hpp"
 #include "tools/run_folder.hpp"
@@ -127,7 +127,8 @@ class TrainRun {
   }
 
   void log_resume() const {
-    for (const std::string& damage : resume_.skipped) log_.warn(concat("a damaged checkpoint is passed over: ", damage));
+    for (const std::string& damage : resume_.skipped)
+      log_.warn(concat("a damaged checkpoint is passed over: ", damage));
     if (resume_.checkpoint.empty()) {
       if (resume_.reuses_folder) log_.info("there is no checkpoint yet: training starts from the beginning");
       return;
@@ -153,7 +154,8 @@ class TrainRun {
           log_.info(concat("nothing is left to train: the checkpoint is of step ", last_step(), " of ", steps));
         return 0;
       case StopReason::stop_after:
-        log_.info(concat("stopped after step ", last_step(), " of ", steps, " (train.stop_after); --resume auto goes on"));
+        log_.info(
+            concat("stopped after step ", last_step(), " of ", steps, " (train.stop_after); --resume auto goes on"));
         return 0;
       case StopReason::signal:
         log_.info(concat("stopped by a signal after step ", last_step(), " of ", steps));

@@ -24,7 +24,8 @@ std::uint64_t from_hex(const Json& json) {
   const auto text = json.get<std::string>();
   std::uint64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, 16);
-  if (error != std::errc() || end != text.data() + text.size()) throw std::runtime_error("a hash that is none: " + text);
+  if (error != std::errc() || end != text.data() + text.size())
+    throw std::runtime_error("a hash that is none: " + text);
   return value;
 }
 
@@ -151,7 +152,8 @@ Manifest read_manifest(const std::string& checkpoint) {
     const Json json = Json::parse(text);
     if (json.at("format") != kFormat) throw std::runtime_error("its format is another one");
     if (json.at("version") != kVersion)
-      throw std::runtime_error(concat("its version is ", json.at("version").dump(), ", this lockstep reads ", kVersion));
+      throw std::runtime_error(
+          concat("its version is ", json.at("version").dump(), ", this lockstep reads ", kVersion));
     Manifest manifest;
     manifest.step = json.at("step").get<std::int64_t>();
     for (const auto& [name, file] : json.at("files").items()) {
@@ -184,7 +186,8 @@ std::vector<std::string> find_damage(const std::string& checkpoint, int part, in
     int number = 0;
     for (const auto& [name, shard] : manifest.shards) {
       const bool whole = number++ % parts == part;
-      guarded([&, &file = name, &expected = shard] { check_shard(checkpoint + "/" + file, expected, whole, findings); });
+      guarded(
+          [&, &file = name, &expected = shard] { check_shard(checkpoint + "/" + file, expected, whole, findings); });
     }
   });
   return findings;

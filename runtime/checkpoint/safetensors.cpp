@@ -161,10 +161,10 @@ const TensorEntry* SafetensorsFile::find(const std::string& name) const {
 
 void SafetensorsFile::read(const TensorEntry& entry, const at::Tensor& to) const {
   if (to.scalar_type() != entry.dtype || to.sizes() != at::IntArrayRef(entry.sizes))
-    throw CheckpointError(path(), entry.name, entry.begin,
-                          concat("is ", to_string(entry), ", expected ",
-                                 shape_text(name_of(to.scalar_type()), to.sizes()),
-                                 "; it belongs to another model or config"));
+    throw CheckpointError(
+        path(), entry.name, entry.begin,
+        concat("is ", to_string(entry), ", expected ", shape_text(name_of(to.scalar_type()), to.sizes()),
+               "; it belongs to another model or config"));
   const bool direct = to.device().is_cpu() && to.is_contiguous();
   const at::Tensor host = direct ? to : at::empty(entry.sizes, entry.dtype);
   file_.read(entry.begin, host.mutable_data_ptr(), host.nbytes());

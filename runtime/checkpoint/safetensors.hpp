@@ -4,7 +4,8 @@
 // header, JSON, {name: {dtype, shape, data_offsets: [begin, end)}}; then the tensors, row by row, little-endian.
 //
 // Reading trusts nothing: a file that does not keep the format is a CheckpointError that names file, tensor and offset,
-// and what a header claims costs no memory before it is known to be in the file. Thread: a file may be read from several.
+// and what a header claims costs no memory before it is known to be in the file. Thread: a file may be read from
+// several.
 #pragma once
 
 #include <ATen/core/Tensor.h>

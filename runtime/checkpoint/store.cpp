@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/checkpoint/store.hpp"
 
+#include <ATen/ops/from_blob.h>
+
 #include "runtime/layer/tensor_hash.hpp"
 
 namespace lockstep {
@@ -62,6 +64,18 @@ std::string CheckpointStore::text(const std::string& name) const {
   if (known == manifest_.texts.end() || hash_of(content) != known->second.hash)
     throw CheckpointError(path_ + "/" + name, "was altered");
   return content;
+}
+
+MappedWeights::MappedWeights(const CheckpointStore& store) {
+  for (const auto& [name, shard] : store.manifest().shards) {
+    if (!name.starts_with("model-")) continue;
+    const auto& file = *files_.emplace_back(std::make_unique<SafetensorsFile>(store.path() + "/" + name));
+    const auto& mapped = *mapped_.emplace_back(std::make_unique<MappedFile>(file.file()));
+    for (const TensorEntry& entry : file.entries()) {
+      void* data = const_cast<char*>(mapped.data() + entry.begin);
+      tensors_.push_back({entry.name, at::from_blob(data, entry.sizes, at::TensorOptions(entry.dtype))});
+    }
+  }
 }
 
 }  // namespace lockstep

@@ -42,4 +42,17 @@ class CheckpointStore {
   std::map<std::string, std::unique_ptr<SafetensorsFile>> files_;
 };
 
+/// All weights of a checkpoint where they lie in its files: as tensors that nobody may write to, and that are gone with
+/// this object. They take no memory of the process's own.
+class MappedWeights {
+ public:
+  explicit MappedWeights(const CheckpointStore& store);
+  const std::vector<NamedTensor>& tensors() const { return tensors_; }
+
+ private:
+  std::vector<std::unique_ptr<SafetensorsFile>> files_;
+  std::vector<std::unique_ptr<MappedFile>> mapped_;
+  std::vector<NamedTensor> tensors_;
+};
+
 }  // namespace lockstep

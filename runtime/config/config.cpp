@@ -272,10 +272,10 @@ std::int64_t count_of(const std::string& text, const std::string& unit) {
 
 CheckpointConfig read_checkpoint(const Section& section, const TrainConfig& train) {
   CheckpointConfig checkpoint;
-  const Rule<std::string> every{"a number of steps (100) or minutes (10min), end or never", [](const std::string& text) {
-                                  return text == "end" || text == "never" || count_of(text, "") > 0 ||
-                                         count_of(text, "min") > 0;
-                                }};
+  const Rule<std::string> every{
+      "a number of steps (100) or minutes (10min), end or never", [](const std::string& text) {
+        return text == "end" || text == "never" || count_of(text, "") > 0 || count_of(text, "min") > 0;
+      }};
   checkpoint.every = section.get("every", checkpoint.every, every);
   checkpoint.keep = section.get("keep", checkpoint.keep, at_least(1));
   checkpoint.best = section.get("best", checkpoint.best, one_of({"none", "eval_loss"}));

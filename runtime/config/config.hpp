@@ -94,10 +94,10 @@ struct KernelsConfig {
 };
 
 struct CheckpointConfig {
-  std::string every = "never";     ///< a number of steps ("100") or minutes ("10min"), end (the last step only) or never
-  int keep = 3;                    ///< so many are kept, beside the best one
-  std::string best = "none";       ///< none | eval_loss: also keeps the checkpoint with the lowest evaluation loss
-  std::string background = "auto"; ///< auto | always | never: write a copy while training goes on
+  std::string every = "never";  ///< a number of steps ("100") or minutes ("10min"), end (the last step only) or never
+  int keep = 3;                 ///< so many are kept, beside the best one
+  std::string best = "none";    ///< none | eval_loss: also keeps the checkpoint with the lowest evaluation loss
+  std::string background = "auto";  ///< auto | always | never: write a copy while training goes on
 
   bool on() const { return every != "never"; }
   std::int64_t every_steps() const;    ///< 0: not by steps

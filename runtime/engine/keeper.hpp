@@ -30,8 +30,8 @@ class StateKeeper {
   virtual bool resumes() const = 0;
   /// Fills in every tensor.
   virtual void restore(const WorkerState& state) = 0;
-  /// The state after optimizer step `step`. When it returns, the tensors may change; the writing may still go on. Throws
-  /// what went wrong with this save or the one before.
+  /// The state after optimizer step `step`. When it returns, the tensors may change; the writing may still go on.
+  /// Throws what went wrong with this save or the one before.
   virtual void save(std::int64_t step, const WorkerState& state) = 0;
   /// Waits until everything is written.
   virtual void drain() = 0;

@@ -119,8 +119,8 @@ class Worker {
   RowResult current_, last_;  // of this run and of the one before, which travels now
 
   // Row 0 only.
-  std::map<int, double> squares_;  // by parameter, of this run (clipping) or of the one before (no clipping)
-  std::vector<RowResult> rows_;    // results of the run before, as they arrive
+  std::map<int, double> squares_;   // by parameter, of this run (clipping) or of the one before (no clipping)
+  std::vector<RowResult> rows_;     // results of the run before, as they arrive
   std::vector<std::string> saved_;  // of all rows, for the director
   StepResult running_, previous_;
   double header_time_us_ = 0;

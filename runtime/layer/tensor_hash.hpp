@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The hash of fingerprints, of `lockstep verify` and of checkpoints. Not cryptographic: it finds accidents, not attacks.
+// The hash of fingerprints, of `lockstep verify` and of checkpoints. Not cryptographic: it finds accidents, not
+// attacks.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -25,7 +25,8 @@ std::string part_of(const std::string& checkpoints, std::int64_t step) {
 
 std::string shard_name(const char* kind, int row, int rows) {
   std::ostringstream out;
-  out << kind << "-" << std::setfill('0') << std::setw(5) << row + 1 << "-of-" << std::setw(5) << rows << ".safetensors";
+  out << kind << "-" << std::setfill('0') << std::setw(5) << row + 1 << "-of-" << std::setw(5) << rows
+      << ".safetensors";
   return out.str();
 }
 
@@ -111,7 +112,8 @@ void ShardKeeper::save(std::int64_t step, const WorkerState& state) {
   }
   const double start_us = now_us();
   for (auto* list : {&shard.weights, &shard.optimizer, &shard.copies})
-    for (NamedTensor& each : *list) each.tensor = each.tensor.to(at::kCPU, each.tensor.scalar_type(), false, /*copy=*/true);
+    for (NamedTensor& each : *list)
+      each.tensor = each.tensor.to(at::kCPU, each.tensor.scalar_type(), false, /*copy=*/true);
   log_time(step, shard.bytes(), "copied", start_us);
   writing_ = std::async(std::launch::async, [this, shard = std::move(shard)] { return write(shard); });
 }
@@ -224,7 +226,8 @@ void Publisher::advance() {
     }
     pending_.erase(first);
   }
-  const bool ready = publication_.valid() && publication_.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
+  const bool ready =
+      publication_.valid() && publication_.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
   if (ready) publication_.get();
 }
 

@@ -83,8 +83,7 @@ double measured_bubble(const StepResult& result) {
   return available_us > 0 ? 1 - compute_us / available_us : std::numeric_limits<double>::quiet_NaN();
 }
 
-MetricsWriter::MetricsWriter(const std::string& path, std::int64_t resume_after)
-    : path_(path), started_us_(now_us()) {
+MetricsWriter::MetricsWriter(const std::string& path, std::int64_t resume_after) : path_(path), started_us_(now_us()) {
   if (resume_after >= 0) cut_after(path, resume_after);
   out_.open(path, resume_after >= 0 ? std::ios::app : std::ios::trunc);
   if (!out_) throw UserError(concat("metrics: cannot write ", path, ": ", std::strerror(errno)));

@@ -19,11 +19,22 @@ using Keys = std::vector<std::pair<std::string, std::string>>;
 
 /// Keys that change no bit of the training: the whole section (with a dot) or one key.
 bool decides_bits(const std::string& key) {
-  static const std::vector<std::string> free = {
-      "name",          "pipeline.",       "workers.per_rank", "workers.devices", "workers.memory_limit",
-      "comm.",         "checkpoint.",     "run_dir",          "train.steps",     "train.eval_every",
-      "train.eval_batch", "train.eval_steps", "train.log_every",  "train.stop_on_nan", "train.stop_after",
-      "data.eval"};
+  static const std::vector<std::string> free = {"name",
+                                                "pipeline.",
+                                                "workers.per_rank",
+                                                "workers.devices",
+                                                "workers.memory_limit",
+                                                "comm.",
+                                                "checkpoint.",
+                                                "run_dir",
+                                                "train.steps",
+                                                "train.eval_every",
+                                                "train.eval_batch",
+                                                "train.eval_steps",
+                                                "train.log_every",
+                                                "train.stop_on_nan",
+                                                "train.stop_after",
+                                                "data.eval"};
   return std::none_of(free.begin(), free.end(), [&](const std::string& prefix) {
     return prefix == "data.eval" || prefix.ends_with('.') ? key.starts_with(prefix) : key == prefix;
   });
@@ -69,9 +80,10 @@ std::uint64_t losses_hash(std::uint64_t before, double loss) {
 }
 
 std::string TrainerState::to_json() const {
-  Json json = {{"step", step},   {"position", position},       {"samples", samples},
-               {"loss", loss},   {"loss_bits", number_text(loss)}, {"losses", hex(losses)}};
-  if (best) json["best"] = {{"step", best->step}, {"eval_loss", best->loss}, {"eval_loss_bits", number_text(best->loss)}};
+  Json json = {{"step", step}, {"position", position},           {"samples", samples},
+               {"loss", loss}, {"loss_bits", number_text(loss)}, {"losses", hex(losses)}};
+  if (best)
+    json["best"] = {{"step", best->step}, {"eval_loss", best->loss}, {"eval_loss_bits", number_text(best->loss)}};
   json["numerics"] = Json::object();
   for (const auto& [key, value] : numerics) json["numerics"][key] = value;
   json["environment"] = Json::object();
@@ -127,13 +139,14 @@ void check_resumable(const Config& config, std::int64_t samples, const TrainerSt
                                      ": resuming would not go on as that run; ", advice));
   };
   for (const auto& [key, value] : state.numerics)
-    if (!ours.count(key) || !same_value(ours.at(key), value)) refuse(key, ours.count(key) ? ours.at(key) : "nothing", value);
+    if (!ours.count(key) || !same_value(ours.at(key), value))
+      refuse(key, ours.count(key) ? ours.at(key) : "nothing", value);
   for (const auto& [key, value] : now)
     if (!theirs.count(key)) refuse(key, value, "nothing");
   if (samples != state.samples)
-    throw config.root.error("data", concat("got ", samples, " training samples, expected ", state.samples,
-                                           " as in the checkpoint ", checkpoint,
-                                           ": the files have changed; train on the same ones"));
+    throw config.root.error(
+        "data", concat("got ", samples, " training samples, expected ", state.samples, " as in the checkpoint ",
+                       checkpoint, ": the files have changed; train on the same ones"));
   if (config.train.steps < state.step)
     throw config.root.section("train").error(
         "steps", concat("got ", config.train.steps, ", expected at least ", state.step, ", the step of the checkpoint ",

@@ -127,12 +127,16 @@ TEST_CASE("every way to break a safetensors file is named", "[contract]") {
   header(R"({"dtype":"F64","shape":[4],"data_offsets":[0,16]})", "has 16 bytes, but F64 [4] needs 32");
   header(R"({"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,16]})", "needs far more");
   header(R"({"dtype":"F32","shape":[3],"data_offsets":[4,16]})", "leaves a hole before it");
-  says(with_header(R"({"a":{"dtype":"U8","shape":[9],"data_offsets":[0,9]},"b":{"dtype":"U8","shape":[8],"data_offsets":[8,16]}})",
-                   data),
-       "tensor 'b' at byte");
-  says(with_header(R"({"a":{"dtype":"U8","shape":[8],"data_offsets":[0,8]},"a":{"dtype":"U8","shape":[8],"data_offsets":[8,16]}})",
-                   data),
-       "tensor 'a': is in the header twice");
+  says(
+      with_header(
+          R"({"a":{"dtype":"U8","shape":[9],"data_offsets":[0,9]},"b":{"dtype":"U8","shape":[8],"data_offsets":[8,16]}})",
+          data),
+      "tensor 'b' at byte");
+  says(
+      with_header(
+          R"({"a":{"dtype":"U8","shape":[8],"data_offsets":[0,8]},"a":{"dtype":"U8","shape":[8],"data_offsets":[8,16]}})",
+          data),
+      "tensor 'a': is in the header twice");
 }
 
 TEST_CASE("random damage to a safetensors file is refused or harmless", "[contract]") {
@@ -140,8 +144,11 @@ TEST_CASE("random damage to a safetensors file is refused or harmless", "[contra
   write_safetensors(folder.path, "x.safetensors", some_tensors());
   const std::string path = folder.path + "/x.safetensors", whole = bytes_of(path);
   std::mt19937 random(1);
-  const auto below = [&](std::size_t count) { return std::uniform_int_distribution<std::size_t>(0, count - 1)(random); };
-  const std::string tokens[] = {"[", "]", "{", "}", "\"", ":", ",", "-1", "1e999", "99999999999999999999", "\\u0000", "null"};
+  const auto below = [&](std::size_t count) {
+    return std::uniform_int_distribution<std::size_t>(0, count - 1)(random);
+  };
+  const std::string tokens[] = {"[",       "]",   "{", "}", "\"", ":", ",", "-1", "1e999", "99999999999999999999",
+                                "\\u0000", "null"};
   const char* many = std::getenv("LOCKSTEP_FUZZ");  // a long run on demand
   int refused = 0;
   const int rounds = many ? std::atoi(many) : 3000;
@@ -186,7 +193,8 @@ TEST_CASE("a damaged manifest is refused, whatever the damage", "[contract]") {
   std::mt19937 random(2);
   for (int round = 0; round < 500; ++round) {
     std::string bytes = whole;
-    bytes[std::uniform_int_distribution<std::size_t>(0, bytes.size() - 1)(random)] ^= static_cast<char>(1 + round % 127);
+    bytes[std::uniform_int_distribution<std::size_t>(0, bytes.size() - 1)(random)] ^=
+        static_cast<char>(1 + round % 127);
     put(path + "/manifest.json", bytes);
     try {
       CheckpointStore store(path);

@@ -23,7 +23,8 @@ struct Leg {
   int steps;  // 0: to the end
 };
 
-// 8 of 21 samples a step: the legs end in the middle of the first epoch, behind its short last batch, and in the second.
+// 8 of 21 samples a step: the legs end in the middle of the first epoch, behind its short last batch, and in the
+// second.
 const std::vector<Leg> kLegs = {{4, "gpipe", 2}, {2, "1f1b", 1}, {3, "gpipe", 1}, {1, "1f1b", 0}};
 
 std::string broken_run(const RunRecord& unbroken, const Model& model, const DataSplits& data, const Config& config) {
@@ -66,13 +67,15 @@ struct Small {
 
 }  // namespace
 
-TEST_CASE("a run that stops and goes on with other stages and schedules gives the bits of the unbroken one", "[parity]") {
+TEST_CASE("a run that stops and goes on with other stages and schedules gives the bits of the unbroken one",
+          "[parity]") {
   const Config tokens = small_config("sparse_categorical_cross_entropy", 8, 5);
   for (const bool tied : {false, true}) {
     INFO("gpt tied=" << tied);
     CHECK(stop_and_go(small_gpt(3, 0.2, tied), token_data(21, 8, 11), tokens) == "");
   }
-  CHECK(stop_and_go(mlp_with_skip(0.25, true), regression_data(21, 6, 3), small_config("mean_squared_error", 8, 3)) == "");
+  CHECK(stop_and_go(mlp_with_skip(0.25, true), regression_data(21, 6, 3), small_config("mean_squared_error", 8, 3)) ==
+        "");
 }
 
 TEST_CASE("optimizer state of every kind is resumed", "[parity]") {
@@ -181,7 +184,8 @@ TEST_CASE("a job that is told to stop leaves a checkpoint of its last step", "[p
   CHECK(steps_in(folder.path()) == std::vector<std::int64_t>{2});
   RunRecord rest = next_leg(the.model, the.data, with_pipeline(the.config, 2, "1f1b"), folder.path());
   RunRecord expected = unbroken;
-  std::erase_if(expected.results, [](const StepResult& r) { return r.step < 2 || (r.mode == Mode::train && r.step == 2); });
+  std::erase_if(expected.results,
+                [](const StepResult& r) { return r.step < 2 || (r.mode == Mode::train && r.step == 2); });
   CHECK(first_difference(expected, rest, trainer.graph()).value_or("") == "");
 }
 

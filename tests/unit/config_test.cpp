@@ -36,7 +36,8 @@ Config small(const std::string& train = "", const std::string& pipeline = "",
 bool same(const Config& a, const Config& b) {
   return a.name == b.name && a.seed == b.seed && a.model.to_yaml() == b.model.to_yaml() &&
          a.data.to_yaml() == b.data.to_yaml() && a.train == b.train && a.pipeline == b.pipeline &&
-         a.workers == b.workers && a.kernels == b.kernels && a.checkpoint == b.checkpoint && a.comm == b.comm && a.run_dir == b.run_dir;
+         a.workers == b.workers && a.kernels == b.kernels && a.checkpoint == b.checkpoint && a.comm == b.comm &&
+         a.run_dir == b.run_dir;
 }
 
 /// Reads what resolved_yaml wrote, under another file name so that nothing can come from it.

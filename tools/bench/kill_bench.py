@@ -82,6 +82,9 @@ def kill_once(options, folder, chance, whole_s, while_saving):
             while process.poll() is None and not is_saving(checkpoints):
                 time.sleep(POLL_S)
             time.sleep(chance.uniform(0, 0.003))  # anywhere in the save, not always at its beginning
+        else:
+            while process.poll() is None and is_saving(checkpoints):
+                time.sleep(POLL_S)
         saving = is_saving(checkpoints)
         pids = [int(path.suffix[1:]) for path in folder.glob("pid.*")]
         if process.poll() is None and pids:
