@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/training/trainer_state.hpp"
 
-#include <algorithm>
 #include <bit>
 #include <cstdlib>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "runtime/checkpoint/error.hpp"
 #include "runtime/checkpoint/manifest.hpp"
@@ -17,27 +17,21 @@ namespace {
 using Json = nlohmann::ordered_json;
 using Keys = std::vector<std::pair<std::string, std::string>>;
 
-/// Keys that change no bit of the training: the whole section (with a dot) or one key.
+/// Of workers only the number of threads does; of data all but the evaluation set.
 bool decides_bits(const std::string& key) {
-  static const std::vector<std::string> free = {"name",
-                                                "pipeline.",
-                                                "workers.per_rank",
-                                                "workers.devices",
-                                                "workers.memory_limit",
-                                                "comm.",
-                                                "checkpoint.",
-                                                "run_dir",
-                                                "train.steps",
-                                                "train.eval_every",
-                                                "train.eval_batch",
-                                                "train.eval_steps",
-                                                "train.log_every",
-                                                "train.stop_on_nan",
-                                                "train.stop_after",
-                                                "data.eval"};
-  return std::none_of(free.begin(), free.end(), [&](const std::string& prefix) {
-    return prefix == "data.eval" || prefix.ends_with('.') ? key.starts_with(prefix) : key == prefix;
-  });
+  static const std::set<std::string> free = {"name",
+                                             "run_dir",
+                                             "train.steps",
+                                             "train.eval_every",
+                                             "train.eval_batch",
+                                             "train.eval_steps",
+                                             "train.log_every",
+                                             "train.stop_on_nan",
+                                             "train.stop_after"};
+  if (key.starts_with("workers.")) return key == "workers.threads";
+  for (const char* section : {"pipeline.", "comm.", "checkpoint.", "data.eval"})
+    if (key.starts_with(section)) return false;
+  return free.count(key) == 0;
 }
 
 void flatten(const Section& section, const std::string& path, Keys& keys) {
