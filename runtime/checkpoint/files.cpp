@@ -94,6 +94,12 @@ MappedFile::MappedFile(const File& file) : size_(static_cast<std::size_t>(file.s
   data_ = static_cast<const char*>(mapped);
 }
 
+void MappedFile::forget(std::size_t begin, std::size_t end) const {
+  const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+  begin = begin / page * page;
+  if (begin < end) ::madvise(const_cast<char*>(data_) + begin, end - begin, MADV_DONTNEED);
+}
+
 MappedFile::~MappedFile() {
   if (data_) ::munmap(const_cast<char*>(data_), size_);
 }

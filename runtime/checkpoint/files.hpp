@@ -35,7 +35,7 @@ class File {
   int descriptor_ = -1;
 };
 
-/// A file's bytes, unchanged as long as this lives; not counted as this process's own memory.
+/// A file's bytes. Pages that have been looked at count as resident memory until they are forgotten.
 class MappedFile {
  public:
   explicit MappedFile(const File& file);
@@ -44,6 +44,8 @@ class MappedFile {
   MappedFile& operator=(const MappedFile&) = delete;
   const char* data() const { return data_; }
   std::size_t size() const { return size_; }
+  /// Lets the pages of [begin, end) go; looking at them again brings them back.
+  void forget(std::size_t begin, std::size_t end) const;
 
  private:
   const char* data_ = nullptr;

@@ -90,8 +90,10 @@ void check_tensors(const SafetensorsFile& file, const WrittenFile& expected, std
       findings.push_back(CheckpointError(file.path(), entry.name, entry.begin, "is not in the manifest").what());
       continue;
     }
-    const auto bytes = static_cast<std::size_t>(entry.end - entry.begin);
-    if (hash_of(entry.dtype, entry.sizes, mapped.data() + entry.begin, bytes) != found->second)
+    const auto begin = static_cast<std::size_t>(entry.begin), end = static_cast<std::size_t>(entry.end);
+    const std::uint64_t hash = hash_of(entry.dtype, entry.sizes, mapped.data() + begin, end - begin);
+    mapped.forget(begin, end);  // no more memory than the largest tensor
+    if (hash != found->second)
       findings.push_back(CheckpointError(file.path(), entry.name, entry.begin,
                                          "has other bytes than the manifest says: it was altered, or the disk is bad")
                              .what());
@@ -293,6 +295,10 @@ void point_to_best(const std::string& checkpoints, std::int64_t step) {
   const std::string link = checkpoints + "/best", temporary = link + ".part";
   std::error_code failure;
   fs::remove(temporary, failure);
+  if (step < 0) {
+    fs::remove(link, failure);
+    return;
+  }
   fs::create_directory_symlink(fs::path(checkpoint_path(checkpoints, step)).filename(), temporary, failure);
   if (failure) cannot("make", temporary, failure);
   rename(temporary, link);

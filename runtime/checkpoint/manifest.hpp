@@ -93,7 +93,7 @@ void prune_checkpoints(const std::string& checkpoints, int keep, std::int64_t sp
 /// that will not be, and are renamed to superseded-step-...
 void clear_after(const std::string& checkpoints, std::int64_t step);
 
-/// The link `best`.
+/// The link `best`; a negative step removes it.
 void point_to_best(const std::string& checkpoints, std::int64_t step);
 
 std::string hex(std::uint64_t value);

@@ -158,6 +158,8 @@ Publisher::Publisher(PublisherOptions options)
   for (const CheckpointPlace& place : list_checkpoints(options_.checkpoints)) published_.insert(place.step);
   // One that has been removed by hand is no rival.
   if (best_ && !published_.count(best_->step)) best_.reset();
+  if (!options_.keep_best) return;
+  point_to_best(options_.checkpoints, best_ ? best_->step : -1);
 }
 
 void Publisher::request(std::int64_t step, std::int64_t position) {

@@ -21,6 +21,7 @@ using Keys = std::vector<std::pair<std::string, std::string>>;
 bool decides_bits(const std::string& key) {
   static const std::set<std::string> free = {"name",
                                              "run_dir",
+                                             "model.library",
                                              "train.steps",
                                              "train.eval_every",
                                              "train.eval_batch",
