@@ -72,6 +72,8 @@ std::string stage_table(const Trainer& trainer);
 
 void add_train(CLI::App& app, std::function<int()>& command);
 void add_verify(CLI::App& app, std::function<int()>& command);
+void add_checkpoint(CLI::App& app, std::function<int()>& command);
+void add_eval(CLI::App& app, std::function<int()>& command);
 void add_list(CLI::App& app, std::function<int()>& command);
 
 }  // namespace lockstep

@@ -1,25 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/fingerprint.hpp"
 
-#include <bit>
 #include <cstring>
-#include <iomanip>
 #include <nlohmann/json.hpp>
 
 #include "runtime/base/check.hpp"
-#include "runtime/layer/random.hpp"
+#include "runtime/checkpoint/manifest.hpp"
 
 namespace lockstep {
-namespace {
-
-std::string hex(std::uint64_t value) {
-  std::ostringstream out;
-  out << std::hex << std::setw(16) << std::setfill('0') << value;
-  return out.str();
-}
-
-}  // namespace
-
 std::map<std::string, std::uint64_t> gather_fingerprint(Process& process, const ModelGraph& graph,
                                                         const JobOutcome& outcome) {
   struct Entry {
@@ -51,15 +39,12 @@ std::map<std::string, std::uint64_t> gather_fingerprint(Process& process, const 
   return hashes;
 }
 
-std::string fingerprint_json(const Environment& environment, const std::vector<double>& losses,
-                             const std::map<std::string, std::uint64_t>& parameters) {
+std::string fingerprint_json(const TrainerState& state, const std::map<std::string, std::uint64_t>& parameters) {
   nlohmann::ordered_json json;
-  for (const auto& [key, value] : environment.entries) json["environment"][key] = value;
-  json["steps"] = losses.size();
-  if (!losses.empty()) json["loss"] = losses.back();
-  std::uint64_t all = 0;
-  for (const double loss : losses) all = mix_seed(all, std::bit_cast<std::uint64_t>(loss), 0, "loss");
-  json["losses"] = hex(all);
+  for (const auto& [key, value] : state.environment.entries) json["environment"][key] = value;
+  json["steps"] = state.step;
+  if (state.step > 0) json["loss"] = state.loss;
+  json["losses"] = hex(state.losses);
   for (const auto& [name, hash] : parameters) json["parameters"][name] = hex(hash);
   return json.dump(2) + "\n";
 }

@@ -15,8 +15,8 @@ namespace lockstep {
 std::map<std::string, std::uint64_t> gather_fingerprint(Process& process, const ModelGraph& graph,
                                                         const JobOutcome& outcome);
 
-/// JSON: {"environment": {...}, "steps": n, "loss": last, "losses": hash over all, "parameters": {name: hash}}.
-std::string fingerprint_json(const Environment& environment, const std::vector<double>& losses,
-                             const std::map<std::string, std::uint64_t>& parameters);
+/// JSON: {"environment": {...}, "steps": n, "loss": last, "losses": hash over all, "parameters": {name: hash}}. The
+/// first four stand in `state`.
+std::string fingerprint_json(const TrainerState& state, const std::map<std::string, std::uint64_t>& parameters);
 
 }  // namespace lockstep

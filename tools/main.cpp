@@ -54,6 +54,8 @@ int main(int argc, char** argv) {
   lockstep::add_train(app, command);
   lockstep::add_verify(app, command);
   lockstep::add_simulate(app, command);
+  lockstep::add_checkpoint(app, command);
+  lockstep::add_eval(app, command);
   lockstep::add_list(app, command);
   try {
     check_verb(app, argc, argv);

@@ -16,7 +16,7 @@ namespace lockstep {
 
 namespace fs = std::filesystem;
 
-RunFolder::RunFolder(const std::string& path) : path_(path) {
+RunFolder::RunFolder(const std::string& path, bool resume) : path_(path) {
   std::error_code failure;
   fs::create_directories(path, failure);
   if (failure) throw UserError(concat("run_dir: cannot make ", path, ": ", failure.message()));
@@ -27,10 +27,12 @@ RunFolder::RunFolder(const std::string& path) : path_(path) {
     throw UserError(
         concat("run_dir: another job is running in ", path, "; give this one a folder of its own: --set run_dir=..."));
   }
-  if (fs::exists(file("config.yaml"))) {
+  if (!resume && fs::exists(file("config.yaml"))) {
     ::close(lock_);
     throw UserError(
-        concat("run_dir: ", path, " already holds a run; choose another folder with --set run_dir=..., or remove it"));
+        concat("run_dir: ", path,
+               " already holds a run; go on with it (--resume auto), choose another folder with --set run_dir=..., or "
+               "remove it"));
   }
 }
 

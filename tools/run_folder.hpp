@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The folder of one run: resolved config, logs, metrics, TensorBoard events, fingerprint. One job at a time owns it (a
-// lock on the file `lock`), and a used one is refused, so that nothing is ever overwritten.
+// lock on the file `lock`), and a used one is refused unless that run is resumed, so that nothing is ever overwritten.
 #pragma once
 
 #include <string>
@@ -11,7 +11,7 @@ namespace lockstep {
 class RunFolder {
  public:
   /// Makes and locks it. Throws UserError when another job holds it, when it has been used, or when it cannot be made.
-  explicit RunFolder(const std::string& path);
+  explicit RunFolder(const std::string& path, bool resume = false);
   ~RunFolder();
   RunFolder(const RunFolder&) = delete;
   RunFolder& operator=(const RunFolder&) = delete;

@@ -7,12 +7,14 @@
 #include <iomanip>
 #include <iostream>
 
+#include "runtime/checkpoint/manifest.hpp"
 #include "runtime/schedule/simulate.hpp"
 #include "runtime/schedule/text.hpp"
 #include "runtime/training/reporter.hpp"
 #include "runtime/training/schedule_choice.hpp"
 #include "tools/command.hpp"
 #include "tools/fingerprint.hpp"
+#include "tools/resume.hpp"
 #include "tools/run_folder.hpp"
 
 namespace lockstep {
@@ -20,7 +22,7 @@ namespace {
 
 struct TrainOptions {
   ConfigSource source;
-  std::string metrics, fingerprint;
+  std::string metrics, fingerprint, resume;
   bool dry_run = false;
 };
 
@@ -63,15 +65,16 @@ int dry_run(Process& process, const Trainer& trainer, Programs& programs) {
 
 class TrainRun {
  public:
-  TrainRun(Process& process, Trainer& trainer, const TrainOptions& options, const std::string& kernels)
-      : process_(process), trainer_(trainer), options_(options) {
+  TrainRun(Process& process, Trainer& trainer, const TrainOptions& options, const ResumePoint& resume,
+           const std::string& kernels)
+      : process_(process), trainer_(trainer), options_(options), resume_(resume) {
     const std::string& run_dir = trainer.config().run_dir;
     process_.together([&] {
       if (process_.is_root()) {
         for (const auto& [flag, path] :
              {std::pair("--metrics", options.metrics), {"--fingerprint", options.fingerprint}})
           if (!path.empty() && !RunFolder::holds(run_dir, path)) check_writable(flag, path);
-        folder_ = std::make_unique<RunFolder>(run_dir);
+        folder_ = std::make_unique<RunFolder>(run_dir, resume_.reuses_folder);
         folder_->write("config.yaml", resolved_yaml(trainer.config()));
       }
     });
@@ -83,6 +86,7 @@ class TrainRun {
                      trainer_.layout().rank_of_row.size(), " workers on ", process_.size(), " rank(s), run folder ",
                      run_dir));
     for (const std::string& warning : trainer_.warnings()) log_.warn(warning);
+    log_resume();
   }
 
   int run() {
@@ -90,6 +94,7 @@ class TrainRun {
     FitOptions fit;
     fit.observer = reporter_.get();
     fit.signalled = &asked_to_stop;
+    fit.checkpoints = checkpoints_of(trainer_.config().run_dir);
     fit.log = log_;
     const JobOutcome outcome = trainer_.fit(fit);
     const auto hashes = gather_fingerprint(process_, trainer_.graph(), outcome);
@@ -110,6 +115,7 @@ class TrainRun {
     reporter.program = [this]() -> const Program& {
       return trainer_.programs().get(Mode::train, trainer_.micro_batches());
     };
+    if (resume_.reuses_folder) reporter.resume_after = trainer_.start().step;
     if (process_.is_root()) {
       reporter.metrics_file = options_.metrics.empty() ? folder_->file("metrics.jsonl") : options_.metrics;
       reporter.tensorboard_folder = folder_->folder("tensorboard");
@@ -119,20 +125,49 @@ class TrainRun {
   }
 
   void write_fingerprint(const std::map<std::string, std::uint64_t>& hashes) const {
-    const std::string json = fingerprint_json(environment_of(trainer_.config()), reporter_->losses(), hashes);
+    TrainerState state = trainer_.start();
+    for (const double loss : reporter_->losses()) {
+      state.losses = losses_hash(state.losses, state.loss = loss);
+      ++state.step;
+    }
+    const std::string json = fingerprint_json(state, hashes);
     folder_->write("fingerprint.json", json);
     if (!options_.fingerprint.empty()) write_whole_file(options_.fingerprint, json);
   }
 
+  void log_resume() const {
+    for (const std::string& damage : resume_.skipped)
+      log_.warn(concat("a damaged checkpoint is passed over: ", damage));
+    if (resume_.checkpoint.empty()) {
+      if (resume_.reuses_folder) log_.info("there is no checkpoint yet: training starts from the beginning");
+      return;
+    }
+    log_.info(concat("resumed after step ", trainer_.start().step, " from ", resume_.checkpoint));
+    const std::string difference = environment_difference(trainer_.resumed_state(), trainer_.start().environment);
+    if (!difference.empty())
+      log_.warn(concat("bits will differ from an unbroken run: ", difference, " (see docs/numerics.md)"));
+  }
+
+  std::int64_t last_step() const {
+    return reporter_->last_step() ? reporter_->last_step()->step : trainer_.start().step;
+  }
+
   int finish() const {
+    const std::int64_t steps = trainer_.config().train.steps;
     switch (reporter_->stop_reason()) {
       case StopReason::none:
       case StopReason::finished:
-        log_.info(concat("done: ", reporter_->losses().size(), " steps, last loss ", reporter_->last_step()->loss()));
+        if (reporter_->last_step())
+          log_.info(concat("done: ", last_step(), " steps, last loss ", reporter_->last_step()->loss()));
+        else
+          log_.info(concat("nothing is left to train: the checkpoint is of step ", last_step(), " of ", steps));
+        return 0;
+      case StopReason::stop_after:
+        log_.info(
+            concat("stopped after step ", last_step(), " of ", steps, " (train.stop_after); --resume auto goes on"));
         return 0;
       case StopReason::signal:
-        log_.info(concat("stopped by a signal after step ", reporter_->last_step()->step, " of ",
-                         trainer_.config().train.steps));
+        log_.info(concat("stopped by a signal after step ", last_step(), " of ", steps));
         return 0;
       case StopReason::not_finite: log_.error(not_finite_message()); return static_cast<int>(ExitCode::fault);
     }
@@ -153,6 +188,7 @@ class TrainRun {
   Process& process_;
   Trainer& trainer_;
   const TrainOptions& options_;
+  const ResumePoint& resume_;
   std::unique_ptr<RunFolder> folder_;
   std::unique_ptr<Reporter> reporter_;
   Log log_;
@@ -162,16 +198,21 @@ int train(const TrainOptions& options) {
   Process process;
   std::unique_ptr<Trainer> trainer;
   std::string kernels;
+  ResumePoint resume;
   process.together([&] {
     const Config config = read_config(load_config_file(options.source.path, options.source.overrides));
     kernels = resolve_kernels(config);
     trainer = make_trainer(config, process.ranks());
   });
+  process.together([&] { resume = choose_checkpoint(process, options.resume, trainer->config().run_dir); });
+  process.together([&] {
+    if (!resume.checkpoint.empty()) trainer->resume(resume.checkpoint);
+  });
   process.compare(*trainer);
   if (options.dry_run) return dry_run(process, *trainer, trainer->programs());
   try {
     process.connect(*trainer);
-    return TrainRun(process, *trainer, options, kernels).run();
+    return TrainRun(process, *trainer, options, resume, kernels).run();
   } catch (const Error& error) {
     process.fail(error);
   }
@@ -187,11 +228,16 @@ void add_train(CLI::App& app, std::function<int()>& command) {
       ->type_name("FILE");
   verb->add_option("--fingerprint", options->fingerprint, "Write a 64-bit hash per parameter, to compare runs")
       ->type_name("FILE");
+  verb->add_option("--resume", options->resume,
+                   "Go on from a checkpoint folder, or from the newest good one of the run folder (auto), which starts "
+                   "from the beginning when there is none yet")
+      ->type_name("auto|DIR");
   verb->add_flag("--dry-run", options->dry_run, "Print stages, memory and timeline; train and write nothing");
   verb->footer(
       "Examples:\n"
       "  lockstep train configs/quickstart.yaml\n"
-      "  mpirun -n 2 lockstep train configs/quickstart.yaml --set run_dir=runs/two-ranks");
+      "  mpirun -n 2 lockstep train configs/quickstart.yaml --set run_dir=runs/two-ranks\n"
+      "  lockstep train configs/quickstart.yaml --set checkpoint.every=50 --resume auto");
   verb->callback([options, &command] { command = [options] { return train(*options); }; });
 }
 

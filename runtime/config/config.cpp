@@ -139,7 +139,7 @@ TrainConfig read_train(const Section& section) {
   train.freeze = section.list<std::string>("freeze", {}, not_empty());
   train.stop_on_nan = section.get("stop_on_nan", train.stop_on_nan);
   train.log_every = section.get("log_every", train.log_every, at_least(one));
-  only(section, "stop_after", section.get("stop_after", none, at_least(none)), none, "leaving with a checkpoint");
+  train.stop_after = section.get("stop_after", train.stop_after, at_least(none));
   section.finish();
   return train;
 }
@@ -329,6 +329,36 @@ WorkersConfig read_workers(const Section& section) {
   return workers;
 }
 
+/// The number before `unit` ("" or "min"); 0 when `text` is something else.
+std::int64_t count_of(const std::string& text, const std::string& unit) {
+  constexpr std::size_t most_digits = 15;
+  if (!text.ends_with(unit)) return 0;
+  const std::string number = text.substr(0, text.size() - unit.size());
+  const bool digits = !number.empty() && number.find_first_not_of("0123456789") == std::string::npos;
+  return digits && number.size() <= most_digits && number[0] != '0' ? std::stoll(number) : 0;
+}
+
+CheckpointConfig read_checkpoint(const Section& section, const TrainConfig& train) {
+  CheckpointConfig checkpoint;
+  const Rule<std::string> every{
+      "a number of steps (100) or minutes (10min), end or never", [](const std::string& text) {
+        return text == "end" || text == "never" || count_of(text, "") > 0 || count_of(text, "min") > 0;
+      }};
+  checkpoint.every = section.get("every", checkpoint.every, every);
+  checkpoint.keep = section.get("keep", checkpoint.keep, at_least(1));
+  checkpoint.best = section.get("best", checkpoint.best, one_of({"none", "eval_loss"}));
+  checkpoint.background = section.get("background", checkpoint.background, one_of({"auto", "always", "never"}));
+  section.finish();
+  if (checkpoint.best == "none") return checkpoint;
+  if (train.eval_every == 0)
+    throw section.unexpected("best", "none", "; nothing is evaluated: set train.eval_every and data.eval");
+  if (checkpoint.every_steps() % train.eval_every != 0)
+    throw section.unexpected("best", "none",
+                             concat("; checkpoint.every (", checkpoint.every, ") is no multiple of train.eval_every (",
+                                    train.eval_every, "), so some checkpoints would have no evaluation: make it one"));
+  return checkpoint;
+}
+
 CommConfig read_comm(const Section& section) {
   CommConfig comm;
   comm.watchdog_s = section.get("watchdog_s", comm.watchdog_s, at_least(1));
@@ -355,8 +385,6 @@ void check_later_sections(const Section& root) {
        replicas.get("strategy", mirrored, one_of({"mirrored", "central_storage", "parameter_server"})), mirrored,
        "data parallelism");
   replicas.finish();
-  const Section checkpoint = root.section("checkpoint");
-  for (const std::string& key : checkpoint.keys()) checkpoint.refuse(key, "checkpoints");
 }
 
 Rule<std::string> file_name() {
@@ -373,6 +401,13 @@ Section typed_section(const Section& root, const std::string& key) {
 
 }  // namespace
 
+std::int64_t CheckpointConfig::every_steps() const {
+  return count_of(every, "");
+}
+std::int64_t CheckpointConfig::every_minutes() const {
+  return count_of(every, "min");
+}
+
 Config read_config(const Section& root) {
   Config config;
   config.root = root;
@@ -385,6 +420,7 @@ Config read_config(const Section& root) {
   config.workers = read_workers(root.section("workers"));
   config.kernels = read_kernels(root.section("kernels"));
   check_later_sections(root);
+  config.checkpoint = read_checkpoint(root.section("checkpoint"), config.train);
   config.comm = read_comm(root.section("comm"));
   config.run_dir = root.get("run_dir", "runs/" + config.name, not_empty());
   root.finish();

@@ -60,6 +60,7 @@ struct TrainConfig {
   std::vector<std::string> freeze;  ///< parameter-name patterns that are not trained
   bool stop_on_nan = true;
   std::int64_t log_every = 1;
+  std::int64_t stop_after = 0;  ///< leave with a checkpoint after that many steps of this job; 0: do not
   bool operator==(const TrainConfig&) const = default;
 };
 
@@ -120,6 +121,18 @@ struct KernelsConfig {
   bool operator==(const KernelsConfig&) const = default;
 };
 
+struct CheckpointConfig {
+  std::string every = "never";  ///< a number of steps ("100") or minutes ("10min"), end (the last step only) or never
+  int keep = 3;                 ///< so many are kept, beside the best one
+  std::string best = "none";    ///< none | eval_loss: also keeps the checkpoint with the lowest evaluation loss
+  std::string background = "auto";  ///< auto | always | never: write a copy while training goes on
+
+  bool on() const { return every != "never"; }
+  std::int64_t every_steps() const;    ///< 0: not by steps
+  std::int64_t every_minutes() const;  ///< 0: not by time
+  bool operator==(const CheckpointConfig&) const = default;
+};
+
 struct CommConfig {
   int watchdog_s = 300;  ///< a wait that lasts longer ends the job (exit code 4)
   bool operator==(const CommConfig&) const = default;
@@ -134,6 +147,7 @@ struct Config {
   PipelineConfig pipeline;
   WorkersConfig workers;
   KernelsConfig kernels;
+  CheckpointConfig checkpoint;
   CommConfig comm;
   std::string run_dir;  ///< default: runs/<name>
   Section root;         ///< for errors that name a key, and for the resolved copy in the run folder

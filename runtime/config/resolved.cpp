@@ -121,6 +121,7 @@ void write_train(Writer& out, const TrainConfig& train) {
   out.put("freeze", train.freeze);
   out.put("stop_on_nan", train.stop_on_nan);
   out.put("log_every", train.log_every);
+  out.put("stop_after", train.stop_after);
 }
 
 void write_partition(Writer& out, const PartitionConfig& partition) {
@@ -194,6 +195,12 @@ std::string resolved_yaml(const Config& config) {
   out.mapping("pipeline", [&] { write_pipeline(out, config.pipeline); });
   out.mapping("workers", [&] { write_workers(out, config.workers); });
   out.mapping("kernels", [&] { out.put("gemm", config.kernels.gemm); });
+  out.mapping("checkpoint", [&] {
+    out.put("every", config.checkpoint.every);
+    out.put("keep", config.checkpoint.keep);
+    out.put("best", config.checkpoint.best);
+    out.put("background", config.checkpoint.background);
+  });
   out.mapping("comm", [&] { out.put("watchdog_s", config.comm.watchdog_s); });
   out.put("run_dir", config.run_dir);
   return out.text();

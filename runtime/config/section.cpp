@@ -254,6 +254,18 @@ const Location& Section::location() const {
 std::string Section::to_yaml() const {
   return yaml::to_text(*node_->mapping);
 }
+std::string Section::text(const std::string& key) const {
+  for (const Entry& entry : node_->mapping->entries) {
+    if (entry.key != key) continue;
+    Value alone;
+    alone.kind = Value::Kind::mapping;
+    alone.entries = {entry};
+    const std::string all = yaml::to_text(alone);
+    const std::size_t begin = all.find_first_not_of(" \n", yaml::scalar_text(key, entry.key_quoted).size() + 1);
+    return all.substr(begin, all.find_last_not_of('\n') + 1 - begin);
+  }
+  return "";
+}
 
 #define LOCKSTEP_SECTION_GET(...)                                                        \
   template __VA_ARGS__ Section::get(const std::string&) const;                           \

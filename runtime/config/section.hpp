@@ -123,6 +123,8 @@ class Section {
   /// Block-style YAML text of this mapping: overrides applied, aliases and merge keys expanded, comments gone. "{}\n"
   /// when empty.
   std::string to_yaml() const;
+  /// The value of `key` as YAML text, as to_yaml() would write it; empty when there is none.
+  std::string text(const std::string& key) const;
 
  private:
   template <typename T>

@@ -16,6 +16,8 @@ class Director {
   /// `finished`: results that have become known since the last call, in order. The returned header's sequence and
   /// finished fields are filled in by the worker. Must end with Mode::flush, then Mode::stop.
   virtual StepHeader next(const std::vector<StepResult>& finished) = 0;
+  /// Told, before next(), what rows have written of checkpoints (StateKeeper::take_reports()).
+  virtual void saved(std::vector<std::string>) {}
   /// The data's entries (ModelGraph::sources order) for one micro-batch of the header that next() gave last.
   virtual Tensors micro_batch(int micro_batch) = 0;
 };

@@ -9,7 +9,7 @@
 
 #include "runtime/base/check.hpp"
 #include "runtime/comm/local_channel.hpp"
-#include "runtime/engine/tensor_math.hpp"
+#include "runtime/layer/tensor_hash.hpp"
 
 namespace lockstep {
 namespace {
@@ -78,6 +78,7 @@ class Job {
                       first_here ? spec_.observer : nullptr,
                       spec_.signalled,
                       spec_.record_hashes,
+                      spec_.make_keeper ? spec_.make_keeper(row) : nullptr,
                       pools_[row].get(),
                       spec_.log.named(concat("worker ", row))};
     return std::make_unique<Worker>(std::move(parts));

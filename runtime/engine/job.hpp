@@ -44,6 +44,7 @@ struct JobSpec {
   std::vector<Cpus> cpus = {};           ///< of the rows that are here, in row order; empty: not bound
   double clip_grad_norm = 0;
   std::function<std::unique_ptr<ParameterUpdater>()> make_updater = {};
+  std::function<std::unique_ptr<StateKeeper>(int row)> make_keeper = {};  ///< empty: nothing is saved or restored
   std::chrono::milliseconds wait_limit{300'000};
   Director* director = nullptr;  ///< needed where row 0 is
   Observer* observer = nullptr;  ///< may be null

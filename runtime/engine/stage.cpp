@@ -73,7 +73,10 @@ Stage::Stage(const ModelGraph& graph, const Partition& partition, StageId id, co
     for (const HeldParameter& wanted : graph.held[layer]) {
       const ParameterInfo& info = graph.parameters[wanted.index];
       const auto [stored, is_new] = store.try_emplace(wanted.index);
-      if (is_new) stored->second = initial_value(info, options.seed, options.device);
+      if (is_new)
+        stored->second = options.initialise
+                             ? initial_value(info, options.seed, options.device)
+                             : at::empty(info.sizes, at::TensorOptions(at::kFloat).device(options.device));
       Parameter parameter;
       parameter.local_name = wanted.local_name;
       parameter.name = info.name;

@@ -26,6 +26,7 @@ struct StageOptions {
   std::uint64_t seed = 1;
   at::ScalarType precision = at::kFloat;
   at::Device device = at::kCPU;
+  bool initialise = true;            ///< false: the values come from a checkpoint
   bool check_finite = true;          ///< look at every output and input gradient: names the first layer that breaks
   std::vector<bool> recompute = {};  ///< by layer of the model: may be run again in the backward; empty: none is
 };

@@ -4,8 +4,6 @@
 #include <ATen/ATen.h>
 
 #include <array>
-#include <bit>
-#include <cstring>
 
 #include "runtime/base/check.hpp"
 
@@ -31,11 +29,6 @@ bool finite_words(const Word* words, std::size_t count) {
     if (bad) return false;
   }
   return true;
-}
-
-std::uint64_t mix(std::uint64_t hash, std::uint64_t word) {
-  hash = (std::rotl(hash, 23) ^ word) * 0x9fb21c651e98df25ULL;
-  return hash ^ (hash >> 32);
 }
 
 }  // namespace
@@ -67,22 +60,6 @@ bool all_finite(const at::Tensor& tensor) {
   if (tensor.scalar_type() == at::kBFloat16)
     return finite_words<std::uint16_t, 0x7f80u>(static_cast<const std::uint16_t*>(tensor.const_data_ptr()), count);
   return at::isfinite(tensor).all().item<bool>();
-}
-
-std::uint64_t hash_of(const at::Tensor& tensor) {
-  const at::Tensor host = on_host(tensor);
-  std::uint64_t hash = mix(0, static_cast<std::uint64_t>(host.scalar_type()));
-  for (const std::int64_t size : host.sizes()) hash = mix(hash, static_cast<std::uint64_t>(size));
-  const auto* bytes = static_cast<const char*>(host.const_data_ptr());
-  std::size_t left = host.nbytes();
-  for (; left >= 8; left -= 8, bytes += 8) {
-    std::uint64_t word;
-    std::memcpy(&word, bytes, 8);
-    hash = mix(hash, word);
-  }
-  std::uint64_t tail = 0;
-  if (left > 0) std::memcpy(&tail, bytes, left);
-  return mix(mix(hash, tail), host.nbytes());
 }
 
 }  // namespace lockstep

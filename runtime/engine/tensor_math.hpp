@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Three reductions in one fixed order of operations, whatever the machine's vector width or thread count.
+// Two reductions in one fixed order of operations, whatever the machine's vector width or thread count.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -14,8 +14,5 @@ double squared_norm(const at::Tensor& tensor);
 
 /// Whether every element is finite. Integer tensors are; float32 and bfloat16 are read once.
 bool all_finite(const at::Tensor& tensor);
-
-/// 64-bit hash of dtype, sizes and bytes: equal for equal bits. Not cryptographic.
-std::uint64_t hash_of(const at::Tensor& tensor);
 
 }  // namespace lockstep

@@ -8,10 +8,13 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <iterator>
+#include <utility>
 
 #include "runtime/base/check.hpp"
 #include "runtime/base/clock.hpp"
 #include "runtime/engine/tensor_math.hpp"
+#include "runtime/layer/tensor_hash.hpp"
 
 namespace lockstep {
 namespace {
@@ -74,6 +77,7 @@ void Worker::find_tie_holders() {
 void Worker::run() {
   const MemoryPool::Scope memory(*parts_.pool);
   build_stages();
+  if (parts_.keeper && parts_.keeper->resumes()) restore();
   do {
     run_program();
   } while (header_.mode != Mode::stop);
@@ -244,6 +248,7 @@ void Worker::make_header() {
   previous_ = std::move(running_);
   previous_.elapsed_us = time_us - header_time_us_;
   header_time_us_ = time_us;
+  if (!saved_.empty()) parts_.director->saved(std::exchange(saved_, {}));
   StepHeader header = parts_.director->next(finished_);
   header.sequence = previous_.sequence + 1;
   header.finished = std::move(finished_);
@@ -495,6 +500,7 @@ void Worker::end_program() {
   }
   current_.report.peak_bytes = parts_.pool->peak_bytes();
   current_.signalled = parts_.signalled && parts_.signalled->load();
+  if (parts_.keeper) keep();
   if (parts_.row == 0) merge_results();
   if (parts_.clip_grad_norm > 0 && header_.mode == Mode::train) {  // the norm is at row 0 already
     current_.parameters.clear();
@@ -519,6 +525,7 @@ void Worker::merge_results() {
     previous_.signalled = previous_.signalled || row.signalled;
     previous_.workers.push_back(row.report);
     for (std::size_t i = 0; i < row.parameters.size(); ++i) squares[row.parameters[i]] = row.squared_norms[i];
+    saved_.insert(saved_.end(), row.saved.begin(), row.saved.end());
   }
   rows_.clear();
   if (!squares.empty()) {
@@ -528,6 +535,35 @@ void Worker::merge_results() {
   }
   if (previous_.mode == Mode::train || previous_.mode == Mode::evaluate) finished_.push_back(std::move(previous_));
   previous_ = {};
+}
+
+// ---- checkpoints ----
+
+WorkerState Worker::state() {
+  WorkerState state;
+  std::map<const Parameter*, bool> first;
+  for (std::size_t i = 0; i < owned_.size(); ++i) {
+    first[owned_[i]] = in_norm_[i];
+    state.weights.push_back({owned_[i]->name, owned_[i]->value, in_norm_[i]});
+  }
+  for (const UpdaterState& kept : parts_.updater->state(trained_))
+    state.optimizer.push_back({kept.parameter->name + "." + kept.name, kept.tensor, first.at(kept.parameter)});
+  return state;
+}
+
+void Worker::restore() {
+  at::NoGradGuard no_grad;
+  parts_.keeper->restore(state());
+}
+
+void Worker::keep() {
+  try {
+    if (header_.save) parts_.keeper->save(header_.step, state());
+    if (header_.mode == Mode::flush) parts_.keeper->drain();
+    current_.saved = parts_.keeper->take_reports();
+  } catch (const Error& error) {
+    throw Error(concat("worker ", parts_.row, ", after step ", header_.step, ": ", error.what()), error.exit_code());
+  }
 }
 
 }  // namespace lockstep

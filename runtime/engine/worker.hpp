@@ -10,6 +10,7 @@
 #include "runtime/base/log.hpp"
 #include "runtime/comm/channel.hpp"
 #include "runtime/engine/director.hpp"
+#include "runtime/engine/keeper.hpp"
 #include "runtime/engine/memory.hpp"
 #include "runtime/engine/programs.hpp"
 #include "runtime/engine/stage.hpp"
@@ -42,7 +43,8 @@ struct WorkerParts {
   Observer* observer = nullptr;  ///< one worker per process
   const std::atomic<bool>* signalled = nullptr;
   bool record_hashes = false;
-  MemoryPool* pool = nullptr;  ///< of this worker; never null
+  std::unique_ptr<StateKeeper> keeper;  ///< null: nothing is saved or restored
+  MemoryPool* pool = nullptr;           ///< of this worker; never null
   Log log;
 };
 
@@ -109,6 +111,10 @@ class Worker {
   void end_program();
   void merge_results();
 
+  WorkerState state();
+  void restore();
+  void keep();
+
   Stage& stage(StageId id) { return *stages_.at(id); }
   const FlowContents& flow(StageId from, StageId to) const;
   bool is_mine(StageId id) const { return stages_.count(id) > 0; }
@@ -134,8 +140,9 @@ class Worker {
   RowResult current_, last_;  // of this run and of the one before, which travels now
 
   // Row 0 only.
-  std::map<int, double> squares_;  // by parameter, of this run (clipping) or of the one before (no clipping)
-  std::vector<RowResult> rows_;    // results of the run before, as they arrive
+  std::map<int, double> squares_;   // by parameter, of this run (clipping) or of the one before (no clipping)
+  std::vector<RowResult> rows_;     // results of the run before, as they arrive
+  std::vector<std::string> saved_;  // of all rows, for the director
   StepResult running_, previous_;
   double header_time_us_ = 0;
   std::vector<StepResult> finished_;

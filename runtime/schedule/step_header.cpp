@@ -95,11 +95,11 @@ void fields(auto& archive, StepResult& r) {
        r.elapsed_us, r.non_finite, r.signalled, r.last_of_evaluation, r.workers);
 }
 void fields(auto& archive, StepHeader& h) {
-  each(archive, h.sequence, h.mode, h.step, h.slices, h.heads, h.learning_rate, h.last_of_evaluation, h.stop,
+  each(archive, h.sequence, h.mode, h.step, h.slices, h.heads, h.learning_rate, h.last_of_evaluation, h.save, h.stop,
        h.finished);
 }
 void fields(auto& archive, RowResult& r) {
-  each(archive, r.report, r.loss_sums, r.non_finite, r.signalled, r.parameters, r.squared_norms);
+  each(archive, r.report, r.loss_sums, r.non_finite, r.signalled, r.parameters, r.squared_norms, r.saved);
 }
 
 template <typename T>

@@ -73,7 +73,7 @@ struct StepResult {
   double loss() const;  ///< sum over heads, in head order, of weight * loss
 };
 
-enum class StopReason : std::uint8_t { none, finished, not_finite, signal };
+enum class StopReason : std::uint8_t { none, finished, not_finite, signal, stop_after };
 
 struct StepHeader {
   std::int64_t sequence = 0;  ///< counts program runs from 0
@@ -83,6 +83,7 @@ struct StepHeader {
   std::vector<HeadLoss> heads;       ///< denominators and weights; the sums are 0 here
   double learning_rate = 0;
   bool last_of_evaluation = false;
+  bool save = false;  ///< a checkpoint of the state after `step`, when this program is done (train, flush)
   StopReason stop = StopReason::none;  ///< with Mode::stop
   std::vector<StepResult> finished;    ///< results that everybody now learns
 
@@ -98,6 +99,7 @@ struct RowResult {
   bool signalled = false;
   std::vector<int> parameters;        ///< indices in the model's parameter order
   std::vector<double> squared_norms;  ///< of their gradients
+  std::vector<std::string> saved;     ///< what this row has written of checkpoints: StateKeeper::take_reports()
 
   std::string to_bytes() const;
   static RowResult from_bytes(const std::string& bytes);

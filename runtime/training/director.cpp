@@ -6,13 +6,24 @@
 #include <algorithm>
 #include <numeric>
 
+#include "runtime/base/check.hpp"
+#include "runtime/base/clock.hpp"
 #include "runtime/training/lr_schedule.hpp"
 
 namespace lockstep {
 
 TrainingDirector::TrainingDirector(const Config& config, const DataSplits& data, const ModelGraph& graph,
-                                   const Losses& losses)
-    : config_(config), data_(data), graph_(graph), losses_(losses), sampler_(data.train->size(), config.seed) {}
+                                   const Losses& losses, const TrainerState& start, Publisher* publisher)
+    : config_(config),
+      data_(data),
+      graph_(graph),
+      losses_(losses),
+      sampler_(data.train->size(), config.seed),
+      publisher_(publisher),
+      first_step_(start.step),
+      saved_us_(now_us()),
+      step_(start.step),
+      position_(start.position) {}
 
 StepHeader TrainingDirector::next(const std::vector<StepResult>& finished) {
   for (const StepResult& result : finished) {
@@ -20,16 +31,61 @@ StepHeader TrainingDirector::next(const std::vector<StepResult>& finished) {
     if (result.signalled) stop_ = StopReason::signal;
     if (config_.train.stop_on_nan && result.non_finite.found()) stop_ = StopReason::not_finite;
   }
+  if (publisher_) {
+    for (const StepResult& result : finished) publisher_->finished(result);
+    publisher_->advance();
+  }
+  if (stop_ == StopReason::none && must_stop_after()) stop_ = StopReason::stop_after;
   if (stop_ == StopReason::none) {
     if (evaluation_due()) return evaluation_step();
     if (step_ < config_.train.steps) return train_step();
   }
+  return last_header();
+}
+
+StepHeader TrainingDirector::last_header() {
   StepHeader header;
   header.step = step_;
-  header.mode = flushed_ ? Mode::stop : Mode::flush;
+  // The first flush carries the results of the last step and waits until the shards are written, the next one carries
+  // what was written.
+  const bool again = publisher_ && flushed_ && publisher_->is_busy();
+  header.mode = flushed_ && !again ? Mode::stop : Mode::flush;
+  // After a signal there was no header that knew it would be the last.
+  const bool told = stop_ == StopReason::signal && config_.checkpoint.on();
+  if (!flushed_ && told && publisher_ && publisher_->is_sound() && publisher_->last_step() < step_)
+    request_save(header);
   flushed_ = true;
   header.stop = stop_ == StopReason::none ? StopReason::finished : stop_;
   return header;
+}
+
+bool TrainingDirector::must_stop_after() const {
+  const std::int64_t after = config_.train.stop_after;
+  return after > 0 && step_ - first_step_ >= after && step_ < config_.train.steps;
+}
+
+bool TrainingDirector::save_due() const {
+  if (!publisher_ || !publisher_->is_sound()) return false;
+  if (must_stop_after()) return true;
+  const CheckpointConfig& checkpoint = config_.checkpoint;
+  if (!checkpoint.on()) return false;
+  if (step_ == config_.train.steps) return true;
+  if (checkpoint.every_steps() > 0) return step_ % checkpoint.every_steps() == 0;
+  const bool wants_evaluation = checkpoint.best != "none" && step_ % config_.train.eval_every != 0;
+  constexpr double minute_us = 60e6;
+  const double pause_us = static_cast<double>(checkpoint.every_minutes()) * minute_us;
+  return pause_us > 0 && !wants_evaluation && now_us() - saved_us_ >= pause_us;
+}
+
+void TrainingDirector::request_save(StepHeader& header) {
+  header.save = true;
+  saved_us_ = now_us();
+  publisher_->request(step_, position_);
+}
+
+void TrainingDirector::saved(std::vector<std::string> shards) {
+  LOCKSTEP_CHECK(publisher_, "shards that nobody wanted");
+  publisher_->report(shards);
 }
 
 bool TrainingDirector::evaluation_due() const {
@@ -46,6 +102,7 @@ StepHeader TrainingDirector::train_step() {
       learning_rate(config_.train.lr_schedule, config_.train.optimizer.lr, step_, config_.train.steps);
   const std::vector<std::int64_t> samples = sampler_.batch(position_, config_.train.batch);
   position_ += static_cast<std::int64_t>(samples.size());
+  if (save_due()) request_save(header);
   return load(std::move(header), *data_.train, samples, config_.train.batch);
 }
 

@@ -8,14 +8,18 @@
 #include "runtime/data/dataset.hpp"
 #include "runtime/engine/director.hpp"
 #include "runtime/engine/model.hpp"
+#include "runtime/training/checkpointing.hpp"
 
 namespace lockstep {
 
 class TrainingDirector : public Director {
  public:
-  /// References outlive the director.
-  TrainingDirector(const Config& config, const DataSplits& data, const ModelGraph& graph, const Losses& losses);
+  /// References outlive the director. `start`: step and position to go on from. `publisher`: null when nothing is
+  /// saved.
+  TrainingDirector(const Config& config, const DataSplits& data, const ModelGraph& graph, const Losses& losses,
+                   const TrainerState& start = {}, Publisher* publisher = nullptr);
   StepHeader next(const std::vector<StepResult>& finished) override;
+  void saved(std::vector<std::string> shards) override;
   Tensors micro_batch(int micro_batch) override;
 
  private:
@@ -24,12 +28,19 @@ class TrainingDirector : public Director {
   StepHeader load(StepHeader header, const Dataset& dataset, const std::vector<std::int64_t>& samples,
                   std::int64_t batch);
   bool evaluation_due() const;
+  bool save_due() const;
+  bool must_stop_after() const;
+  StepHeader last_header();
+  void request_save(StepHeader& header);
 
   const Config& config_;
   const DataSplits& data_;
   const ModelGraph& graph_;
   const Losses& losses_;
   Sampler sampler_;
+  Publisher* publisher_;
+  std::int64_t first_step_;          // training goes on after it
+  double saved_us_;                  // when the last save was due, or the job began
   std::int64_t step_ = 0;            // the last training step that was started
   std::int64_t position_ = 0;        // samples consumed
   std::int64_t evaluated_step_ = 0;  // the last step after which an evaluation was completely started

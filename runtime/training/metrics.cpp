@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cmath>
+#include <cstdio>
 #include <cstring>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -58,6 +59,27 @@ Json step_times(const std::vector<double>& step_ms) {
   return {{"median", number_or_null(median(step_ms))}, {"min", number(*least)}, {"max", number(*most)}};
 }
 
+/// Whether a resumed run leaves this line standing. The last line of a killed job may be half of one.
+bool is_kept(const std::string& line, std::int64_t step) {
+  const Json json = Json::parse(line, nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object()) return false;
+  if (json.contains("step")) return json["step"].is_number() && json["step"].get<std::int64_t>() <= step;
+  return json.contains("eval") && json["eval"].value("step", step) < step;
+}
+
+/// The file keeps what was before; it is replaced as a whole.
+void cut_after(const std::string& path, std::int64_t step) {
+  std::ifstream in(path);
+  if (!in) return;
+  const std::string temporary = path + ".part";
+  std::ofstream out(temporary);
+  for (std::string line; std::getline(in, line);)
+    if (is_kept(line, step)) out << line << '\n';
+  out.close();
+  if (!out || std::rename(temporary.c_str(), path.c_str()) != 0)
+    throw UserError(concat("metrics: cannot write ", path, ": ", std::strerror(errno)));
+}
+
 }  // namespace
 
 double measured_bubble(const StepResult& result) {
@@ -69,7 +91,9 @@ double measured_bubble(const StepResult& result) {
   return available_us > 0 ? 1 - compute_us / available_us : std::numeric_limits<double>::quiet_NaN();
 }
 
-MetricsWriter::MetricsWriter(const std::string& path) : path_(path), out_(path), started_us_(now_us()) {
+MetricsWriter::MetricsWriter(const std::string& path, std::int64_t resume_after) : path_(path), started_us_(now_us()) {
+  if (resume_after >= 0) cut_after(path, resume_after);
+  out_.open(path, resume_after >= 0 ? std::ios::app : std::ios::trunc);
   if (!out_) throw UserError(concat("metrics: cannot write ", path, ": ", std::strerror(errno)));
 }
 

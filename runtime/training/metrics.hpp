@@ -43,8 +43,10 @@ double measured_bubble(const StepResult& result);
 
 class MetricsWriter {
  public:
-  /// Replaces the file. Throws UserError when it cannot be written. The run's wall clock starts here.
-  explicit MetricsWriter(const std::string& path);
+  /// Replaces the file, or, with `resume_after` >= 0, goes on with it: lines of later steps, of evaluations from that
+  /// step on (they are made again) and summaries are taken out. Throws UserError when it cannot be written. The
+  /// summary's wall clock starts here; it is of this job alone.
+  explicit MetricsWriter(const std::string& path, std::int64_t resume_after = -1);
 
   // All throw Error when the disk takes no more.
   void step(const StepResult& result);

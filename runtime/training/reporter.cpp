@@ -27,7 +27,7 @@ std::string step_line(const StepResult& result, std::int64_t steps) {
 }  // namespace
 
 Reporter::Reporter(const ReporterOptions& options) : options_(options) {
-  if (!options_.metrics_file.empty()) metrics_.emplace(options_.metrics_file);
+  if (!options_.metrics_file.empty()) metrics_.emplace(options_.metrics_file, options_.resume_after);
   if (!options_.tensorboard_folder.empty()) tensorboard_.emplace(options_.tensorboard_folder);
   if (options_.progress && isatty(STDERR_FILENO)) progress_.emplace(options_.steps, STDERR_FILENO);
 }

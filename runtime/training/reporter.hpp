@@ -23,6 +23,7 @@ struct ReporterOptions {
   std::int64_t log_every = 1;
   std::string metrics_file;        ///< empty: none
   std::string tensorboard_folder;  ///< empty: none
+  std::int64_t resume_after = -1;  ///< >= 0: the files are those of a run that goes on after this step
   /// Of a full batch: the end compares with its simulation. Asked when training is under way; empty: no comparison.
   std::function<const Program&()> program = {};
   bool progress = false;  ///< a progress line instead of a console line per step, if the console is a terminal

@@ -11,6 +11,7 @@
 
 #include "partitioner/cuts.hpp"
 #include "runtime/schedule/measured.hpp"
+#include "runtime/training/checkpointing.hpp"
 #include "runtime/training/director.hpp"
 #include "runtime/training/environment.hpp"
 #include "runtime/training/loss.hpp"
@@ -118,6 +119,8 @@ Trainer::Trainer(const Model& model, DataSplits data, Config config, Ranks ranks
   if (!choice.warning.empty()) warnings_.push_back(choice.warning);
   place(choice.schedule.workers());
   take(std::move(choice));
+  hub_config_ = model.hub_config;
+  start_ = fresh_state();
 }
 
 Trainer::~Trainer() = default;
@@ -154,6 +157,8 @@ void Trainer::measure(const FitOptions& options) {
   constexpr std::int64_t kSteps = 3;
   Meter meter(programs_->get(Mode::train, config_.train.micro_batches));
   const Config config = config_;
+  const TrainerState start = std::exchange(start_, fresh_state());
+  const std::string resumed_from = std::exchange(resumed_from_, "");
   config_.train.steps = std::min(kSteps, config.train.steps);
   config_.train.eval_every = 0;
   FitOptions few;
@@ -162,6 +167,8 @@ void Trainer::measure(const FitOptions& options) {
   few.log = options.log;
   fit(few);
   config_ = config;
+  start_ = start;
+  resumed_from_ = resumed_from;
   if (meter.costs().steps() == 0) {
     options.log.warn("schedule auto: too few steps to measure; all stages count the same");
     return;
@@ -279,6 +286,7 @@ std::string Trainer::agreement() const {
   std::string text = resolved_yaml(config_);
   for (const auto& [key, value] : environment_of(config_).entries) text += concat(key, ": ", value, "\n");
   text += concat("library: ", library_hash(), "\n");
+  if (!resumed_from_.empty()) text += concat("resumed from step ", start_.step, ": ", start_.to_json());
   text += concat("first layers: ", join(partition_.first_layer), "\nranks of rows: ", join(layout_.rank_of_row), "\n");
   const Program& program = programs_->get(Mode::train, config_.train.micro_batches);
   for (const auto& row : program.rows) {
@@ -302,13 +310,66 @@ std::vector<Cpus> Trainer::bound_cpus(const Log& log) const {
   return cpus;
 }
 
+TrainerState Trainer::fresh_state() const {
+  TrainerState state;
+  state.samples = data_.train->size();
+  state.numerics = numerics_of(config_);
+  state.environment = environment_of(config_);
+  return state;
+}
+
+void Trainer::resume(const std::string& checkpoint) {
+  CheckpointStore store(checkpoint);
+  const std::string file = checkpoint + "/" + kTrainerFile;
+  const TrainerState state = TrainerState::from_json(store.text(kTrainerFile), file);
+  if (state.step != store.manifest().step) throw CheckpointError(file, "is of another step than the manifest");
+  check_resumable(config_, data_.train->size(), state, checkpoint);
+  for (const ParameterInfo& parameter : graph_.parameters) {
+    const TensorEntry& entry = store.entry(TensorKind::weight, parameter.name);
+    if (entry.dtype != at::kFloat || entry.sizes != parameter.sizes)
+      throw CheckpointError(checkpoint, parameter.name, -1,
+                            concat("is ", to_string(entry), ", the model has F32 [", join(parameter.sizes), "]"));
+  }
+  resumed_from_ = checkpoint;
+  start_ = fresh_state();
+  start_.step = state.step;
+  start_.position = state.position;
+  start_.loss = state.loss;
+  start_.losses = state.losses;
+  start_.best = state.best;
+  resumed_state_ = state;
+}
+
+std::unique_ptr<Publisher> Trainer::make_publisher(const FitOptions& options) const {
+  const bool saves = config_.checkpoint.on() || config_.train.stop_after > 0;
+  if (options.checkpoints.empty() || !saves || layout_.rank_of_row.front() != layout_.here) return nullptr;
+  PublisherOptions publisher;
+  publisher.checkpoints = options.checkpoints;
+  publisher.rows = static_cast<int>(layout_.rank_of_row.size());
+  publisher.keep = config_.checkpoint.keep;
+  publisher.keep_best = config_.checkpoint.best != "none";
+  publisher.hub_config = hub_config_;
+  publisher.state = start_;
+  publisher.log = options.log;
+  return std::make_unique<Publisher>(std::move(publisher));
+}
+
+JobOutcome Trainer::evaluate(const FitOptions& options) {
+  // A job whose last step is done has the evaluation that follows it left.
+  config_.train.steps = start_.step;
+  config_.train.eval_every = 1;
+  return fit(options);
+}
+
 JobOutcome Trainer::fit(const FitOptions& options) {
   if (std::exchange(measures_, false)) measure(options);
   at::set_num_threads(config_.workers.threads);
-  TrainingDirector director(config_, data_, graph_, losses_);
+  const std::unique_ptr<Publisher> publisher = make_publisher(options);
+  TrainingDirector director(config_, data_, graph_, losses_, start_, publisher.get());
   JobSpec spec{graph_, partition_, losses_, *programs_, layout_};
   spec.stage.seed = config_.seed;
   spec.stage.precision = config_.train.precision == "bf16" ? at::kBFloat16 : at::kFloat;
+  spec.stage.initialise = resumed_from_.empty();
   spec.stage.check_finite = config_.train.stop_on_nan;
   spec.stage.recompute = recompute_;
   spec.devices = devices_;
@@ -316,6 +377,19 @@ JobOutcome Trainer::fit(const FitOptions& options) {
   spec.cpus = bound_cpus(options.log);
   spec.clip_grad_norm = config_.train.clip_grad_norm;
   spec.make_updater = [this] { return std::make_unique<Optimizer>(config_.train.optimizer); };
+  ShardOptions shard;
+  shard.checkpoints = options.checkpoints;
+  shard.resume_from = resumed_from_;
+  shard.background = config_.checkpoint.background;
+  shard.rows = static_cast<int>(layout_.rank_of_row.size());
+  shard.workers_here =
+      static_cast<int>(std::count(layout_.rank_of_row.begin(), layout_.rank_of_row.end(), layout_.here));
+  spec.make_keeper = [shard, log = options.log](int row) {
+    ShardOptions options_of_row = shard;
+    options_of_row.row = row;
+    options_of_row.log = log.named(concat("worker ", row));
+    return std::make_unique<ShardKeeper>(options_of_row);
+  };
   spec.wait_limit = std::chrono::seconds(config_.comm.watchdog_s);
   spec.director = &director;
   spec.observer = options.observer;

@@ -16,9 +16,11 @@
 #include "runtime/config/config.hpp"
 #include "runtime/data/dataset.hpp"
 #include "runtime/engine/job.hpp"
+#include "runtime/training/trainer_state.hpp"
 
 namespace lockstep {
 
+class Publisher;
 struct ScheduleChoice;
 
 /// The processes of the job. Default: this one alone.
@@ -33,6 +35,7 @@ struct FitOptions {
   Observer* observer = nullptr;                  ///< told of every result, on a worker's thread
   const std::atomic<bool>* signalled = nullptr;  ///< raised from outside: finish the step and leave
   bool record_hashes = false;
+  std::string checkpoints;  ///< the folder where checkpoints go, as the config says; empty: none is written
   Log log;
 };
 
@@ -42,9 +45,19 @@ class Trainer {
   Trainer(const Model& model, DataSplits data, Config config, Ranks ranks = {});
   ~Trainer();
 
+  /// Goes on from a checkpoint instead of from the beginning; before fit(). Nothing is read but headers. Throws
+  /// CheckpointError when it is damaged or of another model, ConfigError when the config would compute other numbers.
+  void resume(const std::string& checkpoint);
+  /// Where training starts: step 0, or that of the checkpoint.
+  const TrainerState& start() const { return start_; }
+  /// As the checkpoint has it, with the machine that wrote it; that of step 0 without one.
+  const TrainerState& resumed_state() const { return resumed_state_; }
+
   /// Trains to train.steps or until something stops it. Blocking; once. With schedule: auto and no costs, a few steps
   /// are trained first and thrown away: their costs decide the order of work, on every rank the same.
   JobOutcome fit(const FitOptions& options = {});
+  /// Evaluates the checkpoint that was resumed, trains nothing. Instead of fit().
+  JobOutcome evaluate(const FitOptions& options);
 
   const Config& config() const { return config_; }
   const ModelGraph& graph() const { return graph_; }
@@ -74,6 +87,8 @@ class Trainer {
   void check_programs() const;
   void check_evaluation(const Model& model) const;
   void check_slices() const;
+  TrainerState fresh_state() const;
+  std::unique_ptr<Publisher> make_publisher(const FitOptions& options) const;
 
   Config config_;
   DataSplits data_;
@@ -87,6 +102,9 @@ class Trainer {
   std::vector<bool> recompute_;  // by layer
   bool measures_ = false;        // schedule: auto without costs: the first steps of fit() decide it
   std::vector<std::string> warnings_;
+  std::string hub_config_;
+  std::string resumed_from_;  // empty: the beginning
+  TrainerState start_, resumed_state_;
 };
 
 /// Rank of each worker: `per_rank` as in the config (empty: spread evenly, in order). ConfigError when a rank is left

@@ -100,13 +100,14 @@ void RunRecord::add_hashes(const std::string& bytes) {
   if (count > 0) std::memcpy(hashes.data() + old, bytes.data(), bytes.size());
 }
 
-RunRecord record_run(Trainer& trainer, const Log& log) {
+RunRecord record_run(Trainer& trainer, const Log& log, const std::string& checkpoints) {
   RunRecord record;
   Recorder recorder(record.results);
   FitOptions options;
   options.observer = &recorder;
   options.record_hashes = true;
   options.log = log;
+  options.checkpoints = checkpoints;
   JobOutcome outcome = trainer.fit(options);
   record.hashes = std::move(outcome.hashes);
   record.parameters = std::move(outcome.parameters);

@@ -23,8 +23,8 @@ struct RunRecord {
   void add_hashes(const std::string& bytes);
 };
 
-/// Trains from scratch and records everything.
-RunRecord record_run(Trainer& trainer, const Log& log = {});
+/// Trains and records everything. `checkpoints`: FitOptions::checkpoints.
+RunRecord record_run(Trainer& trainer, const Log& log = {}, const std::string& checkpoints = "");
 
 /// The first thing that differs, in the order in which a step computes: gradients (model order), gradient norm, loss,
 /// weights, buffers. Empty: bit-identical. `reference` is the one-worker run.

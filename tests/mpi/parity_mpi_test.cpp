@@ -2,6 +2,7 @@
 //
 // The parity matrix over MPI: all of it inside one mpirun.
 #include <map>
+#include <memory>
 
 #include "runtime/engine/mpi_links.hpp"
 #include "runtime/schedule/generators.hpp"
@@ -105,4 +106,38 @@ TEST_CASE("workers in reversed places and payloads in small blocks change no bit
   config = with_pipeline(config, 4, "1f1b");
   config.pipeline.placement = {3, 1, 2, 0};
   CHECK(difference_over_ranks(reference, model, data, config, /*block_bytes=*/512) == "");
+}
+
+TEST_CASE("a run that goes from ranks to one process and back gives the bits of the unbroken one", "[mpi][parity]") {
+  const Model model = small_gpt(3, 0.2, true);
+  const DataSplits data = token_data(21, 8, 11);
+  const Config config = small_config("sparse_categorical_cross_entropy", 8, 5);
+  const RunRecord unbroken = reference_run(model, data, config);
+  // The folder of rank 0 is everybody's.
+  const auto mine = world().rank() == 0 ? std::make_unique<TemporaryFolder>() : nullptr;
+  const std::string folder = world().all_gather(mine ? mine->path() : "").front();
+  RunRecord run;
+  const auto over_ranks = [&](int stages, const std::string& schedule, std::vector<int> placement, int steps) {
+    Config of_leg = with_pipeline(config, stages, schedule);
+    of_leg.pipeline.placement = std::move(placement);
+    of_leg.train.stop_after = steps;
+    MpiLinks links(world(), endpoint_options(0));
+    RunRecord leg = next_leg(model, data, of_leg, folder, {RankId(world().rank()), world().size(), &links});
+    const std::vector<std::string> all = world().all_gather(leg.hashes_to_bytes());
+    leg.hashes.clear();
+    for (const std::string& bytes : all) leg.add_hashes(bytes);
+    append(run, leg);
+  };
+  over_ranks(4, "gpipe", {3, 1, 2, 0}, 2);  // row 0, which publishes, is not on rank 0
+  if (world().rank() == 0) {
+    Config alone = with_pipeline(config, 2, "1f1b");
+    alone.train.stop_after = 1;
+    append(run, next_leg(model, data, alone, folder));
+  }
+  world().barrier();
+  over_ranks(world().size(), "1f1b", {}, 0);
+  if (world().rank() == 0) {
+    const Trainer trainer(model, data, one_worker(config));
+    CHECK(first_difference(unbroken, run, trainer.graph()).value_or("") == "");
+  }
 }

@@ -3,8 +3,13 @@
 
 #include <ATen/ATen.h>
 
+#include <cstdlib>
+#include <filesystem>
+
+#include "runtime/checkpoint/manifest.hpp"
 #include "runtime/layer/layers.hpp"
 #include "runtime/layer/random.hpp"
+#include "tests/test.hpp"
 
 namespace lockstep::test {
 namespace {
@@ -139,6 +144,31 @@ std::string difference(const RunRecord& reference, const Model& model, const Dat
   Trainer trainer(model, data, config);
   const RunRecord tested = record_run(trainer);
   return first_difference(reference, tested, trainer.graph()).value_or("");
+}
+
+TemporaryFolder::TemporaryFolder() {
+  std::string pattern = (std::filesystem::temp_directory_path() / "lockstep-test-XXXXXX").string();
+  REQUIRE(mkdtemp(pattern.data()) != nullptr);
+  path_ = pattern;
+}
+
+TemporaryFolder::~TemporaryFolder() {
+  std::error_code failure;
+  std::filesystem::remove_all(path_, failure);
+}
+
+RunRecord next_leg(const Model& model, const DataSplits& data, const Config& config, const std::string& folder,
+                   const Ranks& ranks) {
+  Trainer trainer(model, data, config, ranks);
+  const std::vector<CheckpointPlace> all = list_checkpoints(folder);
+  if (!all.empty()) trainer.resume(all.back().path);
+  return record_run(trainer, {}, folder);
+}
+
+void append(RunRecord& run, const RunRecord& leg) {
+  run.results.insert(run.results.end(), leg.results.begin(), leg.results.end());
+  run.hashes.insert(run.hashes.end(), leg.hashes.begin(), leg.hashes.end());
+  run.parameters = leg.parameters;
 }
 
 }  // namespace lockstep::test

@@ -36,7 +36,8 @@ Config small(const std::string& train = "", const std::string& pipeline = "",
 bool same(const Config& a, const Config& b) {
   return a.name == b.name && a.seed == b.seed && a.model.to_yaml() == b.model.to_yaml() &&
          a.data.to_yaml() == b.data.to_yaml() && a.train == b.train && a.pipeline == b.pipeline &&
-         a.workers == b.workers && a.kernels == b.kernels && a.comm == b.comm && a.run_dir == b.run_dir;
+         a.workers == b.workers && a.kernels == b.kernels && a.checkpoint == b.checkpoint && a.comm == b.comm &&
+         a.run_dir == b.run_dir;
 }
 
 /// Reads what resolved_yaml wrote, under another file name so that nothing can come from it.
@@ -72,6 +73,7 @@ TEST_CASE("the reference config loads and shows the defaults", "[unit]") {
   CHECK(reference.pipeline == least.pipeline);
   CHECK(reference.workers == least.workers);
   CHECK(reference.kernels == least.kernels);
+  CHECK(reference.checkpoint == least.checkpoint);
   CHECK(reference.comm == least.comm);
   CHECK(reference.run_dir == least.run_dir);
 }
@@ -118,6 +120,9 @@ TEST_CASE("a resolved config reads back as the same config", "[unit]") {
             "  clip_grad_norm: 0.5\n  precision: bf16\n  micro_batches: 3\n",
             "", {"comm.watchdog_s=5"}),
       small("", "", {"workers={per_rank: 2, devices: [cpu, cuda, 'cuda:1'], threads: 3}", "seed=18446744073709551615"}),
+      small("  eval_every: 5\n  stop_after: 7\n", "",
+            {"checkpoint={every: 10, keep: 1, best: eval_loss, background: never}"}),
+      small("", "", {"checkpoint.every=15min"}),
       small("", "", {"workers.per_rank=[1, 2]", "name='null'", "run_dir='/tmp/a b#c'", "kernels.gemm=default"}),
       small("", "",
             {"model.list=[1, [2, {a: b}], [[]], {}]", "model.maps=[{a: 1, b: {c: ~}}, {}]", "model.text='01'",
@@ -167,6 +172,7 @@ train:
   freeze: []
   stop_on_nan: true
   log_every: 1
+  stop_after: 0
 pipeline:
   stages: 2
   virtual_stages: 1
@@ -183,6 +189,11 @@ workers:
   bind: none
 kernels:
   gemm: auto
+checkpoint:
+  every: never
+  keep: 3
+  best: none
+  background: auto
 comm:
   watchdog_s: 300
 run_dir: runs/job
@@ -204,6 +215,20 @@ TEST_CASE("defaults that depend on other keys are filled in", "[unit]") {
 TEST_CASE("neutral values of keys that come later are accepted", "[unit]") {
   CHECK_NOTHROW(small("  stop_after: 0\n", "  virtual_stages: 1\n  recompute: never\n",
                       {"replicas={count: 1, strategy: mirrored}", "checkpoint={}", "comm.device_buffers=false"}));
+}
+
+TEST_CASE("checkpoints are due by steps, by minutes, at the end or never", "[unit]") {
+  const auto every = [](const std::string& text) { return small("", "", {"checkpoint.every=" + text}).checkpoint; };
+  CHECK(every("100").every_steps() == 100);
+  CHECK(every("100").every_minutes() == 0);
+  CHECK(every("10min").every_steps() == 0);
+  CHECK(every("10min").every_minutes() == 10);
+  CHECK(every("end").on());
+  CHECK(every("end").every_steps() + every("end").every_minutes() == 0);
+  CHECK_FALSE(small().checkpoint.on());
+  CHECK(thrown_by([] {
+          small("  eval_every: 4\n", "", {"checkpoint={every: 10, best: eval_loss}"});
+        }).find("checkpoint.every (10) is no multiple of train.eval_every (4)") != std::string::npos);
 }
 
 TEST_CASE("every form of a partition is understood", "[unit]") {

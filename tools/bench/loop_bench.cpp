@@ -36,10 +36,10 @@
 #include <thread>
 
 #include "runtime/base/clock.hpp"
-#include "runtime/engine/tensor_math.hpp"
 #include "runtime/layer/gemm_path.hpp"
 #include "runtime/layer/layers.hpp"
 #include "runtime/layer/random.hpp"
+#include "runtime/layer/tensor_hash.hpp"
 #include "runtime/training/trainer.hpp"
 
 namespace lockstep {

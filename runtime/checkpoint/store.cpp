@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/checkpoint/store.hpp"
+
+#include <ATen/ops/from_blob.h>
+
+#include "runtime/layer/tensor_hash.hpp"
+
+namespace lockstep {
+
+CheckpointStore::CheckpointStore(std::string checkpoint)
+    : path_(std::move(checkpoint)), manifest_(read_manifest(path_)) {
+  for (const auto& [name, shard] : manifest_.shards)
+    for (const auto& [tensor, hash] : shard.tensors)
+      if (!(name.starts_with("model-") ? weights_ : optimizer_).emplace(tensor, Place{name, hash}).second)
+        throw CheckpointError(path_ + "/" + kManifestFile, tensor, -1, "is in two files");
+}
+
+bool CheckpointStore::has(TensorKind kind, const std::string& name) const {
+  return (kind == TensorKind::weight ? weights_ : optimizer_).count(name) > 0;
+}
+
+std::vector<std::string> CheckpointStore::names(TensorKind kind) const {
+  std::vector<std::string> names;
+  for (const auto& [name, place] : kind == TensorKind::weight ? weights_ : optimizer_) names.push_back(name);
+  return names;
+}
+
+const CheckpointStore::Place& CheckpointStore::place(TensorKind kind, const std::string& name) const {
+  const auto& places = kind == TensorKind::weight ? weights_ : optimizer_;
+  const auto found = places.find(name);
+  if (found == places.end())
+    throw CheckpointError(path_, name, -1,
+                          concat("is in none of its ", kind == TensorKind::weight ? "model" : "optimizer",
+                                 " files; it is a checkpoint of another model or optimizer"));
+  return found->second;
+}
+
+SafetensorsFile& CheckpointStore::file(const std::string& name) {
+  std::unique_ptr<SafetensorsFile>& file = files_[name];
+  if (!file) file = std::make_unique<SafetensorsFile>(path_ + "/" + name);
+  return *file;
+}
+
+const TensorEntry& CheckpointStore::entry(TensorKind kind, const std::string& name) {
+  const SafetensorsFile& shard = file(place(kind, name).file);
+  const TensorEntry* entry = shard.find(name);
+  if (!entry) throw CheckpointError(shard.path(), name, -1, "is missing");
+  return *entry;
+}
+
+void CheckpointStore::read(TensorKind kind, const std::string& name, const at::Tensor& to) {
+  const TensorEntry& where = entry(kind, name);
+  const Place& known = place(kind, name);
+  const SafetensorsFile& shard = file(known.file);
+  shard.read(where, to);
+  if (hash_of(to) != known.hash)
+    throw CheckpointError(shard.path(), name, where.begin,
+                          "has other bytes than the manifest says: it was altered, or the disk is bad");
+}
+
+std::string CheckpointStore::text(const std::string& name) const {
+  std::string content = read_text(path_ + "/" + name);
+  const auto known = manifest_.texts.find(name);
+  if (known == manifest_.texts.end() || hash_of(content) != known->second.hash)
+    throw CheckpointError(path_ + "/" + name, "was altered");
+  return content;
+}
+
+MappedWeights::MappedWeights(const CheckpointStore& store) {
+  for (const auto& [name, shard] : store.manifest().shards) {
+    if (!name.starts_with("model-")) continue;
+    const auto& file = *files_.emplace_back(std::make_unique<SafetensorsFile>(store.path() + "/" + name));
+    const auto& mapped = *mapped_.emplace_back(std::make_unique<MappedFile>(file.file()));
+    for (const TensorEntry& entry : file.entries()) {
+      void* data = const_cast<char*>(mapped.data() + entry.begin);
+      tensors_.push_back({entry.name, at::from_blob(data, entry.sizes, at::TensorOptions(entry.dtype))});
+    }
+  }
+}
+
+}  // namespace lockstep

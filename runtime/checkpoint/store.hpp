@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A checkpoint's tensors by name, whoever wrote them: a worker reads what it holds and nothing else, so any number of
+// workers can go on from any checkpoint.
+#pragma once
+
+#include <memory>
+
+#include "runtime/checkpoint/manifest.hpp"
+
+namespace lockstep {
+
+enum class TensorKind { weight, optimizer };
+
+class CheckpointStore {
+ public:
+  /// Reads the manifest. Throws CheckpointError.
+  explicit CheckpointStore(std::string checkpoint);
+
+  const std::string& path() const { return path_; }
+  const Manifest& manifest() const { return manifest_; }
+  bool has(TensorKind kind, const std::string& name) const;
+  std::vector<std::string> names(TensorKind kind) const;
+  /// dtype, sizes and place of a tensor; CheckpointError when there is none. Reads its file's header once.
+  const TensorEntry& entry(TensorKind kind, const std::string& name);
+  /// Fills `to` and compares the bytes with the manifest's hash.
+  void read(TensorKind kind, const std::string& name, const at::Tensor& to);
+  /// The text of a file such as trainer.json, compared with the manifest's hash.
+  std::string text(const std::string& name) const;
+
+ private:
+  struct Place {
+    std::string file;
+    std::uint64_t hash = 0;
+  };
+  const Place& place(TensorKind kind, const std::string& name) const;
+  SafetensorsFile& file(const std::string& name);
+
+  std::string path_;
+  Manifest manifest_;
+  std::map<std::string, Place> weights_, optimizer_;
+  std::map<std::string, std::unique_ptr<SafetensorsFile>> files_;
+};
+
+/// All weights of a checkpoint where they lie in its files: as tensors that nobody may write to, and that are gone with
+/// this object. They take no memory of the process's own.
+class MappedWeights {
+ public:
+  explicit MappedWeights(const CheckpointStore& store);
+  const std::vector<NamedTensor>& tensors() const { return tensors_; }
+
+ private:
+  std::vector<std::unique_ptr<SafetensorsFile>> files_;
+  std::vector<std::unique_ptr<MappedFile>> mapped_;
+  std::vector<NamedTensor> tensors_;
+};
+
+}  // namespace lockstep

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the engine asks of checkpoints: one worker's state, saved and restored. Called on the worker's thread.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace lockstep {
+
+/// One tensor that a worker holds between two steps. It is the live one.
+struct HeldTensor {
+  std::string name;
+  at::Tensor tensor;
+  bool is_first_holder = true;  ///< false: a tied copy, which another worker saves
+};
+
+struct WorkerState {
+  std::vector<HeldTensor> weights;    ///< parameters (and buffers), by full name
+  std::vector<HeldTensor> optimizer;  ///< "<parameter>.<state>": "fc.0.weight.exp_avg"
+};
+
+class StateKeeper {
+ public:
+  virtual ~StateKeeper() = default;
+  /// Whether the job goes on from a checkpoint: then restore() is called once, before the first program.
+  virtual bool resumes() const = 0;
+  /// Fills in every tensor.
+  virtual void restore(const WorkerState& state) = 0;
+  /// The state after optimizer step `step`. When it returns, the tensors may change; the writing may still go on.
+  /// Throws what went wrong with this save or the one before.
+  virtual void save(std::int64_t step, const WorkerState& state) = 0;
+  /// Waits until everything is written.
+  virtual void drain() = 0;
+  /// What has been written since the last call, for Director::saved().
+  virtual std::vector<std::string> take_reports() = 0;
+};
+
+}  // namespace lockstep

@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/training/checkpointing.hpp"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <iomanip>
+#include <nlohmann/json.hpp>
+
+#include "runtime/base/check.hpp"
+#include "runtime/base/clock.hpp"
+#include "runtime/layer/tensor_hash.hpp"
+
+namespace lockstep {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string part_of(const std::string& checkpoints, std::int64_t step) {
+  return checkpoint_path(checkpoints, step) + ".part";
+}
+
+std::string shard_name(const char* kind, int row, int rows) {
+  std::ostringstream out;
+  out << kind << "-" << std::setfill('0') << std::setw(5) << row + 1 << "-of-" << std::setw(5) << rows
+      << ".safetensors";
+  return out.str();
+}
+
+/// The number behind `key` in a file of "key number" lines; -1 when there is none.
+std::int64_t number_in(const std::string& path, const std::string& key) {
+  std::ifstream file(path);
+  std::string word;
+  while (file >> word) {
+    std::int64_t number = -1;
+    if (word == key) return file >> number ? number : -1;
+  }
+  return -1;
+}
+
+/// What this machine, and this process's control group, could still give.
+std::int64_t free_memory_bytes() {
+  std::int64_t free = number_in("/proc/meminfo", "MemAvailable:") * 1024;
+  const std::string group = "/sys/fs/cgroup/";
+  std::int64_t limit = -1, used = -1;
+  std::ifstream(group + "memory.max") >> limit;  // "max" is no number
+  std::ifstream(group + "memory.current") >> used;
+  if (limit > 0 && used >= 0) {
+    const std::int64_t cached = std::max<std::int64_t>(number_in(group + "memory.stat", "inactive_file"), 0);
+    free = std::min(free, limit - used + cached);
+  }
+  return free;
+}
+
+}  // namespace
+
+// ---- one worker ----
+
+struct ShardKeeper::Shard {
+  std::int64_t step = 0;
+  std::vector<NamedTensor> weights, optimizer, copies;
+  std::int64_t bytes() const {
+    std::int64_t sum = 0;
+    for (const auto* list : {&weights, &optimizer, &copies})
+      for (const NamedTensor& each : *list) sum += static_cast<std::int64_t>(each.tensor.nbytes());
+    return sum;
+  }
+};
+
+void ShardKeeper::log_time(std::int64_t step, std::int64_t bytes, const char* what, double start_us) const {
+  std::ostringstream text;
+  text << "checkpoint of step " << step << ": " << std::fixed << std::setprecision(1)
+       << static_cast<double>(bytes) / 1048576 << " MiB " << what << " in " << (now_us() - start_us) * 1e-3 << " ms";
+  options_.log.debug(text.str());
+}
+
+void ShardKeeper::restore(const WorkerState& state) {
+  const double start_us = now_us();
+  CheckpointStore store(options_.resume_from);
+  std::int64_t bytes = 0;
+  const auto read = [&](TensorKind kind, const std::vector<HeldTensor>& tensors) {
+    for (const HeldTensor& held : tensors) {
+      store.read(kind, held.name, held.tensor);
+      bytes += static_cast<std::int64_t>(held.tensor.nbytes());
+    }
+  };
+  read(TensorKind::weight, state.weights);
+  read(TensorKind::optimizer, state.optimizer);
+  log_time(store.manifest().step, bytes, "read", start_us);
+}
+
+bool ShardKeeper::copies(const Shard& shard) const {
+  if (options_.background != "auto") return options_.background == "always";
+  return free_memory_bytes() > shard.bytes() * (options_.workers_here + 1);
+}
+
+void ShardKeeper::save(std::int64_t step, const WorkerState& state) {
+  LOCKSTEP_CHECK(!options_.checkpoints.empty(), "a save without a folder");
+  drain();
+  Shard shard;
+  shard.step = step;
+  for (const HeldTensor& held : state.weights)
+    (held.is_first_holder ? shard.weights : shard.copies).push_back({held.name, held.tensor.detach()});
+  for (const HeldTensor& held : state.optimizer)
+    if (held.is_first_holder) shard.optimizer.push_back({held.name, held.tensor.detach()});
+  if (!copies(shard)) {
+    reports_.push_back(write(shard));
+    return;
+  }
+  const double start_us = now_us();
+  for (auto* list : {&shard.weights, &shard.optimizer, &shard.copies})
+    for (NamedTensor& each : *list)
+      each.tensor = each.tensor.to(at::kCPU, each.tensor.scalar_type(), false, /*copy=*/true);
+  log_time(step, shard.bytes(), "copied", start_us);
+  writing_ = std::async(std::launch::async, [this, shard = std::move(shard)] { return write(shard); });
+}
+
+std::string ShardKeeper::write(const Shard& shard) const {
+  const double start_us = now_us();
+  const std::string folder = part_of(options_.checkpoints, shard.step);
+  std::error_code failure;
+  fs::create_directories(folder, failure);  // the first row that comes makes it
+  if (failure) throw Error(concat("checkpoint: cannot make ", folder, ": ", failure.message()));
+  ShardReport report;
+  report.step = shard.step;
+  report.row = options_.row;
+  const auto put = [&](const char* kind, const std::vector<NamedTensor>& tensors) {
+    if (tensors.empty()) return;
+    report.files.push_back(write_safetensors(folder, shard_name(kind, options_.row, options_.rows), tensors));
+  };
+  put("model", shard.weights);
+  put("optimizer", shard.optimizer);
+  for (const NamedTensor& copy : shard.copies) report.copies[copy.name] = hash_of(copy.tensor);
+  log_time(shard.step, shard.bytes(), "written", start_us);
+  return report.to_text();
+}
+
+void ShardKeeper::drain() {
+  if (writing_.valid()) reports_.push_back(writing_.get());
+}
+
+std::vector<std::string> ShardKeeper::take_reports() {
+  if (writing_.valid() && writing_.wait_for(std::chrono::seconds(0)) == std::future_status::ready) drain();
+  return std::exchange(reports_, {});
+}
+
+// ---- row 0 ----
+
+Publisher::Publisher(PublisherOptions options)
+    : options_(std::move(options)),
+      last_step_(options_.state.step),
+      losses_(options_.state.losses),
+      best_(options_.state.best) {
+  clear_after(options_.checkpoints, last_step_);
+  for (const CheckpointPlace& place : list_checkpoints(options_.checkpoints)) published_.insert(place.step);
+  // One that has been removed by hand is no rival.
+  if (best_ && !published_.count(best_->step)) best_.reset();
+  if (!options_.keep_best) return;
+  point_to_best(options_.checkpoints, best_ ? best_->step : -1);
+}
+
+void Publisher::request(std::int64_t step, std::int64_t position) {
+  Pending& pending = pending_[step];
+  pending.state = options_.state;
+  pending.state.step = step;
+  pending.state.position = position;
+  pending.has_result = options_.state.step >= step;
+  last_step_ = step;
+}
+
+void Publisher::report(const std::vector<std::string>& shards) {
+  for (const std::string& text : shards) {
+    ShardReport shard = ShardReport::from_text(text);
+    const auto pending = pending_.find(shard.step);
+    LOCKSTEP_CHECK(pending != pending_.end(), "a shard of step ", shard.step, ", which nobody wanted");
+    pending->second.reports.push_back(std::move(shard));
+  }
+}
+
+void Publisher::finished(const StepResult& result) {
+  if (result.non_finite.found() && !not_finite_) {
+    not_finite_ = result.step;
+    options_.log.warn(concat("step ", result.step, " was not finite: no checkpoint is published from here on"));
+  }
+  if (result.mode == Mode::evaluate) {
+    evaluation_loss_ += result.loss_sum;
+    evaluation_denominator_ += result.denominator;
+    if (!result.last_of_evaluation) return;
+    evaluated(result.step, evaluation_loss_ / evaluation_denominator_);
+    evaluation_loss_ = evaluation_denominator_ = 0;
+    return;
+  }
+  options_.state.loss = result.loss();
+  losses_ = options_.state.losses = losses_hash(losses_, result.loss());
+  options_.state.step = result.step;
+  for (auto& [step, pending] : pending_) {
+    if (step != result.step) continue;
+    pending.state.loss = options_.state.loss;
+    pending.state.losses = losses_;
+    pending.has_result = true;
+  }
+}
+
+void Publisher::evaluated(std::int64_t step, double loss) {
+  const bool has_checkpoint = pending_.count(step) || published_.count(step);
+  if (!options_.keep_best || !has_checkpoint || !(loss == loss)) return;  // a NaN is never the best
+  if (best_ && best_->loss <= loss) return;
+  best_ = {step, loss};
+  if (!published_.count(step)) return;  // the link comes with it
+  wait();
+  point_to_best(options_.checkpoints, step);
+}
+
+void Publisher::advance() {
+  while (!pending_.empty()) {
+    const auto first = pending_.begin();
+    Pending& pending = first->second;
+    const std::int64_t step = first->first;
+    if (!pending.has_result || static_cast<int>(pending.reports.size()) < options_.rows) break;
+    if (not_finite_ && step >= *not_finite_) {
+      fs::remove_all(part_of(options_.checkpoints, step));
+    } else {
+      wait();
+      publish(std::move(pending));
+    }
+    pending_.erase(first);
+  }
+  const bool ready =
+      publication_.valid() && publication_.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
+  if (ready) publication_.get();
+}
+
+void Publisher::publish(Pending pending) {
+  Manifest manifest;
+  manifest.step = pending.state.step;
+  std::map<std::string, std::uint64_t> hashes;
+  for (const ShardReport& report : pending.reports)
+    for (const WrittenFile& file : report.files) {
+      manifest.shards[file.name] = file;
+      if (file.name.starts_with("model-")) hashes.insert(file.tensors.begin(), file.tensors.end());
+    }
+  for (const ShardReport& report : pending.reports)
+    for (const auto& [name, hash] : report.copies) {
+      const auto saved = hashes.find(name);
+      if (saved == hashes.end() || saved->second != hash)
+        throw InternalError(concat("checkpoint of step ", manifest.step, ": the copy of the tied parameter ", name,
+                                   " on worker ", report.row, " differs from the first one"));
+    }
+  pending.state.best = best_;
+  const std::map<std::string, std::string> texts = {{"config.json", config_json()},
+                                                    {kTrainerFile, pending.state.to_json()}};
+  published_.insert(manifest.step);
+  const bool is_best = best_ && best_->step == manifest.step;
+  const std::int64_t spared = best_ ? best_->step : -1;
+  publication_ = std::async(std::launch::async, [this, manifest, texts, is_best, spared] {
+    const std::string path = checkpoint_path(options_.checkpoints, manifest.step);
+    std::error_code failure;
+    fs::create_directories(part_of(options_.checkpoints, manifest.step), failure);  // when no row holds anything
+    publish_checkpoint(part_of(options_.checkpoints, manifest.step), path, manifest, texts);
+    if (is_best) point_to_best(options_.checkpoints, manifest.step);
+    prune_checkpoints(options_.checkpoints, options_.keep, spared);
+    options_.log.info(concat("checkpoint of step ", manifest.step, ": ", path));
+  });
+}
+
+void Publisher::wait() {
+  if (publication_.valid()) publication_.get();
+}
+
+bool Publisher::is_busy() {
+  wait();
+  return !pending_.empty();
+}
+
+std::string Publisher::config_json() const {
+  if (!options_.hub_config.empty()) return options_.hub_config;
+  nlohmann::ordered_json json = {{"model_type", "lockstep"}};
+  const std::string prefix = "model.";
+  for (const auto& [key, value] : options_.state.numerics)
+    if (key.starts_with(prefix)) json["model"][key.substr(prefix.size())] = value;
+  return json.dump(2) + "\n";
+}
+
+}  // namespace lockstep

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a checkpoint knows beside tensors: where training is, and what its numbers depend on. trainer.json.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "runtime/config/config.hpp"
+#include "runtime/training/environment.hpp"
+
+namespace lockstep {
+
+/// The evaluation with the lowest loss so far, of those after whose step there is a checkpoint.
+struct BestEvaluation {
+  std::int64_t step = 0;
+  double loss = 0;
+};
+
+struct TrainerState {
+  std::int64_t step = 0;      ///< optimizer steps done
+  std::int64_t position = 0;  ///< training samples consumed; epoch and order follow from it and the seed
+  std::int64_t samples = 0;   ///< in the training set
+  double loss = 0;            ///< of the last step
+  std::uint64_t losses = 0;   ///< losses_hash() over all steps
+  std::optional<BestEvaluation> best;
+  std::vector<std::pair<std::string, std::string>> numerics;  ///< numerics_of() the config
+  Environment environment;
+
+  std::string to_json() const;
+  /// Throws CheckpointError naming `file`.
+  static TrainerState from_json(const std::string& text, const std::string& file);
+};
+
+/// The hash over a run's losses, one after the other: starts at 0.
+std::uint64_t losses_hash(std::uint64_t before, double loss);
+
+/// Every key of a config that decides bits, with its value: ("train.batch", "32"), defaults filled in. Left out are
+/// stages, schedule, placement, devices, evaluation, logs, the run folder, and how long to train.
+std::vector<std::pair<std::string, std::string>> numerics_of(const Config& config);
+
+/// Throws ConfigError at the first key with which `config` would not go on as the checkpoint's run would have.
+void check_resumable(const Config& config, std::int64_t samples, const TrainerState& state,
+                     const std::string& checkpoint);
+
+/// "isa avx2 instead of avx512, ..." when the machine or build is another one, so that bits will differ; else empty.
+std::string environment_difference(const TrainerState& state, const Environment& here);
+
+}  // namespace lockstep

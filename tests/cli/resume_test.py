@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints and --resume, as a user meets them; bit for bit is tests/parity/resume_test.cpp's business."""
+import json
+import os
+import re
+import signal
+import struct
+import unittest
+
+from cli import ENDLESS, MLP, CliTest, command, metrics, overrides, steps_of
+
+STEPS = 7
+SAVE = ["checkpoint.every=2", f"train.steps={STEPS}", "train.eval_every=2", "model.dropout=0.2"]
+
+
+def read_safetensors(path):
+    """{name: (dtype, shape)}, by the format's own words."""
+    data = path.read_bytes()
+    length, = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8:8 + length])
+    return {name: (entry["dtype"], entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+
+
+class ResumeTest(CliTest):
+    def setUp(self):
+        super().setUp()
+        self.write("small.yaml", MLP)
+
+    def resume(self, settings, *arguments, ranks=0):
+        return self.succeeds("train", "small.yaml", "--resume", "auto", *arguments, ranks=ranks,
+                             settings=[*SAVE, *settings, "run_dir=run"])
+
+    def refuses(self, *arguments, settings=()):
+        result = self.run_command(command("train", "small.yaml", *arguments, *overrides(settings)))
+        self.assertEqual(result.returncode, 2, result.stderr)
+        self.assertEqual(result.stderr.count("lockstep: "), 1, result.stderr)
+        return result.stderr
+
+    def checkpoint(self, step):
+        return self.folder / f"run/checkpoints/step-{step:08d}"
+
+    def damage(self, step):
+        """One bit of a shard; returns its path."""
+        shard = sorted(self.checkpoint(step).glob("optimizer-*.safetensors"))[0]
+        data = bytearray(shard.read_bytes())
+        data[-1] ^= 1
+        shard.write_bytes(data)
+        return shard
+
+    def check_same_as_unbroken(self):
+        unbroken = self.folder / "unbroken"
+        if not unbroken.exists():
+            self.train("small.yaml", "unbroken", settings=SAVE)
+        run = self.folder / "run"
+        self.assertEqual((run / "fingerprint.json").read_bytes(), (unbroken / "fingerprint.json").read_bytes())
+        curves = [[(line["step"], line["loss"], line["grad_norm"], line["lr"]) for line in steps_of(folder / "metrics.jsonl")]
+                  for folder in (run, unbroken)]
+        self.assertEqual(curves[0], curves[1])
+        evaluations = [[line["eval"] for line in metrics(folder / "metrics.jsonl") if "eval" in line]
+                       for folder in (run, unbroken)]
+        self.assertEqual(evaluations[0], evaluations[1])
+
+    # ---- going on ----
+
+    def test_stopping_twice_and_going_on_elsewhere_gives_the_same_bytes(self):
+        self.train("small.yaml", "run", settings=[*SAVE, "train.stop_after=3"])
+        self.assertTrue((self.checkpoint(3) / "manifest.json").exists())
+        result = self.resume(["train.stop_after=2", "pipeline.stages=3", "pipeline.schedule=gpipe"], ranks=2)
+        self.assertIn("resumed after step 3 from run/checkpoints/step-00000003", result.stderr)
+        self.assertIn(f"stopped after step 5 of {STEPS} (train.stop_after)", result.stderr)
+        self.resume(["pipeline.stages=1"])
+        self.check_same_as_unbroken()
+
+    def test_a_fresh_folder_starts_from_the_beginning_and_a_finished_run_has_nothing_left(self):
+        self.resume([])
+        self.check_same_as_unbroken()
+        result = self.resume([])
+        self.assertIn(f"nothing is left to train: the checkpoint is of step {STEPS} of {STEPS}", result.stderr)
+        self.check_same_as_unbroken()
+
+    def test_a_checkpoint_can_be_gone_on_from_in_another_folder(self):
+        self.train("small.yaml", "first", settings=[*SAVE, "train.stop_after=3"])
+        self.train("small.yaml", "run", "--resume", "first/checkpoints/step-00000003", settings=SAVE)
+        self.assertEqual([line["step"] for line in steps_of(self.folder / "run/metrics.jsonl")], list(range(4, STEPS + 1)))
+        self.train("small.yaml", "unbroken", settings=SAVE)
+        self.assertEqual((self.folder / "run/fingerprint.json").read_bytes(),
+                         (self.folder / "unbroken/fingerprint.json").read_bytes())
+
+    def test_a_job_killed_while_it_saves_goes_on_to_the_same_bytes(self):
+        settings = ["checkpoint.every=1", "train.steps=2000", "train.log_every=1000", "checkpoint.background=never"]
+        process = self.start(command("train", "small.yaml", *overrides([*settings, "run_dir=run"])))
+        folder = self.folder / "run/checkpoints"
+
+        def saves_again():
+            names = os.listdir(folder) if folder.exists() else []
+            return any(name.endswith(".part") for name in names) and any(len(name) == len("step-00000001") for name in names)
+
+        self.wait_until(saves_again, "it saves again", process)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        steps = [int(path.name[5:]) for path in folder.glob("step-????????")]
+        for path in folder.glob("step-????????"):
+            self.succeeds("checkpoint", "verify", path)
+        # As far as the killed job came, and a little further.
+        last = max(steps) + 3
+        more = ["checkpoint.every=1", f"train.steps={last}", "pipeline.stages=3"]
+        self.succeeds("train", "small.yaml", "--resume", "auto", settings=[*more, "run_dir=run"])
+        self.assertEqual(list(folder.glob("*.part*")), [])
+        self.train("small.yaml", "unbroken", settings=[f"train.steps={last}"])
+        self.assertEqual((self.folder / "run/fingerprint.json").read_bytes(),
+                         (self.folder / "unbroken/fingerprint.json").read_bytes())
+        self.assertEqual([line["step"] for line in steps_of(self.folder / "run/metrics.jsonl")], list(range(1, last + 1)))
+
+    def test_a_signal_leaves_a_checkpoint_on_every_rank(self):
+        self.write("endless.yaml", ENDLESS)
+        line = command("train", "endless.yaml", *overrides(["checkpoint.every=end", "run_dir=run"]), ranks=2)
+        process = self.start(line)
+        self.wait_until(lambda: metrics(self.folder / "run/metrics.jsonl"), "its first step", process)
+        process.send_signal(signal.SIGTERM)
+        _, stderr = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 0, stderr)
+        last = steps_of(self.folder / "run/metrics.jsonl")[-1]["step"]
+        self.assertIn("good", self.succeeds("checkpoint", "verify", self.checkpoint(last)).stdout)
+
+    # ---- refusals ----
+
+    def test_damage_is_named_and_an_older_one_offered(self):
+        self.train("small.yaml", "run", settings=SAVE)
+        shard = self.damage(STEPS)
+        said = self.refuses("--resume", f"run/checkpoints/step-{STEPS:08d}", settings=[*SAVE, "run_dir=run"])
+        self.assertRegex(said, rf"--resume: run/checkpoints/step-{STEPS:08d}/{shard.name}: tensor 'fc\.\d\.\w+\.exp_avg(_sq)?' "
+                               rf"at byte \d+: has other bytes .*; the newest good one beside it is run/checkpoints/step-00000006")
+        result = self.resume([])
+        self.assertRegex(result.stderr, rf"a damaged checkpoint is passed over: run/checkpoints/step-{STEPS:08d}/{shard.name}: tensor")
+        self.assertIn("resumed after step 6", result.stderr)
+        self.check_same_as_unbroken()
+        self.assertTrue((self.folder / f"run/checkpoints/superseded-step-{STEPS:08d}").exists())
+
+    def test_what_would_compute_something_else_is_refused_by_its_key(self):
+        self.train("small.yaml", "run", settings=SAVE)
+        for setting, key in (("train.batch=8", r"train\.batch: got 8, expected 10 as in the checkpoint"),
+                             ("model.width=16", r"model\.width: got 16, expected 8"),
+                             ("seed=2", r"seed: got 2, expected 1")):
+            said = self.refuses("--resume", "auto", settings=[*SAVE, "run_dir=run", setting])
+            self.assertRegex(said, rf"--set {setting}: {key}")
+        self.assertRegex(self.refuses("--resume", "run", settings=[*SAVE, "run_dir=run"]), "run: is no checkpoint: ")
+        self.assertRegex(self.refuses("--resume", "none", settings=[*SAVE, "run_dir=run"]), "none: there is no such checkpoint")
+        self.assertRegex(self.refuses(settings=[*SAVE, "run_dir=run"]), "already holds a run; go on with it")
+
+    def test_a_run_folder_in_use_is_not_resumed(self):
+        self.write("endless.yaml", ENDLESS)
+        process = self.start(command("train", "endless.yaml", "--set", "run_dir=run"))
+        self.wait_until(lambda: metrics(self.folder / "run/metrics.jsonl"), "its first step", process)
+        said = self.refuses("--resume", "auto", settings=["run_dir=run"])
+        self.assertIn("another job is running in run", said)
+
+    # ---- looking at one ----
+
+    def test_a_checkpoint_can_be_inspected_verified_exported_and_fingerprinted(self):
+        run = self.train("small.yaml", "run", settings=SAVE)
+        last = self.checkpoint(STEPS)
+        seen = self.succeeds("checkpoint", "inspect", last).stdout
+        self.assertRegex(seen, rf"step {STEPS}, 64 samples consumed \(64 per epoch\)")
+        self.assertRegex(seen, r"fc\.0\.weight +F32 \[8, 4\]")
+        self.assertIn("train.batch: 10", seen)
+        self.assertEqual(len(self.succeeds("checkpoint", "inspect", run).stdout.splitlines()), 3)  # keep: 3
+        self.assertEqual(self.succeeds("checkpoint", "fingerprint", last).stdout, (run / "fingerprint.json").read_text())
+        self.succeeds("checkpoint", "export", last, "-o", "weights.safetensors")
+        self.assertEqual(read_safetensors(self.folder / "weights.safetensors")["fc.0.weight"], ("F32", [8, 4]))
+        shard = self.damage(STEPS)
+        result = self.run_command(command("checkpoint", "verify", last))
+        self.assertEqual(result.returncode, 1)
+        self.assertIn(f"DAMAGED: {last}/{shard.name}: tensor", result.stdout)
+
+    def test_eval_gives_the_loss_that_training_saw(self):
+        run = self.train("small.yaml", "run", settings=SAVE)
+        losses = {line["eval"]["step"]: line["eval"]["eval_loss"] for line in metrics(run / "metrics.jsonl") if "eval" in line}
+        for ranks in (0, 2):
+            result = self.succeeds("eval", "small.yaml", "--checkpoint", self.checkpoint(6), settings=SAVE, ranks=ranks)
+            found = re.fullmatch(r"step 6  eval loss (\S+)  \(10 samples\)\n", result.stdout)
+            self.assertAlmostEqual(float(found.group(1)), losses[6], places=7)
+
+    def test_a_gpt_checkpoint_is_a_hugging_face_folder(self):
+        self.write("gpt.yaml", """\
+model: {type: gpt, layers: 2, heads: 2, width: 8, context: 8, vocab: 11}
+data: {type: synthetic, task: tokens, samples: 16, context: 8, vocab: 11}
+train: {steps: 2, batch: 4, micro_batches: 2, loss: sparse_categorical_cross_entropy}
+pipeline: {stages: 3, schedule: 1f1b}
+checkpoint: {every: end}
+""")
+        self.train("gpt.yaml", "run")
+        folder = self.checkpoint(2)
+        config = json.loads((folder / "config.json").read_text())
+        self.assertEqual((config["model_type"], config["architectures"], config["tie_word_embeddings"]),
+                         ("gpt2", ["GPT2LMHeadModel"], True))
+        index = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
+        names = {f"transformer.h.{layer}.{name}" for layer in range(2) for name in (
+            "ln_1.weight", "ln_1.bias", "attn.c_attn.weight", "attn.c_attn.bias", "attn.c_proj.weight", "attn.c_proj.bias",
+            "ln_2.weight", "ln_2.bias", "mlp.c_fc.weight", "mlp.c_fc.bias", "mlp.c_proj.weight", "mlp.c_proj.bias")}
+        self.assertEqual(set(index), names | {"transformer.wte.weight", "transformer.wpe.weight", "transformer.ln_f.weight",
+                                              "transformer.ln_f.bias"})
+        tensors = {name: entry for file in set(index.values()) for name, entry in read_safetensors(folder / file).items()}
+        self.assertEqual(tensors["transformer.h.1.attn.c_attn.weight"], ("F32", [8, 24]))  # Conv1D: [in, out]
+        self.assertEqual(tensors["transformer.wte.weight"], ("F32", [11, 8]))
+
+
+if __name__ == "__main__":
+    unittest.main()

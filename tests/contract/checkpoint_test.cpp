@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// safetensors files and the store on top of them: what is written is read back, and whatever else comes is refused by
+// name, never a crash.
+#include <ATen/ATen.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <random>
+
+#include "runtime/checkpoint/store.hpp"
+#include "runtime/layer/tensor_hash.hpp"
+#include "tests/test.hpp"
+
+using namespace lockstep;
+
+namespace {
+
+namespace fs = std::filesystem;
+
+class Folder {
+ public:
+  Folder() {
+    std::string pattern = (fs::temp_directory_path() / "lockstep-test-XXXXXX").string();
+    REQUIRE(mkdtemp(pattern.data()) != nullptr);
+    path = pattern;
+  }
+  ~Folder() { fs::remove_all(path); }
+  std::string path;
+};
+
+std::string bytes_of(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+void put(const std::string& path, const std::string& bytes) {
+  std::ofstream(path, std::ios::binary) << bytes;
+}
+
+std::string with_header(const std::string& header, const std::string& data) {
+  const std::uint64_t length = header.size();
+  return std::string(reinterpret_cast<const char*>(&length), 8) + header + data;
+}
+
+std::vector<NamedTensor> some_tensors() {
+  return {{"a.weight", at::arange(6, at::kFloat).reshape({2, 3})},
+          {"flag", at::ones({3}, at::kBool)},
+          {"count", at::full({}, 7, at::kLong)},
+          {"half", at::ones({5}, at::kBFloat16)},
+          {"empty", at::empty({0, 4}, at::kFloat)}};
+}
+
+std::string error_of(const std::string& path) {
+  try {
+    const SafetensorsFile file(path);
+  } catch (const CheckpointError& error) {
+    CHECK(error.file() == path);
+    CHECK(error.exit_code() == ExitCode::user_input);
+    return error.what();
+  }
+  return "none";
+}
+
+}  // namespace
+
+TEST_CASE("safetensors are read back as they were written, aligned", "[contract]") {
+  const Folder folder;
+  const WrittenFile written = write_safetensors(folder.path, "x.safetensors", some_tensors());
+  const SafetensorsFile file(folder.path + "/x.safetensors");
+  CHECK(file.entries().size() == some_tensors().size());
+  CHECK(file.size() == written.bytes);
+  CHECK(hash_of(file.header()) == written.header_hash);
+  for (const NamedTensor& expected : some_tensors()) {
+    INFO(expected.name);
+    const TensorEntry* entry = file.find(expected.name);
+    REQUIRE(entry != nullptr);
+    CHECK(entry->begin % static_cast<std::int64_t>(expected.tensor.element_size()) == 0);
+    at::Tensor got = at::empty_like(expected.tensor);
+    file.read(*entry, got);
+    CHECK(at::equal(got, expected.tensor));
+    CHECK(written.tensors.at(expected.name) == hash_of(got));
+  }
+  CHECK(file.find("b") == nullptr);
+}
+
+TEST_CASE("reading into another shape or dtype names both", "[contract]") {
+  const Folder folder;
+  write_safetensors(folder.path, "x.safetensors", some_tensors());
+  const SafetensorsFile file(folder.path + "/x.safetensors");
+  const TensorEntry& entry = *file.find("a.weight");
+  CHECK_THROWS_WITH(file.read(entry, at::empty({3, 2})), Catch::Contains("tensor 'a.weight' at byte") &&
+                                                             Catch::Contains("is F32 [2, 3], expected F32 [3, 2]"));
+  CHECK_THROWS_WITH(file.read(entry, at::empty({2, 3}, at::kDouble)), Catch::Contains("expected F64 [2, 3]"));
+}
+
+TEST_CASE("every way to break a safetensors file is named", "[contract]") {
+  const Folder folder;
+  const std::string path = folder.path + "/x.safetensors", data(16, 'x');
+  const auto says = [&](const std::string& bytes, const std::string& message) {
+    put(path, bytes);
+    INFO(bytes.substr(0, 200));
+    CHECK_THAT(error_of(path), Catch::Contains(message));
+  };
+  const auto header = [&](const std::string& fields, const std::string& message) {
+    says(with_header("{\"a\":" + fields + "}", data), message);
+  };
+  CHECK(error_of(path).find("cannot be read: No such file") != std::string::npos);
+  says("", "is no safetensors file: it has 0 bytes");
+  says("1234567", "it has 7 bytes");
+  says(std::string(8, '\xff'), "its header is said to have 18446744073709551615 bytes");
+  says(with_header("{}", "").substr(0, 9), "its header is said to have 2 bytes, the file has 9");
+  says(with_header("{", ""), "is no JSON");
+  says(with_header("[]", ""), "no JSON object");
+  says(with_header(std::string(100000, '['), ""), "nested too deeply");
+  says(with_header("{}", "x"), "has 1 bytes behind its last tensor");
+  header("3", "tensor 'a': has no description");
+  header("{}", "has no dtype");
+  header(R"({"dtype":"F8_E4M3","shape":[16],"data_offsets":[0,16]})", "has dtype F8_E4M3");
+  header(R"({"dtype":"F32","data_offsets":[0,16]})", "has no list 'shape'");
+  header(R"({"dtype":"F32","shape":[-4],"data_offsets":[0,16]})", "shape: got -4, expected an integer >= 0");
+  header(R"({"dtype":"F32","shape":[4.0],"data_offsets":[0,16]})", "shape: got 4.0");
+  header(R"({"dtype":"F32","shape":[4],"data_offsets":[16,0]})", "data_offsets: got [16, 0]");
+  header(R"({"dtype":"F32","shape":[4],"data_offsets":[0]})", "data_offsets: got [0]");
+  header(R"({"dtype":"F32","shape":[8],"data_offsets":[0,32]})", "ends at byte 32 of the data, which has 16");
+  header(R"({"dtype":"F64","shape":[4],"data_offsets":[0,16]})", "has 16 bytes, but F64 [4] needs 32");
+  header(R"({"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,16]})", "needs far more");
+  header(R"({"dtype":"F32","shape":[3],"data_offsets":[4,16]})", "leaves a hole before it");
+  says(
+      with_header(
+          R"({"a":{"dtype":"U8","shape":[9],"data_offsets":[0,9]},"b":{"dtype":"U8","shape":[8],"data_offsets":[8,16]}})",
+          data),
+      "tensor 'b' at byte");
+  says(
+      with_header(
+          R"({"a":{"dtype":"U8","shape":[8],"data_offsets":[0,8]},"a":{"dtype":"U8","shape":[8],"data_offsets":[8,16]}})",
+          data),
+      "tensor 'a': is in the header twice");
+}
+
+TEST_CASE("random damage to a safetensors file is refused or harmless", "[contract]") {
+  const Folder folder;
+  write_safetensors(folder.path, "x.safetensors", some_tensors());
+  const std::string path = folder.path + "/x.safetensors", whole = bytes_of(path);
+  std::mt19937 random(1);
+  const auto below = [&](std::size_t count) {
+    return std::uniform_int_distribution<std::size_t>(0, count - 1)(random);
+  };
+  const std::string tokens[] = {"[",       "]",   "{", "}", "\"", ":", ",", "-1", "1e999", "99999999999999999999",
+                                "\\u0000", "null"};
+  const char* many = std::getenv("LOCKSTEP_FUZZ");  // a long run on demand
+  int refused = 0;
+  const int rounds = many ? std::atoi(many) : 3000;
+  for (int round = 0; round < rounds; ++round) {
+    std::string bytes = whole;
+    for (std::size_t change = 0; change <= below(3); ++change) {
+      const std::size_t at = below(bytes.size());
+      switch (below(5)) {
+        case 0: bytes[at] = static_cast<char>(below(256)); break;
+        case 1: bytes.resize(at + 1); break;
+        case 2: bytes.insert(at, tokens[below(std::size(tokens))]); break;
+        case 3: bytes.erase(at, 1 + below(8)); break;
+        case 4: bytes[below(std::min<std::size_t>(8, bytes.size()))] = static_cast<char>(below(256)); break;
+      }
+      if (bytes.empty()) bytes = "x";
+    }
+    put(path, bytes);
+    try {
+      const SafetensorsFile file(path);
+      for (const TensorEntry& entry : file.entries()) file.read(entry, at::empty(entry.sizes, entry.dtype));
+    } catch (const CheckpointError&) {
+      ++refused;
+    }
+  }
+  CHECK(refused > rounds / 4);
+  CHECK(refused < rounds);
+}
+
+TEST_CASE("a damaged manifest is refused, whatever the damage", "[contract]") {
+  const Folder folder;
+  const std::string part = folder.path + "/step-00000001.part", path = folder.path + "/step-00000001";
+  fs::create_directory(part);
+  Manifest manifest;
+  manifest.step = 1;
+  const WrittenFile file = write_safetensors(part, "model-00001-of-00001.safetensors", some_tensors());
+  manifest.shards[file.name] = file;
+  publish_checkpoint(part, path, manifest, {{kTrainerFile, "{}"}});
+  CHECK_FALSE(fs::exists(part));
+  REQUIRE(find_damage(path).empty());
+  CHECK_THAT(bytes_of(path + "/model.safetensors.index.json"), Catch::Contains("\"a.weight\": \"model-00001-of-00001"));
+  const std::string whole = bytes_of(path + "/manifest.json");
+  std::mt19937 random(2);
+  for (int round = 0; round < 500; ++round) {
+    std::string bytes = whole;
+    bytes[std::uniform_int_distribution<std::size_t>(0, bytes.size() - 1)(random)] ^=
+        static_cast<char>(1 + round % 127);
+    put(path + "/manifest.json", bytes);
+    try {
+      CheckpointStore store(path);
+      find_damage(path);
+    } catch (const CheckpointError& error) {
+      CHECK_THAT(error.what(), Catch::Contains(path));
+    }
+  }
+}
+
+TEST_CASE("only whole checkpoints are listed, oldest first", "[contract]") {
+  const Folder folder;
+  for (const char* name : {"step-00000010", "step-00000002", "step-00000003.part", "step-x", "best", "step-123456789"})
+    fs::create_directory(folder.path + "/" + name);
+  std::vector<std::int64_t> steps;
+  for (const CheckpointPlace& place : list_checkpoints(folder.path)) steps.push_back(place.step);
+  CHECK(steps == std::vector<std::int64_t>{2, 10, 123456789});
+  prune_checkpoints(folder.path, 1, 2);
+  steps.clear();
+  for (const CheckpointPlace& place : list_checkpoints(folder.path)) steps.push_back(place.step);
+  CHECK(steps == std::vector<std::int64_t>{2, 123456789});
+  CHECK(list_checkpoints(folder.path + "/none").empty());
+}

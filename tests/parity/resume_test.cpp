@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A run that stops and goes on, on another number of workers and in another schedule, computes what the unbroken run
+// does: every loss, gradient, norm and weight.
+#include <atomic>
+#include <filesystem>
+#include <fstream>
+
+#include "runtime/checkpoint/manifest.hpp"
+#include "tests/parity/support.hpp"
+#include "tests/test.hpp"
+
+using namespace lockstep;
+using namespace lockstep::test;
+
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Leg {
+  int stages;
+  const char* schedule;
+  int steps;  // 0: to the end
+};
+
+// 8 of 21 samples a step: the legs end in the middle of the first epoch, behind its short last batch, and in the
+// second.
+const std::vector<Leg> kLegs = {{4, "gpipe", 2}, {2, "1f1b", 1}, {3, "gpipe", 1}, {1, "1f1b", 0}};
+
+std::string broken_run(const RunRecord& unbroken, const Model& model, const DataSplits& data, const Config& config) {
+  const TemporaryFolder folder;
+  RunRecord run;
+  for (const Leg& leg : kLegs) {
+    Config of_leg = with_pipeline(config, leg.stages, leg.schedule);
+    of_leg.train.stop_after = leg.steps;
+    append(run, next_leg(model, data, of_leg, folder.path()));
+  }
+  const Trainer trainer(model, data, one_worker(config));
+  return first_difference(unbroken, run, trainer.graph()).value_or("");
+}
+
+std::string stop_and_go(const Model& model, const DataSplits& data, const Config& config) {
+  return broken_run(reference_run(model, data, config), model, data, config);
+}
+
+std::vector<std::int64_t> steps_in(const std::string& folder) {
+  std::vector<std::int64_t> steps;
+  for (const CheckpointPlace& place : list_checkpoints(folder)) steps.push_back(place.step);
+  return steps;
+}
+
+// One tensor file of a checkpoint whose name begins so.
+fs::path shard_of(const std::string& checkpoint, const std::string& kind) {
+  for (const auto& entry : fs::directory_iterator(checkpoint))
+    if (entry.path().filename().string().starts_with(kind) && entry.path().extension() == ".safetensors")
+      return entry.path();
+  FAIL("no " << kind << " in " << checkpoint);
+  return {};
+}
+
+struct Small {
+  Model model = mlp_with_skip(0.25, true);
+  DataSplits data = regression_data(21, 6, 3);
+  Config config = small_config("mean_squared_error", 8, 3);
+  Small() { config.checkpoint.every = "1"; }
+};
+
+}  // namespace
+
+TEST_CASE("a run that stops and goes on with other stages and schedules gives the bits of the unbroken one",
+          "[parity]") {
+  const Config tokens = small_config("sparse_categorical_cross_entropy", 8, 5);
+  for (const bool tied : {false, true}) {
+    INFO("gpt tied=" << tied);
+    CHECK(stop_and_go(small_gpt(3, 0.2, tied), token_data(21, 8, 11), tokens) == "");
+  }
+  CHECK(stop_and_go(mlp_with_skip(0.25, true), regression_data(21, 6, 3), small_config("mean_squared_error", 8, 3)) ==
+        "");
+}
+
+TEST_CASE("optimizer state of every kind is resumed", "[parity]") {
+  Small the;
+  the.config.train.clip_grad_norm = 0;
+  SECTION("sgd without momentum has none") {
+    the.config.train.optimizer = {};
+    the.config.train.optimizer.type = "sgd";
+    the.config.train.optimizer.lr = 0.05;
+  }
+  SECTION("sgd with momentum and dampening") {
+    the.config.train.optimizer = {};
+    the.config.train.optimizer.type = "sgd";
+    the.config.train.optimizer.lr = 0.05;
+    the.config.train.optimizer.momentum = 0.9;
+    the.config.train.optimizer.dampening = 0.1;
+  }
+  SECTION("adam with groups and frozen parameters") {
+    the.config.train.optimizer.type = "adam";
+    the.config.train.optimizer.groups = {{{"fc.1.*"}, 0.5, 0.0}};
+    the.config.train.freeze = {"fc.0.*"};
+  }
+  CHECK(stop_and_go(the.model, the.data, the.config) == "");
+}
+
+TEST_CASE("a bf16 run is resumed, written in place", "[parity]") {
+  Config config = small_config("sparse_categorical_cross_entropy", 8, 4);
+  config.train.precision = "bf16";
+  config.checkpoint.background = "never";
+  CHECK(stop_and_go(small_gpt(2, 0.2, true), token_data(21, 8, 11), config) == "");
+}
+
+TEST_CASE("a run resumed at the wrong place is caught", "[parity]") {
+  // The comparison above can fail: a sample that was consumed twice gives other losses.
+  Small the;
+  const RunRecord unbroken = reference_run(the.model, the.data, the.config);
+  RunRecord run;
+  const TemporaryFolder folder;
+  Config first = the.config;
+  first.train.stop_after = 2;
+  append(run, next_leg(the.model, the.data, first, folder.path()));
+  fs::remove_all(list_checkpoints(folder.path()).back().path);
+  append(run, next_leg(the.model, the.data, the.config, folder.path()));  // from step 1, again
+  const Trainer trainer(the.model, the.data, one_worker(the.config));
+  CHECK(first_difference(unbroken, run, trainer.graph()).has_value());
+}
+
+TEST_CASE("checkpoints in the background of training change no bit, and keep prunes the oldest", "[parity]") {
+  Small the;
+  the.config.checkpoint.keep = 2;
+  const RunRecord plain = reference_run(the.model, the.data, the.config);
+  for (const char* background : {"always", "never"}) {
+    INFO(background);
+    const TemporaryFolder folder;
+    the.config.checkpoint.background = background;
+    Trainer trainer(the.model, the.data, with_pipeline(the.config, 3, "1f1b"));
+    const RunRecord saving = record_run(trainer, {}, folder.path());
+    CHECK(first_difference(plain, saving, trainer.graph()).value_or("") == "");
+    CHECK(steps_in(folder.path()) == std::vector<std::int64_t>{4, 5});
+    for (const CheckpointPlace& place : list_checkpoints(folder.path())) CHECK(find_damage(place.path).empty());
+    CHECK(std::distance(fs::directory_iterator(folder.path()), fs::directory_iterator()) == 2);  // nothing unfinished
+  }
+}
+
+TEST_CASE("the best checkpoint outlives keep and has a link", "[parity]") {
+  Small the;
+  the.config.checkpoint.every = "2";
+  the.config.checkpoint.keep = 1;
+  the.config.checkpoint.best = "eval_loss";
+  the.config.train.steps = 8;
+  the.config.train.lr_schedule = {};
+  the.config.train.optimizer.lr = 0.3;  // after which the evaluation gets worse
+  const TemporaryFolder folder;
+  Trainer trainer(the.model, the.data, with_pipeline(the.config, 2, "1f1b"));
+  const RunRecord run = record_run(trainer, {}, folder.path());
+  std::map<std::int64_t, std::pair<double, double>> sums;
+  for (const StepResult& result : run.results)
+    if (result.mode == Mode::evaluate) {
+      sums[result.step].first += result.loss_sum;
+      sums[result.step].second += result.denominator;
+    }
+  std::int64_t best = 0;
+  double least = 1e30;
+  for (const auto& [step, sum] : sums)
+    if (sum.first / sum.second < least) {
+      least = sum.first / sum.second;
+      best = step;
+    }
+  REQUIRE(best > 0);
+  REQUIRE(best < 8);
+  CHECK(steps_in(folder.path()) == std::vector<std::int64_t>{best, 8});
+  CHECK(fs::canonical(fs::path(folder.path()) / "best") == fs::canonical(checkpoint_path(folder.path(), best)));
+}
+
+TEST_CASE("a job that is told to stop leaves a checkpoint of its last step", "[parity]") {
+  Small the;
+  the.config.checkpoint.every = "end";
+  const RunRecord unbroken = reference_run(the.model, the.data, the.config);
+  const TemporaryFolder folder;
+  const std::atomic<bool> signalled{true};  // from the first step on
+  FitOptions options;
+  options.signalled = &signalled;
+  options.checkpoints = folder.path();
+  Trainer trainer(the.model, the.data, with_pipeline(the.config, 3, "gpipe"));
+  trainer.fit(options);
+  CHECK(steps_in(folder.path()) == std::vector<std::int64_t>{2});
+  RunRecord rest = next_leg(the.model, the.data, with_pipeline(the.config, 2, "1f1b"), folder.path());
+  RunRecord expected = unbroken;
+  std::erase_if(expected.results,
+                [](const StepResult& r) { return r.step < 2 || (r.mode == Mode::train && r.step == 2); });
+  CHECK(first_difference(expected, rest, trainer.graph()).value_or("") == "");
+}
+
+TEST_CASE("nothing is published from the first step on that is not finite", "[parity]") {
+  Small the;
+  the.config.train.optimizer = {};
+  the.config.train.optimizer.type = "sgd";
+  the.config.train.optimizer.lr = 1e30;
+  the.config.train.lr_schedule = {};
+  the.config.train.clip_grad_norm = 0;
+  for (const bool stops : {true, false}) {
+    const TemporaryFolder folder;
+    the.config.train.stop_on_nan = stops;
+    Trainer trainer(the.model, the.data, with_pipeline(the.config, 2, "1f1b"));
+    record_run(trainer, {}, folder.path());
+    CHECK(steps_in(folder.path()) == std::vector<std::int64_t>{1});
+    CHECK(std::distance(fs::directory_iterator(folder.path()), fs::directory_iterator()) == 1);
+  }
+}
+
+TEST_CASE("what a job that died left unfinished is cleared, and a future that will not be is set aside", "[parity]") {
+  Small the;
+  const TemporaryFolder folder;
+  the.config.train.steps = 4;
+  the.config.train.lr_schedule.decay_steps = 5;
+  next_leg(the.model, the.data, the.config, folder.path());
+  fs::create_directory(checkpoint_path(folder.path(), 5) + ".part");
+  std::ofstream(checkpoint_path(folder.path(), 5) + ".part/model-00001-of-00001.safetensors") << "half";
+  CHECK(steps_in(folder.path()) == std::vector<std::int64_t>{2, 3, 4});
+  the.config.train.steps = 5;
+  Trainer trainer(the.model, the.data, the.config);
+  trainer.resume(checkpoint_path(folder.path(), 3));
+  record_run(trainer, {}, folder.path());
+  CHECK(steps_in(folder.path()) == std::vector<std::int64_t>{3, 4, 5});
+  CHECK(fs::exists(folder.path() + "/superseded-step-00000004"));
+  CHECK_FALSE(fs::exists(checkpoint_path(folder.path(), 5) + ".part"));
+}
+
+TEST_CASE("a damaged checkpoint is named with file and tensor", "[parity]") {
+  Small the;
+  const TemporaryFolder folder;
+  const std::string run = folder.path();
+  next_leg(the.model, the.data, with_pipeline(the.config, 2, "1f1b"), checkpoints_of(run));
+  const std::string last = checkpoint_path(checkpoints_of(run), 5), before = checkpoint_path(checkpoints_of(run), 4);
+  REQUIRE(find_damage(last).empty());
+  const fs::path shard = shard_of(last, "optimizer-00002");
+  const auto expect = [&](const std::string& damage) {
+    const std::vector<std::string> findings = find_damage(last);
+    REQUIRE(!findings.empty());
+    CHECK_THAT(findings.front(), Catch::Contains(damage));
+    const CheckpointChoice choice = latest_good_checkpoint(run);
+    CHECK(choice.path == before);
+    REQUIRE(choice.skipped.size() == 1);
+    CHECK_THAT(other_good_checkpoint(last), Catch::Contains("the newest good one beside it is " + before));
+  };
+  SECTION("one bit of a tensor") {
+    std::fstream file(shard, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekg(-3, std::ios::end);
+    const char byte = static_cast<char>(file.get() ^ 1);
+    file.seekp(-3, std::ios::end);
+    file.put(byte);
+    file.close();
+    expect("optimizer-00002-of-00002.safetensors: tensor 'out.weight.exp_avg_sq' at byte ");
+    Trainer trainer(the.model, the.data, the.config);
+    trainer.resume(last);
+    CHECK_THROWS_WITH(record_run(trainer), Catch::Contains("out.weight.exp_avg_sq") && Catch::Contains("was altered"));
+  }
+  SECTION("cut short") {
+    fs::resize_file(shard, fs::file_size(shard) - 5);
+    expect(concat(shard.string(), ": has "));
+  }
+  SECTION("missing") {
+    fs::remove(shard);
+    expect(concat(shard.string(), ": cannot be read: No such file or directory"));
+  }
+  SECTION("of another checkpoint") {
+    fs::copy_file(shard_of(before, "optimizer-00002"), shard, fs::copy_options::overwrite_existing);
+    expect("has other bytes than the manifest says");
+  }
+  SECTION("the trainer state altered") {
+    std::ofstream(last + "/" + kTrainerFile, std::ios::app) << " ";
+    expect(concat(last, "/trainer.json: has "));
+  }
+  SECTION("the manifest cut short") {
+    fs::resize_file(last + "/manifest.json", 100);
+    expect(concat(last, "/manifest.json: is damaged"));
+  }
+}
+
+TEST_CASE("what would not go on as the checkpoint's run is refused by its key", "[parity]") {
+  Small the;
+  const TemporaryFolder folder;
+  the.config.train.stop_after = 2;
+  next_leg(the.model, the.data, the.config, folder.path());
+  const std::string checkpoint = checkpoint_path(folder.path(), 2);
+  const auto resume = [&](const Config& config, const Model& model, const DataSplits& data) {
+    Trainer trainer(model, data, config);
+    trainer.resume(checkpoint);
+  };
+  CHECK_NOTHROW(resume(with_pipeline(the.config, 4, "1f1b"), the.model, the.data));
+  const auto refused = [&](const std::string& key, const auto& change) {
+    Config config = the.config;
+    change(config);
+    INFO(key);
+    CHECK_THROWS_WITH(resume(config, the.model, the.data), Catch::Contains(key) && Catch::Contains("expected"));
+  };
+  refused("seed", [](Config& c) { c.seed = 4; });
+  refused("train.batch", [](Config& c) { c.train.batch = 6; });
+  refused("train.micro_batches", [](Config& c) { c.train.micro_batches = 2; });
+  refused("train.optimizer.lr", [](Config& c) { c.train.optimizer.lr = 0.5; });
+  refused("train.clip_grad_norm", [](Config& c) { c.train.clip_grad_norm = 0; });
+  refused("train.lr_schedule.decay_steps", [](Config& c) { c.train.steps = 9; });
+  refused("train.steps", [](Config& c) {
+    c.train.steps = 1;
+    c.train.lr_schedule.decay_steps = 5;
+  });
+  refused("workers.threads", [](Config& c) { c.workers.threads = 2; });
+  CHECK_THROWS_WITH(resume(the.config, the.model, regression_data(20, 6, 3)), Catch::Contains("training samples"));
+  CHECK_THROWS_WITH(resume(the.config, mlp_with_skip(0.25, false), regression_data(22, 6, 3)),
+                    Catch::Contains("training samples"));
+  Config tokens = the.config;
+  tokens.train.loss = "sparse_categorical_cross_entropy";
+  CHECK_THROWS_WITH(resume(tokens, small_gpt(2, 0, true), token_data(21, 8, 11)), Catch::Contains("train.loss"));
+}

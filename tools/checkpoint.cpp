@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// `lockstep checkpoint inspect | verify | export | fingerprint`: what a checkpoint holds, without the model. Nothing
+// here builds a layer or needs the config.
+#include <CLI/CLI.hpp>
+#include <filesystem>
+#include <iomanip>
+#include <iostream>
+
+#include "runtime/checkpoint/store.hpp"
+#include "runtime/layer/tensor_hash.hpp"
+#include "runtime/training/trainer_state.hpp"
+#include "tools/command.hpp"
+#include "tools/fingerprint.hpp"
+#include "tools/run_folder.hpp"
+
+namespace lockstep {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string mebibytes(std::int64_t bytes) {
+  std::ostringstream out;
+  out << std::fixed << std::setprecision(bytes < 10'485'760 ? 2 : 0) << static_cast<double>(bytes) / 1048576 << " MiB";
+  return out.str();
+}
+
+std::int64_t bytes_of(const Manifest& manifest) {
+  std::int64_t bytes = 0;
+  for (const auto& [name, shard] : manifest.shards) bytes += shard.bytes;
+  return bytes;
+}
+
+TrainerState state_of(const CheckpointStore& store) {
+  return TrainerState::from_json(store.text(kTrainerFile), store.path() + "/" + kTrainerFile);
+}
+
+/// A run folder: its checkpoints, one a line.
+int list_run(const std::string& run) {
+  for (const CheckpointPlace& place : list_checkpoints(checkpoints_of(run)))
+    std::cout << place.path << "  step " << place.step << "  " << mebibytes(bytes_of(read_manifest(place.path)))
+              << "\n";
+  return 0;
+}
+
+void print_tensors(CheckpointStore& store, TensorKind kind, const std::string& title) {
+  std::cout << title << "\n";
+  for (const std::string& name : store.names(kind))
+    std::cout << "  " << std::left << std::setw(44) << name << " " << to_string(store.entry(kind, name)) << "\n";
+}
+
+int inspect(const std::string& path) {
+  if (fs::is_directory(checkpoints_of(path))) return list_run(path);
+  CheckpointStore store(path);
+  const TrainerState state = state_of(store);
+  std::cout << "step " << state.step << ", " << state.position << " samples consumed (" << state.samples
+            << " per epoch), last loss " << state.loss << "\n";
+  if (state.best)
+    std::cout << "best evaluation so far: step " << state.best->step << ", loss " << state.best->loss << "\n";
+  std::cout << "files\n";
+  for (const auto& [name, shard] : store.manifest().shards)
+    std::cout << "  " << std::left << std::setw(44) << name << " " << mebibytes(shard.bytes) << ", "
+              << shard.tensors.size() << " tensors\n";
+  print_tensors(store, TensorKind::weight, "weights");
+  print_tensors(store, TensorKind::optimizer, "optimizer");
+  std::cout << "numerics\n";
+  for (const auto& [key, value] : state.numerics) std::cout << "  " << key << ": " << value << "\n";
+  std::cout << "environment\n";
+  for (const auto& [key, value] : state.environment.entries) std::cout << "  " << key << ": " << value << "\n";
+  return 0;
+}
+
+int verify(const std::string& path) {
+  const std::vector<std::string> findings = find_damage(path);
+  for (const std::string& finding : findings) std::cout << "DAMAGED: " << finding << "\n";
+  if (!findings.empty()) return static_cast<int>(ExitCode::fault);
+  const Manifest manifest = read_manifest(path);
+  std::size_t tensors = 0;
+  for (const auto& [name, shard] : manifest.shards) tensors += shard.tensors.size();
+  std::cout << "good: " << path << ": step " << manifest.step << ", " << tensors << " tensors, "
+            << mebibytes(bytes_of(manifest)) << "\n";
+  return 0;
+}
+
+int export_weights(const std::string& path, const std::string& output) {
+  check_writable("--output", output);
+  if (fs::exists(output))
+    throw UserError(concat("--output: ", output, " is there already; remove it or choose another"));
+  const std::vector<std::string> findings = find_damage(path);
+  if (!findings.empty()) throw UserError(concat(findings.front(), other_good_checkpoint(path)));
+  const MappedWeights weights{CheckpointStore(path)};
+  const fs::path target(output);
+  const std::string part = target.filename().string() + ".part";
+  const std::string folder = target.has_parent_path() ? target.parent_path().string() : ".";
+  const WrittenFile written = write_safetensors(folder, part, weights.tensors());
+  fs::rename(folder + "/" + part, target);
+  std::cout << output << ": " << written.tensors.size() << " tensors, " << mebibytes(written.bytes) << "\n";
+  return 0;
+}
+
+int fingerprint(const std::string& path) {
+  const CheckpointStore store(path);
+  std::map<std::string, std::uint64_t> hashes;
+  const MappedWeights weights(store);
+  for (const NamedTensor& each : weights.tensors()) hashes[each.name] = hash_of(each.tensor);
+  std::cout << fingerprint_json(state_of(store), hashes);
+  return 0;
+}
+
+}  // namespace
+
+void add_checkpoint(CLI::App& app, std::function<int()>& command) {
+  CLI::App* verb = app.add_subcommand("checkpoint", "Look at a checkpoint, verify it, or export its weights");
+  verb->require_subcommand(1);
+  verb->footer(
+      "Examples:\n"
+      "  lockstep checkpoint inspect runs/quickstart\n"
+      "  lockstep checkpoint verify runs/quickstart/checkpoints/step-00000100");
+  const auto add = [&](const char* name, const char* summary, const char* example,
+                       const std::function<int(const std::string&)>& work) {
+    CLI::App* below = verb->add_subcommand(name, summary);
+    auto path = std::make_shared<std::string>();
+    below->add_option("checkpoint", *path, "The folder of a checkpoint: RUN_FOLDER/checkpoints/step-...")->required();
+    below->footer(
+        concat("Example:\n  lockstep checkpoint ", name, " runs/quickstart/checkpoints/step-00000100", example));
+    below->callback([path, work, &command] { command = [path, work] { return work(*path); }; });
+    return below;
+  };
+  add("inspect", "Step, files, tensors and numerics; of a run folder: its checkpoints", "", inspect);
+  add("verify", "Read all of it and compare sizes and hashes; exit code 1 when it is damaged", "", verify);
+  auto output = std::make_shared<std::string>();
+  add("export", "Write all weights to one safetensors file", " -o weights.safetensors",
+      [output](const std::string& path) { return export_weights(path, *output); })
+      ->add_option("-o,--output", *output, "The file to write")
+      ->required()
+      ->type_name("FILE");
+  add("fingerprint", "Print the fingerprint that a run stopped at this step would have", "", fingerprint);
+}
+
+}  // namespace lockstep

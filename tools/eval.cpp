@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// `lockstep eval`: the loss of a checkpoint on the evaluation set. Evaluation is a program of the engine: a job that
+// resumes where nothing is left to train evaluates and leaves.
+#include <CLI/CLI.hpp>
+#include <iomanip>
+#include <iostream>
+
+#include "runtime/training/reporter.hpp"
+#include "tools/command.hpp"
+#include "tools/resume.hpp"
+
+namespace lockstep {
+namespace {
+
+struct EvalOptions {
+  ConfigSource source;
+  std::string checkpoint;
+};
+
+class Sum : public Observer {
+ public:
+  void on_result(const StepResult& result) override {
+    if (result.mode != Mode::evaluate) return;
+    loss_ += result.loss_sum;
+    denominator_ += result.denominator;
+    samples_ += result.samples;
+  }
+  double loss() const { return loss_ / denominator_; }
+  std::int64_t samples() const { return samples_; }
+
+ private:
+  double loss_ = 0, denominator_ = 0;
+  std::int64_t samples_ = 0;
+};
+
+int evaluate(const EvalOptions& options) {
+  Process process;
+  std::unique_ptr<Trainer> trainer;
+  process.together([&] { choose_checkpoint(process, options.checkpoint, ""); });
+  process.together([&] {
+    Config config = read_config(load_config_file(options.source.path, options.source.overrides));
+    config.checkpoint = {};
+    config.train.eval_every = 1;
+    resolve_kernels(config);
+    trainer = make_trainer(config, process.ranks());
+    trainer->resume(options.checkpoint);
+  });
+  process.compare(*trainer);
+  try {
+    process.connect(*trainer);
+    Sum sum;
+    FitOptions fit;
+    fit.observer = &sum;
+    trainer->evaluate(fit);
+    if (process.is_root())
+      std::cout << "step " << trainer->start().step << "  eval loss " << std::setprecision(9) << sum.loss() << "  ("
+                << sum.samples() << " samples)" << std::endl;
+    return 0;
+  } catch (const Error& error) {
+    process.fail(error);
+  }
+}
+
+}  // namespace
+
+void add_eval(CLI::App& app, std::function<int()>& command) {
+  CLI::App* verb = app.add_subcommand("eval", "Evaluate a checkpoint on the config's evaluation set");
+  auto options = std::make_shared<EvalOptions>();
+  options->source.add_flags(*verb);
+  verb->add_option("--checkpoint", options->checkpoint, "The folder of a checkpoint")->required()->type_name("DIR");
+  verb->footer(
+      "Example:\n  lockstep eval configs/quickstart.yaml --checkpoint runs/quickstart/checkpoints/step-00000100");
+  verb->callback([options, &command] { command = [options] { return evaluate(*options); }; });
+}
+
+}  // namespace lockstep
