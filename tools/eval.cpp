@@ -21,17 +21,12 @@ struct EvalOptions {
 class Sum : public Observer {
  public:
   void on_result(const StepResult& result) override {
-    if (result.mode != Mode::evaluate) return;
-    loss_ += result.loss_sum;
-    denominator_ += result.denominator;
-    samples_ += result.samples;
+    if (result.mode == Mode::evaluate) sum_.add(result);
   }
-  double loss() const { return loss_ / denominator_; }
-  std::int64_t samples() const { return samples_; }
+  const StepResult& sum() const { return sum_; }
 
  private:
-  double loss_ = 0, denominator_ = 0;
-  std::int64_t samples_ = 0;
+  StepResult sum_;
 };
 
 int evaluate(const EvalOptions& options) {
@@ -54,8 +49,8 @@ int evaluate(const EvalOptions& options) {
     fit.observer = &sum;
     trainer->evaluate(fit);
     if (process.is_root())
-      std::cout << "step " << trainer->start().step << "  eval loss " << std::setprecision(9) << sum.loss() << "  ("
-                << sum.samples() << " samples)" << std::endl;
+      std::cout << "step " << trainer->start().step << "  eval loss " << std::setprecision(9) << sum.sum().loss() << "  ("
+                << sum.sum().samples << " samples)" << std::endl;
     return 0;
   } catch (const Error& error) {
     process.fail(error);

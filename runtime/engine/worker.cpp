@@ -475,13 +475,6 @@ std::vector<const Buffer*> Worker::buffers() const {
   return all;
 }
 
-std::map<std::string, at::Tensor> Worker::stored() const {
-  std::map<std::string, at::Tensor> tensors;
-  for (const Parameter* parameter : owned_) tensors[parameter->name] = parameter->value;
-  for (const Buffer* buffer : buffers()) tensors[buffer->name] = buffer->value;
-  return tensors;
-}
-
 void Worker::end_step() {
   for (auto& [id, stage] : stages_) stage->end_step();
   if (parts_.record_hashes)
@@ -546,6 +539,7 @@ WorkerState Worker::state() {
     first[owned_[i]] = in_norm_[i];
     state.weights.push_back({owned_[i]->name, owned_[i]->value, in_norm_[i]});
   }
+  for (const Buffer* buffer : buffers()) state.weights.push_back({buffer->name, buffer->value});
   for (const UpdaterState& kept : parts_.updater->state(trained_))
     state.optimizer.push_back({kept.parameter->name + "." + kept.name, kept.tensor, first.at(kept.parameter)});
   return state;

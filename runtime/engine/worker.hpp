@@ -61,9 +61,6 @@ class Worker {
   const std::vector<Parameter*>& parameters() const { return owned_; }
   /// The buffers of this worker's layers, in model order.
   std::vector<const Buffer*> buffers() const;
-  /// Everything that this worker stores of the model, by full name: parameters (ties once) and buffers. What a
-  /// checkpoint saves of it; writing into these tensors (in place) restores it.
-  std::map<std::string, at::Tensor> stored() const;
   const std::vector<ParameterHash>& hashes() const { return hashes_; }
 
  private:

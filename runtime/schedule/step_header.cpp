@@ -121,6 +121,21 @@ T read(const std::string& bytes) {
 
 }  // namespace
 
+void StepResult::add(const StepResult& batch) {
+  mode = batch.mode;
+  step = batch.step;
+  samples += batch.samples;
+  elapsed_us += batch.elapsed_us;
+  if (heads.empty()) {
+    heads = batch.heads;
+    return;
+  }
+  for (std::size_t head = 0; head < heads.size(); ++head) {
+    heads[head].sum += batch.heads[head].sum;
+    heads[head].denominator += batch.heads[head].denominator;
+  }
+}
+
 double StepResult::loss() const {
   double sum = 0;
   for (const HeadLoss& head : heads) sum += head.weight * head.loss();

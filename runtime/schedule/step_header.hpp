@@ -71,6 +71,8 @@ struct StepResult {
   std::vector<WorkerReport> workers;  ///< by row
 
   double loss() const;  ///< sum over heads, in head order, of weight * loss
+  /// Another batch of the same evaluation: sums of the heads, samples and time.
+  void add(const StepResult& batch);
 };
 
 enum class StopReason : std::uint8_t { none, finished, not_finite, signal, stop_after };

@@ -186,11 +186,10 @@ void Publisher::finished(const StepResult& result) {
     options_.log.warn(concat("step ", result.step, " was not finite: no checkpoint is published from here on"));
   }
   if (result.mode == Mode::evaluate) {
-    evaluation_loss_ += result.loss_sum;
-    evaluation_denominator_ += result.denominator;
+    evaluation_.add(result);
     if (!result.last_of_evaluation) return;
-    evaluated(result.step, evaluation_loss_ / evaluation_denominator_);
-    evaluation_loss_ = evaluation_denominator_ = 0;
+    evaluated(result.step, evaluation_.loss());
+    evaluation_ = {};
     return;
   }
   options_.state.loss = result.loss();

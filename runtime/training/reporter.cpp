@@ -75,18 +75,7 @@ void Reporter::on_step(const StepResult& result) {
 
 void Reporter::on_evaluation(const StepResult& batch) {
   StepResult& sum = evaluation_;
-  sum.mode = Mode::evaluate;
-  sum.step = batch.step;
-  if (sum.heads.empty()) {
-    sum.heads = batch.heads;
-  } else {
-    for (std::size_t head = 0; head < sum.heads.size(); ++head) {
-      sum.heads[head].sum += batch.heads[head].sum;
-      sum.heads[head].denominator += batch.heads[head].denominator;
-    }
-  }
-  sum.samples += batch.samples;
-  sum.elapsed_us += batch.elapsed_us;
+  sum.add(batch);
   if (!batch.last_of_evaluation) return;
   if (metrics_) metrics_->evaluation(sum);
   if (tensorboard_) tensorboard_->scalar("eval/loss", sum.step, sum.loss());

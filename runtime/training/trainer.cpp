@@ -324,12 +324,14 @@ void Trainer::resume(const std::string& checkpoint) {
   const TrainerState state = TrainerState::from_json(store.text(kTrainerFile), file);
   if (state.step != store.manifest().step) throw CheckpointError(file, "is of another step than the manifest");
   check_resumable(config_, data_.train->size(), state, checkpoint);
-  for (const ParameterInfo& parameter : graph_.parameters) {
-    const TensorEntry& entry = store.entry(TensorKind::weight, parameter.name);
-    if (entry.dtype != at::kFloat || entry.sizes != parameter.sizes)
-      throw CheckpointError(checkpoint, parameter.name, -1,
-                            concat("is ", to_string(entry), ", the model has F32 [", join(parameter.sizes), "]"));
-  }
+  const auto expect = [&](const std::string& name, at::ScalarType dtype, const std::vector<std::int64_t>& sizes) {
+    const TensorEntry& entry = store.entry(TensorKind::weight, name);
+    if (entry.dtype != dtype || entry.sizes != sizes)
+      throw CheckpointError(checkpoint, name, -1, concat("is ", to_string(entry), ", the model has ", c10::toString(dtype),
+                                                         " [", join(sizes), "]"));
+  };
+  for (const ParameterInfo& parameter : graph_.parameters) expect(parameter.name, at::kFloat, parameter.sizes);
+  for (const BufferInfo& buffer : graph_.buffers) expect(buffer.name, buffer.dtype, buffer.sizes);
   resumed_from_ = checkpoint;
   start_ = fresh_state();
   start_.step = state.step;

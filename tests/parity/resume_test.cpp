@@ -151,17 +151,14 @@ TEST_CASE("the best checkpoint outlives keep and has a link", "[parity]") {
   const TemporaryFolder folder;
   Trainer trainer(the.model, the.data, with_pipeline(the.config, 2, "1f1b"));
   const RunRecord run = record_run(trainer, {}, folder.path());
-  std::map<std::int64_t, std::pair<double, double>> sums;
+  std::map<std::int64_t, StepResult> sums;
   for (const StepResult& result : run.results)
-    if (result.mode == Mode::evaluate) {
-      sums[result.step].first += result.loss_sum;
-      sums[result.step].second += result.denominator;
-    }
+    if (result.mode == Mode::evaluate) sums[result.step].add(result);
   std::int64_t best = 0;
   double least = 1e30;
   for (const auto& [step, sum] : sums)
-    if (sum.first / sum.second < least) {
-      least = sum.first / sum.second;
+    if (sum.loss() < least) {
+      least = sum.loss();
       best = step;
     }
   REQUIRE(best > 0);
