@@ -16,6 +16,9 @@
 #include "runtime/schedule/simulate.hpp"
 #include "runtime/schedule/text.hpp"
 #include "runtime/schedule/validate.hpp"
+#include "tools/page.hpp"
+#include "tools/run_folder.hpp"
+#include "tools/trace.hpp"
 
 namespace lockstep {
 
@@ -151,6 +154,8 @@ int simulate_command(const SimulateOptions& options, std::ostream& out) {
   const Costs costs = costs_of(options, schedule.stages);
   const Program program = lower(schedule, chain_topology(schedule.stages), {});
   if (!path.empty()) require_valid(program);  // generated ones are proved by the tests
+  for (const auto& [flag, file] : {std::pair("--html", options.html), {"--trace", options.trace}})
+    if (!file.empty()) check_writable(flag, file);
   print(schedule, simulate(program, costs), options, out);
   if (!options.csv.empty()) {
     try {
@@ -159,6 +164,16 @@ int simulate_command(const SimulateOptions& options, std::ostream& out) {
       throw UserError(concat("--csv: ", error.what()));
     }
     out << "schedule        written to " << options.csv << '\n';
+  }
+  if (options.html.empty() && options.trace.empty()) return 0;
+  const RunTimeline timeline = simulated_timeline(program, costs, 1);
+  if (!options.html.empty()) {
+    write_whole_file(options.html, html_page(timeline, {}));
+    out << "page            written to " << options.html << '\n';
+  }
+  if (!options.trace.empty()) {
+    write_whole_file(options.trace, chrome_trace(timeline));
+    out << "trace           written to " << options.trace << '\n';
   }
   return 0;
 }
@@ -177,6 +192,8 @@ void add_simulate(CLI::App& app, std::function<int()>& command) {
   verb->add_option("--backward-ms", options->backward_ms, "Backward of a stage, likewise (default: twice the forward)")
       ->delimiter(',');
   verb->add_option("--csv", options->csv, "Write the schedule to this file, as torch.distributed.pipelining does");
+  verb->add_option("--html", options->html, "Write a page with the timeline, to zoom and point at");
+  verb->add_option("--trace", options->trace, "Write a Chrome trace, for ui.perfetto.dev");
   verb->add_option("--width", options->width, "Columns of the grid (default 120)");
   verb->footer(
       "Example:\n  lockstep simulate --schedule 1f1b --stages 4 --micro-batches 8 --forward-ms 10,12,12,9 --csv "

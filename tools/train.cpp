@@ -12,14 +12,16 @@
 #include "runtime/training/reporter.hpp"
 #include "tools/command.hpp"
 #include "tools/fingerprint.hpp"
+#include "tools/gather_timeline.hpp"
 #include "tools/run_folder.hpp"
+#include "tools/trace.hpp"
 
 namespace lockstep {
 namespace {
 
 struct TrainOptions {
   ConfigSource source;
-  std::string metrics, fingerprint;
+  std::string metrics, fingerprint, trace, trace_steps;
   bool dry_run = false;
 };
 
@@ -63,9 +65,11 @@ class TrainRun {
       : process_(process), trainer_(trainer), options_(options) {
     const std::string& run_dir = trainer.config().run_dir;
     process_.together([&] {
+      record_ = range_to_record(options.trace_steps, trainer);
       if (process_.is_root()) {
-        for (const auto& [flag, path] :
-             {std::pair("--metrics", options.metrics), {"--fingerprint", options.fingerprint}})
+        for (const auto& [flag, path] : {std::pair("--metrics", options.metrics),
+                                         {"--fingerprint", options.fingerprint},
+                                         {"--trace", options.trace}})
           if (!path.empty() && !RunFolder::holds(run_dir, path)) check_writable(flag, path);
         folder_ = std::make_unique<RunFolder>(run_dir);
         folder_->write("config.yaml", resolved_yaml(trainer.config()));
@@ -85,9 +89,12 @@ class TrainRun {
     fit.observer = reporter_.get();
     fit.signalled = &asked_to_stop;
     fit.log = log_;
+    fit.record = record_;
+    TimelineGatherer gatherer(process_);
     const JobOutcome outcome = trainer_.fit(fit);
     const auto hashes = gather_fingerprint(process_, trainer_.graph(), outcome);
     if (process_.is_root()) write_fingerprint(hashes);
+    write_timeline(gatherer.gather(trainer_, outcome, record_));
     return finish();
   }
 
@@ -113,6 +120,22 @@ class TrainRun {
     const std::string json = fingerprint_json(environment_of(trainer_.config()), reporter_->losses(), hashes);
     folder_->write("fingerprint.json", json);
     if (!options_.fingerprint.empty()) write_whole_file(options_.fingerprint, json);
+  }
+
+  void write_timeline(const std::optional<RunTimeline>& timeline) const {
+    if (!process_.is_root()) return;
+    if (!timeline) {
+      if (!options_.trace.empty())
+        log_.warn(concat("no trace: the run ended before step ", record_.first, ", the first that was to be recorded"));
+      return;
+    }
+    folder_->write("timeline.json", to_json(*timeline));
+    if (options_.trace.empty()) return;
+    write_whole_file(options_.trace, chrome_trace(*timeline));
+    const std::int64_t last = timeline->first_step + timeline->steps - 1;
+    log_.info(concat("trace of step ", timeline->first_step, timeline->steps > 1 ? concat(" to ", last) : "",
+                     timeline->cut ? " (the limit of spans was reached)" : "", " in ", options_.trace,
+                     "; open it in ui.perfetto.dev or chrome://tracing"));
   }
 
   int finish() const {
@@ -147,6 +170,7 @@ class TrainRun {
   std::unique_ptr<RunFolder> folder_;
   std::unique_ptr<Reporter> reporter_;
   Log log_;
+  RecordRange record_;
 };
 
 int train(const TrainOptions& options) {
@@ -178,6 +202,11 @@ void add_train(CLI::App& app, std::function<int()>& command) {
       ->type_name("FILE");
   verb->add_option("--fingerprint", options->fingerprint, "Write a 64-bit hash per parameter, to compare runs")
       ->type_name("FILE");
+  verb->add_option("--trace", options->trace, "Write a Chrome trace of a few steps, for ui.perfetto.dev")
+      ->type_name("FILE");
+  verb->add_option("--trace-steps", options->trace_steps,
+                   "Which steps the trace and the run folder's timeline.json show; default: up to 3 after warming up")
+      ->type_name("FIRST-LAST");
   verb->add_flag("--dry-run", options->dry_run, "Print stages, memory and timeline; train and write nothing");
   verb->footer(
       "Examples:\n"

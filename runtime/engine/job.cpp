@@ -79,8 +79,15 @@ class Job {
                       spec_.signalled,
                       spec_.record_hashes,
                       pools_[row].get(),
+                      recorder(row),
                       spec_.log.named(concat("worker ", row))};
     return std::make_unique<Worker>(std::move(parts));
+  }
+
+  SpanRecorder* recorder(int row) {
+    if (spec_.record.steps == 0) return nullptr;
+    recorders_.push_back(std::make_unique<SpanRecorder>(WorkerId(row), spec_.record));
+    return recorders_.back().get();
   }
 
   void run_worker(Worker& worker, const Cpus& cpus) {
@@ -106,6 +113,12 @@ class Job {
         result.parameters.push_back({parameter->index, hash_of(parameter->value), parameter->value});
       result.hashes.insert(result.hashes.end(), worker->hashes().begin(), worker->hashes().end());
     }
+    for (const auto& recorder : recorders_) {
+      Recorded& recorded = result.recorded;
+      recorded.spans.insert(recorded.spans.end(), recorder->spans().begin(), recorder->spans().end());
+      recorded.memory.insert(recorded.memory.end(), recorder->memory().begin(), recorder->memory().end());
+      recorded.cut = recorded.cut || recorder->cut();
+    }
     return result;
   }
 
@@ -115,6 +128,7 @@ class Job {
   std::vector<std::unique_ptr<MemoryPool>> pools_;  // by row; null for other ranks' rows
   std::vector<std::unique_ptr<Channel>> channels_;
   std::vector<std::vector<Channel*>> by_row_;
+  std::vector<std::unique_ptr<SpanRecorder>> recorders_;
   std::vector<std::unique_ptr<Worker>> workers_;
   std::mutex error_mutex_;
   std::exception_ptr first_error_;

@@ -12,6 +12,7 @@
 #include "runtime/engine/director.hpp"
 #include "runtime/engine/memory.hpp"
 #include "runtime/engine/programs.hpp"
+#include "runtime/engine/span_recorder.hpp"
 #include "runtime/engine/stage.hpp"
 #include "runtime/engine/updater.hpp"
 
@@ -41,7 +42,8 @@ struct WorkerParts {
   Observer* observer = nullptr;  ///< one worker per process
   const std::atomic<bool>* signalled = nullptr;
   bool record_hashes = false;
-  MemoryPool* pool = nullptr;  ///< of this worker; never null
+  MemoryPool* pool = nullptr;        ///< of this worker; never null
+  SpanRecorder* recorder = nullptr;  ///< null: records nothing
   Log log;
 };
 
@@ -71,6 +73,7 @@ class Worker {
   void run_program();
   void guarded(const Instruction& instruction);
   void execute(const Instruction& instruction);
+  void record(const Instruction& instruction, double start_us, double end_us);
   std::string where(const Instruction& instruction) const;
 
   void receive(const Instruction& instruction);

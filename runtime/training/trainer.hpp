@@ -31,6 +31,7 @@ struct FitOptions {
   Observer* observer = nullptr;                  ///< told of every result, on a worker's thread
   const std::atomic<bool>* signalled = nullptr;  ///< raised from outside: finish the step and leave
   bool record_hashes = false;
+  RecordRange record = {};  ///< steps whose timeline is recorded: JobOutcome::recorded
   Log log;
 };
 
