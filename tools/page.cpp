@@ -5,6 +5,7 @@
 #include <array>
 #include <cmath>
 #include <iomanip>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <sstream>
@@ -42,6 +43,7 @@ std::string fixed(double value, int digits) {
 /// Three significant digits.
 std::string milliseconds(double us) {
   const double ms = us / 1000;
+  if (ms < 0.0005) return "0";
   return fixed(ms, ms >= 99.95 ? 0 : ms >= 9.995 ? 1 : ms >= 0.9995 ? 2 : 3);
 }
 
@@ -62,6 +64,12 @@ std::optional<double> median(std::vector<double> values) {
   const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
   std::nth_element(values.begin(), middle, values.end());
   return *middle;
+}
+
+/// The first step of a run pays for warming up.
+std::vector<double> without_first(std::vector<double> values) {
+  if (values.size() > 1) values.erase(values.begin());
+  return values;
 }
 
 double end_of(const Timeline& timeline) {
@@ -128,13 +136,13 @@ std::string step_marks(const Timeline& timeline, const RunTimeline& all, double 
   return marks;
 }
 
-/// 1, 2 or 5 times a power of ten, four to eight of them.
+/// 1, 2 or 5 times a power of ten, three to six of them; with JavaScript as many as there is room for.
 std::string ticks(double end_us) {
-  const double rough = end_us / 4;
+  const double rough = end_us / 3;
   const double power = std::pow(10, std::floor(std::log10(rough)));
   const double step = rough / power >= 5 ? 5 * power : rough / power >= 2 ? 2 * power : power;
   std::string result;
-  for (int i = 0; i * step <= end_us * 0.95; ++i) {
+  for (int i = 0; i * step <= end_us * 0.88; ++i) {
     std::ostringstream text;
     text << i * step / 1000;
     result += concat("<span style=\"left:", fixed(100 * i * step / end_us, 2), "%\">", text.str(), " ms</span>");
@@ -188,18 +196,19 @@ std::string facts(const RunTimeline& all, const RunMetrics& metrics) {
   std::string result;
   if (all.ran()) {
     const Shares measured = shares_of(all.measured, all.steps);
+    const double longer = measured.step_us / simulated.step_us - 1;
     result += fact("Step", milliseconds(measured.step_us) + " ms",
-                   concat("simulated ", milliseconds(simulated.step_us), " ms (measured is ",
-                          fixed(100 * (measured.step_us / simulated.step_us - 1), 1), " % longer)"));
+                   concat("simulated ", milliseconds(simulated.step_us), " ms, measured is ", percent(std::abs(longer)),
+                          longer < 0 ? " shorter" : " longer"));
     result += fact("Bubble", percent(measured.bubble), "simulated " + percent(simulated.bubble));
   } else {
     result += fact("Step", milliseconds(simulated.step_us) + " ms", "simulated");
     result += fact("Bubble", percent(simulated.bubble), "idle share, simulated");
   }
-  if (const std::optional<double> step_ms = median(metrics.step_ms))
+  if (const std::optional<double> step_ms = median(without_first(metrics.step_ms)))
     result += fact("Whole run", milliseconds(*step_ms * 1000) + " ms",
-                   concat("median of ", metrics.step_ms.size(), " steps, bubble ",
-                          percent(median(metrics.bubbles).value_or(0))));
+                   concat("median step without the first of ", metrics.step_ms.size(), ", bubble ",
+                          percent(median(without_first(metrics.bubbles)).value_or(0))));
   if (!metrics.losses.empty())
     result += fact("Loss", fixed(metrics.losses.back().second, 4), concat("step ", metrics.losses.back().first));
   long sent = 0;

@@ -167,7 +167,7 @@ Json spans_to_json(const Timeline& timeline) {
   for (const Span& span : timeline.spans) {
     const Instruction& what = span.what;
     Json entry = {what.kind == InstructionKind::compute ? to_text(what.action) : to_string(what.kind), span.step,
-                  rounded(span.start_us), rounded(span.end_us - span.start_us)};
+                  rounded(span.start_us), rounded(rounded(span.end_us) - rounded(span.start_us))};
     if (is_message(what.kind)) {
       entry.push_back(what.edge.value());
       entry.push_back(what.action.stage.valid() ? what.action.micro_batch : -1);
@@ -178,11 +178,14 @@ Json spans_to_json(const Timeline& timeline) {
   return workers;
 }
 
+/// The last kinds of the enumerations, up to which names are looked up.
+constexpr auto kLastInstruction = InstructionKind::wait_sends;
+constexpr auto kLastEdge = EdgeKind::result;
+
+/// Anything else is the text of an action.
 InstructionKind kind_of(const std::string& text) {
-  for (const InstructionKind kind :
-       {InstructionKind::make_header, InstructionKind::receive, InstructionKind::send, InstructionKind::tie_sum,
-        InstructionKind::norm_parts, InstructionKind::norm_total, InstructionKind::update, InstructionKind::wait_sends})
-    if (text == to_string(kind)) return kind;
+  for (int k = 0; k <= static_cast<int>(kLastInstruction); ++k)
+    if (text == to_string(static_cast<InstructionKind>(k))) return static_cast<InstructionKind>(k);
   return InstructionKind::compute;
 }
 
@@ -220,9 +223,8 @@ Json edge_to_json(const Edge& edge) {
 
 Edge edge_from_json(const Json& json) {
   Edge edge;
-  for (const EdgeKind kind : {EdgeKind::header, EdgeKind::value, EdgeKind::gradient, EdgeKind::tie, EdgeKind::norm,
-                              EdgeKind::scale, EdgeKind::result})
-    if (json.at("kind") == to_string(kind)) edge.kind = kind;
+  for (int k = 0; k <= static_cast<int>(kLastEdge); ++k)
+    if (json.at("kind") == to_string(static_cast<EdgeKind>(k))) edge.kind = static_cast<EdgeKind>(k);
   edge.from = WorkerId(json.at("from").get<int>());
   edge.to = WorkerId(json.at("to").get<int>());
   edge.from_stage = StageId(json.value("from_stage", -1));

@@ -2,6 +2,7 @@
 #include "tools/trace.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
 
@@ -13,6 +14,11 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 enum Pid { kMeasured = 1, kSimulated = 2 };
+
+/// Rounded to a nanosecond, so that neighbours which touch do not overlap.
+double to_ns(double us) {
+  return std::round(us * 1000) / 1000;
+}
 
 /// Names of chrome://tracing's palette; Perfetto chooses by name of the event, which begins with the letter.
 const char* colour_of(const Instruction& what) {
@@ -57,7 +63,7 @@ class Trace {
       events_.push_back({{"ph", "C"},
                          {"name", concat("tensor bytes, worker ", sample.worker)},
                          {"pid", static_cast<int>(kMeasured)},
-                         {"ts", sample.at_us},
+                         {"ts", to_ns(sample.at_us)},
                          {"args", {{"bytes", sample.bytes}}}});
     std::stable_sort(events_.begin(), events_.end(),
                      [](const Json& a, const Json& b) { return a.at("ts").get<double>() < b.at("ts").get<double>(); });
@@ -101,8 +107,8 @@ class Trace {
                        {"cat", category_of(span.what)},
                        {"pid", pid},
                        {"tid", span.worker.value()},
-                       {"ts", span.start_us},
-                       {"dur", span.end_us - span.start_us},
+                       {"ts", to_ns(span.start_us)},
+                       {"dur", to_ns(to_ns(span.end_us) - to_ns(span.start_us))},
                        {"cname", colour_of(span.what)},
                        {"args", std::move(args)}});
   }
@@ -115,9 +121,9 @@ class Trace {
     const double leaves_us = from.end_us - kInside * (from.end_us - from.start_us);
     const double arrives_us = to.start_us + kInside * (to.end_us - to.start_us);
     Json start = {{"ph", "s"}, {"name", name}, {"cat", "message"}, {"id", id}, {"pid", pid},
-                  {"tid", from.worker.value()}, {"ts", leaves_us}};
+                  {"tid", from.worker.value()}, {"ts", to_ns(leaves_us)}};
     Json end = {{"ph", "f"}, {"bp", "e"}, {"name", name}, {"cat", "message"}, {"id", id}, {"pid", pid},
-                {"tid", to.worker.value()}, {"ts", std::max(leaves_us, arrives_us)}};
+                {"tid", to.worker.value()}, {"ts", to_ns(std::max(leaves_us, arrives_us))}};
     events_.push_back(std::move(start));
     events_.push_back(std::move(end));
   }
