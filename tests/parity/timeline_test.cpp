@@ -44,16 +44,17 @@ TEST_CASE("a recorded timeline has exactly the program's computes, in the progra
       const Schedule expected = schedule_of(program);
       std::map<WorkerId, double> free_us;
       for (const auto& [key, spans] : runs) {
-        std::vector<Action> computes;
+        std::vector<std::string> computes, row;
+        for (const Action& action : expected.rows[static_cast<std::size_t>(key.first.value())]) row.push_back(to_text(action));
         int updates = 0;
         for (const Span& span : spans) {
           CHECK(span.start_us >= free_us[span.worker]);  // also waits and other work: one worker does one thing at a time
           CHECK(span.end_us >= span.start_us);
           free_us[span.worker] = span.end_us;
-          if (span.what.kind == InstructionKind::compute) computes.push_back(span.what.action);
+          if (span.what.kind == InstructionKind::compute) computes.push_back(to_text(span.what.action));
           updates += span.what.kind == InstructionKind::update ? 1 : 0;
         }
-        CHECK(computes == expected.rows[static_cast<std::size_t>(key.first.value())]);
+        CHECK(computes == row);
         CHECK(updates == 1);
       }
       std::size_t expected_samples = 0;
