@@ -54,7 +54,7 @@ std::int64_t step_number(const std::string& text) {
 
 RecordRange range_to_record(const std::string& flag, const Trainer& trainer) {
   // Over all workers, so that a page of many workers can still be opened.
-  constexpr std::size_t kMostSpans = 200'000, kLeastPerWorker = 4096;
+  constexpr std::size_t kMostSpans = 100'000, kLeastPerWorker = 4096;
   const std::int64_t steps = trainer.config().train.steps;
   RecordRange range = usual_range(steps);
   range.most_spans = std::max(kLeastPerWorker, kMostSpans / trainer.layout().rank_of_row.size());

@@ -104,13 +104,18 @@ std::string box(const Span& span, double end_us, int height) {
   return concat("M", x, " ", span.worker.value() * height + inset, "h", width, "v", tall, "h-", width, "z");
 }
 
+std::string svg_begin(int workers, const std::string& label) {
+  const int height = workers * row_height(workers);
+  return concat("<svg class=\"tl\" role=\"img\" aria-label=\"", escaped(label), "\" viewBox=\"0 0 ",
+                static_cast<long>(kUnits), " ", height, "\" preserveAspectRatio=\"none\" style=\"height:", height,
+                "px\">");
+}
+
 std::string drawing(const Timeline& timeline, double end_us, const std::string& label) {
   const int height = row_height(timeline.workers);
   std::map<std::string, std::string> paths;
   for (const Span& span : timeline.spans) paths[look_of(span.what)] += box(span, end_us, height);
-  std::string svg = concat("<svg class=\"tl\" role=\"img\" aria-label=\"", escaped(label), "\" viewBox=\"0 0 ",
-                           static_cast<long>(kUnits), " ", timeline.workers * height,
-                           "\" preserveAspectRatio=\"none\" style=\"height:", timeline.workers * height, "px\">");
+  std::string svg = svg_begin(timeline.workers, label);
   std::string lines;
   for (int worker = 0; worker < timeline.workers; ++worker)
     lines += concat("M0 ", worker * height, "h", static_cast<long>(kUnits));
@@ -150,23 +155,56 @@ std::string ticks(double end_us) {
   return result;
 }
 
-std::string timeline_section(const std::string& kind, const Timeline& timeline, const RunTimeline& all,
-                             double end_us) {
-  const int height = row_height(timeline.workers);
-  const Shares shares = shares_of(timeline, all.steps);
-  const std::string label = concat(kind, ": ", milliseconds(shares.step_us), " ms per step, ", percent(shares.bubble),
-                                   " idle");
+/// The left column of a figure.
+std::string row_names(int workers) {
+  const int height = row_height(workers);
   std::string names;
-  for (int worker = 0; worker < timeline.workers; ++worker)
+  for (int worker = 0; worker < workers; ++worker)
     names += concat("<span style=\"height:", height, "px;line-height:", height, "px\">",
                     height >= 15 || worker % 4 == 0 ? concat(worker) : std::string(), "</span>");
-  return concat("<figure class=\"timeline\" data-kind=\"", kind, "\"><figcaption><b>", kind == "measured" ? "Measured" : "Simulated",
-                "</b> ", milliseconds(shares.step_us), " ms per step, bubble ", percent(shares.bubble),
-                "</figcaption><div class=\"frame\"><div class=\"corner\">worker</div><div class=\"marks\">",
-                step_marks(timeline, all, end_us), "</div><div class=\"names\">", names,
-                "</div><div class=\"plot\">", drawing(timeline, end_us, label),
+  return names;
+}
+
+std::string figure(const std::string& kind, const std::string& caption, const std::string& marks, int workers,
+                   const std::string& svg, double end_us) {
+  return concat("<figure class=\"timeline\" data-kind=\"", kind, "\"><figcaption>", caption,
+                "</figcaption><div class=\"frame\"><div class=\"corner\">worker</div><div class=\"marks\">", marks,
+                "</div><div class=\"names\">", row_names(workers), "</div><div class=\"plot\">", svg,
                 "<div class=\"labels\" aria-hidden=\"true\"></div><div class=\"cursor\"></div></div><div></div>",
                 "<div class=\"axis\">", ticks(end_us), "</div></div></figure>\n");
+}
+
+/// A row per worker, filled as high as its tensors were then; a full row is the most that any worker had.
+std::string memory_section(const RunTimeline& all, double end_us) {
+  if (all.memory.empty()) return "";
+  std::int64_t most = 1;
+  for (const MemorySample& sample : all.memory) most = std::max(most, sample.bytes);
+  const int height = row_height(all.workers());
+  std::vector<std::string> areas(static_cast<std::size_t>(all.workers()));
+  for (const MemorySample& sample : all.memory) {
+    const auto worker = static_cast<std::size_t>(sample.worker.value());
+    const int bottom = (sample.worker.value() + 1) * height;
+    const double top = bottom - (height - 2) * static_cast<double>(sample.bytes) / static_cast<double>(most);
+    const long x = std::clamp(std::lround(sample.at_us / end_us * kUnits), 0L, static_cast<long>(kUnits));
+    if (areas[worker].empty()) areas[worker] = concat("M", x, " ", bottom);
+    areas[worker] += concat("H", x, "V", fixed(top, 1));
+  }
+  std::string d;
+  for (std::size_t worker = 0; worker < areas.size(); ++worker)
+    if (!areas[worker].empty()) d += concat(areas[worker], "V", (worker + 1) * static_cast<std::size_t>(height), "z");
+  const std::string caption = concat("tensor bytes after each compute; a full row is ", bytes_text(static_cast<double>(most)));
+  return figure("memory", "<b>Memory</b> " + caption, step_marks(all.measured, all, end_us), all.workers(),
+                concat(svg_begin(all.workers(), caption), "<path class=\"M\" d=\"", d, "\"/></svg>"), end_us);
+}
+
+std::string timeline_section(const std::string& kind, const Timeline& timeline, const RunTimeline& all,
+                             double end_us) {
+  const Shares shares = shares_of(timeline, all.steps);
+  const std::string numbers =
+      concat(milliseconds(shares.step_us), " ms per step, bubble ", percent(shares.bubble));
+  return figure(kind, concat(kind == "measured" ? "<b>Measured</b> " : "<b>Simulated</b> ", numbers),
+                step_marks(timeline, all, end_us), timeline.workers, drawing(timeline, end_us, concat(kind, ": ", numbers)),
+                end_us);
 }
 
 std::string legend(const RunTimeline& all) {
@@ -344,6 +382,7 @@ std::string html_page(const RunTimeline& timeline, const RunMetrics& metrics) {
   std::string timelines;
   if (timeline.ran()) timelines += timeline_section("measured", timeline.measured, timeline, end_us);
   timelines += timeline_section("simulated", timeline.simulated, timeline, end_us);
+  timelines += memory_section(timeline, end_us);
   std::string page = kPageFrame;
   fill(page, "title", escaped(timeline.name));
   fill(page, "heading", escaped(timeline.name));

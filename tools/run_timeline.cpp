@@ -86,6 +86,8 @@ std::optional<RunTimeline> measured_timeline(const Program& program, Recorded re
   result.measured = std::move(measured);
   result.first_step = first_step;
   result.cut = recorded.cut;
+  if (recorded.cut && steps == 1)  // perhaps not even one step is whole: as much of the simulation as of the run
+    std::erase_if(result.simulated.spans, [&](const Span& span) { return span.start_us >= end_us - start_us; });
   for (MemorySample sample : recorded.memory) {
     sample.at_us -= start_us;
     if (sample.at_us <= end_us - start_us) result.memory.push_back(sample);

@@ -102,7 +102,7 @@ class SeeingTest(CliTest):
         self.check_trace(self.folder / "t.json", workers=2, steps=[2, 3])
         result = self.succeeds("report", "run")
         self.assertEqual(result.stdout, "page written to run/report.html\n")
-        data = self.check_page(self.folder / "run/report.html", ["measured", "simulated"])
+        data = self.check_page(self.folder / "run/report.html", ["measured", "simulated", "memory"])
         self.assertEqual((data["first_step"], data["steps"]), (2, 2))
         self.succeeds("report", "run", "-o", "page.html", "--trace", "again.json")
         self.assertEqual((self.folder / "page.html").read_text(), (self.folder / "run/report.html").read_text())
@@ -111,7 +111,7 @@ class SeeingTest(CliTest):
     def test_report_of_a_run_over_ranks(self):
         run = self.train("small.yaml", "run", ranks=2)
         self.succeeds("report", "run")
-        self.check_page(run / "report.html", ["measured", "simulated"])
+        self.check_page(run / "report.html", ["measured", "simulated", "memory"])
 
     def test_simulate_writes_page_and_trace(self):
         result = self.succeeds("simulate", "--stages", 4, "--micro-batches", 6, "--html", "s.html", "--trace", "s.json")

@@ -205,6 +205,18 @@ TEST_CASE("a step that one worker has not recorded is left out, and earlier wait
   CHECK_FALSE(measured_timeline(program, Recorded{}, 3));
 }
 
+TEST_CASE("of a step that is too long to record the simulation shows as much as the recording", "[unit]") {
+  const Program program = lowered("1f1b", 2, 64);
+  Recorded recorded = fake_recording(program, uneven_costs(program), 1);
+  std::erase_if(recorded.spans, [](const Span& span) { return span.start_us > kUptimeUs + 2000; });
+  recorded.cut = true;
+  const std::optional<RunTimeline> run = measured_timeline(program, recorded, 3);
+  REQUIRE(run);
+  CHECK(run->cut);
+  CHECK(run->simulated.spans.size() < 30);
+  CHECK(contains(html_page(*run, {}), "the recording reached its limit"));
+}
+
 TEST_CASE("a timeline reads back from the file that it was written to", "[unit]") {
   const RunTimeline run = small_run();
   const std::string text = to_json(run);
@@ -296,7 +308,7 @@ TEST_CASE("a page holds both timelines, the workers and its data, and loads noth
   metrics.bubbles = {0.5, 0.25, 0.25};
   metrics.peak_bytes = {1048576, 2097152, 1048576, 1048576};
   const std::string page = html_page(small_run(), metrics);
-  for (const char* part : {"<b>Measured</b>", "<b>Simulated</b>", "<th scope=\"row\">worker 3", "2.0 MiB", "<h2>Loss</h2>",
+  for (const char* part : {"<b>Measured</b>", "<b>Simulated</b>", "<th scope=\"row\">worker 3", "2.0 MiB", "<h2>Loss</h2>", "<b>Memory</b>",
                            "small &lt;run&gt; &amp; &quot;friends&quot;", "step 4", "0 % longer"}) {
     INFO(part);
     CHECK(contains(page, part));
