@@ -63,8 +63,8 @@ RecordRange range_to_record(const std::string& flag, const Trainer& trainer) {
   const std::int64_t first = step_number(flag.substr(0, dash));
   const std::int64_t last = dash == std::string::npos ? first : step_number(flag.substr(dash + 1));
   if (first < 1 || last < first || last > steps)
-    throw UserError(concat("--trace-steps: got ", flag, ", expected FIRST-LAST or one step, from 1 to train.steps, which is ",
-                           steps));
+    throw UserError(concat("--trace-steps: got ", flag,
+                           ", expected FIRST-LAST or one step, from 1 to train.steps, which is ", steps));
   range.first = first;
   range.steps = static_cast<int>(std::min<std::int64_t>(last - first + 1, range.most_spans));
   return range;

@@ -84,8 +84,7 @@ double end_of(const Timeline& timeline) {
 const std::array kLooks = {"F0", "F1", "B0", "B1", "I0", "I1", "W0", "W1", "U", "O", "R"};
 
 std::string look_of(const Instruction& what) {
-  if (what.kind == InstructionKind::compute)
-    return concat(letter(what.action.op), what.action.micro_batch % 2);
+  if (what.kind == InstructionKind::compute) return concat(letter(what.action.op), what.action.micro_batch % 2);
   if (what.kind == InstructionKind::update) return "U";
   return is_work(what) ? "O" : "R";
 }
@@ -133,10 +132,11 @@ std::string step_marks(const Timeline& timeline, const RunTimeline& all, double 
   for (const Span& span : timeline.spans) {
     if (span.worker.value() != 0 || span.step <= known) continue;
     known = span.step;
-    const std::string name = all.ran() ? concat("step ", all.first_step + span.step)
-                                       : all.steps > 1 ? concat("step ", span.step + 1) : std::string("one step");
-    marks += concat("<span data-at=\"", fixed(span.start_us / end_us * kUnits, 0), "\" style=\"left:",
-                    fixed(100 * span.start_us / end_us, 2), "%\">", name, "</span>");
+    const std::string name = all.ran()       ? concat("step ", all.first_step + span.step)
+                             : all.steps > 1 ? concat("step ", span.step + 1)
+                                             : std::string("one step");
+    marks += concat("<span data-at=\"", fixed(span.start_us / end_us * kUnits, 0),
+                    "\" style=\"left:", fixed(100 * span.start_us / end_us, 2), "%\">", name, "</span>");
   }
   return marks;
 }
@@ -192,19 +192,18 @@ std::string memory_section(const RunTimeline& all, double end_us) {
   std::string d;
   for (std::size_t worker = 0; worker < areas.size(); ++worker)
     if (!areas[worker].empty()) d += concat(areas[worker], "V", (worker + 1) * static_cast<std::size_t>(height), "z");
-  const std::string caption = concat("tensor bytes after each compute; a full row is ", bytes_text(static_cast<double>(most)));
+  const std::string caption =
+      concat("tensor bytes after each compute; a full row is ", bytes_text(static_cast<double>(most)));
   return figure("memory", "<b>Memory</b> " + caption, step_marks(all.measured, all, end_us), all.workers(),
                 concat(svg_begin(all.workers(), caption), "<path class=\"M\" d=\"", d, "\"/></svg>"), end_us);
 }
 
-std::string timeline_section(const std::string& kind, const Timeline& timeline, const RunTimeline& all,
-                             double end_us) {
+std::string timeline_section(const std::string& kind, const Timeline& timeline, const RunTimeline& all, double end_us) {
   const Shares shares = shares_of(timeline, all.steps);
-  const std::string numbers =
-      concat(milliseconds(shares.step_us), " ms per step, bubble ", percent(shares.bubble));
+  const std::string numbers = concat(milliseconds(shares.step_us), " ms per step, bubble ", percent(shares.bubble));
   return figure(kind, concat(kind == "measured" ? "<b>Measured</b> " : "<b>Simulated</b> ", numbers),
-                step_marks(timeline, all, end_us), timeline.workers, drawing(timeline, end_us, concat(kind, ": ", numbers)),
-                end_us);
+                step_marks(timeline, all, end_us), timeline.workers,
+                drawing(timeline, end_us, concat(kind, ": ", numbers)), end_us);
 }
 
 std::string legend(const RunTimeline& all) {
@@ -260,10 +259,11 @@ std::string share_bar(const char* kind, const WorkerShare& share, double longest
     return us > 0 ? concat("<i class=\"", look, "\" style=\"width:", fixed(100 * us / longest_us, 2), "%\"></i>")
                   : std::string();
   };
-  return concat("<div class=\"share\"><span class=\"kind\">", kind, "</span><span class=\"bar\">", part("C", share.compute_us),
-                part("U", share.other_us), part("R", share.wait_us), "</span><span class=\"numbers\">compute ",
-                milliseconds(share.compute_us), " &middot; other ", milliseconds(share.other_us), " &middot; wait ",
-                milliseconds(share.wait_us), " &middot; rest ", milliseconds(share.rest_us), " ms</span></div>");
+  return concat("<div class=\"share\"><span class=\"kind\">", kind, "</span><span class=\"bar\">",
+                part("C", share.compute_us), part("U", share.other_us), part("R", share.wait_us),
+                "</span><span class=\"numbers\">compute ", milliseconds(share.compute_us), " &middot; other ",
+                milliseconds(share.other_us), " &middot; wait ", milliseconds(share.wait_us), " &middot; rest ",
+                milliseconds(share.rest_us), " ms</span></div>");
 }
 
 std::string workers_table(const RunTimeline& all, const RunMetrics& metrics) {
@@ -273,7 +273,8 @@ std::string workers_table(const RunTimeline& all, const RunMetrics& metrics) {
       metrics.peak_bytes.empty() ? 0 : *std::max_element(metrics.peak_bytes.begin(), metrics.peak_bytes.end());
   std::string rows;
   for (std::size_t w = 0; w < static_cast<std::size_t>(all.workers()); ++w) {
-    rows += concat("<tr><th scope=\"row\">worker ", w, "<small>", all.ran() ? concat("rank ", all.rank_of_worker[w], ", ") : std::string(),
+    rows += concat("<tr><th scope=\"row\">worker ", w, "<small>",
+                   all.ran() ? concat("rank ", all.rank_of_worker[w], ", ") : std::string(),
                    escaped(stages_of_worker(all, static_cast<int>(w))), "</small></th><td>");
     if (all.ran()) rows += share_bar("measured", measured.workers[w], longest_us);
     rows += share_bar("simulated", simulated.workers[w], longest_us);
@@ -284,10 +285,11 @@ std::string workers_table(const RunTimeline& all, const RunMetrics& metrics) {
                      fixed(100 * metrics.peak_bytes[w] / most_bytes, 1), "%\"></i></span></td>");
     rows += "</tr>\n";
   }
-  return concat("<table><thead><tr><th scope=\"col\">Worker</th><th scope=\"col\">Time of a step</th>"
-                "<th scope=\"col\" class=\"number\">Messages sent</th>",
-                most_bytes > 0 ? "<th scope=\"col\" class=\"number\">Peak tensor bytes</th>" : "",
-                "</tr></thead><tbody>\n", rows, "</tbody></table>");
+  return concat(
+      "<table><thead><tr><th scope=\"col\">Worker</th><th scope=\"col\">Time of a step</th>"
+      "<th scope=\"col\" class=\"number\">Messages sent</th>",
+      most_bytes > 0 ? "<th scope=\"col\" class=\"number\">Peak tensor bytes</th>" : "", "</tr></thead><tbody>\n", rows,
+      "</tbody></table>");
 }
 
 std::string loss_section(const RunMetrics& metrics) {
@@ -308,10 +310,11 @@ std::string loss_section(const RunMetrics& metrics) {
     for (std::size_t i = 0; i < list.size(); ++i) d += concat(i == 0 ? "M" : "L", point(list[i]));
     return d;
   };
-  return concat("<section><h2>Loss</h2><div class=\"loss\"><span class=\"top\">", fixed(most, 3), "</span><span class=\"bottom\">",
-                fixed(least, 3), "</span><svg role=\"img\" aria-label=\"loss from ", fixed(losses.front().second, 3), " to ",
-                fixed(losses.back().second, 3), "\" viewBox=\"0 -4 1000 158\" preserveAspectRatio=\"none\"><path class=\"train\" d=\"",
-                line(losses), "\"/>", evaluations.empty() ? "" : concat("<path class=\"eval\" d=\"", line(evaluations), "\"/>"),
+  return concat("<section><h2>Loss</h2><div class=\"loss\"><span class=\"top\">", fixed(most, 3),
+                "</span><span class=\"bottom\">", fixed(least, 3), "</span><svg role=\"img\" aria-label=\"loss from ",
+                fixed(losses.front().second, 3), " to ", fixed(losses.back().second, 3),
+                "\" viewBox=\"0 -4 1000 158\" preserveAspectRatio=\"none\"><path class=\"train\" d=\"", line(losses),
+                "\"/>", evaluations.empty() ? "" : concat("<path class=\"eval\" d=\"", line(evaluations), "\"/>"),
                 "</svg><span class=\"left\">step ", losses.front().first, "</span><span class=\"right\">step ",
                 losses.back().first, "</span></div><ul class=\"legend\"><li><i class=\"train\"></i>training</li>",
                 evaluations.empty() ? "" : "<li><i class=\"eval\"></i>evaluation (dashed)</li>", "</ul></section>");
@@ -319,8 +322,9 @@ std::string loss_section(const RunMetrics& metrics) {
 
 std::string subtitle(const RunTimeline& all) {
   const int stages = all.program.topology.stages;
-  std::string text = concat(all.program.name, ": ", all.workers(), all.workers() == 1 ? " worker, " : " workers, ",
-                            stages, stages == 1 ? " stage, " : " stages, ", all.program.micro_batches, " micro-batches");
+  std::string text =
+      concat(all.program.name, ": ", all.workers(), all.workers() == 1 ? " worker, " : " workers, ", stages,
+             stages == 1 ? " stage, " : " stages, ", all.program.micro_batches, " micro-batches");
   if (!all.ran()) return text + "; simulated, nothing was run";
   text += all.steps == 1 ? concat("; step ", all.first_step)
                          : concat("; steps ", all.first_step, " to ", all.first_step + all.steps - 1);
@@ -332,7 +336,8 @@ std::string subtitle(const RunTimeline& all) {
 
 /// What stands in a script element must not end it.
 std::string for_script(std::string json) {
-  for (std::size_t at = json.find('<'); at != std::string::npos; at = json.find('<', at)) json.replace(at, 1, "\\u003c");
+  for (std::size_t at = json.find('<'); at != std::string::npos; at = json.find('<', at))
+    json.replace(at, 1, "\\u003c");
   return json;
 }
 

@@ -33,9 +33,10 @@ fs::path timeline_file(const std::string& given) {
   if (!fs::exists(path / "config.yaml"))
     throw UserError(concat("report: ", given, " holds no run; name the run_dir of a lockstep train"));
   if (!fs::exists(path / "timeline.json"))
-    throw UserError(concat("report: the run in ", given,
-                           " left no timeline.json: it is still running, it failed, or it ended before the steps that it "
-                           "was to record"));
+    throw UserError(
+        concat("report: the run in ", given,
+               " left no timeline.json: it is still running, it failed, or it ended before the steps that it "
+               "was to record"));
   return path / "timeline.json";
 }
 
@@ -63,7 +64,8 @@ void add_report(CLI::App& app, std::function<int()>& command) {
   const auto options = std::make_shared<ReportOptions>();
   CLI::App* verb = app.add_subcommand("report", "A page about a run: measured and simulated timeline, workers, loss");
   verb->add_option("run", options->folder, "The folder of the run")->required()->type_name("RUN_FOLDER");
-  verb->add_option("-o,--output", options->output, "The page; default: report.html in the run folder")->type_name("FILE");
+  verb->add_option("-o,--output", options->output, "The page; default: report.html in the run folder")
+      ->type_name("FILE");
   verb->add_option("--trace", options->trace, "Write a Chrome trace as well")->type_name("FILE");
   verb->footer(
       "Examples:\n"

@@ -100,7 +100,8 @@ Costs costs_of(const Timeline& timeline, const Program& program) {
   std::map<WorkerId, std::vector<double>> updates;
   for (const Span& span : timeline.spans) {
     const double us = span.end_us - span.start_us;
-    if (span.what.kind == InstructionKind::compute) computes[{span.what.action.stage, span.what.action.op}].push_back(us);
+    if (span.what.kind == InstructionKind::compute)
+      computes[{span.what.action.stage, span.what.action.op}].push_back(us);
     if (span.what.kind == InstructionKind::update) updates[span.worker].push_back(us);
   }
   Costs costs = equal_costs(program.topology.stages, 0, 0, 0);
@@ -269,7 +270,8 @@ RunTimeline from_json(const Json& json) {
   result.program.rows.resize(result.rank_of_worker.size());
   stages_from_json(json.at("stages"), result);
   for (const Json& flow : json.at("flows"))
-    result.program.topology.flows.push_back({StageId(flow.at(0).get<int>()), StageId(flow.at(1).get<int>()), flow.at(2)});
+    result.program.topology.flows.push_back(
+        {StageId(flow.at(0).get<int>()), StageId(flow.at(1).get<int>()), flow.at(2)});
   for (const Json& edge : json.at("edges")) result.program.edges.push_back(edge_from_json(edge));
   result.sent = json.at("sent").get<std::vector<long>>();
   result.first_step = json.at("first_step");

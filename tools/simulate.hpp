@@ -22,8 +22,8 @@ struct SimulateOptions {
   std::vector<double> forward_ms;   ///< one number, or one per stage; empty: 1
   std::vector<double> backward_ms;  ///< the same; empty: twice the forward
   std::string csv;                  ///< file to write the schedule to; empty: none
-  std::string html;   ///< file to write a page with the timeline to; empty: none
-  std::string trace;  ///< likewise a Chrome trace
+  std::string html;                 ///< file to write a page with the timeline to; empty: none
+  std::string trace;                ///< likewise a Chrome trace
   int width = 120;
 };
 

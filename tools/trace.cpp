@@ -49,7 +49,8 @@ std::string name_of(const RunTimeline& timeline, const Span& span) {
   if (span.what.kind != InstructionKind::compute) return describe(timeline.program, span.what);
   const std::vector<WorkerId>& rows = timeline.program.row_of_stage;
   const std::string text = to_text(span.what.action);
-  return std::count(rows.begin(), rows.end(), span.worker) > 1 ? text : text.substr(text.find(letter(span.what.action.op)));
+  return std::count(rows.begin(), rows.end(), span.worker) > 1 ? text
+                                                               : text.substr(text.find(letter(span.what.action.op)));
 }
 
 class Trace {
@@ -85,8 +86,9 @@ class Trace {
     metadata_.push_back({{"ph", "M"}, {"name", "process_sort_index"}, {"pid", pid}, {"args", {{"sort_index", pid}}}});
     for (int worker = 0; worker < timeline.workers; ++worker) {
       const int rank = timeline_.rank_of_worker[static_cast<std::size_t>(worker)];
-      describe_thread(pid, worker, "thread_name",
-                      {{"name", concat("worker ", worker, " (rank ", rank, "), ", stages_of_worker(timeline_, worker))}});
+      describe_thread(
+          pid, worker, "thread_name",
+          {{"name", concat("worker ", worker, " (rank ", rank, "), ", stages_of_worker(timeline_, worker))}});
       describe_thread(pid, worker, "thread_sort_index", {{"sort_index", worker}});
     }
     for (const Span& span : timeline.spans) add(span, pid);
@@ -120,10 +122,21 @@ class Trace {
     constexpr double kInside = 0.01;
     const double leaves_us = from.end_us - kInside * (from.end_us - from.start_us);
     const double arrives_us = to.start_us + kInside * (to.end_us - to.start_us);
-    Json start = {{"ph", "s"}, {"name", name}, {"cat", "message"}, {"id", id}, {"pid", pid},
-                  {"tid", from.worker.value()}, {"ts", to_ns(leaves_us)}};
-    Json end = {{"ph", "f"}, {"bp", "e"}, {"name", name}, {"cat", "message"}, {"id", id}, {"pid", pid},
-                {"tid", to.worker.value()}, {"ts", to_ns(std::max(leaves_us, arrives_us))}};
+    Json start = {{"ph", "s"},
+                  {"name", name},
+                  {"cat", "message"},
+                  {"id", id},
+                  {"pid", pid},
+                  {"tid", from.worker.value()},
+                  {"ts", to_ns(leaves_us)}};
+    Json end = {{"ph", "f"},
+                {"bp", "e"},
+                {"name", name},
+                {"cat", "message"},
+                {"id", id},
+                {"pid", pid},
+                {"tid", to.worker.value()},
+                {"ts", to_ns(std::max(leaves_us, arrives_us))}};
     events_.push_back(std::move(start));
     events_.push_back(std::move(end));
   }

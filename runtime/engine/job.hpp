@@ -49,7 +49,7 @@ struct JobSpec {
   Observer* observer = nullptr;  ///< may be null
   const std::atomic<bool>* signalled = nullptr;
   bool record_hashes = false;
-  RecordRange record = {};  ///< steps whose timeline is recorded
+  RecordRange record = {};        ///< steps whose timeline is recorded
   RemoteLinks* remote = nullptr;  ///< null when all rows are here
   Log log = {};
 };

@@ -30,7 +30,8 @@ std::map<std::pair<WorkerId, int>, std::vector<Span>> by_worker_and_step(const R
 
 }  // namespace
 
-TEST_CASE("a recorded timeline has exactly the program's computes, in the program's order, without overlap", "[parity]") {
+TEST_CASE("a recorded timeline has exactly the program's computes, in the program's order, without overlap",
+          "[parity]") {
   for (const char* schedule : {"gpipe", "1f1b"})
     for (const int stages : {1, 2, 4}) {
       INFO(schedule << ", " << stages << " stages");
@@ -45,10 +46,12 @@ TEST_CASE("a recorded timeline has exactly the program's computes, in the progra
       std::map<WorkerId, double> free_us;
       for (const auto& [key, spans] : runs) {
         std::vector<std::string> computes, row;
-        for (const Action& action : expected.rows[static_cast<std::size_t>(key.first.value())]) row.push_back(to_text(action));
+        for (const Action& action : expected.rows[static_cast<std::size_t>(key.first.value())])
+          row.push_back(to_text(action));
         int updates = 0;
         for (const Span& span : spans) {
-          CHECK(span.start_us >= free_us[span.worker]);  // also waits and other work: one worker does one thing at a time
+          CHECK(span.start_us >=
+                free_us[span.worker]);  // also waits and other work: one worker does one thing at a time
           CHECK(span.end_us >= span.start_us);
           free_us[span.worker] = span.end_us;
           if (span.what.kind == InstructionKind::compute) computes.push_back(to_text(span.what.action));

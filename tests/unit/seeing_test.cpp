@@ -113,7 +113,9 @@ TEST_CASE("a run records up to three steps after up to two of warming up", "[uni
 
 TEST_CASE("a recorder takes work and waits of its steps, and neither posts nor waits that nobody can see", "[unit]") {
   SpanRecorder recorder(WorkerId(1), {.first = 2, .steps = 2});
-  const auto add = [&](Mode mode, int step, const Instruction& what, double us) { recorder.add(mode, step, what, 10, 10 + us); };
+  const auto add = [&](Mode mode, int step, const Instruction& what, double us) {
+    recorder.add(mode, step, what, 10, 10 + us);
+  };
   add(Mode::train, 1, compute_of("1F0"), 5);
   add(Mode::train, 2, compute_of("1F0"), 0.1);
   add(Mode::train, 2, of_kind(InstructionKind::post), 5);
@@ -129,7 +131,8 @@ TEST_CASE("a recorder takes work and waits of its steps, and neither posts nor w
   CHECK_FALSE(recorder.cut());
 }
 
-TEST_CASE("a recorder keeps whole steps below its limit, and the beginning of a first step that is too long", "[unit]") {
+TEST_CASE("a recorder keeps whole steps below its limit, and the beginning of a first step that is too long",
+          "[unit]") {
   for (const std::size_t limit : {5u, 10u, 25u, 30u}) {
     SpanRecorder recorder(WorkerId(0), {.first = 1, .steps = 5, .most_spans = limit});
     for (int step = 1; step <= 5; ++step)
@@ -144,7 +147,8 @@ TEST_CASE("the offset of two clocks lies within its stated error", "[unit]") {
   // Seen by both, ours 1000 us behind: nobody leaves before both have entered.
   const double truth = 1000;
   const std::vector<ClockExchange> ours = {{10, 80}, {100, 131}, {200, 260}};
-  std::vector<ClockExchange> theirs = {{truth + 40, truth + 70}, {truth + 120, truth + 125}, {truth + 205, truth + 290}};
+  std::vector<ClockExchange> theirs = {
+      {truth + 40, truth + 70}, {truth + 120, truth + 125}, {truth + 205, truth + 290}};
   const ClockOffset offset = clock_offset(ours, theirs, /*same_kernel=*/false);
   CHECK(std::abs(offset.us - truth) <= offset.error_us);
   CHECK(offset.error_us == Approx((25 + 11) / 2.0));
@@ -170,7 +174,9 @@ TEST_CASE("a run that takes exactly what its stages cost is its own simulation",
 TEST_CASE("the costs of a timeline are medians, of B alone or of I and W", "[unit]") {
   const Program program = lowered("1f1b", 2, 3);
   Timeline timeline{"test", 2, {}};
-  const auto add = [&](const char* action, double us) { timeline.spans.push_back({WorkerId(0), compute_of(action), 0, 7, 7 + us}); };
+  const auto add = [&](const char* action, double us) {
+    timeline.spans.push_back({WorkerId(0), compute_of(action), 0, 7, 7 + us});
+  };
   for (const double us : {10.0, 90.0, 11.0}) add("0F0", us);
   for (const double us : {30.0, 20.0}) add("0B0", us);
   add("1I0", 5), add("1W0", 3), add("1B1", 9);
@@ -191,7 +197,8 @@ TEST_CASE("a step that one worker has not recorded is left out, and earlier wait
   header.edge = EdgeId(0);
   recorded.spans.push_back({WorkerId(1), header, 0, kUptimeUs - 500, kUptimeUs + 100});
   std::erase_if(recorded.spans, [&](const Span& span) {
-    return span.worker == WorkerId(1) && span.step == 0 && span.what.kind == InstructionKind::receive && span.what != header;
+    return span.worker == WorkerId(1) && span.step == 0 && span.what.kind == InstructionKind::receive &&
+           span.what != header;
   });
   const std::optional<RunTimeline> run = measured_timeline(program, recorded, 3);
   REQUIRE(run);
@@ -233,7 +240,8 @@ TEST_CASE("what is no timeline is refused by name", "[unit]") {
     const std::string message = error_of<UserError>([&] { timeline_from_json(text, "t.json"); });
     CHECK(contains(message, "t.json: not a timeline"));
   }
-  CHECK(contains(error_of<UserError>([&] { timeline_from_json(R"({"format":9})", "t.json"); }), "t.json: timeline format 9"));
+  CHECK(contains(error_of<UserError>([&] { timeline_from_json(R"({"format":9})", "t.json"); }),
+                 "t.json: timeline format 9"));
   std::string broken = to_json(small_run(2, 2, 1));
   broken.replace(broken.find("\"edges\":["), 9, "\"edges\":[],\"e\":[");
   CHECK(contains(error_of<UserError>([&] { timeline_from_json(broken, "t.json"); }), "an edge that it lacks"));
@@ -289,7 +297,8 @@ TEST_CASE("a trace has well-formed slices without overlap, paired arrows and asc
     for (const Json& end : pair) {
       const double ts = end.at("ts");
       const auto& list = slices.at({end.at("pid"), end.at("tid")});
-      CHECK(std::any_of(list.begin(), list.end(), [&](const auto& slice) { return slice.first <= ts && ts <= slice.second; }));
+      CHECK(std::any_of(list.begin(), list.end(),
+                        [&](const auto& slice) { return slice.first <= ts && ts <= slice.second; }));
     }
   }
 }
@@ -308,8 +317,9 @@ TEST_CASE("a page holds both timelines, the workers and its data, and loads noth
   metrics.bubbles = {0.5, 0.25, 0.25};
   metrics.peak_bytes = {1048576, 2097152, 1048576, 1048576};
   const std::string page = html_page(small_run(), metrics);
-  for (const char* part : {"<b>Measured</b>", "<b>Simulated</b>", "<th scope=\"row\">worker 3", "2.0 MiB", "<h2>Loss</h2>", "<b>Memory</b>",
-                           "small &lt;run&gt; &amp; &quot;friends&quot;", "step 4", "0 % longer"}) {
+  for (const char* part :
+       {"<b>Measured</b>", "<b>Simulated</b>", "<th scope=\"row\">worker 3", "2.0 MiB", "<h2>Loss</h2>",
+        "<b>Memory</b>", "small &lt;run&gt; &amp; &quot;friends&quot;", "step 4", "0 % longer"}) {
     INFO(part);
     CHECK(contains(page, part));
   }
