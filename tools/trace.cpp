@@ -15,7 +15,10 @@ using Json = nlohmann::ordered_json;
 
 enum Pid { kMeasured = 1, kSimulated = 2 };
 
-/// Rounded to a nanosecond, so that neighbours which touch do not overlap.
+/// Perfetto cuts times down to nanoseconds and drops a slice that begins before its neighbour has ended.
+constexpr double kGapUs = 0.002;
+
+/// Rounded to a nanosecond.
 double to_ns(double us) {
   return std::round(us * 1000) / 1000;
 }
@@ -77,8 +80,11 @@ class Trace {
   }
 
  private:
+  /// Unique over both processes, and never 0: Perfetto takes that for the idle thread of a kernel.
+  int thread(int pid, int worker) const { return (pid - kMeasured) * timeline_.workers() + worker + 1; }
+
   void describe_thread(int pid, int worker, const char* what, Json args) {
-    metadata_.push_back({{"ph", "M"}, {"name", what}, {"pid", pid}, {"tid", worker}, {"args", std::move(args)}});
+    metadata_.push_back({{"ph", "M"}, {"name", what}, {"pid", pid}, {"tid", thread(pid, worker)}, {"args", std::move(args)}});
   }
 
   void add(const Timeline& timeline, int pid, const std::string& process) {
@@ -108,9 +114,9 @@ class Trace {
                        {"name", name_of(timeline_, span)},
                        {"cat", category_of(span.what)},
                        {"pid", pid},
-                       {"tid", span.worker.value()},
+                       {"tid", thread(pid, span.worker.value())},
                        {"ts", to_ns(span.start_us)},
-                       {"dur", to_ns(to_ns(span.end_us) - to_ns(span.start_us))},
+                       {"dur", to_ns(std::max(0.0, to_ns(span.end_us) - to_ns(span.start_us) - kGapUs))},
                        {"cname", colour_of(span.what)},
                        {"args", std::move(args)}});
   }
@@ -127,7 +133,7 @@ class Trace {
                   {"cat", "message"},
                   {"id", id},
                   {"pid", pid},
-                  {"tid", from.worker.value()},
+                  {"tid", thread(pid, from.worker.value())},
                   {"ts", to_ns(leaves_us)}};
     Json end = {{"ph", "f"},
                 {"bp", "e"},
@@ -135,7 +141,7 @@ class Trace {
                 {"cat", "message"},
                 {"id", id},
                 {"pid", pid},
-                {"tid", to.worker.value()},
+                {"tid", thread(pid, to.worker.value())},
                 {"ts", to_ns(std::max(leaves_us, arrives_us))}};
     events_.push_back(std::move(start));
     events_.push_back(std::move(end));

@@ -54,7 +54,7 @@ class SeeingTest(CliTest):
         trace = json.loads(path.read_text())
         events = trace["traceEvents"]
         slices = [event for event in events if event["ph"] == "X"]
-        self.assertEqual({event["tid"] for event in slices if event["pid"] == 1}, set(range(workers)))
+        self.assertEqual({event["tid"] for event in slices if event["pid"] == 1}, set(range(1, workers + 1)))
         self.assertEqual({event["args"]["step"] for event in slices}, set(steps))
         for start, end in (("s", "f"), ("f", "s")):
             self.assertEqual(sorted(event["id"] for event in events if event["ph"] == start),
