@@ -48,12 +48,11 @@ TEST_CASE("a recorded timeline has exactly the program's computes, in the progra
       std::map<WorkerId, double> free_us;
       for (const auto& [key, spans] : runs) {
         std::vector<std::string> computes, row;
-        for (const Action& action : expected(key.second)[static_cast<std::size_t>(key.first.value())])
-          row.push_back(to_text(action));
+        const auto rows = expected(key.second);
+        for (const Action& action : rows[static_cast<std::size_t>(key.first.value())]) row.push_back(to_text(action));
         int updates = 0;
         for (const Span& span : spans) {
-          CHECK(span.start_us >=
-                free_us[span.worker]);  // also waits and other work: one worker does one thing at a time
+          CHECK(span.start_us >= free_us[span.worker]);  // also waits: one worker does one thing at a time
           CHECK(span.end_us >= span.start_us);
           free_us[span.worker] = span.end_us;
           if (span.what.kind == InstructionKind::compute) computes.push_back(to_text(span.what.action));
@@ -64,7 +63,7 @@ TEST_CASE("a recorded timeline has exactly the program's computes, in the progra
       }
       std::size_t expected_samples = 0;
       for (const int step : {0, 1, 2})
-        for (const std::vector<Action>& row : expected(step)) expected_samples += row.size();
+        for (const auto rows = expected(step); const std::vector<Action>& row : rows) expected_samples += row.size();
       CHECK(outcome.recorded.memory.size() == expected_samples);
       for (const MemorySample& sample : outcome.recorded.memory) CHECK(sample.bytes > 0);
     }
