@@ -84,7 +84,8 @@ class Trace {
   int thread(int pid, int worker) const { return (pid - kMeasured) * timeline_.workers() + worker + 1; }
 
   void describe_thread(int pid, int worker, const char* what, Json args) {
-    metadata_.push_back({{"ph", "M"}, {"name", what}, {"pid", pid}, {"tid", thread(pid, worker)}, {"args", std::move(args)}});
+    metadata_.push_back(
+        {{"ph", "M"}, {"name", what}, {"pid", pid}, {"tid", thread(pid, worker)}, {"args", std::move(args)}});
   }
 
   void add(const Timeline& timeline, int pid, const std::string& process) {
