@@ -5,6 +5,7 @@
 #include <iostream>
 
 #include "tools/command.hpp"
+#include "tools/report.hpp"
 #include "tools/simulate.hpp"
 
 namespace {
@@ -54,6 +55,7 @@ int main(int argc, char** argv) {
   lockstep::add_train(app, command);
   lockstep::add_verify(app, command);
   lockstep::add_simulate(app, command);
+  lockstep::add_report(app, command);
   lockstep::add_checkpoint(app, command);
   lockstep::add_eval(app, command);
   lockstep::add_list(app, command);

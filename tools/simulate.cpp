@@ -17,6 +17,9 @@
 #include "runtime/schedule/simulate.hpp"
 #include "runtime/schedule/text.hpp"
 #include "runtime/schedule/validate.hpp"
+#include "tools/page.hpp"
+#include "tools/run_folder.hpp"
+#include "tools/trace.hpp"
 
 namespace lockstep {
 
@@ -207,6 +210,8 @@ int simulate_command(const SimulateOptions& options, std::ostream& out) {
   const auto [schedule, costs, note] = subject_of(options);
   const Program program = lower(schedule, chain_topology(schedule.stages), {Mode::train, options.clip});
   if (!path_of(options.schedule).empty()) require_valid(program, Order::any);  // generated ones are proved by the tests
+  for (const auto& [flag, file] : {std::pair("--html", options.html), {"--trace", options.trace}})
+    if (!file.empty()) check_writable(flag, file);
   const bool drawn = static_cast<long>(schedule.stages) * schedule.micro_batches <= kMostDrawnCells;
   print(schedule, simulate(program, costs, drawn ? 1 : 0), options, out);
   if (!note.empty()) out << note << '\n';
@@ -217,6 +222,16 @@ int simulate_command(const SimulateOptions& options, std::ostream& out) {
       throw UserError(concat("--csv: ", error.what()));
     }
     out << "schedule        written to " << options.csv << '\n';
+  }
+  if (options.html.empty() && options.trace.empty()) return 0;
+  const RunTimeline timeline = simulated_timeline(program, costs, 1);
+  if (!options.html.empty()) {
+    write_whole_file(options.html, html_page(timeline, {}));
+    out << "page            written to " << options.html << '\n';
+  }
+  if (!options.trace.empty()) {
+    write_whole_file(options.trace, chrome_trace(timeline));
+    out << "trace           written to " << options.trace << '\n';
   }
   return 0;
 }
@@ -243,6 +258,8 @@ void add_simulate(CLI::App& app, std::function<int()>& command) {
   verb->add_option("--update-ms", options->update_ms, "Optimizer step of a worker (default 0)");
   verb->add_flag("--clip", options->clip, "Every update waits for the global norm, as with train.clip_grad_norm");
   verb->add_option("--csv", options->csv, "Write the schedule to this file, as torch.distributed.pipelining does");
+  verb->add_option("--html", options->html, "Write a page with the timeline, to zoom and point at");
+  verb->add_option("--trace", options->trace, "Write a Chrome trace, for ui.perfetto.dev");
   verb->add_option("--width", options->width, "Columns of the grid (default 120)");
   verb->footer(
       "Example:\n  lockstep simulate --schedule 1f1b --stages 4 --micro-batches 8 --forward-ms 10,12,12,9 --csv "

@@ -25,6 +25,8 @@ struct SimulateOptions {
   double update_ms = 0;                               ///< optimizer step of a worker
   bool clip = false;                                  ///< every update waits for the global norm
   std::string csv;                                    ///< file to write the schedule to; empty: none
+  std::string html;                                   ///< file to write a page with the timeline to; empty: none
+  std::string trace;                                  ///< likewise a Chrome trace
   int width = 120;
 };
 

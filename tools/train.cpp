@@ -14,15 +14,17 @@
 #include "runtime/training/schedule_choice.hpp"
 #include "tools/command.hpp"
 #include "tools/fingerprint.hpp"
+#include "tools/gather_timeline.hpp"
 #include "tools/resume.hpp"
 #include "tools/run_folder.hpp"
+#include "tools/trace.hpp"
 
 namespace lockstep {
 namespace {
 
 struct TrainOptions {
   ConfigSource source;
-  std::string metrics, fingerprint, resume;
+  std::string metrics, fingerprint, resume, trace, trace_steps;
   bool dry_run = false;
 };
 
@@ -70,9 +72,11 @@ class TrainRun {
       : process_(process), trainer_(trainer), options_(options), resume_(resume) {
     const std::string& run_dir = trainer.config().run_dir;
     process_.together([&] {
+      record_ = range_to_record(options.trace_steps, trainer);
       if (process_.is_root()) {
-        for (const auto& [flag, path] :
-             {std::pair("--metrics", options.metrics), {"--fingerprint", options.fingerprint}})
+        for (const auto& [flag, path] : {std::pair("--metrics", options.metrics),
+                                         {"--fingerprint", options.fingerprint},
+                                         {"--trace", options.trace}})
           if (!path.empty() && !RunFolder::holds(run_dir, path)) check_writable(flag, path);
         folder_ = std::make_unique<RunFolder>(run_dir, resume_.reuses_folder);
         folder_->write("config.yaml", resolved_yaml(trainer.config()));
@@ -96,9 +100,12 @@ class TrainRun {
     fit.signalled = &asked_to_stop;
     fit.checkpoints = checkpoints_of(trainer_.config().run_dir);
     fit.log = log_;
+    fit.record = record_;
+    TimelineGatherer gatherer(process_);
     const JobOutcome outcome = trainer_.fit(fit);
     const auto hashes = gather_fingerprint(process_, trainer_.graph(), outcome);
     if (process_.is_root()) write_fingerprint(hashes);
+    write_timeline(gatherer.gather(trainer_, outcome, record_));
     return finish();
   }
 
@@ -152,6 +159,22 @@ class TrainRun {
     return reporter_->last_step() ? reporter_->last_step()->step : trainer_.start().step;
   }
 
+  void write_timeline(const std::optional<RunTimeline>& timeline) const {
+    if (!process_.is_root()) return;
+    if (!timeline) {
+      if (!options_.trace.empty())
+        log_.warn(concat("no trace: the run ended before step ", record_.first, ", the first that was to be recorded"));
+      return;
+    }
+    folder_->write("timeline.json", to_json(*timeline));
+    if (options_.trace.empty()) return;
+    write_whole_file(options_.trace, chrome_trace(*timeline));
+    const std::int64_t last = timeline->first_step + timeline->steps - 1;
+    log_.info(concat("trace of step ", timeline->first_step, timeline->steps > 1 ? concat(" to ", last) : "",
+                     timeline->cut ? " (the limit of spans was reached)" : "", " in ", options_.trace,
+                     "; open it in ui.perfetto.dev or chrome://tracing"));
+  }
+
   int finish() const {
     const std::int64_t steps = trainer_.config().train.steps;
     switch (reporter_->stop_reason()) {
@@ -192,6 +215,7 @@ class TrainRun {
   std::unique_ptr<RunFolder> folder_;
   std::unique_ptr<Reporter> reporter_;
   Log log_;
+  RecordRange record_;
 };
 
 int train(const TrainOptions& options) {
@@ -232,6 +256,11 @@ void add_train(CLI::App& app, std::function<int()>& command) {
                    "Go on from a checkpoint folder, or from the newest good one of the run folder (auto), which starts "
                    "from the beginning when there is none yet")
       ->type_name("auto|DIR");
+  verb->add_option("--trace", options->trace, "Write a Chrome trace of a few steps, for ui.perfetto.dev")
+      ->type_name("FILE");
+  verb->add_option("--trace-steps", options->trace_steps,
+                   "Which steps the trace and the run folder's timeline.json show; default: up to 3 after warming up")
+      ->type_name("FIRST-LAST");
   verb->add_flag("--dry-run", options->dry_run, "Print stages, memory and timeline; train and write nothing");
   verb->footer(
       "Examples:\n"

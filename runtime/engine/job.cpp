@@ -80,8 +80,15 @@ class Job {
                       spec_.record_hashes,
                       spec_.make_keeper ? spec_.make_keeper(row) : nullptr,
                       pools_[row].get(),
+                      span_recorder(row),
                       spec_.log.named(concat("worker ", row))};
     return std::make_unique<Worker>(std::move(parts));
+  }
+
+  SpanRecorder* span_recorder(int row) {
+    if (spec_.record.steps == 0) return nullptr;
+    span_recorders_.push_back(std::make_unique<SpanRecorder>(WorkerId(row), spec_.record));
+    return span_recorders_.back().get();
   }
 
   void run_worker(Worker& worker, const Cpus& cpus) {
@@ -109,6 +116,12 @@ class Job {
         result.buffers.push_back({buffer->index, hash_of(buffer->value), buffer->value});
       result.hashes.insert(result.hashes.end(), worker->hashes().begin(), worker->hashes().end());
     }
+    for (const auto& recorder : span_recorders_) {
+      Recorded& recorded = result.recorded;
+      recorded.spans.insert(recorded.spans.end(), recorder->spans().begin(), recorder->spans().end());
+      recorded.memory.insert(recorded.memory.end(), recorder->memory().begin(), recorder->memory().end());
+      recorded.cut = recorded.cut || recorder->cut();
+    }
     return result;
   }
 
@@ -118,6 +131,7 @@ class Job {
   std::vector<std::unique_ptr<MemoryPool>> pools_;  // by row; null for other ranks' rows
   std::vector<std::unique_ptr<Channel>> channels_;
   std::vector<std::vector<Channel*>> by_row_;
+  std::vector<std::unique_ptr<SpanRecorder>> span_recorders_;
   std::vector<std::unique_ptr<Worker>> workers_;
   std::mutex error_mutex_;
   std::exception_ptr first_error_;

@@ -50,6 +50,7 @@ struct JobSpec {
   Observer* observer = nullptr;  ///< may be null
   const std::atomic<bool>* signalled = nullptr;
   bool record_hashes = false;
+  RecordRange record = {};        ///< steps whose timeline is recorded
   RemoteLinks* remote = nullptr;  ///< null when all rows are here
   Log log = {};
 };
@@ -72,6 +73,7 @@ struct JobOutcome {
   std::vector<FinalParameter> parameters;  ///< by row, then model order; tied copies appear once per row that holds one
   std::vector<FinalBuffer> buffers;        ///< by row, then model order
   std::vector<ParameterHash> hashes;       ///< with record_hashes, by row
+  Recorded recorded;
 };
 
 JobOutcome run_job(const JobSpec& spec);

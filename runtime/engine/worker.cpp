@@ -127,11 +127,15 @@ void Worker::guarded(const Instruction& instruction) {
 void Worker::execute(const Instruction& instruction) {
   if (parts_.limits.stop->raised()) throw JobStopped();
   const double start_us = now_us();
-  const auto waited = [&] { current_.report.wait_us += now_us() - start_us; };
+  double end_us = 0;
+  const auto waited = [&] {
+    end_us = now_us();
+    current_.report.wait_us += end_us - start_us;
+  };
   const auto computed = [&] {
     WorkerReport& report = current_.report;
-    report.end_us = now_us();
-    report.compute_us += report.end_us - start_us;
+    end_us = report.end_us = now_us();
+    report.compute_us += end_us - start_us;
     if (report.begin_us == 0) report.begin_us = start_us;
   };
   const auto updated = [&] { current_.report.update_us += now_us() - start_us; };
@@ -152,6 +156,14 @@ void Worker::execute(const Instruction& instruction) {
       waited();
       break;
   }
+  if (parts_.spans) record(instruction, start_us, end_us > 0 ? end_us : now_us());
+}
+
+// The program's first instruction, which waits for the header or makes it, is counted to the program it announces.
+void Worker::record(const Instruction& instruction, double start_us, double end_us) {
+  if (!parts_.spans->takes(header_.mode, header_.step)) return;
+  parts_.spans->add(header_.mode, header_.step, instruction, start_us, end_us);
+  if (instruction.kind == InstructionKind::compute) parts_.spans->held(end_us, parts_.pool->bytes());
 }
 
 // ---- messages ----

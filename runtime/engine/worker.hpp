@@ -13,6 +13,7 @@
 #include "runtime/engine/keeper.hpp"
 #include "runtime/engine/memory.hpp"
 #include "runtime/engine/programs.hpp"
+#include "runtime/engine/span_recorder.hpp"
 #include "runtime/engine/stage.hpp"
 #include "runtime/engine/updater.hpp"
 
@@ -45,6 +46,7 @@ struct WorkerParts {
   bool record_hashes = false;
   std::unique_ptr<StateKeeper> keeper;  ///< null: nothing is saved or restored
   MemoryPool* pool = nullptr;           ///< of this worker; never null
+  SpanRecorder* spans = nullptr;        ///< null: no timeline is recorded
   Log log;
 };
 
@@ -78,6 +80,7 @@ class Worker {
   void run_program();
   void guarded(const Instruction& instruction);
   void execute(const Instruction& instruction);
+  void record(const Instruction& instruction, double start_us, double end_us);
   std::string where(const Instruction& instruction) const;
 
   void receive(const Instruction& instruction);

@@ -397,6 +397,7 @@ JobOutcome Trainer::fit(const FitOptions& options) {
   spec.observer = options.observer;
   spec.signalled = options.signalled;
   spec.record_hashes = options.record_hashes;
+  spec.record = options.record;
   spec.remote = ranks_.remote;
   spec.log = options.log;
   return run_job(spec);

@@ -36,6 +36,7 @@ struct FitOptions {
   const std::atomic<bool>* signalled = nullptr;  ///< raised from outside: finish the step and leave
   bool record_hashes = false;
   std::string checkpoints;  ///< the folder where checkpoints go, as the config says; empty: none is written
+  RecordRange record = {};  ///< steps whose timeline is recorded: JobOutcome::recorded
   Log log;
 };
 

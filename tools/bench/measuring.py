@@ -64,9 +64,9 @@ def lockstep_command(options, ranks):
     return launcher + ["-n", str(ranks), options.lockstep]
 
 
-def train_command(options, config, overrides, ranks, folder):
+def train_command(options, config, overrides, ranks, folder, flags=()):
     """`lockstep train` into the new folder `folder`; metrics in folder/metrics.jsonl."""
-    command = lockstep_command(options, ranks) + ["train", str(config)]
+    command = lockstep_command(options, ranks) + ["train", str(config), *flags]
     for key, value in {**overrides, "run_dir": folder}.items():
         command += ["--set", f"{key}={value}"]
     return command
@@ -90,11 +90,11 @@ def step_lines(metrics):
     return lines
 
 
-def lockstep_steps(options, config, overrides, ranks, skip):
+def lockstep_steps(options, config, overrides, ranks, skip, flags=()):
     """Trains once and returns the time of every step after the first `skip`, in ms."""
     with tempfile.TemporaryDirectory(prefix="lockstep-bench-") as scratch:
         folder = os.path.join(scratch, "run")
-        command = train_command(options, config, overrides, ranks, folder)
+        command = train_command(options, config, overrides, ranks, folder, flags)
         done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, text=True, check=False)
         check(done.returncode, command, done.stdout)

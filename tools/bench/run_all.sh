@@ -41,13 +41,14 @@ for file in "$build/lockstep" "$build/loop_bench" "$build/transport_bench" "$pyt
 done
 mkdir -p "$out"
 
-loop=() schedule=(--workers 16 --micro-batches 32 --schedule 1f1b --mpi) launch=() pipelining=() transport=()
+loop=() schedule=(--workers 16 --micro-batches 32 --schedule 1f1b --mpi) launch=() pipelining=() transport=() recording=()
 if ((smoke)); then
   loop=(--width 32 --batch 16 --steps 3 --skip 1 --rounds 1)
   schedule=(--workers 2 --micro-batches 4 --times 2,2,2 --schedule 1f1b --schedule zb_h1 --mpi --steps 2 --rounds 1)
   launch=(--repeats 1)
   pipelining=(--width 32 --batch 16 --steps 3 --skip 1 --rounds 1)
   transport=(--mode hog --ranks 2)
+  recording=(--width 32 --steps 3 --rounds 1)
 fi
 
 # bench NAME COMMAND...: one section; a failure is remembered, the others still run.
@@ -64,6 +65,7 @@ bench loop-sgd "$build/loop_bench" "${loop[@]}" --optimizer sgd --json "$out/loo
 bench loop-unchecked "$build/loop_bench" "${loop[@]}" --check-finite 0 --json "$out/loop-unchecked.json"
 bench schedule "$here/schedule_bench.py" "${lockstep[@]}" "${schedule[@]}" --json "$out/schedule.json"
 bench launch "$here/launch_bench.py" "${lockstep[@]}" "${launch[@]}" --json "$out/launch.json"
+bench recording "$here/recording_bench.py" "${lockstep[@]}" "${recording[@]}" --json "$out/recording.json"
 bench pipelining "$python" "$here/pipelining_bench.py" "${lockstep[@]}" "${pipelining[@]}" --json "$out/pipelining.json"
 
 if ((${#failed[@]})); then
