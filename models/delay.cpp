@@ -119,8 +119,8 @@ std::vector<double> times_of(const Section& section, const std::string& key, dou
 }  // namespace
 
 Model make_delay(const Section& section) {
-  const int layers = section.get<int>("layers", at_least(1));
-  const auto width = section.get<std::int64_t>("width", 4, at_least<std::int64_t>(1));
+  const int layers = section.get<int>("layers", between(1, kMostLayers));
+  const auto width = section.get<std::int64_t>("width", 4, between<std::int64_t>(1, kMostSize));
   const std::vector<double> forward = times_of(section, "forward_ms", 20.0, layers);
   const std::vector<double> input_grad = times_of(section, "input_grad_ms", 20.0, layers);
   const std::vector<double> weight_grad = times_of(section, "weight_grad_ms", 20.0, layers);

@@ -155,9 +155,9 @@ std::string hub_config(const GptSizes& sizes) {
 }  // namespace
 
 Model make_gpt(const Section& section) {
-  const auto positive = at_least<std::int64_t>(1);
+  const auto positive = between<std::int64_t>(1, kMostSize);
   GptSizes sizes{};
-  sizes.layers = section.get<std::int64_t>("layers", positive);
+  sizes.layers = section.get<std::int64_t>("layers", between<std::int64_t>(1, kMostLayers));
   sizes.heads = section.get<std::int64_t>("heads", positive);
   sizes.width = section.get<std::int64_t>("width", positive);
   sizes.context = section.get<std::int64_t>("context", positive);

@@ -6,10 +6,11 @@ namespace lockstep {
 
 // linear -> activation [-> dropout], `hidden` times, then a linear layer to the outputs: names fc.0, act.0, drop.0, ...
 Model make_mlp(const Section& section) {
-  const auto inputs = section.get<std::int64_t>("inputs", at_least<std::int64_t>(1));
-  const auto width = section.get<std::int64_t>("width", at_least<std::int64_t>(1));
-  const auto hidden = section.get<int>("layers", 2, at_least(0));
-  const auto outputs = section.get<std::int64_t>("outputs", at_least<std::int64_t>(1));
+  const auto size = between<std::int64_t>(1, kMostSize);
+  const auto inputs = section.get<std::int64_t>("inputs", size);
+  const auto width = section.get<std::int64_t>("width", size);
+  const auto hidden = section.get<int>("layers", 2, between(0, kMostLayers));
+  const auto outputs = section.get<std::int64_t>("outputs", size);
   const auto activation = section.get<std::string>("activation", "relu", one_of(Activation::names()));
   const auto dropout = section.get<double>("dropout", 0.0, fraction_below_one());
 

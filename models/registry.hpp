@@ -13,6 +13,10 @@
 
 namespace lockstep {
 
+// Sizes beyond these are slips of the finger: describing such a model would take gigabytes, or its products overflow.
+inline constexpr int kMostLayers = 16384;
+inline constexpr std::int64_t kMostSize = 1 << 24;  ///< of one dimension: width, vocabulary, context
+
 struct ModelFamily {
   std::string type;
   std::string summary;  ///< one line for `lockstep list models`

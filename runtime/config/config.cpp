@@ -9,7 +9,11 @@ namespace lockstep {
 namespace {
 
 constexpr const char* kLater = ": not available yet";
-constexpr int kMostStages = 65536;  // a slip of the finger must not become gigabytes
+// A slip of the finger must not become gigabytes, or hours.
+constexpr int kMostStages = 4096;
+constexpr int kMostMicroBatches = 65536;
+constexpr std::int64_t kMostCells = std::int64_t{1} << 20;  // stages x micro-batches: a program holds them all
+constexpr int kMostThreads = 4096;
 
 /// A key of the design whose other values come later: `neutral` passes, anything else is refused.
 template <typename T>
@@ -119,7 +123,7 @@ TrainConfig read_train(const Section& section) {
   if (is_text(section, "micro_batches", "auto")) {
     throw section.unexpected("micro_batches", "an integer >= 1", concat("; choosing it for you", kLater));
   }
-  train.micro_batches = section.get("micro_batches", train.micro_batches, at_least(1));
+  train.micro_batches = section.get("micro_batches", train.micro_batches, between(1, kMostMicroBatches));
   if (train.micro_batches > train.batch) {
     throw section.unexpected("micro_batches", concat("at most train.batch, which is ", train.batch));
   }
@@ -322,7 +326,7 @@ WorkersConfig read_workers(const Section& section) {
   const Rule<std::string> device{"cpu, cuda or cuda:N", is_device};
   workers.devices = section.list<std::string>("devices", {"cpu"}, device);
   if (workers.devices.empty()) throw section.unexpected("devices", "at least one device, such as [cpu]");
-  workers.threads = section.get("threads", workers.threads, at_least(1));
+  workers.threads = section.get("threads", workers.threads, between(1, kMostThreads));
   workers.bind = section.get("bind", workers.bind, one_of({"none", "cores"}));
   section.refuse("memory_limit", "a memory limit per worker");
   section.finish();
@@ -387,6 +391,12 @@ void check_later_sections(const Section& root) {
   replicas.finish();
 }
 
+void check_cells(const Section& train, const Config& config) {
+  if (std::int64_t{config.pipeline.stages} * config.train.micro_batches <= kMostCells) return;
+  throw train.unexpected("micro_batches", concat("at most ", kMostCells / config.pipeline.stages, " with ",
+                                                 config.pipeline.stages, " stages"));
+}
+
 Rule<std::string> file_name() {
   return {"a name that can be a folder (not empty, no '/')", [](const std::string& name) {
             return !name.empty() && name != "." && name != ".." && name.find('/') == std::string::npos;
@@ -417,6 +427,7 @@ Config read_config(const Section& root) {
   config.data = typed_section(root, "data");
   config.train = read_train(root.required_section("train"));
   config.pipeline = read_pipeline(root.section("pipeline"));
+  check_cells(root.section("train"), config);
   config.workers = read_workers(root.section("workers"));
   config.kernels = read_kernels(root.section("kernels"));
   check_later_sections(root);

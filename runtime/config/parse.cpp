@@ -46,12 +46,27 @@ class Places {
   /// quote.
   bool quote_closes(const YAML::Mark& mark) const {
     std::string text = rest(mark);
-    for (std::size_t line = static_cast<std::size_t>(mark.line) + 1; line < lines_.size(); ++line)
-      text += "\n" + lines_[line];
+    // Most quotes close on their own line, and a document has many: look at 1, 2, 4, ... lines more only as needed.
+    std::size_t line = static_cast<std::size_t>(mark.line) + 1;
+    for (std::size_t more = 1; !quote_closes_in(text); more *= 2) {
+      if (line >= lines_.size()) return false;
+      for (std::size_t i = 0; i < more && line < lines_.size(); ++i) text += "\n" + lines_[line++];
+    }
+    return true;
+  }
+
+  bool indented_with_tab(int line) const {
+    const std::string text = line_text(line);
+    return text.substr(0, text.find_first_not_of(" \t")).find('\t') != std::string::npos;
+  }
+
+ private:
+  static bool quote_closes_in(const std::string& text) {
     std::size_t at = 0;
     if (text.starts_with('&')) at = text.find_first_of(" \t\n");
     at = text.find_first_not_of(" \t\n", at);
-    if (at == std::string::npos || (text[at] != '"' && text[at] != '\'')) return true;
+    if (at == std::string::npos) return false;
+    if (text[at] != '"' && text[at] != '\'') return true;
     const char quote = text[at];
     for (++at; at < text.size(); ++at) {
       if (quote == '"' && text[at] == '\\') {
@@ -64,12 +79,6 @@ class Places {
     return false;
   }
 
-  bool indented_with_tab(int line) const {
-    const std::string text = line_text(line);
-    return text.substr(0, text.find_first_not_of(" \t")).find('\t') != std::string::npos;
-  }
-
- private:
   std::string line_text(int line) const {
     return line >= 0 && static_cast<std::size_t>(line) < lines_.size() ? lines_[static_cast<std::size_t>(line)] : "";
   }
@@ -79,8 +88,13 @@ class Places {
   std::vector<std::string> lines_;
 };
 
+/// A long text counts as several: an alias may repeat it.
+std::size_t count_node(const Value& value) {
+  return 1 + value.text.size() / 1024;
+}
+
 std::size_t count_nodes(const Value& value) {
-  std::size_t count = 1;
+  std::size_t count = count_node(value);
   for (const Value& item : value.items) count += count_nodes(item);
   for (const Entry& entry : value.entries) count += count_nodes(entry.value);
   return count;
@@ -220,7 +234,7 @@ class TreeBuilder final : public YAML::EventHandler {
   }
 
   void finish(Value value, YAML::anchor_t anchor) {
-    count(1, value.at);
+    count(count_node(value), value.at);
     if (anchor != YAML::NullAnchor) anchored_.emplace_back(anchor, value);
     if (expects_key()) {
       take_key(value);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <mutex>
 
+#include "runtime/base/one_line.hpp"
 #include "runtime/config/value.hpp"
 
 namespace lockstep {
@@ -95,10 +96,7 @@ struct Reader<std::vector<E>> {
 // Keys and overrides may hold line breaks; a message is one line.
 std::string message_text(const Location& at, const std::string& key, const std::string& message) {
   const std::string place = at.line == 0 ? at.file : concat(at.file, ":", at.line, ":", at.column);
-  std::string text = concat(place, ": ", key, key.empty() ? "" : ": ", message);
-  std::replace_if(
-      text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < ' '; }, ' ');
-  return text;
+  return one_line(concat(place, ": ", key, key.empty() ? "" : ": ", message));
 }
 
 }  // namespace

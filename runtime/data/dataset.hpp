@@ -7,15 +7,16 @@
 #include <string>
 #include <vector>
 
+#include "runtime/base/one_line.hpp"
 #include "runtime/config/section.hpp"
 #include "runtime/layer/layer.hpp"
 
 namespace lockstep {
 
-/// The data is wrong: a file, a line, a value. Exit code 2.
+/// The data is wrong: a file, a line, a value. One line, whatever the file and its name hold. Exit code 2.
 class DataError : public UserError {
  public:
-  using UserError::UserError;
+  explicit DataError(const std::string& message) : UserError(one_line(message)) {}
 };
 
 class Dataset {

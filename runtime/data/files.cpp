@@ -34,6 +34,9 @@ std::string read_file(const std::string& path, std::int64_t most) {
   if (!file) throw unreadable(path, errno);
   struct stat status = {};
   fstat(fileno(file.get()), &status);
+  // /dev/zero never ends, and a terminal waits for somebody to type.
+  if (S_ISCHR(status.st_mode) || S_ISBLK(status.st_mode))
+    throw DataError(concat(path, ": cannot be read: it is a device, not a file"));
   constexpr std::size_t block = 1 << 16;  // for what has no size: a pipe, /proc
   std::size_t room = std::max<std::size_t>(static_cast<std::size_t>(status.st_size) + 1, block);
   const auto limit = most > 0 ? static_cast<std::size_t>(most) : std::string().max_size();

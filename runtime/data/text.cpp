@@ -120,11 +120,11 @@ std::shared_ptr<const Dataset> open_split(const Section& section, const std::str
   const std::vector<std::string> files = files_of(section, key, globs);
   std::string bytes = joined(files, options.max_bytes);
   const auto have = static_cast<std::int64_t>(bytes.size());
-  if (have < options.context + 1) {
+  if (have <= options.context) {
     const std::string more = files.size() > 1 ? concat(" and ", files.size() - 1, " more") : "";
-    throw section.error(
-        key, concat("got ", have, " bytes (", files.front(), more, "), expected at least ", options.context + 1,
-                    " (context + 1)", have == options.max_bytes ? "; max_bytes is too small" : ""));
+    throw section.error(key, concat("got ", have, " bytes (", files.front(), more, "), expected at least ",
+                                    static_cast<std::uint64_t>(options.context) + 1, " (context + 1)",
+                                    have == options.max_bytes ? "; max_bytes is too small" : ""));
   }
   return std::make_shared<TextDataset>(std::move(bytes), options.context, options.stride);
 }

@@ -54,6 +54,7 @@ class Job {
         channel = spec_.remote->receiver(from, index, *pools_[edge.to.value()]);
       else
         continue;
+      if (spec_.wrap_channel) channel = spec_.wrap_channel(std::move(channel), static_cast<int>(e));
       by_row_[edge.from.value()][e] = channel.get();
       by_row_[edge.to.value()][e] = channel.get();
       channels_.push_back(std::move(channel));

@@ -32,6 +32,9 @@ class RemoteLinks {
   virtual std::unique_ptr<Channel> receiver(RankId from, int edge, MemoryPool& pool) = 0;
 };
 
+/// Puts something around the channel of edge `edge` (index in Program::edges). For tests, which delay messages with it.
+using WrapChannel = std::function<std::unique_ptr<Channel>(std::unique_ptr<Channel> channel, int edge)>;
+
 struct JobSpec {
   const ModelGraph& graph;
   const Partition& partition;
@@ -52,6 +55,7 @@ struct JobSpec {
   bool record_hashes = false;
   RecordRange record = {};        ///< steps whose timeline is recorded
   RemoteLinks* remote = nullptr;  ///< null when all rows are here
+  WrapChannel wrap_channel = {};  ///< may be empty
   Log log = {};
 };
 

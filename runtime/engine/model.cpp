@@ -112,11 +112,24 @@ class Describer {
   }
 
   int add_parameter(const std::string& name, const ParameterSpec& parameter) {
+    count_elements(parameter);
     bool trainable = true;
     for (const std::string& pattern : frozen_)
       if (fnmatch(pattern.c_str(), name.c_str(), 0) == 0) trainable = false;
     graph_.parameters.push_back({name, parameter.sizes, parameter.init, trainable, {}});
     return static_cast<int>(graph_.parameters.size()) - 1;
+  }
+
+  /// Sums of elements must stay exact, as int64 and as double.
+  void count_elements(const ParameterSpec& parameter) {
+    constexpr std::int64_t most = std::int64_t{1} << 50;
+    std::int64_t count = 1;
+    for (const std::int64_t size : parameter.sizes)
+      if (__builtin_mul_overflow(count, size, &count)) count = most + 1;  // stays too large
+    elements_ += std::min(count, most);
+    if (count > most || elements_ > most)
+      throw ModelError(concat("with the parameter ", parameter.name, " [", join(parameter.sizes),
+                              "] the model has more than 2^50 elements; make it smaller"));
   }
 
   int find_tied(const std::string& where, const std::string& name, const ParameterSpec& parameter) const {
@@ -177,6 +190,7 @@ class Describer {
   std::map<std::string, int> alive_;  // entry name -> the value that it means now
   std::map<std::string, int> index_;  // full parameter name, tied ones too -> stored parameter
   std::set<std::string> names_, buffers_;
+  std::int64_t elements_ = 0;  // of all parameters so far
 };
 
 }  // namespace

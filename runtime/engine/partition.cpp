@@ -9,7 +9,7 @@ namespace lockstep {
 namespace {
 
 void check_counts(const ModelGraph& graph, const std::vector<int>& counts) {
-  const int total = std::accumulate(counts.begin(), counts.end(), 0);
+  const std::int64_t total = std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
   const bool positive = std::all_of(counts.begin(), counts.end(), [](int count) { return count >= 1; });
   if (!positive || total != graph.layer_count())
     throw UserError(concat("the partition [", join(counts), "] has ", total, " layers in ", counts.size(),

@@ -5,13 +5,15 @@
 
 #include "runtime/base/check.hpp"
 #include "runtime/base/error.hpp"
+#include "runtime/base/one_line.hpp"
 
 namespace lockstep {
 
 namespace {
 
 UserError bad_action(std::string_view text, const std::string& what) {
-  return UserError(concat("bad action '", text, "': ", what,
+  constexpr std::size_t kShown = 40;
+  return UserError(concat("bad action '", one_line(std::string(text), kShown), "': ", what,
                           "; expected stage, one of F B I W, micro-batch, e.g. 0F0, 3B2, 1I4 or 1W4"));
 }
 
@@ -60,7 +62,7 @@ Action parse_action(std::string_view text) {
   action.stage = StageId(take_number(text, rest, "stage"));
   action.op = take_op(text, rest);
   action.micro_batch = take_number(text, rest, "micro-batch");
-  if (!rest.empty()) throw bad_action(text, concat("'", rest, "' is left over"));
+  if (!rest.empty()) throw bad_action(text, concat("'", one_line(std::string(rest), 20), "' is left over"));
   return action;
 }
 

@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "runtime/base/error.hpp"
+#include "runtime/base/one_line.hpp"
 #include "runtime/schedule/text.hpp"
 
 namespace lockstep {
@@ -71,7 +72,8 @@ class CsvReader {
     const std::size_t close = cell.find(')');
     const std::size_t middle = cell.find(';');
     if (close == std::string_view::npos || middle > close || cell.substr(close + 1) != kOverlap) {
-      throw error(concat("bad cell '", cell, "'; expected an action like 0F0, or a pair like (0F3;3B1)", kOverlap));
+      throw error(concat("bad cell '", one_line(std::string(cell), 40),
+                         "'; expected an action like 0F0, or a pair like (0F3;3B1)", kOverlap));
     }
     const Action first = read_action(trim(cell.substr(1, middle - 1)));
     const Action second = read_action(trim(cell.substr(middle + 1, close - middle - 1)));

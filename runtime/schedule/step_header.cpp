@@ -42,6 +42,9 @@ class Reader {
   void operator()(T& value) {
     if constexpr (std::is_arithmetic_v<T> || std::is_enum_v<T>) {
       LOCKSTEP_CHECK(at_ + sizeof value <= bytes_.size(), "a control message ends early");
+      if constexpr (std::is_same_v<T, bool>) check_at_most(1);
+      if constexpr (std::is_same_v<T, Mode>) check_at_most(static_cast<unsigned char>(Mode::stop));
+      if constexpr (std::is_same_v<T, StopReason>) check_at_most(static_cast<unsigned char>(StopReason::signal));
       std::memcpy(&value, bytes_.data() + at_, sizeof value);
       at_ += sizeof value;
     } else {
@@ -61,6 +64,13 @@ class Reader {
   bool at_end() const { return at_ == bytes_.size(); }
 
  private:
+  /// Before a byte becomes a bool or an enum: others have no meaning there.
+  void check_at_most(unsigned char most) const {
+    static_assert(sizeof(bool) == 1 && sizeof(Mode) == 1 && sizeof(StopReason) == 1);
+    const auto byte = static_cast<unsigned char>(bytes_[at_]);
+    LOCKSTEP_CHECK(byte <= most, "a control message has the byte ", int{byte}, " where at most ", int{most},
+                   " may stand");
+  }
   std::size_t count() {
     std::uint64_t value = 0;
     (*this)(value);

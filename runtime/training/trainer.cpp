@@ -86,7 +86,7 @@ std::vector<RankId> spread_workers(int workers, int ranks, const std::vector<int
   if (counts.empty())
     for (int r = 0; r < ranks; ++r) counts.push_back(workers / ranks + (r < workers % ranks ? 1 : 0));
   if (counts.size() == 1) counts.assign(static_cast<std::size_t>(ranks), per_rank.empty() ? counts[0] : per_rank[0]);
-  const int total = std::accumulate(counts.begin(), counts.end(), 0);
+  const std::int64_t total = std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
   const bool idle = std::any_of(counts.begin(), counts.end(), [](int count) { return count < 1; });
   if (static_cast<int>(counts.size()) != ranks || total != workers || idle)
     throw section.error("per_rank",
@@ -266,7 +266,8 @@ std::vector<int> Trainer::layers_per_stage() const {
   const Section section = config_.root.section("pipeline");
   const int layers = graph_.layer_count();
   if (!pipeline.partition.counts.empty()) {
-    const int total = std::accumulate(pipeline.partition.counts.begin(), pipeline.partition.counts.end(), 0);
+    const std::vector<int>& counts = pipeline.partition.counts;
+    const std::int64_t total = std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
     if (total != layers)
       throw section.error("partition", concat("got ", total, " layers in [", join(pipeline.partition.counts),
                                               "], the model has ", layers, ": ", join(names_of(graph_.layers))));
@@ -399,6 +400,7 @@ JobOutcome Trainer::fit(const FitOptions& options) {
   spec.record_hashes = options.record_hashes;
   spec.record = options.record;
   spec.remote = ranks_.remote;
+  spec.wrap_channel = wrap_channel_;
   spec.log = options.log;
   return run_job(spec);
 }

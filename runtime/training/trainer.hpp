@@ -74,6 +74,7 @@ class Trainer {
   // For tests of the verifier: plant a fault before fit().
   void replace_programs(std::unique_ptr<Programs> programs) { programs_ = std::move(programs); }
   void replace_loss(std::unique_ptr<Loss> loss) { losses_.at(0) = std::move(loss); }
+  void wrap_channels(WrapChannel wrap) { wrap_channel_ = std::move(wrap); }
   /// All that the other ranks must agree on before they start, as text: config, what the bits depend on, the library
   /// itself, cuts, layout and the training program.
   std::string agreement() const;
@@ -106,6 +107,7 @@ class Trainer {
   std::string hub_config_;
   std::string resumed_from_;  // empty: the beginning
   TrainerState start_, resumed_state_;
+  WrapChannel wrap_channel_;
 };
 
 /// Rank of each worker: `per_rank` as in the config (empty: spread evenly, in order). ConfigError when a rank is left

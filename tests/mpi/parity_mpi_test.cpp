@@ -7,6 +7,7 @@
 #include "runtime/engine/mpi_links.hpp"
 #include "runtime/schedule/generators.hpp"
 #include "tests/mpi/mpi_test.hpp"
+#include "tests/parity/delayed_channel.hpp"
 #include "tests/parity/support.hpp"
 #include "tests/test.hpp"
 
@@ -15,19 +16,32 @@ using namespace lockstep::test;
 
 namespace {
 
-MpiEndpointOptions endpoint_options(int block_bytes) {
+struct Transport {
+  int block_bytes = 0;  ///< 0: the default, and slots that hold all messages of these small models
+  bool synchronous_sends = false;
+  unsigned delays = 0;  ///< seed of random delays; 0: none
+};
+
+MpiEndpointOptions endpoint_options(const Transport& transport) {
   MpiEndpointOptions options;
   options.workers = 2;
-  if (block_bytes > 0) options.block_bytes = block_bytes;
+  options.synchronous_sends = transport.synchronous_sends;
+  if (transport.block_bytes > 0) {
+    options.block_bytes = transport.block_bytes;
+    options.slot_bytes = 64;  // the header alone: everything else travels in blocks
+  }
   return options;
 }
 
 // What differs from the one-worker run, on every rank the same answer.
 std::string difference_over_ranks(const RunRecord& reference, const Model& model, const DataSplits& data,
-                                  const Config& config, int block_bytes = 0) {
-  MpiLinks links(world(), endpoint_options(block_bytes));
+                                  const Config& config, const Transport& transport = {}) {
+  MpiLinks links(world(), endpoint_options(transport));
   Trainer trainer(model, data, config, {RankId(world().rank()), world().size(), &links});
+  std::atomic<long> delays{0};
+  if (transport.delays > 0) trainer.wrap_channels(delayed(transport.delays, delays));
   RunRecord tested = record_run(trainer);
+  CHECK((delays > 20) == (transport.delays > 0));
   const std::vector<std::string> all = world().all_gather(tested.hashes_to_bytes());
   tested.hashes.clear();
   for (const std::string& bytes : all) tested.add_hashes(bytes);
@@ -105,7 +119,21 @@ TEST_CASE("workers in reversed places and payloads in small blocks change no bit
   const RunRecord reference = reference_run(model, data, config);
   config = with_pipeline(config, 4, "1f1b");
   config.pipeline.placement = {3, 1, 2, 0};
-  CHECK(difference_over_ranks(reference, model, data, config, /*block_bytes=*/512) == "");
+  CHECK(difference_over_ranks(reference, model, data, config, {.block_bytes = 512}) == "");
+}
+
+TEST_CASE("random delays, blocks of 1 KiB and sends that wait for their post change no bit", "[mpi][parity]") {
+  const Model model = small_gpt(3, 0.2, true);
+  const DataSplits data = token_data(21, 8, 11);
+  const Config config = small_config("sparse_categorical_cross_entropy", 8, 2);  // activations of 2 KiB
+  const RunRecord reference = reference_run(model, data, config);
+  for (const ScheduleGenerator& schedule : schedule_generators())
+    for (const unsigned seed : {1U, 2U})
+      for (const bool synchronous : {false, true}) {
+        INFO(schedule.name << ", seed " << seed << (synchronous ? ", synchronous" : ""));
+        const Transport transport{.block_bytes = 1024, .synchronous_sends = synchronous, .delays = seed};
+        CHECK(difference_over_ranks(reference, model, data, with_pipeline(config, 4, schedule.name), transport) == "");
+      }
 }
 
 TEST_CASE("a run that goes from ranks to one process and back gives the bits of the unbroken one", "[mpi][parity]") {

@@ -258,7 +258,7 @@ const BadEdit kBadEdits[] = {
    "job.yaml:20:21: pipeline.placement[2]: got two, expected an integer"},
   {"very many stages",
    "stages: 4", "stages: 2000000000",
-   "job.yaml:19:11: pipeline.stages: got 2000000000, expected an integer from 1 to 65536"},
+   "job.yaml:19:11: pipeline.stages: got 2000000000, expected an integer from 1 to 4096"},
   {"unknown device",
    "threads: 1", "devices: [cpu, gpu]",
    "job.yaml:22:18: workers.devices[1]: got gpu, expected cpu, cuda or cuda:N"},

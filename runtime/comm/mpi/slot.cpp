@@ -13,7 +13,9 @@ namespace {
 
 constexpr std::uint32_t kMagic = 0x4c4b5350;  // "LKSP"
 constexpr std::uint16_t kVersion = 1;
-constexpr std::uint64_t kMostDims = 64;  // as ATen
+constexpr std::uint64_t kMostDims = 64;                                  // as ATen
+constexpr std::uint64_t kMostBlockBytes = std::uint64_t{1} << 30;        // as MpiEndpointOptions
+constexpr std::uint64_t kMostDescriptionBytes = std::uint64_t{1} << 28;  // half a million tensors of 64 dimensions
 
 /// One tensor of the description; its sizes (dims x int64) follow.
 struct TensorEntry {
@@ -60,17 +62,63 @@ class Cursor {
     if (count > 0) std::memcpy(to, bytes_.data(), count);
     bytes_ = bytes_.subspan(count);
   }
+  bool at_end() const { return bytes_.empty(); }
 
  private:
   ConstBytes bytes_;
 };
 
-void check_entry(const TensorEntry& entry) {
-  const bool known = entry.dtype >= 0 && entry.dtype < static_cast<std::int8_t>(c10::ScalarType::NumOptions) &&
-                     entry.dims <= kMostDims;
-  if (!known)
+bool travels(std::int8_t dtype) {
+  if (dtype < 0 || dtype >= static_cast<std::int8_t>(c10::ScalarType::NumOptions)) return false;
+  const auto type = static_cast<c10::ScalarType>(dtype);
+  return type != c10::ScalarType::Undefined && !c10::isQIntType(type);
+}
+
+/// One tensor of a description, before anything is allocated for it.
+struct Described {
+  bool defined = false;
+  at::ScalarType dtype = at::kFloat;
+  std::vector<std::int64_t> sizes;
+};
+
+/// Adds the tensor's bytes to `bytes`; false when one of its sizes is negative or a product or sum does not fit.
+bool add_bytes(const Described& tensor, std::uint64_t& bytes) {
+  auto own = static_cast<std::int64_t>(c10::elementSize(tensor.dtype));
+  bool empty = false;
+  for (const std::int64_t size : tensor.sizes) {
+    empty = empty || size == 0;
+    // Zeros are left out: LibTorch multiplies the other sizes too, for the strides.
+    if (size < 0 || (size > 0 && __builtin_mul_overflow(own, size, &own))) return false;
+  }
+  return empty || !__builtin_add_overflow(bytes, static_cast<std::uint64_t>(own), &bytes);
+}
+
+Described read_entry(Cursor& cursor) {
+  TensorEntry entry;
+  cursor.read(&entry, sizeof(entry));
+  if (!travels(entry.dtype) || entry.dims > kMostDims || entry.defined > 1)
     throw CommError(
         concat("a message describes a tensor of dtype ", int{entry.dtype}, " with ", entry.dims, " dimensions"));
+  Described tensor{entry.defined != 0, static_cast<at::ScalarType>(entry.dtype), {}};
+  tensor.sizes.resize(entry.dims);
+  cursor.read(tensor.sizes.data(), tensor.sizes.size() * sizeof(std::int64_t));
+  return tensor;
+}
+
+/// The whole description, checked against the header.
+std::vector<Described> read_description(const SlotHeader& header, ConstBytes description) {
+  std::vector<Described> tensors;
+  std::uint64_t bytes = 0;
+  Cursor cursor(description);
+  for (std::uint64_t i = 0; i < header.tensors; ++i) {
+    tensors.push_back(read_entry(cursor));
+    if (tensors.back().defined && !add_bytes(tensors.back(), bytes))
+      throw CommError(concat("a message describes a tensor of the sizes [", join(tensors.back().sizes), "]"));
+  }
+  if (!cursor.at_end()) throw CommError("a message describes more tensors than its header says");
+  if (bytes != header.payload_bytes)
+    throw CommError(concat("a message says it carries ", header.payload_bytes, " bytes, its tensors have ", bytes));
+  return tensors;
 }
 
 }  // namespace
@@ -127,28 +175,26 @@ SlotHeader read_header(ConstBytes received, int edge) {
     throw CommError(concat("a message has protocol version ", header.version, ", this binary speaks ", kVersion,
                            ": all ranks must run the same binary"));
   if (header.edge != edge) throw CommError(concat("a message of edge ", header.edge, " arrived on edge ", edge));
-  std::size_t expected = sizeof(header);
-  if (header.description_in_slot != 0) expected += header.description_bytes;
-  if (header.payload_in_slot != 0) expected += header.payload_bytes;
-  if (received.size() != expected || header.block_bytes == 0)
-    throw CommError(concat("a message slot has ", received.size(), " bytes, its header says ", expected));
+  const bool sane = header.description_in_slot <= 1 && header.payload_in_slot <= header.description_in_slot &&
+                    header.block_bytes >= 1 && header.block_bytes <= kMostBlockBytes &&
+                    header.description_bytes <= kMostDescriptionBytes &&
+                    header.tensors <= header.description_bytes / sizeof(TensorEntry);
+  if (!sane)
+    throw CommError(concat("a message header makes no sense: ", header.tensors, " tensors described in ",
+                           header.description_bytes, " bytes, blocks of ", header.block_bytes, " bytes"));
+  const std::uint64_t description = header.description_in_slot != 0 ? header.description_bytes : 0;
+  const std::uint64_t payload = header.payload_in_slot != 0 ? header.payload_bytes : 0;
+  // Not added up: a sum may wrap around.
+  if (received.size() - sizeof(header) < description || received.size() - sizeof(header) - description != payload)
+    throw CommError(concat("a message slot has ", received.size(), " bytes, its header says ", sizeof(header), " + ",
+                           description, " + ", payload));
   return header;
 }
 
 std::vector<at::Tensor> make_tensors(const SlotHeader& header, ConstBytes description, const Allocate& allocate) {
   std::vector<at::Tensor> tensors;
-  Cursor cursor(description);
-  for (std::uint64_t i = 0; i < header.tensors; ++i) {
-    TensorEntry entry;
-    cursor.read(&entry, sizeof(entry));
-    check_entry(entry);
-    std::vector<std::int64_t> sizes(entry.dims);
-    cursor.read(sizes.data(), sizes.size() * sizeof(std::int64_t));
-    tensors.push_back(entry.defined != 0 ? allocate(sizes, static_cast<at::ScalarType>(entry.dtype)) : at::Tensor());
-  }
-  if (payload_bytes(tensors) != header.payload_bytes)
-    throw CommError(concat("a message says it carries ", header.payload_bytes, " bytes, its tensors have ",
-                           payload_bytes(tensors)));
+  for (const Described& tensor : read_description(header, description))
+    tensors.push_back(tensor.defined ? allocate(tensor.sizes, tensor.dtype) : at::Tensor());
   return tensors;
 }
 

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Every reader on damaged files: what comes out is samples of the promised shape, or one line for the user.
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "runtime/data/dataset.hpp"
+#include "tests/fuzz/fuzz.hpp"
+#include "tests/test.hpp"
+
+namespace lockstep::fuzz {
+namespace {
+
+std::string read_text(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::stringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+void write_text(const std::string& path, const std::string& text) {
+  std::ofstream(path, std::ios::binary) << text;
+}
+
+std::string in_utf16(const std::string& text) {
+  std::string wide = "\xFF\xFE";
+  for (const char c : text) wide += {c, '\0'};
+  return wide;
+}
+
+std::string with_line_ends(const std::string& text, Random& random) {
+  static const std::vector<std::string> ends = {"\n", "\r\n", "\r", "\n\n", "\n\r"};
+  const bool mixed = random.one_in(2);
+  const std::string one = random.any(ends);
+  std::string result;
+  for (const char c : text) result += c == '\n' ? (mixed ? random.any(ends) : one) : std::string(1, c);
+  return result;
+}
+
+std::string damaged(std::string text, Random& random, const std::vector<std::string>& pieces) {
+  if (random.one_in(8)) text = with_line_ends(text, random);
+  if (random.one_in(10)) text = in_utf16(text);
+  if (random.one_in(10)) text = "\xEF\xBB\xBF" + text;
+  if (random.one_in(20)) return text;
+  return mutate_bytes(text, random, pieces);
+}
+
+/// "" or what the dataset does that it must not.
+std::string read_samples(const Dataset& dataset, Random& random) {
+  const std::int64_t size = dataset.size();
+  if (size < 1) return concat("a dataset of ", size, " samples");
+  const std::vector<std::int64_t> samples = {0, size - 1,
+                                             static_cast<std::int64_t>(random.below(static_cast<std::size_t>(size)))};
+  const std::vector<EntrySpec> entries = dataset.entries(3);
+  const Tensors read = dataset.read(samples);
+  if (read.size() != entries.size()) return "other entries than promised";
+  for (std::size_t i = 0; i < read.size(); ++i) {
+    if (read[i].sizes() != at::IntArrayRef(entries[i].sizes) || read[i].scalar_type() != entries[i].dtype)
+      return "not what was promised: " + to_string(entries[i]);
+    if (read[i].scalar_type() != at::kLong || entries[i].below == 0) continue;
+    const auto* values = read[i].const_data_ptr<std::int64_t>();
+    for (std::int64_t j = 0; j < read[i].numel(); ++j)
+      if (values[j] < 0 || values[j] >= entries[i].below)
+        return concat("the value ", values[j], " of ", to_string(entries[i]));
+  }
+  return "";
+}
+
+struct Tally {
+  int good = 0, bad = 0;
+};
+
+/// Opens `section` and reads from it.
+std::string judge_reader(const std::string& section, Random& random, bool show, Tally& tally) {
+  std::string message, inside;
+  const std::string verdict = judge_input(
+      [&] {
+        const DataSplits splits = open_data(load_config_text(section, "fuzz.yaml"), {1, 16});
+        inside = read_samples(*splits.train, random);
+        if (inside.empty() && splits.eval) inside = read_samples(*splits.eval, random);
+      },
+      message);
+  (message.empty() ? tally.good : tally.bad) += 1;
+  if (show) WARN(section << "\nmessage: " << message);
+  return verdict.empty() ? inside : verdict;
+}
+
+/// A file that is gone with the test.
+class ScratchFile {
+ public:
+  explicit ScratchFile(const std::string& name)
+      : path((std::filesystem::temp_directory_path() / concat("lockstep-fuzz-", ::getpid(), "-", name)).string()) {}
+  ~ScratchFile() { std::filesystem::remove(path); }
+  const std::string path;
+};
+
+const std::vector<std::string>& table_pieces() {
+  static const std::vector<std::string> pieces = [] {
+    std::vector<std::string> all = {",",     ";",   "\t",           "\n",     "\r\n",
+                                    "\r",    "\"",  "\"\"",         " ",      "a",
+                                    "-",     "+",   "1e38",         "1e39",   "-0",
+                                    "0x1p3", "#",   ",,",           "\xFF",   "kind",
+                                    "\xC3",  "1,2", "\xEF\xBB\xBF", "\n\n\n", "123456789012345678901234567890"};
+    all.insert(all.end(), odd_numbers().begin(), odd_numbers().end());
+    all.emplace_back(1, '\0');
+    return all;
+  }();
+  return pieces;
+}
+
+}  // namespace
+
+TEST_CASE("damaged tables give rows or one line for the user", "[fuzz]") {
+  const std::string whole = read_text(LOCKSTEP_SOURCE_DIR "/configs/data/iris-like.csv");
+  REQUIRE(whole.size() > 1000);
+  const ScratchFile train("train.csv"), eval("eval.csv");
+  write_text(eval.path, whole);
+  Tally tally;
+  const std::string wrong = run_cases("csv", 400, [&](Random& random, bool show) {
+    // A few rows of it: then most of the damage is in what is read first.
+    std::string text = random.one_in(2) ? whole : whole.substr(0, whole.find('\n', 200 + random.below(400)) + 1);
+    text = damaged(text, random, table_pieces());
+    write_text(train.path, text);
+    const std::vector<std::string> targets = {"kind", "0", "4", "petal", "-1", "99999999999", ""};
+    const std::string section =
+        concat("type: csv\ntrain: ", train.path, "\n", random.one_in(3) ? concat("eval: ", eval.path, "\n") : "",
+               "task: ", random.one_in(2) ? "classification" : "regression", "\ntargets: [\"",
+               random.one_in(4) ? random.any(targets) : "kind", "\"]\n", random.one_in(2) ? "normalize: true\n" : "",
+               random.one_in(4) ? "header: true\n" : "", random.one_in(8) ? "delimiter: \";\"\n" : "");
+    if (show) WARN(text);
+    return judge_reader(section, random, show, tally);
+  });
+  CHECK(wrong == "");
+  if (tally.good + tally.bad >= 100) {
+    CHECK(tally.good >= 5);
+    CHECK(tally.bad >= 50);
+  }
+}
+
+TEST_CASE("a table of one endless line, of ten thousand columns or of nothing is read or refused", "[fuzz]") {
+  const ScratchFile file("odd.csv");
+  const std::string section = concat("{type: csv, train: ", file.path, ", task: regression, targets: [\"0\"]}");
+  const auto numbers = [](const char* number, int count) {
+    std::string text = number;
+    for (int i = 1; i < count; ++i) text += concat(",", number);
+    return text;
+  };
+  const std::string row = numbers("1", 10'000);
+  Random random(1);
+  Tally tally;
+  for (const std::string& text :
+       {std::string(), std::string("\n\n\n"), std::string(1 << 22, '7'), std::string(1 << 22, ','),
+        std::string(1 << 20, '\0'), std::string(1 << 20, '"'), row + "\n" + row + "\n", row + "\n" + row + ",1\n",
+        numbers("name", 10'000) + "\n1\n", in_utf16(row)}) {
+    write_text(file.path, text);
+    INFO(text.substr(0, 40));
+    CHECK(judge_reader(section, random, false, tally) == "");
+  }
+  CHECK(tally.good == 1);  // two rows of ten thousand numbers
+}
+
+TEST_CASE("text of any bytes and any numbers about it give samples or one line for the user", "[fuzz]") {
+  const ScratchFile train("train.txt");
+  Tally tally;
+  const std::string wrong = run_cases("text", 200, [&](Random& random, bool show) {
+    std::string text;
+    for (std::size_t i = random.below(300); i > 0; --i) text += static_cast<char>(random.bits());
+    write_text(train.path, text);
+    std::string section = concat("type: text\ntrain: ", train.path, "\n");
+    for (const char* key : {"context", "stride", "max_bytes"}) {
+      if (random.one_in(2))
+        section += concat(key, ": ", random.one_in(2) ? concat(random.below(40)) : random.any(odd_numbers()), "\n");
+    }
+    return judge_reader(section, random, show, tally);
+  });
+  CHECK(wrong == "");
+  if (tally.good + tally.bad >= 100) {
+    CHECK(tally.good >= 20);
+    CHECK(tally.bad >= 20);
+  }
+}
+
+TEST_CASE("made-up data of any numbers gives samples or one line for the user", "[fuzz]") {
+  Tally tally;
+  const std::string wrong = run_cases("synthetic", 100, [&](Random& random, bool show) {
+    const std::vector<std::string> tasks = {"regression", "classification", "tokens"};
+    std::string section = concat("type: synthetic\ntask: ", random.any(tasks), "\n");
+    // Sizes that are allowed and take a second to make are left to the configs.
+    const auto number = [&] {
+      const std::string odd = random.any(odd_numbers());
+      return odd.size() == 8 || odd.size() == 7 || random.one_in(2) ? concat(random.below(20)) : odd;
+    };
+    for (const char* key : {"samples", "eval_samples", "noise", "inputs", "outputs", "context", "vocab"}) {
+      if (!random.one_in(5)) section += concat(key, ": ", number(), "\n");
+    }
+    return judge_reader(section, random, show, tally);
+  });
+  CHECK(wrong == "");
+  if (tally.good + tally.bad >= 100) CHECK(tally.bad >= 20);
+}
+
+}  // namespace lockstep::fuzz

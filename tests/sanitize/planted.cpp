@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Mistakes on purpose, one per argument. A sanitizer that does not report them is not working, whatever the other tests
+// say: built in the sanitizer presets only, and its tests expect the report (CMakeLists.txt).
+#include <ATen/ATen.h>
+
+#include <atomic>
+#include <climits>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "runtime/comm/local_channel.hpp"
+
+namespace {
+
+using namespace lockstep;
+
+long shared_counter = 0;
+
+/// Two threads add to one number.
+void race() {
+  const auto add = [] {
+    for (int i = 0; i < 100'000; ++i) ++shared_counter;
+  };
+  std::thread other(add);
+  add();
+  other.join();
+  std::printf("%ld\n", shared_counter);
+}
+
+/// What channel.hpp forbids: the sender writes to a tensor that it has sent, and the receiver reads it.
+void race_on_a_message() {
+  LocalChannel channel;
+  StopFlag stop;
+  const WaitLimits limits{&stop, std::chrono::milliseconds(60'000)};
+  std::thread receiver([&] {
+    channel.post();
+    const Message message = channel.receive(limits);
+    const float* data = message.tensors[0].const_data_ptr<float>();
+    float sum = 0;
+    for (int round = 0; round < 2000; ++round)
+      for (int i = 0; i < 16; ++i) sum += data[i];
+    std::printf("%g\n", static_cast<double>(sum));
+  });
+  const at::Tensor tensor = at::zeros({16});
+  channel.send({0, 0, {tensor}}, limits);
+  float* data = tensor.mutable_data_ptr<float>();
+  for (int round = 0; round < 2000; ++round)
+    for (int i = 0; i < 16; ++i) data[i] += 1;
+  channel.finish(limits);
+  receiver.join();
+}
+
+/// Reads behind the end of what it allocated.
+void overflow(int argc) {
+  const auto numbers = std::make_unique<int[]>(8);
+  std::printf("%d\n", numbers[static_cast<std::size_t>(argc + 6)]);
+}
+
+/// A sum that int cannot hold.
+void undefined(int argc) {
+  std::printf("%d\n", INT_MAX - 1 + argc);
+}
+
+/// Lets go of what it allocated.
+void leak() {
+  static_cast<void>(std::strlen(static_cast<char*>(std::calloc(4096, 1))));
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::string what = argc > 1 ? argv[1] : "";
+  if (what == "race") race();
+  if (what == "message") race_on_a_message();
+  if (what == "overflow") overflow(argc);
+  if (what == "undefined") undefined(argc);
+  if (what == "leak") leak();
+  return 0;
+}
