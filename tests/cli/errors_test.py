@@ -7,7 +7,7 @@ import unittest
 
 from cli import ENDLESS, MLP, CliTest, command, metrics, overrides
 
-LOSSES = "mean_squared_error, sparse_categorical_cross_entropy, binary_cross_entropy"
+LOSSES = "mean_squared_error, sparse_categorical_cross_entropy, segmentation_cross_entropy, binary_cross_entropy"
 
 # (overrides, the whole line after "lockstep: " as a regular expression). {set}: "--set KEY=VALUE" of the last override.
 BAD_VALUES = [
@@ -27,7 +27,8 @@ BAD_VALUES = [
     (["train.loss=mean_square_error"], rf".*there is no loss 'mean_square_error'; there are: {LOSSES}; did you mean "
                                        r"'mean_squared_error'\?"),
     (["pipeline.schedule=1f1n"], r"{set}: .*: there is no schedule '1f1n'; there are: gpipe, 1f1b, .*; did you mean '1f1b'\?"),
-    (["model.type=mpl"], r"{set}: .*: there is no model family 'mpl'; there are: mlp, gpt, delay; did you mean 'mlp'\?"),
+    (["model.type=mpl"],
+     r"{set}: .*: there is no model family 'mpl'; there are: mlp, gpt, cnn, unet, delay; did you mean 'mlp'\?"),
     (["data.type=synthetik"], r"{set}: .*: got synthetik, expected one of text, csv, .*; did you mean 'synthetic'\?"),
     (["pipeline.stages=9"], r"{set}: .*: got 9, the model has 5 layers and every stage needs .*; use at most 5"),
     (["pipeline.partition=[1,1]"], r"{set}: .*: got 2 layers in \[1, 1\], the model has 5: fc\.0, act\.0, .*, out"),
