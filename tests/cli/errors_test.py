@@ -170,7 +170,7 @@ class ErrorsTest(Refusals):
         narrow = {"COLUMNS": "40"}
         result = self.run_command(command("train", "small.yaml", "--dry-run"), narrow)
         self.assertEqual(result.returncode, 0, result.stderr)
-        self.assertRegex(result.stdout, r"(?m)^ +0 +0 +\d+ +\d+  fc\.0( \.\. [a-z.0-9]+)?$")
+        self.assertRegex(result.stdout, r"(?m)^ +0 +0 +0 +\d+ +\d+  fc\.0( \.\. [a-z.0-9]+)?$")
         self.assertEqual(len([line for line in result.stdout.splitlines() if line.startswith("worker ")]), 2)
         grid = self.run_command(command("simulate", "--stages", 4, "--micro-batches", 32, "--width", 40), narrow).stdout
         rows = [line for line in grid.splitlines() if line.startswith("worker ")]
