@@ -49,8 +49,8 @@ int evaluate(const EvalOptions& options) {
     fit.observer = &sum;
     trainer->evaluate(fit);
     if (process.is_root())
-      std::cout << "step " << trainer->start().step << "  eval loss " << std::setprecision(9) << sum.sum().loss() << "  ("
-                << sum.sum().samples << " samples)" << std::endl;
+      std::cout << "step " << trainer->start().step << "  eval loss " << std::setprecision(9) << sum.sum().loss()
+                << "  (" << sum.sum().samples << " samples)" << std::endl;
     return 0;
   } catch (const Error& error) {
     process.fail(error);

@@ -37,7 +37,8 @@ void Process::connect(Trainer& trainer) {
   // Ranks of one host that were not bound apart by the launcher share its CPUs: those before us take theirs first.
   const std::vector<std::string> places = all_gather(concat(mpi_->world.host(), " ", join(allowed_cpus())));
   ranks_.workers_before = static_cast<int>(std::count_if(ranks.begin(), ranks.end(), [&](RankId other) {
-    return other < ranks_.here && places[static_cast<std::size_t>(other.value())] == places[static_cast<std::size_t>(rank())];
+    return other < ranks_.here &&
+           places[static_cast<std::size_t>(other.value())] == places[static_cast<std::size_t>(rank())];
   }));
   trainer.connect(ranks_);
 }

@@ -193,7 +193,8 @@ void print(const Schedule& schedule, const Simulation& simulation, const Simulat
   }
   const auto restore = out.flags();
   const auto precision = out.precision();
-  out << std::fixed << std::setprecision(3) << "step            " << simulation.step_us / 1000 << " ms  (of one step alone)\n"
+  out << std::fixed << std::setprecision(3) << "step            " << simulation.step_us / 1000
+      << " ms  (of one step alone)\n"
       << "period          " << simulation.period_us / 1000 << " ms  (per step when steps follow one another)\n"
       << std::setprecision(2) << "bubble          " << 100 * simulation.bubble << " %  (idle share of one step alone)\n"
       << "bubble_steady   " << 100 * simulation.bubble_steady << " %  (idle share when steps follow one another)\n";

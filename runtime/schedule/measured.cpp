@@ -36,6 +36,15 @@ void CostMeter::add(const StepResult& result) {
   }
 }
 
+namespace {
+
+/// A difference of two readings: a forward that lets go of more than it keeps (a received message, say) is below 0.
+double at_least_none(std::int64_t bytes) {
+  return static_cast<double>(std::max<std::int64_t>(bytes, 0));
+}
+
+}  // namespace
+
 Costs CostMeter::costs() const {
   LOCKSTEP_CHECK(steps_ > 0, "costs of no step");
   Costs costs = costs_;
@@ -47,9 +56,9 @@ Costs CostMeter::costs() const {
     cost.input_grad_us = sum.input_grad_us * each;
     cost.weight_grad_us = sum.weight_grad_us * each;
     cost.recompute_us = recomputed_[s] > 0 ? sum.recompute_us / recomputed_[s] : 0.0;
-    cost.held_bytes = static_cast<double>(sum.held_bytes);
-    cost.held_w_bytes = static_cast<double>(sum.held_w_bytes);
-    cost.checkpoint_bytes = static_cast<double>(sum.checkpoint_bytes);
+    cost.held_bytes = at_least_none(sum.held_bytes);
+    cost.held_w_bytes = at_least_none(sum.held_w_bytes);
+    cost.checkpoint_bytes = at_least_none(sum.checkpoint_bytes);
     costs.stages.push_back(cost);
   }
   for (double& us : costs.update_us) us /= steps_;

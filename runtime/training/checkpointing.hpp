@@ -98,7 +98,7 @@ class Publisher {
   std::uint64_t losses_ = 0;
   std::optional<BestEvaluation> best_;
   std::optional<std::int64_t> not_finite_;  ///< the first such step
-  StepResult evaluation_;  // sums over the batches of the evaluation that is under way
+  StepResult evaluation_;                   // sums over the batches of the evaluation that is under way
   std::map<std::int64_t, Pending> pending_;
   std::set<std::int64_t> published_;
   std::future<void> publication_;

@@ -328,8 +328,9 @@ void Trainer::resume(const std::string& checkpoint) {
   const auto expect = [&](const std::string& name, at::ScalarType dtype, const std::vector<std::int64_t>& sizes) {
     const TensorEntry& entry = store.entry(TensorKind::weight, name);
     if (entry.dtype != dtype || entry.sizes != sizes)
-      throw CheckpointError(checkpoint, name, -1, concat("is ", to_string(entry), ", the model has ", c10::toString(dtype),
-                                                         " [", join(sizes), "]"));
+      throw CheckpointError(
+          checkpoint, name, -1,
+          concat("is ", to_string(entry), ", the model has ", c10::toString(dtype), " [", join(sizes), "]"));
   };
   for (const ParameterInfo& parameter : graph_.parameters) expect(parameter.name, at::kFloat, parameter.sizes);
   for (const BufferInfo& buffer : graph_.buffers) expect(buffer.name, buffer.dtype, buffer.sizes);

@@ -60,3 +60,13 @@ TEST_CASE("steps of other modes and shorter batches are not measured", "[unit]")
   meter.add(evaluation);
   CHECK(meter.steps() == 0);
 }
+
+TEST_CASE("a stage that lets go of more than it keeps holds nothing", "[unit]") {
+  const Program program = lowered("1f1b", 2, 4);
+  CostMeter meter(program);
+  StepResult result = step_of(2, 4, 1);
+  result.workers[0].stages[0].held_bytes = -631;
+  meter.add(result);
+  CHECK(meter.costs().stages.at(0).held_bytes == 0);
+  CHECK(simulate(program, meter.costs()).step_us > 0);
+}
