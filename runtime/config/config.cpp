@@ -11,7 +11,6 @@ namespace {
 constexpr const char* kLater = ": not available yet";
 // A slip of the finger must not become gigabytes, or hours.
 constexpr int kMostStages = 4096;
-constexpr int kMostMicroBatches = 65536;
 constexpr std::int64_t kMostCells = std::int64_t{1} << 20;  // stages x micro-batches: a program holds them all
 constexpr int kMostThreads = 4096;
 
@@ -123,7 +122,7 @@ TrainConfig read_train(const Section& section) {
   if (is_text(section, "micro_batches", "auto")) {
     throw section.unexpected("micro_batches", "an integer >= 1", concat("; choosing it for you", kLater));
   }
-  train.micro_batches = section.get("micro_batches", train.micro_batches, between(1, kMostMicroBatches));
+  train.micro_batches = section.get("micro_batches", train.micro_batches, at_least(1));
   if (train.micro_batches > train.batch) {
     throw section.unexpected("micro_batches", concat("at most train.batch, which is ", train.batch));
   }
@@ -394,7 +393,7 @@ void check_later_sections(const Section& root) {
 void check_cells(const Section& train, const Config& config) {
   if (std::int64_t{config.pipeline.stages} * config.train.micro_batches <= kMostCells) return;
   throw train.unexpected("micro_batches", concat("at most ", kMostCells / config.pipeline.stages, " with ",
-                                                 config.pipeline.stages, " stages"));
+                                                 config.pipeline.stages, config.pipeline.stages == 1 ? " stage" : " stages"));
 }
 
 Rule<std::string> file_name() {
