@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Which CPUs each worker runs on when `workers.bind: cores` asks for it. A launcher, taskset or a container may have left
-// this process only some CPUs of the machine: nothing here ever goes beyond those. No torch here.
+// Which CPUs each worker runs on when `workers.bind: cores` asks for it. A launcher, taskset or a container may have
+// left this process only some CPUs of the machine: nothing here ever goes beyond those. No torch here.
 #pragma once
 
 #include <string>
@@ -14,12 +14,12 @@ using Cpus = std::vector<int>;  ///< numbers as the kernel counts, ascending
 /// The CPUs that this process may run on.
 Cpus allowed_cpus();
 
-/// `threads` CPUs for each of `workers` workers, when `workers_before` others share the same CPUs and have taken the first
-/// ones. Empty when there are too few: then binding would make workers share a CPU while others idle.
+/// `threads` CPUs for each of `workers` workers, when `workers_before` others share the same CPUs and have taken the
+/// first ones. Empty when there are too few: then binding would make workers share a CPU while others idle.
 std::vector<Cpus> cpus_of_workers(const Cpus& allowed, int workers_before, int workers, int threads);
 
-/// Binds the calling thread; threads that it starts later inherit it. Does nothing for an empty list. Throws Error when the
-/// kernel refuses.
+/// Binds the calling thread; threads that it starts later inherit it. Does nothing for an empty list. Throws Error when
+/// the kernel refuses.
 void bind_this_thread(const Cpus& cpus);
 
 }  // namespace lockstep

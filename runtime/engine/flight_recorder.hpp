@@ -98,8 +98,8 @@ struct FlightLog {
   std::int64_t seen_ns = 0;  ///< last sign of life
   std::int64_t ended_ns = 0;
   std::uint64_t beats = 0;
-  int layer = -1;           ///< that it computes
-  int waits_for = -1;       ///< the row that it waits for
+  int layer = -1;      ///< that it computes
+  int waits_for = -1;  ///< the row that it waits for
   FlightEnd end = FlightEnd::none;
   std::string message;                ///< with FlightEnd::failed
   std::vector<FlightRecord> records;  ///< whole ones, by sequence
