@@ -345,6 +345,7 @@ void Stage::run_backward(int micro_batch, bool with_weights) {
     run_weight_grads(layer, batch.islands[layer - first_]);
     report_.weight_grad_us += now_us() - weights_us;
   }
+  report_.input_grad_us += now_us() - start_us - (report_.recompute_us + report_.weight_grad_us - others_us);
 }
 
 void Stage::run_weight_grads(int layer, Island& island) {
@@ -356,7 +357,6 @@ void Stage::run_weight_grads(int layer, Island& island) {
     throw LayerError(concat("layer '", spec.name, "' (", spec.layer->type(),
                             ") failed in the gradient of its weights: ", short_message(error)));
   }
-  report_.input_grad_us += now_us() - start_us - (report_.recompute_us + report_.weight_grad_us - others_us);
 }
 
 void Stage::backward(int micro_batch) {

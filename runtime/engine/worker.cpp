@@ -167,6 +167,7 @@ void Worker::execute(const Instruction& instruction) {
     case InstructionKind::amend: amend(), computed(), updated(); break;
     case InstructionKind::wait_sends: finish_sends(), waited(); break;
   }
+  if (parts_.spans) record(instruction, start_us, end_us > 0 ? end_us : now_us());
 }
 
 void Worker::finish_sends() {
@@ -177,7 +178,6 @@ void Worker::finish_sends() {
     parts_.watchdog->begin_wait();
     parts_.channels[e]->finish(parts_.limits);
   }
-  if (parts_.spans) record(instruction, start_us, end_us > 0 ? end_us : now_us());
 }
 
 // The program's first instruction, which waits for the header or makes it, is counted to the program it announces.

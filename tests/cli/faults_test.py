@@ -8,7 +8,7 @@ import sys
 import time
 import unittest
 
-from cli import ENDLESS, LOCKSTEP, MLP, MPIEXEC, ROOT, CliTest, command, losses_in_log, metrics, overrides, steps_of
+from cli import ENDLESS, LIMIT_S, LOCKSTEP, MLP, MPIEXEC, ROOT, CliTest, command, losses_in_log, metrics, overrides, steps_of
 
 SECONDS = 30  # "in seconds", on a machine that does other things too
 
@@ -175,6 +175,21 @@ class FaultsTest(CliTest):
         self.assertRegex(stderr, rf"(?m)^rank 1 on \S+, process {pids[1]}, died first, with code 9, as after SIGKILL: worker 1 "
                                  r"\(stage 1: \S+\), step \d+")
         self.assertNotIn("BAD TERMINATION", stderr)
+
+    def test_launch_restarts_from_the_last_checkpoint_on_fewer_ranks_to_the_same_bits(self):
+        settings = ["train.steps=60", "checkpoint.every=5"]
+        process = self.start(command("launch", "-n", 2, "--mpiexec", MPIEXEC, "--restarts", 1, "--ranks-after-restart", 1, "train",
+                                     "endless.yaml", *overrides([*settings, "run_dir=run"])))
+        self.wait_until(lambda: list((self.folder / "run/checkpoints").glob("step-????????")), "its first checkpoint", process)
+        pids = re.findall(r"process (\d+)", self.why("run"))
+        os.kill(int(pids[1]), signal.SIGKILL)
+        _, stderr = process.communicate(timeout=LIMIT_S)
+        self.assertEqual(process.returncode, 0, stderr)
+        self.assertRegex(stderr, r"(?m)^resume from run/checkpoints/step-\d{8}: the same command with --resume auto$")
+        self.assertRegex(stderr, r"(?m)^lockstep: launch: restart 1 of 1 with 1 ranks$")
+        self.assertTrue((self.folder / "run/recorder.1/worker-1.bin").exists())
+        whole = self.train("endless.yaml", "whole", settings=settings)
+        self.assertEqual((self.folder / "run/fingerprint.json").read_bytes(), (whole / "fingerprint.json").read_bytes())
 
     def test_launch_passes_signals_and_exit_codes_on(self):
         process = self.start(command("launch", "-n", 2, "--mpiexec", MPIEXEC, "--restarts", 3, "train", "endless.yaml", "--set",
