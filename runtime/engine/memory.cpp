@@ -91,6 +91,7 @@ namespace {
 
 thread_local MemoryPool::State* current_pool = nullptr;
 thread_local MemoryKind current_kind = MemoryKind::activations;
+thread_local std::int64_t net_bytes = 0;
 
 // A kept block of this class, charged; null when there is none. Throws MemoryLimitError.
 void* charge(MemoryPool::State& pool, std::size_t bytes, std::size_t size) {
@@ -128,6 +129,7 @@ void free_data(void* data) {
   Header* header = header_of(data);
   MemoryPool::State* maker = header->maker;
   if (!maker) return std::free(header);
+  net_bytes -= static_cast<std::int64_t>(header->bytes);
   MemoryPool::State* charged = header->charged.load();
   const std::size_t bytes = header->bytes, size = size_class(bytes);
   let_go(charged, [&] { charged->subtract(static_cast<std::int64_t>(bytes), header->kind); });
@@ -153,6 +155,7 @@ class PoolAllocator : public c10::Allocator {
       if (!block) refuse(pool, bytes);
     }
     new (block) Header{pool, pool, bytes, current_kind};
+    if (pool) net_bytes += static_cast<std::int64_t>(bytes);
     void* data = static_cast<char*>(block) + kAlignment;
     return {data, data, &free_data, c10::Device(c10::kCPU)};
   }
@@ -220,6 +223,10 @@ MemoryByKind MemoryPool::bytes_by_kind() const {
 MemoryByKind MemoryPool::peak_by_kind() const {
   std::lock_guard lock(state_->mutex);
   return state_->at_peak;
+}
+
+std::int64_t MemoryPool::net_bytes_of_this_thread() {
+  return net_bytes;
 }
 
 void MemoryPool::take_over(const at::Tensor& tensor, MemoryKind kind) {

@@ -46,6 +46,10 @@ class MemoryPool {
   MemoryByKind bytes_by_kind() const;
   MemoryByKind peak_by_kind() const;  ///< what the peak consisted of: its sum is peak_bytes()
 
+  /// Bytes that this thread has made in pools less those that it has freed, since it began: differences of it say what a
+  /// piece of code keeps, whatever other threads free or take over meanwhile.
+  static std::int64_t net_bytes_of_this_thread();
+
   /// Charges the memory of `tensor` to this pool and kind from now on, whoever paid until now. Does nothing with memory
   /// that no pool made. Throws MemoryLimitError.
   void take_over(const at::Tensor& tensor, MemoryKind kind);

@@ -319,7 +319,7 @@ void Worker::take_header(StepHeader header) {
 void Worker::compute(const Action& action) {
   release_sent();
   Stage& here = stage(action.stage);
-  const std::int64_t bytes_before = in_flight_bytes();
+  const std::int64_t bytes_before = kept_bytes();
   switch (action.op) {
     case Op::forward:
       if (action.stage.value() == 0) load_data(action.micro_batch);
@@ -334,22 +334,31 @@ void Worker::compute(const Action& action) {
   sent_ = {action.stage, action.micro_batch, action.op != Op::forward, action.op == Op::input_grad, bytes_before};
 }
 
-/// Alive beyond what stood when the run began and the gradients that have been summed since.
-std::int64_t Worker::in_flight_bytes() const {
-  std::int64_t bytes = parts_.pool->bytes() - standing_bytes_;
+std::int64_t Worker::gradient_bytes() const {
+  std::int64_t bytes = 0;
   for (const Parameter* parameter : all_)
-    if (parameter->gradient.defined()) bytes -= static_cast<std::int64_t>(parameter->gradient.nbytes());
+    if (parameter->gradient.defined()) bytes += static_cast<std::int64_t>(parameter->gradient.nbytes());
   return bytes;
 }
 
-/// `before`: in flight when the compute began.
+/// Alive beyond what stood when the run began and the gradients that have been summed since.
+std::int64_t Worker::in_flight_bytes() const {
+  return parts_.pool->bytes() - standing_bytes_ - gradient_bytes();
+}
+
+/// For differences: what this worker's own thread has made and not freed, without summed gradients. (Others free or take
+/// over at any time what was sent to them.)
+std::int64_t Worker::kept_bytes() const {
+  return MemoryPool::net_bytes_of_this_thread() - gradient_bytes();
+}
+
+/// `before`: kept when the compute began.
 void Worker::note_bytes(const Action& action, std::int64_t before) {
-  const std::int64_t after = in_flight_bytes();
-  current_.report.in_flight_bytes = std::max(current_.report.in_flight_bytes, after);
+  current_.report.in_flight_bytes = std::max(current_.report.in_flight_bytes, in_flight_bytes());
   StageReport& report = stage(action.stage).report();
   if (action.op == Op::forward) {
     std::int64_t& held = recomputes(action) ? report.checkpoint_bytes : report.held_bytes;
-    if (held == 0) held = after - before;
+    if (held == 0) held = std::max<std::int64_t>(0, kept_bytes() - before);
   }
 }
 
@@ -393,7 +402,7 @@ void Worker::release_sent() {
     StageReport& report = here.report();
     if (sent_.splits && report.held_w_bytes == 0) {
       const std::int64_t held = report.held_bytes > 0 ? report.held_bytes : report.checkpoint_bytes;
-      report.held_w_bytes = std::max<std::int64_t>(0, held + in_flight_bytes() - sent_.bytes_before);
+      report.held_w_bytes = std::max<std::int64_t>(0, held + kept_bytes() - sent_.bytes_before);
     }
   } else {
     stage(sent_.stage).release_values(sent_.micro_batch);

@@ -97,7 +97,9 @@ class Worker {
   void take_header(StepHeader header);
   void compute(const Action& action);
   bool recomputes(const Action& action);
+  std::int64_t gradient_bytes() const;
   std::int64_t in_flight_bytes() const;
+  std::int64_t kept_bytes() const;
   void note_bytes(const Action& action, std::int64_t before);
   void load_data(int micro_batch);
   void deliver_locally(const Action& action);
