@@ -21,10 +21,18 @@ class App;
 
 namespace lockstep {
 
+/// What `lockstep doctor` says of MPI.
+struct MpiFacts {
+  std::string library;       ///< empty: there is none, and `problem` says why
+  std::string thread_level;  ///< "MPI_THREAD_MULTIPLE"
+  std::string problem;
+};
+
 /// The ranks of this job: MPI when a launcher started us, else this process alone.
 class Process {
  public:
-  Process();
+  /// `always_mpi`: start MPI also without a launcher.
+  explicit Process(bool always_mpi = false);
   ~Process();
   bool is_root() const { return ranks_.here.value() == 0; }
   Ranks ranks() const { return ranks_; }
@@ -41,8 +49,15 @@ class Process {
   /// Runs `work` on every rank. When it throws a UserError on any of them, rank 0 prints the first one, and every rank
   /// throws AlreadyReported with the same exit code: nobody goes on alone.
   void together(const std::function<void()>& work);
-  /// A worker has failed while the job ran: prints the error and ends all ranks at once with its exit code.
-  [[noreturn]] void fail(const Error& error);
+  const std::string& host() const { return host_; }
+  static bool has_mpi();   ///< built with it
+  static bool launched();  ///< started by mpirun or srun
+  MpiFacts mpi_facts() const;
+  /// From here on a failure is written down there too, and only one rank speaks and aborts.
+  void set_run_folder(const std::string& path) { run_folder_ = path; }
+  /// Something failed here: prints it and ends all ranks at once with its exit code (1 when it has none). When several
+  /// ranks fail at the same time one of them is elected, the others wait for its abort.
+  [[noreturn]] void fail(const std::exception& error);
 
  private:
   void leave();
@@ -50,6 +65,9 @@ class Process {
   struct Mpi;
   std::unique_ptr<Mpi> mpi_;
   Ranks ranks_;
+  std::string host_, run_folder_;
+
+  [[noreturn]] void end_all(int code);
 };
 
 /// Leave with this code: the message has been printed.
@@ -75,5 +93,8 @@ void add_verify(CLI::App& app, std::function<int()>& command);
 void add_checkpoint(CLI::App& app, std::function<int()>& command);
 void add_eval(CLI::App& app, std::function<int()>& command);
 void add_list(CLI::App& app, std::function<int()>& command);
+void add_launch(CLI::App& app, std::function<int()>& command);
+void add_why(CLI::App& app, std::function<int()>& command);
+void add_doctor(CLI::App& app, std::function<int()>& command);
 
 }  // namespace lockstep

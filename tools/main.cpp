@@ -59,6 +59,9 @@ int main(int argc, char** argv) {
   lockstep::add_checkpoint(app, command);
   lockstep::add_eval(app, command);
   lockstep::add_list(app, command);
+  lockstep::add_launch(app, command);
+  lockstep::add_why(app, command);
+  lockstep::add_doctor(app, command);
   try {
     check_verb(app, argc, argv);
     return parse_and_run(app, argc, argv, command);

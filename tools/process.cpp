@@ -1,16 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <unistd.h>
 #include <algorithm>
+
 #include <cstdlib>
 #include <iostream>
+#include <thread>
 
 #include "runtime/base/check.hpp"
 #include "tools/command.hpp"
+#include "tools/why.hpp"
 
 #ifdef LOCKSTEP_WITH_MPI
 #include "runtime/engine/mpi_links.hpp"
 #endif
 
 namespace lockstep {
+namespace {
+
+constexpr std::chrono::seconds kAbortTime{10};
+
+std::string host_name() {
+  char name[256] = "";
+  return ::gethostname(name, sizeof(name) - 1) == 0 ? name : "";
+}
+
+}  // namespace
 
 #ifdef LOCKSTEP_WITH_MPI
 
@@ -19,9 +33,28 @@ struct Process::Mpi {
   std::unique_ptr<MpiLinks> links;
 };
 
-Process::Process() {
-  if (!MpiWorld::launched()) return;
-  mpi_ = std::make_unique<Mpi>();
+bool Process::has_mpi() {
+  return true;
+}
+bool Process::launched() {
+  return MpiWorld::launched();
+}
+MpiFacts Process::mpi_facts() const {
+  if (!mpi_) return {"", "", "not started"};
+  return {mpi_->world.library(), mpi_->world.thread_level(), ""};
+}
+
+Process::Process(bool always_mpi) {
+  host_ = host_name();
+  if (!MpiWorld::launched() && !always_mpi) return;
+  try {
+    mpi_ = std::make_unique<Mpi>();
+  } catch (const UserError& error) {
+    // Tasks that do not know of each other cannot elect a speaker, but srun numbers them.
+    if (const char* task = std::getenv("SLURM_PROCID"); task && std::atoi(task) > 0)
+      throw AlreadyReported{static_cast<int>(error.exit_code())};
+    throw;
+  }
   ranks_.here = RankId(mpi_->world.rank());
   ranks_.count = mpi_->world.size();
 }
@@ -53,9 +86,7 @@ void Process::leave() {
   if (mpi_) mpi_->world.leave();
 }
 
-void Process::fail(const Error& error) {
-  const int code = static_cast<int>(error.exit_code());
-  std::cerr << "lockstep: " << (size() > 1 ? concat("rank ", rank(), ", ") : "") << error.what() << std::endl;
+void Process::end_all(int code) {
   if (size() > 1) mpi_->world.abort(code);
   std::_Exit(code);
 }
@@ -64,7 +95,18 @@ void Process::fail(const Error& error) {
 
 struct Process::Mpi {};
 
-Process::Process() {
+bool Process::has_mpi() {
+  return false;
+}
+bool Process::launched() {
+  return false;
+}
+MpiFacts Process::mpi_facts() const {
+  return {"", "", "built without it (LOCKSTEP_MPI=OFF)"};
+}
+
+Process::Process(bool) {
+  host_ = host_name();
   for (const char* variable : {"PMI_SIZE", "OMPI_COMM_WORLD_SIZE"})
     if (const char* size = std::getenv(variable); size && std::atoi(size) > 1)
       throw UserError(
@@ -76,14 +118,28 @@ void Process::leave() {}
 std::vector<std::string> Process::all_gather(const std::string& value, std::chrono::milliseconds) {
   return {value};
 }
-void Process::fail(const Error& error) {
-  std::cerr << "lockstep: " << error.what() << std::endl;
-  std::_Exit(static_cast<int>(error.exit_code()));
+void Process::end_all(int code) {
+  std::_Exit(code);
 }
 
 #endif
 
 Process::~Process() = default;
+
+void Process::fail(const std::exception& error) {
+  const auto* known = dynamic_cast<const Error*>(&error);
+  const int code = static_cast<int>(known ? known->exit_code() : ExitCode::fault);
+  if (!run_folder_.empty() && !first_to_fail(run_folder_, {rank(), code, host_, error.what()})) {
+    // The elected rank's abort is on its way. Should that rank die before it, its code is still the job's.
+    std::this_thread::sleep_for(kAbortTime);
+    const int elected = read_first_failure(run_folder_).code;
+    end_all(elected != 0 ? elected : code);
+  }
+  // One write, so that lines of other processes do not come in between.
+  const std::string speaker = size() > 1 ? concat("rank ", rank(), " on ", host_, ", ") : "";
+  std::cerr << concat("lockstep: ", speaker, error.what(), "\n") << std::flush;
+  end_all(code);
+}
 
 namespace {
 

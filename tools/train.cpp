@@ -18,6 +18,7 @@
 #include "tools/resume.hpp"
 #include "tools/run_folder.hpp"
 #include "tools/trace.hpp"
+#include "tools/why.hpp"
 
 namespace lockstep {
 namespace {
@@ -80,9 +81,11 @@ class TrainRun {
           if (!path.empty() && !RunFolder::holds(run_dir, path)) check_writable(flag, path);
         folder_ = std::make_unique<RunFolder>(run_dir, resume_.reuses_folder);
         folder_->write("config.yaml", resolved_yaml(trainer.config()));
+        fresh_recorder_folder(run_dir);
       }
     });
     process_.together([&] { open_log(run_dir); });
+    process_.set_run_folder(run_dir);
     log_.info(kernels);
     log_.info(stage_table(trainer_));
     log_.info(concat("schedule ", trainer_.config().pipeline.schedule, ", ", trainer_.micro_batches(),
@@ -101,6 +104,7 @@ class TrainRun {
     fit.checkpoints = checkpoints_of(trainer_.config().run_dir);
     fit.log = log_;
     fit.record = record_;
+    fit.recorder_folder = recorder_folder(trainer_.config().run_dir);
     TimelineGatherer gatherer(process_);
     const JobOutcome outcome = trainer_.fit(fit);
     const auto hashes = gather_fingerprint(process_, trainer_.graph(), outcome);
@@ -220,24 +224,26 @@ class TrainRun {
 
 int train(const TrainOptions& options) {
   Process process;
-  std::unique_ptr<Trainer> trainer;
-  std::string kernels;
-  ResumePoint resume;
-  process.together([&] {
-    const Config config = read_config(load_config_file(options.source.path, options.source.overrides));
-    kernels = resolve_kernels(config);
-    trainer = make_trainer(config, process.ranks());
-  });
-  process.together([&] { resume = choose_checkpoint(process, options.resume, trainer->config().run_dir); });
-  process.together([&] {
-    if (!resume.checkpoint.empty()) trainer->resume(resume.checkpoint);
-  });
-  process.compare(*trainer);
-  if (options.dry_run) return dry_run(process, *trainer, trainer->programs());
   try {
+    std::unique_ptr<Trainer> trainer;
+    std::string kernels;
+    ResumePoint resume;
+    process.together([&] {
+      const Config config = read_config(load_config_file(options.source.path, options.source.overrides));
+      kernels = resolve_kernels(config);
+      trainer = make_trainer(config, process.ranks());
+    });
+    process.together([&] { resume = choose_checkpoint(process, options.resume, trainer->config().run_dir); });
+    process.together([&] {
+      if (!resume.checkpoint.empty()) trainer->resume(resume.checkpoint);
+    });
+    process.compare(*trainer);
+    if (options.dry_run) return dry_run(process, *trainer, trainer->programs());
     process.connect(*trainer);
     return TrainRun(process, *trainer, options, resume, kernels).run();
-  } catch (const Error& error) {
+  } catch (const AlreadyReported&) {
+    throw;
+  } catch (const std::exception& error) {
     process.fail(error);
   }
 }

@@ -1,53 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A one-way channel between two workers, and the rules of waiting. One Channel object serves one edge of the Program;
-// the sender uses send/finish, the receiver post/receive. In one process both ends are the same object (LocalChannel,
-// tensors handed over by pointer); over MPI each rank has its own half (MpiChannel).
+// A one-way channel between two workers; waiting.hpp has the rules of waiting. One Channel object serves one edge of
+// the Program; the sender uses send/finish, the receiver post/receive. In one process both ends are the same object
+// (LocalChannel, tensors handed over by pointer); over MPI each rank has its own half (MpiChannel).
 //
 // Threads: at most one thread sends and at most one receives on a channel.
 #pragma once
 
-#include <atomic>
-#include <chrono>
 #include <string>
 
-#include "runtime/base/error.hpp"
 #include "runtime/comm/message.hpp"
+#include "runtime/comm/waiting.hpp"
 
 namespace lockstep {
-
-/// Thrown out of a wait when another worker of this process has failed: not a message for people.
-class JobStopped : public Error {
- public:
-  JobStopped() : Error("the job was stopped by another worker") {}
-};
-
-/// A wait lasted longer than the limit. The worker adds who waited for whom and rethrows. Exit code 4.
-class WaitTimeout : public Error {
- public:
-  explicit WaitTimeout(const std::string& message) : Error(message, ExitCode::watchdog) {}
-};
 
 /// A transport operation failed: operation, peer, tag, bytes, class of the error.
 class CommError : public Error {
  public:
   using Error::Error;
-};
-
-/// Shared by all workers of a process: every wait ends when it is raised.
-class StopFlag {
- public:
-  void raise() { raised_.store(true, std::memory_order_release); }
-  bool raised() const { return raised_.load(std::memory_order_acquire); }
-
- private:
-  std::atomic<bool> raised_{false};
-};
-
-/// How long a wait may last, and what ends it early.
-struct WaitLimits {
-  const StopFlag* stop = nullptr;  ///< never null while waiting
-  std::chrono::milliseconds timeout{300'000};
 };
 
 class Channel {

@@ -19,12 +19,14 @@ void LocalChannel::wait(const WaitLimits& limits, const Ready& ready) {
     __builtin_ia32_pause();
 #endif
   }
-  const auto deadline = std::chrono::steady_clock::now() + limits.timeout;
+  const auto start = std::chrono::steady_clock::now();
+  std::chrono::milliseconds limit = limits.timeout;
   std::unique_lock lock(mutex_);
   while (!ready()) {
     if (limits.stop->raised()) throw JobStopped();
-    if (std::chrono::steady_clock::now() >= deadline)
-      throw WaitTimeout(concat("waited ", limits.timeout.count(), " ms"));
+    limits.alive();
+    if (const auto waited = std::chrono::steady_clock::now() - start; waited >= limit)
+      limit = limits.overdue(waited, "");
     changed_.wait_for(lock, kStopPoll);
   }
 }

@@ -5,6 +5,8 @@
 #include <filesystem>
 #include <string_view>
 
+#include "runtime/config/size.hpp"
+
 namespace lockstep {
 namespace {
 
@@ -327,7 +329,11 @@ WorkersConfig read_workers(const Section& section) {
   if (workers.devices.empty()) throw section.unexpected("devices", "at least one device, such as [cpu]");
   workers.threads = section.get("threads", workers.threads, between(1, kMostThreads));
   workers.bind = section.get("bind", workers.bind, one_of({"none", "cores"}));
-  section.refuse("memory_limit", "a memory limit per worker");
+  const Rule<std::string> size{size_rule() + ", or none", [](const std::string& text) {
+                                 return text == "none" || parse_size(text).value_or(0) > 0;
+                               }};
+  const std::string none = "none";
+  workers.memory_limit = parse_size(section.get("memory_limit", none, size)).value_or(0);
   section.finish();
   return workers;
 }
@@ -365,6 +371,7 @@ CheckpointConfig read_checkpoint(const Section& section, const TrainConfig& trai
 CommConfig read_comm(const Section& section) {
   CommConfig comm;
   comm.watchdog_s = section.get("watchdog_s", comm.watchdog_s, at_least(1));
+  comm.startup_s = section.get("startup_s", comm.startup_s, at_least(1));
   if (section.get("device_buffers", false)) {
     throw section.unexpected("device_buffers", "false", concat("; handing device memory to MPI", kLater));
   }

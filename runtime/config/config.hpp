@@ -113,6 +113,7 @@ struct WorkersConfig {
   std::vector<std::string> devices;  ///< default [cpu]; worker w takes devices[w mod size]
   int threads = 1;                   ///< intra-op threads per worker: numerics, never derived
   std::string bind = "none";         ///< none | cores: each worker on `threads` CPUs of its own
+  std::int64_t memory_limit = 0;     ///< bytes of tensors per worker; 0 (none): no limit
   bool operator==(const WorkersConfig&) const = default;
 };
 
@@ -134,7 +135,8 @@ struct CheckpointConfig {
 };
 
 struct CommConfig {
-  int watchdog_s = 300;  ///< a wait that lasts longer ends the job (exit code 4)
+  int watchdog_s = 300;  ///< a wait that lasts longer, for a worker that stands still, ends the job (exit code 4)
+  int startup_s = 600;   ///< the same for a worker that has not begun: it loads
   bool operator==(const CommConfig&) const = default;
 };
 

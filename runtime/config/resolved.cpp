@@ -3,6 +3,7 @@
 // A Config written back as YAML. Every key that config.cpp reads has its line here; the round-trip test holds the two
 // together.
 #include "runtime/config/config.hpp"
+#include "runtime/config/size.hpp"
 #include "runtime/config/value.hpp"
 
 namespace lockstep {
@@ -181,6 +182,7 @@ void write_workers(Writer& out, const WorkersConfig& workers) {
   out.put("devices", workers.devices.empty() ? std::vector<std::string>{"cpu"} : workers.devices);
   out.put("threads", workers.threads);
   out.put("bind", workers.bind);
+  out.put("memory_limit", workers.memory_limit > 0 ? exact_size_text(workers.memory_limit) : std::string("none"));
 }
 
 }  // namespace
@@ -201,7 +203,10 @@ std::string resolved_yaml(const Config& config) {
     out.put("best", config.checkpoint.best);
     out.put("background", config.checkpoint.background);
   });
-  out.mapping("comm", [&] { out.put("watchdog_s", config.comm.watchdog_s); });
+  out.mapping("comm", [&] {
+    out.put("watchdog_s", config.comm.watchdog_s);
+    out.put("startup_s", config.comm.startup_s);
+  });
   out.put("run_dir", config.run_dir);
   return out.text();
 }

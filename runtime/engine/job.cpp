@@ -3,8 +3,12 @@
 
 #include <ATen/Parallel.h>
 
+#include <unistd.h>
+
+#include <algorithm>
 #include <exception>
 #include <mutex>
+#include <set>
 #include <thread>
 
 #include "runtime/base/check.hpp"
@@ -14,21 +18,31 @@
 namespace lockstep {
 namespace {
 
+std::string host_name() {
+  char name[64] = "";
+  return ::gethostname(name, sizeof(name) - 1) == 0 ? name : "";
+}
+
 class Job {
  public:
   explicit Job(const JobSpec& spec) : spec_(spec), edges_(spec.programs.get(Mode::stop, 0).edges) {}
 
   JobOutcome run() {
     make_channels();
+    make_recorders();
     for (int row = 0; row < rows(); ++row)
       if (is_here(row)) workers_.push_back(make_worker(row));
     std::vector<std::thread> threads;
-    for (std::size_t i = 0; i < workers_.size(); ++i) {
-      const Cpus cpus = spec_.cpus.empty() ? Cpus{} : spec_.cpus[i];
-      threads.emplace_back([this, &worker = *workers_[i], cpus] { run_worker(worker, cpus); });
+    std::size_t next = 0;
+    for (int row = 0; row < rows(); ++row) {
+      if (!is_here(row)) continue;
+      const Cpus cpus = spec_.cpus.empty() ? Cpus{} : spec_.cpus[next];
+      threads.emplace_back(
+          [this, row, worker = workers_[next++].get(), cpus] { run_worker(*worker, *recorders_[row], cpus); });
     }
     for (std::thread& thread : threads) thread.join();
     if (first_error_) std::rethrow_exception(first_error_);
+    if (heartbeats_) heartbeats_->finish();
     return outcome();
   }
 
@@ -38,7 +52,8 @@ class Job {
   bool is_here(int row) const { return rank(WorkerId(row)) == spec_.layout.here; }
 
   void make_channels() {
-    for (int row = 0; row < rows(); ++row) pools_.push_back(is_here(row) ? std::make_unique<MemoryPool>() : nullptr);
+    for (int row = 0; row < rows(); ++row)
+      pools_.push_back(is_here(row) ? std::make_unique<MemoryPool>(spec_.memory_limit) : nullptr);
     std::map<std::pair<RankId, RankId>, int> edges_between;
     by_row_.assign(rows(), std::vector<Channel*>(edges_.size(), nullptr));
     for (std::size_t e = 0; e < edges_.size(); ++e) {
@@ -61,9 +76,79 @@ class Job {
     }
   }
 
+  void make_recorders() {
+    std::vector<Pulse*> pulses;
+    for (int row = 0; row < rows(); ++row) {
+      std::unique_ptr<FlightRecorder>& recorder = recorders_.emplace_back();
+      if (is_here(row)) recorder = make_recorder(row);
+      pulses.push_back(recorder ? &recorder->pulse() : nullptr);
+    }
+    board_ = std::make_unique<PulseBoard>(pulses);
+    const std::vector<RankId> ranks = neighbours();
+    const auto interval =
+        std::clamp(spec_.wait_limit / 8, std::chrono::milliseconds(20), std::chrono::milliseconds(1000));
+    if (!ranks.empty()) heartbeats_ = spec_.remote->heartbeats(*board_, ranks, interval);
+    for (int row = 0; row < rows(); ++row) watchdogs_.push_back(is_here(row) ? make_watchdog(row) : nullptr);
+  }
+
+  std::unique_ptr<FlightRecorder> make_recorder(int row) {
+    FlightOwner owner{row, spec_.layout.here.value(), 1, spec_.remote ? spec_.remote->host() : host_name(), ""};
+    for (const RankId other : spec_.layout.rank_of_row) owner.ranks = std::max(owner.ranks, other.value() + 1);
+    for (const int stage : stages_of(row))
+      for (int layer = spec_.partition.first_layer[stage]; layer < spec_.partition.first_layer[stage + 1]; ++layer)
+        owner.owns += concat(stage, "\t", layer, "\t", spec_.graph.layers[layer].name, "\n");
+    const std::string file =
+        spec_.recorder_folder.empty() ? "" : concat(spec_.recorder_folder, "/worker-", row, ".bin");
+    auto recorder = std::make_unique<FlightRecorder>(file, owner);
+    if (!recorder->warning().empty() && !warned_) {
+      warned_ = true;  // once per process
+      spec_.log.warn(concat("no flight recorder: ", recorder->warning(), "; `lockstep why` will know less"));
+    }
+    return recorder;
+  }
+
+  std::unique_ptr<Watchdog> make_watchdog(int row) {
+    WatchdogOptions options;
+    options.row = row;
+    options.limit = spec_.wait_limit;
+    options.startup = spec_.startup_limit;
+    options.who = [this](int other) { return who(other); };
+    options.layer = [this](int layer) { return spec_.graph.layers[layer].name; };
+    options.log = spec_.log.named(concat("worker ", row));
+    return std::make_unique<Watchdog>(*board_, std::move(options));
+  }
+
+  std::vector<int> stages_of(int row) const {
+    const Program& program = spec_.programs.get(Mode::stop, 0);
+    std::vector<int> stages;
+    for (int stage = 0; stage < spec_.partition.stages(); ++stage)
+      if (program.row_of_stage[stage].value() == row) stages.push_back(stage);
+    return stages;
+  }
+
+  std::string who(int row) const {
+    std::string stages;
+    for (const int stage : stages_of(row)) {
+      const int first = spec_.partition.first_layer[stage], last = spec_.partition.first_layer[stage + 1] - 1;
+      stages += concat(stages.empty() ? "" : "; ", "stage ", stage, ": ", spec_.graph.layers[first].name);
+      if (last > first) stages += concat(" .. ", spec_.graph.layers[last].name);
+    }
+    const std::string on = spec_.remote ? concat(", rank ", rank(WorkerId(row))) : "";
+    return concat("worker ", row, " (", stages, on, ")");
+  }
+
+  std::vector<RankId> neighbours() const {
+    std::set<RankId> ranks;
+    for (const Edge& edge : edges_)
+      for (const auto& [end, other] : {std::pair(edge.from, edge.to), std::pair(edge.to, edge.from)})
+        if (rank(end) == spec_.layout.here && rank(other) != spec_.layout.here) ranks.insert(rank(other));
+    return {ranks.begin(), ranks.end()};
+  }
+
   std::unique_ptr<Worker> make_worker(int row) {
     StageOptions stage = spec_.stage;
     stage.device = spec_.devices[row];
+    stage.pulse = &recorders_[row]->pulse();
     const bool first_here = workers_.empty();
     WorkerParts parts{row,
                       spec_.graph,
@@ -74,7 +159,7 @@ class Job {
                       spec_.clip_grad_norm,
                       spec_.make_updater(),
                       by_row_[row],
-                      {&stop_, spec_.wait_limit},
+                      {&stop_, Watchdog::scan_every(spec_.wait_limit), watchdogs_[row].get(), stage.pulse},
                       row == 0 ? spec_.director : nullptr,
                       first_here ? spec_.observer : nullptr,
                       spec_.signalled,
@@ -82,6 +167,8 @@ class Job {
                       spec_.make_keeper ? spec_.make_keeper(row) : nullptr,
                       pools_[row].get(),
                       span_recorder(row),
+                      recorders_[row].get(),
+                      watchdogs_[row].get(),
                       spec_.log.named(concat("worker ", row))};
     return std::make_unique<Worker>(std::move(parts));
   }
@@ -92,20 +179,29 @@ class Job {
     return span_recorders_.back().get();
   }
 
-  void run_worker(Worker& worker, const Cpus& cpus) {
+  void run_worker(Worker& worker, FlightRecorder& recorder, const Cpus& cpus) {
     try {
       bind_this_thread(cpus);
       // OpenMP counts threads per calling thread: every worker has to say it for itself.
       at::init_num_threads();
       at::set_num_threads(spec_.threads);
       worker.run();
+      recorder.finish(FlightEnd::done);
     } catch (const JobStopped&) {
-      // Somebody else has the story.
+      recorder.finish(FlightEnd::stopped);  // somebody else has the story
+    } catch (const std::exception& error) {
+      recorder.finish(FlightEnd::failed, error.what());
+      failed(std::current_exception());
     } catch (...) {
-      std::lock_guard lock(error_mutex_);
-      if (!first_error_) first_error_ = std::current_exception();
-      stop_.raise();
+      recorder.finish(FlightEnd::failed, "an exception that is none of the standard library's");
+      failed(std::make_exception_ptr(Error("an exception that is none of the standard library's")));
     }
+  }
+
+  void failed(std::exception_ptr error) {
+    std::lock_guard lock(error_mutex_);
+    if (!first_error_) first_error_ = std::move(error);
+    stop_.raise();
   }
 
   JobOutcome outcome() const {
@@ -129,7 +225,12 @@ class Job {
   const JobSpec& spec_;
   std::vector<Edge> edges_;
   StopFlag stop_;
-  std::vector<std::unique_ptr<MemoryPool>> pools_;  // by row; null for other ranks' rows
+  std::vector<std::unique_ptr<MemoryPool>> pools_;          // by row; null for other ranks' rows
+  std::vector<std::unique_ptr<FlightRecorder>> recorders_;  // the same
+  std::unique_ptr<PulseBoard> board_;
+  std::unique_ptr<Heartbeats> heartbeats_;            // null when all rows are here
+  std::vector<std::unique_ptr<Watchdog>> watchdogs_;  // by row, as pools_
+  bool warned_ = false;
   std::vector<std::unique_ptr<Channel>> channels_;
   std::vector<std::vector<Channel*>> by_row_;
   std::vector<std::unique_ptr<SpanRecorder>> span_recorders_;

@@ -30,6 +30,10 @@ class RemoteLinks {
   virtual std::unique_ptr<Channel> sender(RankId to, int edge) = 0;
   /// Received tensors come from `pool`, which outlives the channel.
   virtual std::unique_ptr<Channel> receiver(RankId from, int edge, MemoryPool& pool) = 0;
+  /// Keeps `board` fresh while it lives. `neighbours`: the ranks that this one shares an edge with. Both outlive it.
+  virtual std::unique_ptr<Heartbeats> heartbeats(PulseBoard& board, const std::vector<RankId>& neighbours,
+                                                 std::chrono::milliseconds interval) = 0;
+  virtual std::string host() const = 0;
 };
 
 /// Puts something around the channel of edge `edge` (index in Program::edges). For tests, which delay messages with it.
@@ -48,9 +52,12 @@ struct JobSpec {
   double clip_grad_norm = 0;
   std::function<std::unique_ptr<ParameterUpdater>()> make_updater = {};
   std::function<std::unique_ptr<StateKeeper>(int row)> make_keeper = {};  ///< empty: nothing is saved or restored
-  std::chrono::milliseconds wait_limit{300'000};
-  Director* director = nullptr;  ///< needed where row 0 is
-  Observer* observer = nullptr;  ///< may be null
+  std::chrono::milliseconds wait_limit{300'000};     ///< of a wait for a worker that stands still
+  std::chrono::milliseconds startup_limit{600'000};  ///< of a wait for a worker that has not begun
+  std::int64_t memory_limit = 0;                     ///< bytes of tensors per worker; 0: none
+  std::string recorder_folder = {};                  ///< where flight recorders go; empty: memory only
+  Director* director = nullptr;                      ///< needed where row 0 is
+  Observer* observer = nullptr;                      ///< may be null
   const std::atomic<bool>* signalled = nullptr;
   bool record_hashes = false;
   RecordRange record = {};        ///< steps whose timeline is recorded

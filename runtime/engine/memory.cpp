@@ -4,6 +4,7 @@
 #include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
 
+#include <atomic>
 #include <bit>
 #include <cstdlib>
 #include <cstring>
@@ -11,6 +12,8 @@
 #include <mutex>
 #include <new>
 #include <vector>
+
+#include "runtime/config/size.hpp"
 
 namespace lockstep {
 namespace {
@@ -26,8 +29,10 @@ std::size_t size_class(std::size_t bytes) {
 }
 
 struct Header {
-  MemoryPool::State* pool;  // null: made on a thread without a pool
-  std::size_t bytes;        // as asked for
+  MemoryPool::State* maker;                 // whose kept blocks it joins; null: made on a thread without a pool
+  std::atomic<MemoryPool::State*> charged;  // under whose mutex `kind` is
+  std::size_t bytes;                        // as asked for
+  MemoryKind kind;
 };
 static_assert(sizeof(Header) <= kAlignment);
 
@@ -37,48 +42,104 @@ Header* header_of(void* data) {
 
 }  // namespace
 
-// Lives until its MemoryPool and its last block are gone.
+// Lives until its MemoryPool and the last block that it made or is charged for are gone.
 struct MemoryPool::State {
   std::mutex mutex;
   std::map<std::size_t, std::vector<void*>> kept;  // by size class: whole blocks, header included
-  std::int64_t bytes = 0, peak = 0, live = 0;
+  MemoryByKind by_kind{}, at_peak{};
+  std::int64_t bytes = 0, peak = 0, kept_bytes = 0, limit = 0;
+  std::int64_t blocks = 0;  // made here or charged here: a block that is both counts twice
   bool retired = false;
+
+  // All under the mutex.
+  void add(std::int64_t size, MemoryKind kind) {
+    bytes += size;
+    by_kind[static_cast<std::size_t>(kind)] += size;
+    if (bytes <= peak) return;
+    peak = bytes;
+    at_peak = by_kind;
+  }
+  void subtract(std::int64_t size, MemoryKind kind) {
+    bytes -= size;
+    by_kind[static_cast<std::size_t>(kind)] -= size;
+  }
+  void drop_kept() {
+    for (auto& [size, list] : kept)
+      for (void* block : list) std::free(block);
+    kept.clear();
+    kept_bytes = 0;
+  }
+  // Kept blocks go first: they are a convenience.
+  void make_room(std::int64_t size) {
+    if (limit == 0 || bytes + kept_bytes + size <= limit) return;
+    drop_kept();
+    if (bytes + size > limit) throw MemoryLimitError(over_limit(size));
+  }
+  std::string over_limit(std::int64_t size) const {
+    std::string held;
+    for (std::size_t kind = 0; kind < by_kind.size(); ++kind)
+      held += concat(kind ? ", " : "", to_string(static_cast<MemoryKind>(kind)), " ", size_text(by_kind[kind]));
+    return concat(
+        "over the memory limit of this worker: asked for ", size_text(size), " while holding ", size_text(bytes), " (",
+        held, ") of workers.memory_limit: ", size_text(limit),
+        "; raise it, cut the model into more stages, use more micro-batches, or a schedule that keeps fewer of "
+        "them alive");
+  }
 };
 
 namespace {
 
 thread_local MemoryPool::State* current_pool = nullptr;
+thread_local MemoryKind current_kind = MemoryKind::activations;
+thread_local std::int64_t net_bytes = 0;
 
-void* take_block(std::size_t size) {
-  if (MemoryPool::State* pool = current_pool) {
-    std::lock_guard lock(pool->mutex);
-    const auto kept = pool->kept.find(size);
-    if (kept == pool->kept.end() || kept->second.empty()) return nullptr;
-    void* block = kept->second.back();
+// A kept block of this class, charged; null when there is none. Throws MemoryLimitError.
+void* charge(MemoryPool::State& pool, std::size_t bytes, std::size_t size) {
+  std::lock_guard lock(pool.mutex);
+  void* block = nullptr;
+  if (const auto kept = pool.kept.find(size); kept != pool.kept.end() && !kept->second.empty()) {
+    block = kept->second.back();
     kept->second.pop_back();
-    return block;
+    pool.kept_bytes -= static_cast<std::int64_t>(size);
   }
-  return nullptr;
+  try {
+    pool.make_room(static_cast<std::int64_t>(bytes));
+  } catch (...) {
+    std::free(block);
+    throw;
+  }
+  pool.add(static_cast<std::int64_t>(bytes), current_kind);
+  pool.blocks += 2;
+  return block;
+}
+
+template <typename Function>
+void let_go(MemoryPool::State* pool, const Function& under_lock) {
+  bool last = false;
+  {
+    std::lock_guard lock(pool->mutex);
+    under_lock();
+    last = --pool->blocks == 0 && pool->retired;
+  }
+  if (last) delete pool;
 }
 
 void free_data(void* data) {
   if (!data) return;
   Header* header = header_of(data);
-  MemoryPool::State* pool = header->pool;
-  if (!pool) return std::free(header);
-  bool last = false;
-  {
-    std::lock_guard lock(pool->mutex);
-    pool->bytes -= static_cast<std::int64_t>(header->bytes);
-    --pool->live;
-    const std::size_t size = size_class(header->bytes);
-    if (size >= kKept && !pool->retired)
-      pool->kept[size].push_back(header);
-    else
-      std::free(header);
-    last = pool->retired && pool->live == 0;
-  }
-  if (last) delete pool;
+  MemoryPool::State* maker = header->maker;
+  if (!maker) return std::free(header);
+  net_bytes -= static_cast<std::int64_t>(header->bytes);
+  MemoryPool::State* charged = header->charged.load();
+  const std::size_t bytes = header->bytes, size = size_class(bytes);
+  let_go(charged, [&] { charged->subtract(static_cast<std::int64_t>(bytes), header->kind); });
+  let_go(maker, [&] {
+    const auto kept = static_cast<std::int64_t>(size);
+    const bool fits = maker->limit == 0 || maker->bytes + maker->kept_bytes + kept <= maker->limit;
+    if (size < kKept || maker->retired || !fits) return std::free(header);
+    maker->kept[size].push_back(header);
+    maker->kept_bytes += kept;
+  });
 }
 
 class PoolAllocator : public c10::Allocator {
@@ -86,24 +147,35 @@ class PoolAllocator : public c10::Allocator {
   c10::DataPtr allocate(std::size_t bytes) override {
     if (bytes == 0) return {nullptr, nullptr, &free_data, c10::Device(c10::kCPU)};
     const std::size_t size = size_class(bytes);
-    void* block = take_block(size);
+    MemoryPool::State* pool = current_pool;
+    void* block = pool ? charge(*pool, bytes, size) : nullptr;
     if (!block) {
       const std::size_t whole = (size + kAlignment + kAlignment - 1) / kAlignment * kAlignment;
       block = std::aligned_alloc(kAlignment, whole);
-      if (!block) throw std::bad_alloc();
+      if (!block) refuse(pool, bytes);
     }
-    new (block) Header{current_pool, bytes};
-    if (MemoryPool::State* pool = current_pool) {
-      std::lock_guard lock(pool->mutex);
-      pool->bytes += static_cast<std::int64_t>(bytes);
-      pool->peak = std::max(pool->peak, pool->bytes);
-      ++pool->live;
-    }
+    new (block) Header{pool, pool, bytes, current_kind};
+    if (pool) net_bytes += static_cast<std::int64_t>(bytes);
     void* data = static_cast<char*>(block) + kAlignment;
     return {data, data, &free_data, c10::Device(c10::kCPU)};
   }
   c10::DeleterFnPtr raw_deleter() const override { return &free_data; }
   void copy_data(void* to, const void* from, std::size_t bytes) const override { std::memcpy(to, from, bytes); }
+
+ private:
+  [[noreturn]] static void refuse(MemoryPool::State* pool, std::size_t bytes) {
+    if (!pool) throw std::bad_alloc();
+    const auto asked = static_cast<std::int64_t>(bytes);
+    std::int64_t held = 0;
+    {
+      std::lock_guard lock(pool->mutex);
+      pool->subtract(asked, current_kind);
+      pool->blocks -= 2;
+      held = pool->bytes;
+    }
+    throw Error(concat("out of memory: the system refused ", size_text(asked), "; this worker's tensors hold ",
+                       size_text(held), "; use more ranks on more hosts, or more micro-batches"));
+  }
 };
 
 void install_once() {
@@ -117,7 +189,8 @@ void install_once() {
 
 }  // namespace
 
-MemoryPool::MemoryPool() : state_(new State) {
+MemoryPool::MemoryPool(std::int64_t limit_bytes) : state_(new State) {
+  state_->limit = limit_bytes;
   install_once();
 }
 
@@ -125,11 +198,9 @@ MemoryPool::~MemoryPool() {
   bool last = false;
   {
     std::lock_guard lock(state_->mutex);
-    for (auto& [size, blocks] : state_->kept)
-      for (void* block : blocks) std::free(block);
-    state_->kept.clear();
+    state_->drop_kept();
     state_->retired = true;
-    last = state_->live == 0;
+    last = state_->blocks == 0;
   }
   if (last) delete state_;
 }
@@ -144,11 +215,57 @@ std::int64_t MemoryPool::peak_bytes() const {
   return state_->peak;
 }
 
-MemoryPool::Scope::Scope(MemoryPool& pool) : outer_(current_pool) {
+MemoryByKind MemoryPool::bytes_by_kind() const {
+  std::lock_guard lock(state_->mutex);
+  return state_->by_kind;
+}
+
+MemoryByKind MemoryPool::peak_by_kind() const {
+  std::lock_guard lock(state_->mutex);
+  return state_->at_peak;
+}
+
+std::int64_t MemoryPool::net_bytes_of_this_thread() {
+  return net_bytes;
+}
+
+void MemoryPool::take_over(const at::Tensor& tensor, MemoryKind kind) {
+  if (!tensor.defined() || !tensor.has_storage()) return;
+  const c10::DataPtr& data = tensor.storage().data_ptr();
+  if (!data.get() || data.get_deleter() != &free_data) return;
+  Header* header = header_of(data.get());
+  const auto bytes = static_cast<std::int64_t>(header->bytes);
+  // Two receivers of one tensor may come here at once: the one charged is only known under its lock.
+  while (State* charged = header->charged.load()) {
+    if (charged == state_) {
+      std::lock_guard lock(state_->mutex);
+      if (header->charged.load() != charged) continue;
+      if (header->kind == kind) return;
+      state_->subtract(bytes, header->kind);
+      state_->add(bytes, kind);
+      header->kind = kind;
+      return;
+    }
+    const std::scoped_lock lock(charged->mutex, state_->mutex);
+    if (header->charged.load() != charged) continue;
+    state_->make_room(bytes);
+    charged->subtract(bytes, header->kind);
+    --charged->blocks;
+    state_->add(bytes, kind);
+    ++state_->blocks;
+    header->kind = kind;
+    header->charged.store(state_);
+    return;
+  }
+}
+
+MemoryPool::Scope::Scope(MemoryPool& pool, MemoryKind kind) : outer_(current_pool), outer_kind_(current_kind) {
   current_pool = pool.state_;
+  current_kind = kind;
 }
 MemoryPool::Scope::~Scope() {
   current_pool = static_cast<State*>(outer_);
+  current_kind = outer_kind_;
 }
 
 }  // namespace lockstep

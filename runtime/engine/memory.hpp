@@ -1,25 +1,41 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Tensor memory of one worker: counted, and kept for the next step.
+// Tensor memory of one worker: counted by what it is for, limited, and kept for the next step.
 //
 // LibTorch's CPU allocator gives every large block back to the kernel when a tensor dies, and the next step pays for
-// fresh pages again. Here each worker has a pool: blocks from 32 KiB on are kept in size classes and used again. A
-// block belongs to the pool of the thread that asked for it until it is freed, wherever that happens, so a tensor that
-// travels to another worker of the process is counted where it was made.
+// fresh pages again. Here each worker has a pool: blocks from 32 KiB on are kept in size classes and used again by the
+// pool that made them, wherever they are freed.
+//
+// Who is charged: the pool of the thread that made the tensor, under the kind of the Scope it was made in, until it is
+// freed; or until take_over() charges it to another pool (a tensor that was handed over in process belongs to its
+// receiver) or to another kind (a received slot becomes an activation, an accumulated product a gradient).
 //
 // LibTorch has one CPU allocator per process: ours replaces it when the first job starts and serves threads without a
 // pool as plainly as the old one. Thread-safe.
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 
+#include "runtime/base/error.hpp"
+#include "runtime/schedule/step_header.hpp"
+
 namespace lockstep {
+
+/// workers.memory_limit is too small for what was asked. The message: asked, limit, what is held by kind, what to do.
+class MemoryLimitError : public Error {
+ public:
+  using Error::Error;
+};
 
 class MemoryPool {
  public:
-  MemoryPool();
+  /// `limit_bytes` bounds live tensors and kept blocks together; 0: no limit.
+  explicit MemoryPool(std::int64_t limit_bytes = 0);
   /// Gives the kept blocks back; tensors that are still alive stay valid.
   ~MemoryPool();
   MemoryPool(const MemoryPool&) = delete;
@@ -27,17 +43,28 @@ class MemoryPool {
 
   std::int64_t bytes() const;       ///< in live tensors, as asked for
   std::int64_t peak_bytes() const;  ///< the most there have been
+  MemoryByKind bytes_by_kind() const;
+  MemoryByKind peak_by_kind() const;  ///< what the peak consisted of: its sum is peak_bytes()
 
-  /// While alive, tensors made on this thread come from the pool.
+  /// Bytes that this thread has made in pools less those that it has freed, since it began: differences of it say what a
+  /// piece of code keeps, whatever other threads free or take over meanwhile.
+  static std::int64_t net_bytes_of_this_thread();
+
+  /// Charges the memory of `tensor` to this pool and kind from now on, whoever paid until now. Does nothing with memory
+  /// that no pool made. Throws MemoryLimitError.
+  void take_over(const at::Tensor& tensor, MemoryKind kind);
+
+  /// While alive, tensors made on this thread come from the pool and are of this kind.
   class Scope {
    public:
-    explicit Scope(MemoryPool& pool);
+    explicit Scope(MemoryPool& pool, MemoryKind kind = MemoryKind::activations);
     ~Scope();
     Scope(const Scope&) = delete;
     Scope& operator=(const Scope&) = delete;
 
    private:
     void* outer_;
+    MemoryKind outer_kind_;
   };
 
   struct State;  ///< internal

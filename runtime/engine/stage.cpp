@@ -50,6 +50,19 @@ at::Tensor initial_value(const BufferInfo& buffer, at::Device device) {
   return at::full(buffer.sizes, buffer.initial, at::TensorOptions(buffer.dtype).device(device));
 }
 
+namespace {
+
+at::Tensor new_parameter(const ParameterInfo& info, const StageOptions& options) {
+  try {
+    if (!options.initialise) return at::empty(info.sizes, at::TensorOptions(at::kFloat).device(options.device));
+    return initial_value(info, options.seed, options.device);
+  } catch (const std::exception& error) {
+    throw LayerError(concat("parameter '", info.name, "' [", join(info.sizes), "]: ", short_message(error)));
+  }
+}
+
+}  // namespace
+
 Stage::Stage(const ModelGraph& graph, const Partition& partition, StageId id, const Losses& losses,
              const StageOptions& options, ParameterStore& store)
     : graph_(graph),
@@ -73,10 +86,7 @@ Stage::Stage(const ModelGraph& graph, const Partition& partition, StageId id, co
     for (const HeldParameter& wanted : graph.held[layer]) {
       const ParameterInfo& info = graph.parameters[wanted.index];
       const auto [stored, is_new] = store.try_emplace(wanted.index);
-      if (is_new)
-        stored->second = options.initialise
-                             ? initial_value(info, options.seed, options.device)
-                             : at::empty(info.sizes, at::TensorOptions(at::kFloat).device(options.device));
+      if (is_new) stored->second = new_parameter(info, options);
       Parameter parameter;
       parameter.local_name = wanted.local_name;
       parameter.name = info.name;
@@ -169,6 +179,7 @@ void Stage::forward_layer(int layer, MicroBatch& batch, int micro_batch) {
 
 Tensors Stage::call_layer(int layer, const Tensors& inputs, Island& island, bool needs_graph, int micro_batch,
                           bool recomputing) {
+  enter_layer(layer);
   const LayerSpec& spec = graph_.layers[layer];
   const bool training = header_->mode == Mode::train;
   island.weight_grads = std::make_unique<WeightGradQueue>();
@@ -270,6 +281,7 @@ at::Tensor Stage::take_gradient(MicroBatch& batch, int value) {
 }
 
 void Stage::input_grad_layer(int layer, MicroBatch& batch, int micro_batch) {
+  enter_layer(layer);
   Island& island = batch.islands[layer - first_];
   if (island.recompute) {
     const double start_us = now_us();
@@ -330,10 +342,21 @@ void Stage::run_backward(int micro_batch, bool with_weights) {
     input_grad_layer(layer, batch, micro_batch);
     if (!with_weights) continue;
     const double weights_us = now_us();
-    batch.islands[layer - first_].weight_grads->run();
+    run_weight_grads(layer, batch.islands[layer - first_]);
     report_.weight_grad_us += now_us() - weights_us;
   }
   report_.input_grad_us += now_us() - start_us - (report_.recompute_us + report_.weight_grad_us - others_us);
+}
+
+void Stage::run_weight_grads(int layer, Island& island) {
+  enter_layer(layer);
+  try {
+    island.weight_grads->run();
+  } catch (const std::exception& error) {
+    const LayerSpec& spec = graph_.layers[layer];
+    throw LayerError(concat("layer '", spec.name, "' (", spec.layer->type(),
+                            ") failed in the gradient of its weights: ", short_message(error)));
+  }
 }
 
 void Stage::backward(int micro_batch) {
@@ -367,7 +390,7 @@ void Stage::weight_grad(int micro_batch) {
   if (batch == alive_.end()) return;
   const double start_us = now_us();
   for (int layer = last_ - 1; layer >= first_; --layer)
-    if (Island& island = batch->second.islands[layer - first_]; island.weight_grads) island.weight_grads->run();
+    if (Island& island = batch->second.islands[layer - first_]; island.weight_grads) run_weight_grads(layer, island);
   alive_.erase(batch);
   report_.weight_grad_us += now_us() - start_us;
 }

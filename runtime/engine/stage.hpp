@@ -13,6 +13,7 @@
 #include <memory>
 #include <unordered_map>
 
+#include "runtime/comm/pulse.hpp"
 #include "runtime/engine/partition.hpp"
 #include "runtime/layer/context.hpp"
 #include "runtime/schedule/step_header.hpp"
@@ -29,6 +30,7 @@ struct StageOptions {
   bool initialise = true;            ///< false: the values come from a checkpoint
   bool check_finite = true;          ///< look at every output and input gradient: names the first layer that breaks
   std::vector<bool> recompute = {};  ///< by layer of the model: may be run again in the backward; empty: none is
+  Pulse* pulse = nullptr;            ///< of the worker: beats with every layer; may be null
 };
 
 /// A layer failed on a micro-batch. The message has the layer, the action and the input shapes.
@@ -110,6 +112,10 @@ class Stage {
   void input_grad_layer(int layer, MicroBatch& batch, int micro_batch);
   at::Tensor take_gradient(MicroBatch& batch, int value);
   void run_backward(int micro_batch, bool with_weights);
+  void run_weight_grads(int layer, Island& island);
+  void enter_layer(int layer) const {
+    if (options_.pulse) options_.pulse->enter_layer(layer);
+  }
   void note_non_finite(int layer, int micro_batch, const char* what);
 
   const ModelGraph& graph_;

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstring>
 #include <iterator>
+#include <numeric>
 #include <utility>
 
 #include "runtime/base/check.hpp"
@@ -29,12 +30,29 @@ std::string to_bytes(const at::Tensor& tensor) {
   return {static_cast<const char*>(tensor.const_data_ptr()), static_cast<std::size_t>(tensor.numel())};
 }
 
+// What goes wrong in `work` gets the place in front.
+template <typename Work, typename Where>
+void say_where(const Work& work, const Where& where) {
+  try {
+    work();
+  } catch (const JobStopped&) {
+    throw;
+  } catch (const Error& error) {
+    throw Error(concat(where(), ": ", error.what()), error.exit_code());
+  } catch (const c10::Error& error) {
+    throw Error(concat(where(), ": ", error.what_without_backtrace()));
+  } catch (const std::exception& error) {
+    throw Error(concat(where(), ": ", error.what()));
+  }
+}
+
 }  // namespace
 
 Worker::Worker(WorkerParts parts) : parts_(std::move(parts)) {}
 Worker::~Worker() = default;
 
 void Worker::build_stages() {
+  const MemoryPool::Scope memory(*parts_.pool, MemoryKind::parameters);
   const Program& program = parts_.programs.get(Mode::stop, 0);
   for (int s = 0; s < parts_.partition.stages(); ++s) {
     if (program.row_of_stage[s].value() != parts_.row) continue;
@@ -47,6 +65,9 @@ void Worker::build_stages() {
     for (std::vector<Parameter>& held : stage->parameters()) {
       for (Parameter& parameter : held) {
         all_.push_back(&parameter);
+        parameter.on_new_gradient = [this](const at::Tensor& gradient) {
+          parts_.pool->take_over(gradient, MemoryKind::gradients);
+        };
         if (!first.emplace(parameter.index, &parameter).second) continue;
         owned_.push_back(&parameter);
         if (parameter.trainable) trained_.push_back(&parameter);
@@ -76,7 +97,7 @@ void Worker::find_tie_holders() {
 
 void Worker::run() {
   const MemoryPool::Scope memory(*parts_.pool);
-  build_stages();
+  say_where([&] { build_stages(); }, [&] { return concat("worker ", parts_.row, ", building its layers"); });
   if (parts_.keeper && parts_.keeper->resumes()) restore();
   do {
     run_program();
@@ -103,25 +124,19 @@ void Worker::run_program() {
 std::string Worker::where(const Instruction& instruction) const {
   std::vector<int> ids;
   for (const auto& [id, stage] : stages_) ids.push_back(id.value());
+  const bool computes = instruction.kind == InstructionKind::compute;
   return concat("worker ", parts_.row, " (stage ", join(ids), "), step ", header_.step, ", ", to_string(header_.mode),
-                ", ", describe(*program_, instruction));
+                ", ", describe(*program_, instruction),
+                computes ? concat(" (micro-batch ", instruction.action.micro_batch, ")") : "");
 }
 
 void Worker::guarded(const Instruction& instruction) {
-  try {
-    execute(instruction);
-  } catch (const JobStopped&) {
-    throw;
-  } catch (const WaitTimeout& error) {
-    throw WaitTimeout(concat(where(instruction), ": ", error.what(),
-                             "; the peer is dead, stuck, or slower than comm.watchdog_s allows"));
-  } catch (const Error& error) {
-    throw Error(concat(where(instruction), ": ", error.what()), error.exit_code());
-  } catch (const c10::Error& error) {
-    throw Error(concat(where(instruction), ": ", error.what_without_backtrace()));
-  } catch (const std::exception& error) {
-    throw Error(concat(where(instruction), ": ", error.what()));
-  }
+  FlightRecord record = record_of(*program_, instruction);
+  record.step = header_.step;
+  parts_.recorder->begin(record);
+  parts_.watchdog->begin_wait();
+  say_where([&] { execute(instruction); }, [&] { return where(instruction); });
+  parts_.recorder->end();
 }
 
 void Worker::execute(const Instruction& instruction) {
@@ -150,13 +165,19 @@ void Worker::execute(const Instruction& instruction) {
     case InstructionKind::norm_total: total_norm(); break;
     case InstructionKind::update: update(), computed(), updated(); break;
     case InstructionKind::amend: amend(), computed(), updated(); break;
-    case InstructionKind::wait_sends:
-      for (std::size_t e = 0; e < program_->edges.size(); ++e)
-        if (program_->edges[e].from.value() == parts_.row) parts_.channels[e]->finish(parts_.limits);
-      waited();
-      break;
+    case InstructionKind::wait_sends: finish_sends(), waited(); break;
   }
   if (parts_.spans) record(instruction, start_us, end_us > 0 ? end_us : now_us());
+}
+
+void Worker::finish_sends() {
+  for (std::size_t e = 0; e < program_->edges.size(); ++e) {
+    const Edge& edge = program_->edges[e];
+    if (edge.from.value() != parts_.row) continue;
+    parts_.recorder->pulse().turn_to(edge.to.value());
+    parts_.watchdog->begin_wait();
+    parts_.channels[e]->finish(parts_.limits);
+  }
 }
 
 // The program's first instruction, which waits for the header or makes it, is counted to the program it announces.
@@ -171,6 +192,7 @@ void Worker::record(const Instruction& instruction, double start_us, double end_
 void Worker::receive(const Instruction& instruction) {
   const Edge& edge = program_->edges[instruction.edge.value()];
   Message message = parts_.channels[instruction.edge.value()]->receive(parts_.limits);
+  parts_.watchdog->heard_from(edge.from.value());
   if (edge.kind == EdgeKind::header) {
     take_header(StepHeader::from_bytes(to_bytes(message.tensors.at(0))));
     return;
@@ -180,6 +202,9 @@ void Worker::receive(const Instruction& instruction) {
   const bool per_micro_batch = edge.kind == EdgeKind::value || edge.kind == EdgeKind::gradient;
   LOCKSTEP_CHECK(!per_micro_batch || message.micro_batch == instruction.action.micro_batch, "micro-batch ",
                  message.micro_batch, " instead of ", instruction.action.micro_batch);
+  // From the sender's account (in process) or the slots' (over MPI) to ours. Of a tie only the sum will be ours.
+  if (per_micro_batch)
+    for (const at::Tensor& tensor : message.tensors) parts_.pool->take_over(tensor, MemoryKind::activations);
   consume(edge, message.micro_batch, std::move(message));
 }
 
@@ -294,7 +319,7 @@ void Worker::take_header(StepHeader header) {
 void Worker::compute(const Action& action) {
   release_sent();
   Stage& here = stage(action.stage);
-  const std::int64_t bytes_before = in_flight_bytes();
+  const std::int64_t bytes_before = kept_bytes();
   switch (action.op) {
     case Op::forward:
       if (action.stage.value() == 0) load_data(action.micro_batch);
@@ -309,22 +334,31 @@ void Worker::compute(const Action& action) {
   sent_ = {action.stage, action.micro_batch, action.op != Op::forward, action.op == Op::input_grad, bytes_before};
 }
 
-/// Alive beyond what stood when the run began and the gradients that have been summed since.
-std::int64_t Worker::in_flight_bytes() const {
-  std::int64_t bytes = parts_.pool->bytes() - standing_bytes_;
+std::int64_t Worker::gradient_bytes() const {
+  std::int64_t bytes = 0;
   for (const Parameter* parameter : all_)
-    if (parameter->gradient.defined()) bytes -= static_cast<std::int64_t>(parameter->gradient.nbytes());
+    if (parameter->gradient.defined()) bytes += static_cast<std::int64_t>(parameter->gradient.nbytes());
   return bytes;
 }
 
-/// `before`: in flight when the compute began.
+/// Alive beyond what stood when the run began and the gradients that have been summed since.
+std::int64_t Worker::in_flight_bytes() const {
+  return parts_.pool->bytes() - standing_bytes_ - gradient_bytes();
+}
+
+/// For differences: what this worker's own thread has made and not freed, without summed gradients. (Others free or take
+/// over at any time what was sent to them.)
+std::int64_t Worker::kept_bytes() const {
+  return MemoryPool::net_bytes_of_this_thread() - gradient_bytes();
+}
+
+/// `before`: kept when the compute began.
 void Worker::note_bytes(const Action& action, std::int64_t before) {
-  const std::int64_t after = in_flight_bytes();
-  current_.report.in_flight_bytes = std::max(current_.report.in_flight_bytes, after);
+  current_.report.in_flight_bytes = std::max(current_.report.in_flight_bytes, in_flight_bytes());
   StageReport& report = stage(action.stage).report();
   if (action.op == Op::forward) {
     std::int64_t& held = recomputes(action) ? report.checkpoint_bytes : report.held_bytes;
-    if (held == 0) held = after - before;
+    if (held == 0) held = std::max<std::int64_t>(0, kept_bytes() - before);
   }
 }
 
@@ -368,7 +402,7 @@ void Worker::release_sent() {
     StageReport& report = here.report();
     if (sent_.splits && report.held_w_bytes == 0) {
       const std::int64_t held = report.held_bytes > 0 ? report.held_bytes : report.checkpoint_bytes;
-      report.held_w_bytes = std::max<std::int64_t>(0, held + in_flight_bytes() - sent_.bytes_before);
+      report.held_w_bytes = std::max<std::int64_t>(0, held + kept_bytes() - sent_.bytes_before);
     }
   } else {
     stage(sent_.stage).release_values(sent_.micro_batch);
@@ -391,7 +425,7 @@ void Worker::sum_tie(int tie) {
     if (holder && !first) first = holder;
     if (holder) holder->gradient.reset();
   }
-  first->gradient = std::move(sum);
+  first->begin_gradient(std::move(sum));
   tie_received_[tie].clear();
 }
 
@@ -456,6 +490,7 @@ std::vector<at::Tensor> Worker::updated_tensors() {
 void Worker::apply_update(double coefficient) {
   if (!(coefficient >= 1.0))  // also when it is not a number
     for (Parameter* parameter : trained_) parameter->gradient.mul_(coefficient);
+  const MemoryPool::Scope memory(*parts_.pool, MemoryKind::optimizer);
   parts_.updater->update(trained_, header_.learning_rate, header_.step);
 }
 
@@ -503,7 +538,9 @@ void Worker::end_program() {
     current_.report.stages.push_back(stage->report());
     current_.non_finite = first_of(current_.non_finite, stage->non_finite());
   }
-  current_.report.peak_bytes = parts_.pool->peak_bytes();
+  current_.report.peak_by_kind = parts_.pool->peak_by_kind();
+  current_.report.peak_bytes =
+      std::accumulate(current_.report.peak_by_kind.begin(), current_.report.peak_by_kind.end(), std::int64_t{0});
   current_.signalled = parts_.signalled && parts_.signalled->load();
   if (parts_.keeper) keep();
   if (parts_.row == 0) merge_results();

@@ -10,12 +10,14 @@
 #include "runtime/base/log.hpp"
 #include "runtime/comm/channel.hpp"
 #include "runtime/engine/director.hpp"
+#include "runtime/engine/flight_recorder.hpp"
 #include "runtime/engine/keeper.hpp"
 #include "runtime/engine/memory.hpp"
 #include "runtime/engine/programs.hpp"
 #include "runtime/engine/span_recorder.hpp"
 #include "runtime/engine/stage.hpp"
 #include "runtime/engine/updater.hpp"
+#include "runtime/engine/watchdog.hpp"
 
 namespace lockstep {
 
@@ -47,6 +49,8 @@ struct WorkerParts {
   std::unique_ptr<StateKeeper> keeper;  ///< null: nothing is saved or restored
   MemoryPool* pool = nullptr;           ///< of this worker; never null
   SpanRecorder* spans = nullptr;        ///< null: no timeline is recorded
+  FlightRecorder* recorder = nullptr;  ///< never null
+  Watchdog* watchdog = nullptr;        ///< the guard of `limits`; never null
   Log log;
 };
 
@@ -79,6 +83,7 @@ class Worker {
   void find_tie_holders();
   void run_program();
   void guarded(const Instruction& instruction);
+  void finish_sends();
   void execute(const Instruction& instruction);
   void record(const Instruction& instruction, double start_us, double end_us);
   std::string where(const Instruction& instruction) const;
@@ -92,7 +97,9 @@ class Worker {
   void take_header(StepHeader header);
   void compute(const Action& action);
   bool recomputes(const Action& action);
+  std::int64_t gradient_bytes() const;
   std::int64_t in_flight_bytes() const;
+  std::int64_t kept_bytes() const;
   void note_bytes(const Action& action, std::int64_t before);
   void load_data(int micro_batch);
   void deliver_locally(const Action& action);

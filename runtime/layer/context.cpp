@@ -8,6 +8,11 @@
 
 namespace lockstep {
 
+void Parameter::begin_gradient(at::Tensor first) {
+  gradient = std::move(first);
+  if (on_new_gradient) on_new_gradient(gradient);
+}
+
 void Parameter::accumulate(const at::Tensor& micro_batch_gradient) {
   LOCKSTEP_CHECK(micro_batch_gradient.sizes() == value.sizes(), "gradient of ", name, " has the wrong shape");
   at::NoGradGuard no_grad;
@@ -19,7 +24,7 @@ void Parameter::accumulate(const at::Tensor& micro_batch_gradient) {
   // Later micro-batches are added in place, so nobody else may see this memory: autograd returns the same tensor as the
   // gradient of an input and of a parameter for `x + p`.
   const bool ours_alone = first.storage().use_count() == 1;
-  gradient = ours_alone ? first : first.clone();
+  begin_gradient(ours_alone ? std::move(first) : first.clone());
 }
 
 const at::Tensor& Parameter::cast(at::ScalarType dtype) {

@@ -23,7 +23,11 @@ class Parameter {
   at::Tensor value;        ///< float32 master
   at::Tensor gradient;     ///< float32, shape of value; undefined until the first micro-batch of a step has added to it
   bool trainable = true;
+  /// Told of each new tensor that becomes `gradient`: how the engine accounts for its memory. May be empty.
+  std::function<void(const at::Tensor&)> on_new_gradient;
 
+  /// The first gradient of a step: `first` becomes the buffer that later ones are added to, so nobody else may hold it.
+  void begin_gradient(at::Tensor first);
   /// Adds one micro-batch's gradient (any floating dtype). The first one is taken over, or copied when somebody else
   /// still holds it. Callers keep micro-batch order.
   void accumulate(const at::Tensor& micro_batch_gradient);

@@ -20,7 +20,7 @@ void accumulate_product(Parameter& parameter, const at::Tensor& left, const at::
   if (!parameter.gradient.defined() && left.scalar_type() == at::kFloat) {
     at::Tensor gradient = at::empty(parameter.value.sizes(), parameter.value.options().requires_grad(false));
     at::mm_out(gradient, left, right);
-    parameter.gradient = std::move(gradient);
+    parameter.begin_gradient(std::move(gradient));
     return;
   }
   parameter.accumulate(at::mm(left, right));

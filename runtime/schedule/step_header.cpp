@@ -96,6 +96,7 @@ void fields(auto& archive, StageReport& s) {
 void fields(auto& archive, WorkerReport& w) {
   each(archive, w.row, w.compute_us, w.wait_us, w.begin_us, w.end_us, w.peak_bytes, w.in_flight_bytes, w.update_us,
        w.stages);
+  for (std::int64_t& bytes : w.peak_by_kind) archive(bytes);
 }
 void fields(auto& archive, HeadLoss& h) {
   each(archive, h.sum, h.denominator, h.weight);
@@ -150,6 +151,17 @@ double StepResult::loss() const {
   double sum = 0;
   for (const HeadLoss& head : heads) sum += head.weight * head.loss();
   return sum;
+}
+
+const char* to_string(MemoryKind kind) {
+  switch (kind) {
+    case MemoryKind::parameters: return "parameters";
+    case MemoryKind::gradients: return "gradients";
+    case MemoryKind::optimizer: return "optimizer";
+    case MemoryKind::activations: return "activations";
+    case MemoryKind::slots: return "slots";
+  }
+  return "?";
 }
 
 std::string StepHeader::to_bytes() const {

@@ -7,6 +7,7 @@
 // other worker with the header of run k+2. What results decide (stop on NaN, signals) acts after run k+1, in every job.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -22,6 +23,12 @@ struct NonFinite {
   std::string what;  ///< "output", "input gradient", "loss", "gradient of <parameter>"
   bool found() const { return !what.empty(); }
 };
+
+/// What tensor memory is for.
+enum class MemoryKind : std::uint8_t { parameters, gradients, optimizer, activations, slots };
+constexpr std::size_t kMemoryKinds = 5;
+using MemoryByKind = std::array<std::int64_t, kMemoryKinds>;  ///< bytes; index: MemoryKind
+const char* to_string(MemoryKind kind);
 
 /// What one stage cost in one program run. Times are summed over micro-batches.
 struct StageReport {
@@ -40,6 +47,7 @@ struct WorkerReport {
   double wait_us = 0;               ///< in receive, send and wait_sends
   double begin_us = 0, end_us = 0;  ///< first and last compute, on the worker's own clock
   std::int64_t peak_bytes = 0;      ///< tensor bytes alive at most, since the job began
+  MemoryByKind peak_by_kind{};      ///< what they were for: the sum is peak_bytes
   /// Tensor bytes alive at most between two computes of this run, beyond parameters, gradients and optimizer state.
   std::int64_t in_flight_bytes = 0;
   double update_us = 0;                  ///< the optimizer step

@@ -53,6 +53,13 @@ std::optional<double> median(std::vector<double> values) {
   return std::midpoint(values[(values.size() - 1) / 2], values[values.size() / 2]);
 }
 
+Json by_kind(const MemoryByKind& bytes) {
+  Json object = Json::object();
+  for (std::size_t kind = 0; kind < bytes.size(); ++kind)
+    object[to_string(static_cast<MemoryKind>(kind))] = bytes[kind];
+  return object;
+}
+
 Json step_times(const std::vector<double>& step_ms) {
   if (step_ms.empty()) return nullptr;
   const auto [least, most] = std::minmax_element(step_ms.begin(), step_ms.end());
@@ -102,12 +109,16 @@ void MetricsWriter::step(const StepResult& result) {
   const double bubble = measured_bubble(result);
   Json workers = Json::array();
   peak_bytes_.resize(result.workers.size());
+  peak_by_kind_.resize(result.workers.size());
   for (std::size_t row = 0; row < result.workers.size(); ++row) {
     const WorkerReport& report = result.workers[row];
     workers.push_back({{"compute_ms", number(milliseconds(report.compute_us))},
                        {"wait_ms", number(milliseconds(report.wait_us))},
-                       {"peak_bytes", report.peak_bytes}});
-    peak_bytes_[row] = std::max(peak_bytes_[row], report.peak_bytes);
+                       {"peak_bytes", report.peak_bytes},
+                       {"peak_by_kind", by_kind(report.peak_by_kind)}});
+    if (report.peak_bytes < peak_bytes_[row]) continue;
+    peak_bytes_[row] = report.peak_bytes;
+    peak_by_kind_[row] = report.peak_by_kind;
   }
   Json line = {{"step", result.step},
                {"loss", number(result.loss())},
@@ -139,6 +150,8 @@ void MetricsWriter::evaluation(const StepResult& result) {
 
 void MetricsWriter::summary(const std::optional<Prediction>& predicted) {
   const double timed_ms = std::accumulate(step_ms_.begin(), step_ms_.end(), 0.0);
+  Json peaks = Json::array();
+  for (const MemoryByKind& peak : peak_by_kind_) peaks.push_back(by_kind(peak));
   Json summary = {{"steps", steps_},
                   {"samples", samples_},
                   {"step_ms", step_times(step_ms_)},
@@ -148,6 +161,7 @@ void MetricsWriter::summary(const std::optional<Prediction>& predicted) {
                   {"best_eval_loss", number_or_null(best_eval_loss_)},
                   {"bubble", number_or_null(median(bubbles_))},
                   {"peak_bytes", peak_bytes_},
+                  {"peak_by_kind", peaks},
                   {"wall_s", number((now_us() - started_us_) / 1e6)}};
   if (predicted) {
     summary["in_flight_bytes"] = predicted->measured_in_flight_bytes;

@@ -3,10 +3,11 @@
 // Metrics for programs: a file of JSON lines. People read the log instead.
 //
 //   {"step":1,"loss":5.54,"grad_norm":1.2,"lr":0.001,"step_ms":35.1,"samples_per_s":911.7,"bubble":0.21,
-//    "workers":[{"compute_ms":27.9,"wait_ms":6.8,"peak_bytes":1048576},...]}            per training step, on one line
+//    "workers":[{"compute_ms":27.9,"wait_ms":6.8,"peak_bytes":1048576,"peak_by_kind":
+//      {"parameters":...,"gradients":...,"optimizer":...,"activations":...,"slots":...}},...]}   per step, on one line
 //   {"eval":{"step":50,"eval_loss":2.31,"samples":512}}                                 per evaluation
 //   {"summary":{"steps":200,"samples":6400,"step_ms":{"median":...,"min":...,"max":...},"samples_per_s":...,
-//    "loss":...,"eval_loss":...,"best_eval_loss":...,"bubble":...,"peak_bytes":[...],"wall_s":...,
+//    "loss":...,"eval_loss":...,"best_eval_loss":...,"bubble":...,"peak_bytes":[...],"peak_by_kind":[...],"wall_s":...,
 //    "in_flight_bytes":[...],"predicted":{"step_ms":...,"bubble":...,"in_flight_bytes":[...]}}}          the last line
 //
 // A model with several heads adds "losses":[...] to steps and evaluations: the loss of each head, before its weight;
@@ -17,6 +18,10 @@
 // written, which pays for warming up; what there is no value for is null. Numbers read back as the same doubles; JSON
 // has no NaN, so what is not finite is the string "nan", "inf" or "-inf". `predicted` is the simulation with the costs
 // that the workers measured (runs of two steps or more).
+//
+// peak_bytes: the most bytes of tensors that the worker has had alive since the job began; peak_by_kind: what they were
+// for at that moment, so it adds up to peak_bytes. A tensor that was handed over in process counts once, with its
+// receiver. `activations` is all that lives within a step: activations, their gradients, workspaces, the batch.
 //
 // Every line is handed to the kernel before the call returns: a killed job keeps them all. Thread: one at a time.
 #pragma once
@@ -62,9 +67,10 @@ class MetricsWriter {
   std::ofstream out_;
   double started_us_;
   std::int64_t steps_ = 0, samples_ = 0;
-  std::int64_t timed_samples_ = 0;         ///< of step_ms_
-  std::vector<double> step_ms_, bubbles_;  ///< without the first step
-  std::vector<std::int64_t> peak_bytes_;   ///< by row
+  std::int64_t timed_samples_ = 0;          ///< of step_ms_
+  std::vector<double> step_ms_, bubbles_;   ///< without the first step
+  std::vector<std::int64_t> peak_bytes_;    ///< by row
+  std::vector<MemoryByKind> peak_by_kind_;  ///< by row, of that peak
   std::optional<double> loss_, eval_loss_, best_eval_loss_;
 };
 

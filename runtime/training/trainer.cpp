@@ -395,6 +395,9 @@ JobOutcome Trainer::fit(const FitOptions& options) {
     return std::make_unique<ShardKeeper>(options_of_row);
   };
   spec.wait_limit = std::chrono::seconds(config_.comm.watchdog_s);
+  spec.startup_limit = std::chrono::seconds(config_.comm.startup_s);
+  spec.memory_limit = config_.workers.memory_limit;
+  spec.recorder_folder = options.recorder_folder;
   spec.director = &director;
   spec.observer = options.observer;
   spec.signalled = options.signalled;

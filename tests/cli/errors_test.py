@@ -62,7 +62,7 @@ BAD_VALUES = [
     (["pipeline.partition=auto"], r"{set}: .*: got auto, expected layers or params; .*: not available yet"),
     (["replicas.count=2"], r"{set}: replicas\.count: got 2, expected 1; data parallelism: not available yet"),
     (["train.micro_batches=auto"], r"{set}: .*: got auto, expected an integer >= 1; .*: not available yet"),
-    (["workers.memory_limit=2GiB"], r"{set}: workers\.memory_limit: .*: not available yet"),
+    (["workers.memory_limit=2 gigs"], r"{set}: workers\.memory_limit: got 2 gigs, expected a size such as 2GiB, .*"),
 ]
 BAD_LINES = [
     ([], r"A subcommand is required; see lockstep --help"),
@@ -159,7 +159,7 @@ class ErrorsTest(Refusals):
         self.assertIsNone(first.poll())
 
     def test_every_help_has_an_example_that_names_the_command(self):
-        verbs = ["train", "verify", "simulate", "report", "checkpoint", "eval", "list"]
+        verbs = ["train", "verify", "simulate", "report", "checkpoint", "eval", "list", "launch", "why", "doctor"]
         listed = self.succeeds("--help").stdout
         for verb in verbs:
             with self.subTest(verb):

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ends a job early: NaN, signals, a wait without end, a killed rank. Bounds are generous; nothing is ordered by sleep."""
+"""What ends a job early: NaN, signals, waits without end, memory, killed and stopped ranks, and what is said of it. Bounds are
+generous; nothing is ordered by sleep."""
 import os
 import re
 import signal
+import sys
 import time
 import unittest
 
-from cli import ENDLESS, LOCKSTEP, MLP, CliTest, command, losses_in_log, metrics, overrides, steps_of
+from cli import ENDLESS, LIMIT_S, LOCKSTEP, MLP, MPIEXEC, ROOT, CliTest, command, losses_in_log, metrics, overrides, steps_of
 
 SECONDS = 30  # "in seconds", on a machine that does other things too
 
@@ -80,7 +82,29 @@ class FaultsTest(CliTest):
                 self.assertEqual(result.returncode, 4, result.stderr)
                 said = re.findall(r"(?m)^lockstep: .*$", result.stderr)
                 self.assertEqual(len(said), 1, result.stderr)
-                self.assertRegex(said[0], r"worker 1 \(stage 1\), step 1, train, .*waited 1000 ms.*comm\.watchdog_s")
+                self.assertRegex(said[0], r"worker 1 \(stage 1\), step 1, train, .*: waited \d\.\d s for worker 0 \(stage 0: "
+                                          r"\S+.*\), which has made no progress for \d\.\d s, in layer '\S+': .*"
+                                          r"comm\.watchdog_s: 1")
+
+    def test_a_wait_for_a_slow_worker_that_moves_is_a_warning(self):
+        # Three layers of 0.7 s in the first stage: the second waits for 2.1 s, and the limit is 1 s.
+        self.write("slow.yaml", ENDLESS.replace("layers: 2", "layers: 4").replace("stages: 2", "stages: 2, partition: [3, 1]"))
+        settings = ["model.forward_ms=[700, 700, 700, 0]", "train.steps=1", "train.micro_batches=1", "comm.watchdog_s=1"]
+        for ranks in (0, 2):
+            with self.subTest(ranks=ranks):
+                result = self.succeeds("train", "slow.yaml", ranks=ranks, settings=[*settings, f"run_dir=run-{ranks}"])
+                said = re.findall(r"(?m)^\[worker 1\] has waited \d\.\d s for worker 0 \(stage 0: .*slow, but moving", result.stderr)
+                self.assertEqual(len(said), 1, result.stderr)
+
+    def test_a_stopped_rank_ends_the_job_within_the_watchdogs_limit(self):
+        process = self.start_two_ranks("comm.watchdog_s=2")
+        stopped = max(self.pids)
+        os.kill(stopped, signal.SIGSTOP)
+        _, stderr = process.communicate(timeout=SECONDS)
+        self.assertEqual(process.returncode, 4, stderr)
+        self.assertRegex(stderr, r"(?m)^lockstep: rank \d on \S+, worker \d .*for worker \d \(.*rank \d\), which has made no "
+                                 r"progress for \d")
+        self.wait_until(lambda: not os.path.exists(f"/proc/{stopped}"), "the stopped rank is gone")
 
     # ---- errors while the job runs ----
 
@@ -92,26 +116,147 @@ class FaultsTest(CliTest):
                 result = self.run_command(line)
                 said = re.findall(r"(?m)^lockstep: .*$", result.stderr)
                 self.assertEqual((result.returncode, len(said)), (1, 1), result.stderr)
-                where = "rank 0, worker 0" if ranks else "worker 0"
+                where = r"rank 0 on \S+, worker 0" if ranks else "worker 0"
                 self.assertRegex(said[0], rf"^lockstep: {where} \(stage 0\), step 3, train, make_header: metrics: cannot "
                                           r"write /dev/full: No space left on device$")
 
-    def test_a_killed_rank_ends_mpirun_in_seconds(self):
+    def test_ranks_that_fail_at_the_same_time_speak_once(self):
+        settings = ["workers.memory_limit=1KiB", "model.width=64"]
+        for ranks in (0, 2):
+            with self.subTest(ranks=ranks):
+                line = command("train", "small.yaml", *overrides([*settings, f"run_dir=run-{ranks}"]), ranks=ranks)
+                result = self.run_command(line)
+                said = re.findall(r"(?m)^lockstep: .*$", result.stderr)
+                self.assertEqual((result.returncode, len(said)), (1, 1), result.stderr)
+                self.assertRegex(said[0], r"over the memory limit of this worker: asked for .* while holding .*\(parameters .*\) of "
+                                          r"workers\.memory_limit: 1 KiB; raise it, .*more stages")
+                story = self.succeeds("why", f"run-{ranks}").stdout
+                self.assertRegex(story, r"\Afailed \(exit code 1\): rank \d on \S+: .*over the memory limit")
+
+    # ---- killed ----
+
+    def start_two_ranks(self, *settings):
+        """A job of two ranks that has finished a step; self.pids are theirs."""
         # Every rank writes down its process id before it becomes the command.
-        wrapper = f'echo > pid.$$; exec "{LOCKSTEP}" train endless.yaml --set run_dir=run'
-        line = command(ranks=2)[:-1] + ["sh", "-c", wrapper]
-        process = self.start(line)
+        flags = " ".join(overrides([*settings, "run_dir=run"]))
+        process = self.start(command(ranks=2)[:-1] + ["sh", "-c", f'echo > pid.$$; exec "{LOCKSTEP}" train endless.yaml {flags}'])
         self.wait_until(lambda: metrics(self.folder / "run/metrics.jsonl"), "its first step", process)
-        pids = [int(path.suffix[1:]) for path in self.folder.glob("pid.*")]
-        self.assertEqual(len(pids), 2)
-        os.kill(max(pids), signal.SIGKILL)
+        self.pids = [int(path.suffix[1:]) for path in self.folder.glob("pid.*")]
+        self.assertEqual(len(self.pids), 2)
+        return process
+
+    def test_a_killed_rank_ends_mpirun_in_seconds(self):
+        process = self.start_two_ranks()
+        killed = max(self.pids)
+        os.kill(killed, signal.SIGKILL)
         process.communicate(timeout=SECONDS)
         self.assertNotEqual(process.returncode, 0)
-        self.wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), "both ranks are gone")
+        self.wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in self.pids), "both ranks are gone")
         # The lock went with the process: the folder now holds a run, and says so.
         result = self.run_command(command("train", "small.yaml", "--set", "run_dir=run"))
         self.assertEqual(result.returncode, 2)
         self.assertIn("already holds a run", result.stderr)
+        # Nobody could say anything, and yet it is known what each was doing.
+        story = self.succeeds("why", "run").stdout
+        self.assertRegex(story, r"\Akilled: rank \d on \S+, process \d+, probably died first")
+        for worker in (0, 1):
+            self.assertRegex(story, rf"(?m)^  worker {worker} \(stage {worker}: \S+\), rank {worker} on \S+, process \d+: step "
+                                    r"\d+, \w+, .*last sign of life")
+        self.assertIn(f"process {killed}", story)
+
+    def test_launch_says_who_died_and_leaves_with_4(self):
+        process = self.start(command("launch", "-n", 2, "--mpiexec", MPIEXEC, "train", "endless.yaml", "--set", "run_dir=run"))
+        self.wait_until(lambda: metrics(self.folder / "run/metrics.jsonl"), "its first step", process)
+        pids = re.findall(r"process (\d+)", self.succeeds("why", "run").stdout)
+        self.assertEqual(len(set(pids)), 2)
+        os.kill(int(pids[1]), signal.SIGKILL)
+        _, stderr = process.communicate(timeout=SECONDS)
+        self.assertEqual(process.returncode, 4, stderr)
+        self.assertRegex(stderr, rf"(?m)^rank 1 on \S+, process {pids[1]}, died first, with code 9, as after SIGKILL: worker 1 "
+                                 r"\(stage 1: \S+\), step \d+")
+        self.assertNotIn("BAD TERMINATION", stderr)
+
+    def test_launch_restarts_from_the_last_checkpoint_on_fewer_ranks_to_the_same_bits(self):
+        settings = ["train.steps=60", "checkpoint.every=5"]
+        process = self.start(command("launch", "-n", 2, "--mpiexec", MPIEXEC, "--restarts", 1, "--ranks-after-restart", 1, "train",
+                                     "endless.yaml", *overrides([*settings, "run_dir=run"])))
+        self.wait_until(lambda: list((self.folder / "run/checkpoints").glob("step-????????")), "its first checkpoint", process)
+        pids = re.findall(r"process (\d+)", self.why("run"))
+        os.kill(int(pids[1]), signal.SIGKILL)
+        _, stderr = process.communicate(timeout=LIMIT_S)
+        self.assertEqual(process.returncode, 0, stderr)
+        self.assertRegex(stderr, r"(?m)^resume from run/checkpoints/step-\d{8}: the same command with --resume auto$")
+        self.assertRegex(stderr, r"(?m)^lockstep: launch: restart 1 of 1 with 1 ranks$")
+        self.assertTrue((self.folder / "run/recorder.1/worker-1.bin").exists())
+        whole = self.train("endless.yaml", "whole", settings=settings)
+        self.assertEqual((self.folder / "run/fingerprint.json").read_bytes(), (whole / "fingerprint.json").read_bytes())
+
+    def test_launch_passes_signals_and_exit_codes_on(self):
+        process = self.start(command("launch", "-n", 2, "--mpiexec", MPIEXEC, "--restarts", 3, "train", "endless.yaml", "--set",
+                                     "run_dir=run"))
+        self.wait_until(lambda: metrics(self.folder / "run/metrics.jsonl"), "its first step", process)
+        process.send_signal(signal.SIGTERM)
+        _, stderr = process.communicate(timeout=SECONDS)
+        self.assertEqual(process.returncode, 0, stderr)
+        self.assertRegex(stderr, r"(?m)^stopped by a signal after step \d+ of 10000$")
+        # A used run folder is the user's input: not tried again.
+        result = self.run_command(command("launch", "-n", 2, "--mpiexec", MPIEXEC, "--restarts", 3, "train", "endless.yaml",
+                                          "--set", "run_dir=run"))
+        self.assertEqual(result.returncode, 2)
+        self.assertEqual(len(re.findall(r"(?m)^lockstep: .*already holds a run", result.stderr)), 1, result.stderr)
+        self.assertNotIn("restart", result.stderr)
+
+    def test_a_second_signal_leaves_at_once(self):
+        # The step takes half a minute: the first signal would wait for its end.
+        settings = ["model.forward_ms=[5, 30000]", "run_dir=run"]
+        process = self.start(command("train", "endless.yaml", *overrides(settings)))
+        self.wait_until(lambda: "layer 'delay.1'" in self.why("run"), "the long layer", process)
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=SECONDS)
+        self.assertIn(process.returncode, (128 + signal.SIGTERM, 128 + signal.SIGINT))
+
+    def why(self, run):
+        return self.run_command(command("why", run)).stdout
+
+    # ---- ranks that do not belong together ----
+
+    def test_a_rank_with_another_config_is_named_before_training(self):
+        ranks = [part for seed in (1, 2) for part in ("-n", "1", *command("train", "small.yaml", "--set", f"seed={seed}"), ":")]
+        result = self.run_command([MPIEXEC, *ranks[:-1]])
+        self.assertEqual(result.returncode, 2, result.stderr)
+        self.assertRegex(result.stderr, r"\Alockstep: rank 1 differs from rank 0 in 'seed: 2' against 'seed: 1'; give every rank .*\n\Z")
+
+    def test_singletons_of_srun_are_refused(self):
+        result = self.run_command(command("train", "small.yaml"), {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "0"})
+        self.assertEqual(result.returncode, 2, result.stderr)
+        self.assertRegex(result.stderr, r"\Alockstep: srun started 2 tasks, but MPI sees a world of 1: .*--mpi=pmi2.*\n\Z")
+        silent = self.run_command(command("train", "small.yaml"), {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1"})
+        self.assertEqual((silent.returncode, silent.stderr), (2, ""))
+
+    # ---- for long ----
+
+    def test_memory_open_files_and_threads_stay_flat(self):
+        # The same with 10000 steps: tools/bench/endurance_bench.py.
+        result = self.run_command([sys.executable, str(ROOT / "tools/bench/endurance_bench.py"), "--steps", "3000", "--grow-mb", "8",
+                                   "--lockstep", LOCKSTEP, "--mpirun", MPIEXEC], {"PYTHONDONTWRITEBYTECODE": "1"})
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+
+    # ---- the machine ----
+
+    def test_doctor_looks_at_everything_alone_and_under_mpirun(self):
+        for ranks in (0, 2):
+            with self.subTest(ranks=ranks):
+                said = self.succeeds("doctor", ".", ranks=ranks).stdout
+                for what in ("MPI", "launcher", "torch", "GEMM", "cores", "memory", "/dev/shm", "ulimit -n", "run folder", "disk"):
+                    self.assertEqual(len(re.findall(rf"(?m)^(ok|warn) +{re.escape(what)} ", said)), 1, f"{what}: {said}")
+                self.assertRegex(said, r"nothing is bad\n\Z")
+        self.assertEqual(list(self.folder.glob(".lockstep*")), [])
+
+    def test_doctor_leaves_with_1_when_something_is_bad(self):
+        result = self.run_command(command("doctor", "/proc"))
+        self.assertEqual(result.returncode, 1, result.stdout)
+        self.assertRegex(result.stdout, r"(?m)^bad +run folder +/proc .*cannot be written.*\n +-> ")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import unittest
 from cli import ENDLESS, LIMIT_S, LOCKSTEP, MLP, CliTest, command, losses_in_log, metrics, overrides
 
 STEP_FIELDS = ["step", "loss", "grad_norm", "lr", "step_ms", "samples_per_s", "bubble", "workers"]
-WORKER_FIELDS = ["compute_ms", "wait_ms", "peak_bytes"]
+WORKER_FIELDS = ["compute_ms", "wait_ms", "peak_bytes", "peak_by_kind"]
 COLUMNS = 40
 
 

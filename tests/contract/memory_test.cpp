@@ -3,6 +3,8 @@
 
 #include <ATen/ATen.h>
 
+#include <memory>
+#include <set>
 #include <thread>
 
 #include "tests/test.hpp"
@@ -53,4 +55,97 @@ TEST_CASE("blocks of every size are aligned as LibTorch expects", "[contract]") 
     tensors.push_back(at::zeros({size}, at::kByte));
     CHECK(reinterpret_cast<std::uintptr_t>(tensors.back().data_ptr()) % 64 == 0);
   }
+}
+
+TEST_CASE("memory is counted by what it is for, and the peak's kinds add up to the peak", "[contract]") {
+  MemoryPool pool;
+  const auto made = [&](MemoryKind kind, std::int64_t bytes) {
+    const MemoryPool::Scope scope(pool, kind);
+    return at::empty({bytes}, at::kByte);
+  };
+  at::Tensor weights = made(MemoryKind::parameters, 1000), state = made(MemoryKind::optimizer, 2000);
+  at::Tensor first = made(MemoryKind::activations, 50'000);
+  first.reset();
+  at::Tensor second = made(MemoryKind::activations, 40'000), slot = made(MemoryKind::slots, 300);
+  CHECK(pool.bytes_by_kind() == MemoryByKind{1000, 0, 2000, 40'000, 300});
+  CHECK(pool.peak_by_kind() == MemoryByKind{1000, 0, 2000, 50'000, 0});
+  CHECK(pool.peak_bytes() == 53'000);
+}
+
+TEST_CASE("memory that changes hands is charged to its new owner, and goes back to its maker when freed",
+          "[contract]") {
+  MemoryPool sender, receiver;
+  at::Tensor tensor;
+  {
+    const MemoryPool::Scope scope(sender);
+    tensor = at::empty({100'000}, at::kByte);
+  }
+  const void* data = tensor.data_ptr();
+  receiver.take_over(tensor.detach(), MemoryKind::activations);
+  CHECK(sender.bytes() == 0);
+  CHECK(receiver.bytes_by_kind() == MemoryByKind{0, 0, 0, 100'000, 0});
+  receiver.take_over(tensor, MemoryKind::gradients);
+  CHECK(receiver.bytes_by_kind() == MemoryByKind{0, 100'000, 0, 0, 0});
+  tensor.reset();
+  CHECK(receiver.bytes() == 0);
+  const MemoryPool::Scope scope(sender);
+  CHECK(at::empty({100'000}, at::kByte).data_ptr() == data);
+}
+
+TEST_CASE("handing over for long does not grow either pool", "[contract]") {
+  MemoryPool sender, receiver;
+  std::set<const void*> blocks;
+  for (int step = 0; step < 1000; ++step) {
+    at::Tensor tensor;
+    {
+      const MemoryPool::Scope scope(sender);
+      tensor = at::empty({100'000}, at::kByte);
+    }
+    blocks.insert(tensor.data_ptr());
+    receiver.take_over(tensor, MemoryKind::activations);
+  }
+  CHECK(blocks.size() == 1);
+  CHECK(sender.bytes() + receiver.bytes() == 0);
+}
+
+TEST_CASE("two receivers of one tensor and its last holder never lose a byte", "[contract]") {
+  auto sender = std::make_unique<MemoryPool>();
+  MemoryPool left, right;
+  for (int round = 0; round < 300; ++round) {
+    at::Tensor tensor;
+    {
+      const MemoryPool::Scope scope(*sender);
+      tensor = at::empty({40'000}, at::kByte);
+    }
+    std::thread other([&left, held = tensor.detach()] { left.take_over(held, MemoryKind::activations); });
+    right.take_over(tensor, MemoryKind::activations);
+    tensor.reset();
+    other.join();
+  }
+  CHECK(sender->bytes() + left.bytes() + right.bytes() == 0);
+  at::Tensor kept;
+  {
+    const MemoryPool::Scope scope(*sender);
+    kept = at::full({50'000}, 3.0);
+  }
+  left.take_over(kept, MemoryKind::activations);
+  sender.reset();
+  CHECK(kept.sum().item<double>() == 150'000.0);
+}
+
+TEST_CASE("a limit holds, frees what was kept first, and its message says what holds the memory", "[contract]") {
+  MemoryPool pool(200'000);
+  const MemoryPool::Scope scope(pool, MemoryKind::parameters);
+  at::empty({150'000}, at::kByte);  // kept when it is freed
+  at::Tensor held = at::empty({120'000}, at::kByte);
+  CHECK_THROWS_WITH(at::empty({100'000}, at::kByte),
+                    Catch::Contains("asked for 97.7 KiB while holding 117 KiB (parameters 117 KiB, gradients 0 B") &&
+                        Catch::Contains("workers.memory_limit: 195 KiB"));
+  CHECK_THROWS_AS(at::empty({100'000}, at::kByte), MemoryLimitError);
+  CHECK(pool.bytes() == 120'000);
+  held.reset();
+  CHECK_NOTHROW(at::empty({200'000}, at::kByte));
+  MemoryPool full(1000);
+  CHECK_THROWS_AS(full.take_over(at::Tensor(at::empty({100'000}, at::kByte)), MemoryKind::activations),
+                  MemoryLimitError);
 }

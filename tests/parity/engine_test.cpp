@@ -3,6 +3,8 @@
 // What the engine does besides the plain matrix: precision, freezing, optimizers, and how it fails.
 #include <ATen/ATen.h>
 
+#include <numeric>
+
 #include "runtime/engine/stage.hpp"
 #include "runtime/layer/layers.hpp"
 #include "tests/parity/support.hpp"
@@ -132,6 +134,42 @@ TEST_CASE("an exception in a layer names worker, stage, layer, step, micro-batch
   for (const char* part : {"worker 1", "stage 1", "step 2", "1F1", "layer 'odd' (odd)", "Float [2, 16]", "no more"}) {
     INFO(message);
     CHECK_THAT(message, Catch::Contains(part));
+  }
+}
+
+TEST_CASE("a worker over its memory limit names layer, asked, limit and what it holds", "[parity]") {
+  Config config = with_pipeline(small_config("mean_squared_error", 8, 4), 3, "1f1b");
+  config.workers.memory_limit = 3000;
+  Trainer trainer(mlp_with_skip(0.0, false), regression_data(16, 6, 3), config);
+  CHECK_THROWS_WITH(trainer.fit(), Catch::Contains("over the memory limit of this worker: asked for") &&
+                                       Catch::Contains("parameters") &&
+                                       Catch::Contains("workers.memory_limit: 2.93 KiB"));
+}
+
+TEST_CASE("a limit that suffices changes no bit, and the peak says what it was for", "[parity]") {
+  const Model model = mlp_with_skip(0.0, true);
+  const DataSplits data = regression_data(16, 6, 3);
+  Config config = small_config("mean_squared_error", 8, 4);
+  const RunRecord reference = reference_run(model, data, config);
+  config.workers.memory_limit = 64 << 20;
+  CHECK(difference(reference, model, data, with_pipeline(config, 3, "1f1b")) == "");
+
+  Trainer trainer(model, data, with_pipeline(config, 3, "1f1b"));
+  const RunRecord record = record_run(trainer);
+  for (const WorkerReport& worker : record.results.back().workers) {
+    std::int64_t parameters = 0;
+    for (int layer = trainer.partition().first_layer[worker.row];
+         layer < trainer.partition().first_layer[worker.row + 1]; ++layer)
+      parameters += 4 * trainer.graph().elements_of_layer(layer);
+    const auto of = [&](MemoryKind kind) { return worker.peak_by_kind[static_cast<std::size_t>(kind)]; };
+    INFO("worker " << worker.row);
+    CHECK(of(MemoryKind::parameters) == parameters + 4);  // and the stage's anchor
+    CHECK(of(MemoryKind::gradients) <= parameters);       // the peak may come before the last of them
+    CHECK(of(MemoryKind::optimizer) >= 2 * parameters);
+    CHECK(of(MemoryKind::activations) > 0);
+    CHECK(of(MemoryKind::slots) == 0);  // in process nothing is received into one
+    CHECK(std::accumulate(worker.peak_by_kind.begin(), worker.peak_by_kind.end(), std::int64_t{0}) ==
+          worker.peak_bytes);
   }
 }
 

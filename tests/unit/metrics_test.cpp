@@ -46,9 +46,14 @@ StepResult step_result(std::int64_t step, double elapsed_us, double loss = 0.5) 
   result.learning_rate = 0.001;
   result.samples = 8;
   result.elapsed_us = elapsed_us;
-  result.workers = {{.row = 0, .compute_us = 1500, .wait_us = 250, .peak_bytes = 4096},
-                    {.row = 1, .compute_us = 500, .wait_us = 1250, .peak_bytes = 1024}};
+  result.workers = {
+      {.row = 0, .compute_us = 1500, .wait_us = 250, .peak_bytes = 4096, .peak_by_kind = {3000, 1096, 0, 0, 0}},
+      {.row = 1, .compute_us = 500, .wait_us = 1250, .peak_bytes = 1024, .peak_by_kind = {0, 0, 24, 900, 100}}};
   return result;
+}
+
+Json kinds(std::int64_t parameters, std::int64_t gradients) {
+  return {{"parameters", parameters}, {"gradients", gradients}, {"optimizer", 0}, {"activations", 0}, {"slots", 0}};
 }
 
 }  // namespace
@@ -72,8 +77,12 @@ TEST_CASE("a step is one line with the documented keys", "[unit]") {
   MetricsWriter(file.path()).step(step_result(1, 2000));
   CHECK(file.lines() == std::vector<std::string>{R"({"step":1,"loss":0.5,"grad_norm":1.25,"lr":0.001,"step_ms":2.0,)"
                                                  R"("samples_per_s":4000.0,"bubble":0.5,"workers":[)"
-                                                 R"({"compute_ms":1.5,"wait_ms":0.25,"peak_bytes":4096},)"
-                                                 R"({"compute_ms":0.5,"wait_ms":1.25,"peak_bytes":1024}]})"});
+                                                 R"({"compute_ms":1.5,"wait_ms":0.25,"peak_bytes":4096,)"
+                                                 R"("peak_by_kind":{"parameters":3000,"gradients":1096,)"
+                                                 R"("optimizer":0,"activations":0,"slots":0}},)"
+                                                 R"({"compute_ms":0.5,"wait_ms":1.25,"peak_bytes":1024,)"
+                                                 R"("peak_by_kind":{"parameters":0,"gradients":0,)"
+                                                 R"("optimizer":24,"activations":900,"slots":100}}]})"});
 }
 
 TEST_CASE("a line is in the file as soon as it was written", "[unit]") {
@@ -128,6 +137,7 @@ TEST_CASE("the summary leaves the first step out of the times and nothing else",
   MetricsWriter writer(file.path());
   StepResult first = step_result(1, 90'000);
   first.workers[1].peak_bytes = 9999;
+  first.workers[1].peak_by_kind = {9999, 0, 0, 0, 0};
   writer.step(first);
   for (const double elapsed_us : {2000.0, 8000.0, 4000.0, 2000.0}) writer.step(step_result(2, elapsed_us, 0.25));
   for (const double loss : {3.0, 2.0, 2.5}) writer.evaluation(step_result(2, 0, loss));
@@ -143,7 +153,8 @@ TEST_CASE("the summary leaves the first step out of the times and nothing else",
                         {"eval_loss", 2.5},
                         {"best_eval_loss", 2.0},
                         {"bubble", 0.625},
-                        {"peak_bytes", {4096, 9999}}});
+                        {"peak_bytes", {4096, 9999}},
+                        {"peak_by_kind", {kinds(3000, 1096), kinds(9999, 0)}}});
 }
 
 TEST_CASE("a summary of nothing says null", "[unit]") {

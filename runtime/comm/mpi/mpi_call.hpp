@@ -44,6 +44,7 @@ struct MpiWorld::State {
   int tag_limit = 32767;  ///< largest legal tag (MPI_TAG_UB)
   std::string host;
   int host_ranks = 1;
+  std::string library, thread_level;
   std::atomic<bool> failed{false};  ///< MPI_Finalize is no longer safe
 
   /// mpi::check, and remembers that there was an error.

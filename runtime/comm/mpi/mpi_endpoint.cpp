@@ -7,6 +7,7 @@
 
 #include "runtime/base/check.hpp"
 #include "runtime/comm/mpi/backoff.hpp"
+#include "runtime/comm/mpi/heartbeats.hpp"
 #include "runtime/comm/mpi/mpi_channel.hpp"
 
 namespace lockstep {
@@ -58,6 +59,11 @@ std::unique_ptr<Channel> MpiEndpoint::receiver(int peer_rank, int edge, Allocate
   return std::make_unique<mpi::MpiReceiver>(
       *progress_, std::make_shared<mpi::ReceiveTransfer>(peer_rank, edge, tags_of(edge, world_.state().tag_limit),
                                                          options_, std::move(allocate), progress_->requests()));
+}
+
+std::unique_ptr<Heartbeats> MpiEndpoint::heartbeats(PulseBoard& board, const std::vector<int>& peers,
+                                                    std::chrono::milliseconds interval) {
+  return std::make_unique<mpi::MpiHeartbeats>(world_, board, peers, interval);
 }
 
 }  // namespace lockstep

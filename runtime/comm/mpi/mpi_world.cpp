@@ -40,6 +40,25 @@ std::string host_name() {
   return std::string(name, static_cast<std::size_t>(length));
 }
 
+std::string library_version() {
+  char text[MPI_MAX_LIBRARY_VERSION_STRING] = "";
+  int length = 0;
+  check(MPI_Get_library_version(text, &length), {"MPI_Get_library_version"});
+  std::string line(text, static_cast<std::size_t>(length));
+  line = line.substr(0, line.find('\n'));
+  std::replace(line.begin(), line.end(), '\t', ' ');
+  return line;
+}
+
+std::string name_of_level(int level) {
+  switch (level) {
+    case MPI_THREAD_SINGLE: return "MPI_THREAD_SINGLE";
+    case MPI_THREAD_FUNNELED: return "MPI_THREAD_FUNNELED";
+    case MPI_THREAD_SERIALIZED: return "MPI_THREAD_SERIALIZED";
+    default: return "MPI_THREAD_MULTIPLE";
+  }
+}
+
 /// What a gather reads and writes. On an error it is leaked: MPI may still write to it.
 struct Gather {
   std::string mine, all;
@@ -118,6 +137,8 @@ MpiWorld::MpiWorld() : state_(std::make_unique<State>()) {
   check_launcher(state_->size);
   state_->tag_limit = tag_limit_of(MPI_COMM_WORLD);
   state_->host = host_name();
+  state_->library = library_version();
+  state_->thread_level = name_of_level(provided);
   MPI_Request duplicated = MPI_REQUEST_NULL;
   check(MPI_Comm_idup(MPI_COMM_WORLD, &state_->comm, &duplicated), {"MPI_Comm_idup"});
   state_->wait(duplicated, "MPI_Comm_idup", kTimeout);
@@ -148,6 +169,12 @@ const std::string& MpiWorld::host() const {
 }
 int MpiWorld::host_ranks() const {
   return state_->host_ranks;
+}
+const std::string& MpiWorld::library() const {
+  return state_->library;
+}
+const std::string& MpiWorld::thread_level() const {
+  return state_->thread_level;
 }
 bool MpiWorld::failed() const {
   return state_->failed;

@@ -39,7 +39,9 @@ class MpiWorld {
   int rank() const;
   int size() const;
   const std::string& host() const;
-  int host_ranks() const;  ///< ranks on this host, this one included
+  int host_ranks() const;                   ///< ranks on this host, this one included
+  const std::string& library() const;       ///< which MPI, on one line
+  const std::string& thread_level() const;  ///< "MPI_THREAD_MULTIPLE"
 
   /// The value of every rank, in rank order. For comparing hashes and counting hosts at start-up.
   /// Throws CommError; WaitTimeout when a rank does not come.

@@ -177,15 +177,17 @@ void Progress::wait(const Transfer& transfer, const char* operation, const WaitL
     }
   } waiter(*this);
   Backoff backoff(cores_);
+  std::chrono::milliseconds limit = limits.timeout;
   while (!transfer.done()) {
     if (is_broken_) std::rethrow_exception(broken_);
     const bool moving = poll_if_free();
     if (transfer.done()) break;
     if (limits.stop->raised()) throw JobStopped();
-    if (backoff.waited() >= limits.timeout)
-      throw WaitTimeout(concat(operation, " rank ", transfer.peer(), " on edge ", transfer.edge(), ": waited ",
-                               limits.timeout.count(), " ms"));
-    if (!moving && !backoff.spin()) backoff.sleep();
+    if (const auto waited = backoff.waited(); waited >= limit)
+      limit = limits.overdue(waited, concat(operation, " rank ", transfer.peer(), " on edge ", transfer.edge()));
+    if (moving || backoff.spin()) continue;
+    limits.alive();
+    backoff.sleep();
   }
   transfer.rethrow_failure();
 }

@@ -125,11 +125,12 @@ std::vector<Described> read_description(const SlotHeader& header, ConstBytes des
 
 int pack_tag(TagKind kind, int edge, int tag_limit) {
   LOCKSTEP_CHECK(edge >= 0, "edge ", edge);
-  if (edge > (tag_limit - 1) / 2)
+  // Tags 0 and 1 are those of control messages.
+  if (edge > (tag_limit - 3) / 2)
     throw CommError(concat("edge ", edge, " between two ranks needs a tag above ", tag_limit,
-                           ", the limit of this MPI: at most ", (tag_limit - 1) / 2 + 1,
+                           ", the limit of this MPI: at most ", (tag_limit - 3) / 2 + 1,
                            " edges from one rank to another"));
-  return edge * 2 + static_cast<int>(kind);
+  return (edge + 1) * 2 + static_cast<int>(kind);
 }
 
 Packed pack(const Message& message, int edge, std::int64_t block_bytes, Bytes slot) {

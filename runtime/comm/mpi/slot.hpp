@@ -23,8 +23,9 @@
 namespace lockstep::mpi {
 
 enum class TagKind : int { header = 0, bulk = 1 };
+constexpr int kHeartbeatTag = 0;  ///< no edge has it
 
-/// Throws CommError when the edge does not fit under `tag_limit` (MPI_TAG_UB; 32767, 16383 edges a pair, is
+/// Throws CommError when the edge does not fit under `tag_limit` (MPI_TAG_UB; 32767, 16382 edges a pair, is
 /// guaranteed).
 int pack_tag(TagKind kind, int edge, int tag_limit);
 
