@@ -161,7 +161,7 @@ StepResult some_result(Random& random) {
   StepResult result;
   result.sequence = static_cast<std::int64_t>(random.bits());
   result.mode = static_cast<Mode>(random.below(4));
-  result.loss_sum = 0.5;
+  result.heads.resize(random.below(3), {0.5, 2, 1});
   result.non_finite = some_finding(random);
   result.signalled = random.one_in(2);
   result.workers.resize(random.below(5));

@@ -127,12 +127,12 @@ TEST_CASE("random delays, blocks of 1 KiB and sends that wait for their post cha
   const DataSplits data = token_data(21, 8, 11);
   const Config config = small_config("sparse_categorical_cross_entropy", 8, 2);  // activations of 2 KiB
   const RunRecord reference = reference_run(model, data, config);
-  for (const ScheduleGenerator& schedule : schedule_generators())
+  for (const std::string schedule : {"gpipe", "1f1b", "zb_h1"})
     for (const unsigned seed : {1U, 2U})
       for (const bool synchronous : {false, true}) {
-        INFO(schedule.name << ", seed " << seed << (synchronous ? ", synchronous" : ""));
+        INFO(schedule << ", seed " << seed << (synchronous ? ", synchronous" : ""));
         const Transport transport{.block_bytes = 1024, .synchronous_sends = synchronous, .delays = seed};
-        CHECK(difference_over_ranks(reference, model, data, with_pipeline(config, 4, schedule.name), transport) == "");
+        CHECK(difference_over_ranks(reference, model, data, with_pipeline(config, 4, schedule), transport) == "");
       }
 }
 
@@ -149,7 +149,7 @@ TEST_CASE("a run that goes from ranks to one process and back gives the bits of 
     Config of_leg = with_pipeline(config, stages, schedule);
     of_leg.pipeline.placement = std::move(placement);
     of_leg.train.stop_after = steps;
-    MpiLinks links(world(), endpoint_options(0));
+    MpiLinks links(world(), endpoint_options({}));
     RunRecord leg = next_leg(model, data, of_leg, folder, {RankId(world().rank()), world().size(), &links});
     const std::vector<std::string> all = world().all_gather(leg.hashes_to_bytes());
     leg.hashes.clear();

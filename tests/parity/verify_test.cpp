@@ -93,6 +93,6 @@ TEST_CASE("a schedule that accumulates in another order is refused before it run
         std::reverse(schedule.rows[1].begin() + kMicroBatches, schedule.rows[1].end());
         return schedule;
       }(),
-      trainer.partition().topology, true);
+      trainer.partition().topology, LowerOptions{.clip = true});
   CHECK_THROWS_AS(programs.get(Mode::train, kMicroBatches), UserError);
 }
