@@ -149,7 +149,7 @@ TEST_CASE("a run that goes from ranks to one process and back gives the bits of 
     Config of_leg = with_pipeline(config, stages, schedule);
     of_leg.pipeline.placement = std::move(placement);
     of_leg.train.stop_after = steps;
-    MpiLinks links(world(), endpoint_options(0));
+    MpiLinks links(world(), endpoint_options({}));
     RunRecord leg = next_leg(model, data, of_leg, folder, {RankId(world().rank()), world().size(), &links});
     const std::vector<std::string> all = world().all_gather(leg.hashes_to_bytes());
     leg.hashes.clear();
