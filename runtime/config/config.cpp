@@ -399,8 +399,9 @@ void check_later_sections(const Section& root) {
 
 void check_cells(const Section& train, const Config& config) {
   if (std::int64_t{config.pipeline.stages} * config.train.micro_batches <= kMostCells) return;
-  throw train.unexpected("micro_batches", concat("at most ", kMostCells / config.pipeline.stages, " with ",
-                                                 config.pipeline.stages, config.pipeline.stages == 1 ? " stage" : " stages"));
+  throw train.unexpected("micro_batches",
+                         concat("at most ", kMostCells / config.pipeline.stages, " with ", config.pipeline.stages,
+                                config.pipeline.stages == 1 ? " stage" : " stages"));
 }
 
 Rule<std::string> file_name() {

@@ -52,12 +52,12 @@ struct JobSpec {
   double clip_grad_norm = 0;
   std::function<std::unique_ptr<ParameterUpdater>()> make_updater = {};
   std::function<std::unique_ptr<StateKeeper>(int row)> make_keeper = {};  ///< empty: nothing is saved or restored
-  std::chrono::milliseconds wait_limit{300'000};     ///< of a wait for a worker that stands still
-  std::chrono::milliseconds startup_limit{600'000};  ///< of a wait for a worker that has not begun
-  std::int64_t memory_limit = 0;                     ///< bytes of tensors per worker; 0: none
-  std::string recorder_folder = {};                  ///< where flight recorders go; empty: memory only
-  Director* director = nullptr;                      ///< needed where row 0 is
-  Observer* observer = nullptr;                      ///< may be null
+  std::chrono::milliseconds wait_limit{300'000};                          ///< of a wait for a worker that stands still
+  std::chrono::milliseconds startup_limit{600'000};                       ///< of a wait for a worker that has not begun
+  std::int64_t memory_limit = 0;                                          ///< bytes of tensors per worker; 0: none
+  std::string recorder_folder = {};  ///< where flight recorders go; empty: memory only
+  Director* director = nullptr;      ///< needed where row 0 is
+  Observer* observer = nullptr;      ///< may be null
   const std::atomic<bool>* signalled = nullptr;
   bool record_hashes = false;
   RecordRange record = {};        ///< steps whose timeline is recorded

@@ -230,6 +230,13 @@ std::int64_t MemoryPool::net_bytes_of_this_thread() {
 }
 
 void MemoryPool::take_over(const at::Tensor& tensor, MemoryKind kind) {
+  charge_to_this(tensor, kind, /*from_others=*/true);
+}
+void MemoryPool::relabel(const at::Tensor& tensor, MemoryKind kind) {
+  charge_to_this(tensor, kind, /*from_others=*/false);
+}
+
+void MemoryPool::charge_to_this(const at::Tensor& tensor, MemoryKind kind, bool from_others) {
   if (!tensor.defined() || !tensor.has_storage()) return;
   const c10::DataPtr& data = tensor.storage().data_ptr();
   if (!data.get() || data.get_deleter() != &free_data) return;
@@ -246,6 +253,7 @@ void MemoryPool::take_over(const at::Tensor& tensor, MemoryKind kind) {
       header->kind = kind;
       return;
     }
+    if (!from_others) return;
     const std::scoped_lock lock(charged->mutex, state_->mutex);
     if (header->charged.load() != charged) continue;
     state_->make_room(bytes);

@@ -7,8 +7,9 @@
 // pool that made them, wherever they are freed.
 //
 // Who is charged: the pool of the thread that made the tensor, under the kind of the Scope it was made in, until it is
-// freed; or until take_over() charges it to another pool (a tensor that was handed over in process belongs to its
-// receiver) or to another kind (a received slot becomes an activation, an accumulated product a gradient).
+// freed; or until take_over() charges it to another pool (a gradient that was handed over in process belongs to its
+// receiver; a value stays with its sender, whose backward needs it) or to another kind (a received slot becomes an
+// activation, an accumulated product a gradient).
 //
 // LibTorch has one CPU allocator per process: ours replaces it when the first job starts and serves threads without a
 // pool as plainly as the old one. Thread-safe.
@@ -46,13 +47,15 @@ class MemoryPool {
   MemoryByKind bytes_by_kind() const;
   MemoryByKind peak_by_kind() const;  ///< what the peak consisted of: its sum is peak_bytes()
 
-  /// Bytes that this thread has made in pools less those that it has freed, since it began: differences of it say what a
-  /// piece of code keeps, whatever other threads free or take over meanwhile.
+  /// Bytes that this thread has made in pools less those that it has freed, since it began: differences of it say what
+  /// a piece of code keeps, whatever other threads free or take over meanwhile.
   static std::int64_t net_bytes_of_this_thread();
 
   /// Charges the memory of `tensor` to this pool and kind from now on, whoever paid until now. Does nothing with memory
   /// that no pool made. Throws MemoryLimitError.
   void take_over(const at::Tensor& tensor, MemoryKind kind);
+  /// The same, but memory that another pool pays for stays as it is.
+  void relabel(const at::Tensor& tensor, MemoryKind kind);
 
   /// While alive, tensors made on this thread come from the pool and are of this kind.
   class Scope {
@@ -70,6 +73,8 @@ class MemoryPool {
   struct State;  ///< internal
 
  private:
+  void charge_to_this(const at::Tensor& tensor, MemoryKind kind, bool from_others);
+
   State* state_;
 };
 

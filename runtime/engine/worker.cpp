@@ -133,6 +133,7 @@ std::string Worker::where(const Instruction& instruction) const {
 void Worker::guarded(const Instruction& instruction) {
   FlightRecord record = record_of(*program_, instruction);
   record.step = header_.step;
+  record.mode = header_.mode;
   parts_.recorder->begin(record);
   parts_.watchdog->begin_wait();
   say_where([&] { execute(instruction); }, [&] { return where(instruction); });
@@ -202,9 +203,13 @@ void Worker::receive(const Instruction& instruction) {
   const bool per_micro_batch = edge.kind == EdgeKind::value || edge.kind == EdgeKind::gradient;
   LOCKSTEP_CHECK(!per_micro_batch || message.micro_batch == instruction.action.micro_batch, "micro-batch ",
                  message.micro_batch, " instead of ", instruction.action.micro_batch);
-  // From the sender's account (in process) or the slots' (over MPI) to ours. Of a tie only the sum will be ours.
-  if (per_micro_batch)
-    for (const at::Tensor& tensor : message.tensors) parts_.pool->take_over(tensor, MemoryKind::activations);
+  // What came into a slot is an activation now. In process a gradient becomes ours; a value is also an output that the
+  // sender keeps for its backward, and stays on its account, as do the buffers of a tie, of which only the sum will be
+  // ours.
+  for (const at::Tensor& tensor : message.tensors) {
+    if (edge.kind == EdgeKind::gradient) parts_.pool->take_over(tensor, MemoryKind::activations);
+    if (edge.kind == EdgeKind::value) parts_.pool->relabel(tensor, MemoryKind::activations);
+  }
   consume(edge, message.micro_batch, std::move(message));
 }
 
@@ -346,8 +351,8 @@ std::int64_t Worker::in_flight_bytes() const {
   return parts_.pool->bytes() - standing_bytes_ - gradient_bytes();
 }
 
-/// For differences: what this worker's own thread has made and not freed, without summed gradients. (Others free or take
-/// over at any time what was sent to them.)
+/// For differences: what this worker's own thread has made and not freed, without summed gradients. (Others free or
+/// take over at any time what was sent to them.)
 std::int64_t Worker::kept_bytes() const {
   return MemoryPool::net_bytes_of_this_thread() - gradient_bytes();
 }

@@ -49,8 +49,8 @@ struct WorkerParts {
   std::unique_ptr<StateKeeper> keeper;  ///< null: nothing is saved or restored
   MemoryPool* pool = nullptr;           ///< of this worker; never null
   SpanRecorder* spans = nullptr;        ///< null: no timeline is recorded
-  FlightRecorder* recorder = nullptr;  ///< never null
-  Watchdog* watchdog = nullptr;        ///< the guard of `limits`; never null
+  FlightRecorder* recorder = nullptr;   ///< never null
+  Watchdog* watchdog = nullptr;         ///< the guard of `limits`; never null
   Log log;
 };
 

@@ -20,8 +20,9 @@
 // that the workers measured (runs of two steps or more).
 //
 // peak_bytes: the most bytes of tensors that the worker has had alive since the job began; peak_by_kind: what they were
-// for at that moment, so it adds up to peak_bytes. A tensor that was handed over in process counts once, with its
-// receiver. `activations` is all that lives within a step: activations, their gradients, workspaces, the batch.
+// for at that moment, so it adds up to peak_bytes. A tensor that was handed over in process counts once: a gradient
+// with its receiver, a value with its sender. `activations` is all that lives within a step: activations, their
+// gradients, workspaces, the batch.
 //
 // Every line is handed to the kernel before the call returns: a killed job keeps them all. Thread: one at a time.
 #pragma once

@@ -35,8 +35,8 @@ struct FitOptions {
   Observer* observer = nullptr;                  ///< told of every result, on a worker's thread
   const std::atomic<bool>* signalled = nullptr;  ///< raised from outside: finish the step and leave
   bool record_hashes = false;
-  std::string checkpoints;  ///< the folder where checkpoints go, as the config says; empty: none is written
-  RecordRange record = {};  ///< steps whose timeline is recorded: JobOutcome::recorded
+  std::string checkpoints;      ///< the folder where checkpoints go, as the config says; empty: none is written
+  RecordRange record = {};      ///< steps whose timeline is recorded: JobOutcome::recorded
   std::string recorder_folder;  ///< where each worker's flight recorder goes; empty: nowhere. It exists
   Log log;
 };

@@ -201,7 +201,7 @@ TEST_CASE("a truncated message is a CommError on both ways to wait", "[mpi][erro
   } catch (const CommError& error) {
     const std::string text = error.what();
     INFO(text);
-    REQUIRE(text.find("MPI_Irecv of 64 bytes, peer rank " + std::to_string(self) + ", tag 160") != std::string::npos);
+    REQUIRE(text.find("MPI_Irecv of 64 bytes, peer rank " + std::to_string(self) + ", tag 162") != std::string::npos);
     REQUIRE(text.find("MPI_ERR_TRUNCATE") != std::string::npos);
   }
   REQUIRE(world().failed());

@@ -8,6 +8,7 @@ start are timed from the command. Messages come from `lockstep launch` where the
   tools/bench/fault_bench.py --repeats 5 --json out/bench/faults.json
   tools/bench/fault_bench.py --only sigkill,watchdog
 """
+import contextlib
 import os
 import pathlib
 import re
@@ -33,7 +34,7 @@ LIMIT_S = 60
 
 
 class Job:
-    """A command in a folder of its own; its standard error line by line, with the time of each."""
+    """A command in a folder of its own; its output line by line, with the time of each."""
 
     def __init__(self, options, scratch, arguments, ranks=2, launch=False, environment=None, forward=5, line=None):
         self.options, self.folder = options, pathlib.Path(scratch)
@@ -45,13 +46,13 @@ class Job:
         self.lines = []
         self.began = time.monotonic()
         self.process = subprocess.Popen(line, cwd=scratch, env={**os.environ, **(environment or {})}, text=True,
-                                        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                         start_new_session=True)
         self.reader = threading.Thread(target=self.read)
         self.reader.start()
 
     def read(self):
-        for line in self.process.stderr:
+        for line in self.process.stdout:
             self.lines.append((time.monotonic(), line.rstrip()))
 
     def wait_for_step(self):
@@ -114,7 +115,7 @@ def exception(options, scratch):
 
 
 def out_of_memory(options, scratch):
-    job = Job(options, scratch, ["--set", "workers.memory_limit=1KiB", "--set", "model.width=64"])
+    job = Job(options, scratch, ["--set", "workers.memory_limit=10B"])
     return job.finish(job.began, r"^lockstep: .*memory limit")
 
 
@@ -124,7 +125,7 @@ def full_disk(options, scratch):
         return "skipped: only root can mount the small file system it needs"
     disk = pathlib.Path(scratch) / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], capture_output=True, text=True, check=False)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(disk)], capture_output=True, text=True, check=False)
     if mounted.returncode != 0:
         return f"skipped: {mounted.stderr.strip()}"
     try:
@@ -133,13 +134,9 @@ def full_disk(options, scratch):
         job = Job(options, scratch, [])
         job.wait_for_step()
         moment = now()
-        with open(disk / "filler", "wb") as filler:
-            try:
-                while True:
-                    filler.write(b"x" * 4096)
-                    filler.flush()
-            except OSError:
-                pass
+        with contextlib.suppress(OSError), open(disk / "filler", "wb", buffering=0) as filler:
+            while True:
+                filler.write(b"x" * 4096)
         return job.finish(moment, r"^lockstep: .*No space left")
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=False)
