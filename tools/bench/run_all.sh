@@ -44,7 +44,7 @@ mkdir -p "$out"
 loop=() schedule=(--workers 16 --micro-batches 32 --schedule 1f1b --mpi) launch=() pipelining=() transport=() recording=()
 if ((smoke)); then
   loop=(--width 32 --batch 16 --steps 3 --skip 1 --rounds 1)
-  schedule=(--workers 2 --micro-batches 4 --times 2,2,2 --schedule 1f1b --schedule zb_h1 --mpi --steps 2 --rounds 1)
+  schedule=(--workers 2 --micro-batches 4 --times "2,2,2" --schedule 1f1b --schedule zb_h1 --mpi --steps 2 --rounds 1)
   launch=(--repeats 1)
   pipelining=(--width 32 --batch 16 --steps 3 --skip 1 --rounds 1)
   transport=(--mode hog --ranks 2)
