@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <sys/ioctl.h>
 #include <unistd.h>
 #include <algorithm>
 
@@ -126,6 +127,16 @@ void Process::end_all(int code) {
 
 Process::~Process() = default;
 
+namespace {
+
+// The launcher reads our standard error through a pipe, and throws away what it has not read when the job is aborted.
+void let_launcher_read() {
+  for (int i = 0, unread = 0; i < 1000 && ioctl(STDERR_FILENO, FIONREAD, &unread) == 0 && unread > 0; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+}
+
+}  // namespace
+
 void Process::fail(const std::exception& error) {
   const auto* known = dynamic_cast<const Error*>(&error);
   const int code = static_cast<int>(known ? known->exit_code() : ExitCode::fault);
@@ -138,6 +149,7 @@ void Process::fail(const std::exception& error) {
   // One write, so that lines of other processes do not come in between.
   const std::string speaker = size() > 1 ? concat("rank ", rank(), " on ", host_, ", ") : "";
   std::cerr << concat("lockstep: ", speaker, error.what(), "\n") << std::flush;
+  if (size() > 1) let_launcher_read();
   end_all(code);
 }
 
