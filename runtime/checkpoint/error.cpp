@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/checkpoint/error.hpp"
 
+#include "runtime/base/one_line.hpp"
+
 namespace lockstep {
 namespace {
 
@@ -11,10 +13,10 @@ std::string place(const std::string& file, const std::string& tensor, std::int64
 }  // namespace
 
 CheckpointError::CheckpointError(const std::string& file, const std::string& message)
-    : UserError(concat(file, ": ", message)), file_(file) {}
+    : UserError(one_line(concat(file, ": ", message))), file_(file) {}
 
 CheckpointError::CheckpointError(const std::string& file, const std::string& tensor, std::int64_t offset,
                                  const std::string& message)
-    : UserError(place(file, tensor, offset) + message), file_(file), tensor_(tensor), offset_(offset) {}
+    : UserError(one_line(place(file, tensor, offset) + message)), file_(file), tensor_(tensor), offset_(offset) {}
 
 }  // namespace lockstep
