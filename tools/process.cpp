@@ -68,12 +68,14 @@ void Process::connect(Trainer& trainer) {
   options.workers = static_cast<int>(workers_here);
   mpi_->links = std::make_unique<MpiLinks>(mpi_->world, options);
   ranks_.remote = mpi_->links.get();
-  // Ranks of one host that were not bound apart by the launcher share its CPUs: those before us take theirs first.
-  const std::vector<std::string> places = all_gather(concat(mpi_->world.host(), " ", join(allowed_cpus())));
-  ranks_.workers_before = static_cast<int>(std::count_if(ranks.begin(), ranks.end(), [&](RankId other) {
-    return other < ranks_.here &&
-           places[static_cast<std::size_t>(other.value())] == places[static_cast<std::size_t>(rank())];
-  }));
+  if (trainer.config().workers.bind == "cores") {
+    // Ranks of one host that were not bound apart by the launcher share its CPUs: those before us take theirs first.
+    const std::vector<std::string> places = all_gather(concat(mpi_->world.host(), " ", join(allowed_cpus())));
+    ranks_.workers_before = static_cast<int>(std::count_if(ranks.begin(), ranks.end(), [&](RankId other) {
+      return other < ranks_.here &&
+             places[static_cast<std::size_t>(other.value())] == places[static_cast<std::size_t>(rank())];
+    }));
+  }
   trainer.connect(ranks_);
 }
 

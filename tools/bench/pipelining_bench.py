@@ -101,12 +101,14 @@ def torch_steps(job, rank):
     return times
 
 
-def torch_rank(job, rank):
+def torch_rank(job, rank, steps):
+    """One rank of run_ranks(): `steps(job, rank)` gives its step times."""
     import torch
     import torch.distributed as dist
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{job['folder']}/rendezvous", rank=rank, world_size=2)
-    times = torch_steps(job, rank)
+    dist.init_process_group("gloo", init_method=f"file://{job['folder']}/rendezvous", rank=rank,
+                            world_size=job["workers"])
+    times = steps(job, rank)
     if rank == 0:
         with open(f"{job['folder']}/times.json.part", "w", encoding="utf-8") as file:
             json.dump(times, file)
@@ -115,27 +117,31 @@ def torch_rank(job, rank):
     dist.destroy_process_group()
 
 
-def run_torch(options, batch, schedule):
-    """Step times of rank 0."""
+def run_ranks(script, job):
+    """Runs `script --torch-rank JOB RANK` for each of the job's workers. Step times of rank 0."""
     with tempfile.TemporaryDirectory(prefix="lockstep-bench-") as folder:
-        job = {"folder": folder, "schedule": schedule, "batch": batch, "width": options.width,
-               "micro_batches": options.micro_batches, "optimizer": options.optimizer,
-               "steps": options.steps + options.skip}
-        command = [sys.executable, __file__, "--torch-rank", json.dumps(job)]
+        command = [sys.executable, script, "--torch-rank", json.dumps({**job, "folder": folder})]
         ranks = []
-        outputs = [open(f"{folder}/output.{rank}.txt", "w+", encoding="utf-8") for rank in range(2)]
+        outputs = [open(f"{folder}/output.{rank}.txt", "w+", encoding="utf-8") for rank in range(job["workers"])]
         try:
-            for rank in range(2):
+            for rank, output in enumerate(outputs):
                 ranks.append(subprocess.Popen(command + [str(rank)], env={**os.environ, "OMP_NUM_THREADS": "1"},
-                                              stdin=subprocess.DEVNULL, stdout=outputs[rank], stderr=outputs[rank]))
+                                              stdin=subprocess.DEVNULL, stdout=output, stderr=output))
             wait_for(ranks)
-            return torch_times(folder, ranks, outputs)[options.skip:]
+            return torch_times(folder, ranks, outputs)
         finally:
             for process in ranks:
                 process.kill()
                 process.wait()
             for output in outputs:
                 output.close()
+
+
+def run_torch(options, batch, schedule):
+    """Step times of rank 0."""
+    job = {"workers": 2, "schedule": schedule, "batch": batch, "width": options.width,
+           "micro_batches": options.micro_batches, "optimizer": options.optimizer, "steps": options.steps + options.skip}
+    return run_ranks(__file__, job)[options.skip:]
 
 
 def wait_for(ranks):
@@ -218,7 +224,7 @@ def conclude(batch, steps):
 
 def run():
     if len(sys.argv) == 4 and sys.argv[1] == "--torch-rank":
-        torch_rank(json.loads(sys.argv[2]), int(sys.argv[3]))
+        torch_rank(json.loads(sys.argv[2]), int(sys.argv[3]), torch_steps)
         return 0
     options = options_of()
     torch = check_torch()

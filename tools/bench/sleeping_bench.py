@@ -11,10 +11,7 @@ with the period. Interleaved: each round runs every variant once.
   .venv/bin/python tools/bench/sleeping_bench.py --workers 8 --micro-batches 16 --json out/bench/sleeping.json
 """
 import json
-import os
-import subprocess
 import sys
-import tempfile
 import time
 
 import measuring
@@ -98,42 +95,12 @@ def torch_steps(job, rank):
     return times
 
 
-def torch_rank(job, rank):
-    import torch
-    import torch.distributed as dist
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{job['folder']}/rendezvous", rank=rank,
-                            world_size=job["workers"])
-    times = torch_steps(job, rank)
-    if rank == 0:
-        with open(f"{job['folder']}/times.json.part", "w", encoding="utf-8") as file:
-            json.dump(times, file)
-        os.rename(f"{job['folder']}/times.json.part", f"{job['folder']}/times.json")
-    dist.barrier()
-    dist.destroy_process_group()
-
-
 def run_torch(options, case):
     """Step times of all steps but the first."""
-    with tempfile.TemporaryDirectory(prefix="lockstep-bench-") as folder:
-        job = {"folder": folder, "schedule": case.schedule, "class": TORCH[case.schedule][0], "workers": case.workers,
-               "virtual_stages": case.virtual_stages, "micro_batches": case.micro_batches, "stage_ms": case.stage_ms,
-               "steps": options.steps + 1}
-        command = [sys.executable, __file__, "--torch-rank", json.dumps(job)]
-        ranks = []
-        outputs = [open(f"{folder}/output.{rank}.txt", "w+", encoding="utf-8") for rank in range(case.workers)]
-        try:
-            for rank, output in enumerate(outputs):
-                ranks.append(subprocess.Popen(command + [str(rank)], env={**os.environ, "OMP_NUM_THREADS": "1"},
-                                              stdin=subprocess.DEVNULL, stdout=output, stderr=output))
-            pipelining_bench.wait_for(ranks)
-            return pipelining_bench.torch_times(folder, ranks, outputs)[1:]
-        finally:
-            for process in ranks:
-                process.kill()
-                process.wait()
-            for output in outputs:
-                output.close()
+    job = {"workers": case.workers, "schedule": case.schedule, "class": TORCH[case.schedule][0],
+           "virtual_stages": case.virtual_stages, "micro_batches": case.micro_batches, "stage_ms": case.stage_ms,
+           "steps": options.steps + 1}
+    return pipelining_bench.run_ranks(__file__, job)[1:]
 
 
 # ---- both ----
@@ -160,7 +127,7 @@ def result_of(options, case):
 
 def run():
     if len(sys.argv) == 4 and sys.argv[1] == "--torch-rank":
-        torch_rank(json.loads(sys.argv[2]), int(sys.argv[3]))
+        pipelining_bench.torch_rank(json.loads(sys.argv[2]), int(sys.argv[3]), torch_steps)
         return 0
     options = options_of()
     torch = pipelining_bench.check_torch()
