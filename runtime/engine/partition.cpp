@@ -2,7 +2,6 @@
 #include "runtime/engine/partition.hpp"
 
 #include <algorithm>
-#include <map>
 #include <numeric>
 
 namespace lockstep {
@@ -17,74 +16,56 @@ void check_counts(const ModelGraph& graph, const std::vector<int>& counts) {
                            " layers, and every stage needs at least one"));
 }
 
-// Values by (producing stage, reading stage), in value order.
-std::map<std::pair<StageId, StageId>, std::vector<int>> travelling_values(const ModelGraph& graph,
-                                                                          const Partition& partition) {
-  std::map<std::pair<StageId, StageId>, std::vector<int>> travelling;
-  for (int id = 0; id < static_cast<int>(graph.values.size()); ++id) {
-    const Value& value = graph.values[id];
-    const StageId from = partition.stage_of(std::max(value.producer, 0));  // data is read where stage 0 lives
-    for (const Use& use : value.uses) {
-      const StageId to = partition.stage_of(use.layer);
-      if (to == from) continue;
-      std::vector<int>& values = travelling[{from, to}];
-      if (values.empty() || values.back() != id) values.push_back(id);
-    }
+FlowContents contents_of(const ModelGraph& graph, const Partition& partition, const FlowValues& flow) {
+  FlowContents contents{flow.flow.from, flow.flow.to, flow.values, {}};
+  for (const int id : flow.values) {
+    if (!graph.values[id].requires_grad) continue;
+    const std::vector<Use>& uses = graph.values[id].uses;
+    for (auto use = uses.rbegin(); use != uses.rend(); ++use)
+      if (partition.stage_of(use->layer) == flow.flow.to) contents.gradients.push_back({id, *use});
   }
-  return travelling;
-}
-
-void add_flows(const ModelGraph& graph, Partition& partition) {
-  for (auto& [stages, values] : travelling_values(graph, partition)) {
-    FlowContents flow{stages.first, stages.second, values, {}};
-    for (const int id : values) {
-      if (!graph.values[id].requires_grad) continue;
-      const std::vector<Use>& uses = graph.values[id].uses;
-      for (auto use = uses.rbegin(); use != uses.rend(); ++use)
-        if (partition.stage_of(use->layer) == flow.to) flow.gradients.push_back({id, *use});
-    }
-    partition.topology.flows.push_back({flow.from, flow.to, !flow.gradients.empty()});
-    partition.flows.push_back(std::move(flow));
-  }
-}
-
-void add_ties(const ModelGraph& graph, Partition& partition) {
-  for (int index = 0; index < static_cast<int>(graph.parameters.size()); ++index) {
-    const ParameterInfo& parameter = graph.parameters[index];
-    if (parameter.holders.size() < 2 || !parameter.trainable) continue;
-    Tie tie;
-    for (const int layer : parameter.holders) tie.holders.push_back(partition.stage_of(layer));
-    partition.topology.ties.push_back(std::move(tie));
-    partition.ties.push_back({index, parameter.holders});
-  }
+  return contents;
 }
 
 }  // namespace
 
 StageId Partition::stage_of(int layer) const {
   if (layer >= first_layer.back()) layer = head_layer[layer - first_layer.back()];
-  const auto after = std::upper_bound(first_layer.begin(), first_layer.end() - 1, layer);
-  return StageId(static_cast<int>(after - first_layer.begin()) - 1);
+  return stage_of_layer(first_layer, layer);
+}
+
+LayerGraph layer_graph_of(const ModelGraph& graph) {
+  LayerGraph result;
+  for (const LayerSpec& layer : graph.layers) result.names.push_back(layer.name);
+  for (const Value& value : graph.values) {
+    LayerValue& entry = result.values.emplace_back();
+    entry.producer = value.producer;
+    entry.has_gradient = value.requires_grad;
+    for (const Use& use : value.uses) {
+      const int head = use.layer - graph.layer_count();
+      entry.readers.push_back(head < 0 ? use.layer : graph.heads[head].layer);
+    }
+    std::sort(entry.readers.begin(), entry.readers.end());
+  }
+  for (const ParameterInfo& parameter : graph.parameters)
+    result.parameters.push_back({parameter.holders, parameter.trainable, parameter.elements()});
+  result.trainable = graph.trainable;
+  result.has_backward = graph.has_backward;
+  return result;
 }
 
 Partition cut(const ModelGraph& graph, const std::vector<int>& layers_per_stage) {
   check_counts(graph, layers_per_stage);
   Partition partition;
-  partition.first_layer = {0};
-  for (const int count : layers_per_stage) partition.first_layer.push_back(partition.first_layer.back() + count);
+  partition.first_layer = first_layers(layers_per_stage);
   for (const GraphHead& head : graph.heads) partition.head_layer.push_back(head.layer);
-  partition.topology.stages = partition.stages();
-  for (int stage = 0; stage < partition.stages(); ++stage) {
-    bool backward = false, weights = false;
-    for (int layer = partition.first_layer[stage]; layer < partition.first_layer[stage + 1]; ++layer) {
-      backward = backward || graph.has_backward[layer];
-      weights = weights || graph.trainable[layer];
-    }
-    partition.topology.has_backward.push_back(backward);
-    partition.topology.has_weight_grad.push_back(weights);
-  }
-  add_flows(graph, partition);
-  add_ties(graph, partition);
+  const LayerGraph layers = layer_graph_of(graph);
+  partition.topology = topology_of(layers, partition.first_layer);
+  for (const FlowValues& flow : flows_of(layers, partition.first_layer))
+    partition.flows.push_back(contents_of(graph, partition, flow));
+  for (int index = 0; index < static_cast<int>(graph.parameters.size()); ++index)
+    if (const ParameterInfo& parameter = graph.parameters[index]; parameter.holders.size() > 1 && parameter.trainable)
+      partition.ties.push_back({index, parameter.holders});
   return partition;
 }
 

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "runtime/engine/model.hpp"
-#include "runtime/schedule/program.hpp"
+#include "runtime/schedule/layer_graph.hpp"
 
 namespace lockstep {
 
@@ -41,6 +41,9 @@ struct Partition {
   int stages() const { return static_cast<int>(first_layer.size()) - 1; }
   StageId stage_of(int layer) const;  ///< head h (layer number = layers + h) lives where its output is made
 };
+
+/// The graph without its tensors. A loss reads where it lives (GraphHead::layer).
+LayerGraph layer_graph_of(const ModelGraph& graph);
 
 /// `layers_per_stage`: as many entries as stages, each >= 1, summing to the number of layers (else UserError).
 Partition cut(const ModelGraph& graph, const std::vector<int>& layers_per_stage);

@@ -93,13 +93,15 @@ class ListScheduler {
   static std::size_t slot(Op op) { return op == Op::forward ? 0 : op == Op::weight_grad ? 2 : 1; }
 
   double transfer_us(const Action& required, StageId reader) const {
-    if (row_of_stage_[index(required.stage)] == row_of_stage_[index(reader)]) return 0;
+    const WorkerId from_row = row_of_stage_[index(required.stage)], to_row = row_of_stage_[index(reader)];
+    if (from_row == to_row) return 0;
     double bytes = 0;
     for (std::size_t i = 0; i < topology_.flows.size() && !costs_.flow_bytes.empty(); ++i) {
       const auto [from, to] = std::minmax(required.stage, reader);
       if (topology_.flows[i].from == from && topology_.flows[i].to == to) bytes = costs_.flow_bytes[i];
     }
-    return costs_.link.latency_us + bytes / costs_.link.bytes_per_us;
+    const LinkCost& link = costs_.link(from_row, to_row);
+    return link.latency_us + bytes / link.bytes_per_us;
   }
 
   double duration_us(const Action& action) const {

@@ -20,6 +20,16 @@ Costs equal_costs(int stages, double forward_us, double input_grad_us, double we
   return costs;
 }
 
+const LinkCost& Costs::link(WorkerId from, WorkerId to) const {
+  if (places.empty()) return links.same_host;
+  const WorkerPlace &a = places[index(from)], &b = places[index(to)];
+  return a.rank == b.rank ? links.same_rank : a.host == b.host ? links.same_host : links.other_host;
+}
+
+bool Costs::same_rank(WorkerId a, WorkerId b) const {
+  return a == b || (!places.empty() && places[index(a)].rank == places[index(b)].rank);
+}
+
 namespace {
 
 /// "cost of stages: got 3 numbers, expected 4".
@@ -38,6 +48,8 @@ void check_costs(const Program& program, const Costs& costs) {
   check_size("flows", costs.flow_bytes, program.topology.flows.size(), true);
   check_size("ties", costs.tie_bytes, program.topology.ties.size(), true);
   check_size("updates", costs.update_us, program.rows.size(), true);
+  check_size("standing bytes", costs.standing_bytes, program.rows.size(), true);
+  check_size("places", costs.places, program.rows.size(), true);
   for (const StageCost& stage : costs.stages) {
     check_cost("forward_us", stage.forward_us);
     check_cost("input_grad_us", stage.input_grad_us);
@@ -50,9 +62,12 @@ void check_costs(const Program& program, const Costs& costs) {
   for (const double bytes : costs.flow_bytes) check_cost("flow_bytes", bytes);
   for (const double bytes : costs.tie_bytes) check_cost("tie_bytes", bytes);
   for (const double us : costs.update_us) check_cost("update_us", us);
-  check_cost("link.latency_us", costs.link.latency_us);
-  if (!(costs.link.bytes_per_us > 0)) {
-    throw UserError(concat("simulate: link.bytes_per_us is ", costs.link.bytes_per_us, ", expected a number > 0"));
+  for (const double bytes : costs.standing_bytes) check_cost("standing_bytes", bytes);
+  for (const LinkCost& link : {costs.links.same_rank, costs.links.same_host, costs.links.other_host}) {
+    check_cost("latency_us", link.latency_us);
+    if (!(link.bytes_per_us > 0)) {
+      throw UserError(concat("simulate: bytes_per_us is ", link.bytes_per_us, ", expected a number > 0"));
+    }
   }
 }
 
@@ -78,10 +93,13 @@ class Memory {
   Memory(const Program& program, const Costs& costs, const std::vector<double>& edge_bytes)
       : program_(program),
         costs_(costs),
-        edge_bytes_(edge_bytes),
+        slot_bytes_(edge_bytes),
         rows_(program.rows.size()),
         again_(recomputed(program)),
-        backward_(static_cast<std::size_t>(program.topology.stages), false) {
+        backward_(static_cast<std::size_t>(program.topology.stages), false),
+        summing_(backward_.size(), false) {
+    for (std::size_t e = 0; e < slot_bytes_.size(); ++e)
+      if (costs.same_rank(program.edges[e].from, program.edges[e].to)) slot_bytes_[e] = 0;
     for (std::size_t s = 0; s < backward_.size(); ++s) {
       backward_[s] = program.mode == Mode::train && program.topology.has_backward[s];
     }
@@ -89,31 +107,57 @@ class Memory {
 
   void ran(WorkerId id, const Instruction& instruction) {
     Row& row = rows_[index(id)];
-    if (instruction.kind == InstructionKind::post) {
-      row.bytes += edge_bytes_[index(instruction.edge)];
-    } else if (instruction.kind == InstructionKind::receive) {
-      row.unused_slots += edge_bytes_[index(instruction.edge)];
-    } else if (instruction.kind == InstructionKind::compute) {
-      compute(row, instruction.action);
-    } else if (instruction.kind == InstructionKind::tie_sum) {
-      use_slots(row);
+    switch (instruction.kind) {
+      case InstructionKind::post: row.bytes += slot_bytes_[index(instruction.edge)]; break;
+      case InstructionKind::receive: row.unused_slots += slot_bytes_[index(instruction.edge)]; break;
+      case InstructionKind::compute: compute(row, instruction.action); break;
+      case InstructionKind::tie_sum:
+        if (!costs_.tie_bytes.empty()) reach(row, costs_.tie_bytes[static_cast<std::size_t>(instruction.tie)]);
+        use_slots(row);
+        break;
+      case InstructionKind::update:
+        if (!program_.post_validation) forget_gradients(id);
+        break;
+      case InstructionKind::amend: forget_gradients(id); break;
+      case InstructionKind::make_header:
+      case InstructionKind::send:
+      case InstructionKind::norm_parts:
+      case InstructionKind::norm_total:
+      case InstructionKind::wait_sends: break;
     }
     row.peak_bytes = std::max(row.peak_bytes, row.bytes);
+    reach(row, 0);
   }
 
   double peak_bytes(std::size_t row) const { return rows_[row].peak_bytes; }
+  double total_bytes(std::size_t row) const {
+    return rows_[row].peak_total + (costs_.standing_bytes.empty() ? 0.0 : costs_.standing_bytes[row]);
+  }
   int peak_micro_batches(std::size_t row) const { return rows_[row].peak_alive; }
 
  private:
   struct Row {
     double bytes = 0, peak_bytes = 0;
     double unused_slots = 0;  ///< received, waiting for the next compute
+    double gradients = 0;     ///< of the stages that have begun to sum
+    double peak_total = 0;    ///< of bytes, gradients and what a running action needs
     int alive = 0, peak_alive = 0;
   };
+
+  /// For a moment there are `extra` bytes more.
+  static void reach(Row& row, double extra) {
+    row.peak_total = std::max(row.peak_total, row.bytes + row.gradients + extra);
+  }
 
   static void use_slots(Row& row) {
     row.bytes -= row.unused_slots;
     row.unused_slots = 0;
+  }
+
+  void forget_gradients(WorkerId id) {
+    rows_[index(id)].gradients = 0;
+    for (std::size_t s = 0; s < summing_.size(); ++s)
+      if (program_.row_of_stage[s] == id) summing_[s] = false;
   }
 
   void compute(Row& row, const Action& action) {
@@ -123,24 +167,38 @@ class Memory {
     const bool again = backward && again_[index(action.stage) * static_cast<std::size_t>(program_.micro_batches) +
                                           static_cast<std::size_t>(action.micro_batch)];
     const double held = again ? cost.checkpoint_bytes : cost.held_bytes;
+    const bool sums = action.op == Op::backward || action.op == Op::weight_grad;
+    const bool first = sums && splits && !summing_[index(action.stage)];
+    const ExtraBytes& extra = again ? cost.again_extra : cost.extra;
     switch (action.op) {
       case Op::forward:
+        reach(row, extra.forward);
         use_slots(row);  // a received value is part of held_bytes from here on
         row.bytes += held;
         row.peak_alive = std::max(row.peak_alive, ++row.alive);
         row.peak_bytes = std::max(row.peak_bytes, row.bytes);
+        reach(row, 0);
         if (!backward) release(row, held);
         break;
       case Op::backward:
+        reach(row, first ? std::max(extra.backward, cost.first_extra.backward) : extra.backward);
         use_slots(row);
         release(row, held);
         break;
       case Op::input_grad:
+        reach(row, extra.input_grad);
         use_slots(row);
         release(row, held);  // layer by layer: what W needs takes the place of what I has used
         if (splits) row.bytes += cost.held_w_bytes;
         break;
-      case Op::weight_grad: row.bytes -= cost.held_w_bytes; break;
+      case Op::weight_grad:
+        reach(row, first ? std::max(extra.weight_grad, cost.first_extra.weight_grad) : extra.weight_grad);
+        row.bytes -= cost.held_w_bytes;
+        break;
+    }
+    if (first) {
+      summing_[index(action.stage)] = true;
+      row.gradients += cost.gradient_bytes;
     }
   }
 
@@ -151,10 +209,11 @@ class Memory {
 
   const Program& program_;
   const Costs& costs_;
-  const std::vector<double>& edge_bytes_;
+  std::vector<double> slot_bytes_;  ///< by edge
   std::vector<Row> rows_;
   std::vector<bool> again_;
   std::vector<bool> backward_;
+  std::vector<bool> summing_;  ///< by stage: its gradients are there
 };
 
 class CostClock : public ExecutionClock {
@@ -176,7 +235,8 @@ class CostClock : public ExecutionClock {
   }
 
   double transfer_us(EdgeId edge) override {
-    return costs_.link.latency_us + edge_bytes_[index(edge)] / costs_.link.bytes_per_us;
+    const LinkCost& link = costs_.link(program_.edges[index(edge)].from, program_.edges[index(edge)].to);
+    return link.latency_us + edge_bytes_[index(edge)] / link.bytes_per_us;
   }
 
   void ran(WorkerId row, const Instruction& instruction, int step, double start_us, double end_us) override {
@@ -274,6 +334,7 @@ Simulation simulate(const Program& program, const Costs& costs, int steps) {
   result.messages = clock.messages();
   for (std::size_t row = 0; row < program.rows.size(); ++row) {
     result.peak_bytes.push_back(clock.memory().peak_bytes(row));
+    result.total_bytes.push_back(clock.memory().total_bytes(row));
     result.peak_micro_batches.push_back(clock.memory().peak_micro_batches(row));
   }
   return result;

@@ -13,6 +13,12 @@
 
 namespace lockstep {
 
+/// Bytes at most alive while an action runs, beyond those when it began.
+struct ExtraBytes {
+  double forward = 0;
+  double backward = 0, input_grad = 0, weight_grad = 0;
+};
+
 struct StageCost {
   double forward_us = 0;
   double input_grad_us = 0;
@@ -24,19 +30,42 @@ struct StageCost {
   double checkpoint_bytes = 0;  ///< takes the place of held_bytes. Layers are run again one by one, so the activations
                                 ///< of no more than one of them are there at once; these are not counted. What W needs
                                 ///< of them lives from I to W, as ever
+  // For Simulation::total_bytes alone:
+  double gradient_bytes = 0;  ///< of the stage's parameters, from the first B or W of a step to the update
+  ExtraBytes extra;           ///< once the gradients are there
+  ExtraBytes first_extra;     ///< while the first B or W of a step makes them: gradient_bytes are part of it
+  ExtraBytes again_extra;     ///< once they are there, of a micro-batch whose forward is run again
 };
 
 struct LinkCost {
   double latency_us = 0;
   double bytes_per_us = std::numeric_limits<double>::infinity();
+  bool operator==(const LinkCost&) const = default;
+};
+
+/// Links by class.
+struct Links {
+  LinkCost same_rank, same_host, other_host;
+};
+
+struct WorkerPlace {
+  int rank = 0;
+  int host = 0;
+  bool operator==(const WorkerPlace&) const = default;
 };
 
 struct Costs {
   std::vector<StageCost> stages;   ///< index = stage
   std::vector<double> flow_bytes;  ///< index = Topology::flows, per micro-batch, each way; empty: 0
   std::vector<double> tie_bytes;   ///< index = Topology::ties; empty: 0
-  LinkCost link;                   ///< between any two workers; other messages cost the latency alone
-  std::vector<double> update_us;   ///< index = worker; empty: 0
+  Links links;                     ///< messages of other kinds cost the latency alone
+  std::vector<WorkerPlace> places;      ///< index = row; empty: each is a rank of its own on one host
+  std::vector<double> update_us;        ///< index = row; empty: 0
+  std::vector<double> standing_bytes;   ///< index = row: parameters, optimizer state, data; empty: 0
+
+  const LinkCost& link(WorkerId from, WorkerId to) const;
+  /// Within a rank a message is handed over by pointer and needs no slot.
+  bool same_rank(WorkerId a, WorkerId b) const;
 };
 
 /// The same cost for every stage, everything else free.
@@ -50,6 +79,7 @@ struct Simulation {
   double bubble_steady = 0;             ///< the same of period_us
   std::vector<double> work_us;          ///< per worker, in one step
   std::vector<double> peak_bytes;       ///< per worker: what Costs says is held, and receive slots from post to use
+  std::vector<double> total_bytes;      ///< per worker, at most: all tensors, with standing_bytes and extra bytes
   std::vector<int> peak_micro_batches;  ///< per worker: forwards whose backward has not ended (each stage counts)
   long messages = 0;                    ///< of values and gradients, in one step
 };

@@ -108,8 +108,9 @@ Costs costs_of(const Config& config, const Partition& partition) {
     costs.stages.push_back(cost);
   }
   costs.flow_bytes.assign(partition.topology.flows.size(), from.message_bytes);
-  costs.link.latency_us = from.latency_us;
-  if (from.gigabytes_per_s > 0) costs.link.bytes_per_us = from.gigabytes_per_s * 1e3;
+  LinkCost link{from.latency_us};
+  if (from.gigabytes_per_s > 0) link.bytes_per_us = from.gigabytes_per_s * 1e3;
+  costs.links = {link, link, link};
   return costs;
 }
 

@@ -145,7 +145,7 @@ TEST_CASE("any costs: no schedule ends before its work or its longest chain, and
     const int v = generator.virtual_stages.nearest(draw_from(1, 3));
     const int m = generator.name == "dualpipev" ? draw_from(2 * p, 3 * p) : draw_from(1, 14);
     Costs costs;
-    costs.link.latency_us = round % 3 == 0 ? 0.2 : 0.0;
+    costs.links.same_host.latency_us = round % 3 == 0 ? 0.2 : 0.0;
     double chain = 0;
     for (int s = 0; s < p * v; ++s) {
       costs.stages.push_back({cost(random), cost(random), cost(random), 1, 0.5});

@@ -116,7 +116,7 @@ TEST_CASE("with free messages no program waits for anything but its dependencies
 TEST_CASE("a message costs latency and bytes over bandwidth, once each way", "[unit]") {
   Costs costs = equal_costs(2, 10, 10, 10);
   costs.flow_bytes = {600};
-  costs.link = {5, 100};
+  costs.links.same_host = {5, 100};
   const Simulation simulation = simulate(lowered("1f1b", 2, 1), costs);
   // The header's latency stands in front of worker 1 only; worker 0 is at its forward meanwhile.
   CHECK(relative_error(simulation.step_us, 60 + 2 * (5 + 6)) < kExact);
@@ -126,7 +126,7 @@ TEST_CASE("a message costs latency and bytes over bandwidth, once each way", "[u
 TEST_CASE("a slow link throttles: a send waits for the one before it", "[unit]") {
   Costs costs = equal_costs(2, 1, 1, 1);
   costs.flow_bytes = {100};
-  costs.link = {0, 1};  // a message takes 100 us
+  costs.links.same_host = {0, 1};  // a message takes 100 us
   const Program program = lower(make_schedule("gpipe", {2, 1, 4}), without_targets(2), {Mode::evaluate, false});
   CHECK(relative_error(simulate(program, costs).step_us, 1 + 4 * 100 + 1) < kExact);
 }
@@ -192,7 +192,7 @@ TEST_CASE("a timeline has every compute of every step, per worker ascending and 
   std::mt19937 random(3);
   Costs costs;
   costs.stages = random_stages(4, random);
-  costs.link.latency_us = 0.3;
+  costs.links.same_host.latency_us = 0.3;
   const Timeline timeline = simulate(lowered("1f1b", 4, 6), costs, 3).timeline;
   std::map<int, double> end;
   std::map<int, int> computes;

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the planner is asked: a model of measured layers, workers and links. And what a choice would cost: the layers of
+// each stage added up into the Costs that the simulator takes. Torch-free.
+#pragma once
+
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "runtime/schedule/layer_graph.hpp"
+#include "runtime/schedule/simulate.hpp"
+
+namespace lockstep {
+
+/// One layer and one micro-batch, on a worker of speed 1. Bytes are tensors that the layer itself makes: its inputs are
+/// its producers', its parameters and their gradients are LayerGraph's business.
+struct LayerCost {
+  double forward_us = 0, input_grad_us = 0, weight_grad_us = 0;
+  double update_us = 0;             ///< optimizer step of its parameters, once per step
+  double held_bytes = 0;            ///< from F to I: outputs, and what the backward needs
+  double again_held_bytes = 0;      ///< the same when the layer is run again in the backward: without its outputs, which
+                                    ///< the stage keeps only where a layer of it reads them. A loss is never run again
+  double held_w_bytes = 0;          ///< from I to W
+  double step_bytes = 0;            ///< once per step: casts of its parameters
+  double forward_extra_bytes = 0;   ///< alive at most during F beyond those when it began
+  double input_grad_extra_bytes = 0;   ///< the same of I, when the gradients of its outputs are there
+  double weight_grad_extra_bytes = 0;  ///< the same of W, when the summed gradients are there
+  bool recomputable = true;         ///< may be run again when the plan says so
+};
+
+struct PlannedWorker {
+  double speed = 1;  ///< times on it are those of LayerCost divided by this
+  double limit_bytes = std::numeric_limits<double>::infinity();
+  WorkerPlace place;
+};
+
+struct PlanProblem {
+  LayerGraph graph;
+  std::vector<LayerCost> layers;    ///< index = layer
+  std::vector<double> value_bytes;  ///< index = LayerGraph::values, of one micro-batch
+  double parameter_bytes = 4;       ///< per element
+  double optimizer_bytes = 8;       ///< per trainable element
+  double data_bytes = 0;            ///< of a whole mini-batch, where stage 0 is
+  std::vector<PlannedWorker> workers;
+  Links links;
+  int micro_batches = 1;
+  bool clip = false;             ///< the update waits for the global norm
+  bool post_validation = false;  ///< see LowerOptions
+};
+
+/// One point of the search.
+struct PlanChoice {
+  std::vector<int> layers_per_stage;
+  int virtual_stages = 1;
+  std::string schedule = "1f1b";  ///< a generator's name
+  Recompute recompute = Recompute::never;
+  std::vector<int> placement;  ///< placement[row] = worker; empty: in order
+  bool operator==(const PlanChoice&) const = default;
+};
+
+/// The costs of the stages that the choice makes. Throws UserError when the choice does not fit the problem (layers,
+/// workers, placement), ScheduleError when the schedule forbids its shape.
+Costs costs_of(const PlanProblem& problem, const PlanChoice& choice);
+
+/// The training program of the choice.
+Program program_of(const PlanProblem& problem, const PlanChoice& choice);
+
+/// Program and costs, simulated. Simulation::total_bytes is what a worker's limit bounds.
+Simulation judge(const PlanProblem& problem, const PlanChoice& choice);
+
+}  // namespace lockstep

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The data flow between the layers of a model, without tensors: what cutting it into stages needs to know. Torch-free.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "runtime/schedule/program.hpp"
+
+namespace lockstep {
+
+/// One entry, written once.
+struct LayerValue {
+  int producer = -1;           ///< layer; -1: the data, which is read where layer 0 is
+  std::vector<int> readers;    ///< layers, ascending, one entry per use; a loss counts as its layer
+  bool has_gradient = false;   ///< every reader sends one back
+};
+
+/// One stored parameter.
+struct LayerParameter {
+  std::vector<int> holders;  ///< layers, ascending; several: a tie
+  bool trainable = true;
+  std::int64_t elements = 0;
+};
+
+struct LayerGraph {
+  std::vector<std::string> names;  ///< of the layers
+  std::vector<LayerValue> values;
+  std::vector<LayerParameter> parameters;
+  std::vector<bool> trainable;     ///< per layer: holds a trainable parameter
+  std::vector<bool> has_backward;  ///< per layer: one of its outputs has a gradient
+
+  int layers() const { return static_cast<int>(names.size()); }
+};
+
+/// A flow with the values that travel in it, ascending indices of LayerGraph::values.
+struct FlowValues {
+  Flow flow;
+  std::vector<int> values;
+};
+
+/// Where cuts are: `first_layer` has an entry per stage, ascending from 0, and a last one, the number of layers.
+StageId stage_of_layer(const std::vector<int>& first_layer, int layer);
+std::vector<int> first_layers(const std::vector<int>& layers_per_stage);
+
+/// Parallel to Topology::flows.
+std::vector<FlowValues> flows_of(const LayerGraph& graph, const std::vector<int>& first_layer);
+
+/// Topology::ties are the trainable parameters with several holders, in order.
+Topology topology_of(const LayerGraph& graph, const std::vector<int>& first_layer);
+
+}  // namespace lockstep
