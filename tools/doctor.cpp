@@ -26,6 +26,7 @@
 #include <sstream>
 
 #include "runtime/config/size.hpp"
+#include "runtime/engine/machine.hpp"
 #include "runtime/layer/gemm_path.hpp"
 #include "tools/command.hpp"
 
@@ -49,13 +50,6 @@ struct Finding {
 };
 
 using Findings = std::vector<Finding>;
-
-std::string first_line_of(const std::string& path) {
-  std::ifstream file(path);
-  std::string line;
-  std::getline(file, line);
-  return line;
-}
 
 // ---- MPI ----
 
@@ -137,35 +131,12 @@ void look_at_torch(Findings& findings) {
 
 // ---- cores, memory ----
 
-std::string own_cgroup() {
-  std::ifstream file("/proc/self/cgroup");
-  for (std::string line; std::getline(file, line);)
-    if (line.starts_with("0::")) return line.substr(3);
-  return "/";
-}
-
-/// The smallest value of a cgroup file from our group up to the root; nullopt: no limit.
-template <typename Parse>
-std::optional<double> cgroup_limit(const std::string& file, const Parse& parse) {
-  std::optional<double> least;
-  for (fs::path group = own_cgroup();; group = group.parent_path()) {
-    const std::string line = first_line_of("/sys/fs/cgroup" + group.string() + "/" + file);
-    if (!line.empty() && !line.starts_with("max"))
-      if (const double value = parse(line); !least || value < *least) least = value;
-    if (group == group.parent_path()) return least;
-  }
-}
-
 void look_at_cores(Findings& findings, int ranks_here) {
   cpu_set_t cpus;
   CPU_ZERO(&cpus);
   const int bound = sched_getaffinity(0, sizeof(cpus), &cpus) == 0 ? CPU_COUNT(&cpus) : 1;
   const long host = sysconf(_SC_NPROCESSORS_ONLN);
-  const auto quota = cgroup_limit("cpu.max", [](const std::string& line) {
-    double time = 0, period = 1;
-    std::istringstream(line) >> time >> period;
-    return time / period;
-  });
+  const std::optional<double> quota = cpu_quota();
   std::string found = concat(bound, " of ", host, " cores by affinity");
   if (quota) found += concat(", ", *quota, " by cgroup");
   Finding finding{Verdict::ok, "cores", found, ""};
@@ -182,13 +153,6 @@ void look_at_cores(Findings& findings, int ranks_here) {
   findings.push_back(finding);
 }
 
-std::int64_t meminfo(const std::string& key) {
-  std::ifstream file("/proc/meminfo");
-  for (std::string line; std::getline(file, line);)
-    if (line.starts_with(key + ":")) return std::stoll(line.substr(key.size() + 1)) * 1024;
-  return 0;
-}
-
 std::string limit_text(rlim_t limit) {
   return limit == RLIM_INFINITY ? "unlimited"
                                 : size_text(static_cast<std::int64_t>(std::min<rlim_t>(limit, INT64_MAX)));
@@ -201,11 +165,11 @@ rlim_t soft_limit(int which) {
 }
 
 void look_at_memory(Findings& findings) {
-  const std::int64_t available = meminfo("MemAvailable");
-  const auto group = cgroup_limit("memory.max", [](const std::string& line) { return std::stod(line); });
-  std::string found = concat(size_text(available), " available of ", size_text(meminfo("MemTotal")));
-  if (group) found += concat(", cgroup limit ", size_text(static_cast<std::int64_t>(*group)));
-  const bool tight = available < std::int64_t{1} << 30;
+  const MachineMemory memory = machine_memory();
+  std::string found =
+      concat(size_text(memory.available_bytes), " available of ", size_text(memory.total_bytes),
+             memory.group_bytes ? concat(", cgroup limit ", size_text(*memory.group_bytes)) : std::string());
+  const bool tight = memory.available_bytes < std::int64_t{1} << 30;
   findings.push_back(
       {tight ? Verdict::warn : Verdict::ok, "memory", found,
        tight ? "an idle rank takes about 160 MB; set workers.memory_limit, so that the message is ours" : ""});

@@ -266,11 +266,25 @@ std::string share_bar(const char* kind, const WorkerShare& share, double longest
                 milliseconds(share.rest_us), " ms</span></div>");
 }
 
+/// What the worker's tensors took at most; behind it what the plan said and what the limit is.
+std::string memory_cell(const RunTimeline& all, const RunMetrics& metrics, std::size_t worker, double most_bytes) {
+  const auto of = [&](const std::vector<double>& list) { return worker < list.size() ? list[worker] : 0.0; };
+  const double measured = of(metrics.peak_bytes), planned = of(all.planned_bytes), limit = of(all.limit_bytes);
+  const double shown = measured > 0 ? measured : planned;
+  std::string notes;
+  if (measured > 0 && planned > 0) notes += concat("planned ", bytes_text(planned));
+  if (limit > 0) notes += concat(notes.empty() ? "" : ", ", "limit ", bytes_text(limit));
+  return concat("<td data-name=\"peak memory\" class=\"number\">", bytes_text(shown), "<span class=\"bar\"><i class=\"M\" style=\"width:",
+                fixed(100 * shown / most_bytes, 1), "%\"></i></span>", notes.empty() ? "" : concat("<small>", notes, "</small>"),
+                "</td>");
+}
+
 std::string workers_table(const RunTimeline& all, const RunMetrics& metrics) {
   const Shares measured = shares_of(all.measured, all.steps), simulated = shares_of(all.simulated, all.steps);
   const double longest_us = std::max({measured.step_us, simulated.step_us, 1e-9});
-  const double most_bytes =
-      metrics.peak_bytes.empty() ? 0 : *std::max_element(metrics.peak_bytes.begin(), metrics.peak_bytes.end());
+  double most_bytes = 0;
+  for (const auto* list : {&metrics.peak_bytes, &all.planned_bytes, &all.limit_bytes})
+    for (const double bytes : *list) most_bytes = std::max(most_bytes, bytes);
   std::string rows;
   for (std::size_t w = 0; w < static_cast<std::size_t>(all.workers()); ++w) {
     rows += concat("<tr><th scope=\"row\">worker ", w, "<small>",
@@ -279,10 +293,7 @@ std::string workers_table(const RunTimeline& all, const RunMetrics& metrics) {
     if (all.ran()) rows += share_bar("measured", measured.workers[w], longest_us);
     rows += share_bar("simulated", simulated.workers[w], longest_us);
     rows += concat("</td><td data-name=\"messages sent\" class=\"number\">", all.sent[w], "</td>");
-    if (most_bytes > 0 && w < metrics.peak_bytes.size())
-      rows += concat("<td data-name=\"peak memory\" class=\"number\">", bytes_text(metrics.peak_bytes[w]),
-                     "<span class=\"bar\"><i class=\"M\" style=\"width:",
-                     fixed(100 * metrics.peak_bytes[w] / most_bytes, 1), "%\"></i></span></td>");
+    if (most_bytes > 0) rows += memory_cell(all, metrics, w, most_bytes);
     rows += "</tr>\n";
   }
   return concat(
@@ -290,6 +301,39 @@ std::string workers_table(const RunTimeline& all, const RunMetrics& metrics) {
       "<th scope=\"col\" class=\"number\">Messages sent</th>",
       most_bytes > 0 ? "<th scope=\"col\" class=\"number\">Peak tensor bytes</th>" : "", "</tr></thead><tbody>\n", rows,
       "</tbody></table>");
+}
+
+std::string stage_bar(const char* kind, const StageCost& cost, bool trains, double longest_us) {
+  // Costs of a timeline with full backwards have all of B as the input gradient.
+  const char* backward = trains && cost.weight_grad_us <= 0 ? "B" : "I";
+  std::string bar, numbers;
+  for (const auto& [letter, us] :
+       {std::pair("F", cost.forward_us), {backward, cost.input_grad_us}, {"W", cost.weight_grad_us}}) {
+    if (us <= 0) continue;
+    bar += concat("<i class=\"", letter, "\" style=\"width:", fixed(100 * us / longest_us, 2), "%\"></i>");
+    numbers += concat(numbers.empty() ? "" : " &middot; ", letter, " ", milliseconds(us));
+  }
+  return concat("<div class=\"share\"><span class=\"kind\">", kind, "</span><span class=\"bar\">", bar,
+                "</span><span class=\"numbers\">", numbers, " ms</span></div>");
+}
+
+/// What one micro-batch costs each stage.
+std::string stages_table(const RunTimeline& all) {
+  const Costs measured = costs_of(all.measured, all.program), simulated = costs_of(all.simulated, all.program);
+  const auto sum = [](const StageCost& cost) { return cost.forward_us + cost.input_grad_us + cost.weight_grad_us; };
+  double longest_us = 1e-9;
+  for (const Costs* costs : {&measured, &simulated})
+    for (const StageCost& cost : costs->stages) longest_us = std::max(longest_us, sum(cost));
+  std::string rows;
+  for (std::size_t s = 0; s < simulated.stages.size(); ++s) {
+    const bool trains = all.program.topology.has_weight_grad[s];
+    rows += concat("<tr><th scope=\"row\">stage ", s, "<small>worker ", all.program.row_of_stage[s].value(),
+                   all.layers.empty() ? std::string() : ", " + escaped(all.layers[s]), "</small></th><td>");
+    if (all.ran()) rows += stage_bar("measured", measured.stages[s], trains, longest_us);
+    rows += stage_bar("simulated", simulated.stages[s], trains, longest_us) + "</td></tr>\n";
+  }
+  return concat("<table><thead><tr><th scope=\"col\">Stage</th><th scope=\"col\">Time of a micro-batch</th></tr></thead><tbody>\n",
+                rows, "</tbody></table>");
 }
 
 std::string loss_section(const RunMetrics& metrics) {
@@ -396,6 +440,7 @@ std::string html_page(const RunTimeline& timeline, const RunMetrics& metrics) {
   fill(page, "legend", legend(timeline));
   fill(page, "timelines", timelines);
   fill(page, "workers", workers_table(timeline, metrics));
+  fill(page, "stages", stages_table(timeline));
   fill(page, "loss", loss_section(metrics));
   fill(page, "end", fixed(end_us, 3));
   fill(page, "data", for_script(to_json(timeline)));

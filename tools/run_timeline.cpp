@@ -280,6 +280,8 @@ RunTimeline from_json(const Json& json) {
   result.clock_error_us = json.at("clock_error_us");
   result.measured = spans_from_json(json.at("measured"), result.program);
   result.simulated = spans_from_json(json.at("simulated"), result.program);
+  result.planned_bytes = json.value("planned_bytes", result.planned_bytes);
+  result.limit_bytes = json.value("limit_bytes", result.limit_bytes);
   const Json& memory = json.at("memory");
   for (std::size_t worker = 0; worker < memory.size(); ++worker)
     for (const Json& sample : memory.at(worker))
@@ -314,7 +316,9 @@ std::string to_json(const RunTimeline& timeline) {
                      {"clock_error_us", rounded(timeline.clock_error_us)},
                      {"measured", spans_to_json(timeline.measured)},
                      {"simulated", spans_to_json(timeline.simulated)},
-                     {"memory", std::move(memory)}};
+                     {"memory", std::move(memory)},
+                     {"planned_bytes", timeline.planned_bytes},
+                     {"limit_bytes", timeline.limit_bytes}};
   return json.dump() + "\n";
 }
 

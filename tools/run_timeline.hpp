@@ -10,6 +10,7 @@
 //    "edges": [{"kind": "value", "from": 0, "to": 1, "from_stage": 0, "to_stage": 1}, ...],
 //    "sent": [8, 8],                          messages of values and gradients per step, by worker
 //    "first_step": 3, "steps": 3, "cut": false, "clock_error_us": 0,
+//    "planned_bytes": [], "limit_bytes": [],     by worker
 //    "measured": [[["0F0", 0, 12.5, 801.2], ["receive", 0, 820.1, 35.0, 4, 2], ...], ...],
 //    "simulated": ..., "memory": [[[at us, bytes], ...], ...]}
 //
@@ -40,6 +41,7 @@ struct RunTimeline {
   Timeline measured;          ///< no spans: nothing ran
   Timeline simulated;
   std::vector<MemorySample> memory;
+  std::vector<double> planned_bytes, limit_bytes;  ///< by worker: tensors as the plan said, and at most; empty: unknown
 
   int workers() const { return program.workers(); }
   bool ran() const { return !measured.spans.empty(); }

@@ -193,6 +193,9 @@ class TrainRun {
         log_.info(
             concat("stopped after step ", last_step(), " of ", steps, " (train.stop_after); --resume auto goes on"));
         return 0;
+      case StopReason::replan:
+        log_.info(concat("stopped after step ", last_step(), " of ", steps, " to move layers"));
+        return 0;
       case StopReason::signal:
         log_.info(concat("stopped by a signal after step ", last_step(), " of ", steps));
         return 0;

@@ -32,9 +32,9 @@ struct StageCost {
                                 ///< of them lives from I to W, as ever
   // For Simulation::total_bytes alone:
   double gradient_bytes = 0;  ///< of the stage's parameters, from the first B or W of a step to the update
-  ExtraBytes extra;           ///< once the gradients are there
-  ExtraBytes first_extra;     ///< while the first B or W of a step makes them: gradient_bytes are part of it
-  ExtraBytes again_extra;     ///< once they are there, of a micro-batch whose forward is run again
+  ExtraBytes extra = {};           ///< once the gradients are there
+  ExtraBytes first_extra = {};     ///< while the first B or W of a step makes them: gradient_bytes are part of it
+  ExtraBytes again_extra = {};     ///< once they are there, of a micro-batch whose forward is run again
 };
 
 struct LinkCost {

@@ -44,7 +44,7 @@ class Reader {
       LOCKSTEP_CHECK(at_ + sizeof value <= bytes_.size(), "a control message ends early");
       if constexpr (std::is_same_v<T, bool>) check_at_most(1);
       if constexpr (std::is_same_v<T, Mode>) check_at_most(static_cast<unsigned char>(Mode::stop));
-      if constexpr (std::is_same_v<T, StopReason>) check_at_most(static_cast<unsigned char>(StopReason::stop_after));
+      if constexpr (std::is_same_v<T, StopReason>) check_at_most(static_cast<unsigned char>(StopReason::replan));
       std::memcpy(&value, bytes_.data() + at_, sizeof value);
       at_ += sizeof value;
     } else {

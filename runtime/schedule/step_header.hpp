@@ -83,7 +83,8 @@ struct StepResult {
   void add(const StepResult& batch);
 };
 
-enum class StopReason : std::uint8_t { none, finished, not_finite, signal, stop_after };
+/// replan: at a checkpoint, to go on from it with other cuts.
+enum class StopReason : std::uint8_t { none, finished, not_finite, signal, stop_after, replan };
 
 struct StepHeader {
   std::int64_t sequence = 0;  ///< counts program runs from 0

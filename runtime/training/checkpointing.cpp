@@ -12,6 +12,7 @@
 
 #include "runtime/base/check.hpp"
 #include "runtime/base/clock.hpp"
+#include "runtime/engine/machine.hpp"
 #include "runtime/layer/tensor_hash.hpp"
 
 namespace lockstep {
@@ -28,31 +29,6 @@ std::string shard_name(const char* kind, int row, int rows) {
   out << kind << "-" << std::setfill('0') << std::setw(5) << row + 1 << "-of-" << std::setw(5) << rows
       << ".safetensors";
   return out.str();
-}
-
-/// The number behind `key` in a file of "key number" lines; -1 when there is none.
-std::int64_t number_in(const std::string& path, const std::string& key) {
-  std::ifstream file(path);
-  std::string word;
-  while (file >> word) {
-    std::int64_t number = -1;
-    if (word == key) return file >> number ? number : -1;
-  }
-  return -1;
-}
-
-/// What this machine, and this process's control group, could still give.
-std::int64_t free_memory_bytes() {
-  std::int64_t free = number_in("/proc/meminfo", "MemAvailable:") * 1024;
-  const std::string group = "/sys/fs/cgroup/";
-  std::int64_t limit = -1, used = -1;
-  std::ifstream(group + "memory.max") >> limit;  // "max" is no number
-  std::ifstream(group + "memory.current") >> used;
-  if (limit > 0 && used >= 0) {
-    const std::int64_t cached = std::max<std::int64_t>(number_in(group + "memory.stat", "inactive_file"), 0);
-    free = std::min(free, limit - used + cached);
-  }
-  return free;
 }
 
 }  // namespace
@@ -94,7 +70,7 @@ void ShardKeeper::restore(const WorkerState& state) {
 
 bool ShardKeeper::copies(const Shard& shard) const {
   if (options_.background != "auto") return options_.background == "always";
-  return free_memory_bytes() > shard.bytes() * (options_.workers_here + 1);
+  return machine_memory().available_bytes > shard.bytes() * (options_.workers_here + 1);
 }
 
 void ShardKeeper::save(std::int64_t step, const WorkerState& state) {

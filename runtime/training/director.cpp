@@ -13,13 +13,15 @@
 namespace lockstep {
 
 TrainingDirector::TrainingDirector(const Config& config, const DataSplits& data, const ModelGraph& graph,
-                                   const Losses& losses, const TrainerState& start, Publisher* publisher)
+                                   const Losses& losses, const TrainerState& start, Publisher* publisher,
+                                   const std::atomic<bool>* replan)
     : config_(config),
       data_(data),
       graph_(graph),
       losses_(losses),
       sampler_(data.train->size(), config.seed),
       publisher_(publisher),
+      replan_(replan),
       first_step_(start.step),
       saved_us_(now_us()),
       step_(start.step),
@@ -36,6 +38,7 @@ StepHeader TrainingDirector::next(const std::vector<StepResult>& finished) {
     publisher_->advance();
   }
   if (stop_ == StopReason::none && must_stop_after()) stop_ = StopReason::stop_after;
+  if (stop_ == StopReason::none && must_replan()) stop_ = StopReason::replan;
   if (stop_ == StopReason::none) {
     if (evaluation_due()) return evaluation_step();
     if (step_ < config_.train.steps) return train_step();
@@ -62,6 +65,12 @@ StepHeader TrainingDirector::last_header() {
 bool TrainingDirector::must_stop_after() const {
   const std::int64_t after = config_.train.stop_after;
   return after > 0 && step_ - first_step_ >= after && step_ < config_.train.steps;
+}
+
+/// Between a save and the next step: whoever goes on from the checkpoint goes on from here.
+bool TrainingDirector::must_replan() const {
+  const bool at_checkpoint = publisher_ && publisher_->is_sound() && publisher_->last_step() == step_;
+  return replan_ && replan_->load() && at_checkpoint && step_ > first_step_ && step_ < config_.train.steps;
 }
 
 bool TrainingDirector::save_due() const {

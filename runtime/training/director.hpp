@@ -15,9 +15,10 @@ namespace lockstep {
 class TrainingDirector : public Director {
  public:
   /// References outlive the director. `start`: step and position to go on from. `publisher`: null when nothing is
-  /// saved.
+  /// saved. `replan`: FitOptions::replan.
   TrainingDirector(const Config& config, const DataSplits& data, const ModelGraph& graph, const Losses& losses,
-                   const TrainerState& start = {}, Publisher* publisher = nullptr);
+                   const TrainerState& start = {}, Publisher* publisher = nullptr,
+                   const std::atomic<bool>* replan = nullptr);
   StepHeader next(const std::vector<StepResult>& finished) override;
   void saved(std::vector<std::string> shards) override;
   Tensors micro_batch(int micro_batch) override;
@@ -30,6 +31,7 @@ class TrainingDirector : public Director {
   bool evaluation_due() const;
   bool save_due() const;
   bool must_stop_after() const;
+  bool must_replan() const;
   StepHeader last_header();
   void request_save(StepHeader& header);
 
@@ -39,6 +41,7 @@ class TrainingDirector : public Director {
   const Losses& losses_;
   Sampler sampler_;
   Publisher* publisher_;
+  const std::atomic<bool>* replan_;
   std::int64_t first_step_;          // training goes on after it
   double saved_us_;                  // when the last save was due, or the job began
   std::int64_t step_ = 0;            // the last training step that was started

@@ -369,7 +369,7 @@ JobOutcome Trainer::fit(const FitOptions& options) {
   if (std::exchange(measures_, false)) measure(options);
   at::set_num_threads(config_.workers.threads);
   const std::unique_ptr<Publisher> publisher = make_publisher(options);
-  TrainingDirector director(config_, data_, graph_, losses_, start_, publisher.get());
+  TrainingDirector director(config_, data_, graph_, losses_, start_, publisher.get(), options.replan);
   JobSpec spec{graph_, partition_, losses_, *programs_, layout_};
   spec.stage.seed = config_.seed;
   spec.stage.precision = config_.train.precision == "bf16" ? at::kBFloat16 : at::kFloat;
@@ -385,6 +385,8 @@ JobOutcome Trainer::fit(const FitOptions& options) {
   shard.checkpoints = options.checkpoints;
   shard.resume_from = resumed_from_;
   shard.background = config_.checkpoint.background;
+  // A copy counts like every tensor: under a limit that was set for training, auto makes none.
+  if (shard.background == "auto" && config_.workers.memory_limit > 0) shard.background = "never";
   shard.rows = static_cast<int>(layout_.rank_of_row.size());
   shard.workers_here =
       static_cast<int>(std::count(layout_.rank_of_row.begin(), layout_.rank_of_row.end(), layout_.here));

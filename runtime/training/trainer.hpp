@@ -34,11 +34,14 @@ struct Ranks {
 struct FitOptions {
   Observer* observer = nullptr;                  ///< told of every result, on a worker's thread
   const std::atomic<bool>* signalled = nullptr;  ///< raised from outside: finish the step and leave
+  /// Raised from outside, in the process of row 0: leave at the next checkpoint (StopReason::replan), to go on from it
+  /// with other cuts.
+  const std::atomic<bool>* replan = nullptr;
   bool record_hashes = false;
   std::string checkpoints;      ///< the folder where checkpoints go, as the config says; empty: none is written
   RecordRange record = {};      ///< steps whose timeline is recorded: JobOutcome::recorded
-  std::string recorder_folder;  ///< where each worker's flight recorder goes; empty: nowhere. It exists
-  Log log;
+  std::string recorder_folder = {};  ///< where each worker's flight recorder goes; empty: nowhere. It exists
+  Log log = {};
 };
 
 class Trainer {

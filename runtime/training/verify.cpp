@@ -100,14 +100,11 @@ void RunRecord::add_hashes(const std::string& bytes) {
   if (count > 0) std::memcpy(hashes.data() + old, bytes.data(), bytes.size());
 }
 
-RunRecord record_run(Trainer& trainer, const Log& log, const std::string& checkpoints) {
+RunRecord record_run(Trainer& trainer, FitOptions options) {
   RunRecord record;
   Recorder recorder(record.results);
-  FitOptions options;
   options.observer = &recorder;
   options.record_hashes = true;
-  options.log = log;
-  options.checkpoints = checkpoints;
   JobOutcome outcome = trainer.fit(options);
   record.hashes = std::move(outcome.hashes);
   record.parameters = std::move(outcome.parameters);

@@ -23,8 +23,8 @@ struct RunRecord {
   void add_hashes(const std::string& bytes);
 };
 
-/// Trains and records everything. `checkpoints`: FitOptions::checkpoints.
-RunRecord record_run(Trainer& trainer, const Log& log = {}, const std::string& checkpoints = "");
+/// Trains and records everything; the observer and the hashes of `options` are its own.
+RunRecord record_run(Trainer& trainer, FitOptions options = {});
 
 /// The first thing that differs, in the order in which a step computes: gradients (model order), gradient norm, loss,
 /// weights, buffers. Empty: bit-identical. `reference` is the one-worker run.

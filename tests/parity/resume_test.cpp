@@ -123,6 +123,24 @@ TEST_CASE("a run resumed at the wrong place is caught", "[parity]") {
   CHECK(first_difference(unbroken, run, trainer.graph()).has_value());
 }
 
+TEST_CASE("a run that is asked to move layers leaves at its next checkpoint, and other cuts go on to the same bits",
+          "[parity]") {
+  Small the;
+  the.config.checkpoint.every = "2";
+  const TemporaryFolder folder;
+  const Config before = with_pipeline(the.config, 2, "1f1b");
+  const std::atomic<bool> replan{true};
+  Trainer trainer(the.model, the.data, before);
+  RunRecord run = record_run(trainer, {.checkpoints = folder.path(), .replan = &replan});
+  CHECK(run.results.back().step == 2);
+  CHECK(steps_in(folder.path()) == std::vector<std::int64_t>{2});
+  Config after = before;
+  after.pipeline.partition.counts = {2, trainer.graph().layer_count() - 2};
+  append(run, next_leg(the.model, the.data, after, folder.path()));
+  const RunRecord unbroken = reference_run(the.model, the.data, the.config);
+  CHECK(first_difference(unbroken, run, trainer.graph()).value_or("") == "");
+}
+
 TEST_CASE("checkpoints in the background of training change no bit, and keep prunes the oldest", "[parity]") {
   Small the;
   the.config.checkpoint.keep = 2;
@@ -132,7 +150,7 @@ TEST_CASE("checkpoints in the background of training change no bit, and keep pru
     const TemporaryFolder folder;
     the.config.checkpoint.background = background;
     Trainer trainer(the.model, the.data, with_pipeline(the.config, 3, "1f1b"));
-    const RunRecord saving = record_run(trainer, {}, folder.path());
+    const RunRecord saving = record_run(trainer, {.checkpoints = folder.path()});
     CHECK(first_difference(plain, saving, trainer.graph()).value_or("") == "");
     CHECK(steps_in(folder.path()) == std::vector<std::int64_t>{4, 5});
     for (const CheckpointPlace& place : list_checkpoints(folder.path())) CHECK(find_damage(place.path).empty());
@@ -150,7 +168,7 @@ TEST_CASE("the best checkpoint outlives keep and has a link", "[parity]") {
   the.config.train.optimizer.lr = 0.3;  // after which the evaluation gets worse
   const TemporaryFolder folder;
   Trainer trainer(the.model, the.data, with_pipeline(the.config, 2, "1f1b"));
-  const RunRecord run = record_run(trainer, {}, folder.path());
+  const RunRecord run = record_run(trainer, {.checkpoints = folder.path()});
   std::map<std::int64_t, StepResult> sums;
   for (const StepResult& result : run.results)
     if (result.mode == Mode::evaluate) sums[result.step].add(result);
@@ -197,7 +215,7 @@ TEST_CASE("nothing is published from the first step on that is not finite", "[pa
     const TemporaryFolder folder;
     the.config.train.stop_on_nan = stops;
     Trainer trainer(the.model, the.data, with_pipeline(the.config, 2, "1f1b"));
-    record_run(trainer, {}, folder.path());
+    record_run(trainer, {.checkpoints = folder.path()});
     CHECK(steps_in(folder.path()) == std::vector<std::int64_t>{1});
     CHECK(std::distance(fs::directory_iterator(folder.path()), fs::directory_iterator()) == 1);
   }
@@ -215,7 +233,7 @@ TEST_CASE("what a job that died left unfinished is cleared, and a future that wi
   the.config.train.steps = 5;
   Trainer trainer(the.model, the.data, the.config);
   trainer.resume(checkpoint_path(folder.path(), 3));
-  record_run(trainer, {}, folder.path());
+  record_run(trainer, {.checkpoints = folder.path()});
   CHECK(steps_in(folder.path()) == std::vector<std::int64_t>{3, 4, 5});
   CHECK(fs::exists(folder.path() + "/superseded-step-00000004"));
   CHECK_FALSE(fs::exists(checkpoint_path(folder.path(), 5) + ".part"));

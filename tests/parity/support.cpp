@@ -162,7 +162,7 @@ RunRecord next_leg(const Model& model, const DataSplits& data, const Config& con
   Trainer trainer(model, data, config, ranks);
   const std::vector<CheckpointPlace> all = list_checkpoints(folder);
   if (!all.empty()) trainer.resume(all.back().path);
-  return record_run(trainer, {}, folder);
+  return record_run(trainer, {.checkpoints = folder});
 }
 
 void append(RunRecord& run, const RunRecord& leg) {
