@@ -39,11 +39,11 @@ struct MeasureOptions {
   std::function<std::unique_ptr<ParameterUpdater>()> make_updater;  ///< empty: update_us is 0
 };
 
-/// Type, options, shapes and dtypes of a layer in its place, hashed: "gpt_block 0123456789abcdef". Layers with equal
-/// signatures cost the same. The number of rows is not part of it.
-std::string signature_of(const ModelGraph& graph, int layer);
+/// Type, options, shapes and dtypes of a layer in its place, and its losses, hashed: "gpt_block 0123456789abcdef".
+/// Layers with equal signatures cost the same. The number of rows is not part of it. `losses`: by head.
+std::string signature_of(const ModelGraph& graph, int layer, const Losses& losses);
 /// What is hashed.
-std::string signature_text(const ModelGraph& graph, int layer);
+std::string signature_text(const ModelGraph& graph, int layer, const Losses& losses);
 
 /// The partition that measure_layer() wants: a stage for every layer.
 Partition one_layer_each(const ModelGraph& graph);
