@@ -4,8 +4,8 @@
 // `lockstep plan` reads.
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <charconv>
 #include <cmath>
-#include <functional>
 #include <iomanip>
 #include <iostream>
 
@@ -21,8 +21,7 @@ constexpr double kMisfit = 0.15;
 
 struct ProfileOptions {
   ConfigSource source;
-  std::string output, costs;
-  std::vector<std::int64_t> rows;
+  std::string output, costs, rows;
   int repeats = 9, workers = 0;
   bool no_cache = false;
 };
@@ -49,6 +48,26 @@ std::string fixed(double number, int digits) {
   std::ostringstream out;
   out << std::fixed << std::setprecision(digits) << number;
   return out.str();
+}
+
+/// Of --rows.
+std::vector<std::int64_t> rows_of(const std::string& text, const Trainer& trainer) {
+  std::vector<std::int64_t> rows;
+  std::istringstream words(text);
+  for (std::string word; std::getline(words, word, ',');) {
+    std::int64_t number = 0;
+    const auto [end, problem] = std::from_chars(word.data(), word.data() + word.size(), number);
+    const bool whole = problem == std::errc() && end == word.data() + word.size();
+    const bool ascends = rows.empty() ? number >= 1 : number > rows.back();
+    if (!whole || !ascends || rows.size() == 2)
+      throw UserError(concat("--rows: got ", text, ", expected one or two ascending numbers of rows, such as 4,8"));
+    rows.push_back(number);
+  }
+  const ModelGraph& graph = trainer.graph();
+  if (!rows.empty() && rows.front() < graph.least_rows)
+    throw UserError(concat("--rows: got ", text, ", expected at least ", graph.least_rows, ", which layer '",
+                           graph.layers[graph.least_rows_layer].name, "' needs to be trained"));
+  return rows;
 }
 
 /// Neighbouring layers that cost the same.
@@ -129,24 +148,20 @@ int profile(const ProfileOptions& options) {
   std::unique_ptr<Trainer> trainer;
   Config config;
   Profile by_hand;
+  std::vector<std::int64_t> rows;
   process.together([&] {
     config = read_config(load_config_file(options.source.path, options.source.overrides));
     resolve_kernels(config);
     // One stage is every layer in its place; nothing of it is built.
     trainer = make_trainer(one_worker(config), {});
     if (!options.costs.empty()) by_hand = overlaid({}, load_profile(options.costs));
-    if (!std::is_sorted(options.rows.begin(), options.rows.end(), std::less_equal<>()))
-      throw UserError(concat("--rows: got ", join(options.rows, ","), ", expected ascending numbers of rows"));
-    if (!options.rows.empty() && options.rows.front() < trainer->graph().least_rows)
-      throw UserError(concat("--rows: got ", options.rows.front(), ", expected at least ", trainer->graph().least_rows,
-                             ", which layer '", trainer->graph().layers[trainer->graph().least_rows_layer].name,
-                             "' needs to be trained"));
+    rows = rows_of(options.rows, *trainer);
     if (process.is_root()) check_writable("-o", options.output);
   });
   try {
     Shown shown;
     ProfilingOptions profiling;
-    profiling.rows = options.rows;
+    profiling.rows = rows;
     profiling.repeats = options.repeats;
     profiling.workers = options.workers;
     profiling.cache = !options.no_cache;
@@ -158,10 +173,10 @@ int profile(const ProfileOptions& options) {
     shown.finish();
     if (!process.is_root()) return 0;
     write_whole_file(options.output, to_json(measured));
-    const auto rows = (config.train.batch + config.train.micro_batches - 1) / config.train.micro_batches;
+    const auto slice = (config.train.batch + config.train.micro_batches - 1) / config.train.micro_batches;
     std::cout << trainer->config().name << ": " << trainer->graph().layer_count() << " layers, "
-              << measured.layers.size() << " different, micro-batches of " << rows << " rows\n";
-    print_table(std::cout, *trainer, measured, static_cast<double>(rows));
+              << measured.layers.size() << " different, micro-batches of " << slice << " rows\n";
+    print_table(std::cout, *trainer, measured, static_cast<double>(slice));
     print_links(std::cout, measured);
     std::cout << "written to " << options.output << std::endl;
     return 0;
@@ -178,9 +193,6 @@ void add_profile(CLI::App& app, std::function<int()>& command) {
   options->source.add_flags(*verb);
   verb->add_option("-o,--output", options->output, "The profile, JSON")->required()->type_name("FILE");
   verb->add_option("--rows", options->rows, "Sizes of micro-batches to measure (default: the config's, and half of it)")
-      ->delimiter(',')
-      ->expected(1, 2)
-      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1'000'000'000}))
       ->type_name("ROWS[,ROWS]");
   verb->add_option("--repeats", options->repeats, "Repeats, of which the median counts; fewer of slow layers")
       ->check(CLI::Range(kFewestRepeats, 10'000))

@@ -13,6 +13,7 @@
 #include <limits>
 #include <set>
 #include <thread>
+#include <utility>
 
 #include "runtime/base/check.hpp"
 #include "runtime/base/clock.hpp"
@@ -165,7 +166,7 @@ class Bench {
   }
 
   void put(int micro_batch, const std::vector<std::pair<int, at::Tensor>>& inputs) {
-    for (const auto* list : {&data_, &inputs})
+    for (const auto* list : {&std::as_const(data_), &inputs})
       for (const auto& [id, tensor] : *list) stage_->put_value(micro_batch, id, tensor);
   }
   void forward(int micro_batch, const std::vector<std::pair<int, at::Tensor>>& inputs, bool recompute = false) {
@@ -303,7 +304,7 @@ void Bench::times(Crew& crew, bool leads, Times& times) {
         crew.end = std::min(crew.end.load(), round);
     }
     cold.walk();
-    for (const auto* list : {&data_, &inputs})
+    for (const auto* list : {&std::as_const(data_), &inputs})
       for (const auto& [id, tensor] : *list) ColdWalk::touch(tensor);
     crew.together.arrive_and_wait();
     if (round >= crew.end) break;

@@ -186,7 +186,8 @@ Json json_of(const HandCosts& costs) {
 }
 
 Json json_of(const LinkCost& link, bool assumed) {
-  Json json{{"latency_us", link.latency_us}};
+  Json json = Json::object();
+  json["latency_us"] = link.latency_us;
   if (std::isfinite(link.bytes_per_us)) json["gigabytes_per_s"] = link.bytes_per_us / kBytesPerUsPerGigabyte;
   if (assumed) json["assumed"] = true;
   return json;
