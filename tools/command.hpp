@@ -43,6 +43,8 @@ class Process {
   void compare(const Trainer& trainer);
   /// Gives the trainer its links to the other ranks; call once, before fit().
   void connect(Trainer& trainer);
+  /// Links to the other ranks for anything but training; null without any. One at a time.
+  std::unique_ptr<RemoteLinks> make_links(int workers);
   /// The value of every rank, in rank order.
   std::vector<std::string> all_gather(const std::string& value,
                                       std::chrono::milliseconds timeout = std::chrono::minutes(5));
@@ -96,5 +98,6 @@ void add_list(CLI::App& app, std::function<int()>& command);
 void add_launch(CLI::App& app, std::function<int()>& command);
 void add_why(CLI::App& app, std::function<int()>& command);
 void add_doctor(CLI::App& app, std::function<int()>& command);
+void add_profile(CLI::App& app, std::function<int()>& command);
 
 }  // namespace lockstep
