@@ -2,17 +2,27 @@
 #include "partitioner/cuts.hpp"
 
 #include <algorithm>
+#include <cstdlib>
 #include <limits>
+#include <numeric>
 
 #include "runtime/base/error.hpp"
 
 namespace lockstep {
+namespace {
 
-std::vector<int> balanced_cut(const std::vector<double>& weights, int stages) {
-  const int layers = static_cast<int>(weights.size());
+void check_stages(const std::vector<double>& weights, int stages) {
+  const auto layers = static_cast<int>(weights.size());
   if (stages < 1 || stages > layers)
     throw UserError(concat("cannot cut ", layers, " layers into ", stages,
                            " stages: every stage needs at least one layer; use at most ", layers, " stages"));
+}
+
+}  // namespace
+
+std::vector<int> balanced_cut(const std::vector<double>& weights, int stages) {
+  check_stages(weights, stages);
+  const int layers = static_cast<int>(weights.size());
   std::vector<double> sum(layers + 1, 0.0);
   for (int i = 0; i < layers; ++i) sum[i + 1] = sum[i] + weights[i];
 
@@ -52,6 +62,46 @@ std::vector<int> balanced_cut(const std::vector<double>& weights, int stages) {
     counts.push_back(next[k][i] - i);
     i = next[k][i];
   }
+  return counts;
+}
+
+std::vector<int> block_cut(const std::vector<double>& weights, int stages) {
+  check_stages(weights, stages);
+  const auto layers = static_cast<int>(weights.size());
+  const auto [lightest, heaviest] = std::minmax_element(weights.begin(), weights.end());
+  const double least = *lightest, range = *heaviest - *lightest;
+  std::vector<int> end;  // of each stage
+  for (int stage = 1; stage < stages; ++stage) end.push_back(layers / stages * stage);
+  end.push_back(layers);
+  const auto size = [&](int stage) {
+    double sum = 0;
+    for (int layer = stage > 0 ? end[stage - 1] : 0; layer < end[stage]; ++layer)
+      sum += range > 0 ? (weights[layer] - least) / range : 0.0;
+    return sum;
+  };
+  // The largest stage stays the same until it gives a layer away itself; until then layers move towards the smallest
+  // stage from its neighbour on the side of the largest.
+  for (int largest = -1;;) {
+    std::vector<double> sizes;
+    for (int stage = 0; stage < stages; ++stage) sizes.push_back(size(stage));
+    if (largest < 0)
+      for (int stage = 0; stage < stages; ++stage)  // of equal ones the last
+        if (largest < 0 || sizes[stage] >= sizes[largest]) largest = stage;
+    int smallest = 0;  // of equal ones the closest to the largest
+    for (int stage = 1; stage < stages; ++stage)
+      if (sizes[stage] < sizes[smallest] ||
+          (sizes[stage] == sizes[smallest] && std::abs(stage - largest) < std::abs(smallest - largest)))
+        smallest = stage;
+    if (sizes[largest] <= sizes[smallest] + 1) break;
+    const int giver = largest < smallest ? smallest - 1 : smallest + 1;
+    if (largest < smallest)
+      --end[giver];
+    else
+      ++end[smallest];
+    if (giver == largest) largest = -1;
+  }
+  std::vector<int> counts = end;
+  std::adjacent_difference(end.begin(), end.end(), counts.begin());
   return counts;
 }
 

@@ -17,16 +17,17 @@ namespace lockstep {
 /// its producers', its parameters and their gradients are LayerGraph's business.
 struct LayerCost {
   double forward_us = 0, input_grad_us = 0, weight_grad_us = 0;
-  double update_us = 0;             ///< optimizer step of its parameters, once per step
-  double held_bytes = 0;            ///< from F to I: outputs, and what the backward needs
-  double again_held_bytes = 0;      ///< the same when the layer is run again in the backward: without its outputs, which
-                                    ///< the stage keeps only where a layer of it reads them. A loss is never run again
-  double held_w_bytes = 0;          ///< from I to W
-  double step_bytes = 0;            ///< once per step: casts of its parameters
-  double forward_extra_bytes = 0;   ///< alive at most during F beyond those when it began
+  double update_us = 0;            ///< optimizer step of its parameters, once per step
+  double held_bytes = 0;           ///< from F to I: outputs, and what the backward needs
+  double again_held_bytes = 0;     ///< the same when the layer is run again in the backward: without its outputs, which
+                                   ///< the stage keeps only where a layer of it reads them. A loss is never run again
+  double held_w_bytes = 0;         ///< from I to W: all that W needs, inputs and gradients of outputs included (until
+                                   ///< the stage's I is done, inputs are counted with their producer too)
+  double step_bytes = 0;           ///< once per step: casts of its parameters
+  double forward_extra_bytes = 0;  ///< alive at most during F beyond those when it began
   double input_grad_extra_bytes = 0;   ///< the same of I, when the gradients of its outputs are there
   double weight_grad_extra_bytes = 0;  ///< the same of W, when the summed gradients are there
-  bool recomputable = true;         ///< may be run again when the plan says so
+  bool recomputable = true;            ///< may be run again when the plan says so
 };
 
 struct PlannedWorker {
@@ -55,12 +56,18 @@ struct PlanChoice {
   int virtual_stages = 1;
   std::string schedule = "1f1b";  ///< a generator's name
   Recompute recompute = Recompute::never;
-  std::vector<int> placement;  ///< placement[row] = worker; empty: in order
+  std::vector<int> placement = {};  ///< placement[row] = worker; empty: in order
   bool operator==(const PlanChoice&) const = default;
 };
 
 /// The costs of the stages that the choice makes. Throws UserError when the choice does not fit the problem (layers,
 /// workers, placement), ScheduleError when the schedule forbids its shape.
+///
+/// Where Costs has less room than a worker has detail: a flow's bytes are the larger of its two directions; casts
+/// (step_bytes) stand all the time instead of from the first F on; of a layer that shares a parameter with an earlier
+/// one of the same worker, which updates it once, update_us counts in proportion to its other elements; within a rank,
+/// a value made by a stage without a backward is counted where it is read, and not on the worker that is charged for
+/// it.
 Costs costs_of(const PlanProblem& problem, const PlanChoice& choice);
 
 /// The training program of the choice.

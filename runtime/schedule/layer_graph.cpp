@@ -31,9 +31,8 @@ std::vector<FlowValues> flows_of(const LayerGraph& graph, const std::vector<int>
   }
   std::vector<FlowValues> flows;
   for (auto& [stages, values] : travelling) {
-    const bool differentiable = std::any_of(values.begin(), values.end(), [&](int id) {
-      return graph.values[static_cast<std::size_t>(id)].has_gradient;
-    });
+    const bool differentiable = std::any_of(
+        values.begin(), values.end(), [&](int id) { return graph.values[static_cast<std::size_t>(id)].has_gradient; });
     flows.push_back({{stages.first, stages.second, differentiable}, std::move(values)});
   }
   return flows;

@@ -13,9 +13,9 @@ namespace lockstep {
 
 /// One entry, written once.
 struct LayerValue {
-  int producer = -1;           ///< layer; -1: the data, which is read where layer 0 is
-  std::vector<int> readers;    ///< layers, ascending, one entry per use; a loss counts as its layer
-  bool has_gradient = false;   ///< every reader sends one back
+  int producer = -1;          ///< layer; -1: the data, which is read where layer 0 is
+  std::vector<int> readers;   ///< layers, ascending, one entry per use; a loss counts as its layer
+  bool has_gradient = false;  ///< every reader sends one back
 };
 
 /// One stored parameter.

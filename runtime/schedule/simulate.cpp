@@ -58,6 +58,10 @@ void check_costs(const Program& program, const Costs& costs) {
     check_cost("held_w_bytes", stage.held_w_bytes);
     check_cost("recompute_us", stage.recompute_us);
     check_cost("checkpoint_bytes", stage.checkpoint_bytes);
+    check_cost("gradient_bytes", stage.gradient_bytes);
+    for (const ExtraBytes& extra : {stage.extra, stage.first_extra, stage.again_extra, stage.again_first_extra})
+      for (const double bytes : {extra.forward, extra.backward, extra.input_grad, extra.weight_grad})
+        check_cost("extra bytes", bytes);
   }
   for (const double bytes : costs.flow_bytes) check_cost("flow_bytes", bytes);
   for (const double bytes : costs.tie_bytes) check_cost("tie_bytes", bytes);
@@ -94,14 +98,28 @@ class Memory {
       : program_(program),
         costs_(costs),
         slot_bytes_(edge_bytes),
+        handed_bytes_(edge_bytes.size(), 0.0),
         rows_(program.rows.size()),
         again_(recomputed(program)),
         backward_(static_cast<std::size_t>(program.topology.stages), false),
-        summing_(backward_.size(), false) {
-    for (std::size_t e = 0; e < slot_bytes_.size(); ++e)
-      if (costs.same_rank(program.edges[e].from, program.edges[e].to)) slot_bytes_[e] = 0;
+        summing_(backward_.size(), false),
+        hands_back_(backward_.size(), 0.0),
+        is_handed_(backward_.size(), 0.0) {
+    for (std::size_t e = 0; e < slot_bytes_.size(); ++e) {
+      const Edge& edge = program.edges[e];
+      if (!costs.same_rank(edge.from, edge.to)) continue;
+      if (edge.kind == EdgeKind::gradient) handed_bytes_[e] = slot_bytes_[e];
+      slot_bytes_[e] = 0;
+    }
     for (std::size_t s = 0; s < backward_.size(); ++s) {
       backward_[s] = program.mode == Mode::train && program.topology.has_backward[s];
+    }
+    for (std::size_t i = 0; i < costs.flow_bytes.size(); ++i) {
+      const Flow& flow = program.topology.flows[i];
+      const bool within_row = program.row_of_stage[index(flow.from)] == program.row_of_stage[index(flow.to)];
+      if (!within_row || !flow.differentiable || !backward_[index(flow.from)]) continue;
+      hands_back_[index(flow.to)] += costs.flow_bytes[i];
+      is_handed_[index(flow.from)] += costs.flow_bytes[i];
     }
   }
 
@@ -109,10 +127,13 @@ class Memory {
     Row& row = rows_[index(id)];
     switch (instruction.kind) {
       case InstructionKind::post: row.bytes += slot_bytes_[index(instruction.edge)]; break;
-      case InstructionKind::receive: row.unused_slots += slot_bytes_[index(instruction.edge)]; break;
+      case InstructionKind::receive:
+        row.bytes += handed_bytes_[index(instruction.edge)];
+        row.unused_slots += slot_bytes_[index(instruction.edge)] + handed_bytes_[index(instruction.edge)];
+        break;
       case InstructionKind::compute: compute(row, instruction.action); break;
       case InstructionKind::tie_sum:
-        if (!costs_.tie_bytes.empty()) reach(row, costs_.tie_bytes[static_cast<std::size_t>(instruction.tie)]);
+        reach(row, tie_sum_bytes(id, instruction.tie));
         use_slots(row);
         break;
       case InstructionKind::update:
@@ -139,6 +160,7 @@ class Memory {
   struct Row {
     double bytes = 0, peak_bytes = 0;
     double unused_slots = 0;  ///< received, waiting for the next compute
+    double handed = 0;        ///< gradients from one stage of the row to another, waiting for its B or I
     double gradients = 0;     ///< of the stages that have begun to sum
     double peak_total = 0;    ///< of bytes, gradients and what a running action needs
     int alive = 0, peak_alive = 0;
@@ -146,7 +168,18 @@ class Memory {
 
   /// For a moment there are `extra` bytes more.
   static void reach(Row& row, double extra) {
-    row.peak_total = std::max(row.peak_total, row.bytes + row.gradients + extra);
+    row.peak_total = std::max(row.peak_total, row.bytes + row.handed + row.gradients + extra);
+  }
+
+  /// The sum so far and the next one. Where the first buffer is the row's own it takes the place of that, unless
+  /// another row of the rank still looks at it.
+  double tie_sum_bytes(WorkerId id, int tie) const {
+    if (costs_.tie_bytes.empty()) return 0;
+    const Tie& of = program_.topology.ties[static_cast<std::size_t>(tie)];
+    bool replaces = program_.row_of_stage[index(of.holders.front())] == id;
+    for (const WorkerId row : rows_holding(of, program_.row_of_stage))
+      if (row != id && costs_.same_rank(row, id)) replaces = false;
+    return (replaces ? 1 : 2) * costs_.tie_bytes[static_cast<std::size_t>(tie)];
   }
 
   static void use_slots(Row& row) {
@@ -169,7 +202,8 @@ class Memory {
     const double held = again ? cost.checkpoint_bytes : cost.held_bytes;
     const bool sums = action.op == Op::backward || action.op == Op::weight_grad;
     const bool first = sums && splits && !summing_[index(action.stage)];
-    const ExtraBytes& extra = again ? cost.again_extra : cost.extra;
+    const ExtraBytes& usual = again ? cost.again_extra : cost.extra;
+    const ExtraBytes& extra = !first ? usual : again ? cost.again_first_extra : cost.first_extra;
     switch (action.op) {
       case Op::forward:
         reach(row, extra.forward);
@@ -181,18 +215,20 @@ class Memory {
         if (!backward) release(row, held);
         break;
       case Op::backward:
-        reach(row, first ? std::max(extra.backward, cost.first_extra.backward) : extra.backward);
+        reach(row, extra.backward);
         use_slots(row);
         release(row, held);
+        hand_back(row, action.stage);
         break;
       case Op::input_grad:
         reach(row, extra.input_grad);
         use_slots(row);
         release(row, held);  // layer by layer: what W needs takes the place of what I has used
         if (splits) row.bytes += cost.held_w_bytes;
+        hand_back(row, action.stage);
         break;
       case Op::weight_grad:
-        reach(row, first ? std::max(extra.weight_grad, cost.first_extra.weight_grad) : extra.weight_grad);
+        reach(row, extra.weight_grad);
         row.bytes -= cost.held_w_bytes;
         break;
     }
@@ -202,6 +238,8 @@ class Memory {
     }
   }
 
+  void hand_back(Row& row, StageId stage) const { row.handed += hands_back_[index(stage)] - is_handed_[index(stage)]; }
+
   static void release(Row& row, double held_bytes) {
     row.bytes -= held_bytes;
     --row.alive;
@@ -209,11 +247,14 @@ class Memory {
 
   const Program& program_;
   const Costs& costs_;
-  std::vector<double> slot_bytes_;  ///< by edge
+  std::vector<double> slot_bytes_;    ///< by edge, from post to use
+  std::vector<double> handed_bytes_;  ///< by edge, from receive to use: of gradients within a rank
   std::vector<Row> rows_;
   std::vector<bool> again_;
   std::vector<bool> backward_;
   std::vector<bool> summing_;  ///< by stage: its gradients are there
+  std::vector<double> hands_back_,
+      is_handed_;  ///< by stage: gradients that its B or I makes for (has from) its own row
 };
 
 class CostClock : public ExecutionClock {
@@ -249,13 +290,13 @@ class CostClock : public ExecutionClock {
     }
     const bool shown = end_us > start_us || instruction.kind == InstructionKind::compute;
     if (step < recorded_steps_ && shown) spans_.push_back({row, instruction, step, start_us, end_us});
-    if (static_cast<std::size_t>(step) >= done_us_.size()) done_us_.resize(static_cast<std::size_t>(step) + 1, 0.0);
-    double& done = done_us_[static_cast<std::size_t>(step)];
-    done = std::max(done, end_us);
+    if (static_cast<std::size_t>(step) >= done_us_.size())
+      done_us_.resize(static_cast<std::size_t>(step) + 1, std::vector<double>(work_us_.size(), 0.0));
+    done_us_[static_cast<std::size_t>(step)][index(row)] = end_us;
   }
 
-  /// When the last worker was done with each step.
-  const std::vector<double>& done_us() const { return done_us_; }
+  /// When each worker was done with each step: [step][row].
+  const std::vector<std::vector<double>>& done_us() const { return done_us_; }
   const Memory& memory() const { return memory_; }
   const std::vector<double>& work_us() const { return work_us_; }
   long messages() const { return messages_; }
@@ -284,24 +325,36 @@ class CostClock : public ExecutionClock {
   Memory memory_;
   const std::vector<bool> again_;
   const int recorded_steps_;
-  std::vector<double> work_us_, done_us_;
+  std::vector<double> work_us_;
+  std::vector<std::vector<double>> done_us_;
   std::vector<Span> spans_;
   long messages_ = 0;
 };
 
-/// Steps that follow each other settle into a fixed rhythm after a few: two equal periods in a row end the search, else
-/// the average of the last half counts (a rhythm may take turns between several lengths).
+/// Steps that follow each other settle into a fixed rhythm after a few: two equal periods in a row, on every worker,
+/// end the search (while the pipeline fills, some run ahead of those that will hold them up), else the average of the
+/// last half counts, of the slowest worker (a rhythm may take turns between several lengths).
 double settle(Execution& execution, const CostClock& clock, int steps) {
   constexpr int kMostSteps = 16;
   constexpr double kSame = 1e-9;
-  const auto done = [&clock](int step) { return clock.done_us()[static_cast<std::size_t>(step)]; };
+  const auto gained = [&clock](int from, int to, std::size_t row) {
+    return clock.done_us()[static_cast<std::size_t>(to)][row] - clock.done_us()[static_cast<std::size_t>(from)][row];
+  };
+  const std::size_t rows = clock.work_us().size();
   const int last = std::max(steps, kMostSteps);
   for (int step = std::max(steps, 3); step < last; ++step) {
     execution.run(step + 1);
-    const double period = done(step) - done(step - 1);
-    if (std::abs(period - (done(step - 1) - done(step - 2))) <= kSame * period) return period;
+    const double period = gained(step - 1, step, 0);
+    bool settled = true;
+    for (std::size_t row = 0; row < rows && settled; ++row)
+      settled = std::abs(gained(step - 1, step, row) - period) <= kSame * period &&
+                std::abs(gained(step - 2, step - 1, row) - period) <= kSame * period;
+    if (settled) return period;
   }
-  return (done(last - 1) - done(last / 2)) / (last - 1 - last / 2);
+  double slowest = 0;
+  for (std::size_t row = 0; row < rows; ++row)
+    slowest = std::max(slowest, gained(last / 2, last - 1, row) / (last - 1 - last / 2));
+  return slowest;
 }
 
 double idle_share(const std::vector<double>& work_us, double span_us) {
@@ -326,7 +379,7 @@ Simulation simulate(const Program& program, const Costs& costs, int steps) {
   }
   Simulation result;
   result.timeline = {program.name, program.workers(), clock.take_spans()};
-  result.step_us = clock.done_us().front();
+  for (const double us : clock.done_us().front()) result.step_us = std::max(result.step_us, us);
   result.period_us = settle(execution, clock, steps);
   result.work_us = clock.work_us();
   result.bubble = idle_share(result.work_us, result.step_us);

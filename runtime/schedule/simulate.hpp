@@ -31,10 +31,10 @@ struct StageCost {
                                 ///< of no more than one of them are there at once; these are not counted. What W needs
                                 ///< of them lives from I to W, as ever
   // For Simulation::total_bytes alone:
-  double gradient_bytes = 0;  ///< of the stage's parameters, from the first B or W of a step to the update
-  ExtraBytes extra;           ///< once the gradients are there
-  ExtraBytes first_extra;     ///< while the first B or W of a step makes them: gradient_bytes are part of it
-  ExtraBytes again_extra;     ///< once they are there, of a micro-batch whose forward is run again
+  double gradient_bytes = 0;    ///< of the stage's parameters, from the first B or W of a step to the update
+  ExtraBytes extra = {};        ///< once the gradients are there
+  ExtraBytes first_extra = {};  ///< while the first B or W of a step makes them: gradient_bytes are part of it
+  ExtraBytes again_extra = {}, again_first_extra = {};  ///< the same of a micro-batch whose forward is run again
 };
 
 struct LinkCost {
@@ -55,16 +55,17 @@ struct WorkerPlace {
 };
 
 struct Costs {
-  std::vector<StageCost> stages;   ///< index = stage
-  std::vector<double> flow_bytes;  ///< index = Topology::flows, per micro-batch, each way; empty: 0
-  std::vector<double> tie_bytes;   ///< index = Topology::ties; empty: 0
-  Links links;                     ///< messages of other kinds cost the latency alone
-  std::vector<WorkerPlace> places;      ///< index = row; empty: each is a rank of its own on one host
-  std::vector<double> update_us;        ///< index = row; empty: 0
-  std::vector<double> standing_bytes;   ///< index = row: parameters, optimizer state, data; empty: 0
+  std::vector<StageCost> stages;       ///< index = stage
+  std::vector<double> flow_bytes;      ///< index = Topology::flows, per micro-batch, each way; empty: 0
+  std::vector<double> tie_bytes;       ///< index = Topology::ties; empty: 0
+  Links links;                         ///< messages of other kinds cost the latency alone
+  std::vector<WorkerPlace> places;     ///< index = row; empty: each is a rank of its own on one host
+  std::vector<double> update_us;       ///< index = row; empty: 0
+  std::vector<double> standing_bytes;  ///< index = row: parameters, optimizer state, data; empty: 0
 
   const LinkCost& link(WorkerId from, WorkerId to) const;
-  /// Within a rank a message is handed over by pointer and needs no slot.
+  /// Within a rank a message is handed over by pointer and needs no slot: a value stays its maker's, a gradient is its
+  /// receiver's from then on.
   bool same_rank(WorkerId a, WorkerId b) const;
 };
 
@@ -73,13 +74,13 @@ Costs equal_costs(int stages, double forward_us, double input_grad_us, double we
 
 struct Simulation {
   Timeline timeline;
-  double step_us = 0;                   ///< of the isolated step: from its start until the last worker is done
-  double period_us = 0;                 ///< per step, when many follow one another without a barrier
-  double bubble = 0;                    ///< idle share of the isolated step: 1 - sum of work / (workers * step_us)
-  double bubble_steady = 0;             ///< the same of period_us
-  std::vector<double> work_us;          ///< per worker, in one step
-  std::vector<double> peak_bytes;       ///< per worker: what Costs says is held, and receive slots from post to use
-  std::vector<double> total_bytes;      ///< per worker, at most: all tensors, with standing_bytes and extra bytes
+  double step_us = 0;               ///< of the isolated step: from its start until the last worker is done
+  double period_us = 0;             ///< per step, when many follow one another without a barrier: of the slowest row
+  double bubble = 0;                ///< idle share of the isolated step: 1 - sum of work / (workers * step_us)
+  double bubble_steady = 0;         ///< the same of period_us
+  std::vector<double> work_us;      ///< per worker, in one step
+  std::vector<double> peak_bytes;   ///< per worker: what Costs says is held, and receive slots from post to use
+  std::vector<double> total_bytes;  ///< per worker, at most: all tensors, with standing_bytes and extra bytes
   std::vector<int> peak_micro_batches;  ///< per worker: forwards whose backward has not ended (each stage counts)
   long messages = 0;                    ///< of values and gradients, in one step
 };

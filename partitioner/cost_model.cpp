@@ -1,0 +1,405 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "partitioner/cost_model.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <numeric>
+#include <set>
+
+#include "partitioner/stage_bytes.hpp"
+#include "runtime/base/error.hpp"
+#include "runtime/schedule/generators.hpp"
+#include "runtime/schedule/lower.hpp"
+
+namespace lockstep {
+namespace {
+
+std::size_t at(int index) {
+  return static_cast<std::size_t>(index);
+}
+
+void check_size(const char* what, std::size_t got, int expected) {
+  if (got != at(expected))
+    throw UserError(concat("plan: got ", got, " ", what, ", the model has ", expected, " layers"));
+}
+
+void check_number(const std::string& where, const char* what, double value) {
+  if (!(value >= 0) || std::isinf(value))
+    throw UserError(concat("plan: ", what, " of ", where, " is ", value, ", expected a number >= 0"));
+}
+
+void check_layer(const std::string& where, const LayerCost& cost) {
+  check_number(where, "forward_us", cost.forward_us);
+  check_number(where, "input_grad_us", cost.input_grad_us);
+  check_number(where, "weight_grad_us", cost.weight_grad_us);
+  check_number(where, "update_us", cost.update_us);
+  check_number(where, "held_bytes", cost.held_bytes);
+  check_number(where, "again_held_bytes", cost.again_held_bytes);
+  check_number(where, "held_w_bytes", cost.held_w_bytes);
+  check_number(where, "step_bytes", cost.step_bytes);
+  check_number(where, "forward_extra_bytes", cost.forward_extra_bytes);
+  check_number(where, "input_grad_extra_bytes", cost.input_grad_extra_bytes);
+  check_number(where, "weight_grad_extra_bytes", cost.weight_grad_extra_bytes);
+}
+
+/// Where the stages of a choice are.
+class Placed : public Surroundings {
+ public:
+  Placed(const std::vector<int>& first_layer, const Costs& costs, const std::vector<WorkerId>& rows, StageId here)
+      : first_layer_(first_layer), costs_(costs), rows_(rows), here_(here) {}
+  bool made_nearby(int layer) const override { return nearby(layer); }
+  bool read_nearby(int layer) const override { return nearby(layer); }
+
+ private:
+  bool nearby(int layer) const {
+    const StageId stage = stage_of_layer(first_layer_, layer);
+    return costs_.same_rank(rows_[at(stage.value())], rows_[at(here_.value())]);
+  }
+  const std::vector<int>& first_layer_;
+  const Costs& costs_;
+  const std::vector<WorkerId>& rows_;
+  StageId here_;
+};
+
+}  // namespace
+
+CostModel::CostModel(const PlanProblem& problem) : problem_(problem) {
+  check_problem();
+  const LayerGraph& graph = problem.graph;
+  reads_.resize(at(layers()));
+  outputs_.resize(at(layers()));
+  held_.resize(at(layers()));
+  gradient_bytes_.assign(at(layers()), 0.0);
+  for (int id = 0; id < static_cast<int>(graph.values.size()); ++id) {
+    const LayerValue& value = graph.values[at(id)];
+    if (value.producer >= 0) outputs_[at(value.producer)].push_back(id);
+    for (const int reader : value.readers) {
+      std::vector<Read>& reads = reads_[at(reader)];
+      if (!reads.empty() && reads.back().value == id) {
+        ++reads.back().uses;
+      } else {
+        reads.push_back({id, 1});
+      }
+    }
+  }
+  for (int id = 0; id < static_cast<int>(graph.parameters.size()); ++id) {
+    const LayerParameter& parameter = graph.parameters[at(id)];
+    for (const int layer : parameter.holders) {
+      if (parameter.trainable)
+        gradient_bytes_[at(layer)] += static_cast<double>(parameter.elements) * problem.parameter_bytes;
+      std::vector<Held>& held = held_[at(layer)];
+      if (!held.empty() && held.back().parameter == id) {
+        ++held.back().count;
+      } else {
+        held.push_back({id, 1, layer == parameter.holders.front()});
+      }
+    }
+  }
+}
+
+void CostModel::check_problem() const {
+  const LayerGraph& graph = problem_.graph;
+  const int layers = graph.layers();
+  if (layers < 1) throw UserError("plan: the model has no layers");
+  if (problem_.workers.empty()) throw UserError("plan: there are no workers");
+  if (problem_.micro_batches < 1)
+    throw UserError(concat("plan: got ", problem_.micro_batches, " micro-batches, expected at least 1"));
+  check_size("costs of layers", problem_.layers.size(), layers);
+  check_size("flags of trainable layers", graph.trainable.size(), layers);
+  check_size("flags of layers with a backward", graph.has_backward.size(), layers);
+  if (problem_.value_bytes.size() != graph.values.size())
+    throw UserError(
+        concat("plan: got the bytes of ", problem_.value_bytes.size(), " values, the model has ", graph.values.size()));
+  for (int layer = 0; layer < layers; ++layer)
+    check_layer(concat("layer '", graph.names[at(layer)], "'"), problem_.layers[at(layer)]);
+  for (std::size_t id = 0; id < problem_.value_bytes.size(); ++id)
+    check_number(concat("value ", id), "the size", problem_.value_bytes[id]);
+  check_number("the model", "parameter_bytes", problem_.parameter_bytes);
+  check_number("the model", "optimizer_bytes", problem_.optimizer_bytes);
+  check_number("the model", "data_bytes", problem_.data_bytes);
+  for (std::size_t i = 0; i < problem_.workers.size(); ++i) {
+    const PlannedWorker& worker = problem_.workers[i];
+    if (!(worker.speed > 0) || std::isinf(worker.speed))
+      throw UserError(concat("plan: the speed of worker ", i, " is ", worker.speed, ", expected a number > 0"));
+    if (!(worker.limit_bytes > 0))
+      throw UserError(concat("plan: the limit of worker ", i, " is ", worker.limit_bytes, " bytes, expected > 0"));
+  }
+}
+
+void CostModel::check(const PlanChoice& choice) const {
+  const std::vector<int>& counts = choice.layers_per_stage;
+  const long total = std::accumulate(counts.begin(), counts.end(), 0L);
+  const bool positive = std::all_of(counts.begin(), counts.end(), [](int count) { return count >= 1; });
+  if (!positive || total != layers())
+    throw UserError(concat("plan: the partition [", join(counts), "] has ", total, " layers in ", counts.size(),
+                           " stages; the model has ", layers(), " layers, and every stage needs at least one"));
+  if (choice.virtual_stages < 1 || static_cast<long>(counts.size()) != 1L * workers() * choice.virtual_stages)
+    throw UserError(concat("plan: got ", counts.size(), " stages for ", workers(), " workers with ",
+                           choice.virtual_stages, " stages each, expected ", workers() * choice.virtual_stages));
+  std::vector<int> sorted = choice.placement, workers_in_order(at(workers()));
+  std::iota(workers_in_order.begin(), workers_in_order.end(), 0);
+  std::sort(sorted.begin(), sorted.end());
+  if (!sorted.empty() && sorted != workers_in_order)
+    throw UserError(concat("plan: got the placement [", join(choice.placement), "], expected each of 0 to ",
+                           workers() - 1, " once"));
+}
+
+Costs CostModel::costs(const PlanChoice& choice, const Schedule& schedule) const {
+  const std::vector<int> first = first_layers(choice.layers_per_stage);
+  const std::vector<WorkerId> rows = row_of_stage(schedule);
+  Costs costs;
+  costs.links = problem_.links;
+  for (int row = 0; row < workers(); ++row) {
+    const PlannedWorker& worker = problem_.workers[at(worker_of(choice, row))];
+    costs.places.push_back(worker.place);
+    costs.update_us.push_back(update_us_of_row(row, first, rows) / worker.speed);
+    costs.standing_bytes.push_back(standing_bytes_of_row(row, first, rows));
+  }
+  for (std::size_t s = 0; s < rows.size(); ++s) {
+    const StageId id(static_cast<int>(s));
+    StageCost cost = stage(first[s], first[s + 1], Placed(first, costs, rows, id));
+    const double speed = problem_.workers[at(worker_of(choice, rows[s].value()))].speed;
+    for (double* us : {&cost.forward_us, &cost.input_grad_us, &cost.weight_grad_us, &cost.recompute_us}) *us /= speed;
+    costs.stages.push_back(cost);
+  }
+  for (const FlowValues& flow : flows_of(problem_.graph, first)) {
+    double values = 0, gradients = 0;
+    for (const int id : flow.values) {
+      values += value_bytes(id);
+      if (!value(id).has_gradient) continue;
+      for (const int reader : value(id).readers)
+        if (stage_of_layer(first, reader) == flow.flow.to) gradients += value_bytes(id);
+    }
+    costs.flow_bytes.push_back(std::max(values, gradients));
+  }
+  for (const LayerParameter& parameter : problem_.graph.parameters) {
+    if (parameter.holders.size() < 2 || !parameter.trainable) continue;
+    std::map<WorkerId, int> holders;  // a message has a buffer for each
+    for (const int layer : parameter.holders) ++holders[rows[at(stage_of_layer(first, layer).value())]];
+    int most = 0;
+    for (const auto& [row, count] : holders) most = std::max(most, count);
+    costs.tie_bytes.push_back(most * static_cast<double>(parameter.elements) * problem_.parameter_bytes);
+  }
+  return costs;
+}
+
+Program CostModel::program(const PlanChoice& choice, const Schedule& schedule) const {
+  LowerOptions options;
+  options.clip = problem_.clip;
+  options.post_validation = problem_.post_validation;
+  options.recompute = choice.recompute;
+  return lower(schedule, topology_of(problem_.graph, first_layers(choice.layers_per_stage)), options);
+}
+
+// ---- rows ----
+
+double CostModel::parameter_standing_bytes(const LayerParameter& parameter) const {
+  const double trained = parameter.trainable ? problem_.optimizer_bytes : 0.0;
+  const double copies = parameter.trainable && keeps_state_twice() ? 2.0 : 1.0;
+  return copies * static_cast<double>(parameter.elements) * (problem_.parameter_bytes + trained);
+}
+
+double CostModel::standing_bytes_of_row(int row, const std::vector<int>& first,
+                                        const std::vector<WorkerId>& rows) const {
+  double bytes = rows.front().value() == row ? problem_.data_bytes : 0.0;
+  std::set<int> seen;
+  for (std::size_t s = 0; s < rows.size(); ++s) {
+    if (rows[s].value() != row) continue;
+    for (int layer = first[s]; layer < first[s + 1]; ++layer) {
+      bytes += problem_.layers[at(layer)].step_bytes;
+      for (const Held& held : held_[at(layer)])
+        if (seen.insert(held.parameter).second)
+          bytes += parameter_standing_bytes(problem_.graph.parameters[at(held.parameter)]);
+    }
+  }
+  return bytes;
+}
+
+double CostModel::update_us_of_row(int row, const std::vector<int>& first, const std::vector<WorkerId>& rows) const {
+  double us = 0;
+  std::set<int> seen;
+  for (std::size_t s = 0; s < rows.size(); ++s) {
+    if (rows[s].value() != row) continue;
+    for (int layer = first[s]; layer < first[s + 1]; ++layer) {
+      double mine = 0, all = 0;
+      for (const Held& held : held_[at(layer)]) {
+        const LayerParameter& parameter = problem_.graph.parameters[at(held.parameter)];
+        if (!parameter.trainable) continue;
+        const auto elements = static_cast<double>(parameter.elements);
+        all += elements;
+        if (seen.insert(held.parameter).second) mine += elements;
+      }
+      us += problem_.layers[at(layer)].update_us * (all > 0 ? mine / all : 1.0);
+    }
+  }
+  return us;
+}
+
+// ---- stages ----
+
+bool CostModel::has_backward(int first, int last) const {
+  for (int layer = first; layer < last; ++layer)
+    if (layer_has_backward(layer)) return true;
+  return false;
+}
+
+bool CostModel::has_weight_grad(int first, int last) const {
+  for (int layer = first; layer < last; ++layer)
+    if (problem_.graph.trainable[at(layer)]) return true;
+  return false;
+}
+
+double CostModel::standing_bytes(int first, int last, bool whole) const {
+  double bytes = first == 0 ? problem_.data_bytes : 0.0;
+  for (int layer = first; layer < last; ++layer) {
+    bytes += problem_.layers[at(layer)].step_bytes;
+    for (const Held& held : held_[at(layer)]) {
+      const LayerParameter& parameter = problem_.graph.parameters[at(held.parameter)];
+      const bool counts = held.first || (whole && *std::lower_bound(parameter.holders.begin(), parameter.holders.end(),
+                                                                    first) == layer);
+      if (counts) bytes += parameter_standing_bytes(parameter);
+    }
+  }
+  return bytes;
+}
+
+double CostModel::update_us(int first, int last) const {
+  double us = 0;
+  for (int layer = first; layer < last; ++layer) {
+    double mine = 0, all = 0;
+    for (const Held& held : held_[at(layer)]) {
+      const LayerParameter& parameter = problem_.graph.parameters[at(held.parameter)];
+      if (!parameter.trainable) continue;
+      all += static_cast<double>(parameter.elements);
+      if (held.first) mine += static_cast<double>(parameter.elements);
+    }
+    us += problem_.layers[at(layer)].update_us * (all > 0 ? mine / all : 1.0);
+  }
+  return us;
+}
+
+double CostModel::values_in_bytes(int first, int last) const {
+  double bytes = 0;
+  for (int layer = first; layer < last; ++layer)
+    for (const Read& read : reads(layer)) {
+      const LayerValue& from = value(read.value);
+      const bool outside = from.producer < first && first > 0;
+      if (outside && *std::lower_bound(from.readers.begin(), from.readers.end(), first) == layer)
+        bytes += value_bytes(read.value);
+    }
+  return bytes;
+}
+
+double CostModel::gradients_in_bytes(int first, int last) const {
+  double bytes = 0;
+  for (int layer = first; layer < last; ++layer)
+    for (const int id : outputs_[at(layer)]) {
+      if (!value(id).has_gradient) continue;
+      const auto& readers = value(id).readers;
+      bytes +=
+          static_cast<double>(readers.end() - std::lower_bound(readers.begin(), readers.end(), last)) * value_bytes(id);
+    }
+  return bytes;
+}
+
+StageCost CostModel::stage(int first, int last, const Surroundings& around) const {
+  StageCost cost = add_up(first, last, around, false);
+  const StageCost again = add_up(first, last, around, true);
+  cost.recompute_us = again.recompute_us;
+  cost.checkpoint_bytes = again.held_bytes;
+  cost.again_extra = again.extra;
+  cost.again_first_extra = again.first_extra;
+  return cost;
+}
+
+/// `again`: extra, first_extra and held_bytes are those of a micro-batch whose forward is run again.
+StageCost CostModel::add_up(int first, int last, const Surroundings& around, bool again) const {
+  StageCost cost;
+  std::vector<LayerBytes> layers(at(last - first));
+  const auto in_stage = [&](int layer) { return layer >= first && layer < last; };
+  const auto is_again = [&](int layer) {
+    return again && layer_has_backward(layer) && problem_.layers[at(layer)].recomputable;
+  };
+  for (int layer = first; layer < last; ++layer) {
+    const LayerCost& from = problem_.layers[at(layer)];
+    LayerBytes& bytes = layers[at(layer - first)];
+    const bool weights = computes_weights(layer);
+    bytes.has_backward = layer_has_backward(layer);
+    bytes.again = is_again(layer);
+    cost.forward_us += from.forward_us;
+    bytes.forward_extra = from.forward_extra_bytes;
+    if (!bytes.has_backward) continue;
+    cost.input_grad_us += from.input_grad_us;
+    if (weights) cost.weight_grad_us += from.weight_grad_us;
+    if (bytes.again) cost.recompute_us += from.forward_us;
+    bytes.held = bytes.again ? from.again_held_bytes : from.held_bytes;
+    bytes.made_again = bytes.again ? std::max(0.0, from.held_bytes - from.again_held_bytes) : 0.0;
+    bytes.held_w = weights ? from.held_w_bytes : 0.0;
+    bytes.gradients = gradient_bytes_[at(layer)];
+    bytes.input_grad_extra = from.input_grad_extra_bytes;
+    bytes.weight_grad_extra = weights ? from.weight_grad_extra_bytes : 0.0;
+    cost.held_bytes += bytes.held;
+    cost.held_w_bytes += bytes.held_w;
+    cost.gradient_bytes += bytes.gradients;
+  }
+
+  // What layers read, and so what the stage keeps for their backward although no layer holds it.
+  const auto first_reader = [&](int id, int begin) {  // of the stage, with a backward; -1: none
+    const auto& readers = value(id).readers;
+    for (auto reader = std::lower_bound(readers.begin(), readers.end(), begin); reader != readers.end(); ++reader) {
+      if (*reader >= last) break;
+      if (layer_has_backward(*reader)) return *reader;
+    }
+    return -1;
+  };
+  const auto keep = [&](int id, int until) {
+    cost.held_bytes += value_bytes(id);
+    layers[at(until - first)].released += value_bytes(id);
+  };
+  for (int layer = first; layer < last; ++layer) {
+    LayerBytes& bytes = layers[at(layer - first)];
+    for (const Read& read : reads(layer)) {
+      const LayerValue& from = value(read.value);
+      const bool to_loss = from.producer == layer;
+      const double gradients = from.has_gradient && bytes.has_backward ? read.uses * value_bytes(read.value) : 0.0;
+      if (to_loss) {
+        bytes.loss_gradients += gradients;
+        continue;
+      }
+      bytes.input_gradients += gradients;
+      if (in_stage(from.producer)) {
+        layers[at(from.producer - first)].output_gradients += gradients;
+        continue;
+      }
+      // Made elsewhere. The data is there anyway, where layer 0 is.
+      if (from.producer < 0 && (first == 0 || around.made_nearby(0))) continue;
+      const int reader = first_reader(read.value, first);
+      if (reader != layer) continue;  // once, and only when a backward needs it
+      if (from.producer >= 0 && layer_has_backward(from.producer) && around.made_nearby(from.producer)) continue;
+      keep(read.value, reader);
+    }
+    for (const int id : outputs_[at(layer)]) {
+      if (bytes.has_backward && !bytes.again) continue;  // part of what the layer holds
+      const auto& readers = value(id).readers;
+      bytes.made += value_bytes(id);
+      const int reader = first_reader(id, layer);
+      const bool nearby = bytes.again && std::any_of(readers.begin(), readers.end(), [&](int other) {
+                            return !in_stage(other) && layer_has_backward(other) && around.read_nearby(other);
+                          });
+      if (reader >= 0 && readers.back() == layer && !nearby) {
+        bytes.loss_inputs += value_bytes(id);
+        cost.held_bytes += value_bytes(id);
+      } else if (reader >= 0 || nearby) {
+        keep(id, reader >= 0 ? reader : layer);
+      } else if (!readers.empty() && readers.back() < last) {
+        layers[at(readers.back() - first)].passed += value_bytes(id);
+      }
+    }
+  }
+  cost.extra = extra_bytes(layers, false);
+  cost.first_extra = extra_bytes(layers, true);
+  return cost;
+}
+
+}  // namespace lockstep

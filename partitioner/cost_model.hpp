@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The layers of a problem added up into stages. Private to this folder: what problem.hpp declares, with the tables that
+// a search of many choices makes once.
+#pragma once
+
+#include <vector>
+
+#include "partitioner/problem.hpp"
+
+namespace lockstep {
+
+/// Where the other layers are, as seen from a stage. Within a rank a message is the tensor itself, which stays with the
+/// stage that made it.
+class Surroundings {
+ public:
+  virtual ~Surroundings() = default;
+  /// Whether a layer of another stage that makes something read here is on the same rank (layer 0 for the data).
+  virtual bool made_nearby(int layer) const = 0;
+  /// The same of a layer that reads something made here.
+  virtual bool read_nearby(int layer) const = 0;
+};
+
+class CostModel {
+ public:
+  /// Keeps a reference. Throws UserError when the problem contradicts itself.
+  explicit CostModel(const PlanProblem& problem);
+
+  const PlanProblem& problem() const { return problem_; }
+  int layers() const { return problem_.graph.layers(); }
+  int workers() const { return static_cast<int>(problem_.workers.size()); }
+
+  /// Throws UserError when the choice does not fit the problem.
+  void check(const PlanChoice& choice) const;
+  /// Of a choice that fits, and its schedule.
+  Costs costs(const PlanChoice& choice, const Schedule& schedule) const;
+  Program program(const PlanChoice& choice, const Schedule& schedule) const;
+
+  // Of the stage of layers [first, last), at speed 1:
+  StageCost stage(int first, int last, const Surroundings& around) const;
+  bool has_backward(int first, int last) const;
+  bool has_weight_grad(int first, int last) const;
+  /// `whole`: every parameter held there, once; else only those whose first holder is there.
+  double standing_bytes(int first, int last, bool whole) const;
+  /// At least, whatever else the worker has: what is tied to an earlier layer is not counted.
+  double update_us(int first, int last) const;
+  /// Messages of one micro-batch that come into the stage when every other stage is on another rank.
+  double values_in_bytes(int first, int last) const;
+  double gradients_in_bytes(int first, int last) const;
+
+  struct Read {
+    int value = 0;
+    int uses = 1;
+  };
+  const std::vector<Read>& reads(int layer) const { return reads_[static_cast<std::size_t>(layer)]; }
+  const LayerValue& value(int id) const { return problem_.graph.values[static_cast<std::size_t>(id)]; }
+  double value_bytes(int id) const { return problem_.value_bytes[static_cast<std::size_t>(id)]; }
+  bool layer_has_backward(int layer) const { return problem_.graph.has_backward[static_cast<std::size_t>(layer)]; }
+  bool computes_weights(int layer) const {
+    return layer_has_backward(layer) && problem_.graph.trainable[static_cast<std::size_t>(layer)];
+  }
+  /// The worker of a row.
+  int worker_of(const PlanChoice& choice, int row) const {
+    return choice.placement.empty() ? row : choice.placement[static_cast<std::size_t>(row)];
+  }
+
+ private:
+  struct Held {
+    int parameter = 0;
+    int count = 1;      ///< how often the layer holds it
+    bool first = true;  ///< no layer before holds it
+  };
+
+  void check_problem() const;
+  bool keeps_state_twice() const { return problem_.clip && problem_.post_validation; }
+  double parameter_standing_bytes(const LayerParameter& parameter) const;
+  double update_us_of_row(int row, const std::vector<int>& first, const std::vector<WorkerId>& rows) const;
+  double standing_bytes_of_row(int row, const std::vector<int>& first, const std::vector<WorkerId>& rows) const;
+  StageCost add_up(int first, int last, const Surroundings& around, bool again) const;
+
+  const PlanProblem& problem_;
+  std::vector<std::vector<Read>> reads_;   ///< by layer: distinct values, losses included
+  std::vector<std::vector<int>> outputs_;  ///< by layer: values
+  std::vector<std::vector<Held>> held_;    ///< by layer
+  std::vector<double> gradient_bytes_;     ///< by layer: a buffer for each trainable parameter held
+};
+
+}  // namespace lockstep

@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "partitioner/cut_search.hpp"
+
+#include <algorithm>
+#include <limits>
+
+namespace lockstep {
+namespace {
+
+constexpr double kInfinite = std::numeric_limits<double>::infinity();
+
+/// Sums in another order than the simulator's come out a little different: a bound must not be above the truth.
+constexpr double kBelow = 1 - 1e-12;
+
+std::size_t at(int index) {
+  return static_cast<std::size_t>(index);
+}
+
+std::size_t at(Goal goal) {
+  return static_cast<std::size_t>(goal);
+}
+
+}  // namespace
+
+CutSearch::CutSearch(LayerRuns& runs, const ScheduleFacts& facts, std::vector<int> placement)
+    : runs_(runs),
+      facts_(facts),
+      problem_(runs.model().problem()),
+      placement_(std::move(placement)),
+      layers_(runs.model().layers()),
+      stages_(facts.stages()),
+      several_(facts.stages() > facts.schedule().workers()),
+      row_states_(at(facts.schedule().workers())) {}
+
+double CutSearch::stage_work_us(int stage, int first, int last) const {
+  const StageTimes times = runs_.times(first, last);
+  const ActionCounts& counts = facts_.whole_step(stage);
+  const double us = counts.forwards * times.forward_us + counts.input_grads * times.input_grad_us +
+                    counts.weight_grads * times.weight_grad_us + counts.again * times.recompute_us +
+                    runs_.update_us(first, last);
+  return kBelow * us / speed(stage);
+}
+
+double CutSearch::stage_peak_bytes(int stage, int first, int last) {
+  const LayerRun& run = runs_.run(first, last);
+  return kBelow * facts_.peak_bytes(stage, run.cost, run.has_backward, run.has_weight_grad, run.values_bytes,
+                                    run.gradients_bytes);
+}
+
+CutSearch::RowState CutSearch::with(RowState row, int stage, int first, int last) {
+  const LayerRun& run = runs_.run(first, last);
+  row.work_us += stage_work_us(stage, first, last);
+  row.standing_bytes += kBelow * (several_ ? run.standing_share_bytes : run.standing_bytes);
+  row.peak_bytes = std::max(row.peak_bytes, stage_peak_bytes(stage, first, last));
+  return row;
+}
+
+double CutSearch::stage_bytes(int stage, int first, int last) {
+  const RowState row = with({}, stage, first, last);
+  return row.standing_bytes + row.peak_bytes;
+}
+
+double CutSearch::stage_cost(Goal goal, int stage, int first, int last) {
+  if (goal == Goal::smallest) return stage_bytes(stage, first, last);
+  return stage_bytes(stage, first, last) <= worker(stage).limit_bytes ? stage_work_us(stage, first, last) : kInfinite;
+}
+
+void CutSearch::solve(Goal goal) {
+  if (!least_[at(goal)].empty()) return;
+  const int width = layers_ + 1;
+  std::vector<double> least(at((stages_ + 1) * width), kInfinite);
+  std::vector<int> end(least.size(), -1);
+  least[at(stages_ * width + layers_)] = 0;
+  for (int stage = stages_ - 1; stage >= 0; --stage) {
+    const int left = stages_ - 1 - stage;  // stages after it, of at least one layer each
+    for (int first = stage; first + left < layers_; ++first) {
+      double& best = least[at(stage * width + first)];
+      for (int last = first + 1; last + left <= layers_; ++last) {
+        const double rest = least[at((stage + 1) * width + last)];
+        if (rest >= best) continue;
+        // Times only grow with a stage, so do their bounds; bytes are dearer to find out: only where they decide.
+        if (goal == Goal::fastest && stage_work_us(stage, first, last) >= best) break;
+        const double cost = std::max(rest, stage_cost(goal, stage, first, last));
+        if (cost >= best) continue;
+        best = cost;
+        end[at(stage * width + first)] = last;
+      }
+    }
+  }
+  least_[at(goal)] = std::move(least);
+  end_[at(goal)] = std::move(end);
+}
+
+double CutSearch::least_bound(Goal goal) {
+  solve(goal);
+  return least_[at(goal)].front();
+}
+
+std::vector<int> CutSearch::best_bottleneck(Goal goal) {
+  solve(goal);
+  std::vector<int> counts;
+  for (int stage = 0, first = 0; stage < stages_; ++stage) {
+    const int last = end_[at(goal)][at(stage * (layers_ + 1) + first)];
+    if (last < 0) return {};
+    counts.push_back(last - first);
+    first = last;
+  }
+  return counts;
+}
+
+bool CutSearch::candidates(Goal goal, double most, long& most_steps, std::vector<CandidateCut>& into) {
+  solve(goal);
+  std::fill(row_states_.begin(), row_states_.end(), RowState{});
+  counts_.clear();
+  const std::size_t before = into.size();
+  const bool all = extend(goal, most, most_steps, 0, 0, into);
+  std::stable_sort(into.begin() + static_cast<std::ptrdiff_t>(before), into.end(),
+                   [](const CandidateCut& a, const CandidateCut& b) { return a.bound < b.bound; });
+  return all;
+}
+
+bool CutSearch::extend(Goal goal, double most, long& most_steps, int stage, int first,
+                       std::vector<CandidateCut>& into) {
+  if (stage == stages_) {
+    const double whole = bound(goal, counts_);
+    if (whole <= most) into.push_back({counts_, whole});
+    return true;
+  }
+  const std::size_t row = at(facts_.rows()[at(stage)].value());
+  const RowState before = row_states_[row];
+  const int left = stages_ - 1 - stage;
+  bool all = true;
+  for (int last = left == 0 ? layers_ : first + 1; all && last + left <= layers_; ++last) {
+    if (--most_steps < 0) return false;
+    const double rest = least_[at(goal)][at((stage + 1) * (layers_ + 1) + last)];
+    if (rest > most || rest == kInfinite) continue;
+    const RowState now = with(before, stage, first, last);
+    if (goal == Goal::fastest && now.work_us > most) break;
+    const double bytes = now.standing_bytes + now.peak_bytes;
+    if (bytes > (goal == Goal::fastest ? worker(stage).limit_bytes : most)) continue;
+    row_states_[row] = now;
+    counts_.push_back(last - first);
+    all = extend(goal, most, most_steps, stage + 1, last, into);
+    counts_.pop_back();
+  }
+  row_states_[row] = before;
+  return all;
+}
+
+bool CutSearch::may_fit(const std::vector<int>& layers_per_stage) {
+  std::vector<RowState> rows(row_states_.size());
+  for (int stage = 0, first = 0; stage < stages_; ++stage) {
+    const int last = first + layers_per_stage[at(stage)];
+    RowState& row = rows[at(facts_.rows()[at(stage)].value())];
+    row = with(row, stage, first, last);
+    if (row.standing_bytes + row.peak_bytes > worker(stage).limit_bytes) return false;
+    first = last;
+  }
+  return true;
+}
+
+double CutSearch::bound(Goal goal, const std::vector<int>& layers_per_stage) {
+  std::vector<RowState> rows(row_states_.size());
+  for (int stage = 0, first = 0; stage < stages_; ++stage) {
+    const int last = first + layers_per_stage[at(stage)];
+    RowState& row = rows[at(facts_.rows()[at(stage)].value())];
+    row = with(row, stage, first, last);
+    first = last;
+  }
+  double most = 0;
+  for (const RowState& row : rows)
+    most = std::max(most, goal == Goal::fastest ? row.work_us : row.standing_bytes + row.peak_bytes);
+  return goal == Goal::fastest ? std::max(most, period_bound(layers_per_stage)) : most;
+}
+
+// ---- how soon row 0 can begin the next step ----
+
+const LinkCost& CutSearch::link(WorkerId from, WorkerId to) const {
+  const WorkerPlace &a = worker_of_row(from).place, &b = worker_of_row(to).place;
+  const Links& links = problem_.links;
+  return a.rank == b.rank ? links.same_rank : a.host == b.host ? links.same_host : links.other_host;
+}
+
+/// The header of a step is made when row 0 has ended the step before. From then on the first micro-batch has to come
+/// down to a stage, that stage's row has to do its work, and the gradient of the last micro-batch has to come back to
+/// stage 0.
+double CutSearch::period_bound(const std::vector<int>& layers_per_stage) const {
+  const CostModel& model = runs_.model();
+  std::vector<int> stage_of(at(layers_));
+  std::vector<StageTimes> stages;
+  double update_us = 0;
+  for (int stage = 0, first = 0; stage < stages_; ++stage) {
+    const int last = first + layers_per_stage[at(stage)];
+    std::fill(stage_of.begin() + first, stage_of.begin() + last, stage);
+    StageTimes times = runs_.times(first, last);
+    for (double* us : {&times.forward_us, &times.input_grad_us, &times.weight_grad_us, &times.recompute_us})
+      *us /= speed(stage);
+    stages.push_back(times);
+    if (facts_.rows()[at(stage)] == facts_.rows().front()) update_us += runs_.update_us(first, last) / speed(stage);
+    first = last;
+  }
+  // arrives: when the first micro-batch is there. returns: from the end of the stage's last I until that of stage 0's.
+  std::vector<double> arrives(at(stages_), 0.0), returns(at(stages_), -kInfinite);
+  returns[0] = 0;
+  for (int layer = 0; layer < layers_; ++layer) {
+    const int to = stage_of[at(layer)];
+    for (const CostModel::Read& read : model.reads(layer)) {
+      const LayerValue& value = model.value(read.value);
+      const int from = value.producer < 0 ? 0 : stage_of[at(value.producer)];
+      if (from == to) continue;
+      const WorkerId a = facts_.rows()[at(from)], b = facts_.rows()[at(to)];
+      const auto transfer_us = [&](WorkerId sender, WorkerId receiver) {
+        if (sender == receiver) return 0.0;
+        const LinkCost& cost = link(sender, receiver);
+        return cost.latency_us + model.value_bytes(read.value) / cost.bytes_per_us;
+      };
+      arrives[at(to)] = std::max(arrives[at(to)], arrives[at(from)] + stages[at(from)].forward_us + transfer_us(a, b));
+      if (!value.has_gradient) continue;
+      returns[at(to)] = std::max(returns[at(to)],
+                                 transfer_us(b, a) + returns[at(from)] + work_us({facts_.last_gradient(from)}, stages));
+    }
+  }
+  if (problem_.clip) return kBelow * norm_bound(stages, arrives, update_us);
+  double most = 0;
+  for (int stage = 0; stage < stages_; ++stage)
+    most = std::max(most, arrives[at(stage)] + work_us(facts_.to_last_gradient(stage), stages) + returns[at(stage)]);
+  return kBelow * (most + work_us(facts_.behind_last_gradient(), stages) + update_us);
+}
+
+/// With a global norm row 0 waits for the computes of all rows.
+double CutSearch::norm_bound(const std::vector<StageTimes>& stages, const std::vector<double>& arrives,
+                             double update_us) const {
+  const WorkerId row_0(0);
+  double most = 0, own = 0;
+  for (int stage = 0; stage < stages_; ++stage) {
+    const WorkerId row = facts_.rows()[at(stage)];
+    const double end = arrives[at(stage)] + work_us(facts_.to_end(stage), stages);
+    if (row == row_0) own = std::max(own, end);
+    most = std::max(most, row == row_0 ? end : end + link(row, row_0).latency_us);
+  }
+  return problem_.post_validation ? std::max(most, own + update_us) : most + update_us;
+}
+
+}  // namespace lockstep

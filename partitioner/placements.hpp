@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Which worker runs which row. Private to this folder.
+#pragma once
+
+#include <vector>
+
+#include "partitioner/problem.hpp"
+
+namespace lockstep {
+
+struct Placements {
+  std::vector<std::vector<int>> list;  ///< placement[row] = worker; the first: in order, if it may be
+  bool all = true;                     ///< any other one is like one of these
+};
+
+/// Up to this many workers every order is tried.
+constexpr int kMostPermutedWorkers = 5;
+
+/// Workers of equal speed, limit and place are interchangeable, and so are ranks and hosts with equal workers: of
+/// placements that are alike only the first. With more than kMostPermutedWorkers different workers: in order, by limit,
+/// by speed, and by host.
+Placements placements_of(const std::vector<PlannedWorker>& workers);
+
+/// Two placements of the same fingerprint cost the same.
+std::vector<double> fingerprint(const std::vector<PlannedWorker>& workers, const std::vector<int>& placement);
+
+}  // namespace lockstep

@@ -1,0 +1,351 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "partitioner/planner.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "runtime/base/error.hpp"
+#include "runtime/schedule/generators.hpp"
+#include "runtime/schedule/schedule_error.hpp"
+
+namespace lockstep {
+namespace {
+
+constexpr double kInfinite = std::numeric_limits<double>::infinity();
+constexpr double kSame = 1e-9;
+
+/// What one search may cost, in stages x micro-batches simulated and in partial cuts looked at: some seconds.
+constexpr long kMostCells = 2000000;
+constexpr long kMostPartialCuts = 2000000;
+
+std::size_t at(int index) {
+  return static_cast<std::size_t>(index);
+}
+
+double most(const std::vector<double>& values) {
+  return *std::max_element(values.begin(), values.end());
+}
+
+double limit_of_row(const PlanProblem& problem, const PlanChoice& choice, std::size_t row) {
+  const std::size_t worker = choice.placement.empty() ? row : at(choice.placement[row]);
+  return problem.workers[worker].limit_bytes;
+}
+
+/// By how much the fullest worker exceeds its limit; 0: all fit.
+double excess_bytes(const PlanProblem& problem, const RankedPlan& plan) {
+  double excess = 0;
+  for (std::size_t row = 0; row < plan.simulated.total_bytes.size(); ++row)
+    excess = std::max(excess, plan.simulated.total_bytes[row] - limit_of_row(problem, plan.choice, row));
+  return excess;
+}
+
+int compare(double a, double b) {
+  return std::abs(a - b) <= kSame * std::abs(b) ? 0 : a < b ? -1 : 1;
+}
+
+}  // namespace
+
+bool is_better(const RankedPlan& a, const RankedPlan& b, const PlanProblem& problem) {
+  if (a.fits != b.fits) return a.fits;
+  if (!a.fits) {
+    const int excess = compare(excess_bytes(problem, a), excess_bytes(problem, b));
+    if (excess != 0) return excess < 0;
+  }
+  const int period = compare(a.simulated.period_us, b.simulated.period_us);
+  if (period != 0) return period < 0;
+  const int step = compare(a.simulated.step_us, b.simulated.step_us);
+  if (step != 0) return step < 0;
+  return compare(most(a.simulated.total_bytes), most(b.simulated.total_bytes)) < 0;
+}
+
+Planner::Planner(const PlanProblem& problem, const PlanScope& scope)
+    : problem_(problem),
+      scope_(scope),
+      model_(problem),
+      runs_(model_, false),
+      runs_of_several_(model_, true),
+      cells_left_(kMostCells),
+      partial_cuts_left_(kMostPartialCuts) {
+  placements_ = scope.placement.empty() ? placements_of(problem.workers) : Placements{{scope.placement}, true};
+  add_combinations();
+}
+
+// ---- the scope ----
+
+void Planner::add_combinations() {
+  const int workers = model_.workers(), layers = model_.layers();
+  if (workers > layers)
+    throw UserError(concat("plan: the model has ", layers, " layers for ", workers,
+                           " workers, and every worker needs at least one; use at most ", layers, " workers"));
+  std::vector<std::string> schedules = scope_.schedules;
+  if (schedules.empty())
+    for (const ScheduleGenerator& generator : schedule_generators()) schedules.push_back(generator.name);
+  const std::vector<int> virtual_stages =
+      scope_.virtual_stages.empty() ? std::vector<int>{1, 2, 4} : scope_.virtual_stages;
+  const std::vector<Recompute> recomputes =
+      scope_.recomputes.empty() ? std::vector<Recompute>{Recompute::never, Recompute::except_last, Recompute::always}
+                                : scope_.recomputes;
+  std::vector<std::string> refused;
+  for (const std::string& schedule : schedules) {
+    for (const int stages : virtual_stages) {
+      try {
+        Schedule rows = make_schedule(schedule, {workers, stages, problem_.micro_batches});
+        const auto fixed = static_cast<int>(scope_.layers_per_stage.size());
+        if (rows.stages > layers) {
+          refused.push_back(concat(schedule, " with ", stages, " stages a worker needs ", rows.stages,
+                                   " layers, the model has ", layers));
+        } else if (fixed > 0 && rows.stages != fixed) {
+          refused.push_back(concat(schedule, " with ", stages, " stages a worker has ", rows.stages,
+                                   " stages, the given partition ", fixed));
+        } else {
+          for (const Recompute recompute : recomputes) add(schedule, stages, recompute, rows);
+        }
+      } catch (const ScheduleError& error) {
+        if (find_generator(schedule) == nullptr) throw;
+        refused.push_back(error.what());
+      }
+    }
+  }
+  if (combinations_.empty()) throw UserError(concat("plan: no shape is legal: ", join(refused, "; ")));
+}
+
+void Planner::add(const std::string& schedule, int virtual_stages, Recompute recompute, Schedule rows) {
+  Combination& combination = combinations_.emplace_back(
+      Combination{schedule, virtual_stages, recompute, ScheduleFacts(std::move(rows), recompute), {}, {}, {}, false});
+  for (const std::vector<int>& placement : placements_.list) {
+    if (!scope_.layers_per_stage.empty())
+      model_.check({scope_.layers_per_stage, virtual_stages, schedule, recompute, placement});
+    combination.searches.emplace_back(runs(virtual_stages), combination.facts, placement);
+  }
+  if (scope_.layers_per_stage.empty() && !scope_.placement.empty()) {
+    std::vector<int> any(at(combination.facts.stages()), 1);
+    any.back() += model_.layers() - combination.facts.stages();
+    model_.check({any, virtual_stages, schedule, recompute, scope_.placement});
+  }
+}
+
+// ---- one plan ----
+
+long Planner::cells(const Combination& combination) const {
+  return static_cast<long>(combination.facts.stages()) * problem_.micro_batches;
+}
+
+bool Planner::may_simulate(const Combination& combination) const {
+  // Every combination has at least one plan to show.
+  return !combination.best || (simulations_ < scope_.most_simulations && cells_left_ >= cells(combination));
+}
+
+/// True when it is the combination's best so far.
+bool Planner::try_cut(Combination& combination, CutSearch& search, const std::vector<int>& layers_per_stage) {
+  std::vector<int> key = search.placement();
+  key.insert(key.end(), layers_per_stage.begin(), layers_per_stage.end());
+  if (!combination.tried.insert(std::move(key)).second) return false;
+  RankedPlan plan;
+  plan.choice = {layers_per_stage, combination.virtual_stages, combination.schedule, combination.recompute,
+                 search.placement()};
+  const Schedule& schedule = combination.facts.schedule();
+  plan.simulated = simulate(model_.program(plan.choice, schedule), model_.costs(plan.choice, schedule), 0);
+  plan.fits = excess_bytes(problem_, plan) <= 0;
+  ++simulations_;
+  cells_left_ -= cells(combination);
+  least_bytes_ = std::min(least_bytes_, most(plan.simulated.total_bytes));
+  if (combination.best && !is_better(plan, *combination.best, problem_)) return false;
+  combination.best = std::move(plan);
+  return true;
+}
+
+const RankedPlan* Planner::best_of_all() const {
+  const RankedPlan* best = nullptr;
+  for (const Combination& combination : combinations_)
+    if (combination.best && (best == nullptr || is_better(*combination.best, *best, problem_)))
+      best = &*combination.best;
+  return best;
+}
+
+// ---- the search ----
+
+void Planner::seed(Combination& combination) {
+  if (!scope_.layers_per_stage.empty()) {
+    for (CutSearch& search : combination.searches)
+      if (may_simulate(combination)) try_cut(combination, search, scope_.layers_per_stage);
+    return;
+  }
+  std::vector<CutSearch*> order;
+  for (CutSearch& search : combination.searches) order.push_back(&search);
+  std::stable_sort(order.begin(), order.end(), [](CutSearch* a, CutSearch* b) {
+    return a->least_bound(Goal::fastest) < b->least_bound(Goal::fastest);
+  });
+  for (CutSearch* search : order) {
+    const std::vector<int> cut = search->best_bottleneck(Goal::fastest);
+    if (cut.empty() || !may_simulate(combination)) break;
+    if (search->least_bound(Goal::fastest) > cutoff(combination, Goal::fastest, false)) break;
+    try_cut(combination, *search, cut);
+  }
+  // No cut fits, or the one with the best bottleneck does not after all: the one that is closest to it.
+  if (!combination.best || !combination.best->fits)
+    try_cut(combination, *order.front(), order.front()->best_bottleneck(Goal::smallest));
+}
+
+/// The worst bound that can still be better, or as good.
+double Planner::cutoff(const Combination& combination, Goal goal, bool against_all) const {
+  if (goal == Goal::smallest) return least_bytes_ * (1 - 2e-12);  // bounds are that much below what they bound
+  const RankedPlan* best = against_all ? best_of_all() : combination.best ? &*combination.best : nullptr;
+  return best != nullptr && best->fits ? best->simulated.period_us * (1 + kSame) : kInfinite;
+}
+
+bool Planner::prove(Combination& combination, Goal goal, bool against_all) {
+  std::vector<Candidate> candidates;
+  std::vector<CandidateCut> cuts;
+  const double worst = cutoff(combination, goal, against_all);
+  for (CutSearch& search : combination.searches) {
+    cuts.clear();
+    if (!scope_.layers_per_stage.empty()) {
+      cuts.push_back({scope_.layers_per_stage, search.bound(goal, scope_.layers_per_stage)});
+    } else {
+      if (search.least_bound(goal) > worst) continue;
+      long steps = std::min(partial_cuts_left_, kMostPartialCuts / 8);
+      const long before = steps;
+      const bool all = search.candidates(goal, worst, steps, cuts);
+      partial_cuts_left_ -= before - std::max(steps, 0L);
+      if (!all) return false;
+    }
+    for (CandidateCut& cut : cuts) candidates.push_back({std::move(cut), &search});
+  }
+  std::stable_sort(candidates.begin(), candidates.end(),
+                   [](const Candidate& a, const Candidate& b) { return a.cut.bound < b.cut.bound; });
+  for (const Candidate& candidate : candidates) {
+    if (candidate.cut.bound > cutoff(combination, goal, against_all)) break;
+    if (!may_simulate(combination)) return false;
+    try_cut(combination, *candidate.search, candidate.cut.layers_per_stage);
+  }
+  return true;
+}
+
+CutSearch& Planner::search_of(Combination& combination, const std::vector<int>& placement) {
+  for (CutSearch& search : combination.searches)
+    if (search.placement() == placement) return search;
+  return combination.searches.emplace_back(runs(combination.virtual_stages), combination.facts, placement);
+}
+
+/// First improvement, from the moves whose bounds promise most.
+bool Planner::move_boundaries(Combination& combination, long& most_cells) {
+  const std::vector<int> from = combination.best->choice.layers_per_stage;
+  CutSearch& search = search_of(combination, combination.best->choice.placement);
+  std::vector<CandidateCut> moves;
+  for (std::size_t boundary = 0; boundary + 1 < from.size(); ++boundary) {
+    for (const int by : {1, -1, 2, -2, 4, -4}) {
+      std::vector<int> counts = from;
+      counts[boundary] += by;
+      counts[boundary + 1] -= by;
+      if (counts[boundary] < 1 || counts[boundary + 1] < 1) continue;
+      if (combination.best->fits && !search.may_fit(counts)) continue;
+      const double bound = search.bound(Goal::fastest, counts);
+      if (bound <= cutoff(combination, Goal::fastest, false)) moves.push_back({std::move(counts), bound});
+    }
+  }
+  std::stable_sort(moves.begin(), moves.end(),
+                   [](const CandidateCut& a, const CandidateCut& b) { return a.bound < b.bound; });
+  for (const CandidateCut& move : moves) {
+    if (most_cells < cells(combination) || !may_simulate(combination)) return false;
+    most_cells -= cells(combination);
+    if (try_cut(combination, search, move.layers_per_stage)) return true;
+  }
+  return false;
+}
+
+bool Planner::swap_rows(Combination& combination, long& most_cells) {
+  if (placements_.all) return false;
+  const std::vector<int> from = combination.best->choice.placement;
+  const std::vector<double> print = fingerprint(problem_.workers, from);
+  for (std::size_t a = 0; a < from.size(); ++a) {
+    for (std::size_t b = a + 1; b < from.size(); ++b) {
+      std::vector<int> placement = from;
+      std::swap(placement[a], placement[b]);
+      if (fingerprint(problem_.workers, placement) == print) continue;
+      CutSearch search(runs(combination.virtual_stages), combination.facts, placement);
+      const std::vector<int> cut = search.best_bottleneck(Goal::fastest);
+      if (cut.empty() || search.bound(Goal::fastest, cut) > cutoff(combination, Goal::fastest, false)) continue;
+      if (most_cells < cells(combination) || !may_simulate(combination)) return false;
+      most_cells -= cells(combination);
+      if (try_cut(combination, search, cut)) return true;
+    }
+  }
+  return false;
+}
+
+void Planner::improve(Combination& combination, long most_cells) {
+  while (move_boundaries(combination, most_cells) || swap_rows(combination, most_cells)) continue;
+}
+
+PlanResult Planner::best() {
+  for (Combination& combination : combinations_) seed(combination);
+  const auto in_order = [this] {
+    std::vector<Combination*> order;
+    for (Combination& combination : combinations_) order.push_back(&combination);
+    std::stable_sort(order.begin(), order.end(),
+                     [this](Combination* a, Combination* b) { return is_better(*a->best, *b->best, problem_); });
+    return order;
+  };
+  const bool free = scope_.layers_per_stage.empty();
+  for (Combination* combination : in_order())
+    if (free) improve(*combination, cells_left_ / 16);  // the better the plan, the fewer cuts to look at
+  std::vector<Combination*> too_large;
+  for (Combination* combination : in_order())
+    if (!(combination->proved = prove(*combination, Goal::fastest, true))) too_large.push_back(combination);
+  for (Combination* combination : too_large)
+    if (free) improve(*combination, cells_left_ / 2);
+  for (Combination* combination : in_order())
+    if (combination->proved) prove(*combination, Goal::fastest, false);
+
+  PlanResult result;
+  for (Combination* combination : in_order()) result.ranked.push_back(*combination->best);
+  result.exact = placements_.all;
+  for (Combination& combination : combinations_) {
+    // What is not proved may be out of reach all the same.
+    double least = kInfinite;
+    for (CutSearch& search : combination.searches) least = std::min(least, search.least_bound(Goal::fastest));
+    const RankedPlan& best = result.ranked.front();
+    const bool beyond = least == kInfinite || (best.fits && least > best.simulated.period_us * (1 + kSame));
+    result.exact = result.exact && (combination.proved || beyond);
+  }
+  result.simulations = simulations_;
+  return result;
+}
+
+// ---- when nothing fits ----
+
+bool Planner::anything_fits() {
+  for (Combination& combination : combinations_) {
+    for (CutSearch& search : combination.searches) {
+      if (!scope_.layers_per_stage.empty()) {
+        try_cut(combination, search, scope_.layers_per_stage);
+      } else {
+        if (search.least_bound(Goal::fastest) == kInfinite) continue;
+        try_cut(combination, search, search.best_bottleneck(Goal::smallest));
+        if (!combination.best->fits) try_cut(combination, search, search.best_bottleneck(Goal::fastest));
+      }
+      if (combination.best->fits) return true;
+    }
+  }
+  if (!scope_.layers_per_stage.empty()) return false;
+  for (Combination& combination : combinations_) {
+    prove(combination, Goal::fastest, false);  // until a plan fits: then only better ones
+    if (combination.best && combination.best->fits) return true;
+  }
+  return false;
+}
+
+double Planner::least_bytes() {
+  cells_left_ = kMostCells;
+  partial_cuts_left_ = kMostPartialCuts;
+  for (Combination& combination : combinations_)
+    for (CutSearch& search : combination.searches) {
+      if (!scope_.layers_per_stage.empty() || search.least_bound(Goal::smallest) >= least_bytes_) continue;
+      if (may_simulate(combination)) try_cut(combination, search, search.best_bottleneck(Goal::smallest));
+    }
+  for (Combination& combination : combinations_) prove(combination, Goal::smallest, true);
+  return least_bytes_;
+}
+
+}  // namespace lockstep

@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "partitioner/plan.hpp"
+
+#include <optional>
+
+#include "tests/unit/plan_support.hpp"
+
+using namespace lockstep;
+using namespace lockstep::test;
+
+namespace {
+
+struct BruteForce {
+  std::optional<Simulation> best;  // of those that fit
+  double least_bytes = std::numeric_limits<double>::infinity();
+};
+
+BruteForce try_all(const PlanProblem& problem, bool placements) {
+  BruteForce all;
+  each_choice(problem, placements, [&](const PlanChoice& choice) {
+    Simulation simulation = judge(problem, choice);
+    all.least_bytes = std::min(all.least_bytes, most_bytes(simulation));
+    if (!fits(problem, choice, simulation)) return;
+    if (!all.best || compare(simulation, *all.best) < 0) all.best = std::move(simulation);
+  });
+  return all;
+}
+
+void check_against_all(const PlanProblem& problem, const PlanResult& result, const BruteForce& all) {
+  REQUIRE(result.exact);
+  REQUIRE(result.fits() == all.best.has_value());
+  if (!all.best) {
+    CHECK(result.least_limit_bytes == all.least_bytes);
+    return;
+  }
+  CHECK(compare(result.best().simulated, *all.best) == 0);
+  const Simulation again = judge(problem, result.best().choice);
+  CHECK(compare(again, result.best().simulated) == 0);
+  CHECK(fits(problem, result.best().choice, again));
+}
+
+PlanProblem with_limit(PlanProblem problem, double bytes) {
+  for (PlannedWorker& worker : problem.workers) worker.limit_bytes = bytes;
+  return problem;
+}
+
+}  // namespace
+
+TEST_CASE("no cut, schedule or recompute is better than the plan", "[unit][plan]") {
+  std::mt19937 random(11);
+  for (int trial = 0; trial < 240; ++trial) {
+    CAPTURE(trial);
+    const PlanProblem problem = random_problem(random, {trial % 8 == 0 ? 10 : 6, 4, trial % 8 == 0 ? 3 : 5, false});
+    check_against_all(problem, make_plan(problem), try_all(problem, false));
+  }
+}
+
+TEST_CASE("with limits no plan that fits is better, and none fits when the plan says so", "[unit][plan]") {
+  std::mt19937 random(12);
+  int unfit = 0;
+  for (int trial = 0; trial < 120; ++trial) {
+    CAPTURE(trial);
+    PlanProblem problem = random_problem(random, {7, 3, 4, false});
+    problem = with_limit(problem, 300 + static_cast<double>(random() % 900));
+    const PlanResult result = make_plan(problem);
+    unfit += result.fits() ? 0 : 1;
+    check_against_all(problem, result, try_all(problem, false));
+  }
+  CHECK(unfit > 10);
+  CHECK(unfit < 110);
+}
+
+TEST_CASE("unequal workers: no placement is better either", "[unit][plan]") {
+  std::mt19937 random(13);
+  for (int trial = 0; trial < 60; ++trial) {
+    CAPTURE(trial);
+    const PlanProblem problem = random_problem(random, {6, trial % 12 == 0 ? 4 : 3, 3, true});
+    check_against_all(problem, make_plan(problem), try_all(problem, true));
+  }
+}
+
+TEST_CASE("a limit is exact at the byte", "[unit][plan]") {
+  std::mt19937 random(14);
+  for (int trial = 0; trial < 40; ++trial) {
+    CAPTURE(trial);
+    const PlanProblem problem = random_problem(random, {7, 3, 4, false});
+    const RankedPlan best = make_plan(problem).best();
+    const double bytes = most_bytes(best.simulated);
+    const PlanResult same = make_plan(with_limit(problem, bytes));
+    REQUIRE(same.fits());
+    CHECK(compare(same.best().simulated, best.simulated) == 0);
+    const PlanResult other = make_plan(with_limit(problem, bytes - 1));
+    CHECK((!other.fits() || compare(other.best().simulated, best.simulated) > 0));
+    if (!other.fits()) {
+      CHECK(make_plan(with_limit(problem, other.least_limit_bytes)).fits());
+      CHECK_FALSE(make_plan(with_limit(problem, other.least_limit_bytes - 1)).fits());
+    }
+  }
+}
+
+TEST_CASE("when nothing fits, the fewest workers that would do are named", "[unit][plan]") {
+  std::mt19937 random(15);
+  int named = 0, none = 0;
+  for (int trial = 0; trial < 40; ++trial) {
+    CAPTURE(trial);
+    PlanProblem problem = random_problem(random, {6, 2, 3, false});
+    problem = with_limit(problem, 200 + static_cast<double>(random() % 400));
+    const PlanResult result = make_plan(problem);
+    if (result.fits()) continue;
+    int fewest = 0;
+    const int layers = problem.graph.layers();
+    for (int workers = static_cast<int>(problem.workers.size()) + 1; fewest == 0 && workers <= layers; ++workers) {
+      PlanProblem more = problem;
+      equal_workers(more, workers);
+      if (try_all(with_limit(more, problem.workers.front().limit_bytes), false).best) fewest = workers;
+    }
+    CHECK(result.least_workers == fewest);
+    ++(fewest > 0 ? named : none);
+    CHECK(result.layer_in_the_way >= 0);
+    CHECK(contains(result.best().why, "needs "));
+  }
+  CHECK(named > 3);
+  CHECK(none > 3);
+}
+
+TEST_CASE("the layer in the way is the one that needs the most alone", "[unit][plan]") {
+  PlanProblem problem = chain_problem(4, 2, 2);
+  problem.graph.parameters[2].elements = 100;
+  const PlanResult result = make_plan(with_limit(problem, 1000));
+  CHECK_FALSE(result.fits());
+  CHECK(result.layer_in_the_way == 2);
+  CHECK(result.least_limit_bytes == 100 * (4 + 8 + 4));  // value, optimizer state, gradient
+  CHECK(result.least_workers == 0);
+  CHECK(result.best().why == "needs 1.56 KiB on worker 0, limit 1000 B");
+}
+
+TEST_CASE("what is fixed stays fixed", "[unit][plan]") {
+  PlanProblem problem = chain_problem(8, 2, 4);
+  PlanScope scope;
+  scope.schedules = {"gpipe"};
+  scope.recomputes = {Recompute::always};
+  scope.layers_per_stage = {3, 5};
+  scope.placement = {1, 0};
+  const PlanResult result = make_plan(problem, scope);
+  REQUIRE(result.ranked.size() == 1);
+  CHECK(result.best().choice == PlanChoice{{3, 5}, 1, "gpipe", Recompute::always, {1, 0}});
+  CHECK(result.exact);
+  CHECK(result.simulations == 1);
+
+  PlanScope v;
+  v.schedules = {"zbv"};
+  CHECK(make_plan(problem, v).best().choice.virtual_stages == 2);
+  CHECK(make_plan(problem, v).ranked.size() == 3);
+}
+
+TEST_CASE("a slow worker gets fewer layers, a small one less memory", "[unit][plan]") {
+  PlanProblem problem = chain_problem(9, 2, 8);
+  problem.workers[0].speed = 0.5;
+  PlanScope scope;
+  scope.schedules = {"1f1b"};
+  scope.recomputes = {Recompute::never};
+  const PlanChoice slow = make_plan(problem, scope).best().choice;
+  const std::size_t row_of_slow = slow.placement[0] == 0 ? 0 : 1;
+  CHECK(slow.layers_per_stage[row_of_slow] == 3);
+
+  problem.workers[0].speed = 1;
+  for (LayerCost& layer : problem.layers) layer.held_bytes = 10;
+  problem.workers[0].limit_bytes = 30;
+  const RankedPlan small = make_plan(problem, scope).best();
+  const std::size_t row_of_small = small.choice.placement[0] == 0 ? 0 : 1;
+  CHECK(small.simulated.total_bytes[row_of_small] <= 30);
+  CHECK(small.fits);
+}
+
+TEST_CASE("runners-up say why they lost", "[unit][plan]") {
+  PlanProblem problem = chain_problem(8, 4, 8);
+  PlanScope scope;
+  scope.schedules = {"1f1b", "zb_h1"};
+  scope.recomputes = {Recompute::never, Recompute::always};
+  const PlanResult result = make_plan(problem, scope);
+  REQUIRE(result.ranked.size() == 4);
+  CHECK(result.best().choice.schedule == "zb_h1");
+  CHECK(result.best().why.empty());
+  CHECK(result.ranked[1].why == "step 22.2 % longer: bubble 27.3 % against 11.1 %");
+  CHECK(contains(result.ranked[2].why, "more work, bubble"));
+}
+
+TEST_CASE("what contradicts itself is refused with what would do", "[unit][plan]") {
+  const PlanProblem problem = chain_problem(4, 2, 3);
+  const auto error = [](const PlanProblem& asked, const PlanScope& scope) {
+    return error_of<UserError>([&] { make_plan(asked, scope); });
+  };
+  CHECK(contains(error(chain_problem(2, 3, 1), {}), "use at most 2 workers"));
+  PlanScope scope;
+  scope.schedules = {"1f2b"};
+  CHECK(contains(error(problem, scope), "unknown schedule '1f2b'"));
+  scope.schedules = {"dualpipev"};
+  CHECK(contains(error(problem, scope), "needs 2 micro-batches per worker"));
+  scope.schedules = {"1f1b"};
+  scope.virtual_stages = {2};
+  CHECK(contains(error(problem, scope), "virtual_stages = 1"));
+  scope = {};
+  scope.layers_per_stage = {2, 1, 1};
+  CHECK(contains(error(problem, scope), "the given partition 3"));
+  scope.layers_per_stage = {2, 3};
+  CHECK(contains(error(problem, scope), "has 5 layers in 2 stages; the model has 4 layers"));
+  scope = {};
+  scope.placement = {0, 0};
+  CHECK(contains(error(problem, scope), "placement [0, 0], expected each of 0 to 1 once"));
+  PlanProblem wrong = problem;
+  wrong.layers.pop_back();
+  CHECK(contains(error(wrong, {}), "3 costs of layers, the model has 4"));
+  wrong = problem;
+  wrong.layers[1].forward_us = -1;
+  CHECK(contains(error(wrong, {}), "forward_us of layer 'layer1' is -1"));
+  wrong = problem;
+  wrong.workers[1].speed = 0;
+  CHECK(contains(error(wrong, {}), "speed of worker 1 is 0"));
+  wrong = problem;
+  wrong.workers[0].limit_bytes = 0;
+  CHECK(contains(error(wrong, {}), "limit of worker 0 is 0"));
+  wrong = problem;
+  wrong.workers.clear();
+  CHECK(contains(error(wrong, {}), "no workers"));
+  wrong = problem;
+  wrong.value_bytes.push_back(1);
+  CHECK(contains(error(wrong, {}), "bytes of 7 values, the model has 6"));
+}
+
+TEST_CASE("the same question has the same answer", "[unit][plan]") {
+  std::mt19937 random(16);
+  for (int trial = 0; trial < 20; ++trial) {
+    const PlanProblem problem = random_problem(random, {8, 4, 4, true});
+    const PlanResult a = make_plan(problem), b = make_plan(problem);
+    REQUIRE(a.ranked.size() == b.ranked.size());
+    CHECK(a.simulations == b.simulations);
+    for (std::size_t i = 0; i < a.ranked.size(); ++i) {
+      CHECK(a.ranked[i].choice == b.ranked[i].choice);
+      CHECK(a.ranked[i].why == b.ranked[i].why);
+    }
+  }
+}
+
+TEST_CASE("a search that ends early says so, and keeps what it found", "[unit][plan]") {
+  std::mt19937 random(17);
+  std::uniform_real_distribution<double> cost(1, 30);
+  PlanProblem problem = chain_problem(40, 8, 8);
+  for (LayerCost& layer : problem.layers) layer = layer_cost(cost(random), cost(random), cost(random));
+  PlanScope scope;
+  scope.most_simulations = 40;
+  const PlanResult few = make_plan(problem, scope);
+  CHECK_FALSE(few.exact);
+  CHECK(few.simulations <= 40 + 24);
+  scope.most_simulations = 2000;
+  const PlanResult more = make_plan(problem, scope);
+  CHECK(compare(more.best().simulated, few.best().simulated) <= 0);
+  // A limit nobody reaches changes nothing.
+  CHECK(make_plan(with_limit(problem, 1e12), scope).best().choice == more.best().choice);
+}
