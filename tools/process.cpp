@@ -177,14 +177,14 @@ std::string first_different_line(const std::string& a, const std::string& b) {
 
 }  // namespace
 
-void Process::together(const std::function<void()>& work) {
+void Process::together(const std::function<void()>& work, std::chrono::milliseconds timeout) {
   std::string failure;
   try {
     work();
   } catch (const UserError& error) {
     failure = error.what();
   }
-  const std::vector<std::string> failures = all_gather(failure);
+  const std::vector<std::string> failures = all_gather(failure, timeout);
   for (int rank = 0; rank < size(); ++rank) {
     if (failures[rank].empty()) continue;
     if (is_root())

@@ -150,7 +150,7 @@ int profile(const ProfileOptions& options) {
   Profile by_hand;
   std::vector<std::int64_t> rows;
   process.together([&] {
-    config = read_config(load_config_file(options.source.path, options.source.overrides));
+    config = options.source.load().config;
     resolve_kernels(config);
     // One stage is every layer in its place; nothing of it is built.
     trainer = make_trainer(one_worker(config), {});

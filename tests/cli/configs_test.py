@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every config in configs/ trains with the commands that its own comment gives, and verifies."""
 import json
+import os
 import re
 import shlex
 import sys
@@ -35,6 +36,11 @@ def commands_of(name):
 
 
 class ConfigsTest(CliTest):
+    def setUp(self):
+        super().setUp()
+        os.environ["XDG_CACHE_HOME"] = str(self.folder / "cache")
+        self.addCleanup(os.environ.pop, "XDG_CACHE_HOME")
+
     def test_every_example_says_how_to_run_it(self):
         for name in EXAMPLES:
             with self.subTest(name):
