@@ -336,6 +336,11 @@ void Bench::time_updates(Crew& crew, Times& times) {
   static_cast<void>(sink);
 }
 
+/// Three decimals, for a file that people read.
+double rounded(double number) {
+  return std::round(number * 1e3) / 1e3;
+}
+
 double quantile(std::vector<double> values, double share) {
   if (values.empty()) return 0;
   std::sort(values.begin(), values.end());
@@ -385,13 +390,13 @@ LayerSample measure_layer(const ModelGraph& graph, const Partition& partition, i
 
   LayerSample sample = bytes[0];
   sample.rows = rows;
-  sample.forward_us = quantile(joined(times, &Times::forward_us), 0.5);
-  sample.input_grad_us = quantile(joined(times, &Times::input_grad_us), 0.5);
-  sample.weight_grad_us = quantile(joined(times, &Times::weight_grad_us), 0.5);
-  sample.update_us = quantile(joined(times, &Times::update_us), 0.5);
+  sample.forward_us = rounded(quantile(joined(times, &Times::forward_us), 0.5));
+  sample.input_grad_us = rounded(quantile(joined(times, &Times::input_grad_us), 0.5));
+  sample.weight_grad_us = rounded(quantile(joined(times, &Times::weight_grad_us), 0.5));
+  sample.update_us = rounded(quantile(joined(times, &Times::update_us), 0.5));
   const std::vector<double> all = joined(times, &Times::all_us);
   const double median = quantile(all, 0.5);
-  sample.spread = median > 0 ? (quantile(all, 0.75) - quantile(all, 0.25)) / median : 0;
+  sample.spread = median > 0 ? rounded((quantile(all, 0.75) - quantile(all, 0.25)) / median) : 0;
   return sample;
 }
 

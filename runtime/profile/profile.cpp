@@ -99,7 +99,7 @@ void check_times(const HandCosts& hand, const std::string& layer) {
     const auto given = [&](const auto& entry) { return entry.first == wanted; };
     if (std::none_of(hand.numbers.begin(), hand.numbers.end(), given))
       throw ConfigError(hand.at, "costs." + hand.pattern,
-                        concat("got no ", wanted, ", expected forward_ms, input_grad_ms and weight_grad_ms, for layer '",
+                        concat("got no ", wanted, ", expected forward_ms, input_grad_ms and weight_grad_ms: layer '",
                                layer, "' was not measured; write all three, or measure: lockstep profile CONFIG"));
   }
 }

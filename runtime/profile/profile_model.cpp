@@ -133,7 +133,7 @@ class Profiler {
   static double misfit(const LayerProfile& layer, const LayerSample& third) {
     const auto time = [](const LayerSample& s) { return s.forward_us + s.input_grad_us + s.weight_grad_us; };
     const double line = time(sample_at(layer, static_cast<double>(third.rows)));
-    return line > 0 ? std::abs(time(third) - line) / line : 0;
+    return line > 0 ? std::round(std::abs(time(third) - line) / line * 1e3) / 1e3 : 0;
   }
 
   const ProfileRequest& request_;

@@ -84,27 +84,27 @@ const Bad kBadProfiles[] = {
   {"\"model\"", "\"modle\"",
    "p.yaml:3:2: modle: got an unknown key, expected one of format, model, environment, layers, costs, links, workers; did you mean 'model'?"},
   {"\"forward_us\": 10.0", "\"forward_us\": -10.0",
-   "p.yaml:16:19: layers[0].samples[0].forward_us: got -10.0, expected a number >= 0"},
+   "p.yaml:16:20: layers[0].samples[0].forward_us: got -10.0, expected a number >= 0"},
   {"\"forward_us\": 10.0", "\"forward_ms\": 10.0",
-   "p.yaml:14:4: layers[0].samples[0].forward_us: missing, expected a number >= 0; is 'forward_ms' here a misspelling of it?"},
+   "p.yaml:16:6: layers[0].samples[0].forward_us: missing, expected a number >= 0; is 'forward_ms' here a misspelling of it?"},
   {"\"held_bytes\": 1000.0", "\"held_bytes\": null",
-   "p.yaml:20:19: layers[0].samples[0].held_bytes: got nothing, expected a number >= 0"},
+   "p.yaml:20:20: layers[0].samples[0].held_bytes: got nothing, expected a number >= 0"},
   {"\"rows\": 4", "\"rows\": 2",
-   "p.yaml:30:13: layers[0].samples[1].rows: got 2, expected more than 2, those of the sample before"},
+   "p.yaml:30:14: layers[0].samples[1].rows: got 2, expected more than 2, those of the sample before"},
   {"\"rows\": 2", "\"rows\": 0",
-   "p.yaml:15:13: layers[0].samples[0].rows: got 0, expected an integer >= 1"},
+   "p.yaml:15:14: layers[0].samples[0].rows: got 0, expected an integer >= 1"},
   {"\"gpt_head 02\"", "\"gpt_block 01\"",
-   "p.yaml:47:17: layers[1].signature: got gpt_block 01 twice, expected it once"},
+   "p.yaml:48:17: layers[1].signature: got gpt_block 01 twice, expected it once"},
   {"\"latency_us\": 5.0", "\"latency\": 5.0",
-   "p.yaml:72:4: links.same_host.latency: got an unknown key, expected one of latency_us, gigabytes_per_s, assumed; did you mean 'latency_us'?"},
+   "p.yaml:74:4: links.same_host.latency: got an unknown key, expected one of latency_us, gigabytes_per_s, assumed; did you mean 'latency_us'?"},
   {"\"gigabytes_per_s\": 6.0", "\"gigabytes_per_s\": 0",
-   "p.yaml:73:23: links.same_host.gigabytes_per_s: got 0, expected a number > 0"},
+   "p.yaml:75:23: links.same_host.gigabytes_per_s: got 0, expected a number > 0"},
   {"\"same_host\"", "\"same_hots\"",
-   "p.yaml:71:3: links.same_hots: got an unknown key, expected one of same_rank, same_host, other_host; did you mean 'same_host'?"},
+   "p.yaml:73:3: links.same_hots: got an unknown key, expected one of same_rank, same_host, other_host; did you mean 'same_host'?"},
   {"\"speed\": 0.5", "\"speed\": 0",
-   "p.yaml:88:13: workers[1].speed: got 0, expected a number > 0"},
+   "p.yaml:90:13: workers[1].speed: got 0, expected a number > 0"},
   {"\"isa\": \"avx512\"", "\"isa\": [1]",
-   "p.yaml:5:10: environment.isa: got [1], expected text"},
+   "p.yaml:5:10: environment.isa: got [1], expected a string"},
 };
 const Bad kBadByHand[] = {
   {"", "format: 1\nlayers: {h.*: {forward_ms: 1}}\n",
@@ -120,7 +120,7 @@ const Bad kBadByHand[] = {
   {"", "format: 1\ncosts: {h.*: 3}\n",
    "p.yaml:2:14: costs.h.*: got 3, expected a mapping"},
   {"", "format: 1\nworkers: [{count: 0}]\n",
-   "p.yaml:2:19: workers[0].count: got 0, expected an integer between 1 and 1048576"},
+   "p.yaml:2:19: workers[0].count: got 0, expected an integer from 1 to 1048576"},
 };
 // clang-format on
 
@@ -213,8 +213,8 @@ TEST_CASE("a layer by hand alone needs its three times", "[unit][profile]") {
   CHECK(sample_at(profile_of_layer(scaled, "fc", "linear 1"), 5).input_grad_us == 5000);
   const Profile lacking = read("format: 1\ncosts: {'*': {forward_ms: 1, weight_grad_ms: 0}}\n");
   CHECK_THROWS_WITH(profile_of_layer(lacking, "fc", "linear 1"),
-                    "p.yaml:2:13: costs.*: got no input_grad_ms, expected forward_ms, input_grad_ms and weight_grad_ms, "
-                    "for layer 'fc' was not measured; write all three, or measure: lockstep profile CONFIG");
+                    "p.yaml:2:14: costs.*: got no input_grad_ms, expected forward_ms, input_grad_ms and weight_grad_ms: "
+                    "layer 'fc' was not measured; write all three, or measure: lockstep profile CONFIG");
 }
 
 TEST_CASE("links and workers by hand take the place of all others", "[unit][profile]") {
