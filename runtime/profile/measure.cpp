@@ -173,7 +173,8 @@ class Bench {
     put(micro_batch, inputs);
     stage_->forward(micro_batch, recompute);
     if (outputs_.empty()) {
-      const Tensors values = stage_->values_of({StageId(layer_), StageId(layer_), graph_.outputs[layer_], {}}, micro_batch);
+      const Tensors values =
+          stage_->values_of({StageId(layer_), StageId(layer_), graph_.outputs[layer_], {}}, micro_batch);
       for (const at::Tensor& value : values) outputs_.emplace_back(value.sizes().vec(), value.scalar_type());
     }
     stage_->release_values(micro_batch);
@@ -186,8 +187,7 @@ class Bench {
       const int id = graph_.outputs[layer_][i];
       if (!graph_.values[id].requires_grad) continue;
       for (const Use& use : graph_.values[id].uses)
-        if (use.layer < graph_.layer_count())
-          made.push_back({id, use, made_of(outputs_[i].first, outputs_[i].second)});
+        if (use.layer < graph_.layer_count()) made.push_back({id, use, made_of(outputs_[i].first, outputs_[i].second)});
     }
     return made;
   }
@@ -224,8 +224,8 @@ class Bench {
   std::vector<Parameter*> trained_;
   std::unique_ptr<ParameterUpdater> updater_;
   StepHeader header_;
-  std::vector<std::pair<int, at::Tensor>> data_;  // by value
-  std::vector<int> inputs_;                       // values that other layers make
+  std::vector<std::pair<int, at::Tensor>> data_;                               // by value
+  std::vector<int> inputs_;                                                    // values that other layers make
   std::vector<std::pair<std::vector<std::int64_t>, at::ScalarType>> outputs_;  // as they come
 };
 

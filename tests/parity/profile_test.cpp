@@ -45,8 +45,8 @@ std::vector<Case> cases() {
       {"gpt", small_gpt(3, 0.1, true), token_data(16, 8, 11), config("sparse_categorical_cross_entropy")},
       {"gpt in bf16", small_gpt(2, 0.1, false), token_data(16, 8, 11),
        config("sparse_categorical_cross_entropy", "bf16")},
-      {"cnn", model_of("type: cnn, inputs: 3, classes: 5, channels: 4, depth: 2"),
-       image_data(16, 3, 8, 5, false), config("sparse_categorical_cross_entropy")}};
+      {"cnn", model_of("type: cnn, inputs: 3, classes: 5, channels: 4, depth: 2"), image_data(16, 3, 8, 5, false),
+       config("sparse_categorical_cross_entropy")}};
   all.push_back(all[1]);
   all.back().name = "gpt, partly frozen";
   all.back().config.train.freeze = {"transformer.wpe.weight", "transformer.h.1.*"};
@@ -300,8 +300,8 @@ TEST_CASE("a layer that fails on one thread ends the measurement on all", "[pari
                           one_worker(small_config("mean_squared_error", kBatch, kMicroBatches)));
     MeasureOptions options = options_of(trainer.config());
     options.workers = 3;
-    CHECK_THROWS_WITH(measured(trainer, 1, options), Catch::Contains("layer 'b' (breaks) failed in forward") &&
-                                                         Catch::Contains("broken on purpose"));
+    CHECK_THROWS_WITH(measured(trainer, 1, options),
+                      Catch::Contains("layer 'b' (breaks) failed in forward") && Catch::Contains("broken on purpose"));
   }
 }
 

@@ -188,8 +188,8 @@ TEST_CASE("a layer that was not measured is named, with what to do", "[unit][pro
 
 TEST_CASE("numbers by hand take the place of measured ones, and the first pattern that matches counts",
           "[unit][profile]") {
-  const Profile by_hand = read(
-      "format: 1\ncosts:\n  h.1: {forward_ms: 3}\n  h.*: {rows: 4, forward_ms: 2, held_mib: 1, update_ms: 1}\n");
+  const Profile by_hand =
+      read("format: 1\ncosts:\n  h.1: {forward_ms: 3}\n  h.*: {rows: 4, forward_ms: 2, held_mib: 1, update_ms: 1}\n");
   const Profile profile = overlaid(small_profile(), by_hand);
   const auto at = [&](const char* layer, double rows) {
     return sample_at(profile_of_layer(profile, layer, "gpt_block 01"), rows);
@@ -200,8 +200,8 @@ TEST_CASE("numbers by hand take the place of measured ones, and the first patter
   CHECK(at("h.0", 4).forward_us == 2000);
   CHECK(at("h.0", 2).forward_us == 1000);  // half of the rows
   CHECK(at("h.0", 2).held_bytes == 524288);
-  CHECK(at("h.0", 2).update_us == 1000);       // whatever the rows
-  CHECK(at("h.0", 2).input_grad_us == 20);     // as measured
+  CHECK(at("h.0", 2).update_us == 1000);            // whatever the rows
+  CHECK(at("h.0", 2).input_grad_us == 20);          // as measured
   CHECK(read(to_json(profile)).costs.size() == 2);  // and all of that is in the file
   CHECK(to_json(read(to_json(profile))) == to_json(profile));
 }
@@ -209,23 +209,24 @@ TEST_CASE("numbers by hand take the place of measured ones, and the first patter
 TEST_CASE("a layer by hand alone needs its three times", "[unit][profile]") {
   const Profile whole = read("format: 1\ncosts: {'*': {forward_ms: 1, input_grad_ms: 2, weight_grad_ms: 0}}\n");
   CHECK(sample_at(profile_of_layer(whole, "fc", "linear 1"), 5).input_grad_us == 2000);
-  const Profile scaled = read("format: 1\ncosts: {'*': {rows: 2, forward_ms: 1, input_grad_ms: 2, weight_grad_ms: 0}}\n");
+  const Profile scaled =
+      read("format: 1\ncosts: {'*': {rows: 2, forward_ms: 1, input_grad_ms: 2, weight_grad_ms: 0}}\n");
   CHECK(sample_at(profile_of_layer(scaled, "fc", "linear 1"), 5).input_grad_us == 5000);
   const Profile lacking = read("format: 1\ncosts: {'*': {forward_ms: 1, weight_grad_ms: 0}}\n");
-  CHECK_THROWS_WITH(profile_of_layer(lacking, "fc", "linear 1"),
-                    "p.yaml:2:14: costs.*: got no input_grad_ms, expected forward_ms, input_grad_ms and weight_grad_ms: "
-                    "layer 'fc' was not measured; write all three, or measure: lockstep profile CONFIG");
+  CHECK_THROWS_WITH(
+      profile_of_layer(lacking, "fc", "linear 1"),
+      "p.yaml:2:14: costs.*: got no input_grad_ms, expected forward_ms, input_grad_ms and weight_grad_ms: "
+      "layer 'fc' was not measured; write all three, or measure: lockstep profile CONFIG");
 }
 
 TEST_CASE("links and workers by hand take the place of all others", "[unit][profile]") {
-  const Profile profile = overlaid(
-      small_profile(), read("format: 1\nlinks: {other_host: {latency_us: 2, gigabytes_per_s: 25}}\n"
-                            "workers: [{count: 2, host: 0}, {count: 2, host: 1, speed: 0.5}]\n"));
+  const Profile profile =
+      overlaid(small_profile(), read("format: 1\nlinks: {other_host: {latency_us: 2, gigabytes_per_s: 25}}\n"
+                                     "workers: [{count: 2, host: 0}, {count: 2, host: 1, speed: 0.5}]\n"));
   CHECK(profile.links.same_host == LinkCost{5, 6000});
   CHECK(profile.links.other_host == LinkCost{2, 25000});
   CHECK(profile.given_links == std::vector<std::string>{"same_rank", "same_host", "other_host"});
-  CHECK(profile.workers ==
-        std::vector<ProfiledWorker>{{1, {0, 0}}, {1, {1, 0}}, {0.5, {2, 1}}, {0.5, {3, 1}}});
+  CHECK(profile.workers == std::vector<ProfiledWorker>{{1, {0, 0}}, {1, {1, 0}}, {0.5, {2, 1}}, {0.5, {3, 1}}});
   const Profile free = read("format: 1\nlinks: {same_rank: {}}\n");
   CHECK(free.links.same_rank.bytes_per_us == std::numeric_limits<double>::infinity());
 }
