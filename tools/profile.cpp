@@ -17,7 +17,7 @@
 namespace lockstep {
 namespace {
 
-constexpr double kMisfit = 0.15;
+constexpr double kMisfit = 0.15;  // and more than the noise
 
 struct ProfileOptions {
   ConfigSource source;
@@ -113,7 +113,7 @@ void print_table(std::ostream& out, const Trainer& trainer, const Profile& profi
     held += count * sample.held_bytes / mib;
     std::string name = graph.layers[run.first].name;
     if (count > 1) name += " .. " + graph.layers[run.last].name;
-    if (layer.misfit > kMisfit)
+    if (layer.misfit > kMisfit + sample.spread)
       name += concat("  misfit ", fixed(layer.misfit * 100, 0), " %: not linear in rows between the two sizes");
     print_row(out,
               {std::to_string(count), fixed(sample.forward_us * 1e-3, 3), fixed(sample.input_grad_us * 1e-3, 3),

@@ -64,7 +64,8 @@ int workers_of(const Config& config) {
 
 /// As many as will train beside each other, but no more than there are cores and memory for. `neighbours`: ranks of
 /// this host, which measure at the same time.
-int workers_at_once(const Config& config, const ModelGraph& graph, at::ScalarType precision, int ranks, int neighbours) {
+int workers_at_once(const Config& config, const ModelGraph& graph, at::ScalarType precision, int ranks,
+                    int neighbours) {
   const int wanted = (workers_of(config) + ranks - 1) / ranks;
   const int cores = static_cast<int>(allowed_cpus().size()) / std::max(1, config.workers.threads) / neighbours;
   const double fit = 0.8 * free_bytes() / neighbours / std::max(1.0, most_bytes_of_a_layer(graph, precision));
@@ -168,10 +169,9 @@ Profile measure_profile(Process& process, const Config& config, const Trainer& t
   measure.most_seconds = options.most_seconds;
   measure.clip = config.train.clip_grad_norm > 0;
   measure.make_updater = [optimizer = config.train.optimizer] { return std::make_unique<Optimizer>(optimizer); };
-  measure.workers =
-      options.workers > 0
-          ? options.workers
-          : workers_at_once(config, graph, measure.stage.precision, process.size(), neighbours);
+  measure.workers = options.workers > 0
+                        ? options.workers
+                        : workers_at_once(config, graph, measure.stage.precision, process.size(), neighbours);
   // Between two runs of a layer a worker goes through its share of the weights and values.
   const std::vector<double> values = value_bytes(graph, measure.stage.precision);
   const double all = std::accumulate(values.begin(), values.end(), 4.0 * static_cast<double>(graph.parameter_count()));

@@ -76,8 +76,8 @@ std::string Convolution::type() const {
 
 std::string Convolution::options() const {
   const ConvolutionArguments& a = arguments_;
-  return concat("stride ", join(a.stride, " "), ", padding ", join(a.padding, " "), ", dilation ", join(a.dilation, " "),
-                ", output padding ", join(a.output_padding, " "), ", groups ", a.groups);
+  return concat("stride ", join(a.stride, " "), ", padding ", join(a.padding, " "), ", dilation ",
+                join(a.dilation, " "), ", output padding ", join(a.output_padding, " "), ", groups ", a.groups);
 }
 
 std::int64_t Convolution::output_size(std::size_t d, std::int64_t size) const {

@@ -9,7 +9,7 @@
 namespace lockstep {
 
 // Of links that nobody has measured or written.
-inline constexpr LinkCost kAssumedSameHost{5, 6e3};     ///< 5 us, 6 GB/s: two ranks through shared memory
+inline constexpr LinkCost kAssumedSameHost{5, 6e3};      ///< 5 us, 6 GB/s: two ranks through shared memory
 inline constexpr LinkCost kAssumedOtherHost{20, 1.2e3};  ///< 20 us, 1.2 GB/s: ten-gigabit Ethernet
 
 /// One side of it; the other side calls it at the same time with `begins` turned around, over the same two channels.

@@ -173,7 +173,8 @@ class Bench {
     put(micro_batch, inputs);
     stage_->forward(micro_batch, recompute);
     if (outputs_.empty()) {
-      const Tensors values = stage_->values_of({StageId(layer_), StageId(layer_), graph_.outputs[layer_], {}}, micro_batch);
+      const Tensors values =
+          stage_->values_of({StageId(layer_), StageId(layer_), graph_.outputs[layer_], {}}, micro_batch);
       for (const at::Tensor& value : values) outputs_.emplace_back(value.sizes().vec(), value.scalar_type());
     }
     stage_->release_values(micro_batch);
@@ -186,8 +187,7 @@ class Bench {
       const int id = graph_.outputs[layer_][i];
       if (!graph_.values[id].requires_grad) continue;
       for (const Use& use : graph_.values[id].uses)
-        if (use.layer < graph_.layer_count())
-          made.push_back({id, use, made_of(outputs_[i].first, outputs_[i].second)});
+        if (use.layer < graph_.layer_count()) made.push_back({id, use, made_of(outputs_[i].first, outputs_[i].second)});
     }
     return made;
   }
@@ -224,8 +224,8 @@ class Bench {
   std::vector<Parameter*> trained_;
   std::unique_ptr<ParameterUpdater> updater_;
   StepHeader header_;
-  std::vector<std::pair<int, at::Tensor>> data_;  // by value
-  std::vector<int> inputs_;                       // values that other layers make
+  std::vector<std::pair<int, at::Tensor>> data_;                               // by value
+  std::vector<int> inputs_;                                                    // values that other layers make
   std::vector<std::pair<std::vector<std::int64_t>, at::ScalarType>> outputs_;  // as they come
 };
 
@@ -336,6 +336,11 @@ void Bench::time_updates(Crew& crew, Times& times) {
   static_cast<void>(sink);
 }
 
+/// Three decimals, for a file that people read.
+double rounded(double number) {
+  return std::round(number * 1e3) / 1e3;
+}
+
 double quantile(std::vector<double> values, double share) {
   if (values.empty()) return 0;
   std::sort(values.begin(), values.end());
@@ -385,13 +390,13 @@ LayerSample measure_layer(const ModelGraph& graph, const Partition& partition, i
 
   LayerSample sample = bytes[0];
   sample.rows = rows;
-  sample.forward_us = quantile(joined(times, &Times::forward_us), 0.5);
-  sample.input_grad_us = quantile(joined(times, &Times::input_grad_us), 0.5);
-  sample.weight_grad_us = quantile(joined(times, &Times::weight_grad_us), 0.5);
-  sample.update_us = quantile(joined(times, &Times::update_us), 0.5);
+  sample.forward_us = rounded(quantile(joined(times, &Times::forward_us), 0.5));
+  sample.input_grad_us = rounded(quantile(joined(times, &Times::input_grad_us), 0.5));
+  sample.weight_grad_us = rounded(quantile(joined(times, &Times::weight_grad_us), 0.5));
+  sample.update_us = rounded(quantile(joined(times, &Times::update_us), 0.5));
   const std::vector<double> all = joined(times, &Times::all_us);
   const double median = quantile(all, 0.5);
-  sample.spread = median > 0 ? (quantile(all, 0.75) - quantile(all, 0.25)) / median : 0;
+  sample.spread = median > 0 ? rounded((quantile(all, 0.75) - quantile(all, 0.25)) / median) : 0;
   return sample;
 }
 

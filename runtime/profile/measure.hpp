@@ -3,8 +3,8 @@
 // Measuring layers: each one is built alone, run through F, I and W as a stage of one layer by the engine's own Stage,
 // and freed. So a model that fits nowhere is measured on a laptop, and what is measured is what a worker will do.
 //
-// Between two runs of a layer a worker runs the rest of its stage: its weights leave the caches. `cold_bytes` are walked
-// over in between to the same effect, while the inputs stay warm, as they come from the layer before.
+// Between two runs of a layer a worker runs the rest of its stage: its weights leave the caches. `cold_bytes` are
+// walked over in between to the same effect, while the inputs stay warm, as they come from the layer before.
 //
 //   repeat:  walk | F  release values | walk | put gradients  I  release gradients  W          (all workers at once)
 //
@@ -28,9 +28,10 @@ inline constexpr int kFewestRepeats = 3;
 inline constexpr std::int64_t kMostColdBytes = std::int64_t{64} << 20;  ///< beyond the caches of one core
 
 struct MeasureOptions {
-  StageOptions stage;  ///< precision, device, seed; `initialise` and `recompute` are set here: weights are made, not drawn
-  int threads = 1;     ///< intra-op
-  int repeats = 9;     ///< after two that are thrown away
+  StageOptions
+      stage;        ///< precision, device, seed; `initialise` and `recompute` are set here: weights are made, not drawn
+  int threads = 1;  ///< intra-op
+  int repeats = 9;  ///< after two that are thrown away
   double most_seconds = 2;  ///< per layer and size: fewer repeats when a layer takes long, never fewer than 3
   int workers = 1;  ///< that many threads measure the same layer at the same time, as the workers of one machine will:
                     ///< they share memory bandwidth and cache

@@ -99,7 +99,7 @@ void check_times(const HandCosts& hand, const std::string& layer) {
     const auto given = [&](const auto& entry) { return entry.first == wanted; };
     if (std::none_of(hand.numbers.begin(), hand.numbers.end(), given))
       throw ConfigError(hand.at, "costs." + hand.pattern,
-                        concat("got no ", wanted, ", expected forward_ms, input_grad_ms and weight_grad_ms, for layer '",
+                        concat("got no ", wanted, ", expected forward_ms, input_grad_ms and weight_grad_ms: layer '",
                                layer, "' was not measured; write all three, or measure: lockstep profile CONFIG"));
   }
 }
@@ -137,7 +137,8 @@ LayerProfile profile_of_layer(const Profile& profile, const std::string& layer, 
 
 Profile overlaid(Profile profile, const Profile& over) {
   if (!over.layers.empty())
-    throw UserError(concat(over.file, ": got measured layers (key 'layers'), expected costs, links and workers written ",
+    throw UserError(concat(over.file,
+                           ": got measured layers (key 'layers'), expected costs, links and workers written ",
                            "by hand, to be laid over measured ones"));
   profile.costs.insert(profile.costs.begin(), over.costs.begin(), over.costs.end());
   for (const LinkClass& link : kLinkClasses) {
@@ -238,7 +239,8 @@ LayerProfile read_layer(const Section& section) {
     layer.samples.push_back(read_sample(sample));
     const std::size_t count = layer.samples.size();
     if (count > 1 && layer.samples[count - 2].rows >= layer.samples[count - 1].rows)
-      throw sample.unexpected("rows", concat("more than ", layer.samples[count - 2].rows, ", those of the sample before"));
+      throw sample.unexpected("rows",
+                              concat("more than ", layer.samples[count - 2].rows, ", those of the sample before"));
   }
   if (layer.samples.empty()) throw section.error("samples", "got none, expected at least one sample");
   section.finish();
@@ -247,8 +249,8 @@ LayerProfile read_layer(const Section& section) {
 
 std::vector<LayerProfile> read_layers(const Section& root) {
   if (root.is_mapping("layers"))
-    throw root.error("layers",
-                     "got a mapping, expected a list, as lockstep profile writes it; costs by hand stand under 'costs'");
+    throw root.error(
+        "layers", "got a mapping, expected a list, as lockstep profile writes it; costs by hand stand under 'costs'");
   std::vector<LayerProfile> layers;
   std::set<std::string> signatures;
   for (const Section& section : root.sections("layers")) {
@@ -265,10 +267,12 @@ HandCosts read_costs(const Section& section, const std::string& pattern) {
   costs.at = section.location();
   costs.rows = section.get<std::int64_t>("rows", 0, at_least<std::int64_t>(1));
   for (const Field& field : kFields)
-    if (section.has(field.by_hand)) costs.numbers.emplace_back(field.by_hand, section.get<double>(field.by_hand, at_least(0.0)));
+    if (section.has(field.by_hand))
+      costs.numbers.emplace_back(field.by_hand, section.get<double>(field.by_hand, at_least(0.0)));
   section.finish();
   if (costs.numbers.empty())
-    throw ConfigError(section.location(), section.path(), "got no number, expected at least one, such as forward_ms: 10");
+    throw ConfigError(section.location(), section.path(),
+                      "got no number, expected at least one, such as forward_ms: 10");
   return costs;
 }
 
@@ -314,8 +318,7 @@ Profile read_profile(const Section& root) {
     profile.environment.emplace_back(key, environment.get<std::string>(key));
   profile.layers = read_layers(root);
   const Section costs = root.section("costs");
-  for (const std::string& pattern : costs.keys())
-    profile.costs.push_back(read_costs(costs.section(pattern), pattern));
+  for (const std::string& pattern : costs.keys()) profile.costs.push_back(read_costs(costs.section(pattern), pattern));
   read_links(root.section("links"), profile);
   profile.workers = read_workers(root);
   root.finish();

@@ -62,9 +62,10 @@ struct ProfiledWorker {
 using ProfileEnvironment = std::vector<std::pair<std::string, std::string>>;
 
 struct Profile {
-  std::string file;                ///< where it was read from, for messages; not part of what is written
-  std::string model;               ///< name of the config that it was made from
-  ProfileEnvironment environment;  ///< where and how it was measured: CPU, ISA, GEMM path, torch, threads, precision ...
+  std::string file;   ///< where it was read from, for messages; not part of what is written
+  std::string model;  ///< name of the config that it was made from
+  ProfileEnvironment
+      environment;  ///< where and how it was measured: CPU, ISA, GEMM path, torch, threads, precision ...
   std::vector<LayerProfile> layers;
   std::vector<HandCosts> costs;  ///< the first whose pattern matches a layer counts
   Links links;

@@ -80,9 +80,10 @@ class Profiler {
   }
 
   std::string key_of(const Piece& piece, const MeasureOptions& options) {
-    std::string key = concat("v1; ", signature_text(described(piece.rows).graph, piece.layer, request_.losses), "; rows ",
-                             piece.rows, "; workers ", options.workers, "; repeats ", options.repeats, "; cold ",
-                             options.cold_bytes, "; finite ", options.stage.check_finite, "; clip ", options.clip);
+    std::string key =
+        concat("v1; ", signature_text(described(piece.rows).graph, piece.layer, request_.losses), "; rows ", piece.rows,
+               "; workers ", options.workers, "; repeats ", options.repeats, "; cold ", options.cold_bytes, "; finite ",
+               options.stage.check_finite, "; clip ", options.clip);
     for (const auto& [name, value] : request_.environment) key += concat("; ", name, " ", value);
     return key;
   }
@@ -118,7 +119,8 @@ class Profiler {
     const ModelGraph& graph = described(request_.rows.back()).graph;
     for (std::size_t i = 0; i < pieces_.size(); ++i) {
       const Piece& piece = pieces_[i];
-      LOCKSTEP_CHECK(samples[i].rows == piece.rows, "nobody measured layer ", piece.layer, " with ", piece.rows, " rows");
+      LOCKSTEP_CHECK(samples[i].rows == piece.rows, "nobody measured layer ", piece.layer, " with ", piece.rows,
+                     " rows");
       if (profile.layers.empty() || profile.layers.back().signature != piece.signature)
         profile.layers.push_back({graph.layers[piece.layer].name, piece.signature, {}, 0});
       LayerProfile& layer = profile.layers.back();
@@ -133,7 +135,7 @@ class Profiler {
   static double misfit(const LayerProfile& layer, const LayerSample& third) {
     const auto time = [](const LayerSample& s) { return s.forward_us + s.input_grad_us + s.weight_grad_us; };
     const double line = time(sample_at(layer, static_cast<double>(third.rows)));
-    return line > 0 ? std::abs(time(third) - line) / line : 0;
+    return line > 0 ? std::round(std::abs(time(third) - line) / line * 1e3) / 1e3 : 0;
   }
 
   const ProfileRequest& request_;

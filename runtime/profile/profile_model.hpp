@@ -23,13 +23,13 @@ struct ProfileProgress {
 };
 
 struct ProfileRequest {
-  std::string model;                                       ///< name of the config
-  std::function<ModelGraph(std::int64_t rows)> describe;   ///< the model for micro-batches of so many rows
-  Losses losses;                                           ///< by head
-  std::vector<std::int64_t> rows;  ///< the two sizes, or one, ascending: rows_to_measure()
+  std::string model;                                      ///< name of the config
+  std::function<ModelGraph(std::int64_t rows)> describe;  ///< the model for micro-batches of so many rows
+  Losses losses;                                          ///< by head
+  std::vector<std::int64_t> rows;                         ///< the two sizes, or one, ascending: rows_to_measure()
   MeasureOptions measure;
-  ProfileEnvironment environment;  ///< part of what the cache goes by
-  std::string cache;               ///< folder (made when needed); empty: everything is measured
+  ProfileEnvironment environment;                        ///< part of what the cache goes by
+  std::string cache;                                     ///< folder (made when needed); empty: everything is measured
   std::function<void(const ProfileProgress&)> progress;  ///< may be empty
   Log log;
 };

@@ -19,7 +19,7 @@ struct ProgressState {
   double loss = 0;
   double step_ms = 0;
   double samples_per_s = 0;
-  double eta_s = -1;  ///< negative: not known yet
+  double eta_s = -1;      ///< negative: not known yet
   std::string what = {};  ///< what is being done, where it is no training: in place of loss and pace
 };
 

@@ -93,7 +93,7 @@ class RefusalsTest(Refusals):
             ([*profile, "--repeats", "2"], r"--repeats: .*; see lockstep profile --help"),
             ([*profile, "--costs", "bad.yaml"], r"bad\.yaml:2:15: costs\.h\.\*\.forward: got an unknown key, .*; did you mean "
                                                 r"'forward_ms'\?"),
-            ([*profile, "--costs", "measured.yaml"], r"measured\.yaml:2:50: layers\[0\]\.samples\[0\]\.rows: got 0, .*"),
+            ([*profile, "--costs", "measured.yaml"], r"measured\.yaml:2:51: layers\[0\]\.samples\[0\]\.rows: got 0, .*"),
             ([*profile, "--costs", "none.yaml"], r"none\.yaml: got no file .*"),
             ([*profile, "--set", "model.widht=3"], r".*model\.widht: .*; did you mean 'width'\?"),
             (["profile", "small.yaml", "-o", "none/p.json"], r"-o: .*none/p\.json.*"))])

@@ -84,27 +84,27 @@ const Bad kBadProfiles[] = {
   {"\"model\"", "\"modle\"",
    "p.yaml:3:2: modle: got an unknown key, expected one of format, model, environment, layers, costs, links, workers; did you mean 'model'?"},
   {"\"forward_us\": 10.0", "\"forward_us\": -10.0",
-   "p.yaml:16:19: layers[0].samples[0].forward_us: got -10.0, expected a number >= 0"},
+   "p.yaml:16:20: layers[0].samples[0].forward_us: got -10.0, expected a number >= 0"},
   {"\"forward_us\": 10.0", "\"forward_ms\": 10.0",
-   "p.yaml:14:4: layers[0].samples[0].forward_us: missing, expected a number >= 0; is 'forward_ms' here a misspelling of it?"},
+   "p.yaml:16:6: layers[0].samples[0].forward_us: missing, expected a number >= 0; is 'forward_ms' here a misspelling of it?"},
   {"\"held_bytes\": 1000.0", "\"held_bytes\": null",
-   "p.yaml:20:19: layers[0].samples[0].held_bytes: got nothing, expected a number >= 0"},
+   "p.yaml:20:20: layers[0].samples[0].held_bytes: got nothing, expected a number >= 0"},
   {"\"rows\": 4", "\"rows\": 2",
-   "p.yaml:30:13: layers[0].samples[1].rows: got 2, expected more than 2, those of the sample before"},
+   "p.yaml:30:14: layers[0].samples[1].rows: got 2, expected more than 2, those of the sample before"},
   {"\"rows\": 2", "\"rows\": 0",
-   "p.yaml:15:13: layers[0].samples[0].rows: got 0, expected an integer >= 1"},
+   "p.yaml:15:14: layers[0].samples[0].rows: got 0, expected an integer >= 1"},
   {"\"gpt_head 02\"", "\"gpt_block 01\"",
-   "p.yaml:47:17: layers[1].signature: got gpt_block 01 twice, expected it once"},
+   "p.yaml:48:17: layers[1].signature: got gpt_block 01 twice, expected it once"},
   {"\"latency_us\": 5.0", "\"latency\": 5.0",
-   "p.yaml:72:4: links.same_host.latency: got an unknown key, expected one of latency_us, gigabytes_per_s, assumed; did you mean 'latency_us'?"},
+   "p.yaml:74:4: links.same_host.latency: got an unknown key, expected one of latency_us, gigabytes_per_s, assumed; did you mean 'latency_us'?"},
   {"\"gigabytes_per_s\": 6.0", "\"gigabytes_per_s\": 0",
-   "p.yaml:73:23: links.same_host.gigabytes_per_s: got 0, expected a number > 0"},
+   "p.yaml:75:23: links.same_host.gigabytes_per_s: got 0, expected a number > 0"},
   {"\"same_host\"", "\"same_hots\"",
-   "p.yaml:71:3: links.same_hots: got an unknown key, expected one of same_rank, same_host, other_host; did you mean 'same_host'?"},
+   "p.yaml:73:3: links.same_hots: got an unknown key, expected one of same_rank, same_host, other_host; did you mean 'same_host'?"},
   {"\"speed\": 0.5", "\"speed\": 0",
-   "p.yaml:88:13: workers[1].speed: got 0, expected a number > 0"},
+   "p.yaml:90:13: workers[1].speed: got 0, expected a number > 0"},
   {"\"isa\": \"avx512\"", "\"isa\": [1]",
-   "p.yaml:5:10: environment.isa: got [1], expected text"},
+   "p.yaml:5:10: environment.isa: got [1], expected a string"},
 };
 const Bad kBadByHand[] = {
   {"", "format: 1\nlayers: {h.*: {forward_ms: 1}}\n",
@@ -120,7 +120,7 @@ const Bad kBadByHand[] = {
   {"", "format: 1\ncosts: {h.*: 3}\n",
    "p.yaml:2:14: costs.h.*: got 3, expected a mapping"},
   {"", "format: 1\nworkers: [{count: 0}]\n",
-   "p.yaml:2:19: workers[0].count: got 0, expected an integer between 1 and 1048576"},
+   "p.yaml:2:19: workers[0].count: got 0, expected an integer from 1 to 1048576"},
 };
 // clang-format on
 
@@ -188,8 +188,8 @@ TEST_CASE("a layer that was not measured is named, with what to do", "[unit][pro
 
 TEST_CASE("numbers by hand take the place of measured ones, and the first pattern that matches counts",
           "[unit][profile]") {
-  const Profile by_hand = read(
-      "format: 1\ncosts:\n  h.1: {forward_ms: 3}\n  h.*: {rows: 4, forward_ms: 2, held_mib: 1, update_ms: 1}\n");
+  const Profile by_hand =
+      read("format: 1\ncosts:\n  h.1: {forward_ms: 3}\n  h.*: {rows: 4, forward_ms: 2, held_mib: 1, update_ms: 1}\n");
   const Profile profile = overlaid(small_profile(), by_hand);
   const auto at = [&](const char* layer, double rows) {
     return sample_at(profile_of_layer(profile, layer, "gpt_block 01"), rows);
@@ -200,8 +200,8 @@ TEST_CASE("numbers by hand take the place of measured ones, and the first patter
   CHECK(at("h.0", 4).forward_us == 2000);
   CHECK(at("h.0", 2).forward_us == 1000);  // half of the rows
   CHECK(at("h.0", 2).held_bytes == 524288);
-  CHECK(at("h.0", 2).update_us == 1000);       // whatever the rows
-  CHECK(at("h.0", 2).input_grad_us == 20);     // as measured
+  CHECK(at("h.0", 2).update_us == 1000);            // whatever the rows
+  CHECK(at("h.0", 2).input_grad_us == 20);          // as measured
   CHECK(read(to_json(profile)).costs.size() == 2);  // and all of that is in the file
   CHECK(to_json(read(to_json(profile))) == to_json(profile));
 }
@@ -209,23 +209,24 @@ TEST_CASE("numbers by hand take the place of measured ones, and the first patter
 TEST_CASE("a layer by hand alone needs its three times", "[unit][profile]") {
   const Profile whole = read("format: 1\ncosts: {'*': {forward_ms: 1, input_grad_ms: 2, weight_grad_ms: 0}}\n");
   CHECK(sample_at(profile_of_layer(whole, "fc", "linear 1"), 5).input_grad_us == 2000);
-  const Profile scaled = read("format: 1\ncosts: {'*': {rows: 2, forward_ms: 1, input_grad_ms: 2, weight_grad_ms: 0}}\n");
+  const Profile scaled =
+      read("format: 1\ncosts: {'*': {rows: 2, forward_ms: 1, input_grad_ms: 2, weight_grad_ms: 0}}\n");
   CHECK(sample_at(profile_of_layer(scaled, "fc", "linear 1"), 5).input_grad_us == 5000);
   const Profile lacking = read("format: 1\ncosts: {'*': {forward_ms: 1, weight_grad_ms: 0}}\n");
-  CHECK_THROWS_WITH(profile_of_layer(lacking, "fc", "linear 1"),
-                    "p.yaml:2:13: costs.*: got no input_grad_ms, expected forward_ms, input_grad_ms and weight_grad_ms, "
-                    "for layer 'fc' was not measured; write all three, or measure: lockstep profile CONFIG");
+  CHECK_THROWS_WITH(
+      profile_of_layer(lacking, "fc", "linear 1"),
+      "p.yaml:2:14: costs.*: got no input_grad_ms, expected forward_ms, input_grad_ms and weight_grad_ms: "
+      "layer 'fc' was not measured; write all three, or measure: lockstep profile CONFIG");
 }
 
 TEST_CASE("links and workers by hand take the place of all others", "[unit][profile]") {
-  const Profile profile = overlaid(
-      small_profile(), read("format: 1\nlinks: {other_host: {latency_us: 2, gigabytes_per_s: 25}}\n"
-                            "workers: [{count: 2, host: 0}, {count: 2, host: 1, speed: 0.5}]\n"));
+  const Profile profile =
+      overlaid(small_profile(), read("format: 1\nlinks: {other_host: {latency_us: 2, gigabytes_per_s: 25}}\n"
+                                     "workers: [{count: 2, host: 0}, {count: 2, host: 1, speed: 0.5}]\n"));
   CHECK(profile.links.same_host == LinkCost{5, 6000});
   CHECK(profile.links.other_host == LinkCost{2, 25000});
   CHECK(profile.given_links == std::vector<std::string>{"same_rank", "same_host", "other_host"});
-  CHECK(profile.workers ==
-        std::vector<ProfiledWorker>{{1, {0, 0}}, {1, {1, 0}}, {0.5, {2, 1}}, {0.5, {3, 1}}});
+  CHECK(profile.workers == std::vector<ProfiledWorker>{{1, {0, 0}}, {1, {1, 0}}, {0.5, {2, 1}}, {0.5, {3, 1}}});
   const Profile free = read("format: 1\nlinks: {same_rank: {}}\n");
   CHECK(free.links.same_rank.bytes_per_us == std::numeric_limits<double>::infinity());
 }
