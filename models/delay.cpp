@@ -68,6 +68,9 @@ class Delay : public Layer {
  public:
   Delay(std::int64_t width, const DelayTimes& times) : width_(width), times_(times) {}
   std::string type() const override { return "delay"; }
+  std::string options() const override {
+    return concat("ms ", times_.forward_ms, " ", times_.input_grad_ms, " ", times_.weight_grad_ms);
+  }
 
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override {
     expect_inputs(*this, inputs, 1);

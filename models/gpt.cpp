@@ -27,6 +27,7 @@ class GptEmbedding : public Layer {
  public:
   explicit GptEmbedding(const GptSizes& sizes) : sizes_(sizes) {}
   std::string type() const override { return "gpt_embedding"; }
+  std::string options() const override { return concat("dropout ", sizes_.dropout); }
 
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override {
     expect_inputs(*this, inputs, 1);
@@ -57,6 +58,7 @@ class GptBlock : public Layer {
  public:
   explicit GptBlock(const GptSizes& sizes) : sizes_(sizes) {}
   std::string type() const override { return "gpt_block"; }
+  std::string options() const override { return concat("heads ", sizes_.heads, ", dropout ", sizes_.dropout); }
 
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override {
     expect_inputs(*this, inputs, 1);

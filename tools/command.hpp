@@ -6,9 +6,11 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "partitioner/plan_file.hpp"
 #include "runtime/config/config.hpp"
 #include "runtime/data/dataset.hpp"
 #include "runtime/engine/job.hpp"
@@ -43,12 +45,15 @@ class Process {
   void compare(const Trainer& trainer);
   /// Gives the trainer its links to the other ranks; call once, before fit().
   void connect(Trainer& trainer);
+  /// Links to the other ranks for anything but training; null without any. One at a time.
+  std::unique_ptr<RemoteLinks> make_links(int workers);
   /// The value of every rank, in rank order.
   std::vector<std::string> all_gather(const std::string& value,
                                       std::chrono::milliseconds timeout = std::chrono::minutes(5));
   /// Runs `work` on every rank. When it throws a UserError on any of them, rank 0 prints the first one, and every rank
-  /// throws AlreadyReported with the same exit code: nobody goes on alone.
-  void together(const std::function<void()>& work);
+  /// throws AlreadyReported with the same exit code: nobody goes on alone. `timeout`: how much longer one rank may work
+  /// than another.
+  void together(const std::function<void()>& work, std::chrono::milliseconds timeout = std::chrono::minutes(5));
   const std::string& host() const { return host_; }
   static bool has_mpi();   ///< built with it
   static bool launched();  ///< started by mpirun or srun
@@ -75,11 +80,21 @@ struct AlreadyReported {
   int exit_code = 0;
 };
 
-/// A config file with its overrides.
+/// A config as a verb reads it.
+struct LoadedConfig {
+  Config config;
+  std::optional<PlanFile> plan;    ///< in it already. Without `predicted` when that is of something else
+  std::vector<std::string> notes;  ///< what the user should know of the two
+};
+
+/// A config file, the plan that is laid over it, and overrides.
 struct ConfigSource {
-  std::string path;
+  std::string path, plan;
   std::vector<std::string> overrides;
   void add_flags(CLI::App& verb);
+  void add_plan_flag(CLI::App& verb);
+  /// Throws ConfigError; also when the plan is of another model, batch or number of micro-batches.
+  LoadedConfig load() const;
 };
 
 /// Config, model, data, checked against each other. Nothing is built.
@@ -96,5 +111,7 @@ void add_list(CLI::App& app, std::function<int()>& command);
 void add_launch(CLI::App& app, std::function<int()>& command);
 void add_why(CLI::App& app, std::function<int()>& command);
 void add_doctor(CLI::App& app, std::function<int()>& command);
+void add_profile(CLI::App& app, std::function<int()>& command);
+void add_plan(CLI::App& app, std::function<int()>& command);
 
 }  // namespace lockstep

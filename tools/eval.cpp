@@ -7,7 +7,7 @@
 #include <iostream>
 
 #include "runtime/training/reporter.hpp"
-#include "tools/command.hpp"
+#include "tools/planning.hpp"
 #include "tools/resume.hpp"
 
 namespace lockstep {
@@ -32,9 +32,12 @@ class Sum : public Observer {
 int evaluate(const EvalOptions& options) {
   Process process;
   std::unique_ptr<Trainer> trainer;
+  LoadedConfig loaded;
+  Config& config = loaded.config;
   process.together([&] { choose_checkpoint(process, options.checkpoint, ""); });
+  process.together([&] { loaded = options.source.load(); });
+  resolve_partition(process, options.source.path, loaded);
   process.together([&] {
-    Config config = read_config(load_config_file(options.source.path, options.source.overrides));
     config.checkpoint = {};
     config.train.eval_every = 1;
     resolve_kernels(config);
@@ -63,6 +66,7 @@ void add_eval(CLI::App& app, std::function<int()>& command) {
   CLI::App* verb = app.add_subcommand("eval", "Evaluate a checkpoint on the config's evaluation set");
   auto options = std::make_shared<EvalOptions>();
   options->source.add_flags(*verb);
+  options->source.add_plan_flag(*verb);
   verb->add_option("--checkpoint", options->checkpoint, "The folder of a checkpoint")->required()->type_name("DIR");
   verb->footer(
       "Example:\n  lockstep eval configs/quickstart.yaml --checkpoint runs/quickstart/checkpoints/step-00000100");

@@ -190,10 +190,12 @@ std::string run_folder_of(const std::vector<std::string>& command) {
   }
   const CLI::App* verb = app.get_subcommand("train");
   const CLI::Option* overrides = verb->get_option("--set");
-  return read_config(load_config_file(verb->get_option("config")->as<std::string>(),
-                                      overrides->count() > 0 ? overrides->as<std::vector<std::string>>()
-                                                             : std::vector<std::string>()))
-      .run_dir;
+  const CLI::Option* plan = verb->get_option("--plan");
+  ConfigSource source;
+  source.path = verb->get_option("config")->as<std::string>();
+  if (plan->count() > 0) source.plan = plan->as<std::string>();
+  if (overrides->count() > 0) source.overrides = overrides->as<std::vector<std::string>>();
+  return source.load().config.run_dir;
 }
 
 /// `--resume X` of the first start gives way to `--resume auto`.

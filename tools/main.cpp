@@ -54,6 +54,8 @@ int main(int argc, char** argv) {
   std::function<int()> command;
   lockstep::add_train(app, command);
   lockstep::add_verify(app, command);
+  lockstep::add_profile(app, command);
+  lockstep::add_plan(app, command);
   lockstep::add_simulate(app, command);
   lockstep::add_report(app, command);
   lockstep::add_checkpoint(app, command);

@@ -31,7 +31,7 @@ std::string host_name() {
 
 struct Process::Mpi {
   MpiWorld world;
-  std::unique_ptr<MpiLinks> links;
+  std::unique_ptr<RemoteLinks> links;
 };
 
 bool Process::has_mpi() {
@@ -60,13 +60,18 @@ Process::Process(bool always_mpi) {
   ranks_.count = mpi_->world.size();
 }
 
+std::unique_ptr<RemoteLinks> Process::make_links(int workers) {
+  if (size() == 1) return nullptr;
+  MpiEndpointOptions options;
+  options.workers = workers;
+  return std::make_unique<MpiLinks>(mpi_->world, options);
+}
+
 void Process::connect(Trainer& trainer) {
   if (size() == 1) return;
   const std::vector<RankId>& ranks = trainer.layout().rank_of_row;
   const auto workers_here = std::count(ranks.begin(), ranks.end(), ranks_.here);
-  MpiEndpointOptions options;
-  options.workers = static_cast<int>(workers_here);
-  mpi_->links = std::make_unique<MpiLinks>(mpi_->world, options);
+  mpi_->links = make_links(static_cast<int>(workers_here));
   ranks_.remote = mpi_->links.get();
   if (trainer.config().workers.bind == "cores") {
     // Ranks of one host that were not bound apart by the launcher share its CPUs: those before us take theirs first.
@@ -117,6 +122,9 @@ Process::Process(bool) {
                  " ranks, but this lockstep was built with LOCKSTEP_MPI=OFF; build with MPI, or run without mpirun"));
 }
 void Process::connect(Trainer&) {}
+std::unique_ptr<RemoteLinks> Process::make_links(int) {
+  return nullptr;
+}
 void Process::leave() {}
 std::vector<std::string> Process::all_gather(const std::string& value, std::chrono::milliseconds) {
   return {value};
@@ -169,14 +177,14 @@ std::string first_different_line(const std::string& a, const std::string& b) {
 
 }  // namespace
 
-void Process::together(const std::function<void()>& work) {
+void Process::together(const std::function<void()>& work, std::chrono::milliseconds timeout) {
   std::string failure;
   try {
     work();
   } catch (const UserError& error) {
     failure = error.what();
   }
-  const std::vector<std::string> failures = all_gather(failure);
+  const std::vector<std::string> failures = all_gather(failure, timeout);
   for (int rank = 0; rank < size(); ++rank) {
     if (failures[rank].empty()) continue;
     if (is_root())

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <iomanip>
 
@@ -19,13 +18,6 @@ std::string in_millions(std::int64_t count) {
 }
 
 }  // namespace
-
-void ConfigSource::add_flags(CLI::App& verb) {
-  verb.add_option("config", path, "YAML file; configs/reference.yaml explains every key")->required();
-  verb.add_option("--set", overrides, "Override a key: --set train.steps=10 (repeatable)")
-      ->take_all()
-      ->type_name("KEY=VALUE");
-}
 
 std::unique_ptr<Trainer> make_trainer(const Config& config, const Ranks& ranks) {
   const Model model = make_model(config.model);

@@ -15,6 +15,7 @@
 #include "tools/command.hpp"
 #include "tools/fingerprint.hpp"
 #include "tools/gather_timeline.hpp"
+#include "tools/planning.hpp"
 #include "tools/resume.hpp"
 #include "tools/run_folder.hpp"
 #include "tools/trace.hpp"
@@ -42,25 +43,37 @@ void catch_signals() {
   for (const int number : {SIGTERM, SIGINT, SIGUSR1}) sigaction(number, &action, nullptr);
 }
 
-int dry_run(Process& process, const Trainer& trainer, Programs& programs) {
-  if (!process.is_root()) return 0;
-  const Program& program = programs.get(Mode::train, trainer.micro_batches());
-  const bool given = trainer.config().pipeline.costs.given;
-  const Simulation simulation = simulate(program, costs_of(trainer.config(), trainer.partition()));
-  std::cout << stage_table(trainer) << "\n\n"
-            << "timeline of one step, "
-            << (given ? "with pipeline.costs:\n" : "as if all stages took the same time (forward 1, backward 2):\n")
-            << draw(simulation.timeline) << "bubble " << std::fixed << std::setprecision(1) << simulation.bubble * 100
-            << " %\n\n";
-  const std::int64_t state = trainer.config().train.optimizer.type == "sgd" ? 1 : 2;
+/// Parameters, gradients and optimizer state of each stage: what is known without costs.
+std::string memory_of_state(const Trainer& trainer) {
+  std::ostringstream out;
+  out << std::fixed << std::setprecision(1);
+  const OptimizerConfig& optimizer = trainer.config().train.optimizer;
+  const std::int64_t state = optimizer.type == "sgd" ? (optimizer.momentum > 0 ? 1 : 0) : 2;
   for (int stage = 0; stage < trainer.partition().stages(); ++stage) {
     std::int64_t elements = 0;
     for (int layer = trainer.partition().first_layer[stage]; layer < trainer.partition().first_layer[stage + 1];
          ++layer)
       elements += trainer.graph().elements_of_layer(layer);
-    std::cout << "stage " << stage << ": parameters, gradients and optimizer state need "
-              << static_cast<double>(elements * 4 * (2 + state)) / 1048576 << " MiB, activations come on top\n";
+    out << "stage " << stage << ": parameters, gradients and optimizer state need "
+        << static_cast<double>(elements * 4 * (2 + state)) / 1048576 << " MiB, activations come on top\n";
   }
+  return out.str();
+}
+
+int dry_run(Process& process, const Trainer& trainer, Programs& programs, const LoadedConfig& loaded) {
+  if (!process.is_root()) return 0;
+  const Program& program = programs.get(Mode::train, trainer.micro_batches());
+  const bool planned = loaded.plan && loaded.plan->predicted, given = trainer.config().pipeline.costs.given;
+  const Simulation simulation = simulate(
+      program, planned ? loaded.plan->predicted->costs : costs_of(trainer.config(), trainer.partition()));
+  for (const std::string& note : loaded.notes) std::cout << note << "\n";
+  std::cout << (planned ? plan_table(*loaded.plan) : stage_table(trainer) + "\n") << "\ntimeline of one step, "
+            << (planned ? "with the plan's costs:\n"
+                : given ? "with pipeline.costs:\n"
+                        : "as if all stages took the same time (forward 1, backward 2):\n")
+            << draw(simulation.timeline) << "bubble " << std::fixed << std::setprecision(1) << simulation.bubble * 100
+            << " %\n\n";
+  if (!planned) std::cout << memory_of_state(trainer);
   for (const std::string& warning : trainer.warnings()) std::cout << "warning: " << warning << "\n";
   std::cout << "dry run: nothing was trained or written\n";
   return 0;
@@ -69,8 +82,8 @@ int dry_run(Process& process, const Trainer& trainer, Programs& programs) {
 class TrainRun {
  public:
   TrainRun(Process& process, Trainer& trainer, const TrainOptions& options, const ResumePoint& resume,
-           const std::string& kernels)
-      : process_(process), trainer_(trainer), options_(options), resume_(resume) {
+           const LoadedConfig& loaded, const std::string& kernels)
+      : process_(process), trainer_(trainer), options_(options), resume_(resume), plan_(loaded.plan) {
     const std::string& run_dir = trainer.config().run_dir;
     process_.together([&] {
       record_ = range_to_record(options.trace_steps, trainer);
@@ -81,12 +94,14 @@ class TrainRun {
           if (!path.empty() && !RunFolder::holds(run_dir, path)) check_writable(flag, path);
         folder_ = std::make_unique<RunFolder>(run_dir, resume_.reuses_folder);
         folder_->write("config.yaml", resolved_yaml(trainer.config()));
+        if (plan_) folder_->write("plan.yaml", to_yaml(*plan_));
         fresh_recorder_folder(run_dir);
       }
     });
     process_.together([&] { open_log(run_dir); });
     process_.set_run_folder(run_dir);
     log_.info(kernels);
+    for (const std::string& note : loaded.notes) log_.info(note);
     log_.info(stage_table(trainer_));
     log_.info(concat("schedule ", trainer_.config().pipeline.schedule, ", ", trainer_.micro_batches(),
                      " micro-batches, ", trainer_.partition().stages(), " stages, ",
@@ -126,6 +141,7 @@ class TrainRun {
     reporter.program = [this]() -> const Program& {
       return trainer_.programs().get(Mode::train, trainer_.micro_batches());
     };
+    if (plan_) reporter.planned = plan_->predicted;
     if (resume_.reuses_folder) reporter.resume_after = trainer_.start().step;
     if (process_.is_root()) {
       reporter.metrics_file = options_.metrics.empty() ? folder_->file("metrics.jsonl") : options_.metrics;
@@ -219,6 +235,7 @@ class TrainRun {
   Trainer& trainer_;
   const TrainOptions& options_;
   const ResumePoint& resume_;
+  const std::optional<PlanFile>& plan_;
   std::unique_ptr<RunFolder> folder_;
   std::unique_ptr<Reporter> reporter_;
   Log log_;
@@ -231,19 +248,24 @@ int train(const TrainOptions& options) {
     std::unique_ptr<Trainer> trainer;
     std::string kernels;
     ResumePoint resume;
+    LoadedConfig loaded;
     process.together([&] {
-      const Config config = read_config(load_config_file(options.source.path, options.source.overrides));
-      kernels = resolve_kernels(config);
-      trainer = make_trainer(config, process.ranks());
+      loaded = options.source.load();
+      kernels = resolve_kernels(loaded.config);
+    });
+    resolve_partition(process, options.source.path, loaded);
+    process.together([&] {
+      trainer = make_trainer(loaded.config, process.ranks());
+      if (loaded.plan) adopt_plan(loaded, *trainer);
     });
     process.together([&] { resume = choose_checkpoint(process, options.resume, trainer->config().run_dir); });
     process.together([&] {
       if (!resume.checkpoint.empty()) trainer->resume(resume.checkpoint);
     });
     process.compare(*trainer);
-    if (options.dry_run) return dry_run(process, *trainer, trainer->programs());
+    if (options.dry_run) return dry_run(process, *trainer, trainer->programs(), loaded);
     process.connect(*trainer);
-    return TrainRun(process, *trainer, options, resume, kernels).run();
+    return TrainRun(process, *trainer, options, resume, loaded, kernels).run();
   } catch (const AlreadyReported&) {
     throw;
   } catch (const std::exception& error) {
@@ -257,6 +279,7 @@ void add_train(CLI::App& app, std::function<int()>& command) {
   CLI::App* verb = app.add_subcommand("train", "Train a model, in this process or on the ranks of an mpirun");
   auto options = std::make_shared<TrainOptions>();
   options->source.add_flags(*verb);
+  options->source.add_plan_flag(*verb);
   verb->add_option("--metrics", options->metrics, "JSON lines, one per step; default: metrics.jsonl in the run folder")
       ->type_name("FILE");
   verb->add_option("--fingerprint", options->fingerprint, "Write a 64-bit hash per parameter, to compare runs")
@@ -275,7 +298,8 @@ void add_train(CLI::App& app, std::function<int()>& command) {
       "Examples:\n"
       "  lockstep train configs/quickstart.yaml\n"
       "  mpirun -n 2 lockstep train configs/quickstart.yaml --set run_dir=runs/two-ranks\n"
-      "  lockstep train configs/quickstart.yaml --set checkpoint.every=50 --resume auto");
+      "  lockstep train configs/quickstart.yaml --set checkpoint.every=50 --resume auto\n"
+      "  lockstep train configs/quickstart.yaml --plan plan.yaml");
   verb->callback([options, &command] { command = [options] { return train(*options); }; });
 }
 

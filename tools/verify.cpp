@@ -6,7 +6,7 @@
 
 #include "models/registry.hpp"
 #include "runtime/training/verify.hpp"
-#include "tools/command.hpp"
+#include "tools/planning.hpp"
 
 namespace lockstep {
 namespace {
@@ -39,9 +39,11 @@ int compare(const Config& config, const Trainer& trainer, const RunRecord& teste
 int verify(const VerifyOptions& options) {
   Process process;
   std::unique_ptr<Trainer> trainer;
-  Config config;
+  LoadedConfig loaded;
+  Config& config = loaded.config;
+  process.together([&] { loaded = options.source.load(); });
+  resolve_partition(process, options.source.path, loaded);
   process.together([&] {
-    config = read_config(load_config_file(options.source.path, options.source.overrides));
     config.train.steps = options.steps;
     // A run that goes on after a NaN compares more.
     config.train.stop_on_nan = false;
@@ -68,6 +70,7 @@ void add_verify(CLI::App& app, std::function<int()>& command) {
   CLI::App* verb = app.add_subcommand("verify", "Train as configured and on one worker, and compare bit by bit");
   auto options = std::make_shared<VerifyOptions>();
   options->source.add_flags(*verb);
+  options->source.add_plan_flag(*verb);
   verb->add_option("--steps", options->steps, "Optimizer steps to compare")
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{1'000'000'000}))
       ->capture_default_str();

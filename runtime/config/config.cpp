@@ -122,7 +122,8 @@ TrainConfig read_train(const Section& section) {
   train.steps = section.get("steps", at_least(one));
   train.batch = section.get("batch", at_least(one));
   if (is_text(section, "micro_batches", "auto")) {
-    throw section.unexpected("micro_batches", "an integer >= 1", concat("; choosing it for you", kLater));
+    throw section.unexpected("micro_batches", "an integer >= 1",
+                             "; a plan names it: lockstep plan CONFIG ... -o plan.yaml, then --plan plan.yaml");
   }
   train.micro_batches = section.get("micro_batches", train.micro_batches, at_least(1));
   if (train.micro_batches > train.batch) {
@@ -149,10 +150,6 @@ TrainConfig read_train(const Section& section) {
   return train;
 }
 
-ConfigError no_search(const Section& section, const std::string& key) {
-  return section.unexpected(key, "layers or params", concat("; the search for a plan", kLater));
-}
-
 std::vector<std::string> read_cuts(const Section& section) {
   std::vector<std::string> cuts = section.list<std::string>("cut_before", {}, not_empty());
   for (auto cut = cuts.begin(); cut != cuts.end(); ++cut) {
@@ -163,9 +160,8 @@ std::vector<std::string> read_cuts(const Section& section) {
 }
 
 PartitionConfig read_partition(const Section& pipeline) {
-  const auto by = one_of({"layers", "params"});
+  const auto by = one_of({"layers", "params", "time", "memory", "block", "auto"});
   PartitionConfig partition;
-  if (is_text(pipeline, "partition", "auto")) throw no_search(pipeline, "partition");
   if (pipeline.is_sequence("partition")) {
     partition.counts = pipeline.list<int>("partition", at_least(1));
     if (partition.counts.empty()) throw pipeline.unexpected("partition", "the number of layers of each stage");
@@ -176,13 +172,13 @@ PartitionConfig read_partition(const Section& pipeline) {
     if (section.has("by") && section.has("cut_before")) {
       throw section.unexpected("cut_before", "either by or cut_before", "; remove one of them");
     }
-    if (is_text(section, "by", "auto")) throw no_search(section, "by");
     partition.by = section.get("by", partition.by, by);
     partition.cut_before = read_cuts(section);
     section.finish();
   } else if (pipeline.has("partition")) {
     throw pipeline.unexpected("partition",
-                              "layers, params, a list of layers per stage, or {cut_before: [layer names]}");
+                              "auto, layers, params, time, memory, block, a list of layers per stage, or {cut_before: "
+                              "[layer names]}");
   }
   return partition;
 }
@@ -417,6 +413,10 @@ Section typed_section(const Section& root, const std::string& key) {
 }
 
 }  // namespace
+
+bool PartitionConfig::needs_profile() const {
+  return counts.empty() && cut_before.empty() && by != "layers" && by != "params";
+}
 
 std::int64_t CheckpointConfig::every_steps() const {
   return count_of(every, "");

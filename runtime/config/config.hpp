@@ -65,10 +65,15 @@ struct TrainConfig {
 };
 
 struct PartitionConfig {
-  std::string by = "params";  ///< layers | params, when neither counts nor cuts are given
+  /// layers | params | time | memory | block | auto, when neither counts nor cuts are given
+  std::string by = "params";
   std::vector<int> counts;    ///< partition: [3, 3, 2] - layers per stage
   /// partition: {cut_before: [h.2, h.4]} - first layer of each stage but the first
   std::vector<std::string> cut_before;
+
+  /// Whether the layers have to be measured first (time, memory, block, auto): the lockstep command does that, and puts
+  /// counts in its place before a Trainer is made.
+  bool needs_profile() const;
   bool operator==(const PartitionConfig&) const = default;
 };
 

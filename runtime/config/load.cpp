@@ -43,7 +43,8 @@ std::string read_text(const std::string& path) {
 
 }  // namespace
 
-Section load_config_text(const std::string& text, const std::string& name, const std::vector<std::string>& overrides) {
+Section load_config_text(const std::string& text, const std::string& name, const std::vector<std::string>& overrides,
+                         const std::vector<ConfigOverlay>& overlays) {
   auto root = std::make_shared<yaml::Value>(yaml::parse(text, {name}));
   if (root->kind == yaml::Value::Kind::null) {
     throw ConfigError({name, 1, 1}, "", "got an empty document, expected a mapping ('key: value' lines)");
@@ -52,12 +53,14 @@ Section load_config_text(const std::string& text, const std::string& name, const
     throw ConfigError(root->at, "",
                       concat("got ", yaml::describe(*root), " at the top, expected a mapping ('key: value' lines)"));
   }
+  for (const ConfigOverlay& overlay : overlays) yaml::apply_overlay(*root, overlay);
   for (const std::string& override_text : overrides) yaml::apply_override(*root, override_text);
   return yaml::root_section(std::move(root));
 }
 
-Section load_config_file(const std::string& path, const std::vector<std::string>& overrides) {
-  return load_config_text(read_text(path), path, overrides);
+Section load_config_file(const std::string& path, const std::vector<std::string>& overrides,
+                         const std::vector<ConfigOverlay>& overlays) {
+  return load_config_text(read_text(path), path, overrides, overlays);
 }
 
 }  // namespace lockstep

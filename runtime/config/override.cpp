@@ -65,4 +65,17 @@ void apply_override(Value& root, const std::string& text) {
   *target = std::move(value);
 }
 
+void apply_overlay(Value& root, const ConfigOverlay& overlay) {
+  const Value& over = overlay.section.value();
+  Value& target = entry_of(root, overlay.key, over.at);
+  make_mapping(target, overlay.key, over.at);
+  for (const Entry& entry : over.entries) {
+    const std::vector<std::string>& keys = overlay.keys;
+    if (!keys.empty() && std::find(keys.begin(), keys.end(), entry.key) == keys.end()) continue;
+    const auto same_key = [&](const Entry& other) { return other.key == entry.key; };
+    std::erase_if(target.entries, same_key);
+    target.entries.push_back(entry);
+  }
+}
+
 }  // namespace lockstep::yaml

@@ -249,6 +249,9 @@ const std::string& Section::path() const {
 const Location& Section::location() const {
   return node_->mapping->at;
 }
+const yaml::Value& Section::value() const {
+  return *node_->mapping;
+}
 std::string Section::to_yaml() const {
   return yaml::to_text(*node_->mapping);
 }

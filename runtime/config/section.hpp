@@ -23,6 +23,10 @@
 
 namespace lockstep {
 
+namespace yaml {
+struct Value;
+}
+
 /// Where a value stands: 1-based line and column (in characters), as editors count.
 struct Location {
   std::string file;  ///< or "--set a.b=c" for an override
@@ -125,6 +129,8 @@ class Section {
   std::string to_yaml() const;
   /// The value of `key` as YAML text, as to_yaml() would write it; empty when there is none.
   std::string text(const std::string& key) const;
+  /// The tree behind it, for the other files of this folder.
+  const yaml::Value& value() const;
 
  private:
   template <typename T>
@@ -134,13 +140,23 @@ class Section {
   std::shared_ptr<Node> node_;
 };
 
+/// What is laid over a file, such as a plan: each key of `section` takes the place of the one of the same name in the
+/// mapping `key` of the config, and stands, for errors, where it stood.
+struct ConfigOverlay {
+  std::string key;
+  Section section;
+  std::vector<std::string> keys = {};  ///< which of them; empty: all
+};
+
 /// Reads a file into its root Section. Errors: unreadable file, bad YAML (with line and column), several documents, not
 /// a mapping, duplicate keys anywhere (both lines named), tags. Aliases and merge keys (`<<: *a`) are expanded.
 /// `overrides`: "a.b=c" texts (--set); c is parsed as YAML; each is applied in turn before anything is read, replaces
-/// what was there and creates missing mappings on the way.
-Section load_config_file(const std::string& path, const std::vector<std::string>& overrides = {});
+/// what was there and creates missing mappings on the way. `overlays` come before them.
+Section load_config_file(const std::string& path, const std::vector<std::string>& overrides = {},
+                         const std::vector<ConfigOverlay>& overlays = {});
 /// The same from text; `name` stands in for the file name in errors.
 Section load_config_text(const std::string& text, const std::string& name,
-                         const std::vector<std::string>& overrides = {});
+                         const std::vector<std::string>& overrides = {},
+                         const std::vector<ConfigOverlay>& overlays = {});
 
 }  // namespace lockstep

@@ -52,6 +52,8 @@ Value parse(const std::string& text, const Source& source);
 
 /// Applies one "a.b=c" to a root mapping. Throws ConfigError. (override.cpp)
 void apply_override(Value& root, const std::string& text);
+/// Applies one overlay to a root mapping. Throws ConfigError when something other than a mapping is in its place.
+void apply_overlay(Value& root, const ConfigOverlay& overlay);
 
 /// Block style; `value` is a mapping. Reading the text again gives the same tree. (write.cpp)
 std::string to_text(const Value& value, int indent = 0);

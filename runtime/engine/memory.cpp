@@ -215,6 +215,12 @@ std::int64_t MemoryPool::peak_bytes() const {
   return state_->peak;
 }
 
+void MemoryPool::reset_peak() {
+  std::lock_guard lock(state_->mutex);
+  state_->peak = state_->bytes;
+  state_->at_peak = state_->by_kind;
+}
+
 MemoryByKind MemoryPool::bytes_by_kind() const {
   std::lock_guard lock(state_->mutex);
   return state_->by_kind;

@@ -44,6 +44,7 @@ class MemoryPool {
 
   std::int64_t bytes() const;       ///< in live tensors, as asked for
   std::int64_t peak_bytes() const;  ///< the most there have been
+  void reset_peak();                ///< the peak begins again from what is alive: for measuring a piece of code
   MemoryByKind bytes_by_kind() const;
   MemoryByKind peak_by_kind() const;  ///< what the peak consisted of: its sum is peak_bytes()
 

@@ -30,6 +30,19 @@ std::string short_message(const std::exception& error) {
   return error.what();
 }
 
+/// Adds the time that it lives to a sum.
+class Timed {
+ public:
+  explicit Timed(double& sum_us) : sum_us_(sum_us), start_us_(now_us()) {}
+  ~Timed() { sum_us_ += now_us() - start_us_; }
+  Timed(const Timed&) = delete;
+  Timed& operator=(const Timed&) = delete;
+
+ private:
+  double& sum_us_;
+  double start_us_;
+};
+
 }  // namespace
 
 at::Tensor initial_value(const ParameterInfo& parameter, std::uint64_t seed, at::Device device) {
@@ -105,6 +118,7 @@ void Stage::begin(const StepHeader& header) {
   non_finite_ = {};
   report_ = {};
   report_.stage = id_.value();
+  report_.layer_us.assign(static_cast<std::size_t>(last_ - first_), 0.0);
 }
 
 void Stage::put_value(int micro_batch, int value, at::Tensor tensor) {
@@ -137,6 +151,7 @@ void Stage::forward(int micro_batch, bool recompute) {
 }
 
 void Stage::forward_layer(int layer, MicroBatch& batch, int micro_batch) {
+  const Timed timed(time_of(layer));
   const bool needs_graph = header_->mode == Mode::train && graph_.has_backward[layer];
   Tensors inputs;
   std::vector<std::uint32_t> versions;
@@ -206,6 +221,7 @@ Tensors Stage::call_layer(int layer, const Tensors& inputs, Island& island, bool
 
 void Stage::forward_head(int head, MicroBatch& batch, int micro_batch) {
   const GraphHead& here = graph_.heads[head];
+  const Timed timed(time_of(here.layer));
   const bool needs_graph = header_->mode == Mode::train && graph_.values[here.output].requires_grad;
   const at::Tensor& output = batch.values.at(here.output);
   const at::Tensor& targets = batch.values.at(here.targets);
@@ -258,6 +274,7 @@ void Stage::release_gradients(int micro_batch) {
 
 void Stage::loss_gradients(MicroBatch& batch) {
   for (const LossIsland& loss : batch.losses) {
+    const Timed timed(time_of(graph_.heads[loss.head].layer));
     const HeadLoss& head = header_->heads[loss.head];
     const float seed = static_cast<float>(head.weight) * (1.0f / static_cast<float>(head.denominator));
     const at::Tensor seed_tensor = at::full({}, seed, loss.numerator.options().requires_grad(false));
@@ -281,6 +298,7 @@ at::Tensor Stage::take_gradient(MicroBatch& batch, int value) {
 }
 
 void Stage::input_grad_layer(int layer, MicroBatch& batch, int micro_batch) {
+  const Timed timed(time_of(layer));
   enter_layer(layer);
   Island& island = batch.islands[layer - first_];
   if (island.recompute) {
@@ -349,6 +367,7 @@ void Stage::run_backward(int micro_batch, bool with_weights) {
 }
 
 void Stage::run_weight_grads(int layer, Island& island) {
+  const Timed timed(time_of(layer));
   enter_layer(layer);
   try {
     island.weight_grads->run();

@@ -117,6 +117,7 @@ class Stage {
     if (options_.pulse) options_.pulse->enter_layer(layer);
   }
   void note_non_finite(int layer, int micro_batch, const char* what);
+  double& time_of(int layer) { return report_.layer_us[static_cast<std::size_t>(layer - first_)]; }
 
   const ModelGraph& graph_;
   StageId id_;

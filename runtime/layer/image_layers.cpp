@@ -74,6 +74,12 @@ std::string Convolution::type() const {
   return concat(arguments_.transposed ? "conv_transpose" : "conv", dims_, "d");
 }
 
+std::string Convolution::options() const {
+  const ConvolutionArguments& a = arguments_;
+  return concat("stride ", join(a.stride, " "), ", padding ", join(a.padding, " "), ", dilation ",
+                join(a.dilation, " "), ", output padding ", join(a.output_padding, " "), ", groups ", a.groups);
+}
+
 std::int64_t Convolution::output_size(std::size_t d, std::int64_t size) const {
   const ConvolutionArguments& a = arguments_;
   const std::int64_t reach = a.dilation[d] * (kernel_[d] - 1) + 1;

@@ -30,6 +30,7 @@ class Convolution : public Layer {
   std::string type() const override;
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
   Tensors forward(const Tensors& inputs, LayerContext& context) const override;
+  std::string options() const override;
 
  private:
   std::int64_t output_size(std::size_t dim, std::int64_t input_size) const;
@@ -77,6 +78,9 @@ class Pool2d : public Layer {
   std::string type() const override { return kind_ == Kind::max ? "max_pool2d" : "avg_pool2d"; }
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
   Tensors forward(const Tensors& inputs, LayerContext& context) const override;
+  std::string options() const override {
+    return concat("kernel ", kernel_, ", stride ", stride_, ", padding ", padding_);
+  }
 
  private:
   Kind kind_;

@@ -68,6 +68,7 @@ class Dropout : public Layer {
   std::string type() const override { return "dropout"; }
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
   Tensors forward(const Tensors& inputs, LayerContext& context) const override;
+  std::string options() const override { return concat("p ", p_); }
 
  private:
   double p_;

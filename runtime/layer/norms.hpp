@@ -16,6 +16,7 @@ class GroupNorm : public Layer {
   std::string type() const override { return "group_norm"; }
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
   Tensors forward(const Tensors& inputs, LayerContext& context) const override;
+  std::string options() const override { return concat("groups ", groups_); }
 
  private:
   std::int64_t groups_, channels_;

@@ -32,8 +32,18 @@ void CostMeter::add(const StepResult& result) {
       sum.held_bytes = stage.held_bytes;
       sum.held_w_bytes = stage.held_w_bytes;
       sum.checkpoint_bytes = stage.checkpoint_bytes;
+      sum.layer_us.resize(stage.layer_us.size(), 0.0);
+      for (std::size_t i = 0; i < stage.layer_us.size(); ++i) sum.layer_us[i] += stage.layer_us[i];
     }
   }
+}
+
+std::vector<double> CostMeter::layer_us() const {
+  LOCKSTEP_CHECK(steps_ > 0, "times of no step");
+  std::vector<double> layers;
+  for (const StageReport& sum : sums_)
+    for (const double us : sum.layer_us) layers.push_back(us / steps_);
+  return layers;
 }
 
 namespace {

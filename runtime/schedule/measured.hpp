@@ -21,6 +21,8 @@ class CostMeter {
   /// Of the program's stages. Messages take neither time nor memory: in process they are handed over by pointer, and
   /// over MPI they are not measured. Needs a step.
   Costs costs() const;
+  /// Per layer of the model, in one step: StageReport::layer_us. Needs a step.
+  std::vector<double> layer_us() const;
   /// Per worker, the most of any step: WorkerReport::in_flight_bytes.
   const std::vector<double>& in_flight_bytes() const { return in_flight_bytes_; }
 

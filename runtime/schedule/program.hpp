@@ -145,6 +145,7 @@ struct Program {
 const char* to_string(EdgeKind kind);
 const char* to_string(InstructionKind kind);
 const char* to_string(Mode mode);
+const char* to_string(Recompute recompute);  ///< as pipeline.recompute has it
 
 /// Whether the backward of (stage, micro-batch) runs its forward again: [stage * micro_batches + micro_batch].
 std::vector<bool> recomputed(const Program& program);

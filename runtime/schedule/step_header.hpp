@@ -38,6 +38,7 @@ struct StageReport {
   int recomputed = 0;       ///< micro-batches whose forward was run again
   // Tensor bytes that the first micro-batch of each sort kept: see StageCost.
   std::int64_t held_bytes = 0, held_w_bytes = 0, checkpoint_bytes = 0;
+  std::vector<double> layer_us = {};  ///< by layer of the stage: all of the above, its losses included
 };
 
 /// What one worker did in one program run.

@@ -66,6 +66,23 @@ Json step_times(const std::vector<double>& step_ms) {
   return {{"median", number_or_null(median(step_ms))}, {"min", number(*least)}, {"max", number(*most)}};
 }
 
+void add_prediction(Json& summary, const Prediction& predicted) {
+  Json json = {{"by", predicted.planned ? "plan" : "measured costs"},
+               {"step_ms", number(predicted.step_ms)},
+               {"bubble", number(predicted.bubble)}};
+  if (predicted.planned) {
+    json["peak_bytes"] = predicted.peak_bytes;
+    if (!predicted.layer.empty())
+      json["largest_miss"] = {{"layer", predicted.layer},
+                              {"step_ms", number(predicted.layer_ms)},
+                              {"measured_ms", number(predicted.measured_layer_ms)}};
+  } else {
+    summary["in_flight_bytes"] = predicted.measured_in_flight_bytes;
+    json["in_flight_bytes"] = predicted.in_flight_bytes;
+  }
+  summary["predicted"] = std::move(json);
+}
+
 /// Whether a resumed run leaves this line standing. The last line of a killed job may be half of one.
 bool is_kept(const std::string& line, std::int64_t step) {
   const Json json = Json::parse(line, nullptr, /*allow_exceptions=*/false);
@@ -163,12 +180,7 @@ void MetricsWriter::summary(const std::optional<Prediction>& predicted) {
                   {"peak_bytes", peak_bytes_},
                   {"peak_by_kind", peaks},
                   {"wall_s", number((now_us() - started_us_) / 1e6)}};
-  if (predicted) {
-    summary["in_flight_bytes"] = predicted->measured_in_flight_bytes;
-    summary["predicted"] = {{"step_ms", number(predicted->step_ms)},
-                            {"bubble", number(predicted->bubble)},
-                            {"in_flight_bytes", predicted->in_flight_bytes}};
-  }
+  if (predicted) add_prediction(summary, *predicted);
   write(Json{{"summary", summary}}.dump());
 }
 

@@ -8,7 +8,8 @@
 //   {"eval":{"step":50,"eval_loss":2.31,"samples":512}}                                 per evaluation
 //   {"summary":{"steps":200,"samples":6400,"step_ms":{"median":...,"min":...,"max":...},"samples_per_s":...,
 //    "loss":...,"eval_loss":...,"best_eval_loss":...,"bubble":...,"peak_bytes":[...],"peak_by_kind":[...],"wall_s":...,
-//    "in_flight_bytes":[...],"predicted":{"step_ms":...,"bubble":...,"in_flight_bytes":[...]}}}          the last line
+//    "in_flight_bytes":[...],"predicted":{"by":"measured costs","step_ms":...,"bubble":...,"in_flight_bytes":[...]}}}
+//                                                                                        the last line
 //
 // A model with several heads adds "losses":[...] to steps and evaluations: the loss of each head, before its weight;
 // "loss" is their weighted sum.
@@ -16,8 +17,9 @@
 // Workers stand in row order. `bubble` of a step is the measured idle share: 1 - sum of compute / (workers * elapsed).
 // In the summary, step_ms, samples_per_s (all samples / all time) and the median bubble leave out the first step
 // written, which pays for warming up; what there is no value for is null. Numbers read back as the same doubles; JSON
-// has no NaN, so what is not finite is the string "nan", "inf" or "-inf". `predicted` is the simulation with the costs
-// that the workers measured (runs of two steps or more).
+// has no NaN, so what is not finite is the string "nan", "inf" or "-inf". `predicted` is what the plan said, with
+// "peak_bytes":[...] instead of in-flight bytes and "largest_miss":{"layer":...,"step_ms":...,"measured_ms":...}, "by":
+// "plan"; without a plan it is the simulation with the costs that the workers measured (runs of two steps or more).
 //
 // peak_bytes: the most bytes of tensors that the worker has had alive since the job began; peak_by_kind: what they were
 // for at that moment, so it adds up to peak_bytes. A tensor that was handed over in process counts once: a gradient
@@ -37,11 +39,17 @@
 
 namespace lockstep {
 
-/// The simulation of a run with the costs that its workers measured, beside what was measured.
+/// What was predicted for a run, beside what was measured.
 struct Prediction {
-  double step_ms = 0, bubble = 0;                                 ///< of steps that follow one another
-  double measured_step_ms = 0, measured_bubble = 0;               ///< medians without the first step
+  bool planned = false;                              ///< by a plan; else simulated with the costs that workers measured
+  double step_ms = 0, bubble = 0;                    ///< of steps that follow one another
+  double measured_step_ms = 0, measured_bubble = 0;  ///< medians without the first step
+  // Simulated:
   std::vector<double> in_flight_bytes, measured_in_flight_bytes;  ///< by row: WorkerReport::in_flight_bytes
+  // Planned:
+  std::vector<double> peak_bytes, measured_peak_bytes;  ///< by row: WorkerReport::peak_bytes
+  std::string layer;                                    ///< the one whose time in a step is off by most; may be empty
+  double layer_ms = 0, measured_layer_ms = 0;           ///< of it, in a step
 };
 
 /// 1 - sum of the workers' compute time / (workers * elapsed time); NaN when nothing was timed.

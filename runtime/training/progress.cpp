@@ -52,10 +52,12 @@ std::string duration_text(double seconds) {
 std::string progress_line(const ProgressState& state, int columns) {
   constexpr std::size_t smallest_bar = 5, largest_bar = 30, around_bar = 4;  // two spaces and the brackets
   const auto room = static_cast<std::size_t>(std::max(columns - 1, 0));
-  const std::vector<std::string> fields = {
-      concat("step ", state.step, "/", state.total), format("loss %.4g", state.loss),
-      format("%.*f ms/step", state.step_ms < 100 ? 1 : 0, state.step_ms), format("%.0f samples/s", state.samples_per_s),
-      concat("ETA ", state.eta_s < 0 ? "?" : duration_text(state.eta_s))};
+  const std::string eta = concat("ETA ", state.eta_s < 0 ? "?" : duration_text(state.eta_s));
+  std::vector<std::string> fields = {concat(state.step, "/", state.total), state.what, eta};
+  if (state.what.empty())
+    fields = {concat("step ", state.step, "/", state.total), format("loss %.4g", state.loss),
+              format("%.*f ms/step", state.step_ms < 100 ? 1 : 0, state.step_ms),
+              format("%.0f samples/s", state.samples_per_s), eta};
   std::string line;
   for (const std::string& field : fields) {
     const std::string next = line.empty() ? field : line + "  " + field;
@@ -73,7 +75,18 @@ Progress::Progress(std::int64_t total_steps, int terminal) : terminal_(terminal)
 }
 
 void Progress::update(std::int64_t step, double loss, double step_ms, double samples_per_s) {
+  show({step, state_.total, loss, step_ms, samples_per_s});
+}
+
+void Progress::update(std::int64_t done, const std::string& what) {
+  ProgressState state{done, state_.total};
+  state.what = what;
+  show(std::move(state));
+}
+
+void Progress::show(ProgressState state) {
   if (!active_) return;
+  const std::int64_t step = state.step;
   const double now = now_us();
   if (!updated_) {
     first_us_ = now;
@@ -81,8 +94,8 @@ void Progress::update(std::int64_t step, double loss, double step_ms, double sam
   }
   updated_ = true;
   const auto steps = static_cast<double>(step - first_step_);
-  const double eta_s = steps > 0 ? (now - first_us_) / 1e6 / steps * static_cast<double>(state_.total - step) : -1;
-  state_ = {step, state_.total, loss, step_ms, samples_per_s, eta_s};
+  if (steps > 0) state.eta_s = (now - first_us_) / 1e6 / steps * static_cast<double>(state.total - step);
+  state_ = std::move(state);
   if (drawn_us_ == 0 || now - drawn_us_ >= kLeastPauseUs) draw();
 }
 

@@ -19,7 +19,8 @@ struct ProgressState {
   double loss = 0;
   double step_ms = 0;
   double samples_per_s = 0;
-  double eta_s = -1;  ///< negative: not known yet
+  double eta_s = -1;      ///< negative: not known yet
+  std::string what = {};  ///< what is being done, where it is no training: in place of loss and pace
 };
 
 /// The line for a terminal of `columns`: shorter than that by one, because a full line wraps on some. ASCII.
@@ -37,12 +38,15 @@ class Progress {
 
   bool active() const { return active_; }
   void update(std::int64_t step, double loss, double step_ms, double samples_per_s);
+  /// Of work that is no training: so many pieces are done, the last one was `what`.
+  void update(std::int64_t done, const std::string& what);
   /// Wipes the line, so that something else can be printed; the next update draws it again.
   void clear();
   /// Draws the last state and ends the line. Nothing when there was no update.
   void finish();
 
  private:
+  void show(ProgressState state);
   void draw();
 
   int terminal_;

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <iomanip>
 #include <sstream>
 
@@ -22,6 +23,38 @@ std::string step_line(const StepResult& result, std::int64_t steps) {
       << std::setprecision(3) << "  grad norm " << result.gradient_norm << std::setprecision(1) << "  "
       << result.elapsed_us * 1e-3 << " ms  bubble " << std::setprecision(0) << measured_bubble(result) * 100 << " %";
   return out.str();
+}
+
+/// "20.3 against 20.1 MiB (-1.0 %)".
+std::string against(double predicted, double measured, double unit, const char* name, int digits) {
+  std::ostringstream out;
+  out << std::fixed << std::setprecision(digits) << predicted / unit << " against " << measured / unit << " " << name;
+  if (predicted > 0)
+    out << " (" << std::showpos << std::setprecision(1) << (measured / predicted - 1) * 100 << std::noshowpos << " %)";
+  return out.str();
+}
+
+std::vector<std::string> lines_of(const Prediction& p) {
+  std::ostringstream line;
+  line << std::fixed << std::setprecision(1);
+  if (!p.planned) {
+    line << "simulated with the measured costs of stages: " << p.step_ms << " ms a step, bubble " << p.bubble * 100
+         << " %; measured: " << p.measured_step_ms << " ms, bubble " << p.measured_bubble * 100 << " % (medians)";
+    return {line.str()};
+  }
+  line << "the plan against measured (medians): step " << against(p.step_ms, p.measured_step_ms, 1, "ms", 2)
+       << ", bubble " << p.bubble * 100 << " against " << p.measured_bubble * 100 << " %";
+  std::vector<std::string> lines = {line.str()};
+  constexpr std::size_t most = 8;  // of workers on a line
+  std::vector<std::string> workers;
+  for (std::size_t row = 0; row < std::min({most, p.peak_bytes.size(), p.measured_peak_bytes.size()}); ++row)
+    workers.push_back(against(p.peak_bytes[row], p.measured_peak_bytes[row], 1048576, "MiB", 2));
+  if (p.peak_bytes.size() > most) workers.push_back("...");
+  lines.push_back("peak of tensors by worker: " + join(workers));
+  if (!p.layer.empty())
+    lines.push_back(concat("off by most: layer '", p.layer, "', in a step ",
+                           against(p.layer_ms, p.measured_layer_ms, 1, "ms", 3)));
+  return lines;
 }
 
 }  // namespace
@@ -93,26 +126,45 @@ void Reporter::on_stop(StopReason reason) {
   const std::optional<Prediction> predicted = prediction();
   if (metrics_) metrics_->summary(predicted);
   if (!predicted) return;
-  std::ostringstream line;
-  line << std::fixed << std::setprecision(1) << "simulated with the measured costs of stages: " << predicted->step_ms
-       << " ms a step, bubble " << predicted->bubble * 100 << " %; measured: " << predicted->measured_step_ms
-       << " ms, bubble " << predicted->measured_bubble * 100 << " % (medians)";
-  options_.log.info(line.str());
+  for (const std::string& line : lines_of(*predicted)) options_.log.info(line);
 }
 
-/// What the simulator makes of the costs that were measured: steps that follow one another without a barrier, unless
-/// something drains them.
 std::optional<Prediction> Reporter::prediction() const {
   if (!meter_ || meter_->steps() == 0) return std::nullopt;
-  const Simulation simulation = simulate(*program_, meter_->costs());
   Prediction prediction;
+  prediction.measured_step_ms = median(step_ms_);
+  prediction.measured_bubble = median(bubbles_);
+  if (options_.planned) {
+    add_planned(prediction);
+    return prediction;
+  }
+  // Steps that follow one another without a barrier, unless something drains them.
+  const Simulation simulation = simulate(*program_, meter_->costs());
   prediction.step_ms = simulation.period_us * 1e-3;
   prediction.bubble = simulation.bubble_steady;
   prediction.in_flight_bytes = simulation.peak_bytes;
   prediction.measured_in_flight_bytes = meter_->in_flight_bytes();
-  prediction.measured_step_ms = median(step_ms_);
-  prediction.measured_bubble = median(bubbles_);
   return prediction;
+}
+
+void Reporter::add_planned(Prediction& prediction) const {
+  const PlanPrediction& plan = *options_.planned;
+  prediction.planned = true;
+  prediction.step_ms = plan.step_us * 1e-3;
+  prediction.bubble = plan.bubble_steady;
+  prediction.peak_bytes = plan.peak_bytes;
+  for (const WorkerReport& worker : last_->workers)
+    prediction.measured_peak_bytes.push_back(static_cast<double>(worker.peak_bytes));
+  const std::vector<double> measured_us = meter_->layer_us();
+  double largest_us = 0;
+  for (std::size_t layer = 0; layer < measured_us.size() && layer < plan.layers.size(); ++layer) {
+    const double miss_us = std::abs(measured_us[layer] - plan.layers[layer].step_us);
+    if (miss_us <= largest_us) continue;
+    largest_us = miss_us;
+    prediction.layer = plan.layers[layer].name;
+    prediction.layer_ms = plan.layers[layer].step_us * 1e-3;
+    prediction.measured_layer_ms = measured_us[layer] * 1e-3;
+  }
 }
 
 }  // namespace lockstep

@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 
+#include "partitioner/plan_file.hpp"
 #include "runtime/base/log.hpp"
 #include "runtime/engine/director.hpp"
 #include "runtime/schedule/measured.hpp"
@@ -26,6 +27,7 @@ struct ReporterOptions {
   std::int64_t resume_after = -1;  ///< >= 0: the files are those of a run that goes on after this step
   /// Of a full batch: the end compares with its simulation. Asked when training is under way; empty: no comparison.
   std::function<const Program&()> program = {};
+  std::optional<PlanPrediction> planned = {};  ///< what the plan said: the end compares with that instead
   bool progress = false;  ///< a progress line instead of a console line per step, if the console is a terminal
   Log log;
 };
@@ -46,6 +48,7 @@ class Reporter : public Observer {
   void on_step(const StepResult& result);
   void on_evaluation(const StepResult& batch);
   std::optional<Prediction> prediction() const;
+  void add_planned(Prediction& prediction) const;
 
   ReporterOptions options_;
   std::optional<MetricsWriter> metrics_;

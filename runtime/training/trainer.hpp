@@ -66,6 +66,7 @@ class Trainer {
 
   const Config& config() const { return config_; }
   const ModelGraph& graph() const { return graph_; }
+  const Losses& losses() const { return losses_; }
   const Partition& partition() const { return partition_; }
   const Layout& layout() const { return layout_; }
   const DataSplits& data() const { return data_; }

@@ -59,9 +59,11 @@ BAD_VALUES = [
     (["run_dir=small.yaml"], r"run_dir: cannot make small\.yaml: .*"),
     (["run_dir=/proc/none"], r"run_dir: cannot make /proc/none: .*"),
     # Keys whose work comes later are refused, not ignored.
-    (["pipeline.partition=auto"], r"{set}: .*: got auto, expected layers or params; .*: not available yet"),
     (["replicas.count=2"], r"{set}: replicas\.count: got 2, expected 1; data parallelism: not available yet"),
-    (["train.micro_batches=auto"], r"{set}: .*: got auto, expected an integer >= 1; .*: not available yet"),
+    (["train.micro_batches=auto"], r"{set}: .*: got auto, expected an integer >= 1; a plan names it: lockstep plan CONFIG .*"),
+    (["pipeline.partition=atuo"], r"{set}: .*: got atuo, expected one of layers, params, time, .*; did you mean 'auto'\?"),
+    (["pipeline.partition=auto", "pipeline.schedule=file:a.csv"],
+     r"--set pipeline\.partition=auto: .*: got auto with a schedule from a file, expected layers, .*"),
     (["workers.memory_limit=2 gigs"], r"{set}: workers\.memory_limit: got 2 gigs, expected a size such as 2GiB, .*"),
 ]
 BAD_LINES = [
@@ -159,7 +161,7 @@ class ErrorsTest(Refusals):
         self.assertIsNone(first.poll())
 
     def test_every_help_has_an_example_that_names_the_command(self):
-        verbs = ["train", "verify", "simulate", "report", "checkpoint", "eval", "list", "launch", "why", "doctor"]
+        verbs = ["train", "verify", "profile", "plan", "simulate", "report", "checkpoint", "eval", "list", "launch", "why", "doctor"]
         listed = self.succeeds("--help").stdout
         for verb in verbs:
             with self.subTest(verb):

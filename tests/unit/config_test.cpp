@@ -115,6 +115,7 @@ TEST_CASE("a resolved config reads back as the same config", "[unit]") {
             "[1, 2, 3, 4], activation_bytes: 7, latency_us: 5, gigabytes_per_s: 6.5}\n"),
       small("", "  stages: 4\n  schedule: {file: 'a b.csv'}\n  placement: [1, 0]\n"),
       small("", "  partition: layers\n  stages: 3\n"),
+      small("", "  partition: auto\n  stages: 3\n"),
       small("  optimizer: {type: sgd, momentum: 0.5, dampening: 0.25, decay_norms_and_biases: false}\n"
             "  lr_schedule: {type: linear, decay_steps: 9}\n  eval_batch: 3\n  eval_steps: 2\n  log_every: 7\n"
             "  clip_grad_norm: 0.5\n  precision: bf16\n  micro_batches: 3\n",

@@ -68,6 +68,13 @@ TEST_CASE("a narrow terminal drops fields from the right", "[unit]") {
         "step 120/200  loss 2.346  12.3 ms/step  2601 samples/s  ETA 0:12  [##################------------]");
 }
 
+TEST_CASE("work that is no training says what it is at", "[unit]") {
+  ProgressState state{.step = 3, .total = 12, .eta_s = 12};
+  state.what = "h.0, 4 rows";
+  CHECK(progress_line(state, 80) == "3/12  h.0, 4 rows  ETA 0:12  [#######-----------------------]");
+  CHECK(progress_line(state, 20) == "3/12  h.0, 4 rows");
+}
+
 TEST_CASE("the line never fills a terminal, whatever it shows", "[unit]") {
   const double infinity = std::numeric_limits<double>::infinity();
   const std::vector<ProgressState> states = {

@@ -21,6 +21,7 @@ StepResult step_of(int stages, int micro_batches, double scale) {
     stage.recomputed = 2;
     stage.recompute_us = scale * 2 * 7;
     stage.held_bytes = 100 + s;
+    stage.layer_us = {scale * 5, scale * (7 + s)};
     WorkerReport worker;
     worker.row = s;
     worker.update_us = scale * 3;
@@ -48,6 +49,7 @@ TEST_CASE("measured costs are averages over micro-batches and steps", "[unit]") 
   CHECK(costs.stages.at(1).held_bytes == 101);
   CHECK(costs.update_us == std::vector<double>{6, 6});
   CHECK(meter.in_flight_bytes() == std::vector<double>{3000, 3001});
+  CHECK(meter.layer_us() == std::vector<double>{10, 14, 10, 16});
   CHECK(simulate(program, costs).step_us > 0);
 }
 

@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "partitioner/plan_file.hpp"
+
+#include <cmath>
+#include <cstdint>
+#include <iomanip>
+#include <limits>
+
+#include "runtime/base/check.hpp"
+#include "runtime/config/size.hpp"
+
+namespace lockstep {
+namespace {
+
+constexpr int kFormat = 1;
+constexpr double kUsPerMs = 1e3, kBytesPerUsPerGigabyte = 1e3;
+
+/// Six digits: people read it.
+std::string number(double value) {
+  std::ostringstream out;
+  out << std::setprecision(6) << value;
+  return out.str();
+}
+std::string ms(double us) {
+  return number(us / kUsPerMs);
+}
+std::string bytes(double value) {
+  return concat(static_cast<std::int64_t>(std::ceil(value)));
+}
+
+/// Names of layers and models may be anything: in quotes they are themselves.
+std::string quoted(const std::string& text) {
+  std::string result = "'";
+  for (const char c : text) result += c == '\'' ? std::string("''") : std::string(1, c);
+  return result + "'";
+}
+
+struct LinkClass {
+  const char* key;
+  LinkCost Links::*member;
+};
+constexpr LinkClass kLinkClasses[] = {
+    {"same_rank", &Links::same_rank}, {"same_host", &Links::same_host}, {"other_host", &Links::other_host}};
+
+std::string link_text(const LinkCost& link) {
+  std::string text = concat("{latency_us: ", number(link.latency_us));
+  if (std::isfinite(link.bytes_per_us))
+    text += concat(", gigabytes_per_s: ", number(link.bytes_per_us / kBytesPerUsPerGigabyte));
+  return text + "}";
+}
+
+std::vector<std::string> byte_list(const std::vector<double>& values) {
+  std::vector<std::string> texts;
+  for (const double value : values) texts.push_back(bytes(value));
+  return texts;
+}
+
+std::string pipeline_text(const PlanFile& plan) {
+  const PlanChoice& choice = plan.choice;
+  std::vector<int> placement = choice.placement;
+  if (placement.empty())
+    for (int row = 0; row < static_cast<int>(plan.workers.size()); ++row) placement.push_back(row);
+  return concat("# The config's own keys; they take the place of those in the config. Edit them as you like: `predicted` is\n",
+                "# then left out, for it is of something else. `lockstep plan` with --partition, --schedule ... predicts again.\n",
+                "pipeline:\n", "  stages: ", choice.layers_per_stage.size(), "\n",
+                choice.virtual_stages > 0 ? concat("  virtual_stages: ", choice.virtual_stages, "  # stages per worker\n") : "",
+                "  schedule: ", choice.schedule.rfind("file:", 0) == 0 ? quoted(choice.schedule) : choice.schedule, "\n", "  partition: [", join(choice.layers_per_stage), "]  # layers per stage\n",
+                "  recompute: ", plan.recompute_text, "\n", "  placement: [", join(placement),
+                "]  # worker of each row of the schedule\n");
+}
+
+std::string workers_text(const PlanFile& plan) {
+  std::string text = "# The workers that it was made for: relative speed, limit of bytes, rank and host.\nworkers:\n";
+  for (const PlannedWorker& worker : plan.workers) {
+    const bool limited = std::isfinite(worker.limit_bytes);
+    text += concat("  - {speed: ", number(worker.speed), ", limit: ",
+                   limited ? exact_size_text(static_cast<std::int64_t>(worker.limit_bytes)) : std::string("none"),
+                   ", rank: ", worker.place.rank, ", host: ", worker.place.host, "}\n");
+  }
+  return text;
+}
+
+std::string stages_text(const PlanPrediction& p) {
+  std::string text = "  # Times are of one micro-batch. A stage that is run again takes recompute_ms more in its backward.\n  stages:\n";
+  for (std::size_t s = 0; s < p.stages.size(); ++s) {
+    const PredictedStage& stage = p.stages[s];
+    const StageCost& cost = p.costs.stages[s];
+    text += concat("    - {row: ", stage.row, ", layers: ", stage.layers, ", forward_ms: ", ms(cost.forward_us),
+                   ", input_grad_ms: ", ms(cost.input_grad_us), ", weight_grad_ms: ", ms(cost.weight_grad_us),
+                   ", recompute_ms: ", ms(cost.recompute_us), ", parameters: ", stage.parameters,
+                   ", in_flight: ", stage.in_flight, ", state_bytes: ", bytes(stage.state_bytes), "}\n");
+  }
+  return text;
+}
+
+std::string predicted_text(const PlanFile& plan) {
+  const PlanPrediction& p = *plan.predicted;
+  std::string text = concat("predicted:\n  of: ", quoted(plan.key), "\n", "  step_ms: ", ms(p.step_us),
+                            "  # per step, when steps follow one another\n", "  alone_ms: ", ms(p.alone_us),
+                            "  # a step by itself\n", "  bubble: ", number(p.bubble),
+                            "  # idle share of a step by itself\n", "  bubble_steady: ", number(p.bubble_steady),
+                            "  # idle share when steps follow one another\n", "  workers:  # by row of the schedule\n");
+  for (std::size_t row = 0; row < p.compute_us.size(); ++row)
+    text += concat("    - {worker: ", plan.choice.placement.empty() ? static_cast<int>(row) : plan.choice.placement[row],
+                   ", compute_ms: ", ms(p.compute_us[row]), ", wait_ms: ", ms(p.step_us - p.compute_us[row]),
+                   ", update_ms: ", ms(p.costs.update_us.empty() ? 0.0 : p.costs.update_us[row]),
+                   ", peak_bytes: ", bytes(p.peak_bytes[row]), "}\n");
+  text += stages_text(p);
+  text += "  # What the layers cost, of one micro-batch and in a whole step.\n  layers:\n";
+  for (const PredictedLayer& layer : p.layers)
+    text += concat("    - {name: ", quoted(layer.name), ", forward_ms: ", ms(layer.forward_us),
+                   ", input_grad_ms: ", ms(layer.input_grad_us), ", weight_grad_ms: ", ms(layer.weight_grad_us),
+                   ", step_ms: ", ms(layer.step_us), "}\n");
+  text += concat("  # Messages: bytes of each flow between two stages, of each tied parameter, and the links.\n",
+                 "  flow_bytes: [", join(byte_list(p.costs.flow_bytes)), "]\n  tie_bytes: [",
+                 join(byte_list(p.costs.tie_bytes)), "]\n  links:\n");
+  for (const LinkClass& link : kLinkClasses)
+    text += concat("    ", link.key, ": ", link_text(p.costs.links.*link.member), "\n");
+  return text;
+}
+
+// ---- reading ----
+
+PlannedWorker read_worker(const Section& section) {
+  constexpr int most = 1 << 20;
+  PlannedWorker worker;
+  worker.speed = section.get("speed", worker.speed, above(0.0));
+  const Rule<std::string> size{size_rule() + ", or none", [](const std::string& text) {
+                                 return text == "none" || parse_size(text).value_or(0) > 0;
+                               }};
+  const std::string limit = section.get("limit", std::string("none"), size);
+  if (limit != "none") worker.limit_bytes = static_cast<double>(*parse_size(limit));
+  worker.place = {section.get("rank", 0, between(0, most)), section.get("host", 0, between(0, most))};
+  section.finish();
+  return worker;
+}
+
+double read_us(const Section& section, const char* key) {
+  return section.get<double>(key, at_least(0.0)) * kUsPerMs;
+}
+
+void read_stages(const Section& section, PlanPrediction& p) {
+  for (const Section& from : section.sections("stages")) {
+    PredictedStage stage;
+    stage.row = from.get<int>("row", at_least(0));
+    stage.layers = from.get<int>("layers", at_least(1));
+    stage.parameters = from.get<std::int64_t>("parameters", at_least<std::int64_t>(0));
+    stage.in_flight = from.get<int>("in_flight", at_least(0));
+    stage.state_bytes = from.get<double>("state_bytes", at_least(0.0));
+    StageCost cost;
+    cost.forward_us = read_us(from, "forward_ms");
+    cost.input_grad_us = read_us(from, "input_grad_ms");
+    cost.weight_grad_us = read_us(from, "weight_grad_ms");
+    cost.recompute_us = read_us(from, "recompute_ms");
+    from.finish();
+    p.stages.push_back(stage);
+    p.costs.stages.push_back(cost);
+  }
+}
+
+void read_links(const Section& section, Links& links) {
+  for (const LinkClass& link : kLinkClasses) {
+    const Section from = section.required_section(link.key);
+    LinkCost& cost = links.*link.member;
+    cost.latency_us = from.get<double>("latency_us", at_least(0.0));
+    if (from.has("gigabytes_per_s"))
+      cost.bytes_per_us = from.get<double>("gigabytes_per_s", above(0.0)) * kBytesPerUsPerGigabyte;
+    from.finish();
+  }
+  section.finish();
+}
+
+PlanPrediction read_prediction(const Section& section, const PlanFile& plan) {
+  PlanPrediction p;
+  p.step_us = read_us(section, "step_ms");
+  p.alone_us = read_us(section, "alone_ms");
+  p.bubble = section.get<double>("bubble", between(0.0, 1.0));
+  p.bubble_steady = section.get<double>("bubble_steady", between(0.0, 1.0));
+  for (const Section& worker : section.sections("workers")) {
+    const int number = worker.get<int>("worker", between(0, static_cast<int>(plan.workers.size()) - 1));
+    p.costs.places.push_back(plan.workers[static_cast<std::size_t>(number)].place);
+    p.compute_us.push_back(read_us(worker, "compute_ms"));
+    read_us(worker, "wait_ms");
+    p.costs.update_us.push_back(read_us(worker, "update_ms"));
+    p.peak_bytes.push_back(worker.get<double>("peak_bytes", at_least(0.0)));
+    worker.finish();
+  }
+  read_stages(section, p);
+  for (const Section& from : section.sections("layers")) {
+    PredictedLayer layer{from.get<std::string>("name")};
+    layer.forward_us = read_us(from, "forward_ms");
+    layer.input_grad_us = read_us(from, "input_grad_ms");
+    layer.weight_grad_us = read_us(from, "weight_grad_ms");
+    layer.step_us = read_us(from, "step_ms");
+    from.finish();
+    p.layers.push_back(std::move(layer));
+  }
+  p.costs.flow_bytes = section.list<double>("flow_bytes", at_least(0.0));
+  p.costs.tie_bytes = section.list<double>("tie_bytes", at_least(0.0));
+  read_links(section.required_section("links"), p.costs.links);
+  section.finish();
+  return p;
+}
+
+}  // namespace
+
+std::string prediction_key(const Config& config) {
+  const PipelineConfig& pipeline = config.pipeline;
+  const TrainConfig& train = config.train;
+  std::string text =
+      concat(pipeline.stages, ";", pipeline.virtual_stages, ";", pipeline.schedule, ";", join(pipeline.partition.counts),
+             ";", pipeline.partition.counts.empty() ? pipeline.partition.by : "", ";",
+             join(pipeline.partition.cut_before), ";", pipeline.recompute, ";", join(pipeline.recompute_layers), ";");
+  // Nothing but the identity is left out of a plan.
+  text += concat(join(pipeline.placement), ";", train.batch, ";", train.micro_batches, ";", train.precision, ";",
+                 train.optimizer.type, ";", train.optimizer.momentum > 0, ";", train.clip_grad_norm > 0, ";",
+                 train.post_validation, ";", config.workers.threads);
+  std::uint64_t hash = 0xcbf29ce484222325ULL;  // FNV-1a, 64 bits
+  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;
+  std::ostringstream out;
+  out << std::hex << std::setw(16) << std::setfill('0') << hash;
+  return out.str();
+}
+
+std::string to_yaml(const PlanFile& plan) {
+  LOCKSTEP_CHECK(!plan.choice.layers_per_stage.empty(), "a plan without stages");
+  std::string text = concat("# A plan of Lockstep; docs/planning.md explains it. Train with it:\n#   lockstep train ",
+                            plan.config, " --plan THIS_FILE\nformat: ", kFormat, "\n", "config: ", quoted(plan.config),
+                            "  # that it was made from\n", "model: {name: ", quoted(plan.model), ", layers: ", plan.layers,
+                            ", signature: ", quoted(plan.signature), "}\n",
+                            "# What it was made for. The plan's micro_batches take the place of `micro_batches: auto`.\n",
+                            "train: {batch: ", plan.batch, ", micro_batches: ", plan.micro_batches, "}\n\n");
+  text += pipeline_text(plan) + "\n" + workers_text(plan);
+  if (plan.predicted) text += "\n" + predicted_text(plan);
+  return text;
+}
+
+PlanFile read_plan(const Section& root) {
+  if (const int format = root.get<int>("format"); format != kFormat)
+    throw root.unexpected("format", std::to_string(kFormat),
+                          "; another version of Lockstep wrote it: plan again with lockstep plan");
+  PlanFile plan;
+  plan.root = root;
+  plan.config = root.get("config", std::string());
+  const Section model = root.required_section("model");
+  plan.model = model.get("name", std::string());
+  plan.layers = model.get<int>("layers", at_least(1));
+  plan.signature = model.get<std::string>("signature", not_empty());
+  model.finish();
+  plan.train = root.required_section("train");
+  plan.batch = plan.train.get<std::int64_t>("batch", at_least<std::int64_t>(1));
+  plan.micro_batches = plan.train.get<int>("micro_batches", at_least(1));
+  plan.train.finish();
+  plan.pipeline = root.required_section("pipeline");
+  for (const char* key : {"stages", "virtual_stages", "schedule", "partition", "recompute", "placement"})
+    plan.pipeline.has(key);
+  plan.pipeline.finish();
+  for (const Section& worker : root.sections("workers")) plan.workers.push_back(read_worker(worker));
+  if (root.has("predicted")) {
+    const Section predicted = root.section("predicted");
+    plan.key = predicted.get<std::string>("of");
+    plan.predicted = read_prediction(predicted, plan);
+  }
+  root.finish();
+  return plan;
+}
+
+std::string schedule_text(const PlanChoice& choice) {
+  return choice.virtual_stages == 1 ? choice.schedule : concat(choice.schedule, " x ", choice.virtual_stages);
+}
+
+}  // namespace lockstep

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// plan.yaml: how a model is cut, placed and run, for people to read and edit, and what that was predicted to cost.
+//
+// `pipeline` has the config's own keys, and takes the place of the config's section: read_config() reads it, with the
+// plan's file and lines in its errors. Whoever edits it (or overrides it) is believed; the prediction, which is then of
+// something else, is left out: see prediction_key(). Torch-free.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "partitioner/problem.hpp"
+#include "runtime/config/config.hpp"
+
+namespace lockstep {
+
+/// One layer, on its worker.
+struct PredictedLayer {
+  std::string name;
+  double forward_us = 0, input_grad_us = 0, weight_grad_us = 0;  ///< of one micro-batch
+  double step_us = 0;  ///< of all micro-batches, forwards that are run again included
+};
+
+struct PredictedStage {
+  int row = 0;
+  int layers = 0;
+  std::int64_t parameters = 0;  ///< elements
+  int in_flight = 0;            ///< most micro-batches alive
+  double state_bytes = 0;       ///< parameters, gradients, optimizer state
+};
+
+/// What the simulator says. Bytes are whole numbers, times have six digits in the file.
+struct PlanPrediction {
+  double step_us = 0;   ///< per step, when steps follow one another
+  double alone_us = 0;  ///< a step by itself
+  double bubble = 0, bubble_steady = 0;
+  std::vector<double> compute_us, peak_bytes;  ///< by row; wait is step_us - compute_us
+  std::vector<PredictedStage> stages;
+  std::vector<PredictedLayer> layers;
+  Costs costs;  ///< times, messages and links of the stages, which give the same timeline; no bytes of memory
+};
+
+struct PlanFile {
+  std::string config;          ///< path that it was made from
+  std::string model;           ///< name of the config
+  int layers = 0;              ///< of the model
+  std::string signature;       ///< of the model's layers
+  std::int64_t batch = 0;      ///< that it was made for
+  int micro_batches = 0;       ///< takes the place of train.micro_batches: auto
+  PlanChoice choice;           ///< as planned. What counts once it has been read is `pipeline`
+  std::string recompute_text;  ///< pipeline.recompute
+  std::vector<PlannedWorker> workers;
+  std::string key;  ///< prediction_key() of what was predicted
+  std::optional<PlanPrediction> predicted;
+  Section root, pipeline, train;  ///< as read
+};
+
+/// A text of all that a prediction depends on: the pipeline and what changes costs. Another key: another prediction.
+std::string prediction_key(const Config& config);
+
+std::string to_yaml(const PlanFile& plan);
+/// Everything but the values of `pipeline`. Throws ConfigError for what is not a plan: another format, unknown keys.
+PlanFile read_plan(const Section& root);
+
+/// "1f1b", "zbv x 2": the schedule, and how many stages a worker has.
+std::string schedule_text(const PlanChoice& choice);
+
+}  // namespace lockstep

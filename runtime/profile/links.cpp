@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/profile/links.hpp"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <thread>
+
+#include "runtime/base/clock.hpp"
+#include "runtime/comm/local_channel.hpp"
+
+namespace lockstep {
+namespace {
+
+constexpr std::int64_t kSmallBytes = 256, kLargeBytes = std::int64_t{8} << 20;
+constexpr int kRepeats = 9;
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+/// There and back, `rounds` times; the one-way time of a round, of several repeats the median.
+double one_way_us(Channel& out, Channel& in, bool begins, std::int64_t bytes, int rounds, const WaitLimits& limits) {
+  const Message message{0, 0, {at::zeros({bytes}, at::TensorOptions(at::kByte))}};
+  std::vector<double> times;
+  for (int repeat = 0; repeat <= kRepeats; ++repeat) {
+    const double start_us = now_us();
+    for (int round = 0; round < rounds; ++round) {
+      in.post();
+      if (begins) out.send(message, limits);
+      in.receive(limits);
+      if (!begins) out.send(message, limits);
+    }
+    out.finish(limits);
+    if (repeat > 0) times.push_back((now_us() - start_us) / rounds / 2);
+  }
+  return median(times);
+}
+
+}  // namespace
+
+LinkCost measure_link(Channel& out, Channel& in, bool begins, const WaitLimits& limits) {
+  constexpr int small_rounds = 100, large_rounds = 3;
+  LinkCost cost;
+  cost.latency_us = one_way_us(out, in, begins, kSmallBytes, small_rounds, limits);
+  const double large_us = one_way_us(out, in, begins, kLargeBytes, large_rounds, limits);
+  if (large_us > cost.latency_us) cost.bytes_per_us = static_cast<double>(kLargeBytes) / (large_us - cost.latency_us);
+  return cost;
+}
+
+LinkCost measure_local_link() {
+  LocalChannel there, back;
+  const StopFlag never;
+  const WaitLimits limits{&never};
+  constexpr int rounds = 100;
+  std::thread other([&] { one_way_us(back, there, false, kSmallBytes, rounds, limits); });
+  LinkCost cost;
+  cost.latency_us = one_way_us(there, back, true, kSmallBytes, rounds, limits);
+  other.join();
+  return cost;
+}
+
+double measure_work_us() {
+  constexpr int size = 512, products = 4;
+  const at::NoGradGuard no_grad;
+  const at::Tensor a = at::full({size, size}, 0.5f), b = at::full({size, size}, 0.25f);
+  std::vector<double> times;
+  for (int repeat = 0; repeat < 2 * kRepeats + 2; ++repeat) {
+    const double start_us = now_us();
+    for (int i = 0; i < products; ++i) at::mm(a, b);
+    if (repeat >= 2) times.push_back(now_us() - start_us);
+  }
+  return median(times);
+}
+
+}  // namespace lockstep

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a message costs between two workers: ping-pong over their channels.
+#pragma once
+
+#include "runtime/comm/channel.hpp"
+#include "runtime/profile/profile.hpp"
+
+namespace lockstep {
+
+// Of links that nobody has measured or written.
+inline constexpr LinkCost kAssumedSameHost{5, 6e3};      ///< 5 us, 6 GB/s: two ranks through shared memory
+inline constexpr LinkCost kAssumedOtherHost{20, 1.2e3};  ///< 20 us, 1.2 GB/s: ten-gigabit Ethernet
+
+/// One side of it; the other side calls it at the same time with `begins` turned around, over the same two channels.
+/// Both get the same answer but for noise; a small message gives the latency, one of 8 MiB the bandwidth.
+LinkCost measure_link(Channel& out, Channel& in, bool begins, const WaitLimits& limits);
+
+/// Between two threads of this process: the latency alone, for tensors are handed over by pointer.
+LinkCost measure_local_link();
+
+/// Microseconds of a fixed piece of work on this thread: the median of several products of matrices.
+double measure_work_us();
+
+}  // namespace lockstep

@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`lockstep plan`, `--plan` and `partition: auto`: the same bits as without, edited plans, what fits nowhere, mistakes."""
+import json
+import os
+import re
+import unittest
+
+from cli import MLP, CliTest, command, metrics, overrides
+from errors_test import Refusals
+
+# The first layer of MLP's five takes as long as the other four together.
+COSTS = """\
+format: 1
+costs:
+  fc.0: {forward_ms: 4, input_grad_ms: 4, weight_grad_ms: 4, held_mib: 1}
+  "*": {forward_ms: 1, input_grad_ms: 1, weight_grad_ms: 1, held_mib: 1}
+"""
+PLAN = ["plan", "small.yaml", "--profile", "costs.yaml", "--workers", "2", "-o", "plan.yaml"]
+
+
+def setting(name, text):
+    """The value of a key of a plan or a resolved config."""
+    return re.search(rf"(?m)^ *{name}: ([^#\n]*?) *(#.*)?$", text).group(1)
+
+
+def losses(run):
+    return [line["loss"] for line in metrics(run / "metrics.jsonl") if "step" in line]
+
+
+class Planned(CliTest):
+    def setUp(self):
+        super().setUp()
+        os.environ["XDG_CACHE_HOME"] = str(self.folder / "cache")
+        self.addCleanup(os.environ.pop, "XDG_CACHE_HOME")
+        self.write("small.yaml", MLP)
+        self.write("costs.yaml", COSTS)
+
+    def plan(self, *arguments):
+        """The plan as text, and what was printed."""
+        printed = self.succeeds(*PLAN, *arguments).stdout
+        return (self.folder / "plan.yaml").read_text(), printed
+
+    def edit(self, before, after):
+        text = (self.folder / "plan.yaml").read_text()
+        self.assertEqual(text.count(before), 1, text)
+        self.write("plan.yaml", text.replace(before, after))
+
+
+class PlanTest(Planned):
+    def test_cuts_follow_the_costs_and_the_table_fits_100_columns(self):
+        plan, printed = self.plan()
+        self.assertEqual(setting("partition", plan), "[1, 4]")
+        self.assertEqual(setting("micro_batches", plan.replace("{batch: 10, ", "").replace("train: ", "")), "3}")
+        self.assertRegex(printed, r"(?m)^ +0 +\d +1 +4\.000 +4\.000 +4\.000 +40 +\d  fc\.0$")
+        self.assertRegex(printed, r"(?m)^ +1 +\d +4 +4\.000 +4\.000 +4\.000 +\d+ +\d  act\.0 \.\. out$")
+        self.assertRegex(printed, r"(?m)^step \d+\.\d+ ms, bubble \d+\.\d % \(one step alone: .*\)$")
+        self.assertIn("runners-up:", printed)
+        self.assertIn("written to plan.yaml; lockstep train small.yaml --plan plan.yaml", printed)
+        self.assertLessEqual(max(map(len, printed.splitlines())), 100, printed)
+
+    def test_flags_fix_what_they_name_and_the_config_fixes_nothing(self):
+        for flags, key, value in ((["--schedule", "gpipe"], "schedule", "gpipe"),
+                                  (["--partition", "2,3"], "partition", "[2, 3]"),
+                                  (["--partition", "before:fc.1"], "partition", "[2, 3]"),
+                                  (["--partition", "by:layers", "--virtual-stages", "1"], "partition", "[3, 2]"),
+                                  (["--partition", "by:time", "--virtual-stages", "1"], "partition", "[1, 4]"),
+                                  (["--recompute", "always"], "recompute", "always"),
+                                  (["--placement", "1,0"], "placement", "[1, 0]"),
+                                  (["--virtual-stages", "2"], "virtual_stages", "2")):
+            with self.subTest(flags):
+                plan, _ = self.plan(*flags, "--set", "pipeline={stages: 5, schedule: gpipe, recompute: except_last}")
+                self.assertEqual(setting(key, plan), value)
+
+    def test_hosts_ranks_and_costs_say_where_the_workers_are(self):
+        self.write("slow.yaml", "format: 1\nworkers: [{speed: 1}, {speed: 0.25}]\nlinks: {other_host: {latency_us: 9}}\n")
+        plan, _ = self.plan("--hosts", "a:1,b:1", "--memory", "1GiB,2GiB", "--costs", "slow.yaml", "--placement", "0,1")
+        self.assertIn("- {speed: 1, limit: 1GiB, rank: 0, host: 0}\n  - {speed: 0.25, limit: 2GiB, rank: 1, host: 1}", plan)
+        self.assertIn("other_host: {latency_us: 9}", plan)
+        # The slow worker has the last layers, which make an eighth of the work on the fast one.
+        self.assertEqual(setting("partition", plan), "[4, 1]")
+
+    def test_micro_batches_are_chosen_when_they_are_auto_and_the_plan_names_them(self):
+        self.write("small.yaml", MLP.replace("micro_batches: 3", "micro_batches: auto"))
+        plan, printed = self.plan()
+        chosen = int(re.search(r"micro_batches: (\d+)\}", plan).group(1))
+        self.assertGreaterEqual(chosen, 2)
+        self.assertRegex(printed, r"(?m)^  \S.* M \d+ ")
+        run = self.train("small.yaml", "run", "--plan", "plan.yaml")
+        self.assertEqual(setting("micro_batches", (run / "config.yaml").read_text()), str(chosen))
+
+    def test_a_page_shows_the_timeline(self):
+        self.plan("--html", "page.html")
+        self.assertIn("act.0 .. out", (self.folder / "page.html").read_text())
+
+    def test_a_profile_of_another_machine_is_a_warning(self):
+        self.succeeds("profile", "small.yaml", "-o", "profile.json", "--repeats", 3)
+        profile = json.loads((self.folder / "profile.json").read_text())
+        profile["environment"]["isa"] = "none at all"
+        self.write("profile.json", json.dumps(profile))
+        result = self.succeeds("plan", "small.yaml", "--profile", "profile.json", "--workers", 2)
+        self.assertRegex(result.stdout, r"(?m)^warning: the profile was made elsewhere: isa: .* here, none at all in profile\.json")
+
+    def test_the_smallest_limit_is_exact_and_nothing_is_written_below_it(self):
+        line = [*PLAN, "--schedule", "1f1b", "--memory"]
+        refused = self.run_command(command(*line, "1KiB"))
+        self.assertEqual((refused.returncode, refused.stdout), (2, ""))
+        self.assertRegex(refused.stderr, r"\Alockstep: nothing fits: 2 workers of 1.* KiB; the smallest limit that would do, "
+                                         r"the same on every worker, is .* \(\d+\); .* layer '\S+' needs the most .*\n\Z")
+        self.assertFalse((self.folder / "plan.yaml").exists())
+        least = int(re.search(r"is [^()]* \((\d+)\)", refused.stderr).group(1))
+        self.assertEqual(self.run_command(command(*line, least - 1)).returncode, 2)
+        self.succeeds(*line, least)
+
+
+class TrainTest(Planned):
+    def test_profile_plan_and_train_give_the_same_bits_and_compare_with_the_plan(self):
+        self.succeeds("profile", "small.yaml", "-o", "profile.json", "--repeats", 3)
+        self.succeeds("plan", "small.yaml", "--profile", "profile.json", "--workers", 2, "-o", "plan.yaml")
+        plain = self.train("small.yaml", "plain")
+        planned = self.train("small.yaml", "planned", "--plan", "plan.yaml")
+        self.assertEqual((planned / "fingerprint.json").read_bytes(), (plain / "fingerprint.json").read_bytes())
+        plan = (self.folder / "plan.yaml").read_text()
+        self.assertEqual(setting("partition", (planned / "config.yaml").read_text()), setting("partition", plan))
+        self.assertEqual((planned / "plan.yaml").read_text(), plan)
+        log = (planned / "log.txt").read_text()
+        self.assertRegex(log, r"plan plan\.yaml: it takes the place of .*pipeline\.\w+.* in small\.yaml")
+        self.assertEqual(len(re.findall(r"against measured|simulated with", log)), 1, log)
+        predicted = metrics(planned / "metrics.jsonl")[-1]["summary"]["predicted"]
+        self.assertEqual(list(predicted), ["by", "step_ms", "bubble", "peak_bytes", "largest_miss"])
+        self.assertEqual((predicted["by"], len(predicted["peak_bytes"])), ("plan", 2))
+        self.assertIn(predicted["largest_miss"]["layer"], ["fc.0", "act.0", "fc.1", "act.1", "out"])
+
+    def test_every_verb_that_reads_a_config_takes_a_plan(self):
+        self.plan()
+        run = self.train("small.yaml", "run", "--plan", "plan.yaml", settings=["checkpoint.every=end"])
+        checkpoint = next((run / "checkpoints").glob("step-*"))
+        evaluated = self.succeeds("eval", "small.yaml", "--plan", "plan.yaml", "--checkpoint", checkpoint)
+        self.assertIn("eval loss", evaluated.stdout)
+        self.assertRegex(self.succeeds("verify", "small.yaml", "--plan", "plan.yaml").stdout, r"^identical: ")
+        self.succeeds("launch", "-n", 2, "train", "small.yaml", "--plan", "plan.yaml", "--set", "run_dir=launched")
+        self.assertEqual(losses(self.folder / "launched"), losses(run))
+
+    def test_an_edited_plan_is_honoured_and_no_longer_predicts(self):
+        self.plan()
+        self.edit("partition: [1, 4]", "partition: [3, 2]")
+        run = self.train("small.yaml", "run", "--plan", "plan.yaml")
+        self.assertEqual(setting("partition", (run / "config.yaml").read_text()), "[3, 2]")
+        self.assertIn("was edited since it was predicted", (run / "log.txt").read_text())
+        self.assertNotIn("predicted:", (run / "plan.yaml").read_text())
+        self.assertEqual(metrics(run / "metrics.jsonl")[-1]["summary"]["predicted"]["by"], "measured costs")
+
+    def test_a_dry_run_prints_plan_memory_and_timeline(self):
+        plan, printed = self.plan()
+        result = self.succeeds("train", "small.yaml", "--plan", "plan.yaml", "--dry-run")
+        table = printed.split("\n\nrunners-up")[0].split("\n", 1)[1]
+        self.assertIn(table, result.stdout)
+        self.assertRegex(result.stdout, r"(?s)timeline of one step, with the plan's costs:\nworker 0 \|.*\nbubble \d+\.\d %")
+        alone = re.search(r"one step alone: .* ms, (\S+) %\)", printed).group(1)
+        self.assertIn(f"bubble {alone} %\n", result.stdout)
+        self.assertFalse((self.folder / "runs").exists())
+
+    def test_partition_auto_gives_the_bits_of_its_counts_in_process_and_on_two_ranks(self):
+        for ranks in (0, 2):
+            run = self.train("small.yaml", f"auto-{ranks}", ranks=ranks, settings=["pipeline.partition=auto"])
+            counts = setting("partition", (run / "config.yaml").read_text())
+            self.assertRegex(counts, r"^\[\d, \d\]$")
+            self.assertEqual(setting("partition", (run / "plan.yaml").read_text()), counts)
+            self.assertIn(f"partition auto: layers per stage {counts}, predicted", (run / "log.txt").read_text())
+            given = self.train("small.yaml", f"given-{ranks}", ranks=ranks, settings=[f"pipeline.partition={counts}"])
+            self.assertEqual((run / "fingerprint.json").read_bytes(), (given / "fingerprint.json").read_bytes())
+            self.assertEqual(losses(run), losses(given))
+
+    def test_the_cutters_by_measurement_verify(self):
+        for by in ("time", "memory", "block"):
+            with self.subTest(by):
+                result = self.succeeds("verify", "small.yaml", "--steps", 2, settings=[f"pipeline.partition={by}"])
+                self.assertRegex(result.stdout, r"^identical: 2 stages, ")
+
+
+class RefusalsTest(Refusals):
+    def setUp(self):
+        super().setUp()
+        os.environ["XDG_CACHE_HOME"] = str(self.folder / "cache")
+        self.addCleanup(os.environ.pop, "XDG_CACHE_HOME")
+        self.write("costs.yaml", COSTS)
+
+    def test_plans_that_do_not_fit_the_config_are_refused_and_say_what_to_run(self):
+        self.succeeds(*PLAN)
+        again = r".*; plan again: lockstep plan small\.yaml --profile profile\.json --workers N -o plan\.yaml"
+        train = ["train", "small.yaml", "--plan", "plan.yaml"]
+        self.refuses_all([(command(*train, *overrides(settings)), r"plan\.yaml:\d+:\d+: " + pattern) for settings, pattern in (
+            (["model.layers=3"], r"model\.layers: got 5, but the model of small\.yaml has 7 layers" + again),
+            (["model.width=16"], r"model\.signature: the plan is of another model" + again),
+            (["train.batch=12"], r"train\.batch: got 10, but train\.batch of small\.yaml is 12" + again),
+            (["train.micro_batches=5"], r"train\.micro_batches: got 3, but .* is 5; .*" + again + r", or set train\.micro_batches=3"))])
+
+    def test_edits_that_make_no_sense_are_refused_with_their_line(self):
+        self.succeeds(*PLAN)
+        plan = (self.folder / "plan.yaml").read_text()
+        lines = []
+        for number, (before, after, pattern) in enumerate((
+                ("partition: [1, 4]", "partition: [1, 3]", r"pipeline\.partition: got 4 layers in \[1, 3\], the model has 5: .*"),
+                ("partition: [1, 4]", "partition: [1, 4, 1]", r"pipeline\.partition: got 3 stages, expected 2 .*"),
+                ("  recompute:", "  recomputed:", r"pipeline\.recomputed: got an unknown key, .*; did you mean 'recompute'\?"),
+                ("placement: [0, 1]", "placement: [0, 2]", r"pipeline\.placement: got \[0, 2\], expected each of 0 to 1 once.*"),
+                ("format: 1", "format: 9", r"format: got 9, expected 1; .*"))):
+            self.assertIn(before, plan)
+            name = self.write(f"edited{number}.yaml", plan.replace(before, after))
+            lines.append((command("train", "small.yaml", "--plan", name), rf"edited{number}\.yaml:\d+:\d+: {pattern}"))
+        self.refuses_all(lines)
+
+    def test_mistakes_on_the_command_line(self):
+        self.write("other.yaml", COSTS.replace('"*"', "layer.*"))
+        self.refuses_all([(command(*PLAN, *arguments), pattern) for arguments, pattern in (
+            (["--schedule", "1f1n"], r"--schedule: there is no schedule '1f1n'; there are: .*; did you mean '1f1b'\?"),
+            (["--recompute", "allways"], r"--recompute: got allways, expected never, .*; did you mean 'always'\?"),
+            (["--memory", "2 gigs"], r"--memory: got 2 gigs, expected a size such as 2GiB, .*"),
+            (["--memory", "1GiB,1GiB,1GiB"], r"--memory: got 3 sizes, expected 1, or one for each of the 2 workers"),
+            (["--hosts", "a:2,b:1"], r"--hosts: got 3 workers in a:2,b:1, but --workers is 2"),
+            (["--hosts", "a"], r"--hosts: got a, expected hosts with their numbers of workers, such as a:4,b:4"),
+            (["--ranks", "some"], r"--ranks: got some, expected one, per-worker, or a number from 1 to 2"),
+            (["--partition", "2,2"], r"--partition: got 4 layers in 2,2, the model has 5"),
+            (["--partition", "1,1,3"], r"--partition: got 3 stages in 1,1,3, expected a multiple of the 2 workers"),
+            (["--partition", "by:tiem"], r"--partition: got by:tiem, .*; did you mean 'time'\?"),
+            (["--partition", "before:fc1"], r"--partition: the model has no layer 'fc1'; did you mean 'fc\.1'\?"),
+            (["--micro-batches", "11"], r"--micro-batches: got 11, expected at most 10: train\.batch is 10"),
+            (["--profile", "other.yaml"], r"other\.yaml: got no cost of layer 'act\.0' .*; measure again: lockstep profile .*"),
+            (["--profile", "none.json"], r"none\.json: got no file .*"),
+            (["-o", "none/plan.yaml"], r"-o: .*none/plan\.yaml.*"))])
+        self.refuses(command("plan", "small.yaml", "--profile", "costs.yaml"), r"--workers: missing, .*")
+        self.refuses(command("plan", "small.yaml", "--profile", "costs.yaml", "--workers", 6),
+                     r"--workers: got 6, the model has 5 layers and every worker needs at least one")
+
+    def test_what_fits_nowhere_is_refused_before_anything_is_made(self):
+        for ranks in (0, 2):
+            self.refuses(command("train", "small.yaml", *overrides(
+                ["workers.memory_limit=1KiB", "pipeline.partition=auto"]), ranks=ranks),
+                r"--set pipeline\.partition=auto: pipeline\.partition: nothing fits: 2 workers of 1.* KiB; the smallest limit .*")
+
+    def refuses_all(self, lines_and_patterns):
+        """What measuring says while it measures, and its cache, are no part of a refusal."""
+        (self.folder / "cache").mkdir(exist_ok=True)
+        before = sorted(path for path in self.folder.rglob("*") if "cache" not in path.parts)
+        for line, pattern in lines_and_patterns:
+            with self.subTest(" ".join(line[1:])):
+                result = self.run_command(line)
+                self.assertRegex(result.stderr, rf"(?m)\A(.*partition \S+: measuring .*\n)?lockstep: {pattern}\n\Z")
+                self.assertEqual((result.returncode, result.stdout), (2, ""))
+        self.assertEqual(sorted(path for path in self.folder.rglob("*") if "cache" not in path.parts), before)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// `partition: auto`, and those by measured time or bytes: resolved before training starts.
+#include <cmath>
+#include <limits>
+
+#include "runtime/training/verify.hpp"
+#include "tools/planning.hpp"
+#include "tools/profiling.hpp"
+
+namespace lockstep {
+namespace {
+
+constexpr std::chrono::hours kPatience{24};  // ranks wait for the one that plans
+
+Recompute recompute_of(const Config& config) {
+  if (config.pipeline.recompute == "never") return Recompute::never;
+  return config.pipeline.recompute == "except_last" ? Recompute::except_last : Recompute::always;
+}
+
+PlanFile plan_cuts(const Config& config, const Planning& planning, const PlanProblem& problem) {
+  const PipelineConfig& pipeline = config.pipeline;
+  const Section section = config.root.section("pipeline");
+  PlanScope scope;
+  if (pipeline.schedule != "auto") scope.schedules = {pipeline.schedule};
+  scope.virtual_stages = {pipeline.virtual_stages};
+  scope.recomputes = {recompute_of(config)};
+  scope.placement = pipeline.placement;
+  if (pipeline.stages > problem.graph.layers())
+    throw section.error("stages", concat("got ", pipeline.stages, ", the model has ", problem.graph.layers(),
+                                         " layers and every stage needs at least one"));
+  if (pipeline.partition.by != "auto")
+    scope.layers_per_stage = planning.cut_by(pipeline.partition.by, problem, pipeline.stages);
+  const PlanResult result = make_plan(problem, scope);
+  if (!result.fits())
+    throw section.error("partition", concat(planning.nothing_fits(problem, result),
+                                            "; raise workers.memory_limit, use more stages, or pipeline.recompute: always"));
+  return planning.file(problem, result.best());
+}
+
+Log start_log(const Process& process) {
+  Log::Options options;
+  options.console_info = process.is_root();
+  return Log(options);
+}
+
+}  // namespace
+
+void resolve_partition(Process& process, const std::string& config_path, LoadedConfig& loaded) {
+  Config& config = loaded.config;
+  const std::string by = config.pipeline.partition.by;
+  if (!config.pipeline.partition.needs_profile()) return;
+  const Section section = config.root.section("pipeline");
+  std::unique_ptr<Trainer> whole;
+  std::vector<RankId> rank_of_worker;
+  process.together([&] {
+    if (!config.pipeline.schedule_file.empty())
+      throw section.error("partition", concat("got ", by, " with a schedule from a file, expected layers, params, counts or ",
+                                              "cut_before; only generated schedules can be planned for"));
+    whole = make_trainer(one_worker(config), {});
+    rank_of_worker = spread_workers(config.pipeline.workers(), process.size(), config.workers.per_rank,
+                                    config.root.section("workers"));
+  });
+  const Log log = start_log(process);
+  if (process.is_root())
+    log.info(concat("partition ", by, ": measuring ", whole->graph().layer_count(),
+                    " layers (what is in the cache is not measured again)"));
+  ProfilingOptions options;
+  options.log = log;
+  const Profile profile = measure_profile(process, config, *whole, options);
+  std::string text;
+  process.together(
+      [&] {
+        if (!process.is_root()) return;
+        const double limit = config.workers.memory_limit > 0 ? static_cast<double>(config.workers.memory_limit)
+                                                             : std::numeric_limits<double>::infinity();
+        const Planning planning(config, config_path, *whole, profile);
+        const PlanProblem problem = planning.problem(config.train.micro_batches, workers_on_ranks(profile, rank_of_worker, limit));
+        text = to_yaml(plan_cuts(config, planning, problem));
+      },
+      kPatience);
+  // What one rank found is what all of them do.
+  const std::string planned = process.all_gather(text, kPatience).front();
+  PlanFile plan = read_plan(load_config_text(planned, "the plan of partition: " + by));
+  config.pipeline.partition = {};
+  config.pipeline.partition.counts = plan.pipeline.get<std::vector<int>>("partition");
+  // Which schedule `auto` will come to is not known yet.
+  if (prediction_key(config) != plan.key) plan.predicted.reset();
+  loaded.notes.push_back(concat("partition ", by, ": layers per stage [", join(config.pipeline.partition.counts), "]",
+                                plan.predicted ? concat(", predicted ", std::lround(plan.predicted->step_us) * 1e-3,
+                                                        " ms a step, bubble ",
+                                                        std::lround(plan.predicted->bubble_steady * 100), " %")
+                                               : std::string()));
+  loaded.plan = std::move(plan);
+}
+
+void adopt_plan(LoadedConfig& loaded, const Trainer& trainer) {
+  PlanFile& plan = *loaded.plan;
+  const PipelineConfig& pipeline = loaded.config.pipeline;
+  const std::vector<int>& first = trainer.partition().first_layer;
+  plan.choice = {};
+  for (std::size_t stage = 0; stage + 1 < first.size(); ++stage)
+    plan.choice.layers_per_stage.push_back(first[stage + 1] - first[stage]);
+  plan.choice.virtual_stages = pipeline.virtual_stages;
+  plan.choice.schedule = pipeline.schedule;
+  plan.choice.placement = pipeline.placement;
+  plan.recompute_text = recompute_text(pipeline);
+  plan.key = prediction_key(loaded.config);
+  // Neighbours on one rank hand over by pointer, others send: that is what messages cost.
+  const std::vector<RankId>& rank_of_row = trainer.layout().rank_of_row;
+  const auto planned_rank = [&](std::size_t row) {
+    const std::size_t worker = pipeline.placement.empty() ? row : static_cast<std::size_t>(pipeline.placement[row]);
+    return plan.workers[worker].place.rank;
+  };
+  bool elsewhere = plan.workers.size() != rank_of_row.size();
+  for (std::size_t row = 1; row < rank_of_row.size() && !elsewhere; ++row)
+    elsewhere = (planned_rank(row) == planned_rank(row - 1)) != (rank_of_row[row] == rank_of_row[row - 1]);
+  if (elsewhere)
+    loaded.notes.emplace_back(
+        "the plan is for workers on other ranks than they are on here: messages will cost something else");
+}
+
+}  // namespace lockstep

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Where configs, profiles and the planner meet: `lockstep plan`, `--plan` and `partition: auto`.
+#pragma once
+
+#include "partitioner/plan.hpp"
+#include "runtime/profile/profile_model.hpp"
+#include "tools/command.hpp"
+
+namespace lockstep {
+
+/// A model of measured layers, to be planned.
+class Planning {
+ public:
+  /// `whole`: of one_worker() of the config. References are kept; `config` is read for everything but the cuts. Throws
+  /// UserError when the profile lacks a layer.
+  Planning(const Config& config, std::string config_path, const Trainer& whole, const Profile& profile);
+
+  PlanProblem problem(int micro_batches, std::vector<PlannedWorker> workers) const;
+  /// One point of the search as it is written down, with its prediction.
+  PlanFile file(const PlanProblem& problem, const RankedPlan& plan) const;
+
+  /// Layers per stage of a cutter: params, layers, time, memory, block.
+  std::vector<int> cut_by(const std::string& by, const PlanProblem& problem, int stages) const;
+  /// By the names of the first layers of all stages but the first. Throws UserError that begins with `flag`.
+  std::vector<int> cut_before(const std::vector<std::string>& names, const std::string& flag) const;
+
+  /// What the numbers are not sure of: layers that do not scale, sizes that were not measured.
+  std::vector<std::string> doubts(int micro_batches) const;
+  /// Why nothing fits, and what would: for a UserError.
+  std::string nothing_fits(const PlanProblem& problem, const PlanResult& result) const;
+
+ private:
+  const Config& config_;
+  std::string config_path_;
+  const Trainer& whole_;
+  const Profile& profile_;
+  std::vector<LayerProfile> layers_;
+};
+
+/// What a plan is recognised by: names, types, options and connections of the layers.
+std::string model_signature(const Model& model);
+
+/// pipeline.recompute as it is written.
+std::string recompute_text(const PipelineConfig& pipeline);
+
+/// The config as the choice has it. `micro_batches` too.
+void take_choice(Config& config, const PlanChoice& choice, int micro_batches);
+
+/// `workers` workers as the profile knows them by rank; ranks that it does not know are of speed 1.
+std::vector<PlannedWorker> workers_on_ranks(const Profile& profile, const std::vector<RankId>& rank_of_worker,
+                                            double limit_bytes);
+
+/// A plan with its prediction: a table of stages, one of workers, step time and bubbles; at most 100 columns.
+std::string plan_table(const PlanFile& plan);
+
+/// Where the partition has to be measured (PartitionConfig::needs_profile): profiles with the cache, cuts, and puts the
+/// counts into the config, the same on every rank; the plan is in `loaded`. Collective. Throws AlreadyReported when
+/// nothing fits, LayerError.
+void resolve_partition(Process& process, const std::string& config_path, LoadedConfig& loaded);
+
+/// Once the trainer is made: the plan has the cuts that will run, and notes where the job is not what it was made for.
+void adopt_plan(LoadedConfig& loaded, const Trainer& trainer);
+
+}  // namespace lockstep
