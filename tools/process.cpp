@@ -71,6 +71,7 @@ void Process::connect(Trainer& trainer) {
   if (size() == 1) return;
   const std::vector<RankId>& ranks = trainer.layout().rank_of_row;
   const auto workers_here = std::count(ranks.begin(), ranks.end(), ranks_.here);
+  mpi_->links.reset();  // one at a time
   mpi_->links = make_links(static_cast<int>(workers_here));
   ranks_.remote = mpi_->links.get();
   if (trainer.config().workers.bind == "cores") {

@@ -16,6 +16,7 @@
 #include "tools/fingerprint.hpp"
 #include "tools/gather_timeline.hpp"
 #include "tools/planning.hpp"
+#include "tools/rebalance.hpp"
 #include "tools/resume.hpp"
 #include "tools/run_folder.hpp"
 #include "tools/trace.hpp"
@@ -27,7 +28,7 @@ namespace {
 struct TrainOptions {
   ConfigSource source;
   std::string metrics, fingerprint, resume, trace, trace_steps;
-  bool dry_run = false;
+  bool dry_run = false, replan = false;
 };
 
 // A signal handler can reach nothing but globals.
@@ -79,10 +80,22 @@ int dry_run(Process& process, const Trainer& trainer, Programs& programs, const 
   return 0;
 }
 
+/// What every row computes in a step as the plan predicts; empty without a prediction.
+std::vector<double> expected_us(const LoadedConfig& loaded) {
+  std::vector<double> by_row;
+  if (!loaded.plan || !loaded.plan->predicted) return by_row;
+  const PlanPrediction& p = *loaded.plan->predicted;
+  by_row.resize(p.compute_us.size(), 0.0);
+  auto layer = p.layers.begin();
+  for (const PredictedStage& stage : p.stages)
+    for (int i = 0; i < stage.layers; ++i, ++layer) by_row[static_cast<std::size_t>(stage.row)] += layer->step_us;
+  return by_row;
+}
+
 class TrainRun {
  public:
   TrainRun(Process& process, Trainer& trainer, const TrainOptions& options, const ResumePoint& resume,
-           const LoadedConfig& loaded, const std::string& kernels)
+           const LoadedConfig& loaded, const std::string& kernels, const std::vector<double>& expected_us)
       : process_(process), trainer_(trainer), options_(options), resume_(resume), plan_(loaded.plan) {
     const std::string& run_dir = trainer.config().run_dir;
     process_.together([&] {
@@ -109,12 +122,18 @@ class TrainRun {
                      run_dir));
     for (const std::string& warning : trainer_.warnings()) log_.warn(warning);
     log_resume();
+    if (trainer_.layout().rank_of_row.front() == trainer_.layout().here)
+      rebalancer_ = std::make_unique<Rebalancer>(trainer_, *reporter_, expected_us, options_.replan, log_);
   }
 
   int run() {
     catch_signals();
     FitOptions fit;
     fit.observer = reporter_.get();
+    if (rebalancer_) {
+      fit.observer = rebalancer_.get();
+      fit.replan = &rebalancer_->wanted();
+    }
     fit.signalled = &asked_to_stop;
     fit.checkpoints = checkpoints_of(trainer_.config().run_dir);
     fit.log = log_;
@@ -126,6 +145,15 @@ class TrainRun {
     if (process_.is_root()) write_fingerprint(hashes);
     write_timeline(gatherer.gather(trainer_, outcome, record_));
     return finish();
+  }
+
+  /// Where the run goes on, when it left to move layers. Collective.
+  std::optional<Rebalanced> moved() {
+    if (reporter_->stop_reason() != StopReason::replan) return std::nullopt;
+    const std::vector<std::string> all = process_.all_gather(rebalancer_ ? to_text(*rebalancer_->found()) : "");
+    for (const std::string& text : all)
+      if (!text.empty()) return rebalanced_from(text);
+    return std::nullopt;
   }
 
  private:
@@ -238,6 +266,7 @@ class TrainRun {
   const std::optional<PlanFile>& plan_;
   std::unique_ptr<RunFolder> folder_;
   std::unique_ptr<Reporter> reporter_;
+  std::unique_ptr<Rebalancer> rebalancer_;  // where row 0 is
   Log log_;
   RecordRange record_;
 };
@@ -254,18 +283,44 @@ int train(const TrainOptions& options) {
       kernels = resolve_kernels(loaded.config);
     });
     resolve_partition(process, options.source.path, loaded);
-    process.together([&] {
-      trainer = make_trainer(loaded.config, process.ranks());
-      if (loaded.plan) adopt_plan(loaded, *trainer);
-    });
+    const auto make = [&] {
+      process.together([&] {
+        trainer = make_trainer(loaded.config, process.ranks());
+        if (loaded.plan) adopt_plan(loaded, *trainer);
+      });
+    };
+    make();
     process.together([&] { resume = choose_checkpoint(process, options.resume, trainer->config().run_dir); });
     process.together([&] {
       if (!resume.checkpoint.empty()) trainer->resume(resume.checkpoint);
     });
     process.compare(*trainer);
     if (options.dry_run) return dry_run(process, *trainer, trainer->programs(), loaded);
-    process.connect(*trainer);
-    return TrainRun(process, *trainer, options, resume, loaded, kernels).run();
+    if (options.replan && !trainer->config().checkpoint.on())
+      process.together([] {
+        throw UserError(
+            "--replan: got checkpoint.every: never, expected a number of steps or minutes; layers move at a checkpoint");
+      });
+    std::vector<double> expected = expected_us(loaded);
+    while (true) {
+      process.connect(*trainer);
+      std::optional<Rebalanced> moved;
+      {
+        TrainRun run(process, *trainer, options, resume, loaded, kernels, expected);
+        const int code = run.run();
+        moved = run.moved();
+        if (!moved) return code;
+      }
+      loaded.notes = {concat("layers per stage from here on: [", join(moved->layers_per_stage), "]")};
+      loaded.config.pipeline.partition = {};
+      loaded.config.pipeline.partition.counts = moved->layers_per_stage;
+      if (loaded.plan) loaded.plan->predicted.reset();
+      expected = moved->expected_us;
+      make();
+      process.together([&] { resume = choose_checkpoint(process, "auto", trainer->config().run_dir); });
+      process.together([&] { trainer->resume(resume.checkpoint); });
+      process.compare(*trainer);
+    }
   } catch (const AlreadyReported&) {
     throw;
   } catch (const std::exception& error) {
@@ -293,6 +348,9 @@ void add_train(CLI::App& app, std::function<int()>& command) {
   verb->add_option("--trace-steps", options->trace_steps,
                    "Which steps the trace and the run folder's timeline.json show; default: up to 3 after warming up")
       ->type_name("FIRST-LAST");
+  verb->add_flag("--replan", options->replan,
+                 "When a worker is persistently slower than the others, move layers away from it at a checkpoint; no bit "
+                 "changes");
   verb->add_flag("--dry-run", options->dry_run, "Print stages, memory and timeline; train and write nothing");
   verb->footer(
       "Examples:\n"

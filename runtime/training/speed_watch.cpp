@@ -35,6 +35,10 @@ std::optional<SlowWorker> SpeedWatch::add(const StepResult& result) {
   return slow;
 }
 
+bool SpeedWatch::suspects() const {
+  return std::any_of(slow_windows_.begin(), slow_windows_.end(), [](int windows) { return windows > 0; });
+}
+
 std::optional<SlowWorker> SpeedWatch::judge() {
   std::vector<double> measured;
   for (const std::vector<double>& window : window_us_) measured.push_back(median(window));

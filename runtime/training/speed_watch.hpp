@@ -36,6 +36,8 @@ class SpeedWatch {
   /// when it has become slower by kSlow once more. Evaluations and short batches are passed over.
   std::optional<SlowWorker> add(const StepResult& result);
 
+  /// Whether some worker was slow in the latest window.
+  bool suspects() const;
   /// By row, of the latest window: measured over expected, over the median of that. Empty before the first.
   const std::vector<double>& factors() const { return factors_; }
 

@@ -45,7 +45,10 @@ TEST_CASE("a worker that is slower than planned is told of after three windows, 
   CHECK(slow.row == 1);
   CHECK(slow.factor == Approx(2));
   CHECK(slow.since_step == 3);
+  CHECK(watch.suspects());
   CHECK(told_after(watch, 33, 300, {110, 220, 110}) == 0);
+  CHECK(told_after(watch, 301, 312, {110, 110, 110}) == 0);
+  CHECK_FALSE(watch.suspects());
 }
 
 TEST_CASE("what all workers are slower by is nobody's fault", "[unit]") {

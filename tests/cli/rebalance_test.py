@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A worker that is slower than its plan says: the run tells what that costs, and --replan moves layers without changing a bit."""
+import json
+import re
+import unittest
+
+from cli import CliTest, command, metrics, overrides, steps_of
+
+# The plan believes in six equal layers; the last three take twice as long.
+CONFIG = """\
+name: uneven
+model: {type: delay, layers: 6, width: 4, forward_ms: [1, 1, 1, 2, 2, 2], input_grad_ms: [1, 1, 1, 2, 2, 2],
+        weight_grad_ms: [1, 1, 1, 2, 2, 2]}
+data: {type: synthetic, task: regression, inputs: 4, outputs: 4, samples: 64}
+train: {steps: 50, batch: 8, micro_batches: 4, loss: mean_squared_error, eval_every: 20, clip_grad_norm: 0.1}
+pipeline: {stages: 2, schedule: 1f1b}
+checkpoint: {every: 5}
+"""
+COSTS = """\
+format: 1
+costs:
+  "*": {forward_ms: 1, input_grad_ms: 1, weight_grad_ms: 1}
+"""
+SLOW = r"worker 1 has been (\d\.\d\d) times slower than expected since step 3: by simulation a step takes [\d.]+ ms, and [\d.]+ ms " \
+       r"if it were not; layers per stage \[4, 2\] instead of \[3, 3\] would take [\d.]+ ms"
+
+
+class RebalanceTest(CliTest):
+    def setUp(self):
+        super().setUp()
+        self.write("uneven.yaml", CONFIG)
+        self.write("costs.yaml", COSTS)
+        self.succeeds("plan", "uneven.yaml", "--profile", "costs.yaml", "--workers", 2, "--schedule", "1f1b", "--virtual-stages", 1,
+                      "--recompute", "never", "-o", "plan.yaml")
+
+    def train_planned(self, name, *arguments, ranks=0):
+        line = command("train", "uneven.yaml", "--plan", "plan.yaml", *arguments, *overrides([f"run_dir={name}"]), ranks=ranks)
+        result = self.run_command(line)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return result.stderr
+
+    def test_a_slow_worker_is_told_and_its_layers_move_at_a_checkpoint(self):
+        said = self.train_planned("stays")
+        found = re.findall(SLOW, said)
+        self.assertEqual(len(found), 1, said)
+        self.assertGreater(float(found[0]), 1.5)
+        self.assertIn("--replan moves them at a checkpoint", said)
+        stays = self.folder / "stays"
+        for ranks in (0, 2):
+            with self.subTest(ranks=ranks):
+                name = f"moves-{ranks}"
+                said = self.train_planned(name, "--replan", ranks=ranks)
+                self.assertEqual(len(re.findall(SLOW + "; they are moved at the next checkpoint", said)), 1, said)
+                self.assertRegex(said, r"(?m)^stopped after step (35|40) of 50 to move layers$")
+                self.assertIn("layers per stage from here on: [4, 2]", said)
+                moves = self.folder / name
+                self.assertEqual((moves / "fingerprint.json").read_bytes(), (stays / "fingerprint.json").read_bytes())
+                self.assertEqual(*[[(line["step"], line["loss"], line["grad_norm"]) for line in steps_of(run / "metrics.jsonl")]
+                                   for run in (moves, stays)])
+                self.assertEqual(*[[line["eval"] for line in metrics(run / "metrics.jsonl") if "eval" in line]
+                                   for run in (moves, stays)])
+                self.assertIn("partition: [4, 2]", (moves / "config.yaml").read_text())
+                timeline = json.loads((moves / "timeline.json").read_text())
+                self.assertEqual([stage["layers"] for stage in timeline["stages"]], ["delay.0 .. delay.3", "delay.4 .. delay.5"])
+
+    def test_moving_layers_needs_checkpoints(self):
+        result = self.run_command(command("train", "uneven.yaml", "--replan", "--set", "checkpoint.every=never"))
+        self.assertEqual(result.returncode, 2, result.stderr)
+        self.assertIn("--replan: got checkpoint.every: never, expected a number of steps or minutes", result.stderr)
+        self.assertFalse((self.folder / "runs").exists())
+
+
+if __name__ == "__main__":
+    unittest.main()
