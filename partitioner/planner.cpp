@@ -16,14 +16,14 @@ constexpr double kInfinite = std::numeric_limits<double>::infinity();
 constexpr double kSame = 1e-9;
 
 /// What one search may cost, in stages x micro-batches simulated and in partial cuts looked at: some seconds.
-constexpr long kMostCells = 2000000;
+constexpr long kMostCells = 3000000;
 constexpr long kMostPartialCuts = 2000000;
 
 std::size_t at(int index) {
   return static_cast<std::size_t>(index);
 }
 
-double most(const std::vector<double>& values) {
+double fullest(const std::vector<double>& values) {
   return *std::max_element(values.begin(), values.end());
 }
 
@@ -56,7 +56,7 @@ bool is_better(const RankedPlan& a, const RankedPlan& b, const PlanProblem& prob
   if (period != 0) return period < 0;
   const int step = compare(a.simulated.step_us, b.simulated.step_us);
   if (step != 0) return step < 0;
-  return compare(most(a.simulated.total_bytes), most(b.simulated.total_bytes)) < 0;
+  return compare(fullest(a.simulated.total_bytes), fullest(b.simulated.total_bytes)) < 0;
 }
 
 Planner::Planner(const PlanProblem& problem, const PlanScope& scope)
@@ -149,7 +149,7 @@ bool Planner::try_cut(Combination& combination, CutSearch& search, const std::ve
   plan.fits = excess_bytes(problem_, plan) <= 0;
   ++simulations_;
   cells_left_ -= cells(combination);
-  least_bytes_ = std::min(least_bytes_, most(plan.simulated.total_bytes));
+  least_bytes_ = std::min(least_bytes_, fullest(plan.simulated.total_bytes));
   if (combination.best && !is_better(plan, *combination.best, problem_)) return false;
   combination.best = std::move(plan);
   return true;
@@ -181,6 +181,7 @@ void Planner::seed(Combination& combination) {
     if (cut.empty() || !may_simulate(combination)) break;
     if (search->least_bound(Goal::fastest) > cutoff(combination, Goal::fastest, false)) break;
     try_cut(combination, *search, cut);
+    if (may_simulate(combination)) try_cut(combination, *search, search->best_bottleneck(Goal::balanced));
   }
   // No cut fits, or the one with the best bottleneck does not after all: the one that is closest to it.
   if (!combination.best || !combination.best->fits)
@@ -228,22 +229,26 @@ CutSearch& Planner::search_of(Combination& combination, const std::vector<int>& 
   return combination.searches.emplace_back(runs(combination.virtual_stages), combination.facts, placement);
 }
 
-/// First improvement, from the moves whose bounds promise most.
+/// Layers from one stage to another, those in between move along. First improvement, from the moves whose bounds
+/// promise most.
 bool Planner::move_boundaries(Combination& combination, long& most_cells) {
   const std::vector<int> from = combination.best->choice.layers_per_stage;
   CutSearch& search = search_of(combination, combination.best->choice.placement);
+  const double most = cutoff(combination, Goal::fastest, false);
   std::vector<CandidateCut> moves;
-  for (std::size_t boundary = 0; boundary + 1 < from.size(); ++boundary) {
-    for (const int by : {1, -1, 2, -2, 4, -4}) {
-      std::vector<int> counts = from;
-      counts[boundary] += by;
-      counts[boundary + 1] -= by;
-      if (counts[boundary] < 1 || counts[boundary + 1] < 1) continue;
-      if (combination.best->fits && !search.may_fit(counts)) continue;
-      const double bound = search.bound(Goal::fastest, counts);
-      if (bound <= cutoff(combination, Goal::fastest, false)) moves.push_back({std::move(counts), bound});
-    }
-  }
+  const auto add_move = [&](std::size_t to, std::size_t out_of, int layers) {
+    std::vector<int> counts = from;
+    counts[to] += layers;
+    counts[out_of] -= layers;
+    if (counts[out_of] < 1) return;
+    const double bound = search.bound(Goal::fastest, counts);
+    if (bound > most || (combination.best->fits && !search.may_fit(counts))) return;
+    moves.push_back({std::move(counts), bound});
+  };
+  for (std::size_t a = 0; a < from.size(); ++a)
+    for (std::size_t b = 0; b < from.size(); ++b)
+      for (const int layers : {1, 2, 4})
+        if (a != b && (layers == 1 || std::max(a, b) - std::min(a, b) == 1)) add_move(a, b, layers);
   std::stable_sort(moves.begin(), moves.end(),
                    [](const CandidateCut& a, const CandidateCut& b) { return a.bound < b.bound; });
   for (const CandidateCut& move : moves) {

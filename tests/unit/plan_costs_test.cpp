@@ -242,6 +242,9 @@ TEST_CASE("a backward gives back layer by layer", "[unit][plan]") {
   CHECK(numbers(extra_bytes({a, b}, false)) == std::vector<double>{10, 25, 32, 9});
   // The first time W of b ends with 11 bytes more, and needs 11 where the product needed 9.
   CHECK(numbers(extra_bytes({a, b}, true)) == std::vector<double>{10, 36, 32, 11});
+  // What is kept for b's backward alone goes with it.
+  b.released = 20;
+  CHECK(numbers(extra_bytes({a, b}, false)) == std::vector<double>{10, 8, 12, 9});
 }
 
 TEST_CASE("what is run again comes back one layer at a time", "[unit][plan]") {
@@ -435,20 +438,12 @@ TEST_CASE("the dynamic program finds the best bottleneck within the limits", "[u
     for (const Goal goal : {Goal::fastest, Goal::smallest}) {
       double best = std::numeric_limits<double>::infinity();
       each_cut(model.layers(), workers, [&](const std::vector<int>& counts) {
-        if (goal == Goal::fastest && !search.may_fit(counts)) return;
         double worst = 0;
         const std::vector<int> first = first_layers(counts);
-        for (int s = 0; s < workers; ++s) {
-          const int begin = first[static_cast<std::size_t>(s)], end = first[static_cast<std::size_t>(s) + 1];
-          const StageTimes times = runs.times(begin, end);
-          const double us =
-              (work_us({facts.whole_step(s)}, {times, times, times, times}) + runs.update_us(begin, end)) /
-              problem.workers[static_cast<std::size_t>(s)].speed;
-          const LayerRun& run = runs.run(begin, end);
-          const double bytes = run.standing_bytes + facts.peak_bytes(s, run.cost, run.has_backward, run.has_weight_grad,
-                                                                     run.values_bytes, run.gradients_bytes);
-          worst = std::max(worst, goal == Goal::fastest ? us : bytes);
-        }
+        for (int s = 0; s < workers; ++s)
+          worst = std::max(worst, search.stage_bound(goal, s, first[static_cast<std::size_t>(s)],
+                                                     first[static_cast<std::size_t>(s) + 1]));
+        if (goal == Goal::smallest || search.may_fit(counts)) CHECK(worst <= search.bound(goal, counts));
         best = std::min(best, worst);
       });
       const double found = search.least_bound(goal);
