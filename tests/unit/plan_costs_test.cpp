@@ -108,9 +108,9 @@ TEST_CASE("a stage holds what its layers hold and what it has received", "[unit]
   CHECK(costs.stages[0].held_bytes == 3000);
   CHECK(costs.stages[0].held_w_bytes == 300);
   CHECK(costs.stages[1].held_bytes == 4000 + 30 + 5);
-  CHECK(costs.stages[0].checkpoint_bytes == 30 + 20);           // what b reads; what c reads is the other stage's
-  CHECK(costs.stages[1].checkpoint_bytes == 40 + 40 + 30 + 5);  // what the loss reads is kept
-  CHECK(costs.flow_bytes == std::vector<double>{35});           // c's input, and the targets
+  CHECK(costs.stages[0].checkpoint_bytes == 30 + 20);      // what b reads; what c reads is the other stage's
+  CHECK(costs.stages[1].checkpoint_bytes == 40 + 30 + 5);  // what the loss reads is among what it keeps
+  CHECK(costs.flow_bytes == std::vector<double>{35});      // c's input, and the targets
 }
 
 TEST_CASE("within a rank a value stays where it was made", "[unit][plan]") {
@@ -120,7 +120,7 @@ TEST_CASE("within a rank a value stays where it was made", "[unit][plan]") {
   CHECK(costs.stages[0].held_bytes == 3000);
   CHECK(costs.stages[1].held_bytes == 4000);
   CHECK(costs.stages[0].checkpoint_bytes == 30 + 20 + 30);
-  CHECK(costs.stages[1].checkpoint_bytes == 40 + 40);
+  CHECK(costs.stages[1].checkpoint_bytes == 40);
 }
 
 TEST_CASE("several stages of a worker hand values over too", "[unit][plan]") {
@@ -255,9 +255,14 @@ TEST_CASE("what is run again comes back one layer at a time", "[unit][plan]") {
   CHECK(extra_bytes({a, b}, false).backward == 220);
   b.made_again = 0, b.forward_extra = 300;
   CHECK(extra_bytes({a, b}, false).input_grad == 300);
-  LayerBytes loss;  // its input goes before the layer is run again
-  loss.again = true, loss.made_again = 50, loss.input_grad_extra = 60, loss.loss_inputs = 40, loss.loss_gradients = 40;
+  LayerBytes loss;  // what it keeps goes before the layer is run again
+  loss.again = true, loss.held = loss.loss_held = loss.loss_gradients = 40;
+  loss.made_again = 50, loss.input_grad_extra = 60;
   CHECK(extra_bytes({loss}, false).backward == 70);
+  loss.made_again = 5, loss.input_grad_extra = 6;
+  CHECK(extra_bytes({loss}, false).backward == 40);
+  a.input_grad_extra = 1000;
+  CHECK(extra_bytes({a, loss}, false).backward == 100 + 1000 - 40);
 }
 
 TEST_CASE("layers without a backward are passed by", "[unit][plan]") {
