@@ -2,7 +2,9 @@
 #include "partitioner/cut_search.hpp"
 
 #include <algorithm>
+#include <functional>
 #include <limits>
+#include <utility>
 
 namespace lockstep {
 namespace {
@@ -90,7 +92,7 @@ double CutSearch::stage_peak_bytes(int stage, int first, int last) {
 
 CutSearch::RowState CutSearch::with(RowState row, int stage, int first, int last) {
   const LayerRun& run = runs_.run(first, last);
-  row.standing_bytes += kBelow * (several_ ? run.standing_share_bytes : run.standing_bytes);
+  row.standing_bytes += kBelow * (several_ ? runs_.standing_share_bytes(first, last) : run.standing_bytes);
   row.peak_bytes = std::max(row.peak_bytes, stage_peak_bytes(stage, first, last));
   return row;
 }
@@ -115,13 +117,24 @@ void CutSearch::solve(Goal goal) {
   for (int stage = stages_ - 1; stage >= 0; --stage) {
     const int left = stages_ - 1 - stage;  // stages after it, of at least one layer each
     for (int first = stage; first + left < layers_; ++first) {
-      double& best = least[at(stage * width + first)];
+      // Bytes are dearer to find out than times: only where they decide.
+      std::vector<std::pair<double, int>> ends;  // what the end costs at least
       for (int last = first + 1; last + left <= layers_; ++last) {
         const double rest = least[at((stage + 1) * width + last)];
-        if (rest >= best) continue;
-        // Times only grow with a stage, so do their bounds; bytes are dearer to find out: only where they decide.
-        if (goal != Goal::smallest && stage_work_us(stage, first, last) >= best) break;
-        const double cost = std::max(rest, stage_bound(goal, stage, first, last));
+        const double standing = kBelow * runs_.standing_share_bytes(first, last);
+        if (goal != Goal::smallest && standing > worker(stage).limit_bytes) break;
+        const double own = goal == Goal::smallest   ? standing
+                           : goal == Goal::balanced ? stage_work_us(stage, first, last)
+                                                    : stage_us(stage, first, last);
+        if (rest < kInfinite) ends.emplace_back(std::max(rest, own), last);
+      }
+      std::make_heap(ends.begin(), ends.end(), std::greater<>());
+      double& best = least[at(stage * width + first)];
+      while (!ends.empty() && ends.front().first < best) {
+        const int last = ends.front().second;
+        std::pop_heap(ends.begin(), ends.end(), std::greater<>());
+        ends.pop_back();
+        const double cost = std::max(least[at((stage + 1) * width + last)], stage_bound(goal, stage, first, last));
         if (cost >= best) continue;
         best = cost;
         end[at(stage * width + first)] = last;
@@ -149,23 +162,24 @@ std::vector<int> CutSearch::best_bottleneck(Goal goal) {
   return counts;
 }
 
-bool CutSearch::candidates(Goal goal, double most, long& most_steps, std::vector<CandidateCut>& into) {
+bool CutSearch::candidates(Goal goal, double most, std::size_t most_cuts, long& most_steps,
+                           std::vector<CandidateCut>& into) {
   solve(goal);
   std::fill(row_states_.begin(), row_states_.end(), RowState{});
   counts_.clear();
   const std::size_t before = into.size();
-  const bool all = extend(goal, most, most_steps, 0, 0, into);
+  const bool all = extend(goal, most, before + most_cuts, most_steps, 0, 0, into);
   std::stable_sort(into.begin() + static_cast<std::ptrdiff_t>(before), into.end(),
                    [](const CandidateCut& a, const CandidateCut& b) { return a.bound < b.bound; });
   return all;
 }
 
-bool CutSearch::extend(Goal goal, double most, long& most_steps, int stage, int first,
+bool CutSearch::extend(Goal goal, double most, std::size_t most_cuts, long& most_steps, int stage, int first,
                        std::vector<CandidateCut>& into) {
   if (stage == stages_) {
     const double whole = bound(goal, counts_);
     if (whole <= most) into.push_back({counts_, whole});
-    return true;
+    return into.size() <= most_cuts;
   }
   const std::size_t row = at(facts_.rows()[at(stage)].value());
   const RowState before = row_states_[row];
@@ -184,7 +198,7 @@ bool CutSearch::extend(Goal goal, double most, long& most_steps, int stage, int 
     if (bytes > (goal == Goal::fastest ? worker(stage).limit_bytes : most)) continue;
     row_states_[row] = now;
     counts_.push_back(last - first);
-    all = extend(goal, most, most_steps, stage + 1, last, into);
+    all = extend(goal, most, most_cuts, most_steps, stage + 1, last, into);
     counts_.pop_back();
   }
   row_states_[row] = before;

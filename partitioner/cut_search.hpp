@@ -37,9 +37,9 @@ class CutSearch {
   /// No cut that fits is better than this; infinite when none fits.
   double least_bound(Goal goal);
 
-  /// All cuts with a bound of at most `most`, best first. False when there are so many that `most_steps` partial cuts
-  /// have been looked at: then some are missing.
-  bool candidates(Goal goal, double most, long& most_steps, std::vector<CandidateCut>& into);
+  /// All cuts with a bound of at most `most`, best first. False when there are more than `most_cuts`, or when
+  /// `most_steps` partial cuts have been looked at: then some are missing.
+  bool candidates(Goal goal, double most, std::size_t most_cuts, long& most_steps, std::vector<CandidateCut>& into);
 
   /// Layers [first, last) as one stage, whatever the others are; infinite where it exceeds the worker's limit.
   double stage_bound(Goal goal, int stage, int first, int last);
@@ -62,7 +62,8 @@ class CutSearch {
 
   void solve(Goal goal);
   void find_ways();
-  bool extend(Goal goal, double most, long& most_steps, int stage, int first, std::vector<CandidateCut>& into);
+  bool extend(Goal goal, double most, std::size_t most_cuts, long& most_steps, int stage, int first,
+              std::vector<CandidateCut>& into);
   double period_bound(const std::vector<int>& layers_per_stage) const;
   double norm_bound(const std::vector<StageTimes>& stages, const std::vector<double>& arrives,
                     double update_us_of_row_0) const;

@@ -207,7 +207,8 @@ bool Planner::prove(Combination& combination, Goal goal, bool against_all) {
       if (search.least_bound(goal) > worst) continue;
       long steps = std::min(partial_cuts_left_, kMostPartialCuts / 8);
       const long before = steps;
-      const bool all = search.candidates(goal, worst, steps, cuts);
+      const auto affordable = static_cast<std::size_t>(std::max(cells_left_, 0L) / cells(combination));
+      const bool all = search.candidates(goal, worst, affordable, steps, cuts);
       partial_cuts_left_ -= before - std::max(steps, 0L);
       if (!all) return false;
     }
