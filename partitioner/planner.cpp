@@ -18,6 +18,8 @@ constexpr double kSame = 1e-9;
 /// What one search may cost, in stages x micro-batches simulated and in partial cuts looked at: some seconds.
 constexpr long kMostCells = 3000000;
 constexpr long kMostPartialCuts = 2000000;
+/// Each swap of two rows that is looked at costs a dynamic program over stages x layers.
+constexpr long kMostSwappedStages = 2000000;
 
 std::size_t at(int index) {
   return static_cast<std::size_t>(index);
@@ -66,7 +68,8 @@ Planner::Planner(const PlanProblem& problem, const PlanScope& scope)
       runs_(model_, false),
       runs_of_several_(model_, true),
       cells_left_(kMostCells),
-      partial_cuts_left_(kMostPartialCuts) {
+      partial_cuts_left_(kMostPartialCuts),
+      swapped_stages_left_(kMostSwappedStages) {
   placements_ = scope.placement.empty() ? placements_of(problem.workers) : Placements{{scope.placement}, true};
   add_combinations();
 }
@@ -263,12 +266,15 @@ bool Planner::move_boundaries(Combination& combination, long& most_cells) {
 bool Planner::swap_rows(Combination& combination, long& most_cells) {
   if (placements_.all) return false;
   const std::vector<int> from = combination.best->choice.placement;
-  const std::vector<double> print = fingerprint(problem_.workers, from);
   for (std::size_t a = 0; a < from.size(); ++a) {
     for (std::size_t b = a + 1; b < from.size(); ++b) {
       std::vector<int> placement = from;
       std::swap(placement[a], placement[b]);
-      if (fingerprint(problem_.workers, placement) == print) continue;
+      const PlannedWorker &one = problem_.workers[at(from[a])], &other = problem_.workers[at(from[b])];
+      // Hosts alone: the orders of placements_of() keep neighbours together.
+      if (one.speed == other.speed && one.limit_bytes == other.limit_bytes) continue;
+      swapped_stages_left_ -= static_cast<long>(combination.facts.stages()) * model_.layers();
+      if (swapped_stages_left_ < 0) return false;
       CutSearch search(runs(combination.virtual_stages), combination.facts, placement);
       const std::vector<int> cut = search.best_bottleneck(Goal::fastest);
       if (cut.empty() || search.bound(Goal::fastest, cut) > cutoff(combination, Goal::fastest, false)) continue;
