@@ -60,13 +60,15 @@ std::string pipeline_text(const PlanFile& plan) {
   std::vector<int> placement = choice.placement;
   if (placement.empty())
     for (int row = 0; row < static_cast<int>(plan.workers.size()); ++row) placement.push_back(row);
-  return concat("# The config's own keys; they take the place of those in the config. Edit them as you like: `predicted` is\n",
-                "# then left out, for it is of something else. `lockstep plan` with --partition, --schedule ... predicts again.\n",
-                "pipeline:\n", "  stages: ", choice.layers_per_stage.size(), "\n",
-                choice.virtual_stages > 0 ? concat("  virtual_stages: ", choice.virtual_stages, "  # stages per worker\n") : "",
-                "  schedule: ", choice.schedule.rfind("file:", 0) == 0 ? quoted(choice.schedule) : choice.schedule, "\n", "  partition: [", join(choice.layers_per_stage), "]  # layers per stage\n",
-                "  recompute: ", plan.recompute_text, "\n", "  placement: [", join(placement),
-                "]  # worker of each row of the schedule\n");
+  return concat(
+      "# The config's own keys; they take the place of those in the config. Edit them as you like: `predicted` is\n",
+      "# then left out, for it is of something else. `lockstep plan` with --partition, --schedule ... predicts "
+      "again.\n",
+      "pipeline:\n", "  stages: ", choice.layers_per_stage.size(), "\n",
+      choice.virtual_stages > 0 ? concat("  virtual_stages: ", choice.virtual_stages, "  # stages per worker\n") : "",
+      "  schedule: ", choice.schedule.rfind("file:", 0) == 0 ? quoted(choice.schedule) : choice.schedule, "\n",
+      "  partition: [", join(choice.layers_per_stage), "]  # layers per stage\n", "  recompute: ", plan.recompute_text,
+      "\n", "  placement: [", join(placement), "]  # worker of each row of the schedule\n");
 }
 
 std::string workers_text(const PlanFile& plan) {
@@ -81,7 +83,9 @@ std::string workers_text(const PlanFile& plan) {
 }
 
 std::string stages_text(const PlanPrediction& p) {
-  std::string text = "  # Times are of one micro-batch. A stage that is run again takes recompute_ms more in its backward.\n  stages:\n";
+  std::string text =
+      "  # Times are of one micro-batch. A stage that is run again takes recompute_ms more in its backward.\n  "
+      "stages:\n";
   for (std::size_t s = 0; s < p.stages.size(); ++s) {
     const PredictedStage& stage = p.stages[s];
     const StageCost& cost = p.costs.stages[s];
@@ -101,10 +105,11 @@ std::string predicted_text(const PlanFile& plan) {
                             "  # idle share of a step by itself\n", "  bubble_steady: ", number(p.bubble_steady),
                             "  # idle share when steps follow one another\n", "  workers:  # by row of the schedule\n");
   for (std::size_t row = 0; row < p.compute_us.size(); ++row)
-    text += concat("    - {worker: ", plan.choice.placement.empty() ? static_cast<int>(row) : plan.choice.placement[row],
-                   ", compute_ms: ", ms(p.compute_us[row]), ", wait_ms: ", ms(p.step_us - p.compute_us[row]),
-                   ", update_ms: ", ms(p.costs.update_us.empty() ? 0.0 : p.costs.update_us[row]),
-                   ", peak_bytes: ", bytes(p.peak_bytes[row]), "}\n");
+    text +=
+        concat("    - {worker: ", plan.choice.placement.empty() ? static_cast<int>(row) : plan.choice.placement[row],
+               ", compute_ms: ", ms(p.compute_us[row]), ", wait_ms: ", ms(p.step_us - p.compute_us[row]),
+               ", update_ms: ", ms(p.costs.update_us.empty() ? 0.0 : p.costs.update_us[row]),
+               ", peak_bytes: ", bytes(p.peak_bytes[row]), "}\n");
   text += stages_text(p);
   text += "  # What the layers cost, of one micro-batch and in a whole step.\n  layers:\n";
   for (const PredictedLayer& layer : p.layers)
@@ -208,8 +213,8 @@ std::string prediction_key(const Config& config) {
   const PipelineConfig& pipeline = config.pipeline;
   const TrainConfig& train = config.train;
   std::string text =
-      concat(pipeline.stages, ";", pipeline.virtual_stages, ";", pipeline.schedule, ";", join(pipeline.partition.counts),
-             ";", pipeline.partition.counts.empty() ? pipeline.partition.by : "", ";",
+      concat(pipeline.stages, ";", pipeline.virtual_stages, ";", pipeline.schedule, ";",
+             join(pipeline.partition.counts), ";", pipeline.partition.counts.empty() ? pipeline.partition.by : "", ";",
              join(pipeline.partition.cut_before), ";", pipeline.recompute, ";", join(pipeline.recompute_layers), ";");
   // Nothing but the identity is left out of a plan.
   text += concat(join(pipeline.placement), ";", train.batch, ";", train.micro_batches, ";", train.precision, ";",
@@ -224,12 +229,12 @@ std::string prediction_key(const Config& config) {
 
 std::string to_yaml(const PlanFile& plan) {
   LOCKSTEP_CHECK(!plan.choice.layers_per_stage.empty(), "a plan without stages");
-  std::string text = concat("# A plan of Lockstep; docs/planning.md explains it. Train with it:\n#   lockstep train ",
-                            plan.config, " --plan THIS_FILE\nformat: ", kFormat, "\n", "config: ", quoted(plan.config),
-                            "  # that it was made from\n", "model: {name: ", quoted(plan.model), ", layers: ", plan.layers,
-                            ", signature: ", quoted(plan.signature), "}\n",
-                            "# What it was made for. The plan's micro_batches take the place of `micro_batches: auto`.\n",
-                            "train: {batch: ", plan.batch, ", micro_batches: ", plan.micro_batches, "}\n\n");
+  std::string text = concat(
+      "# A plan of Lockstep; docs/planning.md explains it. Train with it:\n#   lockstep train ", plan.config,
+      " --plan THIS_FILE\nformat: ", kFormat, "\n", "config: ", quoted(plan.config), "  # that it was made from\n",
+      "model: {name: ", quoted(plan.model), ", layers: ", plan.layers, ", signature: ", quoted(plan.signature), "}\n",
+      "# What it was made for. The plan's micro_batches take the place of `micro_batches: auto`.\n",
+      "train: {batch: ", plan.batch, ", micro_batches: ", plan.micro_batches, "}\n\n");
   text += pipeline_text(plan) + "\n" + workers_text(plan);
   if (plan.predicted) text += "\n" + predicted_text(plan);
   return text;

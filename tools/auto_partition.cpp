@@ -33,8 +33,9 @@ PlanFile plan_cuts(const Config& config, const Planning& planning, const PlanPro
     scope.layers_per_stage = planning.cut_by(pipeline.partition.by, problem, pipeline.stages);
   const PlanResult result = make_plan(problem, scope);
   if (!result.fits())
-    throw section.error("partition", concat(planning.nothing_fits(problem, result),
-                                            "; raise workers.memory_limit, use more stages, or pipeline.recompute: always"));
+    throw section.error("partition",
+                        concat(planning.nothing_fits(problem, result),
+                               "; raise workers.memory_limit, use more stages, or pipeline.recompute: always"));
   return planning.file(problem, result.best());
 }
 
@@ -55,8 +56,9 @@ void resolve_partition(Process& process, const std::string& config_path, LoadedC
   std::vector<RankId> rank_of_worker;
   process.together([&] {
     if (!config.pipeline.schedule_file.empty())
-      throw section.error("partition", concat("got ", by, " with a schedule from a file, expected layers, params, counts or ",
-                                              "cut_before; only generated schedules can be planned for"));
+      throw section.error("partition",
+                          concat("got ", by, " with a schedule from a file, expected layers, params, counts or ",
+                                 "cut_before; only generated schedules can be planned for"));
     whole = make_trainer(one_worker(config), {});
     rank_of_worker = spread_workers(config.pipeline.workers(), process.size(), config.workers.per_rank,
                                     config.root.section("workers"));
@@ -75,7 +77,8 @@ void resolve_partition(Process& process, const std::string& config_path, LoadedC
         const double limit = config.workers.memory_limit > 0 ? static_cast<double>(config.workers.memory_limit)
                                                              : std::numeric_limits<double>::infinity();
         const Planning planning(config, config_path, *whole, profile);
-        const PlanProblem problem = planning.problem(config.train.micro_batches, workers_on_ranks(profile, rank_of_worker, limit));
+        const PlanProblem problem =
+            planning.problem(config.train.micro_batches, workers_on_ranks(profile, rank_of_worker, limit));
         text = to_yaml(plan_cuts(config, planning, problem));
       },
       kPatience);
@@ -86,11 +89,11 @@ void resolve_partition(Process& process, const std::string& config_path, LoadedC
   config.pipeline.partition.counts = plan.pipeline.get<std::vector<int>>("partition");
   // Which schedule `auto` will come to is not known yet.
   if (prediction_key(config) != plan.key) plan.predicted.reset();
-  loaded.notes.push_back(concat("partition ", by, ": layers per stage [", join(config.pipeline.partition.counts), "]",
-                                plan.predicted ? concat(", predicted ", std::lround(plan.predicted->step_us) * 1e-3,
-                                                        " ms a step, bubble ",
-                                                        std::lround(plan.predicted->bubble_steady * 100), " %")
-                                               : std::string()));
+  loaded.notes.push_back(
+      concat("partition ", by, ": layers per stage [", join(config.pipeline.partition.counts), "]",
+             plan.predicted ? concat(", predicted ", std::lround(plan.predicted->step_us) * 1e-3, " ms a step, bubble ",
+                                     std::lround(plan.predicted->bubble_steady * 100), " %")
+                            : std::string()));
   loaded.plan = std::move(plan);
 }
 

@@ -93,8 +93,11 @@ struct ConfigSource {
   std::vector<std::string> overrides;
   void add_flags(CLI::App& verb);
   void add_plan_flag(CLI::App& verb);
-  /// Throws ConfigError; also when the plan is of another model, batch or number of micro-batches.
-  LoadedConfig load() const;
+  /// Whether the config leaves the number of micro-batches to a plan.
+  bool leaves_micro_batches() const;
+  /// Throws ConfigError; also when the plan is of another model, batch or number of micro-batches. `micro_batches`:
+  /// what `train.micro_batches: auto` counts as without a plan, at most the batch; 0: it is refused.
+  LoadedConfig load(int micro_batches = 0) const;
 };
 
 /// Config, model, data, checked against each other. Nothing is built.

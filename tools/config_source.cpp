@@ -30,9 +30,9 @@ std::vector<std::string> replaced_keys(const Section& own, const Section& plan, 
 
 void check_plan(const PlanFile& plan, const Config& config, const ConfigSource& source) {
   if (plan.batch != config.train.batch)
-    throw plan.train.error("batch", concat("got ", plan.batch, ", but train.batch of ", source.path, " is ",
-                                           config.train.batch, ": the plan is for other micro-batches; ",
-                                           plan_again(source)));
+    throw plan.train.error("batch",
+                           concat("got ", plan.batch, ", but train.batch of ", source.path, " is ", config.train.batch,
+                                  ": the plan is for other micro-batches; ", plan_again(source)));
   if (plan.micro_batches != config.train.micro_batches)
     throw plan.train.error(
         "micro_batches",
@@ -76,10 +76,19 @@ void ConfigSource::add_plan_flag(CLI::App& verb) {
       ->type_name("FILE");
 }
 
-LoadedConfig ConfigSource::load() const {
+bool ConfigSource::leaves_micro_batches() const {
+  return is_auto(load_config_file(path, overrides).section("train"));
+}
+
+LoadedConfig ConfigSource::load(int micro_batches) const {
   LoadedConfig loaded;
   if (plan.empty()) {
-    loaded.config = read_config(load_config_file(path, overrides));
+    std::vector<std::string> all = overrides;
+    if (micro_batches > 0 && leaves_micro_batches()) {
+      const auto batch = load_config_file(path, overrides).section("train").get("batch", at_least<std::int64_t>(1));
+      all.push_back(concat("train.micro_batches=", std::min<std::int64_t>(micro_batches, batch)));
+    }
+    loaded.config = read_config(load_config_file(path, all));
     return loaded;
   }
   const Section own = load_config_file(path, overrides);
@@ -92,8 +101,7 @@ LoadedConfig ConfigSource::load() const {
   loaded.notes.push_back("plan " + plan);
   const std::vector<std::string> replaced =
       replaced_keys(own.section("pipeline"), file.pipeline, both.section("pipeline"));
-  if (!replaced.empty())
-    loaded.notes.back() += concat(": it takes the place of ", join(replaced), " in ", path);
+  if (!replaced.empty()) loaded.notes.back() += concat(": it takes the place of ", join(replaced), " in ", path);
   if (file.predicted && prediction_key(loaded.config) != file.key) {
     file.predicted.reset();
     loaded.notes.push_back(concat(plan, " or the config was edited since it was predicted, so nothing is predicted; ",

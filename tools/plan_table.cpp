@@ -53,13 +53,14 @@ std::string plan_table(const PlanFile& plan) {
     const PredictedStage& stage = p.stages[s];
     const StageCost& cost = p.costs.stages[s];
     std::string names = shortened(p.layers[layer].name);
-    if (stage.layers > 1) names += " .. " + shortened(p.layers[layer + static_cast<std::size_t>(stage.layers) - 1].name);
+    if (stage.layers > 1)
+      names += " .. " + shortened(p.layers[layer + static_cast<std::size_t>(stage.layers) - 1].name);
     layer += static_cast<std::size_t>(stage.layers);
-    print_row(out, stage_widths,
-              {std::to_string(s), std::to_string(worker_of(stage.row)), std::to_string(stage.layers),
-               fixed(cost.forward_us * 1e-3, 3), fixed(cost.input_grad_us * 1e-3, 3),
-               fixed(cost.weight_grad_us * 1e-3, 3), in_millions(stage.parameters), std::to_string(stage.in_flight),
-               names});
+    print_row(
+        out, stage_widths,
+        {std::to_string(s), std::to_string(worker_of(stage.row)), std::to_string(stage.layers),
+         fixed(cost.forward_us * 1e-3, 3), fixed(cost.input_grad_us * 1e-3, 3), fixed(cost.weight_grad_us * 1e-3, 3),
+         in_millions(stage.parameters), std::to_string(stage.in_flight), names});
   }
   out << "\n";
   const std::vector<int> worker_widths = {6, 6, 6, 13, 10, 14, 14, 8};

@@ -63,7 +63,8 @@ std::int64_t most_rows(const Config& config, int micro_batches) {
 }
 
 double standing_bytes(const PlanProblem& problem, const LayerParameter& parameter) {
-  const double each = problem.parameter_bytes + (parameter.trainable ? problem.parameter_bytes + problem.optimizer_bytes : 0);
+  const double each =
+      problem.parameter_bytes + (parameter.trainable ? problem.parameter_bytes + problem.optimizer_bytes : 0);
   return each * static_cast<double>(parameter.elements);
 }
 
@@ -101,8 +102,7 @@ Planning::Planning(const Config& config, std::string config_path, const Trainer&
     : config_(config), config_path_(std::move(config_path)), whole_(whole), profile_(profile) {
   const ModelGraph& graph = whole.graph();
   for (int layer = 0; layer < graph.layer_count(); ++layer)
-    layers_.push_back(
-        profile_of_layer(profile, graph.layers[layer].name, signature_of(graph, layer, whole.losses())));
+    layers_.push_back(profile_of_layer(profile, graph.layers[layer].name, signature_of(graph, layer, whole.losses())));
 }
 
 PlanProblem Planning::problem(int micro_batches, std::vector<PlannedWorker> workers) const {
@@ -207,7 +207,8 @@ std::vector<int> Planning::cut_before(const std::vector<std::string>& names, con
       throw UserError(concat(flag, ": the model has no layer '", name, "'", did_you_mean(name, layers)));
     const int layer = static_cast<int>(found - layers.begin());
     if (layer <= start)
-      throw UserError(concat(flag, ": got layer '", name, "' behind one that comes later or is the first; name the first ",
+      throw UserError(concat(flag, ": got layer '", name,
+                             "' behind one that comes later or is the first; name the first ",
                              "layer of every stage but the first, in order"));
     counts.push_back(layer - start);
     start = layer;
@@ -222,15 +223,16 @@ std::vector<std::string> Planning::doubts(int micro_batches) const {
   const auto rows = most_rows(config_, micro_batches);
   bool beyond = false;
   for (const LayerProfile& layer : layers_) {
-    if (layer.misfit > kMisfit)
-      misfits.insert(concat(layer.name, " (", std::lround(layer.misfit * 100), " %)"));
-    beyond = beyond || (layer.samples.front().rows > 0 && (rows > 2 * layer.samples.back().rows || 2 * rows < layer.samples.front().rows));
+    if (layer.misfit > kMisfit) misfits.insert(concat(layer.name, " (", std::lround(layer.misfit * 100), " %)"));
+    beyond = beyond || (layer.samples.front().rows > 0 &&
+                        (rows > 2 * layer.samples.back().rows || 2 * rows < layer.samples.front().rows));
   }
   if (!misfits.empty())
-    doubts.push_back(concat("the times of some layers are not linear in rows: ", join(misfits), "; measure with --rows ",
-                            "close to ", rows));
+    doubts.push_back(concat("the times of some layers are not linear in rows: ", join(misfits),
+                            "; measure with --rows ", "close to ", rows));
   if (beyond)
-    doubts.push_back(concat("micro-batches of ", rows, " rows are far from those that were measured; measure with --rows ",
+    doubts.push_back(concat("micro-batches of ", rows,
+                            " rows are far from those that were measured; measure with --rows ",
                             std::max<std::int64_t>(1, rows / 2), ",", rows));
   return doubts;
 }
@@ -239,13 +241,13 @@ std::string Planning::nothing_fits(const PlanProblem& problem, const PlanResult&
   const auto workers = problem.workers.size();
   std::set<double> limits;
   for (const PlannedWorker& worker : problem.workers) limits.insert(worker.limit_bytes);
-  std::string text = concat("nothing fits: ", workers, workers == 1 ? " worker" : " workers", " of ",
-                            bytes_text(*limits.begin()),
-                            limits.size() > 1 ? concat(" to ", bytes_text(*limits.rbegin())) : std::string());
+  std::string text =
+      concat("nothing fits: ", workers, workers == 1 ? " worker" : " workers", " of ", bytes_text(*limits.begin()),
+             limits.size() > 1 ? concat(" to ", bytes_text(*limits.rbegin())) : std::string());
   if (result.least_limit_bytes > 0 && std::isfinite(result.least_limit_bytes))
     text += concat("; the smallest limit that would do, the same on every worker, is ",
-                   bytes_text(result.least_limit_bytes), " (", static_cast<std::int64_t>(std::ceil(result.least_limit_bytes)),
-                   ")");
+                   bytes_text(result.least_limit_bytes), " (",
+                   static_cast<std::int64_t>(std::ceil(result.least_limit_bytes)), ")");
   text += result.least_workers > 0 ? concat("; so would ", result.least_workers, " workers of this kind")
                                    : std::string("; no number of workers of this kind would do");
   if (result.layer_in_the_way >= 0)

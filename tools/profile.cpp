@@ -157,7 +157,8 @@ int profile(const ProfileOptions& options) {
   Profile by_hand;
   std::vector<std::int64_t> rows;
   process.together([&] {
-    config = options.source.load().config;
+    // Where a plan will name them: sizes that are not far from whatever it chooses.
+    config = options.source.load(/*micro_batches=*/4).config;
     resolve_kernels(config);
     // One stage is every layer in its place; nothing of it is built.
     trainer = make_trainer(one_worker(config), {});

@@ -65,8 +65,8 @@ int dry_run(Process& process, const Trainer& trainer, Programs& programs, const 
   if (!process.is_root()) return 0;
   const Program& program = programs.get(Mode::train, trainer.micro_batches());
   const bool planned = loaded.plan && loaded.plan->predicted, given = trainer.config().pipeline.costs.given;
-  const Simulation simulation = simulate(
-      program, planned ? loaded.plan->predicted->costs : costs_of(trainer.config(), trainer.partition()));
+  const Simulation simulation =
+      simulate(program, planned ? loaded.plan->predicted->costs : costs_of(trainer.config(), trainer.partition()));
   for (const std::string& note : loaded.notes) std::cout << note << "\n";
   std::cout << (planned ? plan_table(*loaded.plan) : stage_table(trainer) + "\n") << "\ntimeline of one step, "
             << (planned ? "with the plan's costs:\n"

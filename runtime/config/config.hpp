@@ -67,7 +67,7 @@ struct TrainConfig {
 struct PartitionConfig {
   /// layers | params | time | memory | block | auto, when neither counts nor cuts are given
   std::string by = "params";
-  std::vector<int> counts;    ///< partition: [3, 3, 2] - layers per stage
+  std::vector<int> counts;  ///< partition: [3, 3, 2] - layers per stage
   /// partition: {cut_before: [h.2, h.4]} - first layer of each stage but the first
   std::vector<std::string> cut_before;
 

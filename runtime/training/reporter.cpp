@@ -52,8 +52,8 @@ std::vector<std::string> lines_of(const Prediction& p) {
   if (p.peak_bytes.size() > most) workers.push_back("...");
   lines.push_back("peak of tensors by worker: " + join(workers));
   if (!p.layer.empty())
-    lines.push_back(concat("off by most: layer '", p.layer, "', in a step ",
-                           against(p.layer_ms, p.measured_layer_ms, 1, "ms", 3)));
+    lines.push_back(
+        concat("off by most: layer '", p.layer, "', in a step ", against(p.layer_ms, p.measured_layer_ms, 1, "ms", 3)));
   return lines;
 }
 

@@ -266,8 +266,10 @@ std::vector<int> Trainer::layers_per_stage() const {
   const Section section = config_.root.section("pipeline");
   const int layers = graph_.layer_count();
   if (pipeline.partition.needs_profile())
-    throw section.error("partition", concat("got ", pipeline.partition.by, ", expected layers, params, counts or "
-                                            "cut_before: only the lockstep command measures layers, and then gives counts"));
+    throw section.error("partition",
+                        concat("got ", pipeline.partition.by,
+                               ", expected layers, params, counts or "
+                               "cut_before: only the lockstep command measures layers, and then gives counts"));
   if (!pipeline.partition.counts.empty()) {
     const std::vector<int>& counts = pipeline.partition.counts;
     const std::int64_t total = std::accumulate(counts.begin(), counts.end(), std::int64_t{0});

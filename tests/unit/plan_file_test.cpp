@@ -157,13 +157,15 @@ TEST_CASE("what is wrong in an edited pipeline is named with the plan's line", "
         "plan.yaml:15:18: pipeline.partition[1]: got 0, expected an integer >= 1");
   CHECK(refused(with("  stages: 2", "  stages: 3")) ==
         "plan.yaml:15:14: pipeline.partition: got 2 stages, expected 3 as pipeline.stages says; change one of the two");
-  CHECK(refused(with("placement: [1, 0]", "placement: [1, 1]")) ==
-        "plan.yaml:17:14: pipeline.placement: got [1, 1], expected each of 0 to 1 once: a worker for each of the 2 rows");
+  CHECK(
+      refused(with("placement: [1, 0]", "placement: [1, 1]")) ==
+      "plan.yaml:17:14: pipeline.placement: got [1, 1], expected each of 0 to 1 once: a worker for each of the 2 rows");
 }
 
 TEST_CASE("what is no plan is refused with its place", "[unit][plan]") {
-  CHECK(refusal(with("format: 1", "format: 2")) ==
-        "plan.yaml:3:9: format: got 2, expected 1; another version of Lockstep wrote it: plan again with lockstep plan");
+  CHECK(
+      refusal(with("format: 1", "format: 2")) ==
+      "plan.yaml:3:9: format: got 2, expected 1; another version of Lockstep wrote it: plan again with lockstep plan");
   CHECK(refusal(with("  schedule: 1f1b", "  schedul: 1f1b")) ==
         "plan.yaml:14:3: pipeline.schedul: got an unknown key, expected one of stages, virtual_stages, schedule, "
         "partition, recompute, placement; did you mean 'schedule'?");
