@@ -131,7 +131,7 @@ TEST_CASE("a run that is asked to move layers leaves at its next checkpoint, and
   const Config before = with_pipeline(the.config, 2, "1f1b");
   const std::atomic<bool> replan{true};
   Trainer trainer(the.model, the.data, before);
-  RunRecord run = record_run(trainer, {.checkpoints = folder.path(), .replan = &replan});
+  RunRecord run = record_run(trainer, {.replan = &replan, .checkpoints = folder.path()});
   CHECK(run.results.back().step == 2);
   CHECK(steps_in(folder.path()) == std::vector<std::int64_t>{2});
   Config after = before;
