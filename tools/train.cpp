@@ -251,10 +251,7 @@ int train(const TrainOptions& options) {
       kernels = resolve_kernels(loaded.config);
     });
     resolve_partition(process, options.source.path, loaded);
-    process.together([&] {
-      trainer = make_trainer(loaded.config, process.ranks());
-      if (loaded.plan) adopt_plan(loaded, *trainer);
-    });
+    process.together([&] { trainer = make_trainer(loaded, process.ranks()); });
     process.together([&] { resume = choose_checkpoint(process, options.resume, trainer->config().run_dir); });
     process.together([&] {
       if (!resume.checkpoint.empty()) trainer->resume(resume.checkpoint);
