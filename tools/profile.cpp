@@ -18,6 +18,7 @@ namespace lockstep {
 namespace {
 
 constexpr double kMisfit = 0.15;  // and more than the noise
+constexpr double kTinyUs = 100;   // of such layers nothing is said: no plan depends on them
 
 struct ProfileOptions {
   ConfigSource source;
@@ -48,6 +49,11 @@ std::string fixed(double number, int digits) {
   std::ostringstream out;
   out << std::fixed << std::setprecision(digits) << number;
   return out.str();
+}
+
+/// Milliseconds, in eight columns up to days.
+std::string ms(double us) {
+  return fixed(us * 1e-3, us < 1e6 ? 3 : us < 1e8 ? 1 : 0);
 }
 
 /// Of --rows.
@@ -105,25 +111,26 @@ void print_table(std::ostream& out, const Trainer& trainer, const Profile& profi
     const LayerSample sample = sample_at(layer, rows);
     const int count = run.last - run.first + 1;
     const double parameter_mib = 4 * static_cast<double>(graph.elements_of_layer(run.first)) / mib;
-    forward += count * sample.forward_us * 1e-3;
-    input_grad += count * sample.input_grad_us * 1e-3;
-    weight_grad += count * sample.weight_grad_us * 1e-3;
-    update += count * sample.update_us * 1e-3;
+    forward += count * sample.forward_us;
+    input_grad += count * sample.input_grad_us;
+    weight_grad += count * sample.weight_grad_us;
+    update += count * sample.update_us;
     parameters += count * parameter_mib;
     held += count * sample.held_bytes / mib;
     std::string name = graph.layers[run.first].name;
     if (count > 1) name += " .. " + graph.layers[run.last].name;
-    if (layer.misfit > kMisfit + sample.spread)
+    const double all_us = sample.forward_us + sample.input_grad_us + sample.weight_grad_us;
+    if (layer.misfit > kMisfit + sample.spread && all_us > kTinyUs)
       name += concat("  misfit ", fixed(layer.misfit * 100, 0), " %: not linear in rows between the two sizes");
     print_row(out,
-              {std::to_string(count), fixed(sample.forward_us * 1e-3, 3), fixed(sample.input_grad_us * 1e-3, 3),
-               fixed(sample.weight_grad_us * 1e-3, 3), fixed(sample.update_us * 1e-3, 3),
-               fixed(sample.spread * 100, 0) + " %", fixed(parameter_mib, 2), fixed(sample.held_bytes / mib, 2)},
+              {std::to_string(count), ms(sample.forward_us), ms(sample.input_grad_us), ms(sample.weight_grad_us),
+               ms(sample.update_us), fixed(sample.spread * 100, 0) + " %", fixed(parameter_mib, 2),
+               fixed(sample.held_bytes / mib, 2)},
               name);
   }
   print_row(out,
-            {std::to_string(graph.layer_count()), fixed(forward, 3), fixed(input_grad, 3), fixed(weight_grad, 3),
-             fixed(update, 3), "", fixed(parameters, 2), fixed(held, 2)},
+            {std::to_string(graph.layer_count()), ms(forward), ms(input_grad), ms(weight_grad), ms(update), "",
+             fixed(parameters, 2), fixed(held, 2)},
             "all layers, each by itself");
 }
 

@@ -298,7 +298,7 @@ void Bench::times(Crew& crew, bool leads, Times& times) {
   for (int round = 0;; ++round) {
     if (leads) {
       const double spent_s = (now_us() - start_us) * 1e-6;
-      if (round == 1 && spent_s > options_.most_seconds / 4) crew.warm_ups = 1;
+      if (round == 1 && spent_s > options_.most_seconds / 4) crew.warm_ups = std::min(crew.warm_ups.load(), 1);
       const int measured = round - crew.warm_ups;
       if (measured >= options_.repeats || (measured >= kFewestRepeats && spent_s > options_.most_seconds))
         crew.end = std::min(crew.end.load(), round);
@@ -374,7 +374,10 @@ LayerSample measure_layer(const ModelGraph& graph, const Partition& partition, i
       at::init_num_threads();
       at::set_num_threads(options.threads);
       Bench bench(graph, partition, layer, rows, losses, options);
+      const double start_us = now_us();
       bytes[thread] = bench.bytes();
+      // That was three micro-batches: of a slow layer warm-up enough.
+      if (thread == 0 && now_us() - start_us > options.most_seconds * 1e6) crew.warm_ups = 0;
       bench.times(crew, thread == 0, times[thread]);
     } catch (...) {
       errors[thread] = std::current_exception();

@@ -82,10 +82,11 @@ LayerSample sample_at(const LayerProfile& layer, double rows) {
 
 namespace {
 
-void put_in_place(const HandCosts& hand, LayerSample& sample) {
+void put_in_place(const HandCosts& hand, LayerSample& sample, double& misfit) {
   for (const auto& [key, number] : hand.numbers)
     for (const Field& field : kFields) {
       if (key != field.by_hand) continue;
+      if (&field < kFields + kTimesOfLayer) misfit = 0;  // that was of the measured times
       const bool scales = hand.rows > 0 && field.per_row;
       sample.*field.member =
           number * field.unit * (scales ? static_cast<double>(sample.rows) / static_cast<double>(hand.rows) : 1.0);
@@ -129,7 +130,7 @@ LayerProfile profile_of_layer(const Profile& profile, const std::string& layer, 
   }
   result.name = layer;
   if (is_by_hand)
-    for (LayerSample& sample : result.samples) put_in_place(*hand, sample);
+    for (LayerSample& sample : result.samples) put_in_place(*hand, sample, result.misfit);
   return result;
 }
 

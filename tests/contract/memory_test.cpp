@@ -25,6 +25,19 @@ TEST_CASE("a pool counts exactly the bytes of the tensors made in its scope", "[
   CHECK(pool.peak_bytes() == 4000 + (1 << 20));
 }
 
+TEST_CASE("a peak that was reset is that of what came after", "[contract]") {
+  MemoryPool pool;
+  const MemoryPool::Scope scope(pool);
+  const at::Tensor kept = at::empty({1000});
+  at::empty({5000}).reset();
+  CHECK(pool.peak_bytes() == 24'000);
+  pool.reset_peak();
+  CHECK(pool.peak_bytes() == 4000);
+  CHECK(pool.peak_by_kind() == pool.bytes_by_kind());
+  at::empty({2000}).reset();
+  CHECK(pool.peak_bytes() == 12'000);
+}
+
 TEST_CASE("a freed large block serves the next tensor of its class, also when another thread freed it", "[contract]") {
   MemoryPool pool;
   const MemoryPool::Scope scope(pool);

@@ -200,9 +200,10 @@ TEST_CASE("numbers by hand take the place of measured ones, and the first patter
   CHECK(at("h.0", 4).forward_us == 2000);
   CHECK(at("h.0", 2).forward_us == 1000);  // half of the rows
   CHECK(at("h.0", 2).held_bytes == 524288);
-  CHECK(at("h.0", 2).update_us == 1000);            // whatever the rows
-  CHECK(at("h.0", 2).input_grad_us == 20);          // as measured
-  CHECK(read(to_json(profile)).costs.size() == 2);  // and all of that is in the file
+  CHECK(profile_of_layer(profile, "h.0", "gpt_block 01").misfit == 0);  // was of the measured times
+  CHECK(at("h.0", 2).update_us == 1000);                                // whatever the rows
+  CHECK(at("h.0", 2).input_grad_us == 20);                              // as measured
+  CHECK(read(to_json(profile)).costs.size() == 2);                      // and all of that is in the file
   CHECK(to_json(read(to_json(profile))) == to_json(profile));
 }
 
