@@ -382,15 +382,17 @@ StageCost CostModel::add_up(int first, int last, const Surroundings& around, boo
     for (const int id : outputs_[at(layer)]) {
       if (bytes.has_backward && !bytes.again) continue;  // part of what the layer holds
       const auto& readers = value(id).readers;
+      if (bytes.again && !readers.empty() && readers.front() == layer) {  // part of what its loss holds
+        bytes.loss_held = bytes.held;
+        bytes.made_again += value_bytes(id);
+        continue;
+      }
       bytes.made += value_bytes(id);
       const int reader = first_reader(id, layer);
       const bool nearby = bytes.again && std::any_of(readers.begin(), readers.end(), [&](int other) {
                             return !in_stage(other) && layer_has_backward(other) && around.read_nearby(other);
                           });
-      if (reader >= 0 && readers.back() == layer && !nearby) {
-        bytes.loss_inputs += value_bytes(id);
-        cost.held_bytes += value_bytes(id);
-      } else if (reader >= 0 || nearby) {
+      if (reader >= 0 || nearby) {
         keep(id, reader >= 0 ? reader : layer);
       } else if (!readers.empty() && readers.back() < last) {
         layers[at(readers.back() - first)].passed += value_bytes(id);

@@ -2,7 +2,9 @@
 #include "partitioner/cut_search.hpp"
 
 #include <algorithm>
+#include <functional>
 #include <limits>
+#include <utility>
 
 namespace lockstep {
 namespace {
@@ -30,7 +32,37 @@ CutSearch::CutSearch(LayerRuns& runs, const ScheduleFacts& facts, std::vector<in
       layers_(runs.model().layers()),
       stages_(facts.stages()),
       several_(facts.stages() > facts.schedule().workers()),
-      row_states_(at(facts.schedule().workers())) {}
+      row_states_(at(facts.schedule().workers())) {
+  find_ways();
+}
+
+/// The longest way through single layers, on the fastest worker: whatever the cut, no stage that begins with the layer
+/// has a shorter one.
+void CutSearch::find_ways() {
+  const CostModel& model = runs_.model();
+  double fastest = 0;
+  for (const PlannedWorker& worker : problem_.workers) fastest = std::max(fastest, worker.speed);
+  ActionCounts gradient = facts_.last_gradient(0);
+  for (int stage = 1; stage < stages_; ++stage) {
+    gradient.weight_grads = std::min(gradient.weight_grads, facts_.last_gradient(stage).weight_grads);
+    gradient.again = std::min(gradient.again, facts_.last_gradient(stage).again);
+  }
+  std::vector<double> there(at(layers_), 0.0), back(at(layers_), -kInfinite);
+  back[0] = 0;  // stage 0 has it, and only it for certain
+  for (int layer = 0; layer < layers_; ++layer)
+    for (const CostModel::Read& read : model.reads(layer)) {
+      const LayerValue& value = model.value(read.value);
+      if (value.producer < 0 || value.producer == layer) continue;
+      const StageTimes from = runs_.times(value.producer, value.producer + 1);
+      there[at(layer)] = std::max(there[at(layer)], there[at(value.producer)] + from.forward_us);
+      if (!value.has_gradient) continue;
+      const double us =
+          from.input_grad_us + gradient.weight_grads * from.weight_grad_us + gradient.again * from.recompute_us;
+      back[at(layer)] = std::max(back[at(layer)], back[at(value.producer)] + us);
+    }
+  for (int layer = 0; layer < layers_; ++layer)
+    way_us_.push_back((there[at(layer)] + (problem_.clip ? 0.0 : back[at(layer)])) / fastest);
+}
 
 double CutSearch::stage_work_us(int stage, int first, int last) const {
   const StageTimes times = runs_.times(first, last);
@@ -41,6 +73,17 @@ double CutSearch::stage_work_us(int stage, int first, int last) const {
   return kBelow * us / speed(stage);
 }
 
+/// Without other stages of the row.
+double CutSearch::stage_us(int stage, int first, int last) const {
+  const StageTimes times = runs_.times(first, last);
+  double us = 0;
+  for (const ActionCounts& counts : problem_.clip ? facts_.to_end(stage) : facts_.to_last_gradient(stage))
+    if (counts.stage == stage)
+      us = counts.forwards * times.forward_us + counts.input_grads * times.input_grad_us +
+           counts.weight_grads * times.weight_grad_us + counts.again * times.recompute_us;
+  return std::max(stage_work_us(stage, first, last), kBelow * (way_us_[at(first)] + us / speed(stage)));
+}
+
 double CutSearch::stage_peak_bytes(int stage, int first, int last) {
   const LayerRun& run = runs_.run(first, last);
   return kBelow * facts_.peak_bytes(stage, run.cost, run.has_backward, run.has_weight_grad, run.values_bytes,
@@ -49,8 +92,7 @@ double CutSearch::stage_peak_bytes(int stage, int first, int last) {
 
 CutSearch::RowState CutSearch::with(RowState row, int stage, int first, int last) {
   const LayerRun& run = runs_.run(first, last);
-  row.work_us += stage_work_us(stage, first, last);
-  row.standing_bytes += kBelow * (several_ ? run.standing_share_bytes : run.standing_bytes);
+  row.standing_bytes += kBelow * (several_ ? runs_.standing_share_bytes(first, last) : run.standing_bytes);
   row.peak_bytes = std::max(row.peak_bytes, stage_peak_bytes(stage, first, last));
   return row;
 }
@@ -60,9 +102,10 @@ double CutSearch::stage_bytes(int stage, int first, int last) {
   return row.standing_bytes + row.peak_bytes;
 }
 
-double CutSearch::stage_cost(Goal goal, int stage, int first, int last) {
+double CutSearch::stage_bound(Goal goal, int stage, int first, int last) {
   if (goal == Goal::smallest) return stage_bytes(stage, first, last);
-  return stage_bytes(stage, first, last) <= worker(stage).limit_bytes ? stage_work_us(stage, first, last) : kInfinite;
+  if (stage_bytes(stage, first, last) > worker(stage).limit_bytes) return kInfinite;
+  return goal == Goal::fastest ? stage_us(stage, first, last) : stage_work_us(stage, first, last);
 }
 
 void CutSearch::solve(Goal goal) {
@@ -74,13 +117,24 @@ void CutSearch::solve(Goal goal) {
   for (int stage = stages_ - 1; stage >= 0; --stage) {
     const int left = stages_ - 1 - stage;  // stages after it, of at least one layer each
     for (int first = stage; first + left < layers_; ++first) {
-      double& best = least[at(stage * width + first)];
+      // Bytes are dearer to find out than times: only where they decide.
+      std::vector<std::pair<double, int>> ends;  // what the end costs at least
       for (int last = first + 1; last + left <= layers_; ++last) {
         const double rest = least[at((stage + 1) * width + last)];
-        if (rest >= best) continue;
-        // Times only grow with a stage, so do their bounds; bytes are dearer to find out: only where they decide.
-        if (goal == Goal::fastest && stage_work_us(stage, first, last) >= best) break;
-        const double cost = std::max(rest, stage_cost(goal, stage, first, last));
+        const double standing = kBelow * runs_.standing_share_bytes(first, last);
+        if (goal != Goal::smallest && standing > worker(stage).limit_bytes) break;
+        const double own = goal == Goal::smallest   ? standing
+                           : goal == Goal::balanced ? stage_work_us(stage, first, last)
+                                                    : stage_us(stage, first, last);
+        if (rest < kInfinite) ends.emplace_back(std::max(rest, own), last);
+      }
+      std::make_heap(ends.begin(), ends.end(), std::greater<>());
+      double& best = least[at(stage * width + first)];
+      while (!ends.empty() && ends.front().first < best) {
+        const int last = ends.front().second;
+        std::pop_heap(ends.begin(), ends.end(), std::greater<>());
+        ends.pop_back();
+        const double cost = std::max(least[at((stage + 1) * width + last)], stage_bound(goal, stage, first, last));
         if (cost >= best) continue;
         best = cost;
         end[at(stage * width + first)] = last;
@@ -108,23 +162,24 @@ std::vector<int> CutSearch::best_bottleneck(Goal goal) {
   return counts;
 }
 
-bool CutSearch::candidates(Goal goal, double most, long& most_steps, std::vector<CandidateCut>& into) {
+bool CutSearch::candidates(Goal goal, double most, std::size_t most_cuts, long& most_steps,
+                           std::vector<CandidateCut>& into) {
   solve(goal);
   std::fill(row_states_.begin(), row_states_.end(), RowState{});
   counts_.clear();
   const std::size_t before = into.size();
-  const bool all = extend(goal, most, most_steps, 0, 0, into);
+  const bool all = extend(goal, most, before + most_cuts, most_steps, 0, 0, into);
   std::stable_sort(into.begin() + static_cast<std::ptrdiff_t>(before), into.end(),
                    [](const CandidateCut& a, const CandidateCut& b) { return a.bound < b.bound; });
   return all;
 }
 
-bool CutSearch::extend(Goal goal, double most, long& most_steps, int stage, int first,
+bool CutSearch::extend(Goal goal, double most, std::size_t most_cuts, long& most_steps, int stage, int first,
                        std::vector<CandidateCut>& into) {
   if (stage == stages_) {
     const double whole = bound(goal, counts_);
     if (whole <= most) into.push_back({counts_, whole});
-    return true;
+    return into.size() <= most_cuts;
   }
   const std::size_t row = at(facts_.rows()[at(stage)].value());
   const RowState before = row_states_[row];
@@ -134,13 +189,16 @@ bool CutSearch::extend(Goal goal, double most, long& most_steps, int stage, int 
     if (--most_steps < 0) return false;
     const double rest = least_[at(goal)][at((stage + 1) * (layers_ + 1) + last)];
     if (rest > most || rest == kInfinite) continue;
-    const RowState now = with(before, stage, first, last);
-    if (goal == Goal::fastest && now.work_us > most) break;
+    if (goal == Goal::fastest && stage_us(stage, first, last) > most) break;
+    const double work = before.work_us + stage_work_us(stage, first, last);
+    if (goal == Goal::fastest && work > most) break;
+    RowState now = with(before, stage, first, last);
+    now.work_us = work;
     const double bytes = now.standing_bytes + now.peak_bytes;
     if (bytes > (goal == Goal::fastest ? worker(stage).limit_bytes : most)) continue;
     row_states_[row] = now;
     counts_.push_back(last - first);
-    all = extend(goal, most, most_steps, stage + 1, last, into);
+    all = extend(goal, most, most_cuts, most_steps, stage + 1, last, into);
     counts_.pop_back();
   }
   row_states_[row] = before;
@@ -164,13 +222,15 @@ double CutSearch::bound(Goal goal, const std::vector<int>& layers_per_stage) {
   for (int stage = 0, first = 0; stage < stages_; ++stage) {
     const int last = first + layers_per_stage[at(stage)];
     RowState& row = rows[at(facts_.rows()[at(stage)].value())];
-    row = with(row, stage, first, last);
+    if (goal == Goal::smallest)
+      row = with(row, stage, first, last);
+    else
+      row.work_us += stage_work_us(stage, first, last);
     first = last;
   }
   double most = 0;
-  for (const RowState& row : rows)
-    most = std::max(most, goal == Goal::fastest ? row.work_us : row.standing_bytes + row.peak_bytes);
-  return goal == Goal::fastest ? std::max(most, period_bound(layers_per_stage)) : most;
+  for (const RowState& row : rows) most = std::max(most, row.work_us + row.standing_bytes + row.peak_bytes);
+  return goal == Goal::smallest ? most : std::max(most, period_bound(layers_per_stage));
 }
 
 // ---- how soon row 0 can begin the next step ----

@@ -14,6 +14,7 @@ namespace lockstep {
 /// What is sought.
 enum class Goal {
   fastest,   ///< the shortest period within the limits
+  balanced,  ///< the least work for the busiest stage within the limits: a start for fastest, no bound of whole cuts
   smallest,  ///< the fewest bytes on the fullest worker, whatever the limits
 };
 
@@ -30,15 +31,18 @@ class CutSearch {
   const std::vector<int>& placement() const { return placement_; }
 
   /// The cut whose worst stage is best: time (with several stages a worker, each stage counts for itself), or bytes.
-  /// Empty when every cut exceeds a limit. O(stages * layers^2) at most.
+  /// Time: what the stage has to do in a step, and the way of a micro-batch to it and back. Empty when every cut
+  /// exceeds a limit. O(stages * layers^2) at most.
   std::vector<int> best_bottleneck(Goal goal);
   /// No cut that fits is better than this; infinite when none fits.
   double least_bound(Goal goal);
 
-  /// All cuts with a bound of at most `most`, best first. False when there are so many that `most_steps` partial cuts
-  /// have been looked at: then some are missing.
-  bool candidates(Goal goal, double most, long& most_steps, std::vector<CandidateCut>& into);
+  /// All cuts with a bound of at most `most`, best first. False when there are more than `most_cuts`, or when
+  /// `most_steps` partial cuts have been looked at: then some are missing.
+  bool candidates(Goal goal, double most, std::size_t most_cuts, long& most_steps, std::vector<CandidateCut>& into);
 
+  /// Layers [first, last) as one stage, whatever the others are; infinite where it exceeds the worker's limit.
+  double stage_bound(Goal goal, int stage, int first, int last);
   /// Of a whole cut.
   double bound(Goal goal, const std::vector<int>& layers_per_stage);
   /// Whether the bounds of bytes allow it.
@@ -50,13 +54,16 @@ class CutSearch {
   };
   /// Layers [first, last) as this stage, on its own: at least.
   double stage_work_us(int stage, int first, int last) const;
+  double stage_us(int stage, int first, int last) const;
   double stage_peak_bytes(int stage, int first, int last);
   double stage_bytes(int stage, int first, int last);
-  double stage_cost(Goal goal, int stage, int first, int last);
+  /// Bytes of the row with this stage.
   RowState with(RowState row, int stage, int first, int last);
 
   void solve(Goal goal);
-  bool extend(Goal goal, double most, long& most_steps, int stage, int first, std::vector<CandidateCut>& into);
+  void find_ways();
+  bool extend(Goal goal, double most, std::size_t most_cuts, long& most_steps, int stage, int first,
+              std::vector<CandidateCut>& into);
   double period_bound(const std::vector<int>& layers_per_stage) const;
   double norm_bound(const std::vector<StageTimes>& stages, const std::vector<double>& arrives,
                     double update_us_of_row_0) const;
@@ -73,11 +80,12 @@ class CutSearch {
   const PlanProblem& problem_;
   std::vector<int> placement_;
   int layers_, stages_;
-  bool several_;  ///< stages a worker
+  bool several_;                ///< stages a worker
+  std::vector<double> way_us_;  ///< by layer: from the start of a step to its first forward, and from its last I back
   /// [goal][stage * (layers + 1) + first]: the best bottleneck of the stages from here on, and where the first one
   /// ends.
-  std::vector<double> least_[2];
-  std::vector<int> end_[2];
+  std::vector<double> least_[3];
+  std::vector<int> end_[3];
   std::vector<RowState> row_states_;
   std::vector<int> counts_;
 };

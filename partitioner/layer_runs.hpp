@@ -16,7 +16,6 @@ struct LayerRun {
   StageCost cost;  ///< bytes only; times are in times()
   bool has_backward = false, has_weight_grad = false;
   double standing_bytes = 0;                     ///< when it is all that the worker has
-  double standing_share_bytes = 0;               ///< when the worker has other stages too: at least
   double values_bytes = 0, gradients_bytes = 0;  ///< of slots; 0 when they may not be needed
 };
 
@@ -32,12 +31,17 @@ class LayerRuns {
   double update_us(int first, int last) const {
     return update_us_[static_cast<std::size_t>(last)] - update_us_[static_cast<std::size_t>(first)];
   }
+  /// Parameters, optimizer state and what else stands when the worker has other stages too: at least.
+  double standing_share_bytes(int first, int last) const {
+    return standing_bytes_[static_cast<std::size_t>(last)] - standing_bytes_[static_cast<std::size_t>(first)];
+  }
   const CostModel& model() const { return model_; }
 
  private:
   const CostModel& model_;
   bool apart_;  ///< each stage is on a rank of its own: what is read from another one comes in a message
-  std::vector<double> forward_us_, input_grad_us_, weight_grad_us_, recompute_us_, update_us_;  ///< of layers before
+  std::vector<double> forward_us_, input_grad_us_, weight_grad_us_, recompute_us_, update_us_,
+      standing_bytes_;  ///< of layers before
   std::deque<LayerRun> runs_;
   std::vector<std::vector<const LayerRun*>> made_;  ///< [first][last - first - 1]
 };

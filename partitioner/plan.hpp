@@ -21,7 +21,9 @@ struct PlanScope {
   std::vector<Recompute> recomputes;
   std::vector<int> layers_per_stage;  ///< fixed cuts
   std::vector<int> placement;         ///< fixed: placement[row] = worker
-  long most_simulations = 20000;      ///< where the search ends when the space is larger; what has been found counts
+  /// Where the search ends when the space is larger; what has been found counts. It ends earlier where simulations are
+  /// long (many stages x micro-batches), after some seconds' worth of them, counted and not timed.
+  long most_simulations = 20000;
 };
 
 /// The best plan of one combination of schedule, virtual stages and recompute.
@@ -29,7 +31,8 @@ struct RankedPlan {
   PlanChoice choice;
   Simulation simulated;  ///< without a timeline
   bool fits = true;
-  std::string why;  ///< of a runner-up, one line: why it lost, such as "bubble 18.2 % against 9.1 %"
+  std::string why;  ///< one line. Why it lost: "step 12.3 % longer: bubble 18.2 % against 9.1 %"; of any that does not
+                    ///< fit, the best one too: "needs 2.30 GiB on worker 0, limit 2 GiB"
 };
 
 struct PlanResult {
@@ -38,15 +41,17 @@ struct PlanResult {
   long simulations = 0;
   // When nothing fits:
   double least_limit_bytes = 0;  ///< the smallest limit, the same on every worker, under which this scope has a plan
-  int least_workers = 0;         ///< the fewest workers of this kind that would do; 0: no number does
-  int layer_in_the_way = -1;     ///< alone in a stage it needs the most bytes
+  int least_workers = 0;      ///< the fewest workers, each like worker 0 and a rank of its own, that would do, beyond
+                              ///< those that do not; 0: none up to the number of layers
+  int layer_in_the_way = -1;  ///< alone in a stage it needs the most bytes
 
   bool fits() const { return !ranked.empty() && ranked.front().fits; }
   const RankedPlan& best() const { return ranked.front(); }
 };
 
+/// `ranked` has every combination that the scope and the schedules' definitions allow, each with its own best plan.
 /// Throws UserError when the problem or the scope is contradictory (fewer layers than workers, fixed cuts of another
-/// number of layers, a schedule that forbids every shape that is allowed).
+/// number of layers, a schedule that forbids every shape that is allowed), ScheduleError for an unknown schedule.
 PlanResult make_plan(const PlanProblem& problem, const PlanScope& scope = {});
 
 }  // namespace lockstep

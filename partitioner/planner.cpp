@@ -16,14 +16,16 @@ constexpr double kInfinite = std::numeric_limits<double>::infinity();
 constexpr double kSame = 1e-9;
 
 /// What one search may cost, in stages x micro-batches simulated and in partial cuts looked at: some seconds.
-constexpr long kMostCells = 2000000;
+constexpr long kMostCells = 3000000;
 constexpr long kMostPartialCuts = 2000000;
+/// Each swap of two rows that is looked at costs a dynamic program over stages x layers.
+constexpr long kMostSwappedStages = 2000000;
 
 std::size_t at(int index) {
   return static_cast<std::size_t>(index);
 }
 
-double most(const std::vector<double>& values) {
+double fullest(const std::vector<double>& values) {
   return *std::max_element(values.begin(), values.end());
 }
 
@@ -56,7 +58,7 @@ bool is_better(const RankedPlan& a, const RankedPlan& b, const PlanProblem& prob
   if (period != 0) return period < 0;
   const int step = compare(a.simulated.step_us, b.simulated.step_us);
   if (step != 0) return step < 0;
-  return compare(most(a.simulated.total_bytes), most(b.simulated.total_bytes)) < 0;
+  return compare(fullest(a.simulated.total_bytes), fullest(b.simulated.total_bytes)) < 0;
 }
 
 Planner::Planner(const PlanProblem& problem, const PlanScope& scope)
@@ -66,7 +68,8 @@ Planner::Planner(const PlanProblem& problem, const PlanScope& scope)
       runs_(model_, false),
       runs_of_several_(model_, true),
       cells_left_(kMostCells),
-      partial_cuts_left_(kMostPartialCuts) {
+      partial_cuts_left_(kMostPartialCuts),
+      swapped_stages_left_(kMostSwappedStages) {
   placements_ = scope.placement.empty() ? placements_of(problem.workers) : Placements{{scope.placement}, true};
   add_combinations();
 }
@@ -149,7 +152,7 @@ bool Planner::try_cut(Combination& combination, CutSearch& search, const std::ve
   plan.fits = excess_bytes(problem_, plan) <= 0;
   ++simulations_;
   cells_left_ -= cells(combination);
-  least_bytes_ = std::min(least_bytes_, most(plan.simulated.total_bytes));
+  least_bytes_ = std::min(least_bytes_, fullest(plan.simulated.total_bytes));
   if (combination.best && !is_better(plan, *combination.best, problem_)) return false;
   combination.best = std::move(plan);
   return true;
@@ -181,6 +184,7 @@ void Planner::seed(Combination& combination) {
     if (cut.empty() || !may_simulate(combination)) break;
     if (search->least_bound(Goal::fastest) > cutoff(combination, Goal::fastest, false)) break;
     try_cut(combination, *search, cut);
+    if (may_simulate(combination)) try_cut(combination, *search, search->best_bottleneck(Goal::balanced));
   }
   // No cut fits, or the one with the best bottleneck does not after all: the one that is closest to it.
   if (!combination.best || !combination.best->fits)
@@ -206,7 +210,8 @@ bool Planner::prove(Combination& combination, Goal goal, bool against_all) {
       if (search.least_bound(goal) > worst) continue;
       long steps = std::min(partial_cuts_left_, kMostPartialCuts / 8);
       const long before = steps;
-      const bool all = search.candidates(goal, worst, steps, cuts);
+      const auto affordable = static_cast<std::size_t>(std::max(cells_left_, 0L) / cells(combination));
+      const bool all = search.candidates(goal, worst, affordable, steps, cuts);
       partial_cuts_left_ -= before - std::max(steps, 0L);
       if (!all) return false;
     }
@@ -228,22 +233,26 @@ CutSearch& Planner::search_of(Combination& combination, const std::vector<int>& 
   return combination.searches.emplace_back(runs(combination.virtual_stages), combination.facts, placement);
 }
 
-/// First improvement, from the moves whose bounds promise most.
+/// Layers from one stage to another, those in between move along. First improvement, from the moves whose bounds
+/// promise most.
 bool Planner::move_boundaries(Combination& combination, long& most_cells) {
   const std::vector<int> from = combination.best->choice.layers_per_stage;
   CutSearch& search = search_of(combination, combination.best->choice.placement);
+  const double most = cutoff(combination, Goal::fastest, false);
   std::vector<CandidateCut> moves;
-  for (std::size_t boundary = 0; boundary + 1 < from.size(); ++boundary) {
-    for (const int by : {1, -1, 2, -2, 4, -4}) {
-      std::vector<int> counts = from;
-      counts[boundary] += by;
-      counts[boundary + 1] -= by;
-      if (counts[boundary] < 1 || counts[boundary + 1] < 1) continue;
-      if (combination.best->fits && !search.may_fit(counts)) continue;
-      const double bound = search.bound(Goal::fastest, counts);
-      if (bound <= cutoff(combination, Goal::fastest, false)) moves.push_back({std::move(counts), bound});
-    }
-  }
+  const auto add_move = [&](std::size_t to, std::size_t out_of, int layers) {
+    std::vector<int> counts = from;
+    counts[to] += layers;
+    counts[out_of] -= layers;
+    if (counts[out_of] < 1) return;
+    const double bound = search.bound(Goal::fastest, counts);
+    if (bound > most || (combination.best->fits && !search.may_fit(counts))) return;
+    moves.push_back({std::move(counts), bound});
+  };
+  for (std::size_t a = 0; a < from.size(); ++a)
+    for (std::size_t b = 0; b < from.size(); ++b)
+      for (const int layers : {1, 2, 4})
+        if (a != b && (layers == 1 || std::max(a, b) - std::min(a, b) == 1)) add_move(a, b, layers);
   std::stable_sort(moves.begin(), moves.end(),
                    [](const CandidateCut& a, const CandidateCut& b) { return a.bound < b.bound; });
   for (const CandidateCut& move : moves) {
@@ -257,12 +266,15 @@ bool Planner::move_boundaries(Combination& combination, long& most_cells) {
 bool Planner::swap_rows(Combination& combination, long& most_cells) {
   if (placements_.all) return false;
   const std::vector<int> from = combination.best->choice.placement;
-  const std::vector<double> print = fingerprint(problem_.workers, from);
   for (std::size_t a = 0; a < from.size(); ++a) {
     for (std::size_t b = a + 1; b < from.size(); ++b) {
       std::vector<int> placement = from;
       std::swap(placement[a], placement[b]);
-      if (fingerprint(problem_.workers, placement) == print) continue;
+      const PlannedWorker &one = problem_.workers[at(from[a])], &other = problem_.workers[at(from[b])];
+      // Hosts alone: the orders of placements_of() keep neighbours together.
+      if (one.speed == other.speed && one.limit_bytes == other.limit_bytes) continue;
+      swapped_stages_left_ -= static_cast<long>(combination.facts.stages()) * model_.layers();
+      if (swapped_stages_left_ < 0) return false;
       CutSearch search(runs(combination.virtual_stages), combination.facts, placement);
       const std::vector<int> cut = search.best_bottleneck(Goal::fastest);
       if (cut.empty() || search.bound(Goal::fastest, cut) > cutoff(combination, Goal::fastest, false)) continue;

@@ -78,7 +78,7 @@ class Planner {
   LayerRuns runs_, runs_of_several_;  ///< of one stage a worker, of several
   Placements placements_;
   std::list<Combination> combinations_;
-  long simulations_ = 0, cells_left_ = 0, partial_cuts_left_ = 0;
+  long simulations_ = 0, cells_left_ = 0, partial_cuts_left_ = 0, swapped_stages_left_ = 0;
   double least_bytes_ = std::numeric_limits<double>::infinity();
 };
 

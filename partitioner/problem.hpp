@@ -20,7 +20,8 @@ struct LayerCost {
   double update_us = 0;            ///< optimizer step of its parameters, once per step
   double held_bytes = 0;           ///< from F to I: outputs, and what the backward needs
   double again_held_bytes = 0;     ///< the same when the layer is run again in the backward: without its outputs, which
-                                   ///< the stage keeps only where a layer of it reads them. A loss is never run again
+                                   ///< the stage keeps only where a layer of it reads them. A loss is never run again:
+                                   ///< what it keeps, its input too, is all that there is
   double held_w_bytes = 0;         ///< from I to W: all that W needs, inputs and gradients of outputs included (until
                                    ///< the stage's I is done, inputs are counted with their producer too)
   double step_bytes = 0;           ///< once per step: casts of its parameters

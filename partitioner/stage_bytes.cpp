@@ -24,14 +24,14 @@ double backward_bytes(const std::vector<LayerBytes>& layers, bool with_weights, 
   double alive = 0, under_way = 0, gradients = 0;
   for (const LayerBytes& layer : layers) under_way += layer.loss_gradients;
   double most = under_way;
-  for (const LayerBytes& layer : layers) alive -= layer.loss_inputs;
+  for (const LayerBytes& layer : layers) alive -= layer.loss_held;
   for (auto layer = layers.rbegin(); layer != layers.rend(); ++layer) {
     if (!layer->has_backward) continue;
     under_way -= layer->loss_gradients;  // they are part of what its own I was seen to need
     const double before = alive + under_way + gradients;
     if (layer->again) most = std::max(most, before + layer->forward_extra);
     most = std::max(most, before + layer->made_again + layer->input_grad_extra);
-    alive -= layer->held + layer->released;
+    alive -= layer->held - layer->loss_held + layer->released;
     under_way += layer->input_gradients - layer->output_gradients;
     if (with_weights) {
       most = std::max(most, alive + under_way + gradients + layer->held_w + weight_grad_bytes(*layer, first));

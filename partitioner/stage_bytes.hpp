@@ -24,7 +24,7 @@ struct LayerBytes {
   double released = 0;          ///< kept for its backward; nobody needs them after its I
   double output_gradients = 0;  ///< of its outputs, made by I of layers of the stage
   double loss_gradients = 0;    ///< of its outputs, made by a loss when B or I begins
-  double loss_inputs = 0;       ///< outputs that are kept for a loss alone
+  double loss_held = 0;         ///< of `held`: gone when they have been made
   double input_gradients = 0;   ///< made by its I
 };
 

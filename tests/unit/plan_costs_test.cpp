@@ -108,9 +108,9 @@ TEST_CASE("a stage holds what its layers hold and what it has received", "[unit]
   CHECK(costs.stages[0].held_bytes == 3000);
   CHECK(costs.stages[0].held_w_bytes == 300);
   CHECK(costs.stages[1].held_bytes == 4000 + 30 + 5);
-  CHECK(costs.stages[0].checkpoint_bytes == 30 + 20);           // what b reads; what c reads is the other stage's
-  CHECK(costs.stages[1].checkpoint_bytes == 40 + 40 + 30 + 5);  // what the loss reads is kept
-  CHECK(costs.flow_bytes == std::vector<double>{35});           // c's input, and the targets
+  CHECK(costs.stages[0].checkpoint_bytes == 30 + 20);      // what b reads; what c reads is the other stage's
+  CHECK(costs.stages[1].checkpoint_bytes == 40 + 30 + 5);  // what the loss reads is among what it keeps
+  CHECK(costs.flow_bytes == std::vector<double>{35});      // c's input, and the targets
 }
 
 TEST_CASE("within a rank a value stays where it was made", "[unit][plan]") {
@@ -120,7 +120,7 @@ TEST_CASE("within a rank a value stays where it was made", "[unit][plan]") {
   CHECK(costs.stages[0].held_bytes == 3000);
   CHECK(costs.stages[1].held_bytes == 4000);
   CHECK(costs.stages[0].checkpoint_bytes == 30 + 20 + 30);
-  CHECK(costs.stages[1].checkpoint_bytes == 40 + 40);
+  CHECK(costs.stages[1].checkpoint_bytes == 40);
 }
 
 TEST_CASE("several stages of a worker hand values over too", "[unit][plan]") {
@@ -242,6 +242,9 @@ TEST_CASE("a backward gives back layer by layer", "[unit][plan]") {
   CHECK(numbers(extra_bytes({a, b}, false)) == std::vector<double>{10, 25, 32, 9});
   // The first time W of b ends with 11 bytes more, and needs 11 where the product needed 9.
   CHECK(numbers(extra_bytes({a, b}, true)) == std::vector<double>{10, 36, 32, 11});
+  // What is kept for b's backward alone goes with it.
+  b.released = 20;
+  CHECK(numbers(extra_bytes({a, b}, false)) == std::vector<double>{10, 8, 12, 9});
 }
 
 TEST_CASE("what is run again comes back one layer at a time", "[unit][plan]") {
@@ -252,9 +255,14 @@ TEST_CASE("what is run again comes back one layer at a time", "[unit][plan]") {
   CHECK(extra_bytes({a, b}, false).backward == 220);
   b.made_again = 0, b.forward_extra = 300;
   CHECK(extra_bytes({a, b}, false).input_grad == 300);
-  LayerBytes loss;  // its input goes before the layer is run again
-  loss.again = true, loss.made_again = 50, loss.input_grad_extra = 60, loss.loss_inputs = 40, loss.loss_gradients = 40;
+  LayerBytes loss;  // what it keeps goes before the layer is run again
+  loss.again = true, loss.held = loss.loss_held = loss.loss_gradients = 40;
+  loss.made_again = 50, loss.input_grad_extra = 60;
   CHECK(extra_bytes({loss}, false).backward == 70);
+  loss.made_again = 5, loss.input_grad_extra = 6;
+  CHECK(extra_bytes({loss}, false).backward == 40);
+  a.input_grad_extra = 1000;
+  CHECK(extra_bytes({a, loss}, false).backward == 100 + 1000 - 40);
 }
 
 TEST_CASE("layers without a backward are passed by", "[unit][plan]") {
@@ -435,20 +443,12 @@ TEST_CASE("the dynamic program finds the best bottleneck within the limits", "[u
     for (const Goal goal : {Goal::fastest, Goal::smallest}) {
       double best = std::numeric_limits<double>::infinity();
       each_cut(model.layers(), workers, [&](const std::vector<int>& counts) {
-        if (goal == Goal::fastest && !search.may_fit(counts)) return;
         double worst = 0;
         const std::vector<int> first = first_layers(counts);
-        for (int s = 0; s < workers; ++s) {
-          const int begin = first[static_cast<std::size_t>(s)], end = first[static_cast<std::size_t>(s) + 1];
-          const StageTimes times = runs.times(begin, end);
-          const double us =
-              (work_us({facts.whole_step(s)}, {times, times, times, times}) + runs.update_us(begin, end)) /
-              problem.workers[static_cast<std::size_t>(s)].speed;
-          const LayerRun& run = runs.run(begin, end);
-          const double bytes = run.standing_bytes + facts.peak_bytes(s, run.cost, run.has_backward, run.has_weight_grad,
-                                                                     run.values_bytes, run.gradients_bytes);
-          worst = std::max(worst, goal == Goal::fastest ? us : bytes);
-        }
+        for (int s = 0; s < workers; ++s)
+          worst = std::max(worst, search.stage_bound(goal, s, first[static_cast<std::size_t>(s)],
+                                                     first[static_cast<std::size_t>(s) + 1]));
+        if (goal == Goal::smallest || search.may_fit(counts)) CHECK(worst <= search.bound(goal, counts));
         best = std::min(best, worst);
       });
       const double found = search.least_bound(goal);
