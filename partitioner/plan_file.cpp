@@ -107,7 +107,7 @@ std::string predicted_text(const PlanFile& plan) {
   for (std::size_t row = 0; row < p.compute_us.size(); ++row)
     text +=
         concat("    - {worker: ", plan.choice.placement.empty() ? static_cast<int>(row) : plan.choice.placement[row],
-               ", compute_ms: ", ms(p.compute_us[row]), ", wait_ms: ", ms(p.step_us - p.compute_us[row]),
+               ", compute_ms: ", ms(p.compute_us[row]), ", wait_ms: ", ms(p.wait_us[row]),
                ", update_ms: ", ms(p.costs.update_us.empty() ? 0.0 : p.costs.update_us[row]),
                ", peak_bytes: ", bytes(p.peak_bytes[row]), "}\n");
   text += stages_text(p);
@@ -185,7 +185,7 @@ PlanPrediction read_prediction(const Section& section, const PlanFile& plan) {
     const int number = worker.get<int>("worker", between(0, static_cast<int>(plan.workers.size()) - 1));
     p.costs.places.push_back(plan.workers[static_cast<std::size_t>(number)].place);
     p.compute_us.push_back(read_us(worker, "compute_ms"));
-    read_us(worker, "wait_ms");
+    p.wait_us.push_back(read_us(worker, "wait_ms"));
     p.costs.update_us.push_back(read_us(worker, "update_ms"));
     p.peak_bytes.push_back(worker.get<double>("peak_bytes", at_least(0.0)));
     worker.finish();

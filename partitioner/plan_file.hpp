@@ -36,7 +36,7 @@ struct PlanPrediction {
   double step_us = 0;   ///< per step, when steps follow one another
   double alone_us = 0;  ///< a step by itself
   double bubble = 0, bubble_steady = 0;
-  std::vector<double> compute_us, peak_bytes;  ///< by row; wait is step_us - compute_us
+  std::vector<double> compute_us, wait_us, peak_bytes;  ///< by row
   std::vector<PredictedStage> stages;
   std::vector<PredictedLayer> layers;
   Costs costs;  ///< times, messages and links of the stages, which give the same timeline; no bytes of memory
@@ -46,7 +46,7 @@ struct PlanFile {
   std::string config;          ///< path that it was made from
   std::string model;           ///< name of the config
   int layers = 0;              ///< of the model
-  std::string signature;       ///< of the model's layers
+  std::string signature;       ///< of the model's layers, as the profile knows them
   std::int64_t batch = 0;      ///< that it was made for
   int micro_batches = 0;       ///< takes the place of train.micro_batches: auto
   PlanChoice choice;           ///< as planned. What counts once it has been read is `pipeline`

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "runtime/schedule/generators.hpp"
+#include "runtime/schedule/schedule_error.hpp"
 #include "runtime/training/verify.hpp"
 #include "tools/planning.hpp"
 #include "tools/profiling.hpp"
@@ -26,9 +28,6 @@ PlanFile plan_cuts(const Config& config, const Planning& planning, const PlanPro
   scope.virtual_stages = {pipeline.virtual_stages};
   scope.recomputes = {recompute_of(config)};
   scope.placement = pipeline.placement;
-  if (pipeline.stages > problem.graph.layers())
-    throw section.error("stages", concat("got ", pipeline.stages, ", the model has ", problem.graph.layers(),
-                                         " layers and every stage needs at least one"));
   if (pipeline.partition.by != "auto")
     scope.layers_per_stage = planning.cut_by(pipeline.partition.by, problem, pipeline.stages);
   const PlanResult result = make_plan(problem, scope);
@@ -37,6 +36,29 @@ PlanFile plan_cuts(const Config& config, const Planning& planning, const PlanPro
                         concat(planning.nothing_fits(problem, result),
                                "; raise workers.memory_limit, use more stages, or pipeline.recompute: always"));
   return planning.file(problem, result.best());
+}
+
+/// What can be known to be wrong before anything is measured.
+void check_pipeline(const Config& config, const ModelGraph& graph) {
+  const PipelineConfig& pipeline = config.pipeline;
+  const Section section = config.root.section("pipeline");
+  if (!pipeline.schedule_file.empty())
+    throw section.error("partition", concat("got ", pipeline.partition.by, " with a schedule from a file, expected layers, ",
+                                            "params, counts or cut_before; only generated schedules can be planned for"));
+  if (pipeline.stages > graph.layer_count())
+    throw section.error("stages", concat("got ", pipeline.stages, ", the model has ", graph.layer_count(),
+                                         " layers and every stage needs at least one; use at most ", graph.layer_count()));
+  if (pipeline.schedule == "auto") return;
+  std::vector<std::string> names;
+  for (const ScheduleGenerator& generator : schedule_generators()) names.push_back(generator.name);
+  if (find_generator(pipeline.schedule) == nullptr)
+    throw section.error("schedule", concat("there is no schedule '", pipeline.schedule, "'; there are: ", join(names),
+                                           ", auto", did_you_mean(pipeline.schedule, names)));
+  try {
+    make_schedule(pipeline.schedule, {pipeline.workers(), pipeline.virtual_stages, config.train.micro_batches});
+  } catch (const ScheduleError& error) {
+    throw section.error("schedule", error.what());
+  }
 }
 
 Log start_log(const Process& process) {
@@ -51,15 +73,11 @@ void resolve_partition(Process& process, const std::string& config_path, LoadedC
   Config& config = loaded.config;
   const std::string by = config.pipeline.partition.by;
   if (!config.pipeline.partition.needs_profile()) return;
-  const Section section = config.root.section("pipeline");
   std::unique_ptr<Trainer> whole;
   std::vector<RankId> rank_of_worker;
   process.together([&] {
-    if (!config.pipeline.schedule_file.empty())
-      throw section.error("partition",
-                          concat("got ", by, " with a schedule from a file, expected layers, params, counts or ",
-                                 "cut_before; only generated schedules can be planned for"));
     whole = make_trainer(one_worker(config), {});
+    check_pipeline(config, whole->graph());
     rank_of_worker = spread_workers(config.pipeline.workers(), process.size(), config.workers.per_rank,
                                     config.root.section("workers"));
   });
@@ -97,8 +115,14 @@ void resolve_partition(Process& process, const std::string& config_path, LoadedC
   loaded.plan = std::move(plan);
 }
 
-void adopt_plan(LoadedConfig& loaded, const Trainer& trainer) {
+namespace {
+
+void adopt(const Trainer& trainer, LoadedConfig& loaded) {
   PlanFile& plan = *loaded.plan;
+  if (plan.signature != model_signature(trainer))
+    throw plan.root.section("model").error(
+        "signature", concat("the plan is of another model: the layers of ", loaded.config.root.location().file,
+                            " have other names, options, shapes or losses; ", plan_again(plan, loaded.config)));
   const PipelineConfig& pipeline = loaded.config.pipeline;
   const std::vector<int>& first = trainer.partition().first_layer;
   plan.choice = {};
@@ -121,6 +145,14 @@ void adopt_plan(LoadedConfig& loaded, const Trainer& trainer) {
   if (elsewhere)
     loaded.notes.emplace_back(
         "the plan is for workers on other ranks than they are on here: messages will cost something else");
+}
+
+}  // namespace
+
+std::unique_ptr<Trainer> make_trainer(LoadedConfig& loaded, const Ranks& ranks) {
+  std::unique_ptr<Trainer> trainer = make_trainer(loaded.config, ranks);
+  if (loaded.plan) adopt(*trainer, loaded);
+  return trainer;
 }
 
 }  // namespace lockstep

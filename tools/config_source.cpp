@@ -14,10 +14,6 @@ bool is_auto(const Section& train) {
   return train.is_scalar("micro_batches") && train.get<std::string>("micro_batches") == "auto";
 }
 
-std::string plan_again(const ConfigSource& source) {
-  return concat("plan again: lockstep plan ", source.path, " --profile profile.json --workers N -o ", source.plan);
-}
-
 /// The config's own keys that gave way.
 std::vector<std::string> replaced_keys(const Section& own, const Section& plan, const Section& both) {
   std::vector<std::string> keys;
@@ -28,25 +24,23 @@ std::vector<std::string> replaced_keys(const Section& own, const Section& plan, 
   return keys;
 }
 
-void check_plan(const PlanFile& plan, const Config& config, const ConfigSource& source) {
+void check_plan(const PlanFile& plan, const Config& config) {
+  const std::string file = config.root.location().file;
   if (plan.batch != config.train.batch)
     throw plan.train.error("batch",
-                           concat("got ", plan.batch, ", but train.batch of ", source.path, " is ", config.train.batch,
-                                  ": the plan is for other micro-batches; ", plan_again(source)));
+                           concat("got ", plan.batch, ", but train.batch of ", file, " is ", config.train.batch,
+                                  ": the plan is for other micro-batches; ", plan_again(plan, config)));
   if (plan.micro_batches != config.train.micro_batches)
     throw plan.train.error(
         "micro_batches",
-        concat("got ", plan.micro_batches, ", but train.micro_batches of ", source.path, " is ",
-               config.train.micro_batches, "; they are part of the numerics, so the plan does not change them: ",
-               plan_again(source), ", or set train.micro_batches=", plan.micro_batches));
-  const Model model = make_model(config.model);
-  const Section section = plan.root.section("model");
-  if (const int layers = static_cast<int>(model.layers.size()); plan.layers != layers)
-    throw section.error("layers", concat("got ", plan.layers, ", but the model of ", source.path, " has ", layers,
-                                         " layers: the plan is of another model; ", plan_again(source)));
-  if (plan.signature != model_signature(model))
-    throw section.error("signature", concat("the plan is of another model than that of ", source.path, ": the layers ",
-                                            "have other names or options; ", plan_again(source)));
+        concat("got ", plan.micro_batches, ", but train.micro_batches of ", file, " is ", config.train.micro_batches,
+               "; they are part of the numerics, so the plan does not change them; ", plan_again(plan, config),
+               ", or set train.micro_batches=", plan.micro_batches));
+  const auto layers = static_cast<int>(make_model(config.model).layers.size());
+  if (plan.layers != layers)
+    throw plan.root.section("model").error("layers",
+                                           concat("got ", plan.layers, ", but the model of ", file, " has ", layers,
+                                                  " layers: the plan is of another model; ", plan_again(plan, config)));
 }
 
 /// A prediction that somebody has edited.
@@ -97,7 +91,7 @@ LoadedConfig ConfigSource::load(int micro_batches) const {
   if (is_auto(own.section("train"))) overlays.push_back({"train", file.train, {"micro_batches"}});
   const Section both = load_config_file(path, overrides, overlays);
   loaded.config = read_config(both);
-  check_plan(file, loaded.config, *this);
+  check_plan(file, loaded.config);
   loaded.notes.push_back("plan " + plan);
   const std::vector<std::string> replaced =
       replaced_keys(own.section("pipeline"), file.pipeline, both.section("pipeline"));

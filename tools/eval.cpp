@@ -41,7 +41,7 @@ int evaluate(const EvalOptions& options) {
     config.checkpoint = {};
     config.train.eval_every = 1;
     resolve_kernels(config);
-    trainer = make_trainer(config, process.ranks());
+    trainer = make_trainer(loaded, process.ranks());
     trainer->resume(options.checkpoint);
   });
   process.compare(*trainer);

@@ -142,7 +142,7 @@ void print_runners_up(const std::vector<Found>& found, bool many) {
   for (std::size_t i = 1; i < std::min(found.size(), most + 1); ++i) {
     const RankedPlan& plan = *found[i].plan;
     std::ostringstream line;
-    line << "  " << std::left << std::setw(20) << schedule_text(plan.choice) << std::setw(12)
+    line << "  " << std::left << std::setw(22) << schedule_text(plan.choice) << std::setw(12)
          << to_string(plan.choice.recompute);
     if (many) line << "M " << std::setw(5) << found[i].searched->problem.micro_batches;
     line << std::right << std::fixed << std::setprecision(2) << std::setw(10) << plan.simulated.period_us * 1e-3

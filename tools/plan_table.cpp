@@ -71,8 +71,8 @@ std::string plan_table(const PlanFile& plan) {
     const bool limited = std::isfinite(worker.limit_bytes);
     print_row(out, worker_widths,
               {std::to_string(number), std::to_string(worker.place.rank), std::to_string(worker.place.host),
-               fixed(p.compute_us[row] * 1e-3, 2), fixed((p.step_us - p.compute_us[row]) * 1e-3, 2),
-               bytes_text(p.peak_bytes[row]), limited ? bytes_text(worker.limit_bytes) : "none",
+               fixed(p.compute_us[row] * 1e-3, 2), fixed(p.wait_us[row] * 1e-3, 2), bytes_text(p.peak_bytes[row]),
+               limited ? bytes_text(worker.limit_bytes) : "none",
                limited ? fixed(100 * p.peak_bytes[row] / worker.limit_bytes, 0) + " %" : "-"});
   }
   out << "\nstep " << fixed(p.step_us * 1e-3, 2) << " ms, bubble " << fixed(p.bubble_steady * 100, 1)

@@ -17,7 +17,8 @@
 namespace lockstep {
 namespace {
 
-constexpr double kMisfit = 0.15;
+constexpr double kMisfit = 0.15;  // and more than the noise, as lockstep profile marks it
+constexpr double kTinyUs = 100;   // of such layers nothing is said: no plan depends on them
 
 double optimizer_bytes(const OptimizerConfig& optimizer) {
   if (optimizer.type == "sgd") return optimizer.momentum > 0 ? 4 : 0;
@@ -134,7 +135,7 @@ PlanFile Planning::file(const PlanProblem& problem, const RankedPlan& plan) cons
   file.config = config_path_;
   file.model = config_.name;
   file.layers = graph.layer_count();
-  file.signature = model_signature(Model{"", graph.layers, {}, {}});
+  file.signature = model_signature(whole_);
   file.batch = config_.train.batch;
   file.micro_batches = problem.micro_batches;
   file.choice = plan.choice;
@@ -153,6 +154,7 @@ PlanFile Planning::file(const PlanProblem& problem, const RankedPlan& plan) cons
   p.bubble = simulated.bubble;
   p.bubble_steady = simulated.bubble_steady;
   p.compute_us = simulated.work_us;
+  for (const double us : p.compute_us) p.wait_us.push_back(p.step_us - us);
   p.peak_bytes = simulated.total_bytes;
   const std::vector<int> first = first_layers(plan.choice.layers_per_stage), in_flight = in_flight_of(program);
   const std::vector<bool> again = recomputed(program);
@@ -257,14 +259,19 @@ std::string Planning::nothing_fits(const PlanProblem& problem, const PlanResult&
   return text;
 }
 
-std::string model_signature(const Model& model) {
+std::string model_signature(const Trainer& trainer) {
+  const ModelGraph& graph = trainer.graph();
   std::string text;
-  for (const LayerSpec& layer : model.layers)
-    text += concat(layer.name, " ", layer.layer->type(), " {", layer.layer->options(), "} ", join(layer.inputs), " > ",
-                   join(layer.outputs), "\n");
+  for (int layer = 0; layer < graph.layer_count(); ++layer)
+    text += concat(graph.layers[layer].name, " ", signature_of(graph, layer, trainer.losses()), "\n");
   std::ostringstream out;
   out << std::hex << std::setw(16) << std::setfill('0') << mix_seed(0, 0, 0, text);
   return out.str();
+}
+
+std::string plan_again(const PlanFile& plan, const Config& config) {
+  return concat("plan again: lockstep plan ", config.root.location().file, " --profile profile.json --workers ",
+                plan.workers.size(), " -o ", plan.root.location().file);
 }
 
 std::string recompute_text(const PipelineConfig& pipeline) {

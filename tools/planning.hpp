@@ -38,8 +38,11 @@ class Planning {
   std::vector<LayerProfile> layers_;
 };
 
-/// What a plan is recognised by: names, types, options and connections of the layers.
-std::string model_signature(const Model& model);
+/// What a plan is recognised by: names and signatures of the layers.
+std::string model_signature(const Trainer& trainer);
+
+/// What to run for a plan that fits the config.
+std::string plan_again(const PlanFile& plan, const Config& config);
 
 /// pipeline.recompute as it is written.
 std::string recompute_text(const PipelineConfig& pipeline);
@@ -59,7 +62,8 @@ std::string plan_table(const PlanFile& plan);
 /// nothing fits, LayerError.
 void resolve_partition(Process& process, const std::string& config_path, LoadedConfig& loaded);
 
-/// Once the trainer is made: the plan has the cuts that will run, and notes where the job is not what it was made for.
-void adopt_plan(LoadedConfig& loaded, const Trainer& trainer);
+/// The trainer, and the plan with the cuts that will run; notes where the job is not what the plan was made for. Throws
+/// ConfigError when the plan is of another model.
+std::unique_ptr<Trainer> make_trainer(LoadedConfig& loaded, const Ranks& ranks);
 
 }  // namespace lockstep

@@ -271,6 +271,14 @@ class TrainRun {
   RecordRange record_;
 };
 
+/// For the next part of a run; what was predicted for the cuts before is of no use to it.
+void take_cuts(LoadedConfig& loaded, const std::vector<int>& layers_per_stage) {
+  loaded.notes = {concat("layers per stage from here on: [", join(layers_per_stage), "]")};
+  loaded.config.pipeline.partition = {};
+  loaded.config.pipeline.partition.counts = layers_per_stage;
+  if (loaded.plan) loaded.plan->predicted.reset();
+}
+
 int train(const TrainOptions& options) {
   Process process;
   try {
@@ -283,13 +291,7 @@ int train(const TrainOptions& options) {
       kernels = resolve_kernels(loaded.config);
     });
     resolve_partition(process, options.source.path, loaded);
-    const auto make = [&] {
-      process.together([&] {
-        trainer = make_trainer(loaded.config, process.ranks());
-        if (loaded.plan) adopt_plan(loaded, *trainer);
-      });
-    };
-    make();
+    process.together([&] { trainer = make_trainer(loaded, process.ranks()); });
     process.together([&] { resume = choose_checkpoint(process, options.resume, trainer->config().run_dir); });
     process.together([&] {
       if (!resume.checkpoint.empty()) trainer->resume(resume.checkpoint);
@@ -311,12 +313,9 @@ int train(const TrainOptions& options) {
         moved = run.moved();
         if (!moved) return code;
       }
-      loaded.notes = {concat("layers per stage from here on: [", join(moved->layers_per_stage), "]")};
-      loaded.config.pipeline.partition = {};
-      loaded.config.pipeline.partition.counts = moved->layers_per_stage;
-      if (loaded.plan) loaded.plan->predicted.reset();
+      take_cuts(loaded, moved->layers_per_stage);
       expected = moved->expected_us;
-      make();
+      process.together([&] { trainer = make_trainer(loaded, process.ranks()); });
       process.together([&] { resume = choose_checkpoint(process, "auto", trainer->config().run_dir); });
       process.together([&] { trainer->resume(resume.checkpoint); });
       process.compare(*trainer);

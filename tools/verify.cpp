@@ -48,7 +48,7 @@ int verify(const VerifyOptions& options) {
     // A run that goes on after a NaN compares more.
     config.train.stop_on_nan = false;
     resolve_kernels(config);
-    trainer = make_trainer(config, process.ranks());
+    trainer = make_trainer(loaded, process.ranks());
   });
   process.compare(*trainer);
   try {

@@ -28,6 +28,7 @@ PlanFile small_plan() {
   p.bubble = 0.25;
   p.bubble_steady = 0.125;
   p.compute_us = {9000, 8000};
+  p.wait_us = {3000, 4000};
   p.peak_bytes = {1e6, 2e6};
   p.stages = {{0, 2, 100, 2, 1200}, {1, 1, 50, 1, 600}};
   p.layers = {{"a", 1, 2, 3, 24}, {"b: c", 4, 5, 6, 60}, {"'d'", 7, 8, 9, 96}};
@@ -94,6 +95,7 @@ TEST_CASE("a plan reads back as it was written", "[unit][plan]") {
   CHECK(a.bubble == b.bubble);
   CHECK(a.bubble_steady == b.bubble_steady);
   CHECK(a.compute_us == b.compute_us);
+  CHECK(a.wait_us == b.wait_us);
   CHECK(a.peak_bytes == b.peak_bytes);
   REQUIRE(a.stages.size() == 2);
   CHECK(a.stages[1].row == 1);

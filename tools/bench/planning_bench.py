@@ -56,9 +56,9 @@ def run_lockstep(options, arguments, ranks=0):
 class Case:
     """One config and one plan, trained in one way."""
 
-    def __init__(self, name, config, plan, ranks, overrides=None):
+    def __init__(self, name, config, plan, ranks, measured_bytes=True):
         self.name, self.config, self.plan, self.ranks = name, config, plan, ranks
-        self.overrides = overrides or {}
+        self.measured_bytes = measured_bytes
         self.steps, self.predicted, self.peaks = [], None, []
 
     def transport(self):
@@ -67,7 +67,7 @@ class Case:
     def train(self, options):
         with tempfile.TemporaryDirectory(prefix="lockstep-bench-") as scratch:
             folder = pathlib.Path(scratch) / "run"
-            settings = {**self.overrides, "train.steps": options.steps + 1, "train.eval_every": 0, "train.log_every": 1000000}
+            settings = {"train.steps": options.steps + 1, "train.eval_every": 0, "train.log_every": 1000000}
             command = measuring.train_command(options, self.config, settings, self.ranks, folder,
                                               ["--plan", str(self.plan)])
             done = subprocess.run(command, cwd=measuring.ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -82,11 +82,13 @@ class Case:
         if self.predicted["by"] != "plan":
             raise measuring.BenchError(f"{self.name}: the plan's prediction was dropped")
         step = measuring.summary(self.steps)
-        bytes_off = [measured / predicted - 1 for measured, predicted in zip(self.peaks, self.predicted["peak_bytes"])]
+        # Costs by hand say nothing of bytes.
+        bytes_off = [measured / predicted - 1 for measured, predicted in zip(self.peaks, self.predicted["peak_bytes"])
+                     if self.measured_bytes]
         return {"case": self.name, "workers": self.transport(), "predicted_ms": self.predicted["step_ms"], "step_ms": step,
                 "over_prediction": step["median"] / self.predicted["step_ms"] - 1,
                 "predicted_peak_bytes": self.predicted["peak_bytes"], "peak_bytes": self.peaks,
-                "bytes_over_prediction": max(bytes_off, key=abs), "largest_miss": self.predicted.get("largest_miss"),
+                "bytes_over_prediction": max(bytes_off, key=abs, default=None), "largest_miss": self.predicted.get("largest_miss"),
                 "plan": pathlib.Path(self.plan).read_text()}
 
 
@@ -162,7 +164,7 @@ def delay_cases(options, scratch):
             config, costs = delay_model(scratch, name, random_times(seed, options.layers), 4 * workers)
             for ranks in (0, workers):
                 plan = planned(options, scratch, f"{name}-{ranks}", config, workers, costs, one_way(ranks))
-                cases.append(Case(name, config, plan, ranks))
+                cases.append(Case(name, config, plan, ranks, measured_bytes=False))
     return cases
 
 
@@ -185,7 +187,7 @@ def cutter_cases(options, scratch):
             # The same schedule for all, so that only the cuts differ.
             flags += ["--schedule", "1f1b", "--virtual-stages", "1", "--recompute", "never", "--ranks", "one"]
             plan = planned(options, scratch, f"{name.replace(' ', '-')}-{cutter}", config, workers, profile, flags)
-            cases.append(Case(f"{name}, {cutter}", config, plan, 0))
+            cases.append(Case(f"{name}, {cutter}", config, plan, 0, measured_bytes=profile != costs))
     return cases
 
 
@@ -193,7 +195,8 @@ def print_predictions(title, results):
     print(title)
     measuring.print_table(["case", "workers", "predicted ms", "ms a step [min, max]", "over it", "bytes over it"],
                           [[r["case"], r["workers"], f"{r['predicted_ms']:.1f}", measuring.in_ms(r["step_ms"]),
-                            f"{100 * r['over_prediction']:+.1f} %", f"{100 * r['bytes_over_prediction']:+.1f} %"]
+                            f"{100 * r['over_prediction']:+.1f} %",
+                            "-" if r["bytes_over_prediction"] is None else f"{100 * r['bytes_over_prediction']:+.1f} %"]
                            for r in results])
 
 
