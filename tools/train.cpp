@@ -207,13 +207,16 @@ class TrainRun {
     return reporter_->last_step() ? reporter_->last_step()->step : trainer_.start().step;
   }
 
-  void write_timeline(const std::optional<RunTimeline>& timeline) const {
+  void write_timeline(std::optional<RunTimeline> timeline) const {
     if (!process_.is_root()) return;
     if (!timeline) {
       if (!options_.trace.empty())
         log_.warn(concat("no trace: the run ended before step ", record_.first, ", the first that was to be recorded"));
       return;
     }
+    if (plan_ && plan_->predicted) timeline->planned_bytes = plan_->predicted->peak_bytes;
+    if (const std::int64_t limit = trainer_.config().workers.memory_limit; limit > 0)
+      timeline->limit_bytes.assign(static_cast<std::size_t>(timeline->workers()), static_cast<double>(limit));
     folder_->write("timeline.json", to_json(*timeline));
     if (options_.trace.empty()) return;
     write_whole_file(options_.trace, chrome_trace(*timeline));

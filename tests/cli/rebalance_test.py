@@ -11,7 +11,7 @@ CONFIG = """\
 name: uneven
 model: {type: delay, layers: 6, width: 4, forward_ms: [1, 1, 1, 2, 2, 2], input_grad_ms: [1, 1, 1, 2, 2, 2],
         weight_grad_ms: [1, 1, 1, 2, 2, 2]}
-data: {type: synthetic, task: regression, inputs: 4, outputs: 4, samples: 64}
+data: {type: synthetic, task: regression, inputs: 4, outputs: 4, samples: 64, eval_samples: 8}
 train: {steps: 50, batch: 8, micro_batches: 4, loss: mean_squared_error, eval_every: 20, clip_grad_norm: 0.1}
 pipeline: {stages: 2, schedule: 1f1b}
 checkpoint: {every: 5}
