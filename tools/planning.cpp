@@ -219,7 +219,7 @@ std::vector<int> Planning::cut_before(const std::vector<std::string>& names, con
   return counts;
 }
 
-std::vector<std::string> Planning::doubts(int micro_batches) const {
+std::vector<std::string> Planning::doubts(int micro_batches, bool chosen) const {
   std::vector<std::string> doubts;
   std::set<std::string> misfits;
   const auto rows = most_rows(config_, micro_batches);
@@ -229,6 +229,12 @@ std::vector<std::string> Planning::doubts(int micro_batches) const {
     beyond = beyond || (layer.samples.front().rows > 0 &&
                         (rows > 2 * layer.samples.back().rows || 2 * rows < layer.samples.front().rows));
   }
+  const bool any_rows = std::any_of(layers_.begin(), layers_.end(),
+                                    [](const LayerProfile& layer) { return layer.samples.front().rows == 0; });
+  if (chosen && any_rows)
+    doubts.emplace_back(
+        "numbers of micro-batches are compared with costs by hand that have no rows, so they are the same for "
+        "every size of micro-batch");
   if (!misfits.empty())
     doubts.push_back(concat("the times of some layers are not linear in rows: ", join(misfits),
                             "; measure with --rows ", "close to ", rows));
@@ -254,7 +260,7 @@ std::string Planning::nothing_fits(const PlanProblem& problem, const PlanResult&
                                    : std::string("; no number of workers of this kind would do");
   if (result.layer_in_the_way >= 0)
     text += concat("; layer '", problem.graph.names[static_cast<std::size_t>(result.layer_in_the_way)],
-                   "' needs the most bytes of all");
+                   "' alone needs the most bytes");
   if (!result.ranked.empty()) text += concat("; the closest plan ", result.best().why);
   return text;
 }
