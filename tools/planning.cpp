@@ -221,11 +221,14 @@ std::vector<int> Planning::cut_before(const std::vector<std::string>& names, con
 
 std::vector<std::string> Planning::doubts(int micro_batches, bool chosen) const {
   std::vector<std::string> doubts;
-  std::set<std::string> misfits;
+  std::set<std::string> misfits, seen;  // layers of one signature are said once
   const auto rows = most_rows(config_, micro_batches);
   bool beyond = false;
   for (const LayerProfile& layer : layers_) {
-    if (layer.misfit > kMisfit) misfits.insert(concat(layer.name, " (", std::lround(layer.misfit * 100), " %)"));
+    const LayerSample sample = sample_at(layer, static_cast<double>(rows));
+    const double all_us = sample.forward_us + sample.input_grad_us + sample.weight_grad_us;
+    if (layer.misfit > kMisfit + sample.spread && all_us > kTinyUs && seen.insert(layer.signature).second)
+      misfits.insert(concat(layer.name, " (", std::lround(layer.misfit * 100), " %)"));
     beyond = beyond || (layer.samples.front().rows > 0 &&
                         (rows > 2 * layer.samples.back().rows || 2 * rows < layer.samples.front().rows));
   }
@@ -236,8 +239,7 @@ std::vector<std::string> Planning::doubts(int micro_batches, bool chosen) const 
         "numbers of micro-batches are compared with costs by hand that have no rows, so they are the same for "
         "every size of micro-batch");
   if (!misfits.empty())
-    doubts.push_back(concat("the times of some layers are not linear in rows: ", join(misfits),
-                            "; measure with --rows ", "close to ", rows));
+    doubts.push_back(concat("times not linear in rows: ", join(misfits), "; measure with --rows close to ", rows));
   if (beyond)
     doubts.push_back(concat("micro-batches of ", rows,
                             " rows are far from those that were measured; measure with --rows ",
