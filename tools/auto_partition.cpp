@@ -43,11 +43,13 @@ void check_pipeline(const Config& config, const ModelGraph& graph) {
   const PipelineConfig& pipeline = config.pipeline;
   const Section section = config.root.section("pipeline");
   if (!pipeline.schedule_file.empty())
-    throw section.error("partition", concat("got ", pipeline.partition.by, " with a schedule from a file, expected layers, ",
-                                            "params, counts or cut_before; only generated schedules can be planned for"));
+    throw section.error("partition",
+                        concat("got ", pipeline.partition.by, " with a schedule from a file, expected layers, ",
+                               "params, counts or cut_before; only generated schedules can be planned for"));
   if (pipeline.stages > graph.layer_count())
-    throw section.error("stages", concat("got ", pipeline.stages, ", the model has ", graph.layer_count(),
-                                         " layers and every stage needs at least one; use at most ", graph.layer_count()));
+    throw section.error("stages",
+                        concat("got ", pipeline.stages, ", the model has ", graph.layer_count(),
+                               " layers and every stage needs at least one; use at most ", graph.layer_count()));
   if (pipeline.schedule == "auto") return;
   std::vector<std::string> names;
   for (const ScheduleGenerator& generator : schedule_generators()) names.push_back(generator.name);

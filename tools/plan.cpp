@@ -167,11 +167,11 @@ void print_search(const std::list<Searched>& all) {
 }
 
 std::vector<std::string> warnings_of(const PlanOptions& options, const Config& config, const Profile& profile,
-                                     const Planning& planning, int micro_batches, int workers) {
+                                     const Planning& planning, int micro_batches, bool chosen, int workers) {
   std::vector<std::string> warnings;
   if (const std::string foreign = foreign_environment(profile, profile_environment(config)); !foreign.empty())
     warnings.push_back("the profile was made elsewhere: " + foreign);
-  for (const std::string& doubt : planning.doubts(micro_batches)) warnings.push_back(doubt);
+  for (const std::string& doubt : planning.doubts(micro_batches, chosen)) warnings.push_back(doubt);
   const auto cores = static_cast<int>(allowed_cpus().size());
   if (options.hosts.empty() && profile.workers.size() < 2 && workers * config.workers.threads > cores)
     warnings.push_back(concat(workers, " workers of ", config.workers.threads, " thread(s) are more than the ", cores,
@@ -229,7 +229,8 @@ void plan(const PlanOptions& options) {
   std::cout << config.name << ", " << file.layers << " layers: " << plan_table(file);
   print_runners_up(found, micro_batches.size() > 1);
   print_search(all);
-  for (const std::string& warning : warnings_of(options, config, profile, planning, file.micro_batches, count))
+  for (const std::string& warning :
+       warnings_of(options, config, profile, planning, file.micro_batches, micro_batches.size() > 1, count))
     std::cout << "warning: " << warning << "\n";
   if (!options.html.empty()) write_page(options.html, config, file, best);
   if (options.output.empty()) return;

@@ -219,19 +219,27 @@ std::vector<int> Planning::cut_before(const std::vector<std::string>& names, con
   return counts;
 }
 
-std::vector<std::string> Planning::doubts(int micro_batches) const {
+std::vector<std::string> Planning::doubts(int micro_batches, bool chosen) const {
   std::vector<std::string> doubts;
-  std::set<std::string> misfits;
+  std::set<std::string> misfits, seen;  // layers of one signature are said once
   const auto rows = most_rows(config_, micro_batches);
   bool beyond = false;
   for (const LayerProfile& layer : layers_) {
-    if (layer.misfit > kMisfit) misfits.insert(concat(layer.name, " (", std::lround(layer.misfit * 100), " %)"));
+    const LayerSample sample = sample_at(layer, static_cast<double>(rows));
+    const double all_us = sample.forward_us + sample.input_grad_us + sample.weight_grad_us;
+    if (layer.misfit > kMisfit + sample.spread && all_us > kTinyUs && seen.insert(layer.signature).second)
+      misfits.insert(concat(layer.name, " (", std::lround(layer.misfit * 100), " %)"));
     beyond = beyond || (layer.samples.front().rows > 0 &&
                         (rows > 2 * layer.samples.back().rows || 2 * rows < layer.samples.front().rows));
   }
+  const bool any_rows = std::any_of(layers_.begin(), layers_.end(),
+                                    [](const LayerProfile& layer) { return layer.samples.front().rows == 0; });
+  if (chosen && any_rows)
+    doubts.emplace_back(
+        "numbers of micro-batches are compared with costs by hand that have no rows, so they are the same for "
+        "every size of micro-batch");
   if (!misfits.empty())
-    doubts.push_back(concat("the times of some layers are not linear in rows: ", join(misfits),
-                            "; measure with --rows ", "close to ", rows));
+    doubts.push_back(concat("times not linear in rows: ", join(misfits), "; measure with --rows close to ", rows));
   if (beyond)
     doubts.push_back(concat("micro-batches of ", rows,
                             " rows are far from those that were measured; measure with --rows ",
@@ -254,7 +262,7 @@ std::string Planning::nothing_fits(const PlanProblem& problem, const PlanResult&
                                    : std::string("; no number of workers of this kind would do");
   if (result.layer_in_the_way >= 0)
     text += concat("; layer '", problem.graph.names[static_cast<std::size_t>(result.layer_in_the_way)],
-                   "' needs the most bytes of all");
+                   "' alone needs the most bytes");
   if (!result.ranked.empty()) text += concat("; the closest plan ", result.best().why);
   return text;
 }

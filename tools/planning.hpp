@@ -26,7 +26,8 @@ class Planning {
   std::vector<int> cut_before(const std::vector<std::string>& names, const std::string& flag) const;
 
   /// What the numbers are not sure of: layers that do not scale, sizes that were not measured.
-  std::vector<std::string> doubts(int micro_batches) const;
+  /// `chosen`: the number of micro-batches was compared with others.
+  std::vector<std::string> doubts(int micro_batches, bool chosen) const;
   /// Why nothing fits, and what would: for a UserError.
   std::string nothing_fits(const PlanProblem& problem, const PlanResult& result) const;
 

@@ -87,6 +87,7 @@ class PlanTest(Planned):
         chosen = int(re.search(r"micro_batches: (\d+)\}", plan).group(1))
         self.assertGreaterEqual(chosen, 2)
         self.assertRegex(printed, r"(?m)^  \S.* M \d+ ")
+        self.assertNotIn("no rows", printed)
         run = self.train("small.yaml", "run", "--plan", "plan.yaml")
         self.assertEqual(setting("micro_batches", (run / "config.yaml").read_text()), str(chosen))
 
@@ -107,7 +108,7 @@ class PlanTest(Planned):
         refused = self.run_command(command(*line, "1KiB"))
         self.assertEqual((refused.returncode, refused.stdout), (2, ""))
         self.assertRegex(refused.stderr, r"\Alockstep: nothing fits: 2 workers of 1.* KiB; the smallest limit that would do, "
-                                         r"the same on every worker, is .* \(\d+\); .* layer '\S+' needs the most .*\n\Z")
+                                         r"the same on every worker, is .* \(\d+\); .* layer '\S+' alone needs the most .*\n\Z")
         self.assertFalse((self.folder / "plan.yaml").exists())
         least = int(re.search(r"is [^()]* \((\d+)\)", refused.stderr).group(1))
         self.assertEqual(self.run_command(command(*line, least - 1)).returncode, 2)

@@ -352,7 +352,10 @@ Config config_of(const Input& input) {
 
 /// On rank 0 of `ranks`.
 void check_before_training(const Input& input, int ranks) {
-  make_trainer(config_of(input), {RankId(0), ranks, nullptr});
+  Config config = config_of(input);
+  // The command measures the layers of these, then has counts. What it makes of a damaged file is the same without.
+  if (config.pipeline.partition.needs_profile()) config.pipeline.partition = {};
+  make_trainer(config, {RankId(0), ranks, nullptr});
 }
 
 }  // namespace

@@ -157,6 +157,35 @@ TEST_CASE("the summary leaves the first step out of the times and nothing else",
                         {"peak_by_kind", {kinds(3000, 1096), kinds(9999, 0)}}});
 }
 
+TEST_CASE("the summary has what a plan said, or else the simulation with measured costs", "[unit]") {
+  Prediction p;
+  p.step_ms = 12;
+  p.bubble = 0.25;
+  p.in_flight_bytes = {1, 2};
+  p.measured_in_flight_bytes = {3, 4};
+  p.peak_bytes = {5, 6};
+  p.layer = "head";
+  p.layer_ms = 7;
+  p.measured_layer_ms = 8;
+  const auto summary_of = [&](bool planned) {
+    const MetricsFile file;
+    MetricsWriter writer(file.path());
+    p.planned = planned;
+    writer.summary(p);
+    return file.objects().at(0).at("summary");
+  };
+  CHECK(summary_of(true).at("predicted") ==
+        Json{{"by", "plan"},
+             {"step_ms", 12.0},
+             {"bubble", 0.25},
+             {"peak_bytes", {5.0, 6.0}},
+             {"largest_miss", {{"layer", "head"}, {"step_ms", 7.0}, {"measured_ms", 8.0}}}});
+  CHECK_FALSE(summary_of(true).contains("in_flight_bytes"));
+  CHECK(summary_of(false).at("predicted") ==
+        Json{{"by", "measured costs"}, {"step_ms", 12.0}, {"bubble", 0.25}, {"in_flight_bytes", {1.0, 2.0}}});
+  CHECK(summary_of(false).at("in_flight_bytes") == Json{3.0, 4.0});
+}
+
 TEST_CASE("a summary of nothing says null", "[unit]") {
   const MetricsFile file;
   MetricsWriter writer(file.path());
