@@ -10,6 +10,7 @@
 #include <sstream>
 
 #include "models/registry.hpp"
+#include "runtime/engine/machine.hpp"
 #include "runtime/profile/cache.hpp"
 #include "runtime/profile/links.hpp"
 #include "runtime/training/optimizer.hpp"
@@ -31,16 +32,6 @@ std::string kernel_says(const char* file, const std::string& key) {
     return colon == std::string::npos || begin == std::string::npos ? "" : line.substr(begin);
   }
   return "";
-}
-
-/// Memory that can still be had, as the kernel and the control group say.
-double free_bytes() {
-  double free = std::numeric_limits<double>::infinity();
-  if (const std::string kib = kernel_says("/proc/meminfo", "MemAvailable"); !kib.empty()) free = std::stod(kib) * 1024;
-  double limit = 0, used = 0;
-  if (std::ifstream("/sys/fs/cgroup/memory.max") >> limit && std::ifstream("/sys/fs/cgroup/memory.current") >> used)
-    free = std::min(free, limit - used);
-  return free;
 }
 
 /// What measuring the largest layer may need: weights, gradients, their product, optimizer state, and activations, of
@@ -68,7 +59,7 @@ int workers_at_once(const Config& config, const ModelGraph& graph, at::ScalarTyp
                     int neighbours) {
   const int wanted = (workers_of(config) + ranks - 1) / ranks;
   const int cores = static_cast<int>(allowed_cpus().size()) / std::max(1, config.workers.threads) / neighbours;
-  const double fit = 0.8 * free_bytes() / neighbours / std::max(1.0, most_bytes_of_a_layer(graph, precision));
+  const double fit = 0.8 * static_cast<double>(machine_memory().available_bytes) / neighbours / std::max(1.0, most_bytes_of_a_layer(graph, precision));
   return std::max(1, std::min({wanted, cores, static_cast<int>(std::min(fit, 1e6))}));
 }
 

@@ -43,6 +43,13 @@ struct Crew {
 
 struct Times {
   std::vector<double> forward_us, input_grad_us, weight_grad_us, all_us, update_us;
+
+  void add(const StageReport& report) {
+    forward_us.push_back(report.forward_us);
+    input_grad_us.push_back(report.input_grad_us);
+    weight_grad_us.push_back(report.weight_grad_us);
+    all_us.push_back(report.forward_us + report.input_grad_us + report.weight_grad_us);
+  }
 };
 
 /// Memory that pushes everything else out of the caches.
@@ -98,7 +105,7 @@ class Bench {
   }
 
   LayerSample bytes();
-  void times(Crew& crew, bool leads, Times& times);
+  void times(Crew& crew, int thread, Times& times);
 
  private:
   at::Tensor random_noise() const {
@@ -209,8 +216,6 @@ class Bench {
   }
   double kept_since(std::int64_t before) const { return static_cast<double>(pool_.bytes() - before); }
 
-  void time_round(Times* times, ColdWalk& cold, const std::vector<std::pair<int, at::Tensor>>& inputs,
-                  const std::vector<OuterGradient>& gradients);
   void time_updates(Crew& crew, Times& times);
 
   const ModelGraph& graph_;
@@ -269,47 +274,54 @@ LayerSample Bench::bytes() {
   return sample;
 }
 
-void Bench::time_round(Times* times, ColdWalk& cold, const std::vector<std::pair<int, at::Tensor>>& inputs,
-                       const std::vector<OuterGradient>& gradients) {
-  stage_->begin(header_);
-  forward(0, inputs);
-  if (has_backward_) {
-    cold.walk();
-    for (const OuterGradient& gradient : gradients) ColdWalk::touch(gradient.tensor);
-    put(0, gradients);
-    input_grad(0);
-    stage_->weight_grad(0);
-  }
-  stage_->end_step();
-  if (!times) return;
-  const StageReport& report = stage_->report();
-  times->forward_us.push_back(report.forward_us);
-  times->input_grad_us.push_back(report.input_grad_us);
-  times->weight_grad_us.push_back(report.weight_grad_us);
-  times->all_us.push_back(report.forward_us + report.input_grad_us + report.weight_grad_us);
-}
-
-void Bench::times(Crew& crew, bool leads, Times& times) {
+/// The two halves of a round, each after a walk and beside the other half of every second thread: in a pipeline too, one
+/// worker's forward runs beside another's backward, and two weight gradients at once would fight for the memory.
+void Bench::times(Crew& crew, int thread, Times& times) {
   const MemoryPool::Scope memory(pool_);
   ColdWalk cold(options_.cold_bytes);
   const auto inputs = make_inputs();
   const auto gradients = make_gradients();
+  const bool backward_first = has_backward_ && thread % 2 == 1;
+  const auto run_forward = [&] {
+    stage_->begin(header_);
+    forward(0, inputs);
+  };
+  const auto run_backward = [&](bool counts) {
+    if (has_backward_) {
+      put(0, gradients);
+      input_grad(0);
+      stage_->weight_grad(0);
+    }
+    stage_->end_step();
+    if (counts) times.add(stage_->report());
+  };
+  const auto meet = [&](bool before_forward) {
+    cold.walk();
+    for (const auto& [id, tensor] : data_) ColdWalk::touch(tensor);
+    for (const auto& [id, tensor] : inputs)
+      if (before_forward) ColdWalk::touch(tensor);
+    for (const OuterGradient& gradient : gradients)
+      if (!before_forward) ColdWalk::touch(gradient.tensor);
+    crew.together.arrive_and_wait();  // nobody is measured beside a walk, which takes more bandwidth than any layer
+  };
+  if (backward_first) run_forward();
   const double start_us = now_us();
   for (int round = 0;; ++round) {
-    if (leads) {
+    if (thread == 0) {
       const double spent_s = (now_us() - start_us) * 1e-6;
       if (round == 1 && spent_s > options_.most_seconds / 4) crew.warm_ups = std::min(crew.warm_ups.load(), 1);
       const int measured = round - crew.warm_ups;
       if (measured >= options_.repeats || (measured >= kFewestRepeats && spent_s > options_.most_seconds))
         crew.end = std::min(crew.end.load(), round);
     }
-    cold.walk();
-    for (const auto* list : {&std::as_const(data_), &inputs})
-      for (const auto& [id, tensor] : *list) ColdWalk::touch(tensor);
-    crew.together.arrive_and_wait();
+    meet(!backward_first);
     if (round >= crew.end) break;
-    time_round(round >= crew.warm_ups ? &times : nullptr, cold, inputs, gradients);
+    const bool counts = round >= crew.warm_ups;
+    backward_first ? run_backward(counts) : run_forward();
+    meet(backward_first);
+    backward_first ? run_forward() : run_backward(counts);
   }
+  if (backward_first) run_backward(false);
   time_updates(crew, times);
 }
 
@@ -378,7 +390,7 @@ LayerSample measure_layer(const ModelGraph& graph, const Partition& partition, i
       bytes[thread] = bench.bytes();
       // That was three micro-batches: of a slow layer warm-up enough.
       if (thread == 0 && now_us() - start_us > options.most_seconds * 1e6) crew.warm_ups = 0;
-      bench.times(crew, thread == 0, times[thread]);
+      bench.times(crew, static_cast<int>(thread), times[thread]);
     } catch (...) {
       errors[thread] = std::current_exception();
       crew.give_up();

@@ -81,7 +81,7 @@ class Profiler {
 
   std::string key_of(const Piece& piece, const MeasureOptions& options) {
     std::string key =
-        concat("v1; ", signature_text(described(piece.rows).graph, piece.layer, request_.losses), "; rows ", piece.rows,
+        concat("v3; ", signature_text(described(piece.rows).graph, piece.layer, request_.losses), "; rows ", piece.rows,
                "; workers ", options.workers, "; repeats ", options.repeats, "; cold ", options.cold_bytes, "; finite ",
                options.stage.check_finite, "; clip ", options.clip);
     for (const auto& [name, value] : request_.environment) key += concat("; ", name, " ", value);
