@@ -274,9 +274,9 @@ std::string memory_cell(const RunTimeline& all, const RunMetrics& metrics, std::
   std::string notes;
   if (measured > 0 && planned > 0) notes += concat("planned ", bytes_text(planned));
   if (limit > 0) notes += concat(notes.empty() ? "" : ", ", "limit ", bytes_text(limit));
-  return concat("<td data-name=\"peak memory\" class=\"number\">", bytes_text(shown), "<span class=\"bar\"><i class=\"M\" style=\"width:",
-                fixed(100 * shown / most_bytes, 1), "%\"></i></span>", notes.empty() ? "" : concat("<small>", notes, "</small>"),
-                "</td>");
+  return concat("<td data-name=\"peak memory\" class=\"number\">", bytes_text(shown),
+                "<span class=\"bar\"><i class=\"M\" style=\"width:", fixed(100 * shown / most_bytes, 1),
+                "%\"></i></span>", notes.empty() ? "" : concat("<small>", notes, "</small>"), "</td>");
 }
 
 std::string workers_table(const RunTimeline& all, const RunMetrics& metrics) {
@@ -332,8 +332,10 @@ std::string stages_table(const RunTimeline& all) {
     if (all.ran()) rows += stage_bar("measured", measured.stages[s], trains, longest_us);
     rows += stage_bar("simulated", simulated.stages[s], trains, longest_us) + "</td></tr>\n";
   }
-  return concat("<table><thead><tr><th scope=\"col\">Stage</th><th scope=\"col\">Time of a micro-batch</th></tr></thead><tbody>\n",
-                rows, "</tbody></table>");
+  return concat(
+      "<table><thead><tr><th scope=\"col\">Stage</th><th scope=\"col\">Time of a "
+      "micro-batch</th></tr></thead><tbody>\n",
+      rows, "</tbody></table>");
 }
 
 std::string loss_section(const RunMetrics& metrics) {

@@ -59,7 +59,8 @@ int workers_at_once(const Config& config, const ModelGraph& graph, at::ScalarTyp
                     int neighbours) {
   const int wanted = (workers_of(config) + ranks - 1) / ranks;
   const int cores = static_cast<int>(allowed_cpus().size()) / std::max(1, config.workers.threads) / neighbours;
-  const double fit = 0.8 * static_cast<double>(machine_memory().available_bytes) / neighbours / std::max(1.0, most_bytes_of_a_layer(graph, precision));
+  const double fit = 0.8 * static_cast<double>(machine_memory().available_bytes) / neighbours /
+                     std::max(1.0, most_bytes_of_a_layer(graph, precision));
   return std::max(1, std::min({wanted, cores, static_cast<int>(std::min(fit, 1e6))}));
 }
 

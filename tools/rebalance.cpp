@@ -55,7 +55,8 @@ Rebalancer::Rebalancer(Trainer& trainer, Observer& next, std::vector<double> exp
 void Rebalancer::on_result(const StepResult& result) {
   next_.on_result(result);
   if (meter_) meter_->add(result);
-  if (const std::optional<SlowWorker> slow = watch_.add(result); slow && meter_ && !wanted_) look_for_better_cuts(*slow);
+  if (const std::optional<SlowWorker> slow = watch_.add(result); slow && meter_ && !wanted_)
+    look_for_better_cuts(*slow);
   if (!watch_.suspects())
     meter_.reset();
   else if (!meter_)

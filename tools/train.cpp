@@ -304,7 +304,8 @@ int train(const TrainOptions& options) {
     if (options.replan && !trainer->config().checkpoint.on())
       process.together([] {
         throw UserError(
-            "--replan: got checkpoint.every: never, expected a number of steps or minutes; layers move at a checkpoint");
+            "--replan: got checkpoint.every: never, expected a number of steps or minutes; layers move at a "
+            "checkpoint");
       });
     std::vector<double> expected = expected_us(loaded);
     while (true) {
@@ -350,9 +351,10 @@ void add_train(CLI::App& app, std::function<int()>& command) {
   verb->add_option("--trace-steps", options->trace_steps,
                    "Which steps the trace and the run folder's timeline.json show; default: up to 3 after warming up")
       ->type_name("FIRST-LAST");
-  verb->add_flag("--replan", options->replan,
-                 "When a worker is persistently slower than the others, move layers away from it at a checkpoint; no bit "
-                 "changes");
+  verb->add_flag(
+      "--replan", options->replan,
+      "When a worker is persistently slower than the others, move layers away from it at a checkpoint; no bit "
+      "changes");
   verb->add_flag("--dry-run", options->dry_run, "Print stages, memory and timeline; train and write nothing");
   verb->footer(
       "Examples:\n"

@@ -13,7 +13,8 @@ std::optional<double> cpu_quota();
 
 struct MachineMemory {
   std::int64_t total_bytes = 0;
-  std::int64_t available_bytes = 0;  ///< as the kernel estimates, and as the groups and RLIMIT_DATA (ulimit -d) leave it
+  std::int64_t available_bytes =
+      0;  ///< as the kernel estimates, and as the groups and RLIMIT_DATA (ulimit -d) leave it
   std::optional<std::int64_t> group_bytes;  ///< the least limit of all groups; nullopt: none
 };
 MachineMemory machine_memory();

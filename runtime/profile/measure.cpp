@@ -274,8 +274,8 @@ LayerSample Bench::bytes() {
   return sample;
 }
 
-/// The two halves of a round, each after a walk and beside the other half of every second thread: in a pipeline too, one
-/// worker's forward runs beside another's backward, and two weight gradients at once would fight for the memory.
+/// The two halves of a round, each after a walk and beside the other half of every second thread: in a pipeline too,
+/// one worker's forward runs beside another's backward, and two weight gradients at once would fight for the memory.
 void Bench::times(Crew& crew, int thread, Times& times) {
   const MemoryPool::Scope memory(pool_);
   ColdWalk cold(options_.cold_bytes);

@@ -24,10 +24,10 @@ struct SlowWorker {
 
 class SpeedWatch {
  public:
-  static constexpr int kWindow = 10;         ///< steps
-  static constexpr int kWindows = 3;         ///< in a row, before anything is said
-  static constexpr double kSlow = 1.2;       ///< factor from which a worker is slow
-  static constexpr std::int64_t kWarm = 2;   ///< first steps that are left out
+  static constexpr int kWindow = 10;        ///< steps
+  static constexpr int kWindows = 3;        ///< in a row, before anything is said
+  static constexpr double kSlow = 1.2;      ///< factor from which a worker is slow
+  static constexpr std::int64_t kWarm = 2;  ///< first steps that are left out
 
   /// `expected_us`: by row, the compute time (F, I, W) of one step. Empty: what the first window shows.
   explicit SpeedWatch(std::vector<double> expected_us = {}) : expected_us_(std::move(expected_us)) {}
@@ -47,9 +47,9 @@ class SpeedWatch {
   std::vector<double> expected_us_;
   std::vector<std::vector<double>> window_us_;  ///< by row
   std::vector<double> factors_;
-  std::vector<int> slow_windows_;      ///< by row: in a row, up to now
-  std::vector<double> said_;           ///< by row: the factor that was told; 1: nothing
-  std::int64_t first_step_ = 0;        ///< of the window
+  std::vector<int> slow_windows_;  ///< by row: in a row, up to now
+  std::vector<double> said_;       ///< by row: the factor that was told; 1: nothing
+  std::int64_t first_step_ = 0;    ///< of the window
   int micro_batches_ = 0;
 };
 

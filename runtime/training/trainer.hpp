@@ -38,8 +38,8 @@ struct FitOptions {
   /// with other cuts.
   const std::atomic<bool>* replan = nullptr;
   bool record_hashes = false;
-  std::string checkpoints = {};  ///< the folder where checkpoints go, as the config says; empty: none is written
-  RecordRange record = {};      ///< steps whose timeline is recorded: JobOutcome::recorded
+  std::string checkpoints = {};      ///< the folder where checkpoints go, as the config says; empty: none is written
+  RecordRange record = {};           ///< steps whose timeline is recorded: JobOutcome::recorded
   std::string recorder_folder = {};  ///< where each worker's flight recorder goes; empty: nowhere. It exists
   Log log = {};
 };

@@ -320,9 +320,9 @@ TEST_CASE("a page holds both timelines, the workers and its data, and loads noth
   run.planned_bytes = {3145728, 2097152, 1048576, 1048576};
   run.limit_bytes = {4194304, 4194304, 4194304, 4194304};
   const std::string page = html_page(run, metrics);
-  for (const char* part :
-       {"<b>Measured</b>", "<th scope=\"row\">stage 3", "planned 3.0 MiB, limit 4.0 MiB", "<b>Simulated</b>", "<th scope=\"row\">worker 3", "2.0 MiB", "<h2>Loss</h2>",
-        "<b>Memory</b>", "small &lt;run&gt; &amp; &quot;friends&quot;", "step 4", "0 % longer"}) {
+  for (const char* part : {"<b>Measured</b>", "<th scope=\"row\">stage 3", "planned 3.0 MiB, limit 4.0 MiB",
+                           "<b>Simulated</b>", "<th scope=\"row\">worker 3", "2.0 MiB", "<h2>Loss</h2>",
+                           "<b>Memory</b>", "small &lt;run&gt; &amp; &quot;friends&quot;", "step 4", "0 % longer"}) {
     INFO(part);
     CHECK(contains(page, part));
   }

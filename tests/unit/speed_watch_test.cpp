@@ -84,7 +84,8 @@ TEST_CASE("a slow spell that ends, and single slow steps, are not told", "[unit]
     CHECK_FALSE(other.add(step_of(step, {100, step % 3 == 0 ? 900.0 : 100.0})));
 }
 
-TEST_CASE("a worker that recovered and slows down again is told of again, and so is one that becomes slower still", "[unit]") {
+TEST_CASE("a worker that recovered and slows down again is told of again, and so is one that becomes slower still",
+          "[unit]") {
   SpeedWatch watch({100, 100});
   CHECK(told_after(watch, 1, 100, {100, 200}) == 32);
   CHECK(told_after(watch, 33, 52, {100, 100}) == 0);
