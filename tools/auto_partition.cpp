@@ -15,18 +15,13 @@ namespace {
 
 constexpr std::chrono::hours kPatience{24};  // ranks wait for the one that plans
 
-Recompute recompute_of(const Config& config) {
-  if (config.pipeline.recompute == "never") return Recompute::never;
-  return config.pipeline.recompute == "except_last" ? Recompute::except_last : Recompute::always;
-}
-
 PlanFile plan_cuts(const Config& config, const Planning& planning, const PlanProblem& problem) {
   const PipelineConfig& pipeline = config.pipeline;
   const Section section = config.root.section("pipeline");
   PlanScope scope;
   if (pipeline.schedule != "auto") scope.schedules = {pipeline.schedule};
   scope.virtual_stages = {pipeline.virtual_stages};
-  scope.recomputes = {recompute_of(config)};
+  scope.recomputes = {recompute_of(pipeline)};
   scope.placement = pipeline.placement;
   if (pipeline.partition.by != "auto")
     scope.layers_per_stage = planning.cut_by(pipeline.partition.by, problem, pipeline.stages);

@@ -20,11 +20,6 @@ namespace {
 constexpr double kMisfit = 0.15;  // and more than the noise, as lockstep profile marks it
 constexpr double kTinyUs = 100;   // of such layers nothing is said: no plan depends on them
 
-double optimizer_bytes(const OptimizerConfig& optimizer) {
-  if (optimizer.type == "sgd") return optimizer.momentum > 0 ? 4 : 0;
-  return 8;  // two averages
-}
-
 double data_bytes(const ModelGraph& graph, std::int64_t batch) {
   double bytes = 0;
   for (const int id : graph.sources) {
@@ -280,6 +275,16 @@ std::string model_signature(const Trainer& trainer) {
 std::string plan_again(const PlanFile& plan, const Config& config) {
   return concat("plan again: lockstep plan ", config.root.location().file, " --profile profile.json --workers ",
                 plan.workers.size(), " -o ", plan.root.location().file);
+}
+
+double optimizer_bytes(const OptimizerConfig& optimizer) {
+  if (optimizer.type == "sgd") return optimizer.momentum > 0 ? 4 : 0;
+  return 8;  // two averages
+}
+
+Recompute recompute_of(const PipelineConfig& pipeline) {
+  if (pipeline.recompute == "never") return Recompute::never;
+  return pipeline.recompute == "except_last" ? Recompute::except_last : Recompute::always;
 }
 
 std::string recompute_text(const PipelineConfig& pipeline) {

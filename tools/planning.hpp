@@ -45,6 +45,11 @@ std::string model_signature(const Trainer& trainer);
 /// What to run for a plan that fits the config.
 std::string plan_again(const PlanFile& plan, const Config& config);
 
+/// Of its state, per trained element.
+double optimizer_bytes(const OptimizerConfig& optimizer);
+
+/// Whether forwards are run again; a list of layers counts as always.
+Recompute recompute_of(const PipelineConfig& pipeline);
 /// pipeline.recompute as it is written.
 std::string recompute_text(const PipelineConfig& pipeline);
 

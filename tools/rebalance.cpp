@@ -7,6 +7,7 @@
 #include "runtime/engine/partition.hpp"
 #include "runtime/profile/measure.hpp"
 #include "runtime/schedule/generators.hpp"
+#include "tools/planning.hpp"
 
 namespace lockstep {
 namespace {
@@ -32,9 +33,7 @@ std::optional<PlanChoice> choice_of(const Trainer& trainer) {
   choice.layers_per_stage = counts_of(trainer.partition());
   choice.virtual_stages = pipeline.virtual_stages;
   choice.schedule = pipeline.schedule;
-  choice.recompute = pipeline.recompute == "never"         ? Recompute::never
-                     : pipeline.recompute == "except_last" ? Recompute::except_last
-                                                           : Recompute::always;
+  choice.recompute = recompute_of(pipeline);
   return choice;
 }
 
@@ -73,7 +72,7 @@ PlanProblem Rebalancer::problem(const Costs& costs) const {
   PlanProblem problem;
   problem.graph = layer_graph_of(graph);
   problem.value_bytes = value_bytes(graph, config.train.precision == "bf16" ? at::kBFloat16 : at::kFloat);
-  problem.optimizer_bytes = config.train.optimizer.type != "sgd" ? 8 : config.train.optimizer.momentum > 0 ? 4 : 0;
+  problem.optimizer_bytes = optimizer_bytes(config.train.optimizer);
   problem.micro_batches = trainer_.micro_batches();
   problem.clip = config.train.clip_grad_norm > 0;
   problem.post_validation = config.train.post_validation;

@@ -48,15 +48,14 @@ void catch_signals() {
 std::string memory_of_state(const Trainer& trainer) {
   std::ostringstream out;
   out << std::fixed << std::setprecision(1);
-  const OptimizerConfig& optimizer = trainer.config().train.optimizer;
-  const std::int64_t state = optimizer.type == "sgd" ? (optimizer.momentum > 0 ? 1 : 0) : 2;
+  const double each = 8 + optimizer_bytes(trainer.config().train.optimizer);
   for (int stage = 0; stage < trainer.partition().stages(); ++stage) {
     std::int64_t elements = 0;
     for (int layer = trainer.partition().first_layer[stage]; layer < trainer.partition().first_layer[stage + 1];
          ++layer)
       elements += trainer.graph().elements_of_layer(layer);
     out << "stage " << stage << ": parameters, gradients and optimizer state need "
-        << static_cast<double>(elements * 4 * (2 + state)) / 1048576 << " MiB, activations come on top\n";
+        << static_cast<double>(elements) * each / 1048576 << " MiB, activations come on top\n";
   }
   return out.str();
 }
