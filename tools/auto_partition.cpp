@@ -121,13 +121,7 @@ void adopt(const Trainer& trainer, LoadedConfig& loaded) {
         "signature", concat("the plan is of another model: the layers of ", loaded.config.root.location().file,
                             " have other names, options, shapes or losses; ", plan_again(plan, loaded.config)));
   const PipelineConfig& pipeline = loaded.config.pipeline;
-  const std::vector<int>& first = trainer.partition().first_layer;
-  plan.choice = {};
-  for (std::size_t stage = 0; stage + 1 < first.size(); ++stage)
-    plan.choice.layers_per_stage.push_back(first[stage + 1] - first[stage]);
-  plan.choice.virtual_stages = pipeline.virtual_stages;
-  plan.choice.schedule = pipeline.schedule;
-  plan.choice.placement = pipeline.placement;
+  plan.choice = choice_of(trainer);
   plan.recompute_text = recompute_text(pipeline);
   plan.key = prediction_key(loaded.config);
   // Neighbours on one rank hand over by pointer, others send: that is what messages cost.

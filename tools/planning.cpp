@@ -282,6 +282,19 @@ double optimizer_bytes(const OptimizerConfig& optimizer) {
   return 8;  // two averages
 }
 
+PlanChoice choice_of(const Trainer& trainer) {
+  const PipelineConfig& pipeline = trainer.config().pipeline;
+  const std::vector<int>& first = trainer.partition().first_layer;
+  PlanChoice choice;
+  for (std::size_t stage = 0; stage + 1 < first.size(); ++stage)
+    choice.layers_per_stage.push_back(first[stage + 1] - first[stage]);
+  choice.virtual_stages = pipeline.virtual_stages;
+  choice.schedule = pipeline.schedule;
+  choice.recompute = recompute_of(pipeline);
+  choice.placement = pipeline.placement;
+  return choice;
+}
+
 Recompute recompute_of(const PipelineConfig& pipeline) {
   if (pipeline.recompute == "never") return Recompute::never;
   return pipeline.recompute == "except_last" ? Recompute::except_last : Recompute::always;

@@ -48,6 +48,8 @@ std::string plan_again(const PlanFile& plan, const Config& config);
 /// Of its state, per trained element.
 double optimizer_bytes(const OptimizerConfig& optimizer);
 
+/// What a trainer runs.
+PlanChoice choice_of(const Trainer& trainer);
 /// Whether forwards are run again; a list of layers counts as always.
 Recompute recompute_of(const PipelineConfig& pipeline);
 /// pipeline.recompute as it is written.

@@ -18,22 +18,12 @@ std::string in_ms(double us) {
   return out.str();
 }
 
-std::vector<int> counts_of(const Partition& partition) {
-  std::vector<int> counts;
-  for (int stage = 0; stage < partition.stages(); ++stage)
-    counts.push_back(partition.first_layer[stage + 1] - partition.first_layer[stage]);
-  return counts;
-}
-
-/// The choice that the trainer runs with; nothing for a schedule that no generator makes.
-std::optional<PlanChoice> choice_of(const Trainer& trainer) {
+/// Nothing for a schedule that no generator makes. Workers are counted by row here.
+std::optional<PlanChoice> plannable(const Trainer& trainer) {
   const PipelineConfig& pipeline = trainer.config().pipeline;
   if (find_generator(pipeline.schedule) == nullptr || !pipeline.schedule_file.empty()) return std::nullopt;
-  PlanChoice choice;
-  choice.layers_per_stage = counts_of(trainer.partition());
-  choice.virtual_stages = pipeline.virtual_stages;
-  choice.schedule = pipeline.schedule;
-  choice.recompute = recompute_of(pipeline);
+  PlanChoice choice = choice_of(trainer);
+  choice.placement.clear();
   return choice;
 }
 
@@ -107,7 +97,7 @@ void Rebalancer::look_for_better_cuts(const SlowWorker& slow) {
   std::ostringstream said;
   said << "worker " << slow.row << " has been " << std::fixed << std::setprecision(2) << slow.factor
        << " times slower than expected since step " << slow.since_step;
-  const std::optional<PlanChoice> now = choice_of(trainer_);
+  const std::optional<PlanChoice> now = plannable(trainer_);
   if (!now) {
     log_.warn(said.str());
     return;

@@ -9,6 +9,7 @@
 
 #include "runtime/base/clock.hpp"
 #include "runtime/comm/local_channel.hpp"
+#include "runtime/schedule/measured.hpp"
 
 namespace lockstep {
 namespace {
@@ -18,11 +19,6 @@ constexpr int kRepeats = 9;
 /// Before it sends, each side computes for so long: the other one has fallen asleep by then, as it will in a run, and
 /// what waking it takes is most of what a small message costs.
 constexpr double kWorkUs = 1000;
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
 
 void work() {
   const double start_us = now_us();

@@ -7,6 +7,12 @@
 
 namespace lockstep {
 
+double median(std::vector<double> values) {
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
 CostMeter::CostMeter(const Program& program)
     : program_(program),
       sums_(program.row_of_stage.size()),

@@ -11,12 +11,6 @@
 namespace lockstep {
 namespace {
 
-double median(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
-
 std::string step_line(const StepResult& result, std::int64_t steps) {
   std::ostringstream out;
   out << "step " << result.step << "/" << steps << std::fixed << std::setprecision(4) << "  loss " << result.loss()

@@ -3,14 +3,10 @@
 
 #include <algorithm>
 
+#include "runtime/schedule/measured.hpp"
+
 namespace lockstep {
 namespace {
-
-double median(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
 
 double compute_us(const WorkerReport& worker) {
   double us = 0;
