@@ -41,6 +41,7 @@ void check_layer(const std::string& where, const LayerCost& cost) {
   check_number(where, "forward_extra_bytes", cost.forward_extra_bytes);
   check_number(where, "input_grad_extra_bytes", cost.input_grad_extra_bytes);
   check_number(where, "weight_grad_extra_bytes", cost.weight_grad_extra_bytes);
+  check_number(where, "backward_extra_bytes", cost.backward_extra_bytes);
 }
 
 /// Where the stages of a choice are.
@@ -339,6 +340,7 @@ StageCost CostModel::add_up(int first, int last, const Surroundings& around, boo
     bytes.gradients = gradient_bytes_[at(layer)];
     bytes.input_grad_extra = from.input_grad_extra_bytes;
     bytes.weight_grad_extra = weights ? from.weight_grad_extra_bytes : 0.0;
+    bytes.backward_extra = weights ? from.backward_extra_bytes : 0.0;
     cost.held_bytes += bytes.held;
     cost.held_w_bytes += bytes.held_w;
     cost.gradient_bytes += bytes.gradients;

@@ -28,6 +28,7 @@ struct LayerCost {
   double forward_extra_bytes = 0;  ///< alive at most during F beyond those when it began
   double input_grad_extra_bytes = 0;   ///< the same of I, when the gradients of its outputs are there
   double weight_grad_extra_bytes = 0;  ///< the same of W, when the summed gradients are there
+  double backward_extra_bytes = 0;     ///< of B, I and then W, while its inputs and the gradients of its outputs stay
   bool recomputable = true;            ///< may be run again when the plan says so
 };
 

@@ -34,7 +34,8 @@ double backward_bytes(const std::vector<LayerBytes>& layers, bool with_weights, 
     alive -= layer->held - layer->loss_held + layer->released;
     under_way += layer->input_gradients - layer->output_gradients;
     if (with_weights) {
-      most = std::max(most, alive + under_way + gradients + layer->held_w + weight_grad_bytes(*layer, first));
+      const double more = weight_grad_bytes(*layer, first) - layer->weight_grad_extra;
+      most = std::max(most, before + layer->made_again + layer->backward_extra + more);
       if (first) gradients += layer->gradients;
     } else {
       alive += layer->held_w;

@@ -17,7 +17,7 @@ struct LayerBytes {
   double made_again = 0;  ///< what running it again brings back, until its I is done
   double held_w = 0;      ///< from I to W
   double gradients = 0;   ///< of its trainable parameters
-  double forward_extra = 0, input_grad_extra = 0, weight_grad_extra = 0;  ///< as in LayerCost
+  double forward_extra = 0, input_grad_extra = 0, weight_grad_extra = 0, backward_extra = 0;  ///< as in LayerCost
   // Values between layers:
   double made = 0;              ///< outputs that are alive after its F and not part of `held`
   double passed = 0;            ///< made by layers before it; its F is the last that needs them

@@ -46,6 +46,7 @@ LayerCost cost_of(const LayerProfile& layer, double mean_rows, std::int64_t most
   cost.forward_extra_bytes = bytes.forward_extra_bytes;
   cost.input_grad_extra_bytes = bytes.input_grad_extra_bytes;
   cost.weight_grad_extra_bytes = bytes.weight_grad_extra_bytes;
+  cost.backward_extra_bytes = bytes.backward_extra_bytes;
   return cost;
 }
 
@@ -149,7 +150,7 @@ PlanFile Planning::file(const PlanProblem& problem, const RankedPlan& plan) cons
   p.bubble = simulated.bubble;
   p.bubble_steady = simulated.bubble_steady;
   p.compute_us = simulated.work_us;
-  for (const double us : p.compute_us) p.wait_us.push_back(p.step_us - us);
+  for (const double us : p.compute_us) p.wait_us.push_back(std::max(0.0, p.step_us - us));
   p.peak_bytes = simulated.total_bytes;
   const std::vector<int> first = first_layers(plan.choice.layers_per_stage), in_flight = in_flight_of(program);
   const std::vector<bool> again = recomputed(program);

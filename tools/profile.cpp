@@ -23,7 +23,7 @@ constexpr double kTinyUs = 100;   // of such layers nothing is said: no plan dep
 struct ProfileOptions {
   ConfigSource source;
   std::string output, costs, rows;
-  int repeats = 9, workers = 0;
+  int repeats = 100, workers = 0;
   bool no_cache = false;
 };
 

@@ -164,11 +164,7 @@ Profile measure_profile(Process& process, const Config& config, const Trainer& t
   measure.workers = options.workers > 0
                         ? options.workers
                         : workers_at_once(config, graph, measure.stage.precision, process.size(), neighbours);
-  // Between two runs of a layer a worker goes through its share of the weights and values.
-  const std::vector<double> values = value_bytes(graph, measure.stage.precision);
-  const double all = std::accumulate(values.begin(), values.end(), 4.0 * static_cast<double>(graph.parameter_count()));
-  measure.cold_bytes =
-      static_cast<std::int64_t>(std::min(all / workers_of(config), static_cast<double>(kMostColdBytes)));
+  request.workers = workers_of(config);
   request.environment = profile_environment(config);
   if (options.cache) request.cache = default_profile_cache();
   request.progress = options.progress;

@@ -10,8 +10,8 @@ namespace lockstep {
 
 struct ProfilingOptions {
   std::vector<std::int64_t> rows;  ///< sizes of micro-batches, ascending; empty: rows_to_measure()
-  int repeats = 9;
-  double most_seconds = 2;  ///< per layer and size
+  int repeats = 100;
+  double most_seconds = 1;  ///< per layer and size
   int workers = 0;  ///< that measure at once in this process; 0: as many as will train, cores and memory allowing
   bool cache = true;
   std::function<void(const ProfileProgress&)> progress;

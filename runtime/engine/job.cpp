@@ -149,6 +149,7 @@ class Job {
     StageOptions stage = spec_.stage;
     stage.device = spec_.devices[row];
     stage.pulse = &recorders_[row]->pulse();
+    stage.links = spec_.remote;
     const bool first_here = workers_.empty();
     WorkerParts parts{row,
                       spec_.graph,

@@ -13,6 +13,7 @@
 
 #include "runtime/engine/binding.hpp"
 #include "runtime/engine/memory.hpp"
+#include "runtime/engine/remote_links.hpp"
 #include "runtime/engine/worker.hpp"
 
 namespace lockstep {
@@ -21,19 +22,6 @@ namespace lockstep {
 struct Layout {
   std::vector<RankId> rank_of_row;
   RankId here = RankId(0);
-};
-
-/// Makes the half of a channel whose other end is on another rank. `edge`: index within the ordered pair of ranks.
-class RemoteLinks {
- public:
-  virtual ~RemoteLinks() = default;
-  virtual std::unique_ptr<Channel> sender(RankId to, int edge) = 0;
-  /// Received tensors come from `pool`, which outlives the channel.
-  virtual std::unique_ptr<Channel> receiver(RankId from, int edge, MemoryPool& pool) = 0;
-  /// Keeps `board` fresh while it lives. `neighbours`: the ranks that this one shares an edge with. Both outlive it.
-  virtual std::unique_ptr<Heartbeats> heartbeats(PulseBoard& board, const std::vector<RankId>& neighbours,
-                                                 std::chrono::milliseconds interval) = 0;
-  virtual std::string host() const = 0;
 };
 
 /// Puts something around the channel of edge `edge` (index in Program::edges). For tests, which delay messages with it.

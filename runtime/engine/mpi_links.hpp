@@ -16,6 +16,7 @@ class MpiLinks : public RemoteLinks {
   std::unique_ptr<Channel> receiver(RankId from, int edge, MemoryPool& pool) override;
   std::unique_ptr<Heartbeats> heartbeats(PulseBoard& board, const std::vector<RankId>& neighbours,
                                          std::chrono::milliseconds interval) override;
+  void look() override { endpoint_.look(); }
   std::string host() const override { return world_.host(); }
 
  private:

@@ -10,6 +10,7 @@
 
 #include "runtime/base/check.hpp"
 #include "runtime/base/clock.hpp"
+#include "runtime/engine/remote_links.hpp"
 #include "runtime/engine/tensor_math.hpp"
 #include "runtime/layer/random.hpp"
 
@@ -135,6 +136,11 @@ void Stage::put_gradient(int micro_batch, int value, Use use, at::Tensor tensor)
       tensor.defined() ? tensor.to(options_.device) : std::move(tensor);
 }
 
+void Stage::enter_layer(int layer) const {
+  if (options_.links) options_.links->look();
+  if (options_.pulse) options_.pulse->enter_layer(layer);
+}
+
 void Stage::note_non_finite(int layer, int micro_batch, const char* what) {
   non_finite_ = first_of(non_finite_, NonFinite{layer, micro_batch, what});
 }
@@ -151,6 +157,7 @@ void Stage::forward(int micro_batch, bool recompute) {
 }
 
 void Stage::forward_layer(int layer, MicroBatch& batch, int micro_batch) {
+  enter_layer(layer);
   const Timed timed(time_of(layer));
   const bool needs_graph = header_->mode == Mode::train && graph_.has_backward[layer];
   Tensors inputs;
@@ -194,7 +201,6 @@ void Stage::forward_layer(int layer, MicroBatch& batch, int micro_batch) {
 
 Tensors Stage::call_layer(int layer, const Tensors& inputs, Island& island, bool needs_graph, int micro_batch,
                           bool recomputing) {
-  enter_layer(layer);
   const LayerSpec& spec = graph_.layers[layer];
   const bool training = header_->mode == Mode::train;
   island.weight_grads = std::make_unique<WeightGradQueue>();
@@ -298,8 +304,8 @@ at::Tensor Stage::take_gradient(MicroBatch& batch, int value) {
 }
 
 void Stage::input_grad_layer(int layer, MicroBatch& batch, int micro_batch) {
-  const Timed timed(time_of(layer));
   enter_layer(layer);
+  const Timed timed(time_of(layer));
   Island& island = batch.islands[layer - first_];
   if (island.recompute) {
     const double start_us = now_us();
@@ -367,8 +373,8 @@ void Stage::run_backward(int micro_batch, bool with_weights) {
 }
 
 void Stage::run_weight_grads(int layer, Island& island) {
-  const Timed timed(time_of(layer));
   enter_layer(layer);
+  const Timed timed(time_of(layer));
   try {
     island.weight_grads->run();
   } catch (const std::exception& error) {

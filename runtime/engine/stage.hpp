@@ -20,6 +20,8 @@
 
 namespace lockstep {
 
+class RemoteLinks;
+
 /// The stored parameters of one worker, by index in the model. Stages of one worker share tensors of tied parameters.
 using ParameterStore = std::map<int, at::Tensor>;
 
@@ -31,6 +33,7 @@ struct StageOptions {
   bool check_finite = true;          ///< look at every output and input gradient: names the first layer that breaks
   std::vector<bool> recompute = {};  ///< by layer of the model: may be run again in the backward; empty: none is
   Pulse* pulse = nullptr;            ///< of the worker: beats with every layer; may be null
+  RemoteLinks* links = nullptr;      ///< looked at when a layer begins; may be null
 };
 
 /// A layer failed on a micro-batch. The message has the layer, the action and the input shapes.
@@ -113,9 +116,7 @@ class Stage {
   at::Tensor take_gradient(MicroBatch& batch, int value);
   void run_backward(int micro_batch, bool with_weights);
   void run_weight_grads(int layer, Island& island);
-  void enter_layer(int layer) const {
-    if (options_.pulse) options_.pulse->enter_layer(layer);
-  }
+  void enter_layer(int layer) const;
   void note_non_finite(int layer, int micro_batch, const char* what);
   double& time_of(int layer) { return report_.layer_us[static_cast<std::size_t>(layer - first_)]; }
 

@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Measuring layers: each one is built alone, run through F, I and W as a stage of one layer by the engine's own Stage,
-// and freed. So a model that fits nowhere is measured on a laptop, and what is measured is what a worker will do.
+// Measuring layers: each is built alone, with inputs that are made up, and run through F, I and W as a stage of one
+// layer by the engine's own Stage. So a model that fits nowhere is measured on a laptop, and what is measured is what a
+// worker will do.
 //
-// Between two runs of a layer a worker runs the rest of its stage: its weights leave the caches. `cold_bytes` are
-// walked over in between to the same effect, while the inputs stay warm, as they come from the layer before.
+// Between two runs of a layer a worker runs the rest of its stage, and what the layer had in the caches, data and code,
+// is gone. So layers are measured in company: a group of them, as much as a worker will hold or as caches do
+// (layer_groups.hpp), takes turns as the layers of a stage do.
 //
-//   repeat:  walk | F  release values | walk | put gradients  I  release gradients  W          (all workers at once)
+//   round:   F of the first layer .. F of the last | I W of the last .. I W of the first       (all workers at once)
 //
-// The gradients of earlier repeats are there, as those of earlier micro-batches are in a step.
+// The gradients of earlier rounds are there, as those of earlier micro-batches are in a step.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
@@ -20,23 +23,22 @@
 #include "runtime/engine/partition.hpp"
 #include "runtime/engine/stage.hpp"
 #include "runtime/engine/updater.hpp"
+#include "runtime/profile/layer_groups.hpp"
 #include "runtime/profile/profile.hpp"
 
 namespace lockstep {
 
 inline constexpr int kFewestRepeats = 3;
-inline constexpr std::int64_t kMostColdBytes = std::int64_t{64} << 20;  ///< beyond the caches of one core
 
 struct MeasureOptions {
   StageOptions
       stage;        ///< precision, device, seed; `initialise` and `recompute` are set here: weights are made, not drawn
   int threads = 1;  ///< intra-op
-  int repeats = 9;  ///< after two that are thrown away
-  double most_seconds = 2;  ///< per layer and size: fewer repeats when a layer takes long, never fewer than 3
-  int workers = 1;  ///< that many threads measure the same layer at the same time, as the workers of one machine will:
+  int repeats = 100;        ///< rounds, after a tenth as many that are thrown away
+  double most_seconds = 1;  ///< per layer and size: fewer repeats when layers take long, never fewer than 3
+  int workers = 1;  ///< that many threads measure the same layers at the same time, as the workers of one machine will:
                     ///< they share memory bandwidth and cache
-  std::int64_t cold_bytes = 0;  ///< what a worker touches between two runs of a layer; at most kMostColdBytes count
-  bool clip = false;            ///< update_us has the layer's part of the global norm, and the scaling
+  bool clip = false;  ///< update_us has the layer's part of the global norm, and the scaling
   std::function<std::unique_ptr<ParameterUpdater>()> make_updater;  ///< empty: update_us is 0
 };
 
@@ -46,14 +48,19 @@ std::string signature_of(const ModelGraph& graph, int layer, const Losses& losse
 /// What is hashed.
 std::string signature_text(const ModelGraph& graph, int layer, const Losses& losses);
 
-/// The partition that measure_layer() wants: a stage for every layer.
+/// The partition that measure_layers() wants: a stage for every layer.
 Partition one_layer_each(const ModelGraph& graph);
 
-/// `graph`: described for micro-batches of `rows` rows; `partition`: one_layer_each() of it. Inputs are random values
-/// of the described kind; the losses of heads that read the layer are computed too. A layer without a backward takes no
-/// time in I and W. Throws what the layer throws (LayerError).
-LayerSample measure_layer(const ModelGraph& graph, const Partition& partition, int layer, std::int64_t rows,
-                          const Losses& losses, const MeasureOptions& options);
+/// One sample for each member of the group, over all its layers, which cost the same. `graph`: described for
+/// micro-batches of `rows` rows; `partition`: one_layer_each() of it. Inputs are random values of the described kind;
+/// the losses of heads that read a layer are computed too. A layer without a backward takes no time in I and W. Throws
+/// what a layer throws (LayerError).
+std::vector<LayerSample> measure_layers(const ModelGraph& graph, const Partition& partition, const LayerGroup& group,
+                                        std::int64_t rows, const Losses& losses, const MeasureOptions& options);
+
+/// Runs the same rounds, for the sake of others that measure, until told to stop.
+void keep_busy(const ModelGraph& graph, const Partition& partition, const LayerGroup& group, std::int64_t rows,
+               const Losses& losses, const MeasureOptions& options, const std::atomic<bool>& stop);
 
 /// Bytes of every value for micro-batches as described, in the precision in which it travels (targets as they are);
 /// index = ModelGraph::values.

@@ -39,6 +39,7 @@ constexpr Field kFields[] = {
     {"forward_extra_bytes", "forward_extra_mib", kBytesPerMib, true, &LayerSample::forward_extra_bytes},
     {"input_grad_extra_bytes", "input_grad_extra_mib", kBytesPerMib, true, &LayerSample::input_grad_extra_bytes},
     {"weight_grad_extra_bytes", "weight_grad_extra_mib", kBytesPerMib, true, &LayerSample::weight_grad_extra_bytes},
+    {"backward_extra_bytes", "backward_extra_mib", kBytesPerMib, true, &LayerSample::backward_extra_bytes},
 };
 constexpr int kTimesOfLayer = 3;  // the first ones: what a layer by hand has to have
 

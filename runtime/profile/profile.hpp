@@ -30,7 +30,7 @@ struct LayerSample {
   std::int64_t rows = 0;  ///< 0: of any number of rows (written by hand)
   double forward_us = 0, input_grad_us = 0, weight_grad_us = 0, update_us = 0;
   double held_bytes = 0, again_held_bytes = 0, held_w_bytes = 0, step_bytes = 0;
-  double forward_extra_bytes = 0, input_grad_extra_bytes = 0, weight_grad_extra_bytes = 0;
+  double forward_extra_bytes = 0, input_grad_extra_bytes = 0, weight_grad_extra_bytes = 0, backward_extra_bytes = 0;
   double spread = 0;  ///< of F + I + W: (third quartile - first) / median
   bool operator==(const LayerSample&) const = default;
 };

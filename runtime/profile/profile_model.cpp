@@ -2,9 +2,12 @@
 #include "runtime/profile/profile_model.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <map>
+#include <optional>
 #include <sstream>
+#include <thread>
 
 #include "runtime/base/check.hpp"
 #include "runtime/profile/cache.hpp"
@@ -17,12 +20,26 @@ struct Described {
   Partition partition;
 };
 
-/// One layer and one size: what is measured, or found in the cache, on one rank.
-struct Piece {
-  int layer = 0;
-  std::string signature;
+/// Layers of one size that are measured together, on one rank.
+struct Unit {
   std::int64_t rows = 0;
   bool checks = false;  // the third size, which only tells how good the line is
+  LayerGroup group;
+};
+
+/// Keeps this rank's cores busy while other ranks measure.
+class Company {
+ public:
+  template <typename Work>
+  explicit Company(const Work& work) : thread_([this, work] { work(stop_); }) {}
+  ~Company() {
+    stop_ = true;
+    thread_.join();
+  }
+
+ private:
+  std::atomic<bool> stop_{false};
+  std::thread thread_;
 };
 
 class Profiler {
@@ -31,31 +48,38 @@ class Profiler {
       : request_(request), sharing_(sharing), cache_(request.cache) {
     LOCKSTEP_CHECK(!request.rows.empty() && std::is_sorted(request.rows.begin(), request.rows.end()), "rows ",
                    join(request.rows));
-    list_pieces();
+    list_kinds();
+    list_units();
   }
 
   Profile run() {
-    std::string mine;
-    ProfileProgress progress;
-    for (std::size_t i = 0; i < pieces_.size(); ++i) progress.total += is_mine(i) ? 1 : 0;
-    for (std::size_t i = 0; i < pieces_.size(); ++i) {
-      if (!is_mine(i)) continue;
-      progress.sample = sample_of(pieces_[i], progress.cached);
-      progress.layer = described(pieces_[i].rows).graph.layers[pieces_[i].layer].name;
-      ++progress.done;
-      mine += concat(i, " ", to_json(progress.sample), "\n");
-      if (request_.progress) request_.progress(progress);
+    std::vector<std::size_t> mine;
+    for (std::size_t unit = 0; unit < units_.size(); ++unit) {
+      if (!is_mine(unit)) continue;
+      mine.push_back(unit);
+      progress_.total += static_cast<int>(units_[unit].group.members.size());
     }
-    const std::vector<std::string> all =
-        sharing_.ranks > 1 ? sharing_.all_gather(mine) : std::vector<std::string>{mine};
-    return profile_of(all);
+    std::string samples;
+    std::vector<std::size_t> to_measure;
+    for (const std::size_t unit : mine) {
+      const auto known = known_samples(units_[unit]);
+      if (!known)
+        to_measure.push_back(unit);
+      else
+        samples += told(unit, *known, /*cached=*/true);
+    }
+    bool all_known = to_measure.empty();
+    if (sharing_.ranks > 1)
+      for (const std::string& rank : sharing_.all_gather(all_known ? "" : "measures")) all_known &= rank.empty();
+    for (const std::size_t unit : to_measure) samples += told(unit, measured(units_[unit]), /*cached=*/false);
+    return profile_of(gathered(samples, all_known));
   }
 
  private:
-  // Neighbouring pieces, the sizes of one layer, go to different ranks, and the large sizes to all of them.
-  bool is_mine(std::size_t piece) const {
+  // Neighbouring units go to different ranks, and the large sizes to all of them.
+  bool is_mine(std::size_t unit) const {
     const std::size_t ranks = static_cast<std::size_t>(sharing_.ranks);
-    return (piece + piece / std::max<std::size_t>(sizes_, 1)) % ranks == static_cast<std::size_t>(sharing_.rank);
+    return (unit + unit / sizes_.size()) % ranks == static_cast<std::size_t>(sharing_.rank);
   }
 
   const Described& described(std::int64_t rows) {
@@ -66,69 +90,129 @@ class Profiler {
     return described_.emplace(rows, Described{std::move(graph), std::move(partition)}).first->second;
   }
 
-  void list_pieces() {
-    const std::int64_t least = request_.rows.front(), most = request_.rows.back();
-    const ModelGraph& graph = described(most).graph;
-    std::map<std::string, int> seen;
+  void list_kinds() {
+    const ModelGraph& graph = described(request_.rows.back()).graph;
+    const std::vector<double> values = value_bytes(graph, request_.measure.stage.precision);
+    std::map<std::string, std::size_t> seen;
     for (int layer = 0; layer < graph.layer_count(); ++layer) {
       const std::string signature = signature_of(graph, layer, request_.losses);
-      if (!seen.emplace(signature, layer).second) continue;
-      for (const std::int64_t rows : request_.rows) pieces_.push_back({layer, signature, rows, false});
-      if (most - least >= 2) pieces_.push_back({layer, signature, (least + most) / 2, true});
-      if (sizes_ == 0) sizes_ = pieces_.size();
+      const auto [found, is_new] = seen.emplace(signature, kinds_.size());
+      if (is_new) {
+        // Weights and values, and the gradients of both.
+        double bytes = 4.0 * static_cast<double>(graph.elements_of_layer(layer));
+        for (const auto* ids : {&graph.inputs[layer], &graph.outputs[layer]})
+          for (const int id : *ids) bytes += values[id];
+        kinds_.push_back({{}, 2 * bytes});
+        signatures_.push_back(signature);
+      }
+      kinds_[found->second].layers.push_back(layer);
     }
   }
 
-  std::string key_of(const Piece& piece, const MeasureOptions& options) {
+  /// The sizes of one group stand together.
+  void list_units() {
+    const std::int64_t least = request_.rows.front(), most = request_.rows.back();
+    for (const std::int64_t rows : request_.rows) sizes_.emplace_back(rows, false);
+    if (most - least >= 2) sizes_.emplace_back((least + most) / 2, true);
+    for (const LayerGroup& group : layer_groups(kinds_, request_.workers))
+      for (const auto& [rows, checks] : sizes_) units_.push_back({rows, checks, group});
+  }
+
+  MeasureOptions options_for(const Unit& unit) const {
+    MeasureOptions options = request_.measure;
+    if (unit.checks) options.repeats = std::min(options.repeats, kFewestRepeats);
+    return options;
+  }
+
+  std::string key_of(const Unit& unit, int kind, const MeasureOptions& options) {
     std::string key =
-        concat("v3; ", signature_text(described(piece.rows).graph, piece.layer, request_.losses), "; rows ", piece.rows,
-               "; workers ", options.workers, "; repeats ", options.repeats, "; cold ", options.cold_bytes, "; finite ",
-               options.stage.check_finite, "; clip ", options.clip);
+        concat("v4; ", signature_text(described(unit.rows).graph, kinds_[kind].layers[0], request_.losses), "; rows ",
+               unit.rows, "; threads at once ", options.workers, "; of workers ", request_.workers, "; repeats ",
+               options.repeats, "; finite ", options.stage.check_finite, "; clip ", options.clip);
     for (const auto& [name, value] : request_.environment) key += concat("; ", name, " ", value);
     return key;
   }
 
-  LayerSample sample_of(const Piece& piece, bool& cached) {
-    MeasureOptions options = request_.measure;
-    if (piece.checks) options.repeats = std::min(options.repeats, kFewestRepeats);
-    const std::string key = key_of(piece, options);
-    const std::optional<LayerSample> known = cache_.find(key);
-    cached = known && known->rows == piece.rows;
-    if (cached) return *known;
-    const Described& model = described(piece.rows);
-    const LayerSample sample =
-        measure_layer(model.graph, model.partition, piece.layer, piece.rows, request_.losses, options);
-    if (const std::string problem = cache_.store(key, sample); !problem.empty() && !warned_) {
+  /// All of the unit or nothing: what one layer costs depends on the others' being there.
+  std::optional<std::vector<LayerSample>> known_samples(const Unit& unit) {
+    std::vector<LayerSample> samples;
+    for (const LayerGroup::Member& member : unit.group.members) {
+      const auto known = cache_.find(key_of(unit, member.kind, options_for(unit)));
+      if (!known || known->rows != unit.rows) return std::nullopt;
+      samples.push_back(*known);
+    }
+    return samples;
+  }
+
+  std::vector<LayerSample> measured(const Unit& unit) {
+    const MeasureOptions options = options_for(unit);
+    const Described& model = described(unit.rows);
+    const std::vector<LayerSample> samples =
+        measure_layers(model.graph, model.partition, unit.group, unit.rows, request_.losses, options);
+    for (std::size_t i = 0; i < samples.size(); ++i) {
+      const std::string problem = cache_.store(key_of(unit, unit.group.members[i].kind, options), samples[i]);
+      if (problem.empty() || warned_) continue;
       warned_ = true;
       request_.log.warn(problem + "; the next run measures again");
     }
-    return sample;
+    return samples;
+  }
+
+  /// Lines for the other ranks; what they say is reported as progress.
+  std::string told(std::size_t unit, const std::vector<LayerSample>& samples, bool cached) {
+    std::string lines;
+    for (std::size_t i = 0; i < samples.size(); ++i) {
+      lines += concat(unit, " ", i, " ", to_json(samples[i]), "\n");
+      const LayerKind& kind = kinds_[units_[unit].group.members[i].kind];
+      progress_.sample = samples[i];
+      progress_.layer = described(units_[unit].rows).graph.layers[kind.layers[0]].name;
+      progress_.cached = cached;
+      ++progress_.done;
+      if (request_.progress) request_.progress(progress_);
+    }
+    return lines;
+  }
+
+  std::vector<std::string> gathered(const std::string& samples, bool all_known) {
+    if (sharing_.ranks == 1) return {samples};
+    std::optional<Company> company;
+    // Of the smallest layers: soon made, and soon left.
+    const Unit& unit = units_.front();
+    const Described& model = described(unit.rows);
+    if (!all_known)
+      company.emplace([&](const std::atomic<bool>& stop) {
+        keep_busy(model.graph, model.partition, unit.group, unit.rows, request_.losses, request_.measure, stop);
+      });
+    return sharing_.all_gather(samples);
   }
 
   Profile profile_of(const std::vector<std::string>& all) {
-    std::vector<LayerSample> samples(pieces_.size());
+    std::vector<std::vector<LayerSample>> samples(units_.size());
+    for (std::size_t unit = 0; unit < units_.size(); ++unit) samples[unit].resize(units_[unit].group.members.size());
     for (const std::string& text : all) {
       std::istringstream lines(text);
-      std::size_t piece = 0;
-      for (std::string json; lines >> piece && std::getline(lines, json);)
-        samples.at(piece) = read_sample(load_config_text(json, "a measured sample"));
+      std::size_t unit = 0, member = 0;
+      for (std::string json; lines >> unit >> member && std::getline(lines, json);)
+        samples.at(unit).at(member) = read_sample(load_config_text(json, "a measured sample"));
     }
     Profile profile;
     profile.model = request_.model;
     profile.environment = request_.environment;
     const ModelGraph& graph = described(request_.rows.back()).graph;
-    for (std::size_t i = 0; i < pieces_.size(); ++i) {
-      const Piece& piece = pieces_[i];
-      LOCKSTEP_CHECK(samples[i].rows == piece.rows, "nobody measured layer ", piece.layer, " with ", piece.rows,
-                     " rows");
-      if (profile.layers.empty() || profile.layers.back().signature != piece.signature)
-        profile.layers.push_back({graph.layers[piece.layer].name, piece.signature, {}, 0});
-      LayerProfile& layer = profile.layers.back();
-      if (piece.checks)
-        layer.misfit = misfit(layer, samples[i]);
-      else
-        layer.samples.push_back(samples[i]);
-    }
+    for (std::size_t kind = 0; kind < kinds_.size(); ++kind)
+      profile.layers.push_back({graph.layers[kinds_[kind].layers[0]].name, signatures_[kind], {}, 0});
+    for (std::size_t unit = 0; unit < units_.size(); ++unit)
+      for (std::size_t member = 0; member < samples[unit].size(); ++member) {
+        const int kind = units_[unit].group.members[member].kind;
+        const LayerSample& sample = samples[unit][member];
+        LOCKSTEP_CHECK(sample.rows == units_[unit].rows, "nobody measured kind ", kind, " with ", units_[unit].rows,
+                       " rows");
+        LayerProfile& layer = profile.layers[static_cast<std::size_t>(kind)];
+        if (units_[unit].checks)
+          layer.misfit = misfit(layer, sample);
+        else
+          layer.samples.push_back(sample);
+      }
     return profile;
   }
 
@@ -141,9 +225,12 @@ class Profiler {
   const ProfileRequest& request_;
   const ProfileSharing& sharing_;
   ProfileCache cache_;
-  std::map<std::int64_t, Described> described_;  // by rows
-  std::vector<Piece> pieces_;                    // of one layer after another
-  std::size_t sizes_ = 0;                        // of a layer
+  std::map<std::int64_t, Described> described_;       // by rows
+  std::vector<LayerKind> kinds_;                      // in the order of their first layers
+  std::vector<std::string> signatures_;               // by kind
+  std::vector<std::pair<std::int64_t, bool>> sizes_;  // rows, ascending; whether they only check
+  std::vector<Unit> units_;
+  ProfileProgress progress_;
   bool warned_ = false;
 };
 

@@ -27,6 +27,7 @@ struct ProfileRequest {
   std::function<ModelGraph(std::int64_t rows)> describe;  ///< the model for micro-batches of so many rows
   Losses losses;                                          ///< by head
   std::vector<std::int64_t> rows;                         ///< the two sizes, or one, ascending: rows_to_measure()
+  int workers = 1;                                        ///< that the model will be spread over: layer_groups()
   MeasureOptions measure;
   ProfileEnvironment environment;                        ///< part of what the cache goes by
   std::string cache;                                     ///< folder (made when needed); empty: everything is measured
@@ -34,8 +35,8 @@ struct ProfileRequest {
   Log log;
 };
 
-/// The ranks that share the work: layer sizes go round among them. `all_gather` gives the value of every rank in rank
-/// order and is called once, by every rank.
+/// The ranks that share the work: groups of layers go round among them, and who has done its part keeps its cores busy
+/// until all have. `all_gather` gives the value of every rank in rank order; every rank calls it equally often.
 struct ProfileSharing {
   int rank = 0, ranks = 1;
   std::function<std::vector<std::string>(const std::string&)> all_gather;

@@ -24,6 +24,8 @@ CostMeter::CostMeter(const Program& program)
 void CostMeter::add(const StepResult& result) {
   if (result.mode != Mode::train || result.micro_batches != program_.micro_batches) return;
   ++steps_;
+  if (recent_layer_us_.size() == kRecentSteps) recent_layer_us_.pop_front();
+  std::vector<std::vector<double>>& layers = recent_layer_us_.emplace_back(sums_.size());
   for (const WorkerReport& worker : result.workers) {
     const auto row = static_cast<std::size_t>(worker.row);
     in_flight_bytes_.at(row) = std::max(in_flight_bytes_.at(row), static_cast<double>(worker.in_flight_bytes));
@@ -38,18 +40,21 @@ void CostMeter::add(const StepResult& result) {
       sum.held_bytes = stage.held_bytes;
       sum.held_w_bytes = stage.held_w_bytes;
       sum.checkpoint_bytes = stage.checkpoint_bytes;
-      sum.layer_us.resize(stage.layer_us.size(), 0.0);
-      for (std::size_t i = 0; i < stage.layer_us.size(); ++i) sum.layer_us[i] += stage.layer_us[i];
+      layers[static_cast<std::size_t>(stage.stage)] = stage.layer_us;
     }
   }
 }
 
 std::vector<double> CostMeter::layer_us() const {
   LOCKSTEP_CHECK(steps_ > 0, "times of no step");
-  std::vector<double> layers;
-  for (const StageReport& sum : sums_)
-    for (const double us : sum.layer_us) layers.push_back(us / steps_);
-  return layers;
+  std::vector<double> medians;
+  for (std::size_t stage = 0; stage < sums_.size(); ++stage)
+    for (std::size_t layer = 0; layer < recent_layer_us_.back()[stage].size(); ++layer) {
+      std::vector<double> steps;
+      for (const auto& step : recent_layer_us_) steps.push_back(step[stage][layer]);
+      medians.push_back(median(std::move(steps)));
+    }
+  return medians;
 }
 
 namespace {

@@ -3,6 +3,7 @@
 // Costs from what the workers measured while they ran: the way from StepResults to the simulator.
 #pragma once
 
+#include <deque>
 #include <vector>
 
 #include "runtime/schedule/simulate.hpp"
@@ -17,6 +18,8 @@ double median(std::vector<double> values);
 /// micro-batches: shorter batches are left out.
 class CostMeter {
  public:
+  static constexpr std::size_t kRecentSteps = 64;
+
   explicit CostMeter(const Program& program);
 
   void add(const StepResult& result);
@@ -24,7 +27,7 @@ class CostMeter {
   /// Of the program's stages. Messages take neither time nor memory: in process they are handed over by pointer, and
   /// over MPI they are not measured. Needs a step.
   Costs costs() const;
-  /// Per layer of the model, in one step: StageReport::layer_us. Needs a step.
+  /// Per layer of the model, in one step: StageReport::layer_us; the median of the latest kRecentSteps. Needs a step.
   std::vector<double> layer_us() const;
   /// Per worker, the most of any step: WorkerReport::in_flight_bytes.
   const std::vector<double>& in_flight_bytes() const { return in_flight_bytes_; }
@@ -36,6 +39,7 @@ class CostMeter {
   std::vector<int> recomputed_;
   Costs costs_;
   std::vector<double> in_flight_bytes_;
+  std::deque<std::vector<std::vector<double>>> recent_layer_us_;  ///< by step, stage, layer of the stage
 };
 
 }  // namespace lockstep

@@ -66,16 +66,18 @@ Json step_times(const std::vector<double>& step_ms) {
   return {{"median", number_or_null(median(step_ms))}, {"min", number(*least)}, {"max", number(*most)}};
 }
 
+Json of_layer(const LayerPrediction& layer) {
+  return {{"layer", layer.name}, {"step_ms", number(layer.step_ms)}, {"measured_ms", number(layer.measured_ms)}};
+}
+
 void add_prediction(Json& summary, const Prediction& predicted) {
   Json json = {{"by", predicted.planned ? "plan" : "measured costs"},
                {"step_ms", number(predicted.step_ms)},
                {"bubble", number(predicted.bubble)}};
   if (predicted.planned) {
     json["peak_bytes"] = predicted.peak_bytes;
-    if (!predicted.layer.empty())
-      json["largest_miss"] = {{"layer", predicted.layer},
-                              {"step_ms", number(predicted.layer_ms)},
-                              {"measured_ms", number(predicted.measured_layer_ms)}};
+    if (const LayerPrediction* miss = predicted.largest_miss()) json["largest_miss"] = of_layer(*miss);
+    for (const LayerPrediction& layer : predicted.layers) json["layers"].push_back(of_layer(layer));
   } else {
     summary["in_flight_bytes"] = predicted.measured_in_flight_bytes;
     json["in_flight_bytes"] = predicted.in_flight_bytes;
@@ -105,6 +107,13 @@ void cut_after(const std::string& path, std::int64_t step) {
 }
 
 }  // namespace
+
+const LayerPrediction* Prediction::largest_miss() const {
+  const auto miss_ms = [](const LayerPrediction& layer) { return std::abs(layer.measured_ms - layer.step_ms); };
+  const auto most = std::max_element(layers.begin(), layers.end(),
+                                     [&](const auto& a, const auto& b) { return miss_ms(a) < miss_ms(b); });
+  return most == layers.end() ? nullptr : &*most;
+}
 
 double measured_bubble(const StepResult& result) {
   const double workers = static_cast<double>(result.workers.size());

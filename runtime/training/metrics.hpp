@@ -18,8 +18,9 @@
 // In the summary, step_ms, samples_per_s (all samples / all time) and the median bubble leave out the first step
 // written, which pays for warming up; what there is no value for is null. Numbers read back as the same doubles; JSON
 // has no NaN, so what is not finite is the string "nan", "inf" or "-inf". `predicted` is what the plan said, with
-// "peak_bytes":[...] instead of in-flight bytes and "largest_miss":{"layer":...,"step_ms":...,"measured_ms":...}, "by":
-// "plan"; without a plan it is the simulation with the costs that the workers measured (runs of two steps or more).
+// "peak_bytes":[...] instead of in-flight bytes and "layers":[{"layer":...,"step_ms":...,"measured_ms":...},...] with
+// the "largest_miss" of them, "by": "plan"; without a plan it is the simulation with the costs that the workers
+// measured (runs of two steps or more).
 //
 // peak_bytes: the most bytes of tensors that the worker has had alive since the job began; peak_by_kind: what they were
 // for at that moment, so it adds up to peak_bytes. A tensor that was handed over in process counts once: a gradient
@@ -40,6 +41,11 @@
 namespace lockstep {
 
 /// What was predicted for a run, beside what was measured.
+struct LayerPrediction {
+  std::string name;
+  double step_ms = 0, measured_ms = 0;  ///< in one step: F, I and W of all micro-batches
+};
+
 struct Prediction {
   bool planned = false;                              ///< by a plan; else simulated with the costs that workers measured
   double step_ms = 0, bubble = 0;                    ///< of steps that follow one another
@@ -48,8 +54,9 @@ struct Prediction {
   std::vector<double> in_flight_bytes, measured_in_flight_bytes;  ///< by row: WorkerReport::in_flight_bytes
   // Planned:
   std::vector<double> peak_bytes, measured_peak_bytes;  ///< by row: WorkerReport::peak_bytes
-  std::string layer;                                    ///< the one whose time in a step is off by most; may be empty
-  double layer_ms = 0, measured_layer_ms = 0;           ///< of it, in a step
+  std::vector<LayerPrediction> layers;
+
+  const LayerPrediction* largest_miss() const;  ///< in milliseconds; null without layers
 };
 
 /// 1 - sum of the workers' compute time / (workers * elapsed time); NaN when nothing was timed.

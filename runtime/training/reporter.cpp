@@ -45,9 +45,9 @@ std::vector<std::string> lines_of(const Prediction& p) {
     workers.push_back(against(p.peak_bytes[row], p.measured_peak_bytes[row], 1048576, "MiB", 2));
   if (p.peak_bytes.size() > most) workers.push_back("...");
   lines.push_back("peak of tensors by worker: " + join(workers));
-  if (!p.layer.empty())
-    lines.push_back(
-        concat("off by most: layer '", p.layer, "', in a step ", against(p.layer_ms, p.measured_layer_ms, 1, "ms", 3)));
+  if (const LayerPrediction* miss = p.largest_miss())
+    lines.push_back(concat("off by most: layer '", miss->name, "', in a step ",
+                           against(miss->step_ms, miss->measured_ms, 1, "ms", 3)));
   return lines;
 }
 
@@ -150,15 +150,9 @@ void Reporter::add_planned(Prediction& prediction) const {
   for (const WorkerReport& worker : last_->workers)
     prediction.measured_peak_bytes.push_back(static_cast<double>(worker.peak_bytes));
   const std::vector<double> measured_us = meter_->layer_us();
-  double largest_us = 0;
-  for (std::size_t layer = 0; layer < measured_us.size() && layer < plan.layers.size(); ++layer) {
-    const double miss_us = std::abs(measured_us[layer] - plan.layers[layer].step_us);
-    if (miss_us <= largest_us) continue;
-    largest_us = miss_us;
-    prediction.layer = plan.layers[layer].name;
-    prediction.layer_ms = plan.layers[layer].step_us * 1e-3;
-    prediction.measured_layer_ms = measured_us[layer] * 1e-3;
-  }
+  for (std::size_t layer = 0; layer < measured_us.size() && layer < plan.layers.size(); ++layer)
+    prediction.layers.push_back(
+        {plan.layers[layer].name, plan.layers[layer].step_us * 1e-3, measured_us[layer] * 1e-3});
 }
 
 }  // namespace lockstep

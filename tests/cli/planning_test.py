@@ -129,7 +129,7 @@ class TrainTest(Planned):
         self.assertRegex(log, r"plan plan\.yaml: it takes the place of .*pipeline\.\w+.* in small\.yaml")
         self.assertEqual(len(re.findall(r"against measured|simulated with", log)), 1, log)
         predicted = metrics(planned / "metrics.jsonl")[-1]["summary"]["predicted"]
-        self.assertEqual(list(predicted), ["by", "step_ms", "bubble", "peak_bytes", "largest_miss"])
+        self.assertEqual(list(predicted), ["by", "step_ms", "bubble", "peak_bytes", "largest_miss", "layers"])
         self.assertEqual((predicted["by"], len(predicted["peak_bytes"])), ("plan", 2))
         self.assertIn(predicted["largest_miss"]["layer"], ["fc.0", "act.0", "fc.1", "act.1", "out"])
 

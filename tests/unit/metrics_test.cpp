@@ -164,9 +164,7 @@ TEST_CASE("the summary has what a plan said, or else the simulation with measure
   p.in_flight_bytes = {1, 2};
   p.measured_in_flight_bytes = {3, 4};
   p.peak_bytes = {5, 6};
-  p.layer = "head";
-  p.layer_ms = 7;
-  p.measured_layer_ms = 8;
+  p.layers = {{"body", 9, 9.5}, {"head", 8, 7}};
   const auto summary_of = [&](bool planned) {
     const MetricsFile file;
     MetricsWriter writer(file.path());
@@ -179,7 +177,10 @@ TEST_CASE("the summary has what a plan said, or else the simulation with measure
              {"step_ms", 12.0},
              {"bubble", 0.25},
              {"peak_bytes", {5.0, 6.0}},
-             {"largest_miss", {{"layer", "head"}, {"step_ms", 7.0}, {"measured_ms", 8.0}}}});
+             {"largest_miss", {{"layer", "head"}, {"step_ms", 8.0}, {"measured_ms", 7.0}}},
+             {"layers",
+              {{{"layer", "body"}, {"step_ms", 9.0}, {"measured_ms", 9.5}},
+               {{"layer", "head"}, {"step_ms", 8.0}, {"measured_ms", 7.0}}}}});
   CHECK_FALSE(summary_of(true).contains("in_flight_bytes"));
   CHECK(summary_of(false).at("predicted") ==
         Json{{"by", "measured costs"}, {"step_ms", 12.0}, {"bubble", 0.25}, {"in_flight_bytes", {1.0, 2.0}}});

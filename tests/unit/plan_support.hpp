@@ -105,6 +105,7 @@ inline PlanProblem random_problem(std::mt19937& random, const RandomShape& shape
     cost.forward_extra_bytes = cost.held_bytes + below(30);
     cost.input_grad_extra_bytes = below(60);
     cost.weight_grad_extra_bytes = below(60);
+    cost.backward_extra_bytes = cost.held_w_bytes + cost.weight_grad_extra_bytes;
     cost.recomputable = !chance(20);
   }
   problem.data_bytes = below(50);

@@ -26,6 +26,7 @@ LayerSample sample_of(std::int64_t rows, double scale) {
   sample.forward_extra_bytes = 1100 * scale;
   sample.input_grad_extra_bytes = 500 * scale;
   sample.weight_grad_extra_bytes = 600 * scale;
+  sample.backward_extra_bytes = 550 * scale;
   sample.spread = 0.01;
   return sample;
 }
@@ -90,19 +91,19 @@ const Bad kBadProfiles[] = {
   {"\"held_bytes\": 1000.0", "\"held_bytes\": null",
    "p.yaml:20:20: layers[0].samples[0].held_bytes: got nothing, expected a number >= 0"},
   {"\"rows\": 4", "\"rows\": 2",
-   "p.yaml:30:14: layers[0].samples[1].rows: got 2, expected more than 2, those of the sample before"},
+   "p.yaml:31:14: layers[0].samples[1].rows: got 2, expected more than 2, those of the sample before"},
   {"\"rows\": 2", "\"rows\": 0",
    "p.yaml:15:14: layers[0].samples[0].rows: got 0, expected an integer >= 1"},
   {"\"gpt_head 02\"", "\"gpt_block 01\"",
-   "p.yaml:48:17: layers[1].signature: got gpt_block 01 twice, expected it once"},
+   "p.yaml:50:17: layers[1].signature: got gpt_block 01 twice, expected it once"},
   {"\"latency_us\": 5.0", "\"latency\": 5.0",
-   "p.yaml:74:4: links.same_host.latency: got an unknown key, expected one of latency_us, gigabytes_per_s, assumed; did you mean 'latency_us'?"},
+   "p.yaml:77:4: links.same_host.latency: got an unknown key, expected one of latency_us, gigabytes_per_s, assumed; did you mean 'latency_us'?"},
   {"\"gigabytes_per_s\": 6.0", "\"gigabytes_per_s\": 0",
-   "p.yaml:75:23: links.same_host.gigabytes_per_s: got 0, expected a number > 0"},
+   "p.yaml:78:23: links.same_host.gigabytes_per_s: got 0, expected a number > 0"},
   {"\"same_host\"", "\"same_hots\"",
-   "p.yaml:73:3: links.same_hots: got an unknown key, expected one of same_rank, same_host, other_host; did you mean 'same_host'?"},
+   "p.yaml:76:3: links.same_hots: got an unknown key, expected one of same_rank, same_host, other_host; did you mean 'same_host'?"},
   {"\"speed\": 0.5", "\"speed\": 0",
-   "p.yaml:90:13: workers[1].speed: got 0, expected a number > 0"},
+   "p.yaml:93:13: workers[1].speed: got 0, expected a number > 0"},
   {"\"isa\": \"avx512\"", "\"isa\": [1]",
    "p.yaml:5:10: environment.isa: got [1], expected a string"},
 };
@@ -112,7 +113,7 @@ const Bad kBadByHand[] = {
   {"", "format: 1\nlayers: [{name: a, signature: b, samples: []}]\n",
    "p.yaml:2:43: layers[0].samples: got none, expected at least one sample"},
   {"", "format: 1\ncosts: {h.*: {forward_us: 1}}\n",
-   "p.yaml:2:15: costs.h.*.forward_us: got an unknown key, expected one of rows, forward_ms, input_grad_ms, weight_grad_ms, update_ms, held_mib, again_held_mib, held_w_mib, step_mib, forward_extra_mib, input_grad_extra_mib, weight_grad_extra_mib; did you mean 'forward_ms'?"},
+   "p.yaml:2:15: costs.h.*.forward_us: got an unknown key, expected one of rows, forward_ms, input_grad_ms, weight_grad_ms, update_ms, held_mib, again_held_mib, held_w_mib, step_mib, forward_extra_mib, input_grad_extra_mib, weight_grad_extra_mib, backward_extra_mib; did you mean 'forward_ms'?"},
   {"", "format: 1\ncosts: {h.*: {held_mib: -1}}\n",
    "p.yaml:2:25: costs.h.*.held_mib: got -1, expected a number >= 0"},
   {"", "format: 1\ncosts: {h.*: {}}\n",

@@ -6,14 +6,17 @@
 --delay WORKERS    the same for layers that sleep for random times, planned from hand-written costs
 --cutters          step times of the plan's cuts and of those by layers, params and block on models that are hard to cut
 
-Each case is trained once a round, interleaved, and medians over all its steps count. Profiles of real models are made in
-the same run, one for each number of ranks, without the cache.
+Each case is trained once a round, interleaved, and medians over all its steps count. With --predict every round measures a
+profile, without the cache, plans and trains; a round's figure is its median step over the step that it predicted, and
+the median of the rounds counts.
 
   tools/bench/planning_bench.py --predict configs/unet.yaml --delay 4 --cutters --json out/bench/planning.json
 """
+import functools
 import json
 import pathlib
 import random
+import statistics
 import subprocess
 import tempfile
 
@@ -54,17 +57,19 @@ def run_lockstep(options, arguments, ranks=0):
 
 
 class Case:
-    """One config and one plan, trained in one way."""
+    """One config and one plan, trained in one way. `make_plan`: makes the plan anew before each round; or a path."""
 
-    def __init__(self, name, config, plan, ranks, measured_bytes=True):
-        self.name, self.config, self.plan, self.ranks = name, config, plan, ranks
+    def __init__(self, name, config, make_plan, ranks, measured_bytes=True):
+        self.name, self.config, self.make_plan, self.ranks = name, config, make_plan, ranks
         self.measured_bytes = measured_bytes
-        self.steps, self.predicted, self.peaks = [], None, []
+        self.steps, self.predicted_ms, self.over, self.bytes_over = [], [], [], []
+        self.peaks, self.plan, self.predicted = [], None, None
 
     def transport(self):
         return f"mpirun -n {self.ranks}" if self.ranks else "in process"
 
     def train(self, options):
+        self.plan = self.make_plan() if callable(self.make_plan) else self.make_plan
         with tempfile.TemporaryDirectory(prefix="lockstep-bench-") as scratch:
             folder = pathlib.Path(scratch) / "run"
             settings = {"train.steps": options.steps + 1, "train.eval_every": 0, "train.log_every": 1000000}
@@ -73,23 +78,25 @@ class Case:
             done = subprocess.run(command, cwd=measuring.ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                   stderr=subprocess.STDOUT, text=True, check=False)
             measuring.check(done.returncode, command, done.stdout)
-            self.steps += [line["step_ms"] for line in measuring.step_lines(folder / "metrics.jsonl")][1:]
+            steps = [line["step_ms"] for line in measuring.step_lines(folder / "metrics.jsonl")][1:]
             summary = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["summary"]
-            self.predicted = summary["predicted"]
-            self.peaks = summary["peak_bytes"]
-
-    def result(self):
+        self.predicted, self.peaks = summary["predicted"], summary["peak_bytes"]
         if self.predicted["by"] != "plan":
             raise measuring.BenchError(f"{self.name}: the plan's prediction was dropped")
-        step = measuring.summary(self.steps)
+        self.steps += steps
+        self.predicted_ms.append(self.predicted["step_ms"])
+        self.over.append(statistics.median(steps) / self.predicted["step_ms"] - 1)
         # Costs by hand say nothing of bytes.
-        bytes_off = [measured / predicted - 1 for measured, predicted in zip(self.peaks, self.predicted["peak_bytes"])
-                     if self.measured_bytes]
-        return {"case": self.name, "workers": self.transport(), "predicted_ms": self.predicted["step_ms"], "step_ms": step,
-                "over_prediction": step["median"] / self.predicted["step_ms"] - 1,
+        if self.measured_bytes:
+            self.bytes_over += [measured / predicted - 1
+                                for measured, predicted in zip(self.peaks, self.predicted["peak_bytes"])]
+
+    def result(self):
+        return {"case": self.name, "workers": self.transport(), "predicted_ms": measuring.summary(self.predicted_ms),
+                "step_ms": measuring.summary(self.steps), "over_prediction": measuring.summary(self.over),
                 "predicted_peak_bytes": self.predicted["peak_bytes"], "peak_bytes": self.peaks,
-                "bytes_over_prediction": max(bytes_off, key=abs, default=None), "largest_miss": self.predicted.get("largest_miss"),
-                "plan": pathlib.Path(self.plan).read_text()}
+                "bytes_over_prediction": max(self.bytes_over, key=abs, default=None),
+                "layers": self.predicted["layers"], "plan": pathlib.Path(self.plan).read_text()}
 
 
 def measure(options, cases):
@@ -118,13 +125,15 @@ def profiled(options, scratch, name, config, ranks):
 
 
 def model_cases(options, scratch):
+    def plan_of(name, config, ranks):
+        profile = profiled(options, scratch, name, config, ranks)
+        return planned(options, scratch, f"{name}-{ranks}", config, 2, profile, one_way(ranks))
+
     cases = []
     for config in options.predict:
         name = pathlib.Path(config).stem
         for ranks in (0, 2):
-            profile = profiled(options, scratch, name, config, ranks)
-            plan = planned(options, scratch, f"{name}-{ranks}", config, 2, profile, one_way(ranks))
-            cases.append(Case(name, config, plan, ranks))
+            cases.append(Case(name, config, functools.partial(plan_of, name, config, ranks), ranks))
     return cases
 
 
@@ -191,12 +200,16 @@ def cutter_cases(options, scratch):
     return cases
 
 
+def percent(share):
+    return f"{100 * share:+.1f} %"
+
+
 def print_predictions(title, results):
     print(title)
-    measuring.print_table(["case", "workers", "predicted ms", "ms a step [min, max]", "over it", "bytes over it"],
-                          [[r["case"], r["workers"], f"{r['predicted_ms']:.1f}", measuring.in_ms(r["step_ms"]),
-                            f"{100 * r['over_prediction']:+.1f} %",
-                            "-" if r["bytes_over_prediction"] is None else f"{100 * r['bytes_over_prediction']:+.1f} %"]
+    measuring.print_table(["case", "workers", "predicted ms", "ms a step [min, max]", "over it [min, max]", "bytes over it"],
+                          [[r["case"], r["workers"], measuring.in_ms(r["predicted_ms"]), measuring.in_ms(r["step_ms"]),
+                            "{} [{}, {}]".format(*(percent(r["over_prediction"][key]) for key in ("median", "min", "max"))),
+                            "-" if r["bytes_over_prediction"] is None else percent(r["bytes_over_prediction"])]
                            for r in results])
 
 

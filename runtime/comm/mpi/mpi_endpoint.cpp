@@ -13,6 +13,10 @@
 namespace lockstep {
 namespace {
 
+/// Of a helper that has no core of its own: each time it wakes it takes some 40 us from a worker. Messages that go on
+/// only when both sides look, while both compute, wait for as long.
+constexpr std::chrono::microseconds kHelperPatience{2'000};
+
 mpi::EdgeTags tags_of(int edge, int tag_limit) {
   return {mpi::pack_tag(mpi::TagKind::header, edge, tag_limit), mpi::pack_tag(mpi::TagKind::bulk, edge, tag_limit)};
 }
@@ -39,9 +43,18 @@ MpiEndpoint::MpiEndpoint(MpiWorld& world, MpiEndpointOptions options) : world_(w
   LOCKSTEP_CHECK(options.slot_bytes >= 64 && options.slot_bytes % 64 == 0, "slots of ", options.slot_bytes, " bytes");
   LOCKSTEP_CHECK(options.block_bytes >= 1 && options.block_bytes <= std::int64_t{1} << 30, "blocks of ",
                  options.block_bytes);
-  const bool shared = workers_share_cores(options.workers, world.host_ranks(), cpus_of_this_process(),
-                                          static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN)));
-  progress_ = std::make_unique<mpi::Progress>(world, options.helper, shared ? mpi::Cores::shared : mpi::Cores::own);
+  const auto share = [&](int threads) {
+    return workers_share_cores(threads, world.host_ranks(), cpus_of_this_process(),
+                               static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN)));
+  };
+  std::optional<std::chrono::microseconds> helper;
+  if (options.helper) helper = share(options.workers + 1) ? kHelperPatience : std::chrono::microseconds(0);
+  progress_ =
+      std::make_unique<mpi::Progress>(world, helper, share(options.workers) ? mpi::Cores::shared : mpi::Cores::own);
+}
+
+void MpiEndpoint::look() {
+  progress_->look();
 }
 
 MpiEndpoint::~MpiEndpoint() = default;

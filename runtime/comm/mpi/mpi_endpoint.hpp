@@ -73,6 +73,8 @@ class MpiEndpoint {
   std::unique_ptr<Channel> sender(int peer_rank, int edge);
   /// The receiving half of edge `edge` from `peer_rank` to this rank. Without `allocate`: at::empty.
   std::unique_ptr<Channel> receiver(int peer_rank, int edge, Allocate allocate = {});
+  /// Moves what can be moved now, for all channels; takes 0.1 us when nothing can. Any thread; throws CommError.
+  void look();
   /// Exchanges the board with the peers, every interval (heartbeats.hpp). If a is a peer of b, b is one of a.
   std::unique_ptr<Heartbeats> heartbeats(PulseBoard& board, const std::vector<int>& peers,
                                          std::chrono::milliseconds interval);

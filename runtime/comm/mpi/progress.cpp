@@ -2,6 +2,9 @@
 #include "runtime/comm/mpi/progress.hpp"
 
 namespace lockstep::mpi {
+
+using namespace std::chrono_literals;
+
 namespace {
 
 constexpr std::chrono::microseconds kShortNap{50};  // of the helper, while messages move
@@ -117,8 +120,8 @@ void RequestList::cancel(const Transfer& owner) {
 // --- Progress
 // ------------------------------------------------------------------------------------------------------------
 
-Progress::Progress(MpiWorld& world, bool helper, Cores cores)
-    : world_(world.state()), cores_(cores), requests_(world.state()) {
+Progress::Progress(MpiWorld& world, std::optional<std::chrono::microseconds> helper, Cores cores)
+    : world_(world.state()), cores_(cores), requests_(world.state()), patience_(helper.value_or(0us)) {
   if (helper) helper_ = std::thread([this] { help(); });
 }
 
@@ -150,10 +153,12 @@ void Progress::drain() {
 }
 
 bool Progress::poll() {
-  const auto start = Backoff::Clock::now();
+  const auto start = Clock::now();
   const bool completed = requests_.test();
   pending_ = requests_.size();
-  return completed || Backoff::Clock::now() - start >= kMovingPoll;
+  const auto end = Clock::now();
+  last_poll_ = end.time_since_epoch();
+  return completed || end - start >= kMovingPoll;
 }
 
 bool Progress::poll_if_free() {
@@ -192,6 +197,11 @@ void Progress::wait(const Transfer& transfer, const char* operation, const WaitL
   transfer.rethrow_failure();
 }
 
+void Progress::look() {
+  if (is_broken_) std::rethrow_exception(broken_);
+  if (pending_ > 0) poll_if_free();
+}
+
 void Progress::wake_helper_if_needed() {
   if (!helper_parked_ || !helper_is_needed()) return;
   std::lock_guard lock(helper_mutex_);
@@ -215,6 +225,11 @@ void Progress::help() {
   while (!leaving_ && !is_broken_) {
     if (helper_wake_.wait_for(lock, nap, [this] { return leaving_; })) return;
     if (helper_is_needed()) {
+      const auto quiet = Clock::now().time_since_epoch() - last_poll_.load();
+      if (quiet < patience_) {
+        nap = std::clamp(2 * nap, patience_, 8 * patience_);
+        continue;
+      }
       lock.unlock();
       nap = help_once() ? kShortNap : std::min(2 * nap, kLongNap);
       lock.lock();

@@ -9,9 +9,11 @@
 // outlive the channel when MPI may still write to them.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <exception>
 #include <memory>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -93,7 +95,9 @@ class RequestList {
 
 class Progress {
  public:
-  Progress(MpiWorld& world, bool helper, Cores cores);
+  /// `helper`: the helper's patience, how long it leaves polling to the workers, who do so between layers; nothing: no
+  /// helper.
+  Progress(MpiWorld& world, std::optional<std::chrono::microseconds> helper, Cores cores);
   ~Progress();
 
   std::mutex& mutex() { return world_.mutex; }
@@ -104,16 +108,22 @@ class Progress {
   void started();
   /// Returns when the transfer is done, polling for all. Throws what failed it, JobStopped, WaitTimeout.
   void wait(const Transfer& transfer, const char* operation, const WaitLimits& limits);
+  /// One look for all, if anything is in flight and nobody else is looking. Throws what broke MPI.
+  void look();
 
  private:
+  using Clock = std::chrono::steady_clock;
+
   MpiWorld::State& world_;
   const Cores cores_;
   RequestList requests_;
   std::atomic<std::size_t> pending_{0};  // requests_.size(), readable without the mutex
   std::atomic<int> waiters_{0};          // threads in wait(): they poll, the helper need not
-  std::exception_ptr broken_;            // MPI itself failed while the helper polled
+  std::atomic<Clock::duration> last_poll_{Clock::duration::zero()};  // since the clock's epoch
+  std::exception_ptr broken_;                                        // MPI itself failed while the helper polled
   std::atomic<bool> is_broken_{false};
 
+  const std::chrono::microseconds patience_;
   std::mutex helper_mutex_;  // taken after the world's mutex, never before it
   std::condition_variable helper_wake_;
   std::atomic<bool> helper_parked_{false};
