@@ -35,6 +35,9 @@ struct RankedPlan {
                     ///< fit, the best one too: "needs 2.30 GiB on worker 0, limit 2 GiB"
 };
 
+/// Whether `a` is the better plan; equal but for rounding is not better.
+bool is_better(const RankedPlan& a, const RankedPlan& b, const PlanProblem& problem);
+
 struct PlanResult {
   std::vector<RankedPlan> ranked;  ///< best first; those that do not fit last
   bool exact = true;               ///< every point of the scope was tried or proved to be no better

@@ -23,9 +23,6 @@
 
 namespace lockstep {
 
-/// Whether `a` is the better plan; equal but for rounding is not better.
-bool is_better(const RankedPlan& a, const RankedPlan& b, const PlanProblem& problem);
-
 class Planner {
  public:
   /// References are kept. Throws UserError and ScheduleError as make_plan().

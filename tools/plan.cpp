@@ -33,19 +33,6 @@ struct Found {
   const RankedPlan* plan = nullptr;
 };
 
-double most_bytes(const RankedPlan& plan) {
-  const auto& bytes = plan.simulated.total_bytes;
-  return bytes.empty() ? 0 : *std::max_element(bytes.begin(), bytes.end());
-}
-
-bool is_better(const Found& a, const Found& b) {
-  const auto key = [](const Found& found) {
-    const Simulation& s = found.plan->simulated;
-    return std::tuple(!found.plan->fits, s.period_us, s.step_us, most_bytes(*found.plan));
-  };
-  return key(a) < key(b);
-}
-
 /// What may be chosen, once for each number of stages where the cutter has to know it.
 std::vector<PlanScope> scopes_of(const PlanOptions& options, const Config& config, const Planning& planning,
                                  const PlanProblem& problem) {
@@ -112,7 +99,8 @@ std::vector<Found> ranked(const std::list<Searched>& all) {
   std::vector<Found> found;
   for (const Searched& searched : all)
     for (const RankedPlan& plan : searched.result.ranked) found.push_back({&searched, &plan});
-  std::stable_sort(found.begin(), found.end(), is_better);
+  std::stable_sort(found.begin(), found.end(),
+                   [](const Found& a, const Found& b) { return is_better(*a.plan, *b.plan, a.searched->problem); });
   return found;
 }
 

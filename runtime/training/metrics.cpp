@@ -115,6 +115,17 @@ const LayerPrediction* Prediction::largest_miss() const {
   return most == layers.end() ? nullptr : &*most;
 }
 
+std::optional<double> Prediction::common_factor() const {
+  constexpr double far = 0.1, near = 0.1, nearly_all = 0.8;
+  double expected = 0, measured = 0, alike = 0;
+  for (const LayerPrediction& layer : layers) expected += layer.step_ms, measured += layer.measured_ms;
+  const double factor = measured / expected;
+  if (!(std::abs(factor - 1) > far)) return std::nullopt;
+  for (const LayerPrediction& layer : layers)
+    if (std::abs(layer.measured_ms - factor * layer.step_ms) <= near * factor * layer.step_ms) alike += layer.step_ms;
+  return alike >= nearly_all * expected ? std::optional(factor) : std::nullopt;
+}
+
 double measured_bubble(const StepResult& result) {
   const double workers = static_cast<double>(result.workers.size());
   const double compute_us =

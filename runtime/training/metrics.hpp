@@ -57,6 +57,8 @@ struct Prediction {
   std::vector<LayerPrediction> layers;
 
   const LayerPrediction* largest_miss() const;  ///< in milliseconds; null without layers
+  /// By which the time of all layers is off, when it is by more than 10 % and they differ little in it.
+  std::optional<double> common_factor() const;
 };
 
 /// 1 - sum of the workers' compute time / (workers * elapsed time); NaN when nothing was timed.

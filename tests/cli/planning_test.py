@@ -133,6 +133,13 @@ class TrainTest(Planned):
         self.assertEqual((predicted["by"], len(predicted["peak_bytes"])), ("plan", 2))
         self.assertIn(predicted["largest_miss"]["layer"], ["fc.0", "act.0", "fc.1", "act.1", "out"])
 
+    def test_one_worker_gets_the_plan_that_keeps_least_of_those_as_fast(self):
+        self.succeeds("profile", "small.yaml", "-o", "profile.json", "--repeats", 3)
+        planned = self.succeeds("plan", "small.yaml", "--profile", "profile.json", "--workers", 1, "-o", "plan.yaml")
+        self.assertRegex(planned.stdout, r"1 worker, 1 stage, 1f1b")
+        self.assertIn("as fast, but needs", planned.stdout)
+        self.train("small.yaml", "run", "--plan", "plan.yaml")
+
     def test_every_verb_that_reads_a_config_takes_a_plan(self):
         self.plan()
         run = self.train("small.yaml", "run", "--plan", "plan.yaml", settings=["checkpoint.every=end"])

@@ -187,6 +187,23 @@ TEST_CASE("the summary has what a plan said, or else the simulation with measure
   CHECK(summary_of(false).at("in_flight_bytes") == Json{3.0, 4.0});
 }
 
+TEST_CASE("layers that are all off by the same factor are told from one that is off", "[unit]") {
+  const auto factor_of = [](const std::vector<double>& measured) {
+    Prediction p;
+    for (std::size_t layer = 0; layer < measured.size(); ++layer)
+      p.layers.push_back({"l", 10.0 * static_cast<double>(layer + 1), measured[layer]});
+    return p.common_factor();
+  };
+  REQUIRE(factor_of({15, 30, 45}).has_value());
+  CHECK(*factor_of({15, 30, 45}) == Approx(1.5));
+  CHECK(*factor_of({8, 15, 22}) == Approx(0.75));
+  CHECK(factor_of({30, 30, 45, 60, 75}).value_or(0) == Approx(1.6));  // one small one differs
+  CHECK_FALSE(factor_of({10.5, 20, 32}));                             // too little
+  CHECK_FALSE(factor_of({10, 20, 60}));                               // one layer
+  CHECK_FALSE(factor_of({0, 0, 0}).value_or(0) > 0);
+  CHECK_FALSE(factor_of({}));
+}
+
 TEST_CASE("a summary of nothing says null", "[unit]") {
   const MetricsFile file;
   MetricsWriter writer(file.path());
