@@ -125,7 +125,7 @@ PlanResult make_plan(const PlanProblem& problem, const PlanScope& scope) {
   Planner planner(problem, scope);
   PlanResult result = planner.best();
   if (!result.fits()) {
-    result.least_limit_bytes = planner.least_bytes();
+    result.least_limit_exact = planner.least_bytes(result.least_limit_bytes);
     result.least_workers = fewest_workers(problem, scope);
     result.layer_in_the_way = hungriest_layer(problem, scope);
     result.simulations = planner.simulations();

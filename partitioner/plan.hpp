@@ -43,7 +43,8 @@ struct PlanResult {
   bool exact = true;               ///< every point of the scope was tried or proved to be no better
   long simulations = 0;
   // When nothing fits:
-  double least_limit_bytes = 0;  ///< the smallest limit, the same on every worker, under which this scope has a plan
+  double least_limit_bytes = 0;   ///< the smallest limit, the same on every worker, under which this scope has a plan
+  bool least_limit_exact = true;  ///< false: the smallest that was found before the search ended
   int least_workers = 0;      ///< the fewest workers, each like worker 0 and a rank of its own, that would do, beyond
                               ///< those that do not; 0: none up to the number of layers
   int layer_in_the_way = -1;  ///< alone in a stage it needs the most bytes

@@ -13,7 +13,7 @@ namespace lockstep {
 namespace {
 
 constexpr int kFormat = 1;
-constexpr double kUsPerMs = 1e3, kBytesPerUsPerGigabyte = 1e3;
+constexpr double kUsPerMs = 1e3, kBytesPerMib = 1048576, kBytesPerUsPerGigabyte = 1e3;
 
 /// Six digits: people read it.
 std::string number(double value) {
@@ -46,6 +46,7 @@ std::string link_text(const LinkCost& link) {
   std::string text = concat("{latency_us: ", number(link.latency_us));
   if (std::isfinite(link.bytes_per_us))
     text += concat(", gigabytes_per_s: ", number(link.bytes_per_us / kBytesPerUsPerGigabyte));
+  if (link.busy_us_per_byte > 0) text += concat(", busy_us_per_mib: ", number(link.busy_us_per_byte * kBytesPerMib));
   return text + "}";
 }
 
@@ -170,6 +171,7 @@ void read_links(const Section& section, Links& links) {
     cost.latency_us = from.get<double>("latency_us", at_least(0.0));
     if (from.has("gigabytes_per_s"))
       cost.bytes_per_us = from.get<double>("gigabytes_per_s", above(0.0)) * kBytesPerUsPerGigabyte;
+    cost.busy_us_per_byte = from.get<double>("busy_us_per_mib", 0.0, at_least(0.0)) / kBytesPerMib;
     from.finish();
   }
   section.finish();

@@ -348,7 +348,7 @@ bool Planner::anything_fits() {
   return false;
 }
 
-double Planner::least_bytes() {
+bool Planner::least_bytes(double& bytes) {
   cells_left_ = kMostCells;
   partial_cuts_left_ = kMostPartialCuts;
   for (Combination& combination : combinations_)
@@ -356,8 +356,10 @@ double Planner::least_bytes() {
       if (!scope_.layers_per_stage.empty() || search.least_bound(Goal::smallest) >= least_bytes_) continue;
       if (may_simulate(combination)) try_cut(combination, search, search.best_bottleneck(Goal::smallest));
     }
-  for (Combination& combination : combinations_) prove(combination, Goal::smallest, true);
-  return least_bytes_;
+  bool exact = placements_.all;
+  for (Combination& combination : combinations_) exact = prove(combination, Goal::smallest, true) && exact;
+  bytes = least_bytes_;
+  return exact;
 }
 
 }  // namespace lockstep

@@ -32,8 +32,8 @@ class Planner {
   PlanResult best();
   /// Whether anything fits. False also when it was not found within the budget.
   bool anything_fits();
-  /// The fullest worker of the plan that fills it least.
-  double least_bytes();
+  /// `bytes`: of the fullest worker of the plan that fills it least. False: another plan may fill it less.
+  bool least_bytes(double& bytes);
   long simulations() const { return simulations_; }
 
  private:

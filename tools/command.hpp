@@ -16,6 +16,7 @@
 #include "runtime/engine/job.hpp"
 #include "runtime/training/environment.hpp"
 #include "runtime/training/trainer.hpp"
+#include "tools/simulate.hpp"
 
 namespace CLI {
 class App;
@@ -116,5 +117,8 @@ void add_why(CLI::App& app, std::function<int()>& command);
 void add_doctor(CLI::App& app, std::function<int()>& command);
 void add_profile(CLI::App& app, std::function<int()>& command);
 void add_plan(CLI::App& app, std::function<int()>& command);
+
+/// For `lockstep simulate --plan`: with the config that the plan names. Throws UserError, ConfigError.
+SimulateSubject subject_of_plan(const std::string& path);
 
 }  // namespace lockstep

@@ -56,7 +56,7 @@ int main(int argc, char** argv) {
   lockstep::add_verify(app, command);
   lockstep::add_profile(app, command);
   lockstep::add_plan(app, command);
-  lockstep::add_simulate(app, command);
+  lockstep::add_simulate(app, command, lockstep::subject_of_plan);
   lockstep::add_report(app, command);
   lockstep::add_checkpoint(app, command);
   lockstep::add_eval(app, command);

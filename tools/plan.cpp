@@ -10,6 +10,7 @@
 #include <numeric>
 
 #include "runtime/engine/binding.hpp"
+#include "runtime/training/schedule_choice.hpp"
 #include "runtime/training/verify.hpp"
 #include "tools/page.hpp"
 #include "tools/plan_options.hpp"
@@ -167,10 +168,10 @@ std::vector<std::string> warnings_of(const PlanOptions& options, const Config& c
   return warnings;
 }
 
-void write_page(const std::string& path, const Config& config, const PlanFile& file, const Found& best) {
-  const PlanChoice& choice = best.plan->choice;
-  RunTimeline timeline = simulated_timeline(program_of(best.searched->problem, choice), file.predicted->costs, 1);
-  timeline.name = config.name;
+/// What a timeline of the plan's program is of.
+void describe(RunTimeline& timeline, const std::string& name, const PlanFile& file) {
+  timeline.name = name;
+  timeline.layers.clear();
   std::size_t layer = 0;
   for (const PredictedStage& stage : file.predicted->stages) {
     const std::string first = file.predicted->layers[layer].name;
@@ -180,6 +181,12 @@ void write_page(const std::string& path, const Config& config, const PlanFile& f
   timeline.rank_of_worker.clear();
   for (std::size_t row = 0; row < file.workers.size(); ++row)
     timeline.rank_of_worker.push_back(file.predicted->costs.places[row].rank);
+}
+
+void write_page(const std::string& path, const Config& config, const PlanFile& file, const Found& best) {
+  const PlanChoice& choice = best.plan->choice;
+  RunTimeline timeline = simulated_timeline(program_of(best.searched->problem, choice), file.predicted->costs, 1);
+  describe(timeline, config.name, file);
   write_whole_file(path, html_page(timeline, {}));
   std::cout << "page written to " << path << "\n";
 }
@@ -238,6 +245,29 @@ int plan_command(const PlanOptions& options) {
 }
 
 }  // namespace
+
+SimulateSubject subject_of_plan(const std::string& path) {
+  ConfigSource source;
+  source.plan = path;
+  source.path = read_plan(load_config_file(path)).config;
+  LoadedConfig loaded = source.load();
+  resolve_kernels(loaded.config);
+  const std::unique_ptr<Trainer> trainer = make_trainer(loaded, {});
+  const PlanFile& file = *loaded.plan;
+  if (!file.predicted)
+    throw UserError(concat("--plan: ", path, " predicts another pipeline or other settings than it and ", source.path,
+                           " have now, so there are no costs to simulate it with; plan again with lockstep plan ",
+                           source.path, " --profile P, or draw it with lockstep train ", source.path, " --plan ", path,
+                           " --dry-run"));
+  SimulateSubject subject;
+  subject.schedule = choose_schedule(loaded.config, trainer->partition()).schedule;
+  subject.program = trainer->programs().get(Mode::train, trainer->micro_batches());
+  subject.costs = file.predicted->costs;
+  subject.note =
+      concat("plan            ", path, " for ", loaded.config.name, "; lockstep train ", source.path, " --plan ", path);
+  subject.describe = [name = loaded.config.name, file](RunTimeline& timeline) { describe(timeline, name, file); };
+  return subject;
+}
 
 void add_plan(CLI::App& app, std::function<int()>& command) {
   CLI::App* verb = app.add_subcommand("plan", "Find cuts, schedule, recompute and placement for a measured model");

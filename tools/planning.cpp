@@ -248,10 +248,12 @@ std::string Planning::nothing_fits(const PlanProblem& problem, const PlanResult&
   std::set<double> limits;
   for (const PlannedWorker& worker : problem.workers) limits.insert(worker.limit_bytes);
   std::string text =
-      concat("nothing fits: ", workers, workers == 1 ? " worker" : " workers", " of ", bytes_text(*limits.begin()),
+      concat(result.exact ? "nothing fits: " : "nothing that fits was found before the search ended: ", workers,
+             workers == 1 ? " worker" : " workers", " of ", bytes_text(*limits.begin()),
              limits.size() > 1 ? concat(" to ", bytes_text(*limits.rbegin())) : std::string());
   if (result.least_limit_bytes > 0 && std::isfinite(result.least_limit_bytes))
-    text += concat("; the smallest limit that would do, the same on every worker, is ",
+    text += concat(result.least_limit_exact ? "; the smallest limit that would do, the same on every worker, is "
+                                            : "; the smallest limit found that would do, the same on every worker, is ",
                    bytes_text(result.least_limit_bytes), " (",
                    static_cast<std::int64_t>(std::ceil(result.least_limit_bytes)), ")");
   text += result.least_workers > 0 ? concat("; so would ", result.least_workers, " workers of this kind")

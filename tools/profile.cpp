@@ -140,6 +140,8 @@ void print_links(std::ostream& out, const Profile& profile) {
         std::find(profile.given_links.begin(), profile.given_links.end(), name) != profile.given_links.end();
     out << "link " << name << ": " << fixed(link.latency_us, 1) << " us";
     if (std::isfinite(link.bytes_per_us)) out << ", " << fixed(link.bytes_per_us * 1e-3, 2) << " GB/s";
+    if (link.busy_us_per_byte > 0)
+      out << ", takes " << fixed(link.busy_us_per_byte * 1048576, 0) << " us of each end per MiB";
     out << (given ? "\n" : " (assumed, not measured)\n");
   };
   print("same_rank", profile.links.same_rank);

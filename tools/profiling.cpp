@@ -82,13 +82,18 @@ LinkCost measure_between(Process& process, int first, int second) {
     const std::unique_ptr<RemoteLinks> links = process.make_links(1);
     const auto out = links->sender(peer, 0), in = links->receiver(peer, 0, pool);
     const StopFlag never;
-    const LinkCost cost = measure_link(*out, *in, process.rank() == first, WaitLimits{&never});
-    answer = concat(cost.latency_us, " ", std::isfinite(cost.bytes_per_us) ? cost.bytes_per_us : 0.0);
+    const WaitLimits limits{&never};
+    const bool begins = process.rank() == first;
+    const LinkCost cost = measure_link(*out, *in, begins, limits);
+    const double bytes_per_us = std::isfinite(cost.bytes_per_us) ? cost.bytes_per_us : 0.0;
+    const double busy = measure_busy(
+        *out, *in, begins, [&] { links->look(); }, cost, limits);
+    answer = concat(cost.latency_us, " ", bytes_per_us, " ", busy);
   }
   std::istringstream text(process.all_gather(answer)[static_cast<std::size_t>(first)]);
   LinkCost cost;
   double bytes_per_us = 0;
-  text >> cost.latency_us >> bytes_per_us;
+  text >> cost.latency_us >> bytes_per_us >> cost.busy_us_per_byte;
   if (bytes_per_us > 0) cost.bytes_per_us = bytes_per_us;
   return cost;
 }

@@ -151,33 +151,32 @@ std::string in_flight(const Simulation& simulation) {
   return join(shown, " ") + (shown.size() < all.size() ? " ..." : "");
 }
 
-/// What will be simulated: of a file, from a generator, or the best.
-struct Subject {
-  Schedule schedule;
-  Costs costs;
-  std::string note;  ///< a line for the user; may be empty
-};
-
-Subject subject_of(const SimulateOptions& options) {
-  Subject subject;
+SimulateSubject subject_of(const SimulateOptions& options) {
+  SimulateSubject subject;
+  const auto lowered = [&] {
+    subject.program = lower(subject.schedule, chain_topology(subject.schedule.stages), {Mode::train, options.clip});
+  };
   if (const std::string path = path_of(options.schedule); !path.empty()) {
     subject.schedule = from_file(options, path);
     subject.costs = costs_of(options, subject.schedule.stages, subject.schedule.workers());
     subject.note = warning_of_order(subject.schedule);
     if (!subject.note.empty()) subject.note = "warning: " + subject.note;
+    lowered();
+    require_valid(subject.program, Order::any);  // generated ones are proved by the tests
     return subject;
   }
   const ScheduleShape shape = shape_of(options);
   subject.costs = costs_of(options, options.stages, shape.workers);
   if (options.schedule != kAuto) {
     subject.schedule = generated(options, shape);
-    return subject;
+  } else {
+    BestOptions limits;
+    limits.clip = options.clip;
+    BestSchedule best = best_schedule(chain_topology(options.stages), subject.costs, shape, limits);
+    subject.schedule = std::move(best.schedule);
+    subject.note = "auto: " + best.reason;
   }
-  BestOptions limits;
-  limits.clip = options.clip;
-  BestSchedule best = best_schedule(chain_topology(options.stages), subject.costs, shape, limits);
-  subject.schedule = std::move(best.schedule);
-  subject.note = "auto: " + best.reason;
+  lowered();
   return subject;
 }
 
@@ -206,11 +205,10 @@ void print(const Schedule& schedule, const Simulation& simulation, const Simulat
 
 }  // namespace
 
-int simulate_command(const SimulateOptions& options, std::ostream& out) {
+int simulate_command(const SimulateOptions& options, std::ostream& out, const SubjectOfPlan& of_plan) {
   if (options.width < 40) throw UserError(concat("--width: got ", options.width, ", expected at least 40 columns"));
-  const auto [schedule, costs, note] = subject_of(options);
-  const Program program = lower(schedule, chain_topology(schedule.stages), {Mode::train, options.clip});
-  if (!path_of(options.schedule).empty()) require_valid(program, Order::any);  // generated ones are proved by the tests
+  const auto [schedule, program, costs, note, describe] =
+      options.plan.empty() ? subject_of(options) : of_plan(options.plan);
   for (const auto& [flag, file] : {std::pair("--html", options.html), {"--trace", options.trace}})
     if (!file.empty()) check_writable(flag, file);
   const bool drawn = static_cast<long>(schedule.stages) * schedule.micro_batches <= kMostDrawnCells;
@@ -225,7 +223,8 @@ int simulate_command(const SimulateOptions& options, std::ostream& out) {
     out << "schedule        written to " << options.csv << '\n';
   }
   if (options.html.empty() && options.trace.empty()) return 0;
-  const RunTimeline timeline = simulated_timeline(program, costs, 1);
+  RunTimeline timeline = simulated_timeline(program, costs, 1);
+  if (describe) describe(timeline);
   if (!options.html.empty()) {
     write_whole_file(options.html, html_page(timeline, {}));
     out << "page            written to " << options.html << '\n';
@@ -237,10 +236,10 @@ int simulate_command(const SimulateOptions& options, std::ostream& out) {
   return 0;
 }
 
-void add_simulate(CLI::App& app, std::function<int()>& command) {
+void add_simulate(CLI::App& app, std::function<int()>& command, SubjectOfPlan of_plan) {
   const auto options = std::make_shared<SimulateOptions>();
   CLI::App* verb =
-      app.add_subcommand("simulate", "When each worker does what under a schedule: grid, step time, bubble");
+      app.add_subcommand("simulate", "When each worker does what under a schedule or a plan: grid, step time, bubble");
   verb->add_option("--schedule", options->schedule,
                    concat("One of ", join(names_of_schedules()),
                           ", auto (the best for the given times), or file:PATH of a CSV file (default 1f1b)"));
@@ -258,6 +257,11 @@ void add_simulate(CLI::App& app, std::function<int()>& command) {
       ->delimiter(',');
   verb->add_option("--update-ms", options->update_ms, "Optimizer step of a worker (default 0)");
   verb->add_flag("--clip", options->clip, "Every update waits for the global norm, as with train.clip_grad_norm");
+  CLI::Option* plan = verb->add_option(
+      "--plan", options->plan, "A plan of lockstep plan: its schedule, costs and links, in the place of all the above");
+  for (CLI::Option* other : verb->get_options())
+    if (other != plan && other->get_lnames().front() != "help" && other->get_lnames().front() != "help-all")
+      plan->excludes(other);
   verb->add_option("--csv", options->csv, "Write the schedule to this file, as torch.distributed.pipelining does");
   verb->add_option("--html", options->html, "Write a page with the timeline, to zoom and point at");
   verb->add_option("--trace", options->trace, "Write a Chrome trace, for ui.perfetto.dev");
@@ -268,8 +272,11 @@ void add_simulate(CLI::App& app, std::function<int()>& command) {
       "  lockstep simulate --schedule file:my.csv\n"
       "  lockstep simulate --schedule zbv --stages 8 --virtual-stages 2 --micro-batches 8\n"
       "  lockstep simulate --schedule auto --stages 4 --micro-batches 12 --forward-ms 20 --input-grad-ms 30 "
-      "--weight-grad-ms 20");
-  verb->callback([options, &command] { command = [options] { return simulate_command(*options, std::cout); }; });
+      "--weight-grad-ms 20\n"
+      "  lockstep simulate --plan plan.yaml --html plan.html");
+  verb->callback([options, &command, of_plan] {
+    command = [options, of_plan] { return simulate_command(*options, std::cout, of_plan); };
+  });
 }
 
 }  // namespace lockstep

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// `lockstep simulate`: when each worker does what under a schedule, without a model and without running anything.
+// `lockstep simulate`: when each worker does what under a schedule, or by a plan, without running anything.
 #pragma once
 
 #include <functional>
 #include <iosfwd>
 #include <string>
 #include <vector>
+
+#include "runtime/schedule/simulate.hpp"
+#include "tools/run_timeline.hpp"
 
 namespace CLI {
 class App;
@@ -15,6 +18,7 @@ class App;
 namespace lockstep {
 
 struct SimulateOptions {
+  std::string plan;               ///< a plan file: schedule and costs are its own; empty: none
   std::string schedule = "1f1b";  ///< a generator's name, auto, file:PATH, or a path that ends in .csv
   int stages = 0;                 ///< all stages; workers = stages / virtual_stages. 0: not given (a file says)
   int virtual_stages = 1;
@@ -30,11 +34,22 @@ struct SimulateOptions {
   int width = 120;
 };
 
+/// What is simulated: by a generator, a file, or a plan.
+struct SimulateSubject {
+  Schedule schedule;
+  Program program;
+  Costs costs;
+  std::string note;                            ///< a line for the user; may be empty
+  std::function<void(RunTimeline&)> describe;  ///< names of layers, ranks; may be empty
+};
+/// Of the plan in that file. Throws UserError.
+using SubjectOfPlan = std::function<SimulateSubject(const std::string& path)>;
+
 /// Prints grid (none beyond a million computes), step time, bubbles, micro-batches in flight and messages. Returns the
 /// exit code of the command. Throws UserError with one line that names the flag.
-int simulate_command(const SimulateOptions& options, std::ostream& out);
+int simulate_command(const SimulateOptions& options, std::ostream& out, const SubjectOfPlan& of_plan = {});
 
 /// Adds the verb. Parsing it sets `command`, which main calls afterwards.
-void add_simulate(CLI::App& app, std::function<int()>& command);
+void add_simulate(CLI::App& app, std::function<int()>& command, SubjectOfPlan of_plan = {});
 
 }  // namespace lockstep

@@ -20,9 +20,9 @@ constexpr int kRepeats = 9;
 /// what waking it takes is most of what a small message costs.
 constexpr double kWorkUs = 1000;
 
-void work() {
+void work(double us) {
   const double start_us = now_us();
-  while (now_us() - start_us < kWorkUs) {
+  while (now_us() - start_us < us) {
   }
 }
 
@@ -34,9 +34,9 @@ double one_way_us(Channel& out, Channel& in, bool begins, std::int64_t bytes, in
     const double start_us = now_us();
     for (int round = 0; round < rounds; ++round) {
       in.post();
-      if (begins) work(), out.send(message, limits);
+      if (begins) work(kWorkUs), out.send(message, limits);
       in.receive(limits);
-      if (!begins) work(), out.send(message, limits);
+      if (!begins) work(kWorkUs), out.send(message, limits);
     }
     out.finish(limits);
     if (repeat > 0) times.push_back(std::max(0.0, (now_us() - start_us) / rounds / 2 - kWorkUs));
@@ -53,6 +53,39 @@ LinkCost measure_link(Channel& out, Channel& in, bool begins, const WaitLimits& 
   const double large_us = one_way_us(out, in, begins, kLargeBytes, large_rounds, limits);
   if (large_us > cost.latency_us) cost.bytes_per_us = static_cast<double>(kLargeBytes) / (large_us - cost.latency_us);
   return cost;
+}
+
+double measure_busy(Channel& out, Channel& in, bool begins, const std::function<void()>& look, const LinkCost& link,
+                    const WaitLimits& limits) {
+  constexpr double between_looks_us = 100, least_us = 10'000;
+  const Message message{0, 0, {at::zeros({kLargeBytes}, at::TensorOptions(at::kByte))}};
+  const double window_us = std::max(least_us, 4 * static_cast<double>(kLargeBytes) / link.bytes_per_us);
+  double spent_us = 0;
+  const auto timed = [&](const auto& call) {
+    const double start_us = now_us();
+    call();
+    spent_us += now_us() - start_us;
+  };
+  const auto compute = [&] {
+    for (const double end_us = now_us() + window_us; now_us() < end_us; timed(look)) work(between_looks_us);
+  };
+  std::vector<double> times;
+  for (int repeat = 0; repeat <= kRepeats; ++repeat) {
+    for (const bool sends : {begins, !begins}) {
+      spent_us = 0;
+      if (sends) {
+        timed([&] { out.send(message, limits); });
+        compute();
+        timed([&] { out.finish(limits); });
+      } else {
+        timed([&] { in.post(); });
+        compute();
+        timed([&] { in.receive(limits); });
+      }
+      if (repeat > 0) times.push_back(spent_us);
+    }
+  }
+  return median(times) / static_cast<double>(kLargeBytes);
 }
 
 LinkCost measure_local_link() {

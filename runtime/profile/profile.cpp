@@ -192,6 +192,7 @@ Json json_of(const LinkCost& link, bool assumed) {
   Json json = Json::object();
   json["latency_us"] = link.latency_us;
   if (std::isfinite(link.bytes_per_us)) json["gigabytes_per_s"] = link.bytes_per_us / kBytesPerUsPerGigabyte;
+  if (link.busy_us_per_byte > 0) json["busy_us_per_mib"] = link.busy_us_per_byte * kBytesPerMib;
   if (assumed) json["assumed"] = true;
   return json;
 }
@@ -286,6 +287,7 @@ void read_links(const Section& links, Profile& profile) {
     cost.latency_us = section.get<double>("latency_us", 0.0, at_least(0.0));
     if (section.has("gigabytes_per_s"))
       cost.bytes_per_us = section.get<double>("gigabytes_per_s", above(0.0)) * kBytesPerUsPerGigabyte;
+    cost.busy_us_per_byte = section.get<double>("busy_us_per_mib", 0.0, at_least(0.0)) / kBytesPerMib;
     if (!section.get<bool>("assumed", false)) profile.given_links.emplace_back(link.key);
     section.finish();
   }

@@ -61,6 +61,7 @@ bool Execution::execute(WorkerId id, const Instruction& instruction) {
       EdgeState& edge = edges_[index(instruction.edge)];
       ++edge.sent;
       edge.sent_us = row.now_us;
+      row.now_us += clock_.busy_us(instruction.edge);
       if (edge.posted >= edge.sent) arrive(instruction.edge);
       wake(program_.edges[index(instruction.edge)].to, instruction.edge);
       return true;
@@ -72,7 +73,7 @@ bool Execution::execute(WorkerId id, const Instruction& instruction) {
         return false;
       }
       ++edge.received;
-      row.now_us = std::max(row.now_us, edge.arrived_us);
+      row.now_us = std::max(row.now_us + clock_.busy_us(instruction.edge), edge.arrived_us);
       return true;
     }
     case InstructionKind::wait_sends: {

@@ -22,6 +22,8 @@ class ExecutionClock {
   virtual double local_us(WorkerId, const Instruction&) { return 0; }
   /// From the moment when both the send and the post have been reached until the message has arrived.
   virtual double transfer_us(EdgeId) { return 0; }
+  /// What a message takes from the rows at both ends, unless they wait for it anyway.
+  virtual double busy_us(EdgeId) { return 0; }
   /// After each instruction, in the row's own order.
   virtual void ran(WorkerId, const Instruction&, int /*step*/, double /*start_us*/, double /*end_us*/) {}
 };

@@ -280,6 +280,11 @@ class CostClock : public ExecutionClock {
     return link.latency_us + edge_bytes_[index(edge)] / link.bytes_per_us;
   }
 
+  double busy_us(EdgeId edge) override {
+    const LinkCost& link = costs_.link(program_.edges[index(edge)].from, program_.edges[index(edge)].to);
+    return edge_bytes_[index(edge)] * link.busy_us_per_byte;
+  }
+
   void ran(WorkerId row, const Instruction& instruction, int step, double start_us, double end_us) override {
     if (step == 0) {
       memory_.ran(row, instruction);

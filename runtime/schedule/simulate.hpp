@@ -40,6 +40,7 @@ struct StageCost {
 struct LinkCost {
   double latency_us = 0;
   double bytes_per_us = std::numeric_limits<double>::infinity();
+  double busy_us_per_byte = 0;  ///< that the worker at either end loses, where it moves the message while it computes
   bool operator==(const LinkCost&) const = default;
 };
 

@@ -159,6 +159,16 @@ class TrainTest(Planned):
         self.assertNotIn("predicted:", (run / "plan.yaml").read_text())
         self.assertEqual(metrics(run / "metrics.jsonl")[-1]["summary"]["predicted"]["by"], "measured costs")
 
+    def test_a_plan_is_simulated_as_it_was_planned(self):
+        self.plan()
+        plan = (self.folder / "plan.yaml").read_text()
+        result = self.succeeds("simulate", "--plan", "plan.yaml", "--html", "plan.html", "--csv", "plan.csv")
+        step_ms = float(re.search(r"step +([\d.]+) ms", result.stdout).group(1))
+        self.assertAlmostEqual(step_ms, float(setting("alone_ms", plan).split()[0]), delta=0.002)
+        self.assertIn("for small", result.stdout)
+        self.assertIn("out", (self.folder / "plan.html").read_text())
+        self.assertGreater(len((self.folder / "plan.csv").read_text().splitlines()), 1)
+
     def test_a_dry_run_prints_plan_memory_and_timeline(self):
         plan, printed = self.plan()
         result = self.succeeds("train", "small.yaml", "--plan", "plan.yaml", "--dry-run")
@@ -218,6 +228,18 @@ class RefusalsTest(Refusals):
             name = self.write(f"edited{number}.yaml", plan.replace(before, after))
             lines.append((command("train", "small.yaml", "--plan", name), rf"edited{number}\.yaml:\d+:\d+: {pattern}"))
         self.refuses_all(lines)
+
+    def test_only_a_plan_with_its_prediction_is_simulated(self):
+        self.succeeds(*PLAN)
+        plan = (self.folder / "plan.yaml").read_text()
+        self.write("edited.yaml", plan.replace("recompute: never", "recompute: always"))
+        self.write("moved.yaml", plan.replace("config: 'small.yaml'", "config: 'gone.yaml'"))
+        self.refuses_all([(command("simulate", "--plan", *arguments), pattern) for arguments, pattern in (
+            (["edited.yaml"], r"--plan: edited\.yaml predicts another pipeline .*; plan again with lockstep plan small\.yaml .*"),
+            (["plan.yaml", "--stages", "2"], r"--stages excludes --plan; .*"),
+            (["moved.yaml"], r"gone\.yaml: got no file .*"),
+            (["small.yaml"], r"small\.yaml:\d+:\d+: .*"),
+            (["none.yaml"], r"none\.yaml: got no file .*"))])
 
     def test_mistakes_on_the_command_line(self):
         self.write("other.yaml", COSTS.replace('"*"', "layer.*"))

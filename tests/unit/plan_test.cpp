@@ -39,6 +39,7 @@ void check_against_all(const PlanProblem& problem, const PlanResult& result, con
   REQUIRE(result.fits() == all.best.has_value());
   if (!all.best) {
     CHECK(result.least_limit_bytes == all.least_bytes);
+    CHECK(result.least_limit_exact);
     return;
   }
   CHECK(compare(result.best().simulated, *all.best) == 0);

@@ -38,7 +38,7 @@ Profile small_profile() {
   profile.layers = {{"h.0", "gpt_block 01", {sample_of(2, 1), sample_of(4, 2)}, 0.02},
                     {"head", "gpt_head 02", {sample_of(4, 3.25)}, 0}};
   profile.links.same_rank.latency_us = 0.5;
-  profile.links.same_host = {5, 6000};
+  profile.links.same_host = {5, 6000, 0.25e-3};
   profile.links.other_host = {20, 1200.5};
   profile.given_links = {"same_rank", "same_host"};
   profile.workers = {{1, {0, 0}}, {0.5, {1, 1}}};
@@ -97,13 +97,13 @@ const Bad kBadProfiles[] = {
   {"\"gpt_head 02\"", "\"gpt_block 01\"",
    "p.yaml:50:17: layers[1].signature: got gpt_block 01 twice, expected it once"},
   {"\"latency_us\": 5.0", "\"latency\": 5.0",
-   "p.yaml:77:4: links.same_host.latency: got an unknown key, expected one of latency_us, gigabytes_per_s, assumed; did you mean 'latency_us'?"},
+   "p.yaml:77:4: links.same_host.latency: got an unknown key, expected one of latency_us, gigabytes_per_s, busy_us_per_mib, assumed; did you mean 'latency_us'?"},
   {"\"gigabytes_per_s\": 6.0", "\"gigabytes_per_s\": 0",
    "p.yaml:78:23: links.same_host.gigabytes_per_s: got 0, expected a number > 0"},
   {"\"same_host\"", "\"same_hots\"",
    "p.yaml:76:3: links.same_hots: got an unknown key, expected one of same_rank, same_host, other_host; did you mean 'same_host'?"},
   {"\"speed\": 0.5", "\"speed\": 0",
-   "p.yaml:93:13: workers[1].speed: got 0, expected a number > 0"},
+   "p.yaml:94:13: workers[1].speed: got 0, expected a number > 0"},
   {"\"isa\": \"avx512\"", "\"isa\": [1]",
    "p.yaml:5:10: environment.isa: got [1], expected a string"},
 };
@@ -225,7 +225,7 @@ TEST_CASE("links and workers by hand take the place of all others", "[unit][prof
   const Profile profile =
       overlaid(small_profile(), read("format: 1\nlinks: {other_host: {latency_us: 2, gigabytes_per_s: 25}}\n"
                                      "workers: [{count: 2, host: 0}, {count: 2, host: 1, speed: 0.5}]\n"));
-  CHECK(profile.links.same_host == LinkCost{5, 6000});
+  CHECK(profile.links.same_host == LinkCost{5, 6000, 0.25e-3});
   CHECK(profile.links.other_host == LinkCost{2, 25000});
   CHECK(profile.given_links == std::vector<std::string>{"same_rank", "same_host", "other_host"});
   CHECK(profile.workers == std::vector<ProfiledWorker>{{1, {0, 0}}, {1, {1, 0}}, {0.5, {2, 1}}, {0.5, {3, 1}}});

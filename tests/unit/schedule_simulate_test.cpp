@@ -131,6 +131,18 @@ TEST_CASE("a slow link throttles: a send waits for the one before it", "[unit]")
   CHECK(relative_error(simulate(program, costs).step_us, 1 + 4 * 100 + 1) < kExact);
 }
 
+TEST_CASE("a message that workers move themselves takes from both, unless the receiver waits for it", "[unit]") {
+  Costs costs = equal_costs(2, 1, 1, 1);
+  costs.flow_bytes = {100};
+  costs.links.same_host.busy_us_per_byte = 0.02;
+  const Program program = lower(make_schedule("gpipe", {2, 1, 4}), without_targets(2), {Mode::evaluate, false});
+  const Simulation simulation = simulate(program, costs);
+  CHECK(relative_error(simulation.step_us, 4 * (1 + 2)) < kExact);
+  CHECK(simulation.work_us == std::vector<double>{4, 4});
+  costs.stages[0].forward_us = 10;  // the receiver moves it while it waits: only the sender is held up
+  CHECK(relative_error(simulate(program, costs).step_us, 4 * (10 + 2)) < kExact);
+}
+
 TEST_CASE("steps follow each other without a barrier: evaluation keeps every worker busy", "[unit]") {
   const Program program = lower(make_schedule("gpipe", {4, 1, 8}), without_targets(4), {Mode::evaluate, false});
   const Simulation simulation = simulate(program, equal_costs(4, 1, 1, 1));

@@ -14,9 +14,10 @@
 //   receive(): everything has arrived           finish(): MPI has let go of everything
 //
 // Whoever polls does the left side's second step, not the worker: every thread that waits polls for all channels of the
-// rank, and while none waits, a helper thread does (it naps 50 to 500 us between polls, and sleeps when nothing is in
-// flight or workers wait anyway). So a message moves while its receiver computes, and shapes may change from one
-// message to the next.
+// rank, workers look() between layers, and while none waits, a helper thread polls (it naps 50 to 500 us between polls,
+// and sleeps when nothing is in flight or workers wait anyway; without a core of its own it leaves polling to the
+// workers until none has looked for 2 ms). So a message moves while its receiver computes, and shapes may change from
+// one message to the next.
 //
 // Completion: a message that does not fit into the slot completes when the receiver has posted, if MPI sends its
 // payload by rendezvous (MPICH: from some KiB on); a small one may complete earlier (MPI buffers it), which only lets a
