@@ -53,14 +53,11 @@ int workers_of(const Config& config) {
   return std::max(1, config.pipeline.workers());
 }
 
-/// As many as will train beside each other, but no more than there are cores and memory for. `neighbours`: ranks of
-/// this host, which measure at the same time.
-int workers_at_once(const Config& config, const ModelGraph& graph, at::ScalarType precision, int ranks,
-                    int neighbours) {
+/// As many as will train beside each other, but no more than there are cores and memory (`bytes`) for.
+int workers_at_once(const Config& config, double most_bytes, int ranks, int neighbours, double bytes) {
   const int wanted = (workers_of(config) + ranks - 1) / ranks;
   const int cores = static_cast<int>(allowed_cpus().size()) / std::max(1, config.workers.threads) / neighbours;
-  const double fit = 0.8 * static_cast<double>(machine_memory().available_bytes) / neighbours /
-                     std::max(1.0, most_bytes_of_a_layer(graph, precision));
+  const double fit = bytes / std::max(1.0, most_bytes);
   return std::max(1, std::min({wanted, cores, static_cast<int>(std::min(fit, 1e6))}));
 }
 
@@ -166,10 +163,14 @@ Profile measure_profile(Process& process, const Config& config, const Trainer& t
   measure.most_seconds = options.most_seconds;
   measure.clip = config.train.clip_grad_norm > 0;
   measure.make_updater = [optimizer = config.train.optimizer] { return std::make_unique<Optimizer>(optimizer); };
-  measure.workers = options.workers > 0
-                        ? options.workers
-                        : workers_at_once(config, graph, measure.stage.precision, process.size(), neighbours);
+  // For this rank; `neighbours` ranks of this host measure at the same time.
+  const double available = 0.8 * static_cast<double>(machine_memory().available_bytes) / neighbours;
+  measure.workers = options.workers > 0 ? options.workers
+                                        : workers_at_once(config, most_bytes_of_a_layer(graph, measure.stage.precision),
+                                                          process.size(), neighbours, available);
   request.workers = workers_of(config);
+  // With optimizer state and what runs, a group takes about three times what it touches.
+  request.group_bytes = std::min(kCacheBytes, available / measure.workers / 6);
   request.environment = profile_environment(config);
   if (options.cache) request.cache = default_profile_cache();
   request.progress = options.progress;

@@ -114,7 +114,7 @@ class Profiler {
     const std::int64_t least = request_.rows.front(), most = request_.rows.back();
     for (const std::int64_t rows : request_.rows) sizes_.emplace_back(rows, false);
     if (most - least >= 2) sizes_.emplace_back((least + most) / 2, true);
-    for (const LayerGroup& group : layer_groups(kinds_, request_.workers))
+    for (const LayerGroup& group : layer_groups(kinds_, request_.workers, request_.group_bytes))
       for (const auto& [rows, checks] : sizes_) units_.push_back({rows, checks, group});
   }
 

@@ -28,6 +28,7 @@ struct ProfileRequest {
   Losses losses;                                          ///< by head
   std::vector<std::int64_t> rows;                         ///< the two sizes, or one, ascending: rows_to_measure()
   int workers = 1;                                        ///< that the model will be spread over: layer_groups()
+  double group_bytes = kCacheBytes;                       ///< of layers that are measured together
   MeasureOptions measure;
   ProfileEnvironment environment;                        ///< part of what the cache goes by
   std::string cache;                                     ///< folder (made when needed); empty: everything is measured

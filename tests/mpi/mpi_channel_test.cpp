@@ -156,6 +156,30 @@ TEST_CASE("received tensors come from the given allocator, whose error is thrown
   }
 }
 
+TEST_CASE("without a helper a message moves while its receiver only looks", "[mpi]") {
+  MpiEndpointOptions options;
+  options.helper = false;
+  MpiEndpoint endpoint(world(), options);
+  Waits waits;
+  const int last = world().size() - 1;
+  if (world().rank() == 0) {
+    auto out = endpoint.sender(last, 0);
+    out->send(message_of({at::full({1 << 20}, 3.0f)}, 0), waits.long_enough);
+    out->finish(waits.long_enough);
+  }
+  if (world().rank() == last) {
+    bool begun = false;  // the header has arrived, and the tensor is being received
+    auto in = endpoint.receiver(0, 0, [&](at::IntArrayRef sizes, at::ScalarType dtype) {
+      begun = true;
+      return at::empty(sizes, dtype);
+    });
+    in->post();
+    while (!begun) endpoint.look();
+    REQUIRE(in->receive(waits.long_enough).tensors.at(0).sum().item<double>() == 3.0 * (1 << 20));
+  }
+  world().barrier();
+}
+
 TEST_CASE("workers share cores when there are more of them than cores they may run on", "[mpi]") {
   REQUIRE_FALSE(workers_share_cores(1, 2, 2, 2));
   REQUIRE(workers_share_cores(1, 3, 2, 2));

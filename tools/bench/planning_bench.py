@@ -186,7 +186,7 @@ def cutter_cases(options, scratch):
     big_head = scratch / "big-head.yaml"
     big_head.write_text(BIG_HEAD)
     delay, costs = delay_model(scratch, "uneven-delay", uneven_times(options.layers), 16)
-    unet = measuring.ROOT / "configs/unet.yaml"
+    unet = measuring.ROOT / "tools/bench/unet-64.yaml"
     models = [("uneven delay", delay, 4, costs), ("big head", big_head, 2, profiled(options, scratch, "big-head", big_head, 0)),
               ("unet", unet, 2, profiled(options, scratch, "unet", unet, 0))]
     cases = []
