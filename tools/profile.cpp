@@ -204,7 +204,7 @@ void add_profile(CLI::App& app, std::function<int()>& command) {
   verb->add_option("-o,--output", options->output, "The profile, JSON")->required()->type_name("FILE");
   verb->add_option("--rows", options->rows, "Sizes of micro-batches to measure (default: the config's, and half of it)")
       ->type_name("ROWS[,ROWS]");
-  verb->add_option("--repeats", options->repeats, "Repeats, of which the median counts; fewer of slow layers")
+  verb->add_option("--repeats", options->repeats, "Rounds that are measured; fewer where layers are slow")
       ->check(CLI::Range(kFewestRepeats, 10'000))
       ->capture_default_str();
   verb->add_option("--workers", options->workers,

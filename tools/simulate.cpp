@@ -257,11 +257,9 @@ void add_simulate(CLI::App& app, std::function<int()>& command, SubjectOfPlan of
       ->delimiter(',');
   verb->add_option("--update-ms", options->update_ms, "Optimizer step of a worker (default 0)");
   verb->add_flag("--clip", options->clip, "Every update waits for the global norm, as with train.clip_grad_norm");
+  const std::vector<CLI::Option*> not_with_plan = verb->get_options();
   CLI::Option* plan = verb->add_option(
       "--plan", options->plan, "A plan of lockstep plan: its schedule, costs and links, in the place of all the above");
-  for (CLI::Option* other : verb->get_options())
-    if (other != plan && other->get_lnames().front() != "help" && other->get_lnames().front() != "help-all")
-      plan->excludes(other);
   verb->add_option("--csv", options->csv, "Write the schedule to this file, as torch.distributed.pipelining does");
   verb->add_option("--html", options->html, "Write a page with the timeline, to zoom and point at");
   verb->add_option("--trace", options->trace, "Write a Chrome trace, for ui.perfetto.dev");
@@ -274,7 +272,9 @@ void add_simulate(CLI::App& app, std::function<int()>& command, SubjectOfPlan of
       "  lockstep simulate --schedule auto --stages 4 --micro-batches 12 --forward-ms 20 --input-grad-ms 30 "
       "--weight-grad-ms 20\n"
       "  lockstep simulate --plan plan.yaml --html plan.html");
-  verb->callback([options, &command, of_plan] {
+  verb->callback([options, &command, of_plan, not_with_plan, plan] {
+    for (const CLI::Option* other : not_with_plan)
+      if (plan->count() > 0 && other->count() > 0) throw CLI::ExcludesError(other->get_name(), plan->get_name());
     command = [options, of_plan] { return simulate_command(*options, std::cout, of_plan); };
   });
 }

@@ -24,7 +24,7 @@
 
 namespace lockstep {
 
-/// One layer and one micro-batch of a number of rows: medians over the repeats. What each field means: LayerCost in
+/// One layer and one micro-batch of a number of rows: what it takes on average (measure.hpp). What each field means: LayerCost in
 /// partitioner/problem.hpp.
 struct LayerSample {
   std::int64_t rows = 0;  ///< 0: of any number of rows (written by hand)
