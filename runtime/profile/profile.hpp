@@ -24,8 +24,8 @@
 
 namespace lockstep {
 
-/// One layer and one micro-batch of a number of rows: what it takes on average (measure.hpp). What each field means: LayerCost in
-/// partitioner/problem.hpp.
+/// One layer and one micro-batch of a number of rows: what it takes on average (measure.hpp). What each field means:
+/// LayerCost in partitioner/problem.hpp.
 struct LayerSample {
   std::int64_t rows = 0;  ///< 0: of any number of rows (written by hand)
   double forward_us = 0, input_grad_us = 0, weight_grad_us = 0, update_us = 0;
