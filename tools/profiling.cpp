@@ -6,7 +6,6 @@
 #include <fstream>
 #include <limits>
 #include <map>
-#include <numeric>
 #include <sstream>
 
 #include "models/registry.hpp"
@@ -41,9 +40,8 @@ double most_bytes_of_a_layer(const ModelGraph& graph, at::ScalarType precision) 
   const std::vector<double> values = value_bytes(graph, precision);
   double most = 0;
   for (int layer = 0; layer < graph.layer_count(); ++layer) {
-    double bytes = 4 * copies_of_weights * static_cast<double>(graph.elements_of_layer(layer));
-    for (const auto* ids : {&graph.inputs[layer], &graph.outputs[layer]})
-      for (const int id : *ids) bytes += copies_of_entries * values[id];
+    const double bytes = 4 * copies_of_weights * static_cast<double>(graph.elements_of_layer(layer)) +
+                         copies_of_entries * entry_bytes(graph, layer, values);
     most = std::max(most, bytes);
   }
   return most;

@@ -32,28 +32,27 @@ at::Tensor bench_noise() {
   return at::randn({kNoise});
 }
 
-LayerBench::LayerBench(const ModelGraph& graph, const Partition& partition, int layer, std::int64_t rows,
-                       const Losses& losses, const MeasureOptions& options, const at::Tensor& noise, MemoryPool& pool)
-    : graph_(graph),
+LayerBench::LayerBench(const GroupToMeasure& what, int layer, const at::Tensor& noise, MemoryPool& pool)
+    : graph_(what.graph),
       layer_(layer),
-      options_(options),
-      has_backward_(partition.topology.has_backward[layer]),
+      options_(what.options),
+      has_backward_(what.partition.topology.has_backward[layer]),
       noise_(noise),
       pool_(pool) {
   const at::NoGradGuard no_grad;
-  StageOptions stage = options.stage;
+  StageOptions stage = options_.stage;
   stage.initialise = false;
-  stage.recompute.assign(static_cast<std::size_t>(graph.layer_count()), true);  // where forward() asks for it
-  stage_ = std::make_unique<Stage>(graph, partition, StageId(layer), losses, stage, store_);
+  stage.recompute.assign(static_cast<std::size_t>(graph_.layer_count()), true);  // where forward() asks for it
+  stage_ = std::make_unique<Stage>(graph_, what.partition, StageId(layer), what.losses, stage, store_);
   for (Parameter& parameter : stage_->parameters()[0]) {
-    fill(parameter.value, graph.parameters[parameter.index].init);
+    fill(parameter.value, graph_.parameters[parameter.index].init);
     if (parameter.trainable) trained_.push_back(&parameter);
   }
-  if (options.make_updater) updater_ = options.make_updater();
+  if (options_.make_updater) updater_ = options_.make_updater();
   header_.mode = Mode::train;
   header_.step = 1;
-  header_.slices.assign(4, rows);
-  for (const GraphHead& head : graph.heads) header_.heads.push_back({0, static_cast<double>(rows), head.weight});
+  header_.slices.assign(4, what.rows);
+  for (const GraphHead& head : graph_.heads) header_.heads.push_back({0, static_cast<double>(what.rows), head.weight});
   make_data();
 }
 

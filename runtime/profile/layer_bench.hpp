@@ -20,9 +20,8 @@ at::Tensor bench_noise();
 
 class LayerBench {
  public:
-  /// `pool`: the one in whose scope the bench is used. All references outlive the bench; the rest as measure_layers().
-  LayerBench(const ModelGraph& graph, const Partition& partition, int layer, std::int64_t rows, const Losses& losses,
-             const MeasureOptions& options, const at::Tensor& noise, MemoryPool& pool);
+  /// `pool`: the one in whose scope the bench is used. All references outlive the bench.
+  LayerBench(const GroupToMeasure& what, int layer, const at::Tensor& noise, MemoryPool& pool);
 
   /// Runs four micro-batches; the times of the sample stay 0.
   LayerSample bytes();

@@ -38,31 +38,21 @@ struct Times {
   }
 };
 
-struct Job {
-  const ModelGraph& graph;
-  const Partition& partition;
-  const LayerGroup& group;
-  std::int64_t rows;
-  const Losses& losses;
-  const MeasureOptions& options;
-};
-
 /// What one thread holds: the layers of the group as benches, in the order of the model.
-class Worker {
+class GroupBench {
  public:
-  explicit Worker(const Job& job) : memory_(pool_), options_(job.options), noise_(bench_noise()) {
+  explicit GroupBench(const GroupToMeasure& what) : memory_(pool_), options_(what.options), noise_(bench_noise()) {
     // OpenMP counts threads per calling thread, as for workers.
     at::init_num_threads();
-    at::set_num_threads(job.options.threads);
+    at::set_num_threads(what.options.threads);
     std::vector<std::pair<int, std::size_t>> order;  // (layer, member)
-    for (std::size_t member = 0; member < job.group.members.size(); ++member)
-      for (const int layer : job.group.members[member].layers) order.emplace_back(layer, member);
+    for (std::size_t member = 0; member < what.group.members.size(); ++member)
+      for (const int layer : what.group.members[member].layers) order.emplace_back(layer, member);
     std::sort(order.begin(), order.end());
     const MemoryPool::Scope memory(pool_, MemoryKind::parameters);
     for (const auto& [layer, member] : order)
-      benches_.push_back({member, std::make_unique<LayerBench>(job.graph, job.partition, layer, job.rows, job.losses,
-                                                               job.options, noise_, pool_)});
-    times_.resize(job.group.members.size());
+      benches_.push_back({member, std::make_unique<LayerBench>(what, layer, noise_, pool_)});
+    times_.resize(what.group.members.size());
   }
 
   std::vector<LayerSample> bytes() {
@@ -125,17 +115,17 @@ double seconds_since(double start_us) {
 
 /// In a pipeline one worker's forward runs beside another's backward: every second thread begins with the backward.
 /// Whoever has measured enough goes on until all have, so that nobody is measured beside an idle core.
-void take_turns(Worker& worker, Crew& crew, int thread, bool is_warm, const MeasureOptions& options) {
+void take_turns(GroupBench& bench, Crew& crew, int thread, bool is_warm, const MeasureOptions& options) {
   const bool backward_first = thread % 2 == 1;
-  if (backward_first) worker.forward();
+  if (backward_first) bench.forward();
   crew.together.arrive_and_wait();
-  const double start_us = now_us(), most_s = worker.most_seconds();
+  const double start_us = now_us(), most_s = bench.most_seconds();
   int warm_ups = 0, measured = 0;
   bool enough = false;
   while (crew.done < crew.size && !crew.failed) {
-    if (!backward_first) worker.forward();
-    worker.backward(is_warm && !enough);
-    if (backward_first) worker.forward();
+    if (!backward_first) bench.forward();
+    bench.backward(is_warm && !enough);
+    if (backward_first) bench.forward();
     const double spent_s = seconds_since(start_us);
     if (!is_warm) {
       is_warm = ++warm_ups >= std::max(kWarmUps, options.repeats / 10) || spent_s > most_s / 4;
@@ -144,15 +134,15 @@ void take_turns(Worker& worker, Crew& crew, int thread, bool is_warm, const Meas
       if (enough) ++crew.done;
     }
   }
-  if (backward_first) worker.backward(false);
+  if (backward_first) bench.backward(false);
 }
 
 /// All at the same time, as at the end of a step.
-void update(Worker& worker, Crew& crew, int repeats) {
+void update(GroupBench& bench, Crew& crew, int repeats) {
   for (int round = 0; round <= std::min(repeats, kMostUpdates); ++round) {
     crew.together.arrive_and_wait();
     if (crew.failed) return;
-    worker.update(round + 1, round > 0);
+    bench.update(round + 1, round > 0);
   }
 }
 
@@ -192,26 +182,26 @@ void put_times(LayerSample& sample, const Times& times) {
 
 }  // namespace
 
-std::vector<LayerSample> measure_layers(const ModelGraph& graph, const Partition& partition, const LayerGroup& group,
-                                        std::int64_t rows, const Losses& losses, const MeasureOptions& options) {
+std::vector<LayerSample> measure_layers(const GroupToMeasure& what) {
+  const MeasureOptions& options = what.options;
   LOCKSTEP_CHECK(options.workers >= 1 && options.repeats >= kFewestRepeats, "workers ", options.workers, ", repeats ",
                  options.repeats);
-  LOCKSTEP_CHECK(partition.stages() == graph.layer_count(), "a partition of ", partition.stages(), " stages");
-  const Job job{graph, partition, group, rows, losses, options};
+  LOCKSTEP_CHECK(what.partition.stages() == what.graph.layer_count(), "a partition of ", what.partition.stages(),
+                 " stages");
   Crew crew(options.workers);
   std::vector<std::vector<Times>> times(static_cast<std::size_t>(options.workers));
   std::vector<std::vector<LayerSample>> bytes(times.size());
   std::vector<std::exception_ptr> errors(times.size());
   const auto work = [&](std::size_t thread) {
     try {
-      Worker worker(job);
+      GroupBench bench(what);
       const double start_us = now_us();
-      bytes[thread] = worker.bytes();
+      bytes[thread] = bench.bytes();
       // That was four micro-batches: of slow layers warm-up enough.
-      const bool is_warm = seconds_since(start_us) > worker.most_seconds();
-      take_turns(worker, crew, static_cast<int>(thread), is_warm, options);
-      update(worker, crew, options.repeats);
-      times[thread] = worker.times();
+      const bool is_warm = seconds_since(start_us) > bench.most_seconds();
+      take_turns(bench, crew, static_cast<int>(thread), is_warm, options);
+      update(bench, crew, options.repeats);
+      times[thread] = bench.times();
     } catch (...) {
       errors[thread] = std::current_exception();
       crew.failed = true;
@@ -228,23 +218,21 @@ std::vector<LayerSample> measure_layers(const ModelGraph& graph, const Partition
   for (std::size_t member = 0; member < samples.size(); ++member) {
     Times all;
     for (const std::vector<Times>& of_thread : times) all.add(of_thread[member]);
-    samples[member].rows = rows;
+    samples[member].rows = what.rows;
     put_times(samples[member], all);
   }
   return samples;
 }
 
-void keep_busy(const ModelGraph& graph, const Partition& partition, const LayerGroup& group, std::int64_t rows,
-               const Losses& losses, const MeasureOptions& options, const std::atomic<bool>& stop) {
+void keep_busy(const GroupToMeasure& what, const std::atomic<bool>& stop) {
   std::vector<std::thread> threads;
-  const Job job{graph, partition, group, rows, losses, options};
-  for (int thread = 0; thread < options.workers; ++thread)
+  for (int thread = 0; thread < what.options.workers; ++thread)
     threads.emplace_back([&] {
       try {
-        Worker worker(job);
+        GroupBench bench(what);
         while (!stop) {
-          worker.forward();
-          worker.backward(false);
+          bench.forward();
+          bench.backward(false);
         }
       } catch (const std::exception&) {  // whoever measures these layers says so
       }

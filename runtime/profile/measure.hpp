@@ -51,16 +51,26 @@ std::string signature_text(const ModelGraph& graph, int layer, const Losses& los
 /// The partition that measure_layers() wants: a stage for every layer.
 Partition one_layer_each(const ModelGraph& graph);
 
-/// One sample for each member of the group, over all its layers, which cost the same. `graph`: described for
-/// micro-batches of `rows` rows; `partition`: one_layer_each() of it. Inputs are random values of the described kind;
-/// the losses of heads that read a layer are computed too. A layer without a backward takes no time in I and W. Throws
-/// what a layer throws (LayerError).
-std::vector<LayerSample> measure_layers(const ModelGraph& graph, const Partition& partition, const LayerGroup& group,
-                                        std::int64_t rows, const Losses& losses, const MeasureOptions& options);
+/// Layers to be measured together.
+struct GroupToMeasure {
+  const ModelGraph& graph;     ///< described for micro-batches of `rows` rows
+  const Partition& partition;  ///< one_layer_each() of it
+  const LayerGroup& group;
+  std::int64_t rows;
+  const Losses& losses;  ///< by head
+  const MeasureOptions& options;
+};
+
+/// One sample for each member of the group, over all its layers, which cost the same. Inputs are random values of the
+/// described kind; the losses of heads that read a layer are computed too. A layer without a backward takes no time in
+/// I and W. Throws what a layer throws (LayerError).
+std::vector<LayerSample> measure_layers(const GroupToMeasure& what);
 
 /// Runs the same rounds, for the sake of others that measure, until told to stop.
-void keep_busy(const ModelGraph& graph, const Partition& partition, const LayerGroup& group, std::int64_t rows,
-               const Losses& losses, const MeasureOptions& options, const std::atomic<bool>& stop);
+void keep_busy(const GroupToMeasure& what, const std::atomic<bool>& stop);
+
+/// What goes into a layer and comes out of it, for micro-batches whose values have these bytes (value_bytes()).
+double entry_bytes(const ModelGraph& graph, int layer, const std::vector<double>& values);
 
 /// Bytes of every value for micro-batches as described, in the precision in which it travels (targets as they are);
 /// index = ModelGraph::values.

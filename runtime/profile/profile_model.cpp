@@ -99,10 +99,8 @@ class Profiler {
       const auto [found, is_new] = seen.emplace(signature, kinds_.size());
       if (is_new) {
         // Weights and values, and the gradients of both.
-        double bytes = 4.0 * static_cast<double>(graph.elements_of_layer(layer));
-        for (const auto* ids : {&graph.inputs[layer], &graph.outputs[layer]})
-          for (const int id : *ids) bytes += values[id];
-        kinds_.push_back({{}, 2 * bytes});
+        const double weights = 4.0 * static_cast<double>(graph.elements_of_layer(layer));
+        kinds_.push_back({{}, 2 * (weights + entry_bytes(graph, layer, values))});
         signatures_.push_back(signature);
       }
       kinds_[found->second].layers.push_back(layer);
@@ -122,6 +120,11 @@ class Profiler {
     MeasureOptions options = request_.measure;
     if (unit.checks) options.repeats = std::min(options.repeats, kFewestRepeats);
     return options;
+  }
+
+  GroupToMeasure of(const Unit& unit, const MeasureOptions& options) {
+    const Described& model = described(unit.rows);
+    return {model.graph, model.partition, unit.group, unit.rows, request_.losses, options};
   }
 
   std::string key_of(const Unit& unit, int kind, const MeasureOptions& options) {
@@ -146,9 +149,7 @@ class Profiler {
 
   std::vector<LayerSample> measured(const Unit& unit) {
     const MeasureOptions options = options_for(unit);
-    const Described& model = described(unit.rows);
-    const std::vector<LayerSample> samples =
-        measure_layers(model.graph, model.partition, unit.group, unit.rows, request_.losses, options);
+    const std::vector<LayerSample> samples = measure_layers(of(unit, options));
     for (std::size_t i = 0; i < samples.size(); ++i) {
       const std::string problem = cache_.store(key_of(unit, unit.group.members[i].kind, options), samples[i]);
       if (problem.empty() || warned_) continue;
@@ -175,14 +176,10 @@ class Profiler {
 
   std::vector<std::string> gathered(const std::string& samples, bool all_known) {
     if (sharing_.ranks == 1) return {samples};
-    std::optional<Company> company;
     // Of the smallest layers: soon made, and soon left.
-    const Unit& unit = units_.front();
-    const Described& model = described(unit.rows);
-    if (!all_known)
-      company.emplace([&](const std::atomic<bool>& stop) {
-        keep_busy(model.graph, model.partition, unit.group, unit.rows, request_.losses, request_.measure, stop);
-      });
+    const GroupToMeasure smallest = of(units_.front(), request_.measure);
+    std::optional<Company> company;
+    if (!all_known) company.emplace([&](const std::atomic<bool>& stop) { keep_busy(smallest, stop); });
     return sharing_.all_gather(samples);
   }
 

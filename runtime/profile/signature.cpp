@@ -75,6 +75,13 @@ Partition one_layer_each(const ModelGraph& graph) {
   return cut(graph, std::vector<int>(static_cast<std::size_t>(graph.layer_count()), 1));
 }
 
+double entry_bytes(const ModelGraph& graph, int layer, const std::vector<double>& values) {
+  double bytes = 0;
+  for (const auto* ids : {&graph.inputs[layer], &graph.outputs[layer]})
+    for (const int id : *ids) bytes += values[id];
+  return bytes;
+}
+
 std::vector<double> value_bytes(const ModelGraph& graph, at::ScalarType precision) {
   std::set<int> targets;
   for (const GraphHead& head : graph.heads) targets.insert(head.targets);

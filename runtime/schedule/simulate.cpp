@@ -276,14 +276,9 @@ class CostClock : public ExecutionClock {
   }
 
   double transfer_us(EdgeId edge) override {
-    const LinkCost& link = costs_.link(program_.edges[index(edge)].from, program_.edges[index(edge)].to);
-    return link.latency_us + edge_bytes_[index(edge)] / link.bytes_per_us;
+    return link(edge).latency_us + edge_bytes_[index(edge)] / link(edge).bytes_per_us;
   }
-
-  double busy_us(EdgeId edge) override {
-    const LinkCost& link = costs_.link(program_.edges[index(edge)].from, program_.edges[index(edge)].to);
-    return edge_bytes_[index(edge)] * link.busy_us_per_byte;
-  }
+  double busy_us(EdgeId edge) override { return edge_bytes_[index(edge)] * link(edge).busy_us_per_byte; }
 
   void ran(WorkerId row, const Instruction& instruction, int step, double start_us, double end_us) override {
     if (step == 0) {
@@ -308,6 +303,10 @@ class CostClock : public ExecutionClock {
   std::vector<Span> take_spans() { return std::move(spans_); }
 
  private:
+  const LinkCost& link(EdgeId edge) const {
+    return costs_.link(program_.edges[index(edge)].from, program_.edges[index(edge)].to);
+  }
+
   double compute_us(const Action& action) const {
     const StageCost& cost = costs_.stages[index(action.stage)];
     const bool again = again_[index(action.stage) * static_cast<std::size_t>(program_.micro_batches) +

@@ -85,8 +85,8 @@ MeasureOptions options_of(const Config& config) {
 
 LayerSample measured(const Trainer& trainer, int layer, const MeasureOptions& options) {
   const LayerGroup alone{{{0, {layer}}}};
-  return measure_layers(trainer.graph(), one_layer_each(trainer.graph()), alone, kRows, trainer.losses(), options)
-      .front();
+  const Partition partition = one_layer_each(trainer.graph());
+  return measure_layers({trainer.graph(), partition, alone, kRows, trainer.losses(), options}).front();
 }
 
 ProfileRequest request_of(const Case& the, const Trainer& trainer) {

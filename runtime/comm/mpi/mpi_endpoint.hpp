@@ -13,7 +13,7 @@
 //                                  <----------  otherwise Isends of every tensor from where it lies, in blocks
 //   receive(): everything has arrived           finish(): MPI has let go of everything
 //
-// Whoever polls does the left side's second step, not the worker: every thread that waits polls for all channels of the
+// Whoever polls does the left side's second step, not receive(): every thread that waits polls for all channels of the
 // rank, workers look() between layers, and while none waits, a helper thread polls (it naps 50 to 500 us between polls,
 // and sleeps when nothing is in flight or workers wait anyway; without a core of its own it leaves polling to the
 // workers until none has looked for 2 ms). So a message moves while its receiver computes, and shapes may change from

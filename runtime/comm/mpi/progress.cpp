@@ -2,9 +2,6 @@
 #include "runtime/comm/mpi/progress.hpp"
 
 namespace lockstep::mpi {
-
-using namespace std::chrono_literals;
-
 namespace {
 
 constexpr std::chrono::microseconds kShortNap{50};  // of the helper, while messages move
@@ -121,7 +118,10 @@ void RequestList::cancel(const Transfer& owner) {
 // ------------------------------------------------------------------------------------------------------------
 
 Progress::Progress(MpiWorld& world, std::optional<std::chrono::microseconds> helper, Cores cores)
-    : world_(world.state()), cores_(cores), requests_(world.state()), patience_(helper.value_or(0us)) {
+    : world_(world.state()),
+      cores_(cores),
+      requests_(world.state()),
+      patience_(helper.value_or(std::chrono::microseconds(0))) {
   if (helper) helper_ = std::thread([this] { help(); });
 }
 

@@ -112,7 +112,7 @@ class Progress {
   void look();
 
  private:
-  using Clock = std::chrono::steady_clock;
+  using Clock = Backoff::Clock;
 
   MpiWorld::State& world_;
   const Cores cores_;
