@@ -14,6 +14,10 @@ import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("LOCKSTEP_BUILD", ROOT / "build/release")).resolve()
+sys.path.insert(0, str(ROOT / "tests/check"))
+sys.dont_write_bytecode = True
+from links_test import dead_links, pages_of  # noqa: E402
+
 LIMIT_S = 240
 
 FIRST = """\
@@ -99,6 +103,13 @@ class InstallTest(unittest.TestCase):
         said = run(self.command, "train", ROOT / "examples/plugin/wave.yaml", "--set", "train.steps=3",
                    "--set", f"model.library={build}/libwave_plugin.so", "--set", f"run_dir={self.folder}/wave")
         self.assertTrue((self.folder / "wave/fingerprint.json").exists(), said)
+
+    def test_the_pages_are_there_with_what_they_show(self):
+        folder = self.prefix / "share/doc/lockstep"
+        self.assertEqual([path.relative_to(folder) for path in pages_of(folder)],
+                         [path.relative_to(ROOT) for path in pages_of(ROOT)])
+        # Links into the sources lead somewhere in the source tree only.
+        self.assertEqual([link for link in dead_links(pages_of(folder)) if re.search(r"\.(md|png)|examples/", link.split(": ")[1])], [])
 
     def test_completion_offers_verbs_and_flags(self):
         completion = self.prefix / "share/bash-completion/completions/lockstep"
