@@ -98,6 +98,20 @@ class InstallTest(unittest.TestCase):
         # Torch first works too; on an AMD CPU it says what it costs.
         self.assertRegex(run(build / "wrong"), r"^0 .*(link liblockstep first|not an AMD CPU|no AVX2|as asked)")
 
+    def test_without_libtorch_the_package_says_which_one_and_how_to_find_it(self):
+        source = self.folder / "lonely"
+        source.mkdir()
+        (source / "CMakeLists.txt").write_text(FIRST)
+        # What the environment names does not count.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("CMAKE_", "Torch_"))}
+        result = subprocess.run(["cmake", "-S", source, "-B", self.folder / "build-lonely", "-G", "Ninja",
+                                 f"-DCMAKE_PREFIX_PATH={self.prefix}"],
+                                env=environment, text=True, capture_output=True, timeout=LIMIT_S)
+        self.assertNotEqual(result.returncode, 0)
+        said = " ".join(result.stderr.split())
+        self.assertRegex(said, r"LibTorch \d+\.\d+\.\d+, which this Lockstep was built with, was not found")
+        self.assertIn("torch.utils.cmake_prefix_path", said)
+
     def test_a_plug_in_built_on_the_package_trains_with_the_command(self):
         build = self.configure(ROOT / "examples/plugin", "build-plugin")
         said = run(self.command, "train", ROOT / "examples/plugin/wave.yaml", "--set", "train.steps=3",
