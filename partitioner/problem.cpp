@@ -9,14 +9,23 @@ namespace {
 
 Schedule schedule_of_choice(const CostModel& model, const PlanChoice& choice) {
   model.check(choice);
-  return make_schedule(choice.schedule, {model.workers(), choice.virtual_stages, model.problem().micro_batches});
+  const int rows = rows_of(model.problem(), choice);
+  return make_schedule(choice.schedule, {rows, choice.virtual_stages, model.problem().micro_batches});
 }
 
 }  // namespace
 
+int rows_of(const PlanProblem& problem, const PlanChoice& choice) {
+  return static_cast<int>(choice.placement.empty() ? problem.workers.size() : choice.placement.size());
+}
+
 Costs costs_of(const PlanProblem& problem, const PlanChoice& choice) {
   const CostModel model(problem);
   return model.costs(choice, schedule_of_choice(model, choice));
+}
+
+Costs costs_of(const PlanProblem& problem, const PlanChoice& choice, const Schedule& schedule) {
+  return CostModel(problem).costs(choice, schedule);
 }
 
 Program program_of(const PlanProblem& problem, const PlanChoice& choice) {
