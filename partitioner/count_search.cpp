@@ -147,6 +147,8 @@ std::vector<int> CountSearch::promising() const {
   std::set<int> chosen;
   add_steps(problem_.workers, [](const PlannedWorker& worker) { return worker.speed; }, chosen);
   add_steps(problem_.workers, [](const PlannedWorker& worker) { return worker.limit_bytes; }, chosen);
+  const bool fits = best_workers_ == 0 || planners_.at(best_workers_)->best_found()->fits;
+  if (!fits) return {chosen.rbegin(), chosen.rend()};  // fewer alike would have to hold more
   for (const int stages : {2, 4}) chosen.insert(problem_.graph.layers() / stages);
   chosen.insert(problem_.micro_batches / 2);
   std::vector<std::pair<int, double>> steps;  // workers, and the busiest one's layers

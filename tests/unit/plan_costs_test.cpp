@@ -470,6 +470,27 @@ TEST_CASE("the dynamic program finds the best bottleneck within the limits", "[u
 
 // ---- placements ----
 
+TEST_CASE("a choice without its idle workers costs the same", "[unit][plan]") {
+  std::mt19937 random(24);
+  for (int trial = 0; trial < 20; ++trial) {
+    PlanProblem problem = random_problem(random, {6, 4, 4, true});
+    const int workers = static_cast<int>(problem.workers.size());
+    if (workers < 3) continue;
+    PlanChoice choice{{1, problem.graph.layers() - 1}, 1, "1f1b", Recompute::never, {workers - 1, 0}};
+    const Simulation before = judge(problem, choice);
+    const std::vector<int> idle = drop_idle(problem, choice);
+    CHECK(idle.size() == static_cast<std::size_t>(workers - 2));
+    CHECK(idle.front() == 1);
+    CHECK(choice.placement == std::vector<int>{1, 0});
+    CHECK(problem.workers[0].place.rank == 0);
+    CHECK(problem.workers[1].place.rank <= 1);
+    const Simulation after = judge(problem, choice);
+    CHECK(after.period_us == before.period_us);
+    CHECK(after.total_bytes == before.total_bytes);
+    CHECK(drop_idle(problem, choice).empty());
+  }
+}
+
 TEST_CASE("interchangeable workers are not permuted", "[unit][plan]") {
   const auto count = [](const std::vector<PlannedWorker>& workers) {
     return placements_of(workers, static_cast<int>(workers.size())).list.size();
