@@ -61,6 +61,7 @@ CountSearch::CountSearch(const PlanProblem& problem, const PlanScope& scope)
     : problem_(problem), scope_(scope), tables_(problem), most_(static_cast<int>(problem.workers.size())) {
   if (!scope.placement.empty()) most_ = static_cast<int>(scope.placement.size());
   fixed_ = scope.all_workers || !scope.placement.empty() || !scope.layers_per_stage.empty();
+  if (!fixed_) most_ = std::min(most_, tables_.model.layers());
 }
 
 SearchBudget CountSearch::budget(int share) const {
@@ -120,35 +121,45 @@ void CountSearch::note(int workers) {
     best_workers_ = workers;
 }
 
-void CountSearch::sample(int workers) {
+void CountSearch::sample(int workers, int share) {
   if (planners_.count(workers) > 0 || !may_be_better(workers) || planner(workers) == nullptr) return;
-  planner(workers)->give(budget(16));
+  planner(workers)->give(budget(share));
   planner(workers)->seed(best_workers_ > 0 ? planners_.at(best_workers_)->best_found() : nullptr);
   note(workers);
 }
 
-void CountSearch::search(int workers, int share) {
-  Planner* one = planner(workers);
-  if (one == nullptr) return;
-  one->give(budget(share));
-  one->search();
+void CountSearch::search(int workers) {
+  if (planner(workers) == nullptr) return;
+  planner(workers)->search();
   searched_.insert(workers);
   note(workers);
 }
 
 void CountSearch::search_all_smaller() {
   for (int workers = most_ - 1; workers >= 1; --workers) {
-    sample(workers);
-    if (may_be_better(workers)) search(workers, 4);
+    sample(workers, 4);
+    if (may_be_better(workers)) search(workers);
   }
 }
 
 std::vector<int> CountSearch::promising() const {
   std::set<int> chosen;
-  add_steps(problem_.workers, [](const PlannedWorker& worker) { return worker.speed; }, chosen);
-  add_steps(problem_.workers, [](const PlannedWorker& worker) { return worker.limit_bytes; }, chosen);
-  const bool fits = best_workers_ == 0 || planners_.at(best_workers_)->best_found()->fits;
-  if (!fits) return {chosen.rbegin(), chosen.rend()};  // fewer alike would have to hold more
+  add_steps(
+      problem_.workers, [](const PlannedWorker& worker) { return worker.speed; }, chosen);
+  add_steps(
+      problem_.workers, [](const PlannedWorker& worker) { return worker.limit_bytes; }, chosen);
+  if (best_workers_ == 0 || planners_.at(best_workers_)->best_found()->fits) add_fast(chosen);
+  std::erase_if(chosen, [this](int workers) { return workers < 1 || workers >= most_; });
+  return {chosen.rbegin(), chosen.rend()};
+}
+
+/// Those that may have a shorter step. (When nothing fits, fewer workers that are alike would have to hold more.)
+void CountSearch::add_fast(std::set<int>& chosen) const {
+  constexpr std::size_t most = 5;
+  std::vector<int> hosts;  // as many workers as fill whole ones
+  for (std::size_t i = 1; i < problem_.workers.size(); ++i)
+    if (problem_.workers[i].place.host != problem_.workers[i - 1].place.host) hosts.push_back(static_cast<int>(i));
+  chosen.insert(hosts.end() - static_cast<std::ptrdiff_t>(std::min(most, hosts.size())), hosts.end());
   for (const int stages : {2, 4}) chosen.insert(problem_.graph.layers() / stages);
   chosen.insert(problem_.micro_batches / 2);
   std::vector<std::pair<int, double>> steps;  // workers, and the busiest one's layers
@@ -156,34 +167,34 @@ std::vector<int> CountSearch::promising() const {
     const double us = bottleneck_us(problem_.layers, workers);
     if (steps.empty() || us < steps.back().second * (1 - 1e-5)) steps.emplace_back(workers, us);
   }
-  constexpr std::size_t most = 5;
   for (std::size_t i = 0; i < std::min(most, steps.size()); ++i) {
     const int workers = steps[steps.size() - 1 - i].first;  // the first as good as that, and the last of those before
     chosen.insert({workers, workers - 1});
   }
-  std::erase_if(chosen, [this](int workers) { return workers < 1 || workers >= most_; });
-  return {chosen.rbegin(), chosen.rend()};
 }
 
 void CountSearch::search_some_smaller() {
-  for (const int workers : promising()) sample(workers);
+  constexpr int kShare = 16;
+  for (const int workers : promising()) sample(workers, kShare);
   const int around = best_workers_;
   if (around > 0 && around < most_)
     for (const int workers : {around - 1, around + 1, around - 2, around + 2})
-      if (workers >= 1 && workers < most_) sample(workers);
+      if (workers >= 1 && workers < most_) sample(workers, kShare);
   if (best_workers_ == 0 || best_workers_ == most_) return;
-  search(best_workers_, 2);
+  planner(best_workers_)->give(budget(2));
+  search(best_workers_);
 }
 
 PlanResult CountSearch::best() {
-  sample(most_);
-  search(most_, 1);
+  sample(most_, 1);
+  search(most_);
   if (!fixed_) most_ <= kMostCounts ? search_all_smaller() : search_some_smaller();
   if (best_workers_ == 0) throw *refusal_;
   Planner& best = *planner(best_workers_);
   best.give(budget(2));
   PlanResult result = best.ranked();
-  if (best_workers_ != most_ && planner(most_) != nullptr && planner(most_)->best_found() != nullptr)
+  const bool all_known = most_ == tables_.model.workers() && planner(most_) != nullptr;
+  if (all_known && best_workers_ != most_ && planner(most_)->best_found() != nullptr)
     result.with_all = *planner(most_)->best_found();
   for (int workers = 1; !fixed_ && workers <= most_; ++workers) {
     if (workers == best_workers_ || !may_be_better(workers)) continue;

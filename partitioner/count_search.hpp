@@ -6,8 +6,8 @@
 //   - none is looked at whose workers could not even do the work in the time of the best plan so far;
 //   - up to kMostCounts workers each other one is searched;
 //   - of more, some are sampled: those from which on the busiest worker has less to do, and their neighbours; the most
-//     that several stages each, or a schedule of two micro-batches a worker, allow; those that leave out the slower
-//     workers, or those with smaller limits. Then the neighbours of the best; and the best is searched.
+//     that several stages each, or a schedule of two micro-batches a worker, allow; those of whole hosts; those that
+//     leave out the slower workers, or those with smaller limits. Then the neighbours of the best; and the best is searched.
 //
 // Private to this folder.
 #pragma once
@@ -42,14 +42,15 @@ class CountSearch {
   Planner* planner(int workers);
   bool may_be_better(int workers) const;
   SearchBudget budget(int share) const;
-  /// The seeds of a number that may be better.
-  void sample(int workers);
-  /// The rest of its search, with a part of the budget.
-  void search(int workers, int share);
+  /// The seeds of a number that may be better, with a part of the budget.
+  void sample(int workers, int share);
+  /// The rest of its search, with what is left of its budget.
+  void search(int workers);
   void search_all_smaller();
   void search_some_smaller();
   void note(int workers);
   std::vector<int> promising() const;
+  void add_fast(std::set<int>& chosen) const;
 
   const PlanProblem& problem_;
   const PlanScope& scope_;

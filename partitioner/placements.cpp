@@ -51,8 +51,7 @@ std::vector<std::vector<int>> choices_of(const std::vector<PlannedWorker>& worke
   const auto add_first = [&](const auto& before) {
     std::vector<int> order(workers.size());
     std::iota(order.begin(), order.end(), 0);
-    std::stable_sort(order.begin(), order.end(),
-                     [&](int a, int b) { return before(workers[at(a)], workers[at(b)]); });
+    std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return before(workers[at(a)], workers[at(b)]); });
     order.resize(rows);
     std::sort(order.begin(), order.end());
     choices.push_back(order);

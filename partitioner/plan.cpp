@@ -37,8 +37,8 @@ double most(const std::vector<double>& values) {
 /// "needs 2.30 GiB on worker 0, limit 2.00 GiB": the worker that exceeds its limit most.
 std::string why_it_does_not_fit(const PlanProblem& problem, const RankedPlan& plan) {
   const Excess excess = largest_excess(problem, plan);
-  std::string text = concat("needs ", bytes_text(excess.bytes), " on worker ", excess.worker, ", limit ",
-                            bytes_text(excess.limit));
+  std::string text =
+      concat("needs ", bytes_text(excess.bytes), " on worker ", excess.worker, ", limit ", bytes_text(excess.limit));
   if (bytes_text(excess.bytes) == bytes_text(excess.limit))
     text += concat(" (", bytes_text(std::ceil(excess.bytes - excess.limit)), " more)");
   return text;

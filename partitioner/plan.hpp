@@ -59,8 +59,8 @@ struct PlanResult {
   // When nothing fits:
   double least_limit_bytes = 0;   ///< the smallest limit, the same on every worker, under which this scope has a plan
   bool least_limit_exact = true;  ///< false: the smallest that was found before the search ended
-  int least_workers = 0;      ///< the fewest workers, each like worker 0 and a rank of its own, that would do, beyond
-                              ///< those that do not; 0: none up to the number of layers. Not looked for: fixed cuts
+  int least_workers = 0;  ///< the fewest workers, each like worker 0 and a rank of its own, that would do, beyond
+                          ///< those that do not; 0: none up to the number of layers. Not looked for: fixed cuts
   bool least_workers_exact = true;  ///< false: fewer, or any, were not found but may do
   int layer_in_the_way = -1;        ///< alone in a stage it needs the most bytes
   /// Of fixed cuts: the same question without them.
@@ -72,8 +72,8 @@ struct PlanResult {
 
 /// `ranked` has every combination that the scope and the schedules' definitions allow, each with its own best plan.
 /// With more than kMostCounts workers, not every smaller number is searched (`exact_workers` says so), but no plan is
-/// worse than the best one of all workers. Throws UserError when the problem or the scope is contradictory (fewer layers
-/// than stages, fixed cuts of another number of layers, a schedule that forbids every shape that is allowed),
+/// worse than the best one of all workers. Throws UserError when the problem or the scope is contradictory (fewer
+/// layers than stages, fixed cuts of another number of layers, a schedule that forbids every shape that is allowed),
 /// ScheduleError for an unknown schedule.
 constexpr int kMostCounts = 8;
 PlanResult make_plan(const PlanProblem& problem, const PlanScope& scope = {});

@@ -63,8 +63,8 @@ std::string pipeline_text(const PlanFile& plan) {
     for (int row = 0; row < static_cast<int>(plan.workers.size()); ++row) placement.push_back(row);
   return concat(
       "# The config's own keys; they take the place of those in the config. Edit them as you like: what `predicted`\n",
-      "# says is then predicted again, from `profile`.\n",
-      "pipeline:\n", "  stages: ", choice.layers_per_stage.size(), "\n",
+      "# says is then predicted again, from `profile`.\n", "pipeline:\n", "  stages: ", choice.layers_per_stage.size(),
+      "\n",
       choice.virtual_stages > 0 ? concat("  virtual_stages: ", choice.virtual_stages, "  # stages per worker\n") : "",
       "  schedule: ", choice.schedule.rfind("file:", 0) == 0 ? quoted(choice.schedule) : choice.schedule, "\n",
       "  partition: [", join(choice.layers_per_stage), "]  # layers per stage\n", "  recompute: ", plan.recompute_text,
@@ -86,7 +86,8 @@ std::string workers_text(const PlanFile& plan) {
 }
 
 std::string profile_text(const PlanFile& plan) {
-  std::string text = "\n# What layers and links cost, as in a profile: from it an edited pipeline is predicted.\nprofile:\n";
+  std::string text =
+      "\n# What layers and links cost, as in a profile: from it an edited pipeline is predicted.\nprofile:\n";
   std::istringstream lines(plan.profile);
   for (std::string line; std::getline(lines, line);) text += "  " + line + "\n";
   return text;
@@ -109,16 +110,14 @@ std::string stages_text(const PlanPrediction& p) {
 
 std::string predicted_text(const PlanFile& plan) {
   const PlanPrediction& p = *plan.predicted;
-  std::string text = concat("predicted:\n  of: ", quoted(plan.key), "\n  micro_batches: ", plan.micro_batches, "\n",
-                            "  step_ms: ", ms(p.step_us),
-                            "  # per step, when steps follow one another\n", "  alone_ms: ", ms(p.alone_us),
-                            "  # a step by itself\n", "  bubble: ", number(p.bubble),
-                            "  # idle share of a step by itself\n", "  bubble_steady: ", number(p.bubble_steady),
-                            "  # idle share when steps follow one another\n",
-                            p.with_all_us > 0 ? concat("  with_all_ms: ", ms(p.with_all_us),
-                                                       "  # per step, with the idle workers too\n")
-                                              : "",
-                            "  workers:  # by row of the schedule\n");
+  std::string text = concat(
+      "predicted:\n  of: ", quoted(plan.key), "\n  micro_batches: ", plan.micro_batches, "\n",
+      "  step_ms: ", ms(p.step_us), "  # per step, when steps follow one another\n", "  alone_ms: ", ms(p.alone_us),
+      "  # a step by itself\n", "  bubble: ", number(p.bubble), "  # idle share of a step by itself\n",
+      "  bubble_steady: ", number(p.bubble_steady), "  # idle share when steps follow one another\n",
+      p.with_all_us > 0 ? concat("  with_all_ms: ", ms(p.with_all_us), "  # per step, with the idle workers too\n")
+                        : "",
+      "  workers:  # by row of the schedule\n");
   for (std::size_t row = 0; row < p.compute_us.size(); ++row)
     text +=
         concat("    - {worker: ", plan.choice.placement.empty() ? static_cast<int>(row) : plan.choice.placement[row],
@@ -303,8 +302,9 @@ std::string idle_text(const PlanFile& plan) {
   };
   const std::size_t all = plan.workers.size() + plan.idle.size();
   const double with_all_us = plan.predicted->with_all_us;
-  return concat(plan.workers.size(), " of ", all, " workers: ", seconds(plan.predicted->step_us), " a step; with all ", all,
-                with_all_us > 0 ? ": " + seconds(with_all_us) : std::string(" nothing fits, or there are too few layers"));
+  return concat(
+      plan.workers.size(), " of ", all, " workers: ", seconds(plan.predicted->step_us), " a step; with all ", all,
+      with_all_us > 0 ? ": " + seconds(with_all_us) : std::string(" nothing fits, or there are too few layers"));
 }
 
 std::string schedule_text(const PlanChoice& choice) {

@@ -44,20 +44,20 @@ struct PlanPrediction {
 };
 
 struct PlanFile {
-  std::string config;          ///< path that it was made from
-  std::string model;           ///< name of the config
-  int layers = 0;              ///< of the model
-  std::string signature;       ///< of the model's layers, as the profile knows them
-  std::int64_t batch = 0;      ///< that it was made for
-  int micro_batches = 0;       ///< takes the place of train.micro_batches: auto
-  PlanChoice choice;           ///< as planned. What counts once it has been read is `pipeline`
-  std::string recompute_text;  ///< pipeline.recompute
+  std::string config;                  ///< path that it was made from
+  std::string model;                   ///< name of the config
+  int layers = 0;                      ///< of the model
+  std::string signature;               ///< of the model's layers, as the profile knows them
+  std::int64_t batch = 0;              ///< that it was made for
+  int micro_batches = 0;               ///< takes the place of train.micro_batches: auto
+  PlanChoice choice;                   ///< as planned. What counts once it has been read is `pipeline`
+  std::string recompute_text;          ///< pipeline.recompute
   std::vector<PlannedWorker> workers;  ///< that are used
-  std::vector<int> idle;  ///< workers that there were and that are better left out, as they were numbered
-  std::string key;  ///< prediction_key() of what was predicted
-  int predicted_micro_batches = 0;  ///< that it was predicted with
+  std::vector<int> idle;               ///< workers that there were and that are better left out, as they were numbered
+  std::string key;                     ///< prediction_key() of what was predicted
+  int predicted_micro_batches = 0;     ///< that it was predicted with
   std::optional<PlanPrediction> predicted;
-  std::string profile;  ///< YAML: what layers and links cost (runtime/profile/profile.hpp); empty: not known
+  std::string profile;            ///< YAML: what layers and links cost (runtime/profile/profile.hpp); empty: not known
   Section root, pipeline, train;  ///< as read
 };
 

@@ -66,8 +66,8 @@ struct PlanChoice {
 /// How many workers the choice uses.
 int rows_of(const PlanProblem& problem, const PlanChoice& choice);
 
-/// Leaves out the workers that the choice does not use: those that stay are numbered anew, and so are their ranks. Gives
-/// the numbers that went.
+/// Leaves out the workers that the choice does not use: those that stay are numbered anew, and so are their ranks.
+/// Gives the numbers that went.
 std::vector<int> drop_idle(PlanProblem& problem, PlanChoice& choice);
 
 /// The costs of the stages that the choice makes. Throws UserError when the choice does not fit the problem (layers,

@@ -36,11 +36,12 @@ PlanFile plan_cuts(const Config& config, const Planning& planning, const PlanPro
   if (scope.placement.empty() && scope.layers_per_stage.empty()) {
     scope.all_workers = false;
     const PlanResult any = make_plan(problem, scope);
-    if (any.with_all) {
+    constexpr double kWorthIt = 0.98;
+    if (any.with_all && any.best().simulated.period_us <= kWorthIt * result.best().simulated.period_us) {
       const PlanFile fewer = planning.file(problem, any.best());
       note = concat("fewer workers would be faster: ", fewer.workers.size(), " of ", problem.workers.size(), ", ",
-                    std::lround(fewer.predicted->step_us) * 1e-3, " ms a step; set pipeline.stages=",
-                    fewer.predicted->stages.size());
+                    std::lround(fewer.predicted->step_us) * 1e-3,
+                    " ms a step; set pipeline.stages=", fewer.predicted->stages.size());
     }
   }
   return planning.file(problem, result.best());
@@ -136,7 +137,8 @@ std::string why_not_predicted(const Trainer& trainer, const PlanFile& plan, cons
   const Config& config = trainer.config();
   if (config.pipeline.schedule == "auto") return "which schedule `auto` comes to is known when the run has measured it";
   if (const std::size_t needed = trainer.layout().rank_of_row.size(); needed > plan.workers.size())
-    return concat("the pipeline has ", needed, " workers, and `workers` says of ", plan.workers.size(), " what they are");
+    return concat("the pipeline has ", needed, " workers, and `workers` says of ", plan.workers.size(),
+                  " what they are");
   ProfileEnvironment decisive = profile_environment(config);  // another machine is no edit
   std::erase_if(decisive, [](const auto& entry) {
     return entry.first != "threads" && entry.first != "precision" && entry.first != "optimizer";

@@ -25,9 +25,10 @@ std::string limits_text(const PlanProblem& problem) {
 /// "; the smallest limit that would do with these cuts, the same on every worker, is 1.2 GiB (1288490188)"
 std::string smallest_limit(const PlanResult& result, const char* with) {
   if (!(result.least_limit_bytes > 0) || !std::isfinite(result.least_limit_bytes)) return "";
-  return concat(result.least_limit_exact ? "; the smallest limit that would do" : "; the smallest limit found that would do",
-                with, ", the same on every worker, is ", bytes_text(result.least_limit_bytes), " (",
-                static_cast<std::int64_t>(std::ceil(result.least_limit_bytes)), ")");
+  return concat(
+      result.least_limit_exact ? "; the smallest limit that would do" : "; the smallest limit found that would do",
+      with, ", the same on every worker, is ", bytes_text(result.least_limit_bytes), " (",
+      static_cast<std::int64_t>(std::ceil(result.least_limit_bytes)), ")");
 }
 
 /// What any cuts would need.
@@ -56,19 +57,20 @@ std::string stage_in_the_way(const PlanProblem& problem, const RankedPlan& plan)
                       &to = problem.graph.names[static_cast<std::size_t>(first[s + 1] - 1)];
     stages.push_back(concat(s, " (", from, from == to ? "" : " .. " + to, ")"));
   }
-  return concat(stages.size() == 1 ? "stage " : "stages ", join(stages, " and "), stages.size() == 1 ? " needs " : " need ",
-                bytes_text(excess.bytes), " on worker ", excess.worker, ", ", bytes_text(excess.bytes - excess.limit),
-                " more than its limit of ", bytes_text(excess.limit), " (", schedule_text(plan.choice), ", recompute ",
-                to_string(plan.choice.recompute), ")");
+  return concat(stages.size() == 1 ? "stage " : "stages ", join(stages, " and "),
+                stages.size() == 1 ? " needs " : " need ", bytes_text(excess.bytes), " on worker ", excess.worker, ", ",
+                bytes_text(excess.bytes - excess.limit), " more than its limit of ", bytes_text(excess.limit), " (",
+                schedule_text(plan.choice), ", recompute ", to_string(plan.choice.recompute), ")");
 }
 
 std::string cuts_do_not_fit(const PlanProblem& problem, const PlanResult& result) {
   const RankedPlan& closest = result.best();
-  std::string text = concat("the cuts are fixed, layers per stage [", join(closest.choice.layers_per_stage),
-                            "], and do not fit: ", stage_in_the_way(problem, closest),
-                            smallest_limit(result, " with these cuts"));
+  std::string text =
+      concat("the cuts are fixed, layers per stage [", join(closest.choice.layers_per_stage),
+             "], and do not fit: ", stage_in_the_way(problem, closest), smallest_limit(result, " with these cuts"));
   const PlanResult& free = *result.without_cuts;
-  if (!free.fits()) return text + "; no other cuts were found that fit" + what_would_do(problem, free, " with any cuts");
+  if (!free.fits())
+    return text + "; no other cuts were found that fit" + what_would_do(problem, free, " with any cuts");
   const RankedPlan& other = free.best();
   return text + concat("; others fit: [", join(other.choice.layers_per_stage), "] with ", schedule_text(other.choice),
                        ", recompute ", to_string(other.choice.recompute));
@@ -79,8 +81,9 @@ std::string cuts_do_not_fit(const PlanProblem& problem, const PlanResult& result
 std::string Planning::nothing_fits(const PlanProblem& problem, const PlanResult& result) const {
   if (result.without_cuts) return cuts_do_not_fit(problem, result);
   const bool sure = result.exact && result.exact_workers;
-  std::string text = concat(sure ? "nothing fits: " : "nothing that fits was found before the search ended: ",
-                            limits_text(problem), what_would_do(problem, result, ""));
+  std::string text =
+      concat(sure ? "nothing fits: " : "nothing that fits was found before the search ended: ", limits_text(problem),
+             what_would_do(problem, result, ""));
   if (!result.ranked.empty()) text += concat("; the closest plan ", result.best().why);
   return text;
 }

@@ -208,13 +208,14 @@ void write_page(const std::string& path, const Config& config, const PlanFile& f
 void check_rows_are_told(const Planning& planning, const PlanOptions& options, bool automatic) {
   const std::vector<std::string> untold = planning.rows_untold();
   if (untold.empty()) return;
-  throw UserError(concat(
-      "--micro-batches: got ", automatic ? "auto" : options.micro_batches,
-      ", expected one number: nothing says how the costs of ",
-      untold.size() == 1 ? concat("layer '", untold.front(), "'")
-                         : concat(untold.size(), " layers, the first is '", untold.front(), "',"),
-      " depend on the rows of a micro-batch; where they were written, add rows: R, the size that they are for, and they "
-      "grow with it; where they were measured at one size, measure at two: lockstep profile --rows A,B"));
+  throw UserError(
+      concat("--micro-batches: got ", automatic ? "auto" : options.micro_batches,
+             ", expected one number: nothing says how the costs of ",
+             untold.size() == 1 ? concat("layer '", untold.front(), "'")
+                                : concat(untold.size(), " layers, the first is '", untold.front(), "',"),
+             " depend on the rows of a micro-batch; where they were written, add rows: R, the size that they are for, "
+             "and they "
+             "grow with it; where they were measured at one size, measure at two: lockstep profile --rows A,B"));
 }
 
 void plan(const PlanOptions& options) {
@@ -310,7 +311,8 @@ void add_plan(CLI::App& app, std::function<int()>& command) {
       ->type_name("FILE");
   verb->add_option("--costs", options->costs, "YAML with costs, links or workers that take the place of the profile's")
       ->type_name("FILE");
-  verb->add_option("--workers", options->workers, "Workers that there are; fewer are used where that is better")->check(CLI::Range(1, kMostPlannedWorkers));
+  verb->add_option("--workers", options->workers, "Workers that there are; fewer are used where that is better")
+      ->check(CLI::Range(1, kMostPlannedWorkers));
   verb->add_flag("--all-workers", options->all_workers,
                  "Leave none of them idle, also where fewer are faster or need less");
   verb->add_option("--memory", options->memory,

@@ -137,8 +137,8 @@ PlanFile Planning::file(const PlanProblem& asked, const RankedPlan& plan) const 
   take_choice(planned, file.choice, problem.micro_batches);
   file.recompute_text = recompute_text(planned.pipeline);
   file.key = prediction_key(planned, file.workers);
-  file.predicted =
-      prediction(problem, file.choice, program_of(problem, file.choice), costs_of(problem, file.choice), plan.simulated);
+  file.predicted = prediction(problem, file.choice, program_of(problem, file.choice), costs_of(problem, file.choice),
+                              plan.simulated);
   file.profile = carried_profile();
   return file;
 }
@@ -280,7 +280,7 @@ std::string model_signature(const Trainer& trainer) {
 
 std::string plan_again(const PlanFile& plan, const Config& config) {
   return concat("plan again: lockstep plan ", config.root.location().file, " --profile profile.json --workers ",
-                plan.workers.size(), " -o ", plan.root.location().file);
+                plan.workers.size() + plan.idle.size(), " -o ", plan.root.location().file);
 }
 
 double optimizer_bytes(const OptimizerConfig& optimizer) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Tables for people: a row for each worker or stage, of which there may be many. Beyond kUnfolded rows those that say the
-// same are one, and say of how many it is. Torch-free.
+// Tables for people: a row for each worker or stage, of which there may be many. Beyond kUnfolded rows those that say
+// the same are one, which names them all. Torch-free.
 //
 //   stage        worker  layers    F ms  in flight  first .. last
 //   0                 0       1   0.100         48  embed

@@ -67,8 +67,8 @@ std::string memory_of_state(const Trainer& trainer) {
   for (const std::string& size : order) {
     const std::vector<int>& stages = stages_of.at(size);
     text += concat(stages.size() == 1 ? "stage " : "stages ", ranges_text(stages),
-                   ": parameters, gradients and optimizer state need ", size,
-                   stages.size() == 1 ? " MiB" : " MiB each", ", activations come on top\n");
+                   ": parameters, gradients and optimizer state need ", size, stages.size() == 1 ? " MiB" : " MiB each",
+                   ", activations come on top\n");
   }
   return text;
 }
@@ -86,8 +86,8 @@ int dry_run(Process& process, const Trainer& trainer, Programs& programs, const 
             << (planned ? "with the plan's costs:\n"
                 : given ? "with pipeline.costs:\n"
                         : "as if all stages took the same time (forward 1, backward 2):\n")
-            << draw(simulation.timeline, drawing) << "bubble " << std::fixed << std::setprecision(1) << simulation.bubble * 100
-            << " %\n\n";
+            << draw(simulation.timeline, drawing) << "bubble " << std::fixed << std::setprecision(1)
+            << simulation.bubble * 100 << " %\n\n";
   if (!planned) std::cout << memory_of_state(trainer);
   for (const std::string& warning : trainer.warnings()) std::cout << "warning: " << warning << "\n";
   std::cout << "dry run: nothing was trained or written\n";

@@ -68,8 +68,7 @@ class Drawing {
       }
     }
     if (next < grid_.size()) out << "...\n";
-    if (shown.size() < grid_.size())
-      out << "(" << shown.size() << " of " << grid_.size() << " workers are shown)\n";
+    if (shown.size() < grid_.size()) out << "(" << shown.size() << " of " << grid_.size() << " workers are shown)\n";
     if (cut_) out << "(cut at " << options_.width << " columns: " << percent_shown() << " % of the time is shown)\n";
     return out.str();
   }

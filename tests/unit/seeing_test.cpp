@@ -345,8 +345,9 @@ TEST_CASE("a page of a plan shows what each worker will hold", "[unit]") {
   plan.planned_bytes = {1048576, 3145728, 2097152};
   plan.limit_bytes = {4194304, 8388608, 0};
   const std::string page = html_page(plan, {});
-  for (const char* part : {"Planned peak tensor bytes", "<dd>3.0 MiB</dd><dd class=\"note\">worker 1, planned, limit 8.0 MiB",
-                           "2.0 MiB<span", "<small>limit 4.0 MiB</small>"}) {
+  for (const char* part :
+       {"Planned peak tensor bytes", "<dd>3.0 MiB</dd><dd class=\"note\">worker 1, planned, limit 8.0 MiB",
+        "2.0 MiB<span", "<small>limit 4.0 MiB</small>"}) {
     INFO(part);
     CHECK(contains(page, part));
   }
