@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/simulate.hpp"
 
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
@@ -19,6 +21,7 @@
 #include "runtime/schedule/validate.hpp"
 #include "tools/page.hpp"
 #include "tools/run_folder.hpp"
+#include "tools/table.hpp"
 #include "tools/trace.hpp"
 
 namespace lockstep {
@@ -263,7 +266,8 @@ void add_simulate(CLI::App& app, std::function<int()>& command, SubjectOfPlan of
   verb->add_option("--csv", options->csv, "Write the schedule to this file, as torch.distributed.pipelining does");
   verb->add_option("--html", options->html, "Write a page with the timeline, to zoom and point at");
   verb->add_option("--trace", options->trace, "Write a Chrome trace, for ui.perfetto.dev");
-  verb->add_option("--width", options->width, "Columns of the grid (default 120)");
+  options->width = std::max(40, columns_of_terminal(STDOUT_FILENO, options->width));
+  verb->add_option("--width", options->width, "Columns of the grid (default: the terminal's, else 120)");
   verb->footer(
       "Example:\n  lockstep simulate --schedule 1f1b --stages 4 --micro-batches 8 --forward-ms 10,12,12,9 --csv "
       "my.csv\n"

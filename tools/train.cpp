@@ -2,10 +2,12 @@
 //
 // `lockstep train`: one process, or every rank of an mpirun.
 #include <signal.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <iomanip>
 #include <iostream>
+#include <map>
 
 #include "runtime/checkpoint/manifest.hpp"
 #include "runtime/schedule/simulate.hpp"
@@ -19,6 +21,7 @@
 #include "tools/rebalance.hpp"
 #include "tools/resume.hpp"
 #include "tools/run_folder.hpp"
+#include "tools/table.hpp"
 #include "tools/trace.hpp"
 #include "tools/why.hpp"
 
@@ -46,18 +49,28 @@ void catch_signals() {
 
 /// Parameters, gradients and optimizer state of each stage: what is known without costs.
 std::string memory_of_state(const Trainer& trainer) {
-  std::ostringstream out;
-  out << std::fixed << std::setprecision(1);
+  std::map<std::string, std::vector<int>> stages_of;  // stages alike are said once
+  std::vector<std::string> order;
   const double each = 8 + optimizer_bytes(trainer.config().train.optimizer);
   for (int stage = 0; stage < trainer.partition().stages(); ++stage) {
     std::int64_t elements = 0;
     for (int layer = trainer.partition().first_layer[stage]; layer < trainer.partition().first_layer[stage + 1];
          ++layer)
       elements += trainer.graph().elements_of_layer(layer);
-    out << "stage " << stage << ": parameters, gradients and optimizer state need "
-        << static_cast<double>(elements) * each / 1048576 << " MiB, activations come on top\n";
+    std::ostringstream size;
+    size << std::fixed << std::setprecision(1) << static_cast<double>(elements) * each / 1048576;
+    std::vector<int>& stages = stages_of[size.str()];
+    if (stages.empty()) order.push_back(size.str());
+    stages.push_back(stage);
   }
-  return out.str();
+  std::string text;
+  for (const std::string& size : order) {
+    const std::vector<int>& stages = stages_of.at(size);
+    text += concat(stages.size() == 1 ? "stage " : "stages ", ranges_text(stages),
+                   ": parameters, gradients and optimizer state need ", size, stages.size() == 1 ? " MiB" : " MiB each",
+                   ", activations come on top\n");
+  }
+  return text;
 }
 
 int dry_run(Process& process, const Trainer& trainer, Programs& programs, const LoadedConfig& loaded) {
@@ -66,13 +79,15 @@ int dry_run(Process& process, const Trainer& trainer, Programs& programs, const 
   const bool planned = loaded.plan && loaded.plan->predicted, given = trainer.config().pipeline.costs.given;
   const Simulation simulation =
       simulate(program, planned ? loaded.plan->predicted->costs : costs_of(trainer.config(), trainer.partition()));
+  DrawOptions drawing;
+  drawing.width = columns_of_terminal(STDOUT_FILENO, drawing.width);
   for (const std::string& note : loaded.notes) std::cout << note << "\n";
   std::cout << (planned ? plan_table(*loaded.plan) : stage_table(trainer) + "\n") << "\ntimeline of one step, "
             << (planned ? "with the plan's costs:\n"
                 : given ? "with pipeline.costs:\n"
                         : "as if all stages took the same time (forward 1, backward 2):\n")
-            << draw(simulation.timeline) << "bubble " << std::fixed << std::setprecision(1) << simulation.bubble * 100
-            << " %\n\n";
+            << draw(simulation.timeline, drawing) << "bubble " << std::fixed << std::setprecision(1)
+            << simulation.bubble * 100 << " %\n\n";
   if (!planned) std::cout << memory_of_state(trainer);
   for (const std::string& warning : trainer.warnings()) std::cout << "warning: " << warning << "\n";
   std::cout << "dry run: nothing was trained or written\n";
@@ -278,7 +293,9 @@ void take_cuts(LoadedConfig& loaded, const std::vector<int>& layers_per_stage) {
   loaded.notes = {concat("layers per stage from here on: [", join(layers_per_stage), "]")};
   loaded.config.pipeline.partition = {};
   loaded.config.pipeline.partition.counts = layers_per_stage;
-  if (loaded.plan) loaded.plan->predicted.reset();
+  if (!loaded.plan) return;
+  loaded.plan->predicted.reset();
+  loaded.plan->profile.clear();  // the workers are not as fast as it says
 }
 
 int train(const TrainOptions& options) {

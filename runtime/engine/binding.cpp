@@ -30,6 +30,13 @@ std::vector<Cpus> cpus_of_workers(const Cpus& allowed, int workers_before, int w
   return bound;
 }
 
+std::string more_workers_than_cores(int workers, int threads, int cores) {
+  if (static_cast<long>(workers) * threads <= cores) return "";
+  return concat(workers, workers == 1 ? " worker of " : " workers of ", threads,
+                threads == 1 ? " thread are more than the " : " threads are more than the ", cores,
+                cores == 1 ? " core" : " cores", " here: they take turns, which no plan and no simulation knows of");
+}
+
 void bind_this_thread(const Cpus& cpus) {
   if (cpus.empty()) return;
   cpu_set_t set;

@@ -18,6 +18,9 @@ Cpus allowed_cpus();
 /// first ones. Empty when there are too few: then binding would make workers share a CPU while others idle.
 std::vector<Cpus> cpus_of_workers(const Cpus& allowed, int workers_before, int workers, int threads);
 
+/// A warning when workers on one machine need more CPUs than there are for them; empty when they do not.
+std::string more_workers_than_cores(int workers, int threads, int cores);
+
 /// Binds the calling thread; threads that it starts later inherit it. Does nothing for an empty list. Throws Error when
 /// the kernel refuses.
 void bind_this_thread(const Cpus& cpus);

@@ -31,7 +31,7 @@ struct Mark {
 
 struct DrawOptions {
   int width = 120;        ///< columns of the terminal; what does not fit is cut, and a last line says so
-  int most_workers = 64;  ///< rows beyond are left out, and a last line says so
+  int most_workers = 24;  ///< of more, those in the middle without a mark are left out, and a last line says so
   std::vector<Mark> marks;
 };
 

@@ -19,6 +19,17 @@ TEST_CASE("workers that do not fit are not bound", "[unit]") {
   CHECK(cpus_of_workers({}, 0, 1, 1).empty());
 }
 
+TEST_CASE("more workers than cores is a warning, as many is none", "[unit]") {
+  CHECK(more_workers_than_cores(4, 1, 4).empty());
+  CHECK(more_workers_than_cores(2, 2, 4).empty());
+  CHECK(more_workers_than_cores(4, 1, 2) ==
+        "4 workers of 1 thread are more than the 2 cores here: they take turns, which no plan and no simulation knows "
+        "of");
+  CHECK(
+      more_workers_than_cores(1, 2, 1) ==
+      "1 worker of 2 threads are more than the 1 core here: they take turns, which no plan and no simulation knows of");
+}
+
 TEST_CASE("a bound thread may run there only, and others are not touched", "[unit]") {
   const Cpus before = allowed_cpus();
   REQUIRE(!before.empty());
