@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What other tools call a key or a value of ours: whoever writes `batch_size` means `train.batch`, and no distance between
-// words says so.
+// What other tools call a key or a value of ours: whoever writes `batch_size` means `train.batch`, and no distance
+// between words says so.
 #include <algorithm>
 
 #include "runtime/config/value.hpp"
@@ -20,9 +20,9 @@ const std::vector<Row>& rows() {
       {"seed", {"random_seed", "random_state", "manual_seed"}},
       {"run_dir", {"output_dir", "out_dir", "work_dir", "save_dir", "checkpoint_dir", "logdir", "log_dir"}},
       {"train.steps",
-       {"max_steps", "num_steps", "n_steps", "total_steps", "train_steps", "num_train_steps", "training_steps",
-        "max_iters", "num_iters", "iterations", "iters", "train_iters", "max_iterations", "updates", "max_updates",
-        "epochs", "num_epochs", "n_epochs", "max_epochs", "num_train_epochs"}},
+       {"max_steps",   "num_steps", "n_steps",    "total_steps", "train_steps", "num_train_steps", "training_steps",
+        "max_iters",   "num_iters", "iterations", "iters",       "train_iters", "max_iterations",  "updates",
+        "max_updates", "epochs",    "num_epochs", "n_epochs",    "max_epochs",  "num_train_epochs"}},
       {"train.batch",
        {"batch_size", "bs", "global_batch_size", "train_batch_size", "minibatch_size", "mini_batch", "mini_batch_size",
         "per_device_train_batch_size"}},
@@ -67,15 +67,15 @@ const std::vector<Row>& rows() {
       {"model.type", {"model_type", "architecture", "arch", "family"}},
       {"model.layers",
        {"num_layers", "n_layer", "n_layers", "num_hidden_layers", "hidden_layers", "num_blocks", "n_blocks"}},
-      {"model.width",
-       {"hidden_size", "hidden_dim", "n_embd", "embed_dim", "embedding_dim", "d_model", "model_dim"}},
+      {"model.width", {"hidden_size", "hidden_dim", "n_embd", "embed_dim", "embedding_dim", "d_model", "model_dim"}},
       {"model.heads", {"num_heads", "n_head", "n_heads", "num_attention_heads", "attention_heads"}},
       {"model.context",
        {"block_size", "seq_len", "seq_length", "sequence_length", "max_seq_len", "max_length", "n_positions", "n_ctx",
         "context_length", "max_position_embeddings"}},
       {"model.vocab", {"vocab_size", "vocabulary", "vocabulary_size", "num_tokens"}},
       {"model.dropout", {"dropout_rate", "drop_rate", "p_dropout", "resid_pdrop", "attn_pdrop", "embd_pdrop"}},
-      {"model.inputs", {"in_features", "input_size", "input_dim", "in_dim", "in_channels", "n_features", "num_features"}},
+      {"model.inputs",
+       {"in_features", "input_size", "input_dim", "in_dim", "in_channels", "n_features", "num_features"}},
       {"model.outputs", {"out_features", "output_size", "output_dim", "out_dim"}},
       {"model.classes", {"num_classes", "n_classes", "num_labels", "n_labels"}},
       {"model.tie_embeddings", {"tie_word_embeddings", "tie_weights", "weight_tying"}},

@@ -449,7 +449,8 @@ Config read_config(const Section& root) {
 void check_config(const Config& config) {
   Config complete = config;
   if (complete.train.loss.empty()) complete.train.loss = "of the heads";
-  auto document = std::make_shared<yaml::Value>(yaml::parse(resolved_yaml(complete), {"Config", "", /*located=*/false}));
+  auto document =
+      std::make_shared<yaml::Value>(yaml::parse(resolved_yaml(complete), {"Config", "", /*located=*/false}));
   const Section root = yaml::root_section(std::move(document));
   const TrainConfig train = read_train(root.section("train"));
   complete.pipeline = read_pipeline(root.section("pipeline"));

@@ -61,8 +61,9 @@ std::optional<std::string> nearest(const std::string& word, const std::vector<st
     best_distance = away;
   }
   if (best || wanted.size() < shortest_prefix) return best;
-  const auto longer = std::find_if(candidates.begin(), candidates.end(),
-                                   [&](const std::string& candidate) { return normal_word(candidate).starts_with(wanted); });
+  const auto longer = std::find_if(candidates.begin(), candidates.end(), [&](const std::string& candidate) {
+    return normal_word(candidate).starts_with(wanted);
+  });
   return longer == candidates.end() ? std::nullopt : std::optional(*longer);
 }
 

@@ -12,7 +12,8 @@
 
 namespace lockstep {
 
-/// Before training, from the config and the number of training samples alone. Each is one line with the place of its key.
+/// Before training, from the config and the number of training samples alone. Each is one line with the place of its
+/// key.
 std::vector<std::string> doubts_of(const Config& config, std::int64_t samples);
 
 /// After training, from the loss of every step of this job in order: says that the loss ended orders of magnitude above

@@ -383,12 +383,18 @@ TEST_CASE("a key that other tools call so, or that stands elsewhere, is named wi
 
 TEST_CASE("a message is one line of text, whatever it shows", "[unit]") {
   CHECK(one_line("a\nb\tc\x7f") == "a b c ");
-  CHECK(one_line("gr\xc3\xb6\xc3\x9f""e \xe6\x97\xa5 \xf0\x9f\x98\x80") == "gr\xc3\xb6\xc3\x9f""e \xe6\x97\xa5 \xf0\x9f\x98\x80");
-  CHECK(one_line("\xff\xfe""a") == "\\xff\\xfea");
-  CHECK(one_line("gr\xf6\xdf""e") == "gr\\xf6\\xdfe");
+  CHECK(one_line("gr\xc3\xb6\xc3\x9f"
+                 "e \xe6\x97\xa5 \xf0\x9f\x98\x80") ==
+        "gr\xc3\xb6\xc3\x9f"
+        "e \xe6\x97\xa5 \xf0\x9f\x98\x80");
+  CHECK(one_line("\xff\xfe"
+                 "a") == "\\xff\\xfea");
+  CHECK(one_line("gr\xf6\xdf"
+                 "e") == "gr\\xf6\\xdfe");
   CHECK(one_line("\xc0\x80 \xed\xa0\x80") == "\\xc0\\x80 \\xed\\xa0\\x80");
   CHECK(one_line("abcdef", 3) == "abc...");
-  CHECK(reason_of(std::runtime_error("[json.exception.out_of_range.403] key 'step' not found")) == "key 'step' not found");
+  CHECK(reason_of(std::runtime_error("[json.exception.out_of_range.403] key 'step' not found")) ==
+        "key 'step' not found");
   CHECK(reason_of(std::runtime_error("plain")) == "plain");
   const std::filesystem::filesystem_error missing("cannot get file size", "no file",
                                                   std::make_error_code(std::errc::no_such_file_or_directory));
