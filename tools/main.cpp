@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <iostream>
 
+#include "runtime/base/one_line.hpp"
 #include "tools/command.hpp"
 #include "tools/report.hpp"
 #include "tools/simulate.hpp"
@@ -72,6 +73,6 @@ int main(int argc, char** argv) {
   } catch (const lockstep::Error& error) {
     return report(error.what(), error.exit_code());
   } catch (const std::exception& error) {
-    return report(error.what(), lockstep::ExitCode::fault);
+    return report(lockstep::reason_of(error), lockstep::ExitCode::fault);
   }
 }

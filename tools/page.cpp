@@ -11,6 +11,7 @@
 #include <sstream>
 
 #include "runtime/base/check.hpp"
+#include "runtime/base/one_line.hpp"
 
 namespace lockstep {
 
@@ -458,7 +459,7 @@ RunMetrics metrics_from_lines(const std::string& text, const std::string& file) 
           metrics.peak_bytes[w] = std::max(metrics.peak_bytes[w], number(workers[w], "peak_bytes"));
       }
     } catch (const Json::exception& error) {
-      throw UserError(concat(file, ":", count, ": not a line that lockstep train wrote: ", error.what()));
+      throw UserError(concat(file, ":", count, ": not a line that lockstep train wrote: ", one_line(reason_of(error))));
     }
   }
   return metrics;

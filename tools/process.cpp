@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "runtime/base/check.hpp"
+#include "runtime/base/one_line.hpp"
 #include "tools/command.hpp"
 #include "tools/why.hpp"
 
@@ -151,7 +152,8 @@ void let_launcher_read() {
 void Process::fail(const std::exception& error) {
   const auto* known = dynamic_cast<const Error*>(&error);
   const int code = static_cast<int>(known ? known->exit_code() : ExitCode::fault);
-  if (!run_folder_.empty() && !first_to_fail(run_folder_, {rank(), code, host_, error.what()})) {
+  const std::string reason = reason_of(error);
+  if (!run_folder_.empty() && !first_to_fail(run_folder_, {rank(), code, host_, reason})) {
     // The elected rank's abort is on its way. Should that rank die before it, its code is still the job's.
     std::this_thread::sleep_for(kAbortTime);
     const int elected = read_first_failure(run_folder_).code;
@@ -159,7 +161,7 @@ void Process::fail(const std::exception& error) {
   }
   // One write, so that lines of other processes do not come in between.
   const std::string speaker = size() > 1 ? concat("rank ", rank(), " on ", host_, ", ") : "";
-  std::cerr << concat("lockstep: ", speaker, error.what(), "\n") << std::flush;
+  std::cerr << concat("lockstep: ", speaker, reason, "\n") << std::flush;
   if (size() > 1) let_launcher_read();
   end_all(code);
 }

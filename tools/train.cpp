@@ -12,6 +12,7 @@
 #include "runtime/checkpoint/manifest.hpp"
 #include "runtime/schedule/simulate.hpp"
 #include "runtime/schedule/text.hpp"
+#include "runtime/training/doubts.hpp"
 #include "runtime/training/reporter.hpp"
 #include "runtime/training/schedule_choice.hpp"
 #include "tools/command.hpp"
@@ -245,6 +246,8 @@ class TrainRun {
     switch (reporter_->stop_reason()) {
       case StopReason::none:
       case StopReason::finished:
+        if (const std::string doubt = doubt_of_losses(reporter_->losses(), trainer_.config()); !doubt.empty())
+          log_.warn(doubt);
         if (reporter_->last_step())
           log_.info(concat("done: ", last_step(), " steps, last loss ", reporter_->last_step()->loss()));
         else
@@ -268,11 +271,13 @@ class TrainRun {
   std::string not_finite_message() const {
     const NonFinite& found = *reporter_->non_finite();
     const ModelGraph& graph = trainer_.graph();
-    const std::string layer = found.layer < graph.layer_count()
-                                  ? concat("layer ", found.layer, " '", graph.layers[found.layer].name, "'")
-                                  : std::string("the loss");
-    return concat("stopped: not finite in step ", reporter_->non_finite_step(), ": first in the ", found.what, " of ",
-                  layer, ", micro-batch ", found.micro_batch,
+    const bool of_layer = found.layer < graph.layer_count();
+    const std::string where =
+        of_layer ? concat("the ", found.what, " of layer ", found.layer, " '", graph.layers[found.layer].name, "'")
+        : graph.head_count() > 1 ? concat("the loss of head ", found.layer - graph.layer_count())
+                                 : std::string("the loss");
+    return concat("stopped: not finite in step ", reporter_->non_finite_step(), ": first in ", where, ", micro-batch ",
+                  found.micro_batch,
                   "; lower the learning rate, clip gradients (train.clip_grad_norm), or look at the data of that step");
   }
 

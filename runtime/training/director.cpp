@@ -19,6 +19,7 @@ TrainingDirector::TrainingDirector(const Config& config, const DataSplits& data,
       data_(data),
       graph_(graph),
       losses_(losses),
+      targets_(graph, losses),
       sampler_(data.train->size(), config.seed),
       publisher_(publisher),
       replan_(replan),
@@ -138,7 +139,8 @@ StepHeader TrainingDirector::load(StepHeader header, const Dataset& dataset, con
                                   std::int64_t batch) {
   // An evaluation batch may be smaller than the number of micro-batches.
   const int micro_batches = static_cast<int>(std::min<std::int64_t>(config_.train.micro_batches, batch));
-  batch_ = dataset.read(samples);
+  batch_ = read_samples(dataset, samples);
+  targets_.check_batch(dataset, samples, batch_);
   slices_ = slice_rows(batch, micro_batches, static_cast<std::int64_t>(samples.size()));
   header.slices = slices_;
   // A batch whose targets are all ignored has no loss and no gradient; 0 / 1 says so without a NaN.

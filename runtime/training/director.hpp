@@ -9,6 +9,7 @@
 #include "runtime/engine/director.hpp"
 #include "runtime/engine/model.hpp"
 #include "runtime/training/checkpointing.hpp"
+#include "runtime/training/data_checks.hpp"
 
 namespace lockstep {
 
@@ -39,6 +40,7 @@ class TrainingDirector : public Director {
   const DataSplits& data_;
   const ModelGraph& graph_;
   const Losses& losses_;
+  TargetChecks targets_;
   Sampler sampler_;
   Publisher* publisher_;
   const std::atomic<bool>* replan_;

@@ -325,3 +325,42 @@ TEST_CASE("what would not go on as the checkpoint's run is refused by its key", 
   tokens.train.loss = "sparse_categorical_cross_entropy";
   CHECK_THROWS_WITH(resume(tokens, small_gpt(2, 0, true), token_data(21, 8, 11)), Catch::Contains("train.loss"));
 }
+
+TEST_CASE("a checkpoint that does not record the arithmetic of its data goes on with the one of its time", "[parity]") {
+  const TemporaryFolder folder, newer;
+  const std::string path = folder.path() + "/t.csv";
+  std::ofstream file(path);
+  for (int i = 0; i < 21; ++i) file << 1700000000 + 37 * i << "," << 0.1 * i << "," << 0.3 * (i % 4) << "\n";
+  file.close();
+  const DataSplits data = open_data(
+      load_config_text("{type: csv, train: " + path + ", targets: [2], task: regression, normalize: true}", "test"),
+      {});
+  CHECK(data.arithmetic == "float64");
+  const DataSplits before = data.unrecorded();
+  CHECK(before.arithmetic.empty());
+  const Model model = model_of("type: mlp, inputs: 2, width: 4, layers: 1, outputs: 1");
+  Config config = small_config("mean_squared_error", 8, 3);
+  config.train.eval_every = 0;
+  config.checkpoint.every = "1";
+  Config part = config;
+  part.train.stop_after = 2;
+  const auto recorded = [](const std::string& checkpoints) {
+    std::ifstream state(list_checkpoints(checkpoints).back().path + "/" + kTrainerFile);
+    return std::string(std::istreambuf_iterator<char>(state), {}).find(kDataArithmetic) != std::string::npos;
+  };
+  const Trainer graph(model, data, config);
+
+  RunRecord run = next_leg(model, before, part, folder.path());
+  CHECK_FALSE(recorded(folder.path()));
+  append(run, next_leg(model, data, config, folder.path()));
+  CHECK_FALSE(recorded(folder.path()));  // so the next part goes on in the same way
+  CHECK(first_difference(reference_run(model, before, config), run, graph.graph()).value_or("") == "");
+
+  RunRecord now = next_leg(model, data, part, newer.path());
+  CHECK(recorded(newer.path()));
+  append(now, next_leg(model, data, config, newer.path()));
+  CHECK(first_difference(reference_run(model, data, config), now, graph.graph()).value_or("") == "");
+  CHECK(first_difference(reference_run(model, before, config), now, graph.graph()));  // they are not the same
+  CHECK_THROWS_WITH(next_leg(model, before, config, newer.path()),
+                    Catch::Contains("data.arithmetic: got nothing, expected float64"));
+}
