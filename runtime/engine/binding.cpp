@@ -5,6 +5,8 @@
 
 #include <cerrno>
 #include <cstring>
+#include <map>
+#include <set>
 
 #include "runtime/base/error.hpp"
 
@@ -28,6 +30,29 @@ std::vector<Cpus> cpus_of_workers(const Cpus& allowed, int workers_before, int w
   auto next = allowed.begin() + static_cast<std::ptrdiff_t>(workers_before) * threads;
   for (int worker = 0; worker < workers; ++worker, next += threads) bound.emplace_back(next, next + threads);
   return bound;
+}
+
+std::string more_than_cores(const std::vector<Tenants>& processes, int threads) {
+  struct Host {
+    std::set<int> cpus;
+    int workers = 0;
+  };
+  std::map<std::string, Host> hosts;
+  const auto finding = [threads](const std::string& host, int workers, std::size_t cores) {
+    if (static_cast<std::size_t>(workers) * static_cast<std::size_t>(threads) <= cores) return std::string();
+    return concat(workers, " workers of ", threads, " thread(s) are more than the ", cores, " cores",
+                  host.empty() ? " here" : " of " + host);
+  };
+  for (const Tenants& process : processes) {
+    Host& host = hosts[process.host];
+    host.cpus.insert(process.cpus.begin(), process.cpus.end());
+    host.workers += process.workers;
+  }
+  for (const auto& [name, host] : hosts)
+    if (std::string found = finding(name, host.workers, host.cpus.size()); !found.empty()) return found;
+  for (const Tenants& process : processes)
+    if (std::string found = finding(process.host, process.workers, process.cpus.size()); !found.empty()) return found;
+  return "";
 }
 
 void bind_this_thread(const Cpus& cpus) {
