@@ -21,12 +21,16 @@ struct EvalOptions {
 class Sum : public Observer {
  public:
   void on_result(const StepResult& result) override {
-    if (result.mode == Mode::evaluate) sum_.add(result);
+    if (result.mode != Mode::evaluate) return;
+    sum_.add(result);
+    if (!non_finite_.found()) non_finite_ = result.non_finite;
   }
   const StepResult& sum() const { return sum_; }
+  const NonFinite& non_finite() const { return non_finite_; }
 
  private:
   StepResult sum_;
+  NonFinite non_finite_;  // of the first batch that has one
 };
 
 int evaluate(const EvalOptions& options) {
@@ -40,6 +44,7 @@ int evaluate(const EvalOptions& options) {
   process.together([&] {
     config.checkpoint = {};
     config.train.eval_every = 1;
+    config.train.stop_on_nan = true;  // who asks for one evaluation wants to know
     resolve_kernels(config);
     trainer = make_trainer(loaded, process.ranks());
     trainer->resume(options.checkpoint);
@@ -51,6 +56,13 @@ int evaluate(const EvalOptions& options) {
     FitOptions fit;
     fit.observer = &sum;
     trainer->evaluate(fit);
+    if (const NonFinite& found = sum.non_finite(); found.found()) {
+      if (process.is_root())
+        std::cerr << "lockstep: the evaluation after step " << trainer->start().step
+                  << " is not finite: " << describe(found, trainer->graph())
+                  << "; look at the data of the evaluation set" << std::endl;
+      return static_cast<int>(ExitCode::fault);
+    }
     if (process.is_root())
       std::cout << "step " << trainer->start().step << "  eval loss " << std::setprecision(9) << sum.sum().loss()
                 << "  (" << sum.sum().samples << " samples)" << std::endl;

@@ -167,11 +167,9 @@ std::vector<std::string> warnings_of(const PlanOptions& options, const Config& c
   if (const std::string foreign = foreign_environment(profile, profile_environment(config)); !foreign.empty())
     warnings.push_back("the profile was made elsewhere: " + foreign);
   for (const std::string& doubt : planning.doubts(micro_batches)) warnings.push_back(doubt);
-  if (options.hosts.empty() && profile.workers.size() < 2) {
-    const std::string shared =
-        more_workers_than_cores(workers, config.workers.threads, static_cast<int>(allowed_cpus().size()));
-    if (!shared.empty()) warnings.push_back(shared);
-  }
+  const std::string shared = more_than_cores({{"", allowed_cpus(), workers}}, config.workers.threads);
+  if (options.hosts.empty() && profile.workers.size() < 2 && !shared.empty())
+    warnings.push_back(shared + ": they take turns, which no plan and no simulation knows of");
   return warnings;
 }
 

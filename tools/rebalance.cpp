@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/rebalance.hpp"
 
+#include <algorithm>
 #include <iomanip>
+#include <iterator>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
+#include "runtime/engine/binding.hpp"
 #include "runtime/engine/partition.hpp"
 #include "runtime/profile/measure.hpp"
 #include "runtime/schedule/generators.hpp"
@@ -36,6 +40,21 @@ std::string to_text(const Rebalanced& rebalanced) {
 Rebalanced rebalanced_from(const std::string& text) {
   const auto json = nlohmann::json::parse(text);
   return {json.at("layers"), json.at("expected_us")};
+}
+
+std::string shared_cores(Process& process, const Trainer& trainer) {
+  const std::vector<RankId>& ranks = trainer.layout().rank_of_row;
+  const auto workers = std::count(ranks.begin(), ranks.end(), process.ranks().here);
+  std::vector<Tenants> processes;
+  for (const std::string& text :
+       process.all_gather(concat(process.host(), " ", workers, " ", join(allowed_cpus(), " ")))) {
+    std::istringstream in(text);
+    Tenants& tenants = processes.emplace_back();
+    in >> tenants.host >> tenants.workers;
+    tenants.cpus.assign(std::istream_iterator<int>(in), {});
+  }
+  const std::string found = more_than_cores(processes, trainer.config().workers.threads);
+  return found.empty() ? "" : found + ": they share them, and their times too; slow workers cannot be told";
 }
 
 Rebalancer::Rebalancer(Trainer& trainer, Observer& next, std::vector<double> expected_us, bool replan, Log log)
@@ -94,29 +113,33 @@ PlanProblem Rebalancer::problem(const Costs& costs) const {
 }
 
 void Rebalancer::look_for_better_cuts(const SlowWorker& slow) {
+  static constexpr const char* kLook = "; see what else runs on its host, and how fast its cores are";
   std::ostringstream said;
   said << "worker " << slow.row << " has been " << std::fixed << std::setprecision(2) << slow.factor
        << " times slower than expected since step " << slow.since_step;
   const std::optional<PlanChoice> now = plannable(trainer_);
   if (!now) {
-    log_.warn(said.str());
+    log_.warn(said.str() + kLook);
     return;
   }
   const PlanProblem asked = problem(meter_->costs());
   PlanProblem even = asked;
   for (PlannedWorker& worker : even.workers) worker.speed = 1;
-  const double now_us = judge(asked, *now).period_us;
-  said << ": by simulation a step takes " << in_ms(now_us) << ", and " << in_ms(judge(even, *now).period_us)
-       << " if it were not";
+  const double now_us = judge(asked, *now).period_us, even_us = judge(even, *now).period_us;
+  said << ": by simulation a step takes " << in_ms(now_us) << ", and " << in_ms(even_us) << " if it were not";
   PlanScope scope;
   scope.schedules = {now->schedule};
   scope.virtual_stages = {now->virtual_stages};
   scope.recomputes = {now->recompute};
   for (std::size_t row = 0; row < asked.workers.size(); ++row) scope.placement.push_back(static_cast<int>(row));
   const PlanResult result = make_plan(asked, scope);
-  constexpr double kWorthIt = 0.98;
+  constexpr double kWorthIt = 0.95;
   if (!result.fits() || result.best().simulated.period_us > now_us * kWorthIt) {
-    log_.warn(said.str() + "; no other cut is better");
+    said << "; no other cut is better" << kLook;
+    if (even_us > now_us * kWorthIt)
+      log_.debug(said.str());  // steps would hardly be shorter: nothing to be done
+    else
+      log_.warn(said.str());
     return;
   }
   const PlanChoice& better = result.best().choice;

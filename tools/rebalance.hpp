@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What a run does about a worker that is persistently slower than it should be (SpeedWatch): says what that costs, and
-// which cuts would be better; with --replan the run leaves at its next checkpoint and goes on from there with those.
-// Cuts never change a bit.
+// which cuts would be better, when anything can be done about it; with --replan the run leaves at its next checkpoint
+// and goes on from there with those. Cuts never change a bit.
 #pragma once
 
 #include <atomic>
@@ -14,6 +14,7 @@
 #include "runtime/schedule/measured.hpp"
 #include "runtime/training/speed_watch.hpp"
 #include "runtime/training/trainer.hpp"
+#include "tools/command.hpp"
 
 namespace lockstep {
 
@@ -22,6 +23,10 @@ struct Rebalanced {
   std::vector<int> layers_per_stage;
   std::vector<double> expected_us;
 };
+
+/// What is to be said when some host has fewer cores than workers; else empty. Collective. Then times of workers have
+/// those of others in them, and no Rebalancer has anything to go by.
+std::string shared_cores(Process& process, const Trainer& trainer);
 
 std::string to_text(const Rebalanced& rebalanced);
 Rebalanced rebalanced_from(const std::string& text);

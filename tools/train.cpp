@@ -137,7 +137,9 @@ class TrainRun {
                      run_dir));
     for (const std::string& warning : trainer_.warnings()) log_.warn(warning);
     log_resume();
-    if (trainer_.layout().rank_of_row.front() == trainer_.layout().here)
+    const std::string shared = shared_cores(process_, trainer_);
+    if (!shared.empty() && process_.is_root()) log_.warn(shared);
+    if (shared.empty() && trainer_.layout().rank_of_row.front() == trainer_.layout().here)
       rebalancer_ = std::make_unique<Rebalancer>(trainer_, *reporter_, expected_us, options_.replan, log_);
   }
 
@@ -159,6 +161,8 @@ class TrainRun {
     const auto hashes = gather_fingerprint(process_, trainer_.graph(), outcome);
     if (process_.is_root()) write_fingerprint(hashes);
     write_timeline(gatherer.gather(trainer_, outcome, record_));
+    for (const std::string& found : process_.all_gather(outcome.not_finite))
+      if (not_finite_.empty()) not_finite_ = found;
     return finish();
   }
 
@@ -243,6 +247,13 @@ class TrainRun {
 
   int finish() const {
     const std::int64_t steps = trainer_.config().train.steps;
+    if (!not_finite_.empty() && reporter_->stop_reason() != StopReason::not_finite &&
+        trainer_.config().train.stop_on_nan) {
+      log_.error(concat("broken weights after step ", last_step(), ": ", not_finite_,
+                        ", though every loss and gradient was finite; lower the learning rate, or raise "
+                        "train.optimizer.eps"));
+      return static_cast<int>(ExitCode::fault);
+    }
     switch (reporter_->stop_reason()) {
       case StopReason::none:
       case StopReason::finished:
@@ -270,14 +281,7 @@ class TrainRun {
 
   std::string not_finite_message() const {
     const NonFinite& found = *reporter_->non_finite();
-    const ModelGraph& graph = trainer_.graph();
-    const bool of_layer = found.layer < graph.layer_count();
-    const std::string where =
-        of_layer ? concat("the ", found.what, " of layer ", found.layer, " '", graph.layers[found.layer].name, "'")
-        : graph.head_count() > 1 ? concat("the loss of head ", found.layer - graph.layer_count())
-                                 : std::string("the loss");
-    return concat("stopped: not finite in step ", reporter_->non_finite_step(), ": first in ", where, ", micro-batch ",
-                  found.micro_batch,
+    return concat("stopped: not finite in step ", reporter_->non_finite_step(), ": ", describe(found, trainer_.graph()),
                   "; lower the learning rate, clip gradients (train.clip_grad_norm), or look at the data of that step");
   }
 
@@ -291,6 +295,7 @@ class TrainRun {
   std::unique_ptr<Rebalancer> rebalancer_;  // where row 0 is
   Log log_;
   RecordRange record_;
+  std::string not_finite_;  // JobOutcome::not_finite of the first rank that has one
 };
 
 /// For the next part of a run; what was predicted for the cuts before is of no use to it.

@@ -2,6 +2,7 @@
 //
 // `lockstep verify`: trains the config as it is and on one worker, and compares every bit.
 #include <CLI/CLI.hpp>
+#include <cmath>
 #include <iostream>
 
 #include "models/registry.hpp"
@@ -33,6 +34,12 @@ int compare(const Config& config, const Trainer& trainer, const RunRecord& teste
   const StepResult& last = tested.results.back();
   std::cout << "identical: " << how(trainer, ranks) << " against one worker: " << last.step
             << " steps, every loss, gradient, norm and weight; last loss " << last.loss() << std::endl;
+  for (const StepResult& result : tested.results)
+    if (result.non_finite.found() || !std::isfinite(result.loss())) {
+      std::cerr << "lockstep: but step " << result.step << " is not finite: ";
+      std::cerr << (result.non_finite.found() ? describe(result.non_finite, trainer.graph()) : "its loss") << std::endl;
+      return static_cast<int>(ExitCode::fault);
+    }
   return 0;
 }
 

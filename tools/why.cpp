@@ -86,6 +86,9 @@ std::string process_of(const FlightLog& log) {
 std::string doing(const FlightLog& log, std::int64_t until_ns) {
   const FlightRecord* last = log.last();
   if (!last) return "had not executed anything: it was loading";
+  if (log.activity == Activity::saving)
+    return concat("step ", last->step, ", saving a checkpoint, for ",
+                  duration(std::max<std::int64_t>(until_ns - std::max(last->begin_ns, last->end_ns), 0)));
   std::string text = concat("step ", last->step, ", ", to_string(last->mode), ", ");
   if (last->end_ns != 0) return text + concat("between instructions, after ", last->text());
   const std::string since = duration(std::max<std::int64_t>(until_ns - last->begin_ns, 0));

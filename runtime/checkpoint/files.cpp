@@ -16,7 +16,7 @@
 namespace lockstep {
 namespace {
 
-constexpr std::size_t kMostAtOnce = std::size_t{1} << 30;  // Linux moves at most 2 GiB per call
+constexpr std::size_t kPiece = std::size_t{16} << 20;  // per call: a slow disk still moves several a minute
 
 Error cannot_write(const std::string& path) {
   return Error(concat("checkpoint: cannot write ", path, ": ", std::strerror(errno),
@@ -29,23 +29,26 @@ CheckpointError cannot_read(const std::string& path) {
 
 }  // namespace
 
-File File::to_read(const std::string& path) {
+File File::to_read(const std::string& path, FileProgress progress) {
   const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (descriptor < 0) throw cannot_read(path);
-  File file(path, descriptor);
+  File file(path, descriptor, std::move(progress));
   struct stat status {};
   if (::fstat(descriptor, &status) != 0) throw cannot_read(path);
   if (!S_ISREG(status.st_mode)) throw CheckpointError(path, "is not a file");
   return file;
 }
 
-File File::to_write(const std::string& path) {
+File File::to_write(const std::string& path, FileProgress progress) {
   const int descriptor = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (descriptor < 0) throw cannot_write(path);
-  return {path, descriptor};
+  return {path, descriptor, std::move(progress)};
 }
 
-File::File(File&& other) noexcept : path_(std::move(other.path_)), descriptor_(std::exchange(other.descriptor_, -1)) {}
+File::File(File&& other) noexcept
+    : path_(std::move(other.path_)),
+      descriptor_(std::exchange(other.descriptor_, -1)),
+      progress_(std::move(other.progress_)) {}
 
 File::~File() {
   if (descriptor_ >= 0) ::close(descriptor_);
@@ -60,29 +63,32 @@ std::int64_t File::size() const {
 void File::read(std::int64_t offset, void* to, std::size_t bytes) const {
   auto* at = static_cast<char*>(to);
   while (bytes > 0) {
-    const ssize_t got = ::pread(descriptor_, at, std::min(bytes, kMostAtOnce), offset);
+    const ssize_t got = ::pread(descriptor_, at, std::min(bytes, kPiece), offset);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) throw cannot_read(path_);
     if (got == 0) throw CheckpointError(path_, concat("ends at byte ", offset, ", ", bytes, " bytes early"));
     at += got;
     offset += got;
     bytes -= static_cast<std::size_t>(got);
+    moved();
   }
 }
 
 void File::write(const void* from, std::size_t bytes) {
   const auto* at = static_cast<const char*>(from);
   while (bytes > 0) {
-    const ssize_t put = ::write(descriptor_, at, std::min(bytes, kMostAtOnce));
+    const ssize_t put = ::write(descriptor_, at, std::min(bytes, kPiece));
     if (put < 0 && errno == EINTR) continue;
     if (put < 0) throw cannot_write(path_);
     at += put;
     bytes -= static_cast<std::size_t>(put);
+    moved();
   }
 }
 
 void File::finish() {
   if (::fsync(descriptor_) != 0) throw cannot_write(path_);
+  moved();
   if (::close(std::exchange(descriptor_, -1)) != 0) throw cannot_write(path_);
 }
 
@@ -111,13 +117,13 @@ std::string read_text(const std::string& path) {
   return text;
 }
 
-void write_text(const std::string& path, const std::string& text) {
-  File file = File::to_write(path);
+void write_text(const std::string& path, const std::string& text, const FileProgress& progress) {
+  File file = File::to_write(path, progress);
   file.write(text.data(), text.size());
   file.finish();
 }
 
-void sync_folder(const std::string& path) {
+void sync_folder(const std::string& path, const FileProgress& progress) {
   const int descriptor = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   const bool done = descriptor >= 0 && ::fsync(descriptor) == 0;
   const int reason = errno;
@@ -125,6 +131,7 @@ void sync_folder(const std::string& path) {
   errno = reason;
   // Some network file systems have no fsync for folders; there the rename is as safe as they make it.
   if (!done && reason != EINVAL && reason != ENOTSUP) throw cannot_write(path);
+  if (progress) progress();
 }
 
 }  // namespace lockstep

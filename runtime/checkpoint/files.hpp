@@ -4,16 +4,21 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 namespace lockstep {
 
+/// Called after every piece of a file that has been read, written or put on the disk, by the thread that does it: how
+/// others know that it goes on. May be empty.
+using FileProgress = std::function<void()>;
+
 /// An open file. Reading throws CheckpointError, writing Error; both name the path and the reason.
 class File {
  public:
-  static File to_read(const std::string& path);
+  static File to_read(const std::string& path, FileProgress progress = {});
   /// Made, or emptied.
-  static File to_write(const std::string& path);
+  static File to_write(const std::string& path, FileProgress progress = {});
   ~File();
   File(File&& other) noexcept;
   File(const File&) = delete;
@@ -30,9 +35,14 @@ class File {
   const std::string& path() const { return path_; }
 
  private:
-  File(std::string path, int descriptor) : path_(std::move(path)), descriptor_(descriptor) {}
+  File(std::string path, int descriptor, FileProgress progress)
+      : path_(std::move(path)), descriptor_(descriptor), progress_(std::move(progress)) {}
+  void moved() const {
+    if (progress_) progress_();
+  }
   std::string path_;
   int descriptor_ = -1;
+  FileProgress progress_;
 };
 
 /// A file's bytes. Pages that have been looked at count as resident memory until they are forgotten.
@@ -54,8 +64,8 @@ class MappedFile {
 
 std::string read_text(const std::string& path);
 /// Written and on the disk. Not atomic: for files of a folder that is published as a whole.
-void write_text(const std::string& path, const std::string& text);
+void write_text(const std::string& path, const std::string& text, const FileProgress& progress = {});
 /// Names in the folder are on the disk too.
-void sync_folder(const std::string& path);
+void sync_folder(const std::string& path, const FileProgress& progress = {});
 
 }  // namespace lockstep

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/checkpoint/manifest.hpp"
 
+#include <ATen/ops/from_blob.h>
+
 #include <algorithm>
 #include <charconv>
 #include <filesystem>
@@ -20,6 +22,7 @@ constexpr const char* kFormat = "lockstep checkpoint";
 constexpr int kVersion = 1;
 constexpr const char* kIndexFile = "model.safetensors.index.json";
 constexpr const char* kStep = "step-";
+constexpr const char* kSuperseded = "superseded-";
 
 Json to_json(const WrittenFile& file) {
   Json tensors = Json::object();
@@ -74,6 +77,15 @@ void remove_all(const std::string& path) {
   if (failure) cannot("remove", path, failure);
 }
 
+/// What a folder has whose name begins so; nothing when there is no folder.
+std::vector<std::string> entries_of(const std::string& folder, const std::string& beginning) {
+  std::vector<std::string> paths;
+  std::error_code failure;
+  for (const auto& entry : fs::directory_iterator(folder, failure))
+    if (entry.path().filename().string().starts_with(beginning)) paths.push_back(entry.path().string());
+  return paths;
+}
+
 void check_tensors(const SafetensorsFile& file, const WrittenFile& expected, std::vector<std::string>& findings) {
   for (const auto& [name, hash] : expected.tensors)
     if (!file.find(name)) findings.push_back(CheckpointError(file.path(), name, -1, "is missing").what());
@@ -85,12 +97,11 @@ void check_tensors(const SafetensorsFile& file, const WrittenFile& expected, std
       continue;
     }
     const auto begin = static_cast<std::size_t>(entry.begin), end = static_cast<std::size_t>(entry.end);
-    const std::uint64_t hash = hash_of(entry.dtype, entry.sizes, mapped.data() + begin, end - begin);
+    void* data = const_cast<char*>(mapped.data() + begin);
+    const std::string damage =
+        damage_of(at::from_blob(data, entry.sizes, at::TensorOptions(entry.dtype)), found->second);
     mapped.forget(begin, end);  // no more memory than the largest tensor
-    if (hash != found->second)
-      findings.push_back(CheckpointError(file.path(), entry.name, entry.begin,
-                                         "has other bytes than the manifest says: it was altered, or the disk is bad")
-                             .what());
+    if (!damage.empty()) findings.push_back(CheckpointError(file.path(), entry.name, entry.begin, damage).what());
   }
 }
 
@@ -132,7 +143,7 @@ std::string ShardReport::to_text() const {
   Json list = Json::object(), others = Json::object();
   for (const WrittenFile& file : files) list[file.name] = to_json(file);
   for (const auto& [name, hash] : copies) others[name] = hex(hash);
-  return Json{{"step", step}, {"row", row}, {"files", list}, {"copies", others}}.dump();
+  return Json{{"step", step}, {"row", row}, {"files", list}, {"copies", others}, {"not_finite", not_finite}}.dump();
 }
 
 ShardReport ShardReport::from_text(const std::string& text) {
@@ -140,6 +151,7 @@ ShardReport ShardReport::from_text(const std::string& text) {
   ShardReport report;
   report.step = json.at("step").get<std::int64_t>();
   report.row = json.at("row").get<int>();
+  report.not_finite = json.at("not_finite").get<std::string>();
   for (const auto& [name, file] : json.at("files").items()) report.files.push_back(written_file(name, file));
   for (const auto& [name, hash] : json.at("copies").items()) report.copies[name] = from_hex(hash);
   return report;
@@ -252,48 +264,45 @@ std::string other_good_checkpoint(const std::string& damaged) {
 }
 
 void publish_checkpoint(const std::string& part, const std::string& final_path, Manifest manifest,
-                        const std::map<std::string, std::string>& texts) {
+                        const std::map<std::string, std::string>& texts, const FileProgress& progress) {
   std::map<std::string, std::string> all = texts;
   all[kIndexFile] = index_text(part, manifest);
   for (const auto& [name, text] : all) {
-    write_text(part + "/" + name, text);
+    write_text(part + "/" + name, text, progress);
     manifest.texts[name] = {static_cast<std::int64_t>(text.size()), hash_of(text)};
   }
-  write_text(part + "/" + kManifestFile, manifest_text(manifest));
-  sync_folder(part);
+  write_text(part + "/" + kManifestFile, manifest_text(manifest), progress);
+  sync_folder(part, progress);
   const std::string parent = fs::path(final_path).parent_path().string();
   const std::string old = final_path + ".part.old";
   if (fs::exists(final_path)) rename(final_path, old);
   rename(part, final_path);
-  sync_folder(parent);
+  sync_folder(parent, progress);
   remove_all(old);
 }
 
-void prune_checkpoints(const std::string& checkpoints, int keep, std::int64_t spared_step) {
+void prune_checkpoints(const std::string& checkpoints, int keep, std::int64_t spared_step,
+                       const FileProgress& progress) {
   const std::vector<CheckpointPlace> all = list_checkpoints(checkpoints);
   for (std::size_t i = 0; i + static_cast<std::size_t>(keep) < all.size(); ++i) {
     if (all[i].step == spared_step) continue;
     // Under another name first: nobody may find half of it.
     rename(all[i].path, all[i].path + ".part");
     remove_all(all[i].path + ".part");
+    if (progress) progress();
   }
 }
 
 void clear_after(const std::string& checkpoints, std::int64_t step) {
-  std::error_code failure;
-  std::vector<std::string> unfinished;
-  for (const auto& entry : fs::directory_iterator(checkpoints, failure))
-    if (entry.path().filename().string().starts_with(kStep) &&
-        entry.path().filename().string().find(".part") != std::string::npos)
-      unfinished.push_back(entry.path().string());
-  for (const std::string& path : unfinished) remove_all(path);
-  for (const CheckpointPlace& place : list_checkpoints(checkpoints)) {
-    if (place.step <= step) continue;
-    const std::string name = concat(checkpoints, "/superseded-", fs::path(place.path).filename().string());
-    std::string free = name;
-    for (int next = 2; fs::exists(free); ++next) free = concat(name, ".", next);
-    rename(place.path, free);
-  }
+  for (const std::string& path : entries_of(checkpoints, kStep))
+    if (path.find(".part", checkpoints.size()) != std::string::npos) remove_all(path);
+  std::vector<std::string> later;
+  for (const CheckpointPlace& place : list_checkpoints(checkpoints))
+    if (place.step > step) later.push_back(fs::path(place.path).filename().string());
+  if (later.empty()) return;
+  // One such future is kept, not all of them.
+  for (const std::string& path : entries_of(checkpoints, concat(kSuperseded, kStep))) remove_all(path);
+  for (const std::string& name : later) rename(checkpoints + "/" + name, concat(checkpoints, "/", kSuperseded, name));
 }
 
 void point_to_best(const std::string& checkpoints, std::int64_t step) {

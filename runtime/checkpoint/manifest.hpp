@@ -33,6 +33,7 @@ struct ShardReport {
   int row = 0;
   std::vector<WrittenFile> files;
   std::map<std::string, std::uint64_t> copies;  ///< hashes of tied parameters that another worker has written
+  std::string not_finite = {};                  ///< WrittenFile::not_finite of the first file that has one
   std::string to_text() const;
   static ShardReport from_text(const std::string& text);
 };
@@ -84,13 +85,14 @@ std::string other_good_checkpoint(const std::string& damaged);
 /// The shards are in `part` and on the disk: adds index and texts (name -> content), then the manifest, and renames the
 /// folder to `final_path`. What was there before under this name is replaced. Throws Error.
 void publish_checkpoint(const std::string& part, const std::string& final_path, Manifest manifest,
-                        const std::map<std::string, std::string>& texts);
+                        const std::map<std::string, std::string>& texts, const FileProgress& progress = {});
 
 /// Removes the oldest ones so that `keep` stay; never `spared`.
-void prune_checkpoints(const std::string& checkpoints, int keep, std::int64_t spared_step);
+void prune_checkpoints(const std::string& checkpoints, int keep, std::int64_t spared_step,
+                       const FileProgress& progress = {});
 
 /// Before a job writes: unfinished folders of a job that died are removed; checkpoints after `step` belong to a future
-/// that will not be, and are renamed to superseded-step-...
+/// that will not be, and are renamed to superseded-step-..., in the place of those that an earlier job renamed.
 void clear_after(const std::string& checkpoints, std::int64_t step);
 
 /// The link `best`; a negative step removes it.

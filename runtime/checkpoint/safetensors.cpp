@@ -74,7 +74,8 @@ std::string to_string(const TensorEntry& entry) {
   return shape_text(name_of(entry.dtype), entry.sizes);
 }
 
-SafetensorsFile::SafetensorsFile(const std::string& path) : file_(File::to_read(path)), size_(file_.size()) {
+SafetensorsFile::SafetensorsFile(const std::string& path, const FileProgress& progress)
+    : file_(File::to_read(path, progress)), size_(file_.size()) {
   if (size_ < kLengthBytes) throw CheckpointError(path, concat("is no safetensors file: it has ", size_, " bytes"));
   std::uint64_t length = 0;
   file_.read(0, &length, sizeof length);
@@ -174,8 +175,17 @@ void SafetensorsFile::read(const TensorEntry& entry, const at::Tensor& to) const
   if (!direct) to.copy_(host);
 }
 
+std::string damage_of(const at::Tensor& tensor, std::uint64_t expected) {
+  const TensorScan scan = scan_of(tensor);
+  if (scan.hash != expected) return "has other bytes than the manifest says: it was altered, or the disk is bad";
+  if (scan.finite) return "";
+  // An infinity may be a buffer's, such as a mask's.
+  const std::string element = not_finite_element(tensor, /*infinities=*/true);
+  return element.empty() ? "" : "its element " + element;
+}
+
 WrittenFile write_safetensors(const std::string& folder, const std::string& name,
-                              const std::vector<NamedTensor>& tensors) {
+                              const std::vector<NamedTensor>& tensors, const FileProgress& progress) {
   std::vector<const NamedTensor*> order;
   for (const NamedTensor& tensor : tensors) order.push_back(&tensor);
   std::stable_sort(order.begin(), order.end(), [](const NamedTensor* a, const NamedTensor* b) {
@@ -198,13 +208,17 @@ WrittenFile write_safetensors(const std::string& folder, const std::string& name
   written.name = name;
   written.bytes = kLengthBytes + static_cast<std::int64_t>(text.size()) + offset;
   written.header_hash = hash_of(text);
-  File file = File::to_write(folder + "/" + name);
+  File file = File::to_write(folder + "/" + name, progress);
   const auto length = static_cast<std::uint64_t>(text.size());
   file.write(&length, sizeof length);
   file.write(text.data(), text.size());
   for (const NamedTensor* each : order) {
     const at::Tensor host = each->tensor.detach().cpu().contiguous();
-    written.tensors[each->name] = hash_of(host);
+    const TensorScan scan = scan_of(host);
+    written.tensors[each->name] = scan.hash;
+    if (!scan.finite && written.not_finite.empty())
+      if (const std::string element = not_finite_element(host, each->may_be_infinite); !element.empty())
+        written.not_finite = each->name + element;
     file.write(host.const_data_ptr(), host.nbytes());
   }
   file.finish();

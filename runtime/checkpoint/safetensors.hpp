@@ -33,7 +33,7 @@ class SafetensorsFile {
  public:
   /// Reads and checks the header: names once, known dtypes, sizes and offsets that agree, no overlap, no hole, no end
   /// behind the file's.
-  explicit SafetensorsFile(const std::string& path);
+  explicit SafetensorsFile(const std::string& path, const FileProgress& progress = {});
 
   const std::vector<TensorEntry>& entries() const { return entries_; }  ///< in the order of their bytes
   const TensorEntry* find(const std::string& name) const;               ///< null when there is none
@@ -56,9 +56,13 @@ class SafetensorsFile {
   std::map<std::string, std::size_t> index_;
 };
 
+/// What is wrong with a tensor of a file that should have this hash; empty: nothing.
+std::string damage_of(const at::Tensor& tensor, std::uint64_t expected);
+
 struct NamedTensor {
   std::string name;
   at::Tensor tensor;
+  bool may_be_infinite = false;  ///< a buffer, such as a mask
 };
 
 /// What was written, for the manifest.
@@ -67,11 +71,14 @@ struct WrittenFile {
   std::int64_t bytes = 0;
   std::uint64_t header_hash = 0;
   std::map<std::string, std::uint64_t> tensors;  ///< hash_of() of each
+  /// The first element that is not finite: "fc.0.weight[3, 5] is nan"; empty: there is none. It was written all the
+  /// same.
+  std::string not_finite = {};
 };
 
 /// Writes the tensors (contiguous; of any device) and waits until they are on the disk. Larger elements first, so that
 /// all of them are aligned. Throws Error.
 WrittenFile write_safetensors(const std::string& folder, const std::string& name,
-                              const std::vector<NamedTensor>& tensors);
+                              const std::vector<NamedTensor>& tensors, const FileProgress& progress = {});
 
 }  // namespace lockstep

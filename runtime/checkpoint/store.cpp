@@ -7,8 +7,8 @@
 
 namespace lockstep {
 
-CheckpointStore::CheckpointStore(std::string checkpoint)
-    : path_(std::move(checkpoint)), manifest_(read_manifest(path_)) {
+CheckpointStore::CheckpointStore(std::string checkpoint, FileProgress progress)
+    : path_(std::move(checkpoint)), progress_(std::move(progress)), manifest_(read_manifest(path_)) {
   for (const auto& [name, shard] : manifest_.shards)
     for (const auto& [tensor, hash] : shard.tensors)
       if (!(name.starts_with("model-") ? weights_ : optimizer_).emplace(tensor, Place{name, hash}).second)
@@ -37,7 +37,7 @@ const CheckpointStore::Place& CheckpointStore::place(TensorKind kind, const std:
 
 SafetensorsFile& CheckpointStore::file(const std::string& name) {
   std::unique_ptr<SafetensorsFile>& file = files_[name];
-  if (!file) file = std::make_unique<SafetensorsFile>(path_ + "/" + name);
+  if (!file) file = std::make_unique<SafetensorsFile>(path_ + "/" + name, progress_);
   return *file;
 }
 
@@ -53,9 +53,8 @@ void CheckpointStore::read(TensorKind kind, const std::string& name, const at::T
   const Place& known = place(kind, name);
   const SafetensorsFile& shard = file(known.file);
   shard.read(where, to);
-  if (hash_of(to) != known.hash)
-    throw CheckpointError(shard.path(), name, where.begin,
-                          "has other bytes than the manifest says: it was altered, or the disk is bad");
+  if (const std::string damage = damage_of(to, known.hash); !damage.empty())
+    throw CheckpointError(shard.path(), name, where.begin, damage);
 }
 
 std::string CheckpointStore::text(const std::string& name) const {

@@ -15,7 +15,7 @@ enum class TensorKind { weight, optimizer };
 class CheckpointStore {
  public:
   /// Reads the manifest. Throws CheckpointError.
-  explicit CheckpointStore(std::string checkpoint);
+  explicit CheckpointStore(std::string checkpoint, FileProgress progress = {});
 
   const std::string& path() const { return path_; }
   const Manifest& manifest() const { return manifest_; }
@@ -37,6 +37,7 @@ class CheckpointStore {
   SafetensorsFile& file(const std::string& name);
 
   std::string path_;
+  FileProgress progress_;
   Manifest manifest_;
   std::map<std::string, Place> weights_, optimizer_;
   std::map<std::string, std::unique_ptr<SafetensorsFile>> files_;

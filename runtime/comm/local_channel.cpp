@@ -19,14 +19,13 @@ void LocalChannel::wait(const WaitLimits& limits, const Ready& ready) {
     __builtin_ia32_pause();
 #endif
   }
-  const auto start = std::chrono::steady_clock::now();
+  WaitClock clock;
   std::chrono::milliseconds limit = limits.timeout;
   std::unique_lock lock(mutex_);
   while (!ready()) {
     if (limits.stop->raised()) throw JobStopped();
     limits.alive();
-    if (const auto waited = std::chrono::steady_clock::now() - start; waited >= limit)
-      limit = limits.overdue(waited, "");
+    if (const auto waited = clock.look(); waited >= limit) limit = limits.overdue(waited, "");
     changed_.wait_for(lock, kStopPoll);
   }
 }

@@ -2,12 +2,12 @@
 //
 // Heartbeats: how a worker that waits finds out whether the one it waits for still makes progress.
 //
-// Each worker has a Pulse. It beats when an instruction begins, when a layer begins, and when it turns to another peer;
-// never because somebody waits. A PulseBoard has the pulses of all rows of the job: those of this process are read
-// where they are written, the others are copies that messages between ranks keep fresh (mpi/heartbeats.hpp). No torch,
-// no MPI.
+// Each worker has a Pulse. It beats when an instruction begins, when a layer begins, when it turns to another peer,
+// and, while it is at a checkpoint, with every piece of a file that was written, read or synced; never because somebody
+// waits. A PulseBoard has the pulses of all rows of the job: those of this process are read where they are written, the
+// others are copies that messages between ranks keep fresh (mpi/heartbeats.hpp). No torch, no MPI.
 //
-// All fields are lock-free, so that a Pulse may lie in a file that several processes map (engine/recorder.hpp).
+// All fields are lock-free, so that a Pulse may lie in a file that several processes map (engine/flight_recorder.hpp).
 #pragma once
 
 #include <atomic>
@@ -25,11 +25,20 @@ inline std::int64_t wall_ns() {
   return std::int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
 }
 
+/// What a worker is at besides its program.
+enum class Activity : std::int32_t {
+  none,
+  restoring,  ///< reads its part of a checkpoint
+  saving,     ///< writes its part, or waits until it or the whole checkpoint is on the disk
+};
+
 struct Pulse {
-  std::atomic<std::uint64_t> beats{0};      ///< 0: has not executed its first instruction yet (it loads)
+  std::atomic<std::uint64_t> beats{0};      ///< 0: has done nothing yet: it builds its part of the model
   std::atomic<std::int32_t> waits_for{-1};  ///< a row, while its instruction waits for that row's message or post
   std::atomic<std::int32_t> layer{-1};      ///< index in the model, while a layer computes
   std::atomic<std::int64_t> seen_ns{0};     ///< wall_ns() of the last sign of life, waiting included
+  // Last, where files of earlier builds have zeros.
+  std::atomic<Activity> activity{Activity::none};
 
   // Called by the worker's own thread only.
   void beat() { beats.store(beats.load(std::memory_order_relaxed) + 1, std::memory_order_release); }
@@ -43,8 +52,14 @@ struct Pulse {
     beat();
     alive();
   }
+  void turn_to(Activity what) {
+    activity.store(what, std::memory_order_relaxed);
+    beat();
+    alive();
+  }
 };
-static_assert(std::atomic<std::uint64_t>::is_always_lock_free && std::atomic<std::int32_t>::is_always_lock_free);
+static_assert(std::atomic<std::uint64_t>::is_always_lock_free && std::atomic<std::int32_t>::is_always_lock_free &&
+              std::atomic<Activity>::is_always_lock_free);
 
 class PulseBoard {
  public:
@@ -52,6 +67,7 @@ class PulseBoard {
     std::uint64_t beats = 0;
     std::int32_t waits_for = -1;
     std::int32_t layer = -1;
+    Activity activity = Activity::none;
   };
 
   PulseBoard() = default;
@@ -69,7 +85,8 @@ class PulseBoard {
     const Pulse& pulse = *pulses_[static_cast<std::size_t>(row)];
     // beats first: what belongs to a beat was written before it.
     const std::uint64_t beats = pulse.beats.load(std::memory_order_acquire);
-    return {beats, pulse.waits_for.load(std::memory_order_relaxed), pulse.layer.load(std::memory_order_relaxed)};
+    return {beats, pulse.waits_for.load(std::memory_order_relaxed), pulse.layer.load(std::memory_order_relaxed),
+            pulse.activity.load(std::memory_order_relaxed)};
   }
   /// A message of that row has arrived, so it has begun, whatever the heartbeats say so far. Any thread.
   void heard_from(int row) {
@@ -83,6 +100,7 @@ class PulseBoard {
     if (news.beats < pulse.beats.load(std::memory_order_relaxed)) return;
     pulse.waits_for.store(news.waits_for, std::memory_order_relaxed);
     pulse.layer.store(news.layer, std::memory_order_relaxed);
+    pulse.activity.store(news.activity, std::memory_order_relaxed);
     pulse.beats.store(news.beats, std::memory_order_release);
   }
 

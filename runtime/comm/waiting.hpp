@@ -3,6 +3,7 @@
 // The rules of waiting, for every transport: how long a wait may last, and what ends it early. No torch, no MPI.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <string>
@@ -34,10 +35,33 @@ class StopFlag {
   std::atomic<bool> raised_{false};
 };
 
+/// How long a wait has lasted for the one who waits: time in which its thread did not run does not count. A job that is
+/// suspended and continued, or a machine that sleeps, has waited for nobody meanwhile.
+class WaitClock {
+ public:
+  using Clock = std::chrono::steady_clock;
+  /// Who waits looks far more often. A look that comes later than this was kept from coming: it counts for so much.
+  static constexpr std::chrono::milliseconds kLongestGap{100};
+
+  explicit WaitClock(Clock::time_point start = Clock::now()) : last_(start) {}
+  /// The time waited up to now.
+  Clock::duration look(Clock::time_point now = Clock::now()) {
+    waited_ += std::min<Clock::duration>(now - last_, kLongestGap);
+    last_ = now;
+    return waited_;
+  }
+
+ private:
+  Clock::time_point last_;
+  Clock::duration waited_{0};
+};
+
 /// Judges waits that have become long: the watchdog of a worker (engine/watchdog.hpp).
 class WaitGuard {
  public:
   virtual ~WaitGuard() = default;
+  /// A new wait: called before each.
+  virtual void begin_wait() = 0;
   /// A wait has lasted `waited`: throws WaitTimeout, or says how long it may have lasted when it asks again.
   /// `transfer`: what is waited for as the transport knows it, or "".
   virtual std::chrono::milliseconds overdue(std::chrono::milliseconds waited, const std::string& transfer) = 0;
@@ -54,7 +78,14 @@ struct WaitLimits {
   void alive() const {
     if (pulse) pulse->alive();
   }
-  /// Called when the wait has lasted `timeout`, or what the last call returned.
+  /// The waiting worker itself makes progress, or turns to something else.
+  void moved() const {
+    if (pulse) pulse->beat();
+  }
+  void turn_to(Activity what) const {
+    if (pulse) pulse->turn_to(what);
+  }
+  /// Called when the wait has lasted `timeout`, or what the last call returned. `waited`: of a WaitClock.
   std::chrono::milliseconds overdue(std::chrono::steady_clock::duration waited, const std::string& transfer) const {
     const auto waited_ms = std::chrono::duration_cast<std::chrono::milliseconds>(waited);
     if (guard) return guard->overdue(waited_ms, transfer);

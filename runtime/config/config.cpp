@@ -369,6 +369,7 @@ CommConfig read_comm(const Section& section) {
   CommConfig comm;
   comm.watchdog_s = section.get("watchdog_s", comm.watchdog_s, at_least(1));
   comm.startup_s = section.get("startup_s", comm.startup_s, at_least(1));
+  comm.save_s = section.get("save_s", comm.save_s, at_least(1));
   if (section.get("device_buffers", false)) {
     throw section.unexpected("device_buffers", "false", concat("; handing device memory to MPI", kLater));
   }

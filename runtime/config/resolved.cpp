@@ -206,6 +206,7 @@ std::string resolved_yaml(const Config& config) {
   out.mapping("comm", [&] {
     out.put("watchdog_s", config.comm.watchdog_s);
     out.put("startup_s", config.comm.startup_s);
+    out.put("save_s", config.comm.save_s);
   });
   out.put("run_dir", config.run_dir);
   return out.text();

@@ -5,6 +5,8 @@
 
 #include <cerrno>
 #include <cstring>
+#include <map>
+#include <set>
 
 #include "runtime/base/error.hpp"
 
@@ -30,11 +32,27 @@ std::vector<Cpus> cpus_of_workers(const Cpus& allowed, int workers_before, int w
   return bound;
 }
 
-std::string more_workers_than_cores(int workers, int threads, int cores) {
-  if (static_cast<long>(workers) * threads <= cores) return "";
-  return concat(workers, workers == 1 ? " worker of " : " workers of ", threads,
-                threads == 1 ? " thread are more than the " : " threads are more than the ", cores,
-                cores == 1 ? " core" : " cores", " here: they take turns, which no plan and no simulation knows of");
+std::string more_than_cores(const std::vector<Tenants>& processes, int threads) {
+  struct Host {
+    std::set<int> cpus;
+    int workers = 0;
+  };
+  std::map<std::string, Host> hosts;
+  const auto finding = [threads](const std::string& host, int workers, std::size_t cores) {
+    if (static_cast<std::size_t>(workers) * static_cast<std::size_t>(threads) <= cores) return std::string();
+    return concat(workers, " workers of ", threads, " thread(s) are more than the ", cores, " cores",
+                  host.empty() ? " here" : " of " + host);
+  };
+  for (const Tenants& process : processes) {
+    Host& host = hosts[process.host];
+    host.cpus.insert(process.cpus.begin(), process.cpus.end());
+    host.workers += process.workers;
+  }
+  for (const auto& [name, host] : hosts)
+    if (std::string found = finding(name, host.workers, host.cpus.size()); !found.empty()) return found;
+  for (const Tenants& process : processes)
+    if (std::string found = finding(process.host, process.workers, process.cpus.size()); !found.empty()) return found;
+  return "";
 }
 
 void bind_this_thread(const Cpus& cpus) {

@@ -5,6 +5,7 @@
 
 #include <vector>
 
+#include "runtime/comm/waiting.hpp"
 #include "runtime/layer/layer.hpp"
 #include "runtime/schedule/step_header.hpp"
 
@@ -14,8 +15,8 @@ class Director {
  public:
   virtual ~Director() = default;
   /// `finished`: results that have become known since the last call, in order. The returned header's sequence and
-  /// finished fields are filled in by the worker. Must end with Mode::flush, then Mode::stop.
-  virtual StepHeader next(const std::vector<StepResult>& finished) = 0;
+  /// finished fields are filled in by the worker. Must end with Mode::flush, then Mode::stop. `limits`: of waits.
+  virtual StepHeader next(const std::vector<StepResult>& finished, const WaitLimits& limits) = 0;
   /// Told, before next(), what rows have written of checkpoints (StateKeeper::take_reports()).
   virtual void saved(std::vector<std::string>) {}
   /// The data's entries (ModelGraph::sources order) for one micro-batch of the header that next() gave last.

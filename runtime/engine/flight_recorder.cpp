@@ -215,6 +215,8 @@ std::optional<FlightLog> read_flight_log(const std::string& path, std::string& p
   log.beats = header.pulse.beats.load();
   log.layer = header.pulse.layer.load();
   log.waits_for = header.pulse.waits_for.load();
+  if (const Activity activity = header.pulse.activity.load(); within(activity, Activity::saving))
+    log.activity = activity;
   if (const std::uint32_t end = header.end.load(); end <= static_cast<std::uint32_t>(FlightEnd::stopped))
     log.end = static_cast<FlightEnd>(end);
   log.message.assign(header.message, std::min<std::size_t>(header.message_bytes, kMessage));

@@ -100,6 +100,7 @@ struct FlightLog {
   std::uint64_t beats = 0;
   int layer = -1;      ///< that it computes
   int waits_for = -1;  ///< the row that it waits for
+  Activity activity = Activity::none;
   FlightEnd end = FlightEnd::none;
   std::string message;                ///< with FlightEnd::failed
   std::vector<FlightRecord> records;  ///< whole ones, by sequence

@@ -112,6 +112,7 @@ class Job {
     options.row = row;
     options.limit = spec_.wait_limit;
     options.startup = spec_.startup_limit;
+    options.save = spec_.save_limit;
     options.who = [this](int other) { return who(other); };
     options.layer = [this](int layer) { return spec_.graph.layers[layer].name; };
     options.log = spec_.log.named(concat("worker ", row));
@@ -208,8 +209,12 @@ class Job {
   JobOutcome outcome() const {
     JobOutcome result;
     for (const auto& worker : workers_) {
-      for (const Parameter* parameter : worker->parameters())
-        result.parameters.push_back({parameter->index, hash_of(parameter->value), parameter->value});
+      for (const Parameter* parameter : worker->parameters()) {
+        const TensorScan scan = scan_of(parameter->value);
+        result.parameters.push_back({parameter->index, scan.hash, parameter->value});
+        if (!scan.finite && result.not_finite.empty())
+          result.not_finite = parameter->name + not_finite_element(parameter->value);
+      }
       for (const Buffer* buffer : worker->buffers())
         result.buffers.push_back({buffer->index, hash_of(buffer->value), buffer->value});
       result.hashes.insert(result.hashes.end(), worker->hashes().begin(), worker->hashes().end());

@@ -42,6 +42,7 @@ struct JobSpec {
   std::function<std::unique_ptr<StateKeeper>(int row)> make_keeper = {};  ///< empty: nothing is saved or restored
   std::chrono::milliseconds wait_limit{300'000};                          ///< of a wait for a worker that stands still
   std::chrono::milliseconds startup_limit{600'000};                       ///< of a wait for a worker that has not begun
+  std::chrono::milliseconds save_limit{3'600'000};                        ///< of a save that writes nothing
   std::int64_t memory_limit = 0;                                          ///< bytes of tensors per worker; 0: none
   std::string recorder_folder = {};  ///< where flight recorders go; empty: memory only
   Director* director = nullptr;      ///< needed where row 0 is
@@ -72,6 +73,7 @@ struct JobOutcome {
   std::vector<FinalParameter> parameters;  ///< by row, then model order; tied copies appear once per row that holds one
   std::vector<FinalBuffer> buffers;        ///< by row, then model order
   std::vector<ParameterHash> hashes;       ///< with record_hashes, by row
+  std::string not_finite;                  ///< of the parameters: "fc.0.weight[3, 5] is nan"; empty: all are finite
   Recorded recorded;
 };
 

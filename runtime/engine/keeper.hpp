@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the engine asks of checkpoints: one worker's state, saved and restored. Called on the worker's thread.
+// What the engine asks of checkpoints: one worker's state, saved and restored. Called on the worker's thread, whose
+// waits for files keep the limits that they are given: what is written, read or synced is progress.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -9,13 +10,16 @@
 #include <string>
 #include <vector>
 
+#include "runtime/comm/waiting.hpp"
+
 namespace lockstep {
 
 /// One tensor that a worker holds between two steps. It is the live one.
 struct HeldTensor {
   std::string name;
   at::Tensor tensor;
-  bool is_first_holder = true;  ///< false: a tied copy, which another worker saves
+  bool is_first_holder = true;   ///< false: a tied copy, which another worker saves
+  bool may_be_infinite = false;  ///< a buffer, such as a mask; else what is not finite is broken
 };
 
 struct WorkerState {
@@ -29,12 +33,12 @@ class StateKeeper {
   /// Whether the job goes on from a checkpoint: then restore() is called once, before the first program.
   virtual bool resumes() const = 0;
   /// Fills in every tensor.
-  virtual void restore(const WorkerState& state) = 0;
+  virtual void restore(const WorkerState& state, const WaitLimits& limits) = 0;
   /// The state after optimizer step `step`. When it returns, the tensors may change; the writing may still go on.
   /// Throws what went wrong with this save or the one before.
-  virtual void save(std::int64_t step, const WorkerState& state) = 0;
+  virtual void save(std::int64_t step, const WorkerState& state, const WaitLimits& limits) = 0;
   /// Waits until everything is written.
-  virtual void drain() = 0;
+  virtual void drain(const WaitLimits& limits) = 0;
   /// What has been written since the last call, for Director::saved().
   virtual std::vector<std::string> take_reports() = 0;
 };

@@ -5,7 +5,8 @@
 // Worker 0 may wait for worker 1, which waits for worker 2, which computes: so it follows the chain of who waits for
 // whom. Somebody on it has made progress within the limit: slow but moving, one warning per wait. Nobody has:
 // WaitTimeout, which names the chain and its end, the worker that really hangs. A worker that has not executed anything
-// yet still loads, and has the start-up limit instead.
+// yet still loads, and has the start-up limit instead; one that saves a checkpoint has the limit of saves, for its next
+// byte.
 #pragma once
 
 #include <functional>
@@ -19,6 +20,7 @@ struct WatchdogOptions {
   int row = 0;                                  ///< whose waits are judged
   std::chrono::milliseconds limit{300'000};     ///< comm.watchdog_s
   std::chrono::milliseconds startup{600'000};   ///< comm.startup_s
+  std::chrono::milliseconds save{3'600'000};    ///< comm.save_s
   std::function<std::string(int row)> who;      ///< "worker 1 (stage 1: h.2 .. head, rank 1)"
   std::function<std::string(int layer)> layer;  ///< its name
   Log log;
@@ -29,8 +31,7 @@ class Watchdog : public WaitGuard {
   /// The board outlives it. One worker's thread.
   Watchdog(PulseBoard& board, WatchdogOptions options);
 
-  /// A new wait: called before each.
-  void begin_wait() { fresh_ = true; }
+  void begin_wait() override { fresh_ = true; }
   /// A message of that row has arrived.
   void heard_from(int row) { board_.heard_from(row); }
   std::chrono::milliseconds overdue(std::chrono::milliseconds waited, const std::string& transfer) override;
@@ -46,6 +47,7 @@ class Watchdog : public WaitGuard {
 
   void look(std::chrono::milliseconds waited);
   std::vector<int> chain() const;
+  std::chrono::milliseconds allowed(const PulseBoard::Reading& root) const;
   [[noreturn]] void give_up(const std::vector<int>& rows, std::chrono::milliseconds waited,
                             std::chrono::milliseconds quiet) const;
   std::string story(const std::vector<int>& rows) const;

@@ -288,7 +288,7 @@ void Worker::make_header() {
   previous_.elapsed_us = time_us - header_time_us_;
   header_time_us_ = time_us;
   if (!saved_.empty()) parts_.director->saved(std::exchange(saved_, {}));
-  StepHeader header = parts_.director->next(finished_);
+  StepHeader header = parts_.director->next(finished_, parts_.limits);
   header.sequence = previous_.sequence + 1;
   header.finished = std::move(finished_);
   finished_.clear();

@@ -194,7 +194,8 @@ WorkerState Worker::state() {
     first[owned_[i]] = in_norm_[i];
     state.weights.push_back({owned_[i]->name, owned_[i]->value, in_norm_[i]});
   }
-  for (const Buffer* buffer : buffers()) state.weights.push_back({buffer->name, buffer->value});
+  for (const Buffer* buffer : buffers())
+    state.weights.push_back({buffer->name, buffer->value, /*is_first_holder=*/true, /*may_be_infinite=*/true});
   for (const UpdaterState& kept : parts_.updater->state(trained_))
     state.optimizer.push_back({kept.parameter->name + "." + kept.name, kept.tensor, first.at(kept.parameter)});
   return state;
@@ -202,14 +203,16 @@ WorkerState Worker::state() {
 
 void Worker::restore() {
   at::NoGradGuard no_grad;
-  parts_.keeper->restore(state());
+  parts_.keeper->restore(state(), parts_.limits);
 }
 
 void Worker::keep() {
   try {
-    if (header_.save) parts_.keeper->save(header_.step, state());
-    if (header_.mode == Mode::flush) parts_.keeper->drain();
+    if (header_.save) parts_.keeper->save(header_.step, state(), parts_.limits);
+    if (header_.mode == Mode::flush) parts_.keeper->drain(parts_.limits);
     current_.saved = parts_.keeper->take_reports();
+  } catch (const JobStopped&) {
+    throw;
   } catch (const Error& error) {
     throw Error(concat("worker ", parts_.row, ", after step ", header_.step, ": ", error.what()), error.exit_code());
   }

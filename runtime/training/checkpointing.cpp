@@ -31,6 +31,13 @@ std::string shard_name(const char* kind, int row, int rows) {
   return out.str();
 }
 
+void log_time(const Log& log, std::int64_t step, std::int64_t bytes, const char* what, double start_us) {
+  std::ostringstream text;
+  text << "checkpoint of step " << step << ": " << std::fixed << std::setprecision(1)
+       << static_cast<double>(bytes) / 1048576 << " MiB " << what << " in " << (now_us() - start_us) * 1e-3 << " ms";
+  log.debug(text.str());
+}
+
 }  // namespace
 
 // ---- one worker ----
@@ -46,16 +53,13 @@ struct ShardKeeper::Shard {
   }
 };
 
-void ShardKeeper::log_time(std::int64_t step, std::int64_t bytes, const char* what, double start_us) const {
-  std::ostringstream text;
-  text << "checkpoint of step " << step << ": " << std::fixed << std::setprecision(1)
-       << static_cast<double>(bytes) / 1048576 << " MiB " << what << " in " << (now_us() - start_us) * 1e-3 << " ms";
-  options_.log.debug(text.str());
-}
-
-void ShardKeeper::restore(const WorkerState& state) {
+void ShardKeeper::restore(const WorkerState& state, const WaitLimits& limits) {
   const double start_us = now_us();
-  CheckpointStore store(options_.resume_from);
+  limits.turn_to(Activity::restoring);
+  CheckpointStore store(options_.resume_from, [&limits] {
+    limits.moved();
+    limits.alive();
+  });
   std::int64_t bytes = 0;
   const auto read = [&](TensorKind kind, const std::vector<HeldTensor>& tensors) {
     for (const HeldTensor& held : tensors) {
@@ -65,7 +69,8 @@ void ShardKeeper::restore(const WorkerState& state) {
   };
   read(TensorKind::weight, state.weights);
   read(TensorKind::optimizer, state.optimizer);
-  log_time(store.manifest().step, bytes, "read", start_us);
+  limits.turn_to(Activity::none);
+  log_time(options_.log, store.manifest().step, bytes, "read", start_us);
 }
 
 bool ShardKeeper::copies(const Shard& shard) const {
@@ -73,53 +78,71 @@ bool ShardKeeper::copies(const Shard& shard) const {
   return machine_memory().available_bytes > shard.bytes() * (options_.workers_here + 1);
 }
 
-void ShardKeeper::save(std::int64_t step, const WorkerState& state) {
+void ShardKeeper::save(std::int64_t step, const WorkerState& state, const WaitLimits& limits) {
   LOCKSTEP_CHECK(!options_.checkpoints.empty(), "a save without a folder");
-  drain();
+  drain(limits);
   Shard shard;
   shard.step = step;
   for (const HeldTensor& held : state.weights)
-    (held.is_first_holder ? shard.weights : shard.copies).push_back({held.name, held.tensor.detach()});
+    (held.is_first_holder ? shard.weights : shard.copies)
+        .push_back({held.name, held.tensor.detach(), held.may_be_infinite});
   for (const HeldTensor& held : state.optimizer)
     if (held.is_first_holder) shard.optimizer.push_back({held.name, held.tensor.detach()});
-  if (!copies(shard)) {
-    reports_.push_back(write(shard));
-    return;
-  }
-  const double start_us = now_us();
-  for (auto* list : {&shard.weights, &shard.optimizer, &shard.copies})
-    for (NamedTensor& each : *list)
-      each.tensor = each.tensor.to(at::kCPU, each.tensor.scalar_type(), false, /*copy=*/true);
-  log_time(step, shard.bytes(), "copied", start_us);
-  writing_ = std::async(std::launch::async, [this, shard = std::move(shard)] { return write(shard); });
+  const bool in_background = copies(shard);
+  if (in_background) copy(shard, limits);
+  written_ = std::make_shared<std::string>();
+  writing_ = std::make_unique<SaveTask>(
+      [options = options_, shard = std::move(shard), written = written_](const FileProgress& progress) {
+        *written = write(options, shard, progress).to_text();
+      },
+      options_.patience);
+  if (!in_background) drain(limits);
 }
 
-std::string ShardKeeper::write(const Shard& shard) const {
+void ShardKeeper::copy(Shard& shard, const WaitLimits& limits) const {
   const double start_us = now_us();
-  const std::string folder = part_of(options_.checkpoints, shard.step);
+  limits.turn_to(Activity::saving);
+  for (auto* list : {&shard.weights, &shard.optimizer, &shard.copies})
+    for (NamedTensor& each : *list) {
+      each.tensor = each.tensor.to(at::kCPU, each.tensor.scalar_type(), false, /*copy=*/true);
+      limits.moved();
+      limits.alive();
+    }
+  limits.turn_to(Activity::none);
+  log_time(options_.log, shard.step, shard.bytes(), "copied", start_us);
+}
+
+ShardReport ShardKeeper::write(const ShardOptions& options, const Shard& shard, const FileProgress& progress) {
+  const double start_us = now_us();
+  const std::string folder = part_of(options.checkpoints, shard.step);
   std::error_code failure;
   fs::create_directories(folder, failure);  // the first row that comes makes it
   if (failure) throw Error(concat("checkpoint: cannot make ", folder, ": ", failure.message()));
   ShardReport report;
   report.step = shard.step;
-  report.row = options_.row;
+  report.row = options.row;
   const auto put = [&](const char* kind, const std::vector<NamedTensor>& tensors) {
     if (tensors.empty()) return;
-    report.files.push_back(write_safetensors(folder, shard_name(kind, options_.row, options_.rows), tensors));
+    const std::string name = shard_name(kind, options.row, options.rows);
+    report.files.push_back(write_safetensors(folder, name, tensors, progress));
+    if (report.not_finite.empty()) report.not_finite = report.files.back().not_finite;
   };
   put("model", shard.weights);
   put("optimizer", shard.optimizer);
   for (const NamedTensor& copy : shard.copies) report.copies[copy.name] = hash_of(copy.tensor);
-  log_time(shard.step, shard.bytes(), "written", start_us);
-  return report.to_text();
+  log_time(options.log, shard.step, shard.bytes(), "written", start_us);
+  return report;
 }
 
-void ShardKeeper::drain() {
-  if (writing_.valid()) reports_.push_back(writing_.get());
+void ShardKeeper::drain(const WaitLimits& limits) {
+  if (!writing_) return;
+  writing_->wait(limits);
+  writing_.reset();
+  reports_.push_back(std::move(*written_));
 }
 
 std::vector<std::string> ShardKeeper::take_reports() {
-  if (writing_.valid() && writing_.wait_for(std::chrono::seconds(0)) == std::future_status::ready) drain();
+  if (writing_ && writing_->is_done()) drain({});
   return std::exchange(reports_, {});
 }
 
@@ -156,7 +179,7 @@ void Publisher::report(const std::vector<std::string>& shards) {
   }
 }
 
-void Publisher::finished(const StepResult& result) {
+void Publisher::finished(const StepResult& result, const WaitLimits& limits) {
   if (result.non_finite.found() && !not_finite_) {
     not_finite_ = result.step;
     options_.log.warn(concat("step ", result.step, " was not finite: no checkpoint is published from here on"));
@@ -164,7 +187,7 @@ void Publisher::finished(const StepResult& result) {
   if (result.mode == Mode::evaluate) {
     evaluation_.add(result);
     if (!result.last_of_evaluation) return;
-    evaluated(result.step, evaluation_.loss());
+    evaluated(result.step, evaluation_.loss(), limits);
     evaluation_ = {};
     return;
   }
@@ -179,36 +202,45 @@ void Publisher::finished(const StepResult& result) {
   }
 }
 
-void Publisher::evaluated(std::int64_t step, double loss) {
+void Publisher::evaluated(std::int64_t step, double loss, const WaitLimits& limits) {
   const bool has_checkpoint = pending_.count(step) || published_.count(step);
   if (!options_.keep_best || !has_checkpoint || !(loss == loss)) return;  // a NaN is never the best
   if (best_ && best_->loss <= loss) return;
   best_ = {step, loss};
   if (!published_.count(step)) return;  // the link comes with it
-  wait();
-  point_to_best(options_.checkpoints, step);
+  start([folder = options_.checkpoints, step](const FileProgress&) { point_to_best(folder, step); }, limits);
 }
 
-void Publisher::advance() {
+/// Copies of tied parameters need no look: they have the hashes of those that were looked at.
+bool Publisher::is_finite(std::int64_t step, const Pending& pending) {
+  for (const ShardReport& report : pending.reports) {
+    if (report.not_finite.empty() || (not_finite_ && *not_finite_ <= step)) continue;
+    const std::string found = concat("checkpoint of step ", step, ": on worker ", report.row, " ", report.not_finite,
+                                     ", though every loss and gradient was finite: no checkpoint is published from "
+                                     "here on; lower the learning rate, or raise train.optimizer.eps");
+    if (options_.stop_on_nan && !not_finite_) throw Error(found);
+    not_finite_ = step;  // values of a later step may have told already
+    options_.log.warn(found);
+  }
+  return !not_finite_ || step < *not_finite_;
+}
+
+void Publisher::advance(const WaitLimits& limits) {
   while (!pending_.empty()) {
     const auto first = pending_.begin();
     Pending& pending = first->second;
     const std::int64_t step = first->first;
     if (!pending.has_result || static_cast<int>(pending.reports.size()) < options_.rows) break;
-    if (not_finite_ && step >= *not_finite_) {
-      fs::remove_all(part_of(options_.checkpoints, step));
-    } else {
-      wait();
-      publish(std::move(pending));
-    }
+    if (is_finite(step, pending))
+      publish(std::move(pending), limits);
+    else
+      start([part = part_of(options_.checkpoints, step)](const FileProgress&) { fs::remove_all(part); }, limits);
     pending_.erase(first);
   }
-  const bool ready =
-      publication_.valid() && publication_.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
-  if (ready) publication_.get();
+  if (publication_ && publication_->is_done()) wait(limits);
 }
 
-void Publisher::publish(Pending pending) {
+void Publisher::publish(Pending pending, const WaitLimits& limits) {
   Manifest manifest;
   manifest.step = pending.state.step;
   std::map<std::string, std::uint64_t> hashes;
@@ -230,23 +262,32 @@ void Publisher::publish(Pending pending) {
   published_.insert(manifest.step);
   const bool is_best = best_ && best_->step == manifest.step;
   const std::int64_t spared = best_ ? best_->step : -1;
-  publication_ = std::async(std::launch::async, [this, manifest, texts, is_best, spared] {
-    const std::string path = checkpoint_path(options_.checkpoints, manifest.step);
+  const auto work = [folder = options_.checkpoints, keep = options_.keep, log = options_.log, manifest, texts, is_best,
+                     spared](const FileProgress& progress) {
+    const std::string path = checkpoint_path(folder, manifest.step), part = part_of(folder, manifest.step);
     std::error_code failure;
-    fs::create_directories(part_of(options_.checkpoints, manifest.step), failure);  // when no row holds anything
-    publish_checkpoint(part_of(options_.checkpoints, manifest.step), path, manifest, texts);
-    if (is_best) point_to_best(options_.checkpoints, manifest.step);
-    prune_checkpoints(options_.checkpoints, options_.keep, spared);
-    options_.log.info(concat("checkpoint of step ", manifest.step, ": ", path));
-  });
+    fs::create_directories(part, failure);  // when no row holds anything
+    publish_checkpoint(part, path, manifest, texts, progress);
+    if (is_best) point_to_best(folder, manifest.step);
+    prune_checkpoints(folder, keep, spared, progress);
+    log.info(concat("checkpoint of step ", manifest.step, ": ", path));
+  };
+  start(work, limits);
 }
 
-void Publisher::wait() {
-  if (publication_.valid()) publication_.get();
+void Publisher::start(SaveTask::Work work, const WaitLimits& limits) {
+  wait(limits);
+  publication_ = std::make_unique<SaveTask>(std::move(work), options_.patience);
 }
 
-bool Publisher::is_busy() {
-  wait();
+void Publisher::wait(const WaitLimits& limits) {
+  if (!publication_) return;
+  publication_->wait(limits);
+  publication_.reset();
+}
+
+bool Publisher::is_busy(const WaitLimits& limits) {
+  wait(limits);
   return !pending_.empty();
 }
 

@@ -8,10 +8,10 @@
 //     all rows have reported, no value up to step k was not finite, tied copies agree:
 //                                 index, trainer.json, manifest.json, fsync, rename (a thread of its own), prune
 //
-// Nothing here makes training wait, but for the copy and for a save before it that is not finished.
+// Nothing here makes training wait, but for the copy and for a save before it that is not finished. All files are
+// written by threads of their own (save_task.hpp), also where the worker waits at once.
 #pragma once
 
-#include <future>
 #include <memory>
 #include <optional>
 #include <set>
@@ -20,6 +20,7 @@
 #include "runtime/checkpoint/store.hpp"
 #include "runtime/engine/director.hpp"
 #include "runtime/engine/keeper.hpp"
+#include "runtime/training/save_task.hpp"
 #include "runtime/training/trainer_state.hpp"
 
 namespace lockstep {
@@ -29,27 +30,29 @@ struct ShardOptions {
   std::string resume_from;          ///< a checkpoint; empty: start from the beginning
   std::string background = "auto";  ///< as CheckpointConfig
   int row = 0, rows = 1;
-  int workers_here = 1;  ///< in this process: they all copy at the same time
-  Log log = {};          ///< gets the times of copying, writing and reading (debug)
+  int workers_here = 1;                         ///< in this process: they all copy at the same time
+  std::chrono::milliseconds patience{300'000};  ///< SaveTask's
+  Log log = {};                                 ///< gets the times of copying, writing and reading (debug)
 };
 
 class ShardKeeper : public StateKeeper {
  public:
   explicit ShardKeeper(ShardOptions options) : options_(std::move(options)) {}
   bool resumes() const override { return !options_.resume_from.empty(); }
-  void restore(const WorkerState& state) override;
-  void save(std::int64_t step, const WorkerState& state) override;
-  void drain() override;
+  void restore(const WorkerState& state, const WaitLimits& limits) override;
+  void save(std::int64_t step, const WorkerState& state, const WaitLimits& limits) override;
+  void drain(const WaitLimits& limits) override;
   std::vector<std::string> take_reports() override;
 
  private:
   struct Shard;
   bool copies(const Shard& shard) const;
-  void log_time(std::int64_t step, std::int64_t bytes, const char* what, double start_us) const;
-  std::string write(const Shard& shard) const;
+  void copy(Shard& shard, const WaitLimits& limits) const;
+  static ShardReport write(const ShardOptions& options, const Shard& shard, const FileProgress& progress);
 
   ShardOptions options_;
-  std::future<std::string> writing_;
+  std::unique_ptr<SaveTask> writing_;     // null: everything is written
+  std::shared_ptr<std::string> written_;  // its report, once it is done
   std::vector<std::string> reports_;
 };
 
@@ -58,12 +61,14 @@ struct PublisherOptions {
   int rows = 1;
   int keep = 3;
   bool keep_best = false;
-  std::string hub_config;  ///< Model::hub_config
-  TrainerState state;      ///< where the job starts: step 0, or what it resumes from
+  bool stop_on_nan = true;                      ///< broken weights end the job, as values that are not finite do
+  std::chrono::milliseconds patience{300'000};  ///< SaveTask's
+  std::string hub_config;                       ///< Model::hub_config
+  TrainerState state;                           ///< where the job starts: step 0, or what it resumes from
   Log log;
 };
 
-/// On the thread of row 0.
+/// On the thread of row 0. `limits`: of waits for an earlier publication.
 class Publisher {
  public:
   /// Clears what an earlier job left unfinished.
@@ -72,11 +77,12 @@ class Publisher {
   /// The rows have been told to save after `step`, when `position` samples are consumed.
   void request(std::int64_t step, std::int64_t position);
   void report(const std::vector<std::string>& shards);
-  void finished(const StepResult& result);
-  /// Publishes what is complete. Throws what went wrong with an earlier publication.
-  void advance();
+  void finished(const StepResult& result, const WaitLimits& limits);
+  /// Publishes what is complete. Throws what went wrong with an earlier publication, and Error when weights or
+  /// optimizer state are not finite though every value of the step was.
+  void advance(const WaitLimits& limits);
   /// Whether reports are still missing; waits for a publication that is under way.
-  bool is_busy();
+  bool is_busy(const WaitLimits& limits);
   /// Whether a save now would be published.
   bool is_sound() const { return !not_finite_; }
   /// Of the last save that was requested, or of the checkpoint that the job started from.
@@ -88,9 +94,11 @@ class Publisher {
     bool has_result = false;
     std::vector<ShardReport> reports;
   };
-  void evaluated(std::int64_t step, double loss);
-  void publish(Pending pending);
-  void wait();
+  void evaluated(std::int64_t step, double loss, const WaitLimits& limits);
+  bool is_finite(std::int64_t step, const Pending& pending);
+  void publish(Pending pending, const WaitLimits& limits);
+  void start(SaveTask::Work work, const WaitLimits& limits);
+  void wait(const WaitLimits& limits);
   std::string config_json() const;
 
   PublisherOptions options_;
@@ -101,7 +109,7 @@ class Publisher {
   StepResult evaluation_;                   // sums over the batches of the evaluation that is under way
   std::map<std::int64_t, Pending> pending_;
   std::set<std::int64_t> published_;
-  std::future<void> publication_;
+  std::unique_ptr<SaveTask> publication_;  // null: nothing is under way
 };
 
 }  // namespace lockstep

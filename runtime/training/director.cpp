@@ -28,15 +28,15 @@ TrainingDirector::TrainingDirector(const Config& config, const DataSplits& data,
       step_(start.step),
       position_(start.position) {}
 
-StepHeader TrainingDirector::next(const std::vector<StepResult>& finished) {
+StepHeader TrainingDirector::next(const std::vector<StepResult>& finished, const WaitLimits& limits) {
   for (const StepResult& result : finished) {
     if (stop_ != StopReason::none) break;
     if (result.signalled) stop_ = StopReason::signal;
     if (config_.train.stop_on_nan && result.non_finite.found()) stop_ = StopReason::not_finite;
   }
   if (publisher_) {
-    for (const StepResult& result : finished) publisher_->finished(result);
-    publisher_->advance();
+    for (const StepResult& result : finished) publisher_->finished(result, limits);
+    publisher_->advance(limits);
   }
   if (stop_ == StopReason::none && must_stop_after()) stop_ = StopReason::stop_after;
   if (stop_ == StopReason::none && must_replan()) stop_ = StopReason::replan;
@@ -44,15 +44,15 @@ StepHeader TrainingDirector::next(const std::vector<StepResult>& finished) {
     if (evaluation_due()) return evaluation_step();
     if (step_ < config_.train.steps) return train_step();
   }
-  return last_header();
+  return last_header(limits);
 }
 
-StepHeader TrainingDirector::last_header() {
+StepHeader TrainingDirector::last_header(const WaitLimits& limits) {
   StepHeader header;
   header.step = step_;
   // The first flush carries the results of the last step and waits until the shards are written, the next one carries
   // what was written.
-  const bool again = publisher_ && flushed_ && publisher_->is_busy();
+  const bool again = publisher_ && flushed_ && publisher_->is_busy(limits);
   header.mode = flushed_ && !again ? Mode::stop : Mode::flush;
   // After a signal there was no header that knew it would be the last.
   const bool told = stop_ == StopReason::signal && config_.checkpoint.on();

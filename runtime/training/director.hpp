@@ -20,7 +20,7 @@ class TrainingDirector : public Director {
   TrainingDirector(const Config& config, const DataSplits& data, const ModelGraph& graph, const Losses& losses,
                    const TrainerState& start = {}, Publisher* publisher = nullptr,
                    const std::atomic<bool>* replan = nullptr);
-  StepHeader next(const std::vector<StepResult>& finished) override;
+  StepHeader next(const std::vector<StepResult>& finished, const WaitLimits& limits) override;
   void saved(std::vector<std::string> shards) override;
   Tensors micro_batch(int micro_batch) override;
 
@@ -33,7 +33,7 @@ class TrainingDirector : public Director {
   bool save_due() const;
   bool must_stop_after() const;
   bool must_replan() const;
-  StepHeader last_header();
+  StepHeader last_header(const WaitLimits& limits);
   void request_save(StepHeader& header);
 
   const Config& config_;

@@ -93,17 +93,26 @@ bool is_kept(const std::string& line, std::int64_t step) {
   return json.contains("eval") && json["eval"].value("step", step) < step;
 }
 
-/// The file keeps what was before; it is replaced as a whole.
-void cut_after(const std::string& path, std::int64_t step) {
+bool is_evaluation_of(const std::string& line, std::int64_t step) {
+  const Json json = Json::parse(line, nullptr, /*allow_exceptions=*/false);
+  return json.is_object() && json.contains("eval") && json["eval"].value("step", std::int64_t{-1}) == step;
+}
+
+/// The file keeps what was before; it is replaced as a whole. Returns whether it had an evaluation of `step`.
+bool cut_after(const std::string& path, std::int64_t step) {
   std::ifstream in(path);
-  if (!in) return;
+  if (!in) return false;
+  bool evaluated = false;
   const std::string temporary = path + ".part";
   std::ofstream out(temporary);
-  for (std::string line; std::getline(in, line);)
+  for (std::string line; std::getline(in, line);) {
     if (is_kept(line, step)) out << line << '\n';
+    evaluated = evaluated || is_evaluation_of(line, step);
+  }
   out.close();
   if (!out || std::rename(temporary.c_str(), path.c_str()) != 0)
     throw UserError(concat("metrics: cannot write ", path, ": ", std::strerror(errno)));
+  return evaluated;
 }
 
 }  // namespace
@@ -136,7 +145,7 @@ double measured_bubble(const StepResult& result) {
 }
 
 MetricsWriter::MetricsWriter(const std::string& path, std::int64_t resume_after) : path_(path), started_us_(now_us()) {
-  if (resume_after >= 0) cut_after(path, resume_after);
+  if (resume_after >= 0 && cut_after(path, resume_after)) taken_out_ = resume_after;
   out_.open(path, resume_after >= 0 ? std::ios::app : std::ios::trunc);
   if (!out_) throw UserError(concat("metrics: cannot write ", path, ": ", std::strerror(errno)));
 }

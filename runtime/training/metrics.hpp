@@ -71,6 +71,9 @@ class MetricsWriter {
   /// summary's wall clock starts here; it is of this job alone.
   explicit MetricsWriter(const std::string& path, std::int64_t resume_after = -1);
 
+  /// Whether the file that is gone on with had an evaluation of that step, which has been taken out.
+  bool took_out_evaluation(std::int64_t step) const { return taken_out_ == step; }
+
   // All throw Error when the disk takes no more.
   void step(const StepResult& result);
   /// One evaluation: heads and samples are sums over its batches.
@@ -84,6 +87,7 @@ class MetricsWriter {
   std::string path_;
   std::ofstream out_;
   double started_us_;
+  std::optional<std::int64_t> taken_out_;  ///< the step that is gone on after, if it had an evaluation
   std::int64_t steps_ = 0, samples_ = 0;
   std::int64_t timed_samples_ = 0;          ///< of step_ms_
   std::vector<double> step_ms_, bubbles_;   ///< without the first step

@@ -19,6 +19,13 @@ std::string step_line(const StepResult& result, std::int64_t steps) {
   return out.str();
 }
 
+/// Of the worker that has had most alive.
+double most_bytes(const StepResult& result) {
+  std::int64_t most = 0;
+  for (const WorkerReport& worker : result.workers) most = std::max(most, worker.peak_bytes);
+  return static_cast<double>(most);
+}
+
 /// "20.3 against 20.1 MiB (-1.0 %)".
 std::string against(double predicted, double measured, double unit, const char* name, int digits) {
   std::ostringstream out;
@@ -61,7 +68,8 @@ std::vector<std::string> lines_of(const Prediction& p) {
 
 Reporter::Reporter(const ReporterOptions& options) : options_(options) {
   if (!options_.metrics_file.empty()) metrics_.emplace(options_.metrics_file, options_.resume_after);
-  if (!options_.tensorboard_folder.empty()) tensorboard_.emplace(options_.tensorboard_folder);
+  const std::int64_t first_step = options_.resume_after < 0 ? -1 : options_.resume_after + 1;
+  if (!options_.tensorboard_folder.empty()) tensorboard_.emplace(options_.tensorboard_folder, first_step);
   if (options_.progress && isatty(STDERR_FILENO)) progress_.emplace(options_.steps, STDERR_FILENO);
 }
 
@@ -97,6 +105,10 @@ void Reporter::on_step(const StepResult& result) {
     tensorboard_->scalar("train/grad_norm", result.step, result.gradient_norm);
     tensorboard_->scalar("train/learning_rate", result.step, result.learning_rate);
     tensorboard_->scalar("time/step_ms", result.step, result.elapsed_us * 1e-3);
+    tensorboard_->scalar("time/samples_per_s", result.step,
+                         static_cast<double>(result.samples) / (result.elapsed_us * 1e-6));
+    tensorboard_->scalar("time/bubble", result.step, measured_bubble(result));
+    tensorboard_->scalar("memory/peak_bytes", result.step, most_bytes(result));
   }
   const bool due = result.step % options_.log_every == 0 || result.step == 1 || result.step == options_.steps;
   const Log log = due && !progress_ ? options_.log : options_.log.quiet();
@@ -111,7 +123,9 @@ void Reporter::on_evaluation(const StepResult& batch) {
   sum.add(batch);
   if (!batch.last_of_evaluation) return;
   if (metrics_) metrics_->evaluation(sum);
-  if (tensorboard_) tensorboard_->scalar("eval/loss", sum.step, sum.loss());
+  // TensorBoard forgets whole steps only, and this one stands: it is not written twice.
+  const bool again = metrics_ && metrics_->took_out_evaluation(sum.step);
+  if (tensorboard_ && !again) tensorboard_->scalar("eval/loss", sum.step, sum.loss());
   if (progress_) progress_->clear();
   std::ostringstream line;
   line << "step " << sum.step << "/" << options_.steps << std::fixed << std::setprecision(4) << "  eval loss "

@@ -96,9 +96,12 @@ double unix_time_s() {
   return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
 
-TensorBoardWriter::TensorBoardWriter(const std::string& folder)
+TensorBoardWriter::TensorBoardWriter(const std::string& folder, std::int64_t first_step)
     : path_(create_file(folder)), out_(path_, std::ios::binary) {
   write(double_field(1, unix_time_s()) + bytes_field(3, "brain.Event:2"));
+  if (first_step < 0) return;
+  constexpr std::int64_t start = 1;
+  write(double_field(1, unix_time_s()) + integer_field(2, first_step) + bytes_field(7, integer_field(1, start)));
 }
 
 void TensorBoardWriter::scalar(std::string_view tag, std::int64_t step, double value, double wall_time_s) {

@@ -101,6 +101,14 @@ std::vector<RankId> spread_workers(int workers, int ranks, const std::vector<int
   return rank_of_worker;
 }
 
+std::string describe(const NonFinite& found, const ModelGraph& graph) {
+  const int head = found.layer - graph.layer_count();
+  const std::string place = head < 0 ? concat(" of layer ", found.layer, " '", graph.layers[found.layer].name, "'")
+                            : graph.heads.size() > 1 ? concat(" of head ", head)
+                                                     : "";
+  return concat("first in the ", found.what, place, ", micro-batch ", found.micro_batch);
+}
+
 Trainer::Trainer(const Model& model, DataSplits data, Config config, Ranks ranks)
     : config_(std::move(config)), data_(std::move(data)), ranks_(ranks), losses_(losses_of(model, config_)) {
   const TrainConfig& train = config_.train;
@@ -112,6 +120,7 @@ Trainer::Trainer(const Model& model, DataSplits data, Config config, Ranks ranks
   std::vector<std::string> parameter_names;
   for (const ParameterInfo& parameter : graph_.parameters) parameter_names.push_back(parameter.name);
   check_patterns(train, parameter_names, config_.root.section("train"));
+  check_eps(train.optimizer, config_.root.section("train"));
   check_evaluation(model);
   TargetChecks(graph_, losses_).check_all(*data_.train);
   check_slices();
@@ -368,6 +377,8 @@ std::unique_ptr<Publisher> Trainer::make_publisher(const FitOptions& options) co
   publisher.rows = static_cast<int>(layout_.rank_of_row.size());
   publisher.keep = config_.checkpoint.keep;
   publisher.keep_best = config_.checkpoint.best != "none";
+  publisher.stop_on_nan = config_.train.stop_on_nan;
+  publisher.patience = std::chrono::seconds(std::min(config_.comm.watchdog_s, config_.comm.save_s));
   publisher.hub_config = hub_config_;
   publisher.state = start_;
   publisher.log = options.log;
@@ -403,6 +414,7 @@ JobOutcome Trainer::fit(const FitOptions& options) {
   shard.background = config_.checkpoint.background;
   // A copy counts like every tensor: under a limit that was set for training, auto makes none.
   if (shard.background == "auto" && config_.workers.memory_limit > 0) shard.background = "never";
+  shard.patience = std::chrono::seconds(std::min(config_.comm.watchdog_s, config_.comm.save_s));
   shard.rows = static_cast<int>(layout_.rank_of_row.size());
   shard.workers_here =
       static_cast<int>(std::count(layout_.rank_of_row.begin(), layout_.rank_of_row.end(), layout_.here));
@@ -414,6 +426,7 @@ JobOutcome Trainer::fit(const FitOptions& options) {
   };
   spec.wait_limit = std::chrono::seconds(config_.comm.watchdog_s);
   spec.startup_limit = std::chrono::seconds(config_.comm.startup_s);
+  spec.save_limit = std::chrono::seconds(config_.comm.save_s);
   spec.memory_limit = config_.workers.memory_limit;
   spec.recorder_folder = options.recorder_folder;
   spec.director = &director;

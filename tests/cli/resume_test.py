@@ -21,6 +21,46 @@ def read_safetensors(path):
     return {name: (entry["dtype"], entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
 
 
+def fields(message):
+    """(number, value) of a protocol buffer; integers, and bytes of everything else."""
+    def varint(at):
+        value = shift = 0
+        while True:
+            value |= (message[at] & 0x7f) << shift
+            shift += 7
+            at += 1
+            if message[at - 1] < 0x80:
+                return value, at
+    at, found = 0, []
+    while at < len(message):
+        key, at = varint(at)
+        size = {1: 8, 5: 4}.get(key & 7)
+        if key & 7 == 0:
+            value, at = varint(at)
+        else:
+            if size is None:
+                size, at = varint(at)
+            value, at = message[at:at + size], at + size
+        found.append((key >> 3, value))
+    return found
+
+
+def shown_by_tensorboard(folder):
+    """{tag: steps}, as TensorBoard's reader takes event files: a SessionLog with status START forgets what was from its step on."""
+    points = []
+    for file in sorted(folder.glob("events.out.tfevents.*")):
+        data = file.read_bytes()
+        while data:
+            length, = struct.unpack("<Q", data[:8])
+            event = dict(fields(data[12:12 + length]))
+            data = data[16 + length:]
+            if event.get(7) == b"\x08\x01":
+                points = [(tag, step) for tag, step in points if step < event[2]]
+            if 5 in event:
+                points.append((dict(fields(dict(fields(event[5]))[1]))[1].decode(), event[2]))
+    return {tag: [step for other, step in points if other == tag] for tag, _ in points}
+
+
 class ResumeTest(CliTest):
     def setUp(self):
         super().setUp()
@@ -152,6 +192,11 @@ class ResumeTest(CliTest):
         self.assertIn("resumed after step 6", result.stderr)
         self.check_same_as_unbroken()
         self.assertTrue((self.folder / f"run/checkpoints/superseded-step-{STEPS:08d}").exists())
+        curves = shown_by_tensorboard(self.folder / "run/tensorboard")
+        self.assertEqual(curves.pop("eval/loss"), [2, 4, 6, 7])
+        self.assertLessEqual({"train/loss", "time/bubble", "time/samples_per_s", "memory/peak_bytes"}, set(curves))
+        for tag, steps in curves.items():
+            self.assertEqual(steps, list(range(1, STEPS + 1)), tag)
 
     def test_what_would_compute_something_else_is_refused_by_its_key(self):
         self.train("small.yaml", "run", settings=SAVE)

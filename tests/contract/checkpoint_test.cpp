@@ -4,10 +4,13 @@
 // name, never a crash.
 #include <ATen/ATen.h>
 
+#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <random>
+#include <set>
 
 #include "runtime/checkpoint/store.hpp"
 #include "runtime/layer/tensor_hash.hpp"
@@ -83,6 +86,66 @@ TEST_CASE("safetensors are read back as they were written, aligned", "[contract]
     CHECK(written.tensors.at(expected.name) == hash_of(got));
   }
   CHECK(file.find("b") == nullptr);
+}
+
+TEST_CASE("the pass that hashes a tensor sees every element that is not finite", "[contract]") {
+  const double inf = std::numeric_limits<double>::infinity(), nan = std::nan("");
+  const double most[] = {std::numeric_limits<float>::max(), std::numeric_limits<double>::max(), 65504, 3.38e38};
+  const at::ScalarType dtypes[] = {at::kFloat, at::kDouble, at::kHalf, at::kBFloat16};
+  for (std::size_t d = 0; d < std::size(dtypes); ++d)
+    for (const std::int64_t size : {1, 2, 3, 4, 5, 8, 13}) {
+      at::Tensor tensor = at::full({size}, most[d], dtypes[d]);
+      tensor[0] = -most[d];
+      INFO(c10::toString(dtypes[d]) << " x " << size);
+      CHECK(scan_of(tensor).finite);
+      CHECK(scan_of(at::zeros({size}, dtypes[d])).finite);
+      CHECK(not_finite_element(tensor).empty());
+      for (std::int64_t at = 0; at < size; ++at)
+        for (const double bad : {inf, -inf, nan}) {
+          at::Tensor broken = tensor.clone();
+          broken[at] = bad;
+          CHECK_FALSE(scan_of(broken).finite);
+          CHECK(scan_of(broken).hash == hash_of(broken));
+          CHECK_THAT(not_finite_element(broken), Catch::StartsWith(concat("[", at, "] is ")));
+        }
+    }
+  CHECK(scan_of(at::full({9}, -1, at::kLong)).finite);  // all bits set
+  const at::Tensor mask = at::full({2, 3}, -inf);
+  CHECK(not_finite_element(mask) == "[0, 0] is -inf");
+  CHECK(not_finite_element(mask, /*infinities=*/true).empty());
+  mask[1][2] = nan;
+  CHECK(not_finite_element(mask, /*infinities=*/true) == "[1, 2] is nan");
+}
+
+TEST_CASE("writing names the first element that is not finite; a buffer may hold infinities", "[contract]") {
+  const Folder folder;
+  const at::Tensor infinite = at::full({2}, -std::numeric_limits<float>::infinity());
+  CHECK(write_safetensors(folder.path, "x", some_tensors()).not_finite.empty());
+  CHECK(write_safetensors(folder.path, "x", {{"mask", infinite, /*may_be_infinite=*/true}}).not_finite.empty());
+  CHECK(write_safetensors(folder.path, "x", {{"a", at::zeros({3})}, {"w", infinite}}).not_finite == "w[0] is -inf");
+  at::Tensor nan = at::zeros({2, 2});
+  nan[1][0] = std::nan("");
+  CHECK(write_safetensors(folder.path, "x", {{"mask", nan, true}}).not_finite == "mask[1, 0] is nan");
+  CHECK(damage_of(infinite, hash_of(infinite)).empty());
+  CHECK(damage_of(nan, hash_of(nan)) == "its element [1, 0] is nan");
+}
+
+TEST_CASE("a future that will not be takes the place of the one before", "[contract]") {
+  const Folder folder;
+  const auto names = [&] {
+    std::set<std::string> found;
+    for (const auto& entry : fs::directory_iterator(folder.path)) found.insert(entry.path().filename().string());
+    return found;
+  };
+  for (const char* name : {"step-00000002", "step-00000004", "step-00000005.part"})
+    fs::create_directory(folder.path + "/" + name);
+  clear_after(folder.path, 0);
+  CHECK(names() == std::set<std::string>{"superseded-step-00000002", "superseded-step-00000004"});
+  fs::create_directory(folder.path + "/step-00000003");
+  clear_after(folder.path, 3);  // nothing is superseded: what is there stays
+  CHECK(names().size() == 3);
+  clear_after(folder.path, 2);
+  CHECK(names() == std::set<std::string>{"superseded-step-00000003"});
 }
 
 TEST_CASE("reading into another shape or dtype names both", "[contract]") {

@@ -72,7 +72,7 @@ const BadEdit kBadEdits[] = {
    "job.yaml:23:1: com: got an unknown key, expected one of name, seed, model, data, train, pipeline, workers, kernels, replicas, checkpoint, comm, run_dir; did you mean 'comm'?"},
   {"unknown key with a nearest name",
    "watchdog_s: 300", "watchdog: 300",
-   "job.yaml:24:3: comm.watchdog: got an unknown key, expected one of watchdog_s, startup_s, device_buffers; did you mean 'watchdog_s'?"},
+   "job.yaml:24:3: comm.watchdog: got an unknown key, expected one of watchdog_s, startup_s, save_s, device_buffers; did you mean 'watchdog_s'?"},
   {"unknown key in a section of its own",
    "micro_batches: 8", "micro_batch: 8",
    "job.yaml:11:3: train.micro_batch: got an unknown key, expected one of steps, batch, micro_batches, loss, precision, clip_grad_norm, post_validation, optimizer, lr_schedule, eval_every, eval_batch, eval_steps, freeze, stop_on_nan, log_every, stop_after; did you mean 'micro_batches'?"},

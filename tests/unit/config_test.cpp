@@ -120,7 +120,7 @@ TEST_CASE("a resolved config reads back as the same config", "[unit]") {
       small("  optimizer: {type: sgd, momentum: 0.5, dampening: 0.25, decay_norms_and_biases: false}\n"
             "  lr_schedule: {type: linear, decay_steps: 9}\n  eval_batch: 3\n  eval_steps: 2\n  log_every: 7\n"
             "  clip_grad_norm: 0.5\n  precision: bf16\n  micro_batches: 3\n",
-            "", {"comm.watchdog_s=5", "comm.startup_s=7", "workers.memory_limit=1.5GiB"}),
+            "", {"comm.watchdog_s=5", "comm.startup_s=7", "comm.save_s=9", "workers.memory_limit=1.5GiB"}),
       small("", "", {"workers={per_rank: 2, devices: [cpu, cuda, 'cuda:1'], threads: 3}", "seed=18446744073709551615"}),
       small("  eval_every: 5\n  stop_after: 7\n", "",
             {"checkpoint={every: 10, keep: 1, best: eval_loss, background: never}"}),
@@ -200,6 +200,7 @@ checkpoint:
 comm:
   watchdog_s: 300
   startup_s: 600
+  save_s: 3600
 run_dir: runs/job
 )");
 }

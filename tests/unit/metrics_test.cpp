@@ -97,6 +97,23 @@ TEST_CASE("a line is in the file as soon as it was written", "[unit]") {
   CHECK(file.lines()[1] == R"({"eval":{"step":1,"eval_loss":0.5,"samples":512}})");
 }
 
+TEST_CASE("a run that goes on takes out what comes again, and says whether an evaluation does", "[unit]") {
+  const MetricsFile file;
+  const auto write = [&] {
+    MetricsWriter writer(file.path());
+    for (const std::int64_t step : {1, 2, 3}) writer.step(step_result(step, 2000));
+    writer.evaluation(step_result(2, 100));
+  };
+  write();
+  CHECK_FALSE(MetricsWriter(file.path(), 3).took_out_evaluation(3));
+  CHECK(file.lines().size() == 4);
+  CHECK(MetricsWriter(file.path(), 2).took_out_evaluation(2));
+  CHECK(file.lines().size() == 2);
+  write();
+  CHECK_FALSE(MetricsWriter(file.path(), 1).took_out_evaluation(1));
+  CHECK_FALSE(MetricsWriter(file.path()).took_out_evaluation(-1));
+}
+
 TEST_CASE("metrics read back as the same doubles", "[unit]") {
   const MetricsFile file;
   MetricsWriter writer(file.path());

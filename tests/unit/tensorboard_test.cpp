@@ -83,6 +83,7 @@ struct Event {
   std::string version;
   std::string tag;
   std::optional<float> value;
+  std::uint64_t session = 0;  ///< 1: START
 };
 
 void read_message(Reader message, int depth, Event& event) {
@@ -96,6 +97,10 @@ void read_message(Reader message, int depth, Event& event) {
       event.version = message.take(message.varint());
     else if (depth == 0 && key == (5 << 3 | 2))
       read_message(Reader(message.take(message.varint())), 1, event);
+    else if (depth == 0 && key == (7 << 3 | 2))
+      read_message(Reader(message.take(message.varint())), 3, event);
+    else if (depth == 3 && key == (1 << 3 | 0))
+      event.session = message.varint();
     else if (depth == 1 && key == (1 << 3 | 2))
       read_message(Reader(message.take(message.varint())), 2, event);
     else if (depth == 2 && key == (1 << 3 | 2))
@@ -131,6 +136,18 @@ TEST_CASE("crc32c gives the published values", "[unit]") {
   CHECK(crc32c(std::string(32, '\xff')) == 0x62a8ab43);
   CHECK(crc32c(ascending) == 0x46dd794e);
   CHECK(crc32c(descending) == 0x113fdb5c);
+}
+
+TEST_CASE("a job that goes on tells TensorBoard from which step on it does", "[unit]") {
+  const EventFolder folder;
+  TensorBoardWriter writer(folder.path(), 8);
+  writer.scalar("loss", 8, 0.5);
+  const std::vector<Event> events = read_events(writer.path());
+  REQUIRE(events.size() == 3);
+  CHECK(events[0].version == "brain.Event:2");
+  CHECK(events[1].session == 1);
+  CHECK(events[1].step == 8);
+  CHECK(events[2].step == 8);
 }
 
 TEST_CASE("an event file starts with its version and keeps every scalar", "[unit]") {

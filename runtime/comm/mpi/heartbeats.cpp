@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/comm/mpi/heartbeats.hpp"
 
+#include <optional>
+
 #include "runtime/base/error.hpp"
 #include "runtime/comm/mpi/mpi_call.hpp"
 #include "runtime/comm/mpi/slot.hpp"
+#include "runtime/comm/waiting.hpp"
 
 namespace lockstep::mpi {
 namespace {
@@ -55,7 +58,7 @@ bool MpiHeartbeats::is_over() const {
 void MpiHeartbeats::run(std::chrono::milliseconds interval) {
   try {
     std::unique_lock lock(mutex_);
-    std::chrono::steady_clock::time_point goodbye_began;
+    std::optional<WaitClock> goodbye;
     while (!abandoned_) {
       lock.unlock();
       exchange();
@@ -63,9 +66,9 @@ void MpiHeartbeats::run(std::chrono::milliseconds interval) {
       lock.lock();
       if (!finishing_) {
         wake_.wait_for(lock, interval, [this] { return abandoned_ || finishing_; });
-        goodbye_began = std::chrono::steady_clock::now();
       } else {
-        if (std::chrono::steady_clock::now() - goodbye_began > kGoodbyeTime) return;
+        if (!goodbye) goodbye.emplace();
+        if (goodbye->look() > kGoodbyeTime) return;
         wake_.wait_for(lock, kGoodbyePoll, [this] { return abandoned_.load(); });
       }
     }
@@ -97,7 +100,7 @@ void MpiHeartbeats::hear(Neighbour& from) {
     if (done == 0) return;
     for (int row = 0; row < board_.rows(); ++row) {
       const Row& news = from.received[static_cast<std::size_t>(row)];
-      board_.learn(row, {news.beats, news.waits_for, news.layer});
+      board_.learn(row, {news.beats, news.waits_for, news.layer, news.activity});
       from.heard_goodbye = from.heard_goodbye || news.goodbye != 0;
     }
   }
@@ -113,7 +116,7 @@ void MpiHeartbeats::tell(Neighbour& to) {
   to.said_goodbye = finishing_;
   for (int row = 0; row < board_.rows(); ++row) {
     const PulseBoard::Reading reading = board_.read(row);
-    to.sent[static_cast<std::size_t>(row)] = {reading.beats, reading.waits_for, reading.layer,
+    to.sent[static_cast<std::size_t>(row)] = {reading.beats, reading.waits_for, reading.layer, reading.activity,
                                               to.said_goodbye ? 1U : 0U};
   }
   const auto bytes = static_cast<std::int64_t>(to.sent.size() * sizeof(Row));

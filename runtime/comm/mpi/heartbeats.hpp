@@ -36,7 +36,8 @@ class MpiHeartbeats : public Heartbeats {
   struct Row {
     std::uint64_t beats;
     std::int32_t waits_for, layer;
-    std::uint64_t goodbye;  ///< the sender sends nothing after this
+    Activity activity;
+    std::uint32_t goodbye;  ///< the sender sends nothing after this
   };
   struct Neighbour {
     int rank = 0;

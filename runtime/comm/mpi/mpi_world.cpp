@@ -86,6 +86,7 @@ void MpiWorld::State::require(int code, const mpi::Call& call) {
 
 void MpiWorld::State::wait(MPI_Request request, const char* operation, std::chrono::milliseconds timeout) {
   mpi::Backoff backoff;
+  WaitClock clock;
   while (true) {
     int done = 0;
     {
@@ -94,7 +95,7 @@ void MpiWorld::State::wait(MPI_Request request, const char* operation, std::chro
     }
     if (done != 0) return;
     if (backoff.spin()) continue;
-    if (backoff.waited() >= timeout) {
+    if (clock.look() >= timeout) {
       failed = true;
       throw WaitTimeout(
           concat(operation, ": rank ", rank, " waited ", timeout.count(), " ms for the other ", size - 1, " ranks"));

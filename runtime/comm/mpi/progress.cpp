@@ -182,13 +182,14 @@ void Progress::wait(const Transfer& transfer, const char* operation, const WaitL
     }
   } waiter(*this);
   Backoff backoff(cores_);
+  WaitClock clock;
   std::chrono::milliseconds limit = limits.timeout;
   while (!transfer.done()) {
     if (is_broken_) std::rethrow_exception(broken_);
     const bool moving = poll_if_free();
     if (transfer.done()) break;
     if (limits.stop->raised()) throw JobStopped();
-    if (const auto waited = backoff.waited(); waited >= limit)
+    if (const auto waited = clock.look(); waited >= limit)
       limit = limits.overdue(waited, concat(operation, " rank ", transfer.peer(), " on edge ", transfer.edge()));
     if (moving || backoff.spin()) continue;
     limits.alive();
