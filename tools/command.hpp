@@ -64,6 +64,9 @@ class Process {
   /// Something failed here: prints it and ends all ranks at once with its exit code (1 when it has none). When several
   /// ranks fail at the same time one of them is elected, the others wait for its abort.
   [[noreturn]] void fail(const std::exception& error);
+  /// Ends all ranks at once, from any thread. A rank that just leaves may be the launcher's code 0: MPICH's mpiexec
+  /// loses the codes of ranks that leave after it has passed a signal on.
+  [[noreturn]] void end_all(int code);
 
  private:
   void leave();
@@ -72,8 +75,6 @@ class Process {
   std::unique_ptr<Mpi> mpi_;
   Ranks ranks_;
   std::string host_, run_folder_;
-
-  [[noreturn]] void end_all(int code);
 };
 
 /// Leave with this code: the message has been printed.

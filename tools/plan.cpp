@@ -9,6 +9,7 @@
 #include <list>
 #include <numeric>
 
+#include "runtime/base/output_file.hpp"
 #include "runtime/engine/binding.hpp"
 #include "runtime/training/schedule_choice.hpp"
 #include "runtime/training/verify.hpp"
@@ -16,7 +17,6 @@
 #include "tools/plan_options.hpp"
 #include "tools/planning.hpp"
 #include "tools/profiling.hpp"
-#include "tools/run_folder.hpp"
 
 namespace lockstep {
 namespace {

@@ -12,6 +12,7 @@
 
 #include "runtime/base/clock.hpp"
 #include "runtime/base/error.hpp"
+#include "runtime/base/output_file.hpp"
 
 namespace lockstep {
 namespace {
@@ -97,13 +98,10 @@ bool is_kept(const std::string& line, std::int64_t step) {
 void cut_after(const std::string& path, std::int64_t step) {
   std::ifstream in(path);
   if (!in) return;
-  const std::string temporary = path + ".part";
-  std::ofstream out(temporary);
+  std::string kept;
   for (std::string line; std::getline(in, line);)
-    if (is_kept(line, step)) out << line << '\n';
-  out.close();
-  if (!out || std::rename(temporary.c_str(), path.c_str()) != 0)
-    throw UserError(concat("metrics: cannot write ", path, ": ", std::strerror(errno)));
+    if (is_kept(line, step)) kept += line + '\n';
+  write_whole_file(path, kept);
 }
 
 }  // namespace
@@ -136,8 +134,10 @@ double measured_bubble(const StepResult& result) {
 }
 
 MetricsWriter::MetricsWriter(const std::string& path, std::int64_t resume_after) : path_(path), started_us_(now_us()) {
-  if (resume_after >= 0) cut_after(path, resume_after);
-  out_.open(path, resume_after >= 0 ? std::ios::app : std::ios::trunc);
+  // What is no file has no lines to take out, and what a shell's `>>` kept is not ours to empty.
+  const bool in_place = place_of_output(path).in_place;
+  if (resume_after >= 0 && !in_place) cut_after(path, resume_after);
+  out_.open(path, resume_after >= 0 || in_place ? std::ios::app : std::ios::trunc);
   if (!out_) throw UserError(concat("metrics: cannot write ", path, ": ", std::strerror(errno)));
 }
 
