@@ -3,7 +3,8 @@
 // `lockstep why`, and `lockstep launch`: mpiexec with a memory. It starts the ranks, passes signals on, says what
 // happened when a job fails, and starts it again from its last good checkpoint.
 //
-// mpiexec is a child in a process group of its own: a Ctrl-C at the terminal reaches us alone, and is passed on once.
+// mpiexec is a child in a process group of its own: a Ctrl-C, or a terminal that hangs up, reaches us alone, and is passed
+// on.
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -229,7 +230,8 @@ int launch(const LaunchOptions& options) {
     throw UserError(concat("launch: got ", options.command.empty() ? "nothing" : "'" + options.command[0] + "'",
                            " to run, expected train CONFIG ..., such as: lockstep launch -n 2 train x.yaml"));
   const std::string run_folder = run_folder_of(options.command);
-  const StopSignals signals(pass_on, pass_on);
+  StopSignals signals(pass_on);
+  signals.ask(pass_on);
   for (int restart = 0;; ++restart) {
     const Ended ended = run_mpiexec(line_of(options, restart > 0));
     const int code = exit_code_of(ended);

@@ -11,6 +11,7 @@
 #include "tools/report.hpp"
 #include "tools/simulate.hpp"
 #include "tools/standard_files.hpp"
+#include "tools/stop_signals.hpp"
 
 namespace {
 
@@ -94,6 +95,7 @@ int end(int code, int failure) {
 
 int main(int argc, char** argv) {
   lockstep::open_standard_files();
+  lockstep::take_hangup_back();
   signal(SIGPIPE, SIG_IGN);  // a console that is lost ends no job
   lockstep::StandardOutput output;
   const int code = run(argc, argv);

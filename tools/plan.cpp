@@ -236,12 +236,18 @@ void plan(const PlanOptions& options) {
 
 int plan_command(const PlanOptions& options) {
   Process process;
-  process.together(
-      [&] {
-        if (process.is_root()) plan(options);
-      },
-      std::chrono::hours(24));
-  return 0;
+  try {
+    process.together(
+        [&] {
+          if (process.is_root()) plan(options);
+        },
+        std::chrono::hours(24));
+    return 0;
+  } catch (const AlreadyReported&) {
+    throw;
+  } catch (const std::exception& error) {
+    process.fail(error);
+  }
 }
 
 }  // namespace

@@ -305,11 +305,9 @@ int train(const TrainOptions& options) {
             "checkpoint");
       });
     std::vector<double> expected = expected_us(loaded);
-    const StopSignals signals(
-        [&, config = trainer->config()](int) {
-          if (process.is_root()) announce_stop(config);
-        },
-        [&](int number) { process.end_all(128 + number); });
+    process.stop_when_asked([&process, config = trainer->config()](int) {
+      if (process.is_root()) announce_stop(config);
+    });
     while (true) {
       process.connect(*trainer);
       std::optional<Rebalanced> moved;

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What ends a job early: NaN, signals, waits without end, memory, killed and stopped ranks, and what is said of it. Bounds are
 generous; nothing is ordered by sleep."""
+import contextlib
 import os
 import pty
 import re
 import signal
+import subprocess
 import sys
 import time
 import unittest
@@ -239,7 +241,44 @@ class FaultsTest(CliTest):
                     said = re.findall(r"(?m)^stopping after this step, with a checkpoint; signal again", stderr)
                     self.assertEqual(len(said), 1, stderr)
 
-    # ---- a terminal that hangs up ----
+    def test_a_signal_before_training_leaves_at_once_with_its_number(self):
+        # mpiexec would make a 0 of ranks that just end.
+        line = command("profile", "endless.yaml", "-o", "p.json", "--no-cache", "--repeats", 10000, ranks=2)
+        process = self.start(line)
+        self.assertRegex(process.stderr.readline(), r"^1/\d+ ")
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=SECONDS)
+        self.assertEqual(process.returncode, 128 + signal.SIGTERM)
+        self.assertFalse((self.folder / "p.json").exists())
+
+    # ---- a terminal ----
+
+    def at_a_terminal(self, *settings):
+        """Trains there; the process and the terminal's other side."""
+        terminal, inner = pty.openpty()
+        line = ["setsid", "--ctty", "env", "--default-signal=HUP,INT", *command("train", "endless.yaml"),
+                *overrides([*settings, "run_dir=run"])]
+        process = subprocess.Popen(line, cwd=self.folder, stdin=inner, stdout=inner, stderr=inner)
+        os.close(inner)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return process, terminal
+
+    def test_ctrl_c_says_at_once_what_it_does_and_again_leaves(self):
+        process, terminal = self.at_a_terminal("model.forward_ms=[5, 300000]", "comm.watchdog_s=1000")
+        self.wait_until(lambda: "layer 'delay.1'" in self.why("run"), "the long layer", process)
+        os.write(terminal, b"\x03")
+        seen = b""
+        while b"stopping after this step (checkpoint.every: never, so nothing is saved); signal again" not in seen:
+            seen += os.read(terminal, 65536)
+
+        def is_over():
+            with contextlib.suppress(OSError):  # gone meanwhile
+                os.write(terminal, b"\x03")
+            return process.poll() is not None
+        self.wait_until(is_over, "it leaves")
+        os.close(terminal)
+        self.assertEqual(process.returncode, 128 + signal.SIGINT)
 
     def test_a_hangup_ends_the_run_as_term_does(self):
         launch = command("launch", "-n", 2, "--mpiexec", MPIEXEC)
@@ -267,15 +306,10 @@ class FaultsTest(CliTest):
                 self.assertEqual(len(steps_of(self.folder / name / "metrics.jsonl")), 30)
 
     def test_closing_the_terminal_saves(self):
-        pid, terminal = pty.fork()
-        if pid == 0:
-            os.chdir(self.folder)
-            line = ["env", "--default-signal=HUP", *command("train", "endless.yaml", *overrides(["checkpoint.every=end", "run_dir=run"]))]
-            os.execvp(line[0], line)
-        self.wait_until(lambda: metrics(self.folder / "run/metrics.jsonl"), "its first step")
+        process, terminal = self.at_a_terminal("checkpoint.every=end")
+        self.wait_until(lambda: metrics(self.folder / "run/metrics.jsonl"), "its first step", process)
         os.close(terminal)
-        _, status = os.waitpid(pid, 0)
-        self.assertEqual(os.waitstatus_to_exitcode(status), 0, (self.folder / "run/log.txt").read_text())
+        self.assertEqual(process.wait(LIMIT_S), 0, (self.folder / "run/log.txt").read_text())
         self.assertEqual(len(list((self.folder / "run/checkpoints").glob("step-????????"))), 1)
 
     def why(self, run):
