@@ -17,6 +17,7 @@
 #include "runtime/training/environment.hpp"
 #include "runtime/training/trainer.hpp"
 #include "tools/simulate.hpp"
+#include "tools/stop_signals.hpp"
 
 namespace CLI {
 class App;
@@ -64,6 +65,9 @@ class Process {
   /// Something failed here: prints it and ends all ranks at once with its exit code (1 when it has none). When several
   /// ranks fail at the same time one of them is elected, the others wait for its abort.
   [[noreturn]] void fail(const std::exception& error);
+  /// From here on a signal to stop raises StopSignals::asked() and calls `announce`; a later one ends all ranks at once.
+  /// Before, and in all other verbs, already the first one ends all ranks.
+  void stop_when_asked(std::function<void(int)> announce);
 
  private:
   void leave();
@@ -72,7 +76,10 @@ class Process {
   std::unique_ptr<Mpi> mpi_;
   Ranks ranks_;
   std::string host_, run_folder_;
+  std::unique_ptr<StopSignals> signals_;  // gone before MPI is
 
+  void leave_by_signals();
+  /// From any thread.
   [[noreturn]] void end_all(int code);
 };
 

@@ -3,7 +3,8 @@
 // `lockstep why`, and `lockstep launch`: mpiexec with a memory. It starts the ranks, passes signals on, says what
 // happened when a job fails, and starts it again from its last good checkpoint.
 //
-// mpiexec is a child in a process group of its own: a Ctrl-C at the terminal reaches us alone, and is passed on once.
+// mpiexec is a child in a process group of its own: a Ctrl-C, or a terminal that hangs up, reaches us alone, and is passed
+// on.
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -12,6 +13,7 @@
 
 #include <CLI/CLI.hpp>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -22,6 +24,7 @@
 
 #include "runtime/checkpoint/manifest.hpp"
 #include "tools/command.hpp"
+#include "tools/stop_signals.hpp"
 #include "tools/why.hpp"
 
 namespace lockstep {
@@ -43,20 +46,11 @@ struct LaunchOptions {
   std::vector<std::string> command;  // train CONFIG ...
 };
 
-// A signal handler can reach nothing but globals.
-volatile sig_atomic_t launcher_pid = 0;
-volatile sig_atomic_t signals_seen = 0;
+std::atomic<pid_t> launcher_pid{0};
 
-void pass_on(int number) {
-  signals_seen = signals_seen + 1;
-  if (launcher_pid > 0) kill(launcher_pid, number);
-}
-
-void pass_signals_on() {
-  struct sigaction action {};
-  action.sa_handler = pass_on;
-  action.sa_flags = SA_RESTART;
-  for (const int number : {SIGTERM, SIGINT, SIGUSR1}) sigaction(number, &action, nullptr);
+/// The ranks stop in the same way for all of them; mpiexec dies of HUP, and kills the ranks at a second INT.
+void pass_on(int) {
+  if (launcher_pid > 0) kill(launcher_pid, SIGTERM);
 }
 
 /// Removes what hydra and MPI_Abort say when a rank ends badly, which tells nobody anything, and reads from it who did.
@@ -133,6 +127,7 @@ std::string this_program() {
 
 [[noreturn]] void become(const std::vector<std::string>& line, int output, int error_output) {
   setpgid(0, 0);
+  signal(SIGPIPE, SIG_DFL);  // which main() ignores
   dup2(output, STDOUT_FILENO);
   dup2(error_output, STDERR_FILENO);
   const int nothing = open("/dev/null", O_RDONLY);
@@ -235,12 +230,13 @@ int launch(const LaunchOptions& options) {
     throw UserError(concat("launch: got ", options.command.empty() ? "nothing" : "'" + options.command[0] + "'",
                            " to run, expected train CONFIG ..., such as: lockstep launch -n 2 train x.yaml"));
   const std::string run_folder = run_folder_of(options.command);
-  pass_signals_on();
+  StopSignals signals(pass_on);
+  signals.ask(pass_on);
   for (int restart = 0;; ++restart) {
     const Ended ended = run_mpiexec(line_of(options, restart > 0));
     const int code = exit_code_of(ended);
     if (code == 0 || code == static_cast<int>(ExitCode::user_input) || code == 127) return code;
-    if (signals_seen > 1) return code;
+    if (StopSignals::insisted() != 0) return 128 + StopSignals::insisted();
     if (ended.word.pid != 0) remember(run_folder, ended.word);
     Story story;
     try {
@@ -253,7 +249,7 @@ int launch(const LaunchOptions& options) {
     std::cerr << "lockstep: launch: mpiexec ended with code " << ended.code << "\n"
               << story_text(story, run_folder) << std::flush;
     const bool in_order = story.end == Story::End::done;  // such as a loss that was not finite: it would be again
-    if (signals_seen > 0 || in_order || restart == options.restarts) return code;
+    if (StopSignals::asked() || in_order || restart == options.restarts) return code;
     std::cerr << "lockstep: launch: restart " << restart + 1 << " of " << options.restarts
               << (options.ranks_after_restart > 0 ? concat(" with ", options.ranks_after_restart, " ranks") : "")
               << std::endl;

@@ -10,6 +10,7 @@
 #include <list>
 #include <numeric>
 
+#include "runtime/base/output_file.hpp"
 #include "runtime/engine/binding.hpp"
 #include "runtime/training/schedule_choice.hpp"
 #include "runtime/training/verify.hpp"
@@ -17,7 +18,6 @@
 #include "tools/plan_options.hpp"
 #include "tools/planning.hpp"
 #include "tools/profiling.hpp"
-#include "tools/run_folder.hpp"
 
 namespace lockstep {
 namespace {
@@ -264,12 +264,18 @@ void plan(const PlanOptions& options) {
 
 int plan_command(const PlanOptions& options) {
   Process process;
-  process.together(
-      [&] {
-        if (process.is_root()) plan(options);
-      },
-      std::chrono::hours(24));
-  return 0;
+  try {
+    process.together(
+        [&] {
+          if (process.is_root()) plan(options);
+        },
+        std::chrono::hours(24));
+    return 0;
+  } catch (const AlreadyReported&) {
+    throw;
+  } catch (const std::exception& error) {
+    process.fail(error);
+  }
 }
 
 }  // namespace

@@ -59,6 +59,7 @@ Process::Process(bool always_mpi) {
   }
   ranks_.here = RankId(mpi_->world.rank());
   ranks_.count = mpi_->world.size();
+  if (size() > 1) leave_by_signals();
 }
 
 std::unique_ptr<RemoteLinks> Process::make_links(int workers) {
@@ -138,6 +139,17 @@ void Process::end_all(int code) {
 #endif
 
 Process::~Process() = default;
+
+// A rank that a signal ends, or that just leaves, may be the launcher's code 0: MPICH's mpiexec loses the codes of ranks
+// that end after it has passed a signal on, but not that of an abort.
+void Process::leave_by_signals() {
+  signals_ = std::make_unique<StopSignals>([this](int number) { end_all(128 + number); });
+}
+
+void Process::stop_when_asked(std::function<void(int)> announce) {
+  if (!signals_) leave_by_signals();
+  signals_->ask(std::move(announce));
+}
 
 namespace {
 

@@ -9,10 +9,10 @@
 #include <iomanip>
 #include <iostream>
 
+#include "runtime/base/output_file.hpp"
 #include "runtime/training/progress.hpp"
 #include "runtime/training/verify.hpp"
 #include "tools/profiling.hpp"
-#include "tools/run_folder.hpp"
 
 namespace lockstep {
 namespace {

@@ -11,6 +11,7 @@
 #include <memory>
 
 #include "runtime/base/error.hpp"
+#include "runtime/base/output_file.hpp"
 #include "runtime/config/section.hpp"
 #include "runtime/schedule/auto.hpp"
 #include "runtime/schedule/generators.hpp"
@@ -20,7 +21,6 @@
 #include "runtime/schedule/text.hpp"
 #include "runtime/schedule/validate.hpp"
 #include "tools/page.hpp"
-#include "tools/run_folder.hpp"
 #include "tools/table.hpp"
 #include "tools/trace.hpp"
 
@@ -212,17 +212,13 @@ int simulate_command(const SimulateOptions& options, std::ostream& out, const Su
   if (options.width < 40) throw UserError(concat("--width: got ", options.width, ", expected at least 40 columns"));
   const auto [schedule, program, costs, note, describe] =
       options.plan.empty() ? subject_of(options) : of_plan(options.plan);
-  for (const auto& [flag, file] : {std::pair("--html", options.html), {"--trace", options.trace}})
+  for (const auto& [flag, file] : {std::pair("--csv", options.csv), {"--html", options.html}, {"--trace", options.trace}})
     if (!file.empty()) check_writable(flag, file);
   const bool drawn = static_cast<long>(schedule.stages) * schedule.micro_batches <= kMostDrawnCells;
   print(schedule, simulate(program, costs, drawn ? 1 : 0), options, out);
   if (!note.empty()) out << note << '\n';
   if (!options.csv.empty()) {
-    try {
-      write_csv(schedule, options.csv);
-    } catch (const UserError& error) {
-      throw UserError(concat("--csv: ", error.what()));
-    }
+    write_csv(schedule, options.csv);
     out << "schedule        written to " << options.csv << '\n';
   }
   if (options.html.empty() && options.trace.empty()) return 0;

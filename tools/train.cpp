@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // `lockstep train`: one process, or every rank of an mpirun.
-#include <signal.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -9,6 +8,7 @@
 #include <iostream>
 #include <map>
 
+#include "runtime/base/output_file.hpp"
 #include "runtime/checkpoint/manifest.hpp"
 #include "runtime/schedule/simulate.hpp"
 #include "runtime/schedule/text.hpp"
@@ -22,6 +22,7 @@
 #include "tools/rebalance.hpp"
 #include "tools/resume.hpp"
 #include "tools/run_folder.hpp"
+#include "tools/stop_signals.hpp"
 #include "tools/table.hpp"
 #include "tools/trace.hpp"
 #include "tools/why.hpp"
@@ -35,17 +36,14 @@ struct TrainOptions {
   bool dry_run = false, replan = false;
 };
 
-// A signal handler can reach nothing but globals.
-std::atomic<bool> asked_to_stop{false};
-
-void on_signal(int number) {
-  if (asked_to_stop.exchange(true)) _exit(128 + number);  // the second one: at once
-}
-
-void catch_signals() {
-  struct sigaction action {};
-  action.sa_handler = on_signal;
-  for (const int number : {SIGTERM, SIGINT, SIGUSR1}) sigaction(number, &action, nullptr);
+/// For whoever stops a job by hand, at once: what it does now, and how to leave sooner. The console alone; one write.
+void announce_stop(const Config& config) {
+  // A progress line may stand there, and what the terminal echoed of a Ctrl-C.
+  const char* clear = isatty(STDERR_FILENO) == 1 ? "\r\x1b[K" : "";
+  std::cerr << concat(clear, "stopping after this step",
+                      config.checkpoint.on() ? ", with a checkpoint" : " (checkpoint.every: never, so nothing is saved)",
+                      "; signal again (Ctrl-C) after a second to leave at once\n")
+            << std::flush;
 }
 
 /// Parameters, gradients and optimizer state of each stage: what is known without costs.
@@ -144,14 +142,13 @@ class TrainRun {
   }
 
   int run() {
-    catch_signals();
     FitOptions fit;
     fit.observer = reporter_.get();
     if (rebalancer_) {
       fit.observer = rebalancer_.get();
       fit.replan = &rebalancer_->wanted();
     }
-    fit.signalled = &asked_to_stop;
+    fit.signalled = &StopSignals::asked();
     fit.checkpoints = checkpoints_of(trainer_.config().run_dir);
     fit.log = log_;
     fit.record = record_;
@@ -334,6 +331,9 @@ int train(const TrainOptions& options) {
             "checkpoint");
       });
     std::vector<double> expected = expected_us(loaded);
+    process.stop_when_asked([&process, config = trainer->config()](int) {
+      if (process.is_root()) announce_stop(config);
+    });
     while (true) {
       process.connect(*trainer);
       std::optional<Rebalanced> moved;

@@ -19,7 +19,7 @@ namespace lockstep {
 Schedule parse_csv(std::string_view text, const std::string& name);
 Schedule read_csv(const std::string& path);
 std::string to_csv(const Schedule& schedule);
-/// Throws UserError when the file cannot be written.
+/// write_whole_file().
 void write_csv(const Schedule& schedule, const std::string& path);
 
 /// A note under one action of the grid.

@@ -161,10 +161,13 @@ class Meter : public Observer {
   void on_result(const StepResult& result) override {
     if (result.step > 1) costs_.add(result);  // the first step pays for warming up
   }
+  void on_stop(StopReason reason) override { stop_ = reason; }
   const CostMeter& costs() const { return costs_; }
+  StopReason stop() const { return stop_; }
 
  private:
   CostMeter costs_;
+  StopReason stop_ = StopReason::none;
 };
 
 }  // namespace
@@ -186,7 +189,8 @@ void Trainer::measure(const FitOptions& options) {
   start_ = start;
   resumed_from_ = resumed_from;
   if (meter.costs().steps() == 0) {
-    options.log.warn("schedule auto: too few steps to measure; all stages count the same");
+    if (meter.stop() != StopReason::signal)  // else nothing is trained with it
+      options.log.warn("schedule auto: too few steps to measure; all stages count the same");
     return;
   }
   // Every rank was told the same results, so every rank chooses the same.
@@ -396,7 +400,7 @@ JobOutcome Trainer::fit(const FitOptions& options) {
   if (std::exchange(measures_, false)) measure(options);
   at::set_num_threads(config_.workers.threads);
   const std::unique_ptr<Publisher> publisher = make_publisher(options);
-  TrainingDirector director(config_, data_, graph_, losses_, start_, publisher.get(), options.replan);
+  TrainingDirector director(config_, data_, graph_, losses_, start_, publisher.get(), options.replan, options.signalled);
   JobSpec spec{graph_, partition_, losses_, *programs_, layout_};
   spec.stage.seed = config_.seed;
   spec.stage.precision = config_.train.precision == "bf16" ? at::kBFloat16 : at::kFloat;

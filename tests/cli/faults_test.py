@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What ends a job early: NaN, signals, waits without end, memory, killed and stopped ranks, and what is said of it. Bounds are
 generous; nothing is ordered by sleep."""
+import contextlib
 import os
+import pty
 import re
 import signal
+import subprocess
 import sys
 import time
 import unittest
@@ -206,15 +209,108 @@ class FaultsTest(CliTest):
         self.assertEqual(len(re.findall(r"(?m)^lockstep: .*already holds a run", result.stderr)), 1, result.stderr)
         self.assertNotIn("restart", result.stderr)
 
-    def test_a_second_signal_leaves_at_once(self):
-        # The step takes half a minute: the first signal would wait for its end.
-        settings = ["model.forward_ms=[5, 30000]", "run_dir=run"]
-        process = self.start(command("train", "endless.yaml", *overrides(settings)))
-        self.wait_until(lambda: "layer 'delay.1'" in self.why("run"), "the long layer", process)
+    def test_a_later_signal_leaves_at_once(self):
+        # The step takes minutes: the first signal would wait for its end.
+        settings = ["model.forward_ms=[5, 300000]", "comm.watchdog_s=1000"]
+        launch = command("launch", "-n", 2, "--mpiexec", MPIEXEC)
+        for name, line in (("alone", command("train")), ("mpirun", command("train", ranks=2)), ("launch", [*launch, "train"])):
+            with self.subTest(name):
+                process = self.start([*line, "endless.yaml", *overrides([*settings, f"run_dir={name}"])])
+                self.wait_until(lambda: "layer 'delay.1'" in self.why(name), "the long layer", process)
+
+                def is_over():  # what follows the first within a second is still the first
+                    process.send_signal(signal.SIGTERM)
+                    return process.poll() is not None
+                self.wait_until(is_over, "it leaves")
+                self.assertEqual(process.returncode, 128 + signal.SIGTERM)
+
+    def test_signals_that_come_together_are_one_request(self):
+        for ranks in (0, 2):
+            for first, second in ((signal.SIGUSR1, signal.SIGTERM), (signal.SIGTERM, signal.SIGTERM)):
+                with self.subTest(ranks=ranks, first=first):
+                    run = f"run-{ranks}-{first}"
+                    settings = ["checkpoint.every=end", f"run_dir={run}"]
+                    process = self.start(command("train", "endless.yaml", *overrides(settings), ranks=ranks))
+                    self.wait_until(lambda: metrics(self.folder / run / "metrics.jsonl"), "its first step", process)
+                    process.send_signal(first)
+                    process.send_signal(second)
+                    _, stderr = process.communicate(timeout=SECONDS)
+                    self.assertEqual(process.returncode, 0, stderr)
+                    step = steps_of(self.folder / run / "metrics.jsonl")[-1]["step"]
+                    self.assertTrue((self.folder / run / f"checkpoints/step-{step:08}").is_dir(), stderr)
+                    said = re.findall(r"(?m)^stopping after this step, with a checkpoint; signal again", stderr)
+                    self.assertEqual(len(said), 1, stderr)
+
+    def test_a_signal_before_training_leaves_at_once_with_its_number(self):
+        # mpiexec would make a 0 of ranks that just end.
+        line = command("profile", "endless.yaml", "-o", "p.json", "--no-cache", "--repeats", 10000, ranks=2)
+        process = self.start(line)
+        self.assertRegex(process.stderr.readline(), r"^1/\d+ ")
         process.send_signal(signal.SIGTERM)
-        process.send_signal(signal.SIGINT)
         process.communicate(timeout=SECONDS)
-        self.assertIn(process.returncode, (128 + signal.SIGTERM, 128 + signal.SIGINT))
+        self.assertEqual(process.returncode, 128 + signal.SIGTERM)
+        self.assertFalse((self.folder / "p.json").exists())
+
+    # ---- a terminal ----
+
+    def at_a_terminal(self, *settings):
+        """Trains there; the process and the terminal's other side."""
+        terminal, inner = pty.openpty()
+        line = ["setsid", "--ctty", "env", "--default-signal=HUP,INT", *command("train", "endless.yaml"),
+                *overrides([*settings, "run_dir=run"])]
+        process = subprocess.Popen(line, cwd=self.folder, stdin=inner, stdout=inner, stderr=inner)
+        os.close(inner)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return process, terminal
+
+    def test_ctrl_c_says_at_once_what_it_does_and_again_leaves(self):
+        process, terminal = self.at_a_terminal("model.forward_ms=[5, 300000]", "comm.watchdog_s=1000")
+        self.wait_until(lambda: "layer 'delay.1'" in self.why("run"), "the long layer", process)
+        os.write(terminal, b"\x03")
+        seen = b""
+        while b"stopping after this step (checkpoint.every: never, so nothing is saved); signal again" not in seen:
+            seen += os.read(terminal, 65536)
+
+        def is_over():
+            with contextlib.suppress(OSError):  # gone meanwhile
+                os.write(terminal, b"\x03")
+            return process.poll() is not None
+        self.wait_until(is_over, "it leaves")
+        os.close(terminal)
+        self.assertEqual(process.returncode, 128 + signal.SIGINT)
+
+    def test_a_hangup_ends_the_run_as_term_does(self):
+        launch = command("launch", "-n", 2, "--mpiexec", MPIEXEC)
+        for name, line in (("alone", command("train")), ("launch", [*launch, "train"])):
+            with self.subTest(name):
+                line = ["env", "--default-signal=HUP", *line, "endless.yaml", *overrides(["checkpoint.every=end", f"run_dir={name}"])]
+                process = self.start(line)
+                self.wait_until(lambda: metrics(self.folder / name / "metrics.jsonl"), "its first step", process)
+                process.send_signal(signal.SIGHUP)
+                _, stderr = process.communicate(timeout=SECONDS)
+                self.assertEqual(process.returncode, 0, stderr)
+                self.assertRegex(stderr, r"(?m)^stopped by a signal after step \d+ of 10000$")
+                self.assertEqual(len(list((self.folder / name / "checkpoints").glob("step-????????"))), 1)
+
+    def test_a_run_goes_on_after_a_hangup_that_nohup_ignores(self):
+        launch = command("launch", "-n", 2, "--mpiexec", MPIEXEC)
+        for name, line in (("alone", command("train")), ("launch", [*launch, "train"])):
+            with self.subTest(name):
+                line = ["env", "--ignore-signal=HUP", *line, "endless.yaml", *overrides(["train.steps=30", f"run_dir={name}"])]
+                process = self.start(line)
+                self.wait_until(lambda: metrics(self.folder / name / "metrics.jsonl"), "its first step", process)
+                process.send_signal(signal.SIGHUP)
+                _, stderr = process.communicate(timeout=LIMIT_S)
+                self.assertEqual(process.returncode, 0, stderr)
+                self.assertEqual(len(steps_of(self.folder / name / "metrics.jsonl")), 30)
+
+    def test_closing_the_terminal_saves(self):
+        process, terminal = self.at_a_terminal("checkpoint.every=end")
+        self.wait_until(lambda: metrics(self.folder / "run/metrics.jsonl"), "its first step", process)
+        os.close(terminal)
+        self.assertEqual(process.wait(LIMIT_S), 0, (self.folder / "run/log.txt").read_text())
+        self.assertEqual(len(list((self.folder / "run/checkpoints").glob("step-????????"))), 1)
 
     def why(self, run):
         return self.run_command(command("why", run)).stdout
