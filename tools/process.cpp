@@ -9,6 +9,7 @@
 
 #include "runtime/base/check.hpp"
 #include "tools/command.hpp"
+#include "tools/launcher_terminal.hpp"
 #include "tools/why.hpp"
 
 #ifdef LOCKSTEP_WITH_MPI
@@ -56,6 +57,7 @@ Process::Process(bool always_mpi) {
       throw AlreadyReported{static_cast<int>(error.exit_code())};
     throw;
   }
+  if (MpiWorld::launched()) console_ = std::make_shared<Console>(STDERR_FILENO, terminal_of_launcher());
   ranks_.here = RankId(mpi_->world.rank());
   ranks_.count = mpi_->world.size();
 }
@@ -159,7 +161,10 @@ void Process::fail(const std::exception& error) {
   }
   // One write, so that lines of other processes do not come in between.
   const std::string speaker = size() > 1 ? concat("rank ", rank(), " on ", host_, ", ") : "";
-  std::cerr << concat("lockstep: ", speaker, error.what(), "\n") << std::flush;
+  {
+    const Console::Pause pause(*console_);
+    std::cerr << concat("lockstep: ", speaker, error.what(), "\n") << std::flush;
+  }
   if (size() > 1) let_launcher_read();
   end_all(code);
 }

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/training/reporter.hpp"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cmath>
 #include <iomanip>
@@ -62,7 +60,7 @@ std::vector<std::string> lines_of(const Prediction& p) {
 Reporter::Reporter(const ReporterOptions& options) : options_(options) {
   if (!options_.metrics_file.empty()) metrics_.emplace(options_.metrics_file, options_.resume_after);
   if (!options_.tensorboard_folder.empty()) tensorboard_.emplace(options_.tensorboard_folder);
-  if (options_.progress && isatty(STDERR_FILENO)) progress_.emplace(options_.steps, STDERR_FILENO);
+  if (options_.console && options_.console->columns() > 0) progress_.emplace(options_.steps, options_.console);
 }
 
 void Reporter::on_result(const StepResult& result) {
@@ -112,7 +110,6 @@ void Reporter::on_evaluation(const StepResult& batch) {
   if (!batch.last_of_evaluation) return;
   if (metrics_) metrics_->evaluation(sum);
   if (tensorboard_) tensorboard_->scalar("eval/loss", sum.step, sum.loss());
-  if (progress_) progress_->clear();
   std::ostringstream line;
   line << "step " << sum.step << "/" << options_.steps << std::fixed << std::setprecision(4) << "  eval loss "
        << sum.loss() << "  (" << sum.samples << " samples)";
