@@ -92,27 +92,30 @@ bool LaunchListener::is_of_block(const std::string& line) {
 // [node7:20686:0:20725]      cma_ep.c:81   process_vm_readv(pid=20685 {...}-->{...}) returned -1: No such process
 // ==== backtrace (tid:  20725) ====
 //  0  /lib/x86_64-linux-gnu/libucs.so.0(ucs_handle_error+0x2dc) [0x7fc3f65cce9c]
+// =================================
+// Those of several ranks may come at once, and other lines in between.
 bool LaunchListener::is_of_backtrace(const std::string& line) {
-  static const std::regex gone(R"(\[[^:\]]*:(\d+):\d+:(\d+)\].* process_vm_\w+\(pid=(\d+) .*: No such process)"),
+  static const std::regex gone(R"(\[[^:\]]*:(\d+) *:\d+:(\d+) *\].* process_vm_\w+\(pid=(\d+) .*: No such process)"),
       begin(R"(==== backtrace \(tid: *(\d+)\) ====)"), frame(R"( *\d+ +\S.*\[0x[0-9a-f]+\])");
   std::smatch match;
   if (std::regex_match(line, match, gone)) {
     const int speaker = std::stoi(match[1]), other = std::stoi(match[3]);
-    backtrace_of_ = match[2];
+    threads_.insert(match[2]);
     found_gone_[speaker] = other;
     say(concat("lockstep: launch: MPI ended process ", speaker, ", because process ", other,
                ", from which it was reading, was gone"));
     return true;
   }
-  if (!backtrace_of_.empty() && std::regex_match(line, match, begin) && match[1] == backtrace_of_) {
-    backtrace_of_.clear();
-    in_backtrace_ = true;
+  if (std::regex_match(line, match, begin) && threads_.erase(match[1]) > 0) {
+    ++backtraces_;
     return true;
   }
-  if (!in_backtrace_) return false;
-  if (std::regex_match(line, frame)) return true;
-  in_backtrace_ = false;
-  return !line.empty() && line.find_first_not_of('=') == std::string::npos;  // its end
+  if (backtraces_ == 0) return false;
+  if (line == std::string(33, '=')) {
+    --backtraces_;
+    return true;
+  }
+  return std::regex_match(line, frame);
 }
 
 void LaunchListener::say(const std::string& line) {

@@ -7,6 +7,7 @@
 
 #include <iosfwd>
 #include <map>
+#include <set>
 #include <string>
 
 #include "runtime/base/console.hpp"
@@ -47,8 +48,9 @@ class LaunchListener {
   std::string waiting_;  // the beginning of a line
   std::string rule_;     // a line of ====, until the next one says what it is
   int empty_lines_ = 0;
-  bool at_end_ = false, in_block_ = false, in_backtrace_ = false;
-  std::string backtrace_of_;  // thread
+  bool at_end_ = false, in_block_ = false;
+  std::set<std::string> threads_;  // whose backtrace is nobody's concern, and has not begun
+  int backtraces_ = 0;             // that have
   EndedRank reported_;
   std::map<int, int> found_gone_;
 };

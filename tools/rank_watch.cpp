@@ -2,16 +2,17 @@
 #include "tools/rank_watch.hpp"
 
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
+#include <cstdint>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 
 #include "runtime/base/error.hpp"
 
@@ -39,12 +40,33 @@ int open_process([[maybe_unused]] int pid) {
 #endif
 }
 
-/// "SIGKILL", "exit code 3"; empty when it is not known: its parent has waited for it already.
-std::string how_it_ended(int pid) {
+/// As waitpid gives it; 0: not known.
+int status_of_zombie(int pid) {
   std::ifstream file(concat("/proc/", pid, "/stat"));
-  const std::string text{std::istreambuf_iterator<char>(file), {}};
+  std::string text;
+  std::getline(file, text);                         // which may fail in the middle: the process vanishes
   const std::size_t last = text.find_last_of(' ');  // field 52: exit_code
-  const int status = last == std::string::npos ? 0 : std::atoi(text.c_str() + last);
+  return last == std::string::npos ? 0 : std::atoi(text.c_str() + last);
+}
+
+/// The same of a process that its parent has waited for; Linux 6.15 or newer. Debian 12's headers do not know it yet.
+int status_of_reaped(int process) {
+  struct Info {  // pidfd_info of linux/pidfd.h
+    std::uint64_t mask, cgroup;
+    std::uint32_t ids[11];
+    std::int32_t exit_code;
+  };
+  static_assert(sizeof(Info) == 64);
+  constexpr std::uint64_t kExit = 1U << 3;
+  Info info{};
+  info.mask = kExit;
+  return ioctl(process, _IOWR(0xFF, 11, Info), &info) == 0 && (info.mask & kExit) != 0 ? info.exit_code : 0;
+}
+
+/// "SIGKILL", "exit code 3"; empty when it is not known.
+std::string how_it_ended(int process, int pid) {
+  int status = status_of_zombie(pid);
+  if (status == 0) status = status_of_reaped(process);
   if (status == 0) return "";
   return WIFSIGNALED(status) ? signal_name(WTERMSIG(status)) : concat("exit code ", WEXITSTATUS(status));
 }
@@ -98,7 +120,7 @@ void RankWatch::hear() {
     for (int i = 0; i < count; ++i) {
       const int process = events[static_cast<std::size_t>(i)].data.fd;
       EndedRank rank = running_.at(process);
-      rank.how = how_it_ended(rank.pid);
+      rank.how = how_it_ended(process, rank.pid);
       ended_.push_back(rank);
       running_.erase(process);
       epoll_ctl(events_, EPOLL_CTL_DEL, process, nullptr);

@@ -43,7 +43,7 @@ class RankWatch {
   std::string folder_, program_, host_;
   ino_t before_ = 0;  // of the recorder folder
   int events_ = -1, ranks_ = 0;
-  std::set<int> known_;              // ranks
+  std::set<int> known_;               // ranks
   std::map<int, EndedRank> running_;  // by pidfd
   std::vector<EndedRank> ended_;
 };

@@ -248,10 +248,8 @@ class TrainRun {
       case StopReason::stop_after:
         return {
             0, concat("stopped after step ", last_step(), " of ", steps, " (train.stop_after); --resume auto goes on")};
-      case StopReason::replan:
-        return {0, concat("stopped after step ", last_step(), " of ", steps, " to move layers")};
-      case StopReason::signal:
-        return {0, concat("stopped by a signal after step ", last_step(), " of ", steps)};
+      case StopReason::replan: return {0, concat("stopped after step ", last_step(), " of ", steps, " to move layers")};
+      case StopReason::signal: return {0, concat("stopped by a signal after step ", last_step(), " of ", steps)};
       case StopReason::not_finite: return {static_cast<int>(ExitCode::fault), not_finite_message()};
     }
     return {static_cast<int>(ExitCode::fault), "stopped"};

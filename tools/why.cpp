@@ -141,6 +141,11 @@ std::string how_text(const EndedRank& rank) {
   return rank.how.empty() ? "" : concat(" (", rank.how, ")");
 }
 
+/// MPI aborts a process, or lets it exit, when another is gone, whose end the kernel may come to later.
+bool was_no_consequence(const EndedRank& rank) {
+  return rank.how.starts_with("SIG") && rank.how != signal_name(SIGABRT);
+}
+
 bool is_of(const FlightLog& log, const EndedRank& rank) {
   return log.pid == rank.pid && log.owner.host == rank.host;
 }
@@ -170,7 +175,7 @@ class Teller {
       story_.headline = "the job is running";
     } else if (all(FlightEnd::done)) {
       const std::optional<JobEnd> end = read_job_end(folder_);
-      story_.headline = !end            ? "all workers came to the end of the job"
+      story_.headline = !end             ? "all workers came to the end of the job"
                         : end->code == 0 ? "the job came to its end in good order: " + end->message
                                          : concat("the job ended with exit code ", end->code, ": ", end->message);
     } else {
@@ -211,7 +216,8 @@ class Teller {
     }
     std::vector<Silent> processes;
     for (const auto& [id, process] : found) processes.push_back(process);
-    std::sort(processes.begin(), processes.end(), [](const Silent& a, const Silent& b) { return a.seen_ns < b.seen_ns; });
+    std::sort(processes.begin(), processes.end(),
+              [](const Silent& a, const Silent& b) { return a.seen_ns < b.seen_ns; });
     return processes;
   }
 
@@ -229,12 +235,13 @@ class Teller {
         first_seen = &rank;
     }
     // mpiexec may have another name for the host.
-    const auto crashed = std::find_if(silent.begin(), silent.end(),
-                                      [&](const Silent& s) { return s.log->pid == ends.reported.pid; });
+    const auto crashed =
+        std::find_if(silent.begin(), silent.end(), [&](const Silent& s) { return s.log->pid == ends.reported.pid; });
     if (silent.empty())
       story_.headline = "the job ended after training, without a worker's failure";
     else if (first_seen && silent.size() == 1)
-      tell_first(silent.front(), how_text(*first_seen), /*certain=*/all_ranks_left_a_recorder());
+      tell_first(silent.front(), how_text(*first_seen),
+                 /*certain=*/all_ranks_left_a_recorder() && was_no_consequence(*first_seen));
     else if (crashed != silent.end())
       tell_first(*crashed, how_text(ends.reported), /*certain=*/false);
     else if (silent.size() == 1)
@@ -329,10 +336,9 @@ void remember(const std::string& run_folder, const JobEnd& end) {
 }
 
 std::string signal_name(int number) {
-  static const std::map<int, const char*> kNames = {{SIGINT, "INT"},   {SIGILL, "ILL"},   {SIGABRT, "ABRT"},
-                                                    {SIGBUS, "BUS"},   {SIGFPE, "FPE"},   {SIGKILL, "KILL"},
-                                                    {SIGSEGV, "SEGV"}, {SIGTERM, "TERM"}, {SIGHUP, "HUP"},
-                                                    {SIGPIPE, "PIPE"}, {SIGQUIT, "QUIT"}, {SIGXCPU, "XCPU"}};
+  static const std::map<int, const char*> kNames = {
+      {SIGINT, "INT"},   {SIGILL, "ILL"},   {SIGABRT, "ABRT"}, {SIGBUS, "BUS"},   {SIGFPE, "FPE"},   {SIGKILL, "KILL"},
+      {SIGSEGV, "SEGV"}, {SIGTERM, "TERM"}, {SIGHUP, "HUP"},   {SIGPIPE, "PIPE"}, {SIGQUIT, "QUIT"}, {SIGXCPU, "XCPU"}};
   const auto name = kNames.find(number);
   return name == kNames.end() ? concat("signal ", number) : concat("SIG", name->second);
 }

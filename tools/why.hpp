@@ -5,8 +5,8 @@
 //
 // A job that came to its end has said how, and a failed worker has written its message. When a rank was killed nothing
 // could be written, and the launcher kills the others at once. Certain is what `launch` saw: which of the ranks of its
-// own host ended first. Else the process that fell silent first is named, which is a likelihood: one inside a long layer
-// is silent too, and says so.
+// own host ended first. Else the process that fell silent first is named, which is a likelihood: one inside a long
+// layer is silent too, and says so.
 #pragma once
 
 #include <optional>

@@ -72,6 +72,9 @@ const char* const kBacktrace = R"(==== backtrace (tid:  20725) ====
 =================================
 )";
 
+const std::string kBacktraceOfAnother =
+    std::string(kBacktrace).replace(std::string_view(kBacktrace).find("20725"), 5, "20726");
+
 /// A process with a flight recorder, that does nothing until it is killed.
 class Rank {
  public:
@@ -118,15 +121,18 @@ TEST_CASE("a line of equal signs that is nobody's block is passed on", "[unit]")
   CHECK(heard.passed_on() == "\n=======\na table\n=======\n=======\nthe rest\n");
 }
 
-TEST_CASE("of a rank that MPI ended because another was gone one line is left", "[unit]") {
+TEST_CASE("of ranks that MPI ended because another was gone one line each is left", "[unit]") {
   Console console(-1);
   Heard heard(console);
-  heard.hear(concat("[node7:20686:0:20725]      cma_ep.c:81   process_vm_readv(pid=20685 "
-                    "{0x7fc3e4080d40,524288}-->{0x7fb14e4c4880,524288}) returned -1: No such process\n",
-                    kBacktrace, "after\n", kHydra));
+  const std::string gone =
+      " process_vm_readv(pid=985 {0x7fc3e4080d40,524288}-->{0x7fb1,524288}) returned -1: No such process\n";
+  heard.hear(concat("[node7:986  :0:20725]      cma_ep.c:81  ", gone, "[node7:20681:0:20726]      cma_ep.c:81  ", gone,
+                    kBacktrace, "in between\n", kBacktraceOfAnother, "after\n", kHydra));
   CHECK(heard.passed_on() ==
-        "lockstep: launch: MPI ended process 20686, because process 20685, from which it was reading, was gone\nafter\n");
-  CHECK(heard.listener->found_gone() == std::map<int, int>{{20686, 20685}});
+        "lockstep: launch: MPI ended process 986, because process 985, from which it was reading, was gone\n"
+        "lockstep: launch: MPI ended process 20681, because process 985, from which it was reading, was gone\n"
+        "in between\nafter\n");
+  CHECK(heard.listener->found_gone() == std::map<int, int>{{986, 985}, {20681, 985}});
   CHECK(heard.listener->reported().pid == 17);
 }
 
@@ -140,8 +146,9 @@ TEST_CASE("any other backtrace is passed on", "[unit]") {
 }
 
 TEST_CASE("a rank's moving line goes to launch's console, wherever the reads cut it", "[unit]") {
-  const std::string text = "first\n\rstep 1\x1b[K\r\x1b[Kwarning of rank 0\n\rstep 1\x1b[Kwarning of rank 1\nhalf a \rstep "
-                           "2\x1b[Kline\nnot\rours\n";
+  const std::string text =
+      "first\n\rstep 1\x1b[K\r\x1b[Kwarning of rank 0\n\rstep 1\x1b[Kwarning of rank 1\nhalf a \rstep "
+      "2\x1b[Kline\nnot\rours\n";
   for (std::size_t cut = 0; cut <= text.size(); ++cut) {
     const PseudoTerminal terminal(40);
     Console console(terminal.inside());

@@ -85,7 +85,8 @@ TEST_CASE("a terminal sees at most 10 drawings a second, and the last state", "[
   CHECK(std::count(shown.begin(), shown.end(), 'K') <= 3 + static_cast<int>(took_s * 10));
 }
 
-TEST_CASE("progress that does not come to its end leaves its last state, and none where there was no update", "[unit]") {
+TEST_CASE("progress that does not come to its end leaves its last state, and none where there was no update",
+          "[unit]") {
   const PseudoTerminal terminal(80);
   const auto console = std::make_shared<Console>(terminal.inside());
   { Progress idle(10, console); }

@@ -57,10 +57,10 @@ class KilledRun : public Run {
     }
   }
 
-  /// As launch saw them end.
-  RankEnds ended(std::initializer_list<std::size_t> ranks) const {
+  /// As launch saw them end, the first one so.
+  RankEnds ended(std::initializer_list<std::size_t> ranks, const std::string& how = "SIGKILL") const {
     RankEnds ends;
-    for (const std::size_t rank : ranks) ends.seen.push_back({pids[rank], "node", "SIGKILL"});
+    for (const std::size_t rank : ranks) ends.seen.push_back({pids[rank], "node", ends.seen.empty() ? how : "SIGKILL"});
     return ends;
   }
   std::string name(std::size_t rank) const { return concat("rank ", rank, " on node, process ", pids[rank]); }
@@ -117,15 +117,18 @@ TEST_CASE("why says what a killed worker was doing, and who waited", "[unit]") {
 
 TEST_CASE("of killed ranks the one that fell silent first is named, with probably", "[unit]") {
   const KilledRun run;
-  CHECK_THAT(run.text(), Catch::StartsWith(concat("killed: ", run.name(2), ", probably died first: its last sign of life "
+  CHECK_THAT(run.text(), Catch::StartsWith(concat("killed: ", run.name(2),
+                                                  ", probably died first: its last sign of life "
                                                   "came 10 ms before any other's: worker 2 (stage 2: fc.2), step 0")) &&
                              Catch::Contains("  <- probably first\n"));
 }
 
 TEST_CASE("of two ranks that fell silent together both are named", "[unit]") {
   const KilledRun run({1030, 1001, 1000, 1020});
-  CHECK_THAT(run.text(), Catch::StartsWith(concat("killed: ", run.name(2), ", or ", run.name(1), ", probably died first: "
-                                                  "their last signs of life are 1.0 ms apart: worker 2 (stage 2: fc.2)")));
+  CHECK_THAT(run.text(),
+             Catch::StartsWith(concat("killed: ", run.name(2), ", or ", run.name(1),
+                                      ", probably died first: "
+                                      "their last signs of life are 1.0 ms apart: worker 2 (stage 2: fc.2)")));
 }
 
 TEST_CASE("what launch saw of all ranks is certain", "[unit]") {
@@ -136,10 +139,20 @@ TEST_CASE("what launch saw of all ranks is certain", "[unit]") {
                  Catch::Contains("  <- first\n"));
 }
 
+TEST_CASE("who ended first by an abort may have been ended by MPI because another was gone", "[unit]") {
+  const KilledRun run;
+  for (const std::string how : {"SIGABRT", "exit code 15", ""}) {
+    remember(run.path(), run.ended({1, 0, 3, 2}, how));
+    CHECK_THAT(run.text(), Catch::StartsWith(concat("killed: ", run.name(1), ", probably died first",
+                                                    how.empty() ? "" : concat(" (", how, ")"), ": worker 1")));
+  }
+}
+
 TEST_CASE("who launch saw to end later is innocent, a rank of another host is not", "[unit]") {
   const KilledRun run;
   remember(run.path(), run.ended({3, 2, 0}));  // of rank 1 it knows nothing
-  CHECK_THAT(run.text(), Catch::StartsWith(concat("killed: ", run.name(1), ", probably died first: its last sign of life "
+  CHECK_THAT(run.text(), Catch::StartsWith(concat("killed: ", run.name(1),
+                                                  ", probably died first: its last sign of life "
                                                   "came 10 ms before any other's")));
 }
 
@@ -154,7 +167,8 @@ TEST_CASE("a crash that mpiexec reports counts more than silence, and less than 
   const KilledRun run;
   const EndedRank crashed{run.pids[3], "node.cluster", "mpiexec reports code 11, as after SIGSEGV"};
   remember(run.path(), RankEnds{{}, crashed});
-  CHECK_THAT(run.text(), Catch::StartsWith(concat("killed: ", run.name(3), ", probably died first (mpiexec reports code 11, "
+  CHECK_THAT(run.text(), Catch::StartsWith(concat("killed: ", run.name(3),
+                                                  ", probably died first (mpiexec reports code 11, "
                                                   "as after SIGSEGV): worker 3 (stage 3: fc.3)")));
   remember(run.path(), RankEnds{run.ended({0, 1, 2, 3}).seen, crashed});
   CHECK_THAT(run.text(), Catch::StartsWith(concat("killed: ", run.name(0), ", died first (SIGKILL): worker 0")));
@@ -173,11 +187,11 @@ TEST_CASE("of a job that came to its end why says what the job said", "[unit]") 
   for (auto& recorder : run.recorders) recorder->finish(FlightEnd::done);
   CHECK_THAT(run.text(), Catch::StartsWith("all workers came to the end of the job\n"));
   remember(run.path(), JobEnd{0, "done: 5 steps, last loss 4.5"});
-  CHECK_THAT(run.text(),
-             Catch::StartsWith("the job came to its end in good order: done: 5 steps, last loss 4.5\n"));
+  CHECK_THAT(run.text(), Catch::StartsWith("the job came to its end in good order: done: 5 steps, last loss 4.5\n"));
   remember(run.path(), JobEnd{1, "stopped: not finite in step 2: first in the output of layer 1 'fc.1'"});
-  CHECK_THAT(run.text(), Catch::StartsWith("the job ended with exit code 1: stopped: not finite in step 2: first in the "
-                                           "output of layer 1 'fc.1'\n"));
+  CHECK_THAT(run.text(),
+             Catch::StartsWith("the job ended with exit code 1: stopped: not finite in step 2: first in the "
+                               "output of layer 1 'fc.1'\n"));
 }
 
 TEST_CASE("a folder without recorders is refused, and a recorder that cannot be read is named", "[unit]") {
