@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -160,7 +161,8 @@ std::vector<EndedRank> in_order(std::vector<EndedRank> seen, std::map<int, int> 
 EndedRank crashed(EndedRank reported, const std::map<int, int>& found_gone) {
   const int code = std::atoi(reported.how.c_str());
   if (code == 0 || code == SIGKILL || code == SIGTERM || found_gone.contains(reported.pid)) return {};
-  reported.how = concat("mpiexec reports code ", code, ", as after ", signal_name(code));
+  const bool as_after_signal = code == SIGABRT || code == SIGBUS || code == SIGFPE || code == SIGSEGV;
+  reported.how = concat("mpiexec reports code ", code, as_after_signal ? concat(", as after ", signal_name(code)) : "");
   return reported;
 }
 
@@ -171,20 +173,30 @@ RankEnds ends_of(const RankWatch& watch, const LaunchListener& output, const Lau
   return {in_order(watch.ended(), found_gone), crashed(reported, found_gone)};
 }
 
-/// Until mpiexec has closed its outputs.
+/// Until mpiexec has closed its outputs and the ranks of this host have ended: when mpiexec is killed a moment later.
 void listen(LaunchListener& output, LaunchListener& errors, RankWatch& watch) {
-  constexpr int kLook_ms = 100;
+  using Clock = std::chrono::steady_clock;
+  constexpr int kLook_ms = 100, kMostLooks = 50;
+  Clock::time_point next_look = Clock::now();
   while (!output.at_end() || !errors.at_end()) {
-    watch.look();
+    if (Clock::now() >= next_look) {
+      watch.look();
+      next_look = Clock::now() + std::chrono::milliseconds(kLook_ms);
+    }
     std::array<pollfd, 3> ends = {pollfd{output.at_end() ? -1 : output.input(), POLLIN, 0},
                                   pollfd{errors.at_end() ? -1 : errors.input(), POLLIN, 0},
                                   pollfd{watch.descriptor(), POLLIN, 0}};
-    if (poll(ends.data(), ends.size(), watch.knows_all() ? -1 : kLook_ms) < 0) continue;  // a signal
+    if (poll(ends.data(), ends.size(), watch.is_looking() ? kLook_ms : -1) < 0) continue;  // a signal
     if (ends[2].revents != 0) watch.hear();
     if (ends[0].revents != 0) output.listen();
     if (ends[1].revents != 0) errors.listen();
   }
   watch.hear();
+  for (int looks = 0; !watch.all_ended() && looks < kMostLooks; ++looks) {
+    pollfd ended{watch.descriptor(), POLLIN, 0};
+    poll(&ended, 1, kLook_ms);
+    watch.hear();
+  }
 }
 
 Ended run_mpiexec(const std::vector<std::string>& line, const std::string& run_folder, Console& console) {

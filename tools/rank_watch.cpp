@@ -86,16 +86,19 @@ RankWatch::~RankWatch() {
 }
 
 void RankWatch::look() {
-  if (knows_all() || inode_of(folder_) == before_) return;
+  if (looks_left_ == 0 || inode_of(folder_) == before_) return;
+  --looks_left_;
   std::error_code failure;
   fs::directory_iterator entries(folder_, failure);
   for (; !failure && entries != fs::directory_iterator(); entries.increment(failure)) {
+    const std::string file = entries->path().string();
+    if (!file.ends_with(".bin") || files_.contains(file)) continue;
     std::string problem;
-    if (entries->path().extension() != ".bin") continue;
-    const std::optional<FlightLog> log = read_flight_log(entries->path().string(), problem);
+    const std::optional<FlightLog> log = read_flight_log(file, problem);
     if (!log) continue;  // just being made
-    ranks_ = log->owner.ranks;
+    files_.insert(file);
     if (known_.insert(log->owner.rank).second && log->owner.host == host_) watch(log->pid, log->owner.host);
+    if (known_.size() >= static_cast<std::size_t>(log->owner.ranks)) looks_left_ = 0;
   }
 }
 

@@ -28,12 +28,15 @@ class RankWatch {
   RankWatch(const RankWatch&) = delete;
   RankWatch& operator=(const RankWatch&) = delete;
 
-  /// Looks for ranks that have started; to be called now and then until all are known.
+  /// Looks for ranks that have started; to be called every 100 ms or so.
   void look();
-  bool knows_all() const { return ranks_ > 0 && known_.size() >= static_cast<std::size_t>(ranks_); }
+  /// Not all are known yet, and there is hope: a rank that cannot make its recorder is never seen.
+  bool is_looking() const { return looks_left_ > 0; }
   /// Can be read when a rank has ended: then call hear().
   int descriptor() const { return events_; }
   void hear();
+  /// Of those that are watched.
+  bool all_ended() const { return running_.empty(); }
   /// In the order in which they ended.
   const std::vector<EndedRank>& ended() const { return ended_; }
 
@@ -42,7 +45,9 @@ class RankWatch {
 
   std::string folder_, program_, host_;
   ino_t before_ = 0;  // of the recorder folder
-  int events_ = -1, ranks_ = 0;
+  int events_ = -1;
+  int looks_left_ = 600;              // a minute from the first recorder on
+  std::set<std::string> files_;       // recorders that have been read
   std::set<int> known_;               // ranks
   std::map<int, EndedRank> running_;  // by pidfd
   std::vector<EndedRank> ended_;
