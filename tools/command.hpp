@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "partitioner/plan_file.hpp"
+#include "runtime/base/console.hpp"
 #include "runtime/config/config.hpp"
 #include "runtime/data/dataset.hpp"
 #include "runtime/engine/job.hpp"
@@ -57,6 +58,8 @@ class Process {
   /// than another.
   void together(const std::function<void()>& work, std::chrono::milliseconds timeout = std::chrono::minutes(5));
   const std::string& host() const { return host_; }
+  /// What is printed on standard error while a line may move there, by all ranks.
+  const std::shared_ptr<Console>& console() const { return console_; }
   static bool has_mpi();   ///< built with it
   static bool launched();  ///< started by mpirun or srun
   MpiFacts mpi_facts() const;
@@ -77,6 +80,7 @@ class Process {
   Ranks ranks_;
   std::string host_, run_folder_;
   std::unique_ptr<StopSignals> signals_;  // gone before MPI is
+  std::shared_ptr<Console> console_ = std::make_shared<Console>();
 
   void leave_by_signals();
   /// From any thread.

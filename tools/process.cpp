@@ -10,6 +10,7 @@
 #include "runtime/base/check.hpp"
 #include "runtime/base/one_line.hpp"
 #include "tools/command.hpp"
+#include "tools/launcher_terminal.hpp"
 #include "tools/why.hpp"
 
 #ifdef LOCKSTEP_WITH_MPI
@@ -57,6 +58,7 @@ Process::Process(bool always_mpi) {
       throw AlreadyReported{static_cast<int>(error.exit_code())};
     throw;
   }
+  if (MpiWorld::launched()) console_ = std::make_shared<Console>(STDERR_FILENO, terminal_of_launcher());
   ranks_.here = RankId(mpi_->world.rank());
   ranks_.count = mpi_->world.size();
   if (size() > 1) leave_by_signals();
@@ -173,7 +175,10 @@ void Process::fail(const std::exception& error) {
   }
   // One write, so that lines of other processes do not come in between.
   const std::string speaker = size() > 1 ? concat("rank ", rank(), " on ", host_, ", ") : "";
-  std::cerr << concat("lockstep: ", speaker, reason, "\n") << std::flush;
+  {
+    const Console::Pause pause(*console_);
+    std::cerr << concat("lockstep: ", speaker, reason, "\n") << std::flush;
+  }
   if (size() > 1) let_launcher_read();
   end_all(code);
 }

@@ -177,6 +177,7 @@ class TrainRun {
     Log::Options log;
     log.file = run_dir + (process_.is_root() ? "/log.txt" : concat("/log.rank", process_.rank(), ".txt"));
     log.console_info = process_.is_root();
+    log.console = process_.console();
     log_ = Log(log);
     ReporterOptions reporter;
     reporter.steps = trainer_.config().train.steps;
@@ -190,7 +191,7 @@ class TrainRun {
     if (process_.is_root()) {
       reporter.metrics_file = options_.metrics.empty() ? folder_->file("metrics.jsonl") : options_.metrics;
       reporter.tensorboard_folder = folder_->folder("tensorboard");
-      reporter.progress = true;
+      reporter.console = process_.console();
     }
     reporter_ = std::make_unique<Reporter>(reporter);
   }
@@ -242,7 +243,18 @@ class TrainRun {
                      "; open it in ui.perfetto.dev or chrome://tracing"));
   }
 
+  /// Says how the job ended, and leaves word of it for `lockstep why`.
   int finish() const {
+    const JobEnd end = ending();
+    if (end.code == 0)
+      log_.info(end.message);
+    else
+      log_.error(end.message);
+    if (process_.is_root()) remember(trainer_.config().run_dir, end);
+    return end.code;
+  }
+
+  JobEnd ending() const {
     const std::int64_t steps = trainer_.config().train.steps;
     if (!not_finite_.empty() && reporter_->stop_reason() != StopReason::not_finite &&
         trainer_.config().train.stop_on_nan) {
@@ -257,23 +269,16 @@ class TrainRun {
         if (const std::string doubt = doubt_of_losses(reporter_->losses(), trainer_.config()); !doubt.empty())
           log_.warn(doubt);
         if (reporter_->last_step())
-          log_.info(concat("done: ", last_step(), " steps, last loss ", reporter_->last_step()->loss()));
-        else
-          log_.info(concat("nothing is left to train: the checkpoint is of step ", last_step(), " of ", steps));
-        return 0;
+          return {0, concat("done: ", last_step(), " steps, last loss ", reporter_->last_step()->loss())};
+        return {0, concat("nothing is left to train: the checkpoint is of step ", last_step(), " of ", steps)};
       case StopReason::stop_after:
-        log_.info(
-            concat("stopped after step ", last_step(), " of ", steps, " (train.stop_after); --resume auto goes on"));
-        return 0;
-      case StopReason::replan:
-        log_.info(concat("stopped after step ", last_step(), " of ", steps, " to move layers"));
-        return 0;
-      case StopReason::signal:
-        log_.info(concat("stopped by a signal after step ", last_step(), " of ", steps));
-        return 0;
-      case StopReason::not_finite: log_.error(not_finite_message()); return static_cast<int>(ExitCode::fault);
+        return {
+            0, concat("stopped after step ", last_step(), " of ", steps, " (train.stop_after); --resume auto goes on")};
+      case StopReason::replan: return {0, concat("stopped after step ", last_step(), " of ", steps, " to move layers")};
+      case StopReason::signal: return {0, concat("stopped by a signal after step ", last_step(), " of ", steps)};
+      case StopReason::not_finite: return {static_cast<int>(ExitCode::fault), not_finite_message()};
     }
-    return static_cast<int>(ExitCode::fault);
+    return {static_cast<int>(ExitCode::fault), "stopped"};
   }
 
   std::string not_finite_message() const {

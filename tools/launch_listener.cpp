@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/launch_listener.hpp"
+
+#include <unistd.h>
+
+#include <cerrno>
+#include <ostream>
+#include <regex>
+#include <utility>
+
+#include "runtime/base/error.hpp"
+
+namespace lockstep {
+
+LaunchListener::~LaunchListener() {
+  close(input_);
+}
+
+void LaunchListener::listen() {
+  char buffer[4096];
+  const ssize_t got = read(input_, buffer, sizeof(buffer));
+  if (got < 0 && errno == EINTR) return;
+  at_end_ = got <= 0;
+  if (got > 0) waiting_.append(buffer, static_cast<std::size_t>(got));
+  if (at_end_ && !waiting_.empty()) waiting_ += '\n';
+  take_lines();
+  if (at_end_ && !rule_.empty()) say(std::exchange(rule_, ""));
+}
+
+void LaunchListener::take_lines() {
+  while (true) {
+    if (take_moving_line()) continue;
+    const std::size_t end = waiting_.find('\n');
+    if (end == std::string::npos) return;
+    const std::string line = waiting_.substr(0, end);
+    waiting_.erase(0, end + 1);
+    hear(line);
+  }
+}
+
+// A line of another rank may have begun before it.
+bool LaunchListener::take_moving_line() {
+  const std::size_t begin = waiting_.find(Console::kDraw), end = waiting_.find('\n');
+  const std::size_t erase = begin == std::string::npos ? begin : waiting_.find(Console::kErase, begin);
+  if (erase == std::string::npos || erase > end) return false;
+  const std::size_t text = begin + Console::kDraw.size();
+  console_.move(waiting_.substr(text, erase - text));
+  waiting_.erase(begin, erase + Console::kErase.size() - begin);
+  return true;
+}
+
+void LaunchListener::hear(const std::string& line) {
+  if (is_of_backtrace(line) || is_of_block(line)) return;
+  if (line.starts_with("YOUR APPLICATION TERMINATED WITH THE EXIT STRING") ||
+      line.starts_with("This typically refers to") || line.starts_with("Please see the FAQ page") ||
+      (line.starts_with("Abort(") && line.find("MPI_Abort") != std::string::npos))
+    return;
+  if (line.empty())  // hydra's block has one before it
+    ++empty_lines_;
+  else
+    say(line);
+}
+
+bool LaunchListener::is_of_block(const std::string& line) {
+  static const std::regex process(R"(=\s+PID (\d+) RUNNING AT (\S+))"), code(R"(=\s+EXIT CODE: (\d+))");
+  const bool is_rule = line.starts_with("=====") && line.find_first_not_of('=') == std::string::npos;
+  if (in_block_) {
+    empty_lines_ = 0;
+    in_block_ = !is_rule;
+    std::smatch match;
+    if (std::regex_search(line, match, process)) {
+      reported_.pid = std::stoi(match[1]);
+      reported_.host = match[2];
+    }
+    if (std::regex_search(line, match, code)) reported_.how = match[1];
+    return true;
+  }
+  const std::string before = std::exchange(rule_, is_rule ? line : "");
+  if (is_rule) {
+    if (!before.empty()) say(before);
+    return true;
+  }
+  if (before.empty()) return false;
+  in_block_ = line.starts_with("=   BAD TERMINATION");
+  if (in_block_)
+    empty_lines_ = 0;
+  else
+    say(before);
+  return in_block_;
+}
+
+// [node7:20686:0:20725]      cma_ep.c:81   process_vm_readv(pid=20685 {...}-->{...}) returned -1: No such process
+// ==== backtrace (tid:  20725) ====
+//  0  /lib/x86_64-linux-gnu/libucs.so.0(ucs_handle_error+0x2dc) [0x7fc3f65cce9c]
+// =================================
+// Those of several ranks may come at once, and other lines in between.
+bool LaunchListener::is_of_backtrace(const std::string& line) {
+  static const std::regex gone(R"(\[[^:\]]*:(\d+) *:\d+:(\d+) *\].* process_vm_\w+\(pid=(\d+) .*: No such process)"),
+      begin(R"(==== backtrace \(tid: *(\d+)\) ====)"), frame(R"( *\d+ +\S.*\[0x[0-9a-f]+\])");
+  std::smatch match;
+  if (std::regex_match(line, match, gone)) {
+    const int speaker = std::stoi(match[1]), other = std::stoi(match[3]);
+    threads_.insert(match[2]);
+    found_gone_[speaker] = other;
+    say(concat("lockstep: launch: MPI ended process ", speaker, ", because process ", other,
+               ", from which it was reading, was gone"));
+    return true;
+  }
+  if (std::regex_match(line, match, begin) && threads_.erase(match[1]) > 0) {
+    ++backtraces_;
+    return true;
+  }
+  if (backtraces_ == 0) return false;
+  if (line == std::string(33, '=')) {
+    --backtraces_;
+    return true;
+  }
+  return std::regex_match(line, frame);
+}
+
+void LaunchListener::say(const std::string& line) {
+  const Console::Pause pause(console_);
+  output_ << std::string(static_cast<std::size_t>(std::exchange(empty_lines_, 0)), '\n') + line + "\n" << std::flush;
+}
+
+}  // namespace lockstep
