@@ -20,7 +20,6 @@
 #include <filesystem>
 #include <iostream>
 #include <iterator>
-#include <map>
 #include <sstream>
 
 #include "runtime/checkpoint/manifest.hpp"
@@ -143,9 +142,9 @@ void tell(Pipe& pipe) {
 }
 
 /// Which of the ranks of this host ended first: a rank that MPI ended because another was gone was not.
-std::vector<EndedRank> in_order(std::vector<EndedRank> seen, std::map<int, int> found_gone) {
+std::vector<EndedRank> in_order(std::vector<EndedRank> seen, LaunchListener::FoundGone found_gone) {
   for (auto gone = found_gone.end(); !seen.empty(); found_gone.erase(gone)) {
-    gone = found_gone.find(seen.front().pid);
+    gone = found_gone.find({seen.front().host, seen.front().pid});
     if (gone == found_gone.end()) break;
     const auto first =
         std::find_if(seen.begin(), seen.end(), [&](const EndedRank& rank) { return rank.pid == gone->second; });
@@ -158,16 +157,19 @@ std::vector<EndedRank> in_order(std::vector<EndedRank> seen, std::map<int, int> 
 }
 
 /// What mpiexec reports proves something only with a code that mpiexec itself does not cause: it kills the other ranks.
-EndedRank crashed(EndedRank reported, const std::map<int, int>& found_gone) {
+EndedRank crashed(EndedRank reported, const LaunchListener::FoundGone& found_gone) {
   const int code = std::atoi(reported.how.c_str());
-  if (code == 0 || code == SIGKILL || code == SIGTERM || found_gone.contains(reported.pid)) return {};
+  const bool was_ended_by_mpi = std::any_of(found_gone.begin(), found_gone.end(), [&](const auto& entry) {
+    return entry.first.second == reported.pid;  // hydra may have another name for the host
+  });
+  if (code == 0 || code == SIGKILL || code == SIGTERM || was_ended_by_mpi) return {};
   const bool as_after_signal = code == SIGABRT || code == SIGBUS || code == SIGFPE || code == SIGSEGV;
   reported.how = concat("mpiexec reports code ", code, as_after_signal ? concat(", as after ", signal_name(code)) : "");
   return reported;
 }
 
 RankEnds ends_of(const RankWatch& watch, const LaunchListener& output, const LaunchListener& errors) {
-  std::map<int, int> found_gone = output.found_gone();
+  LaunchListener::FoundGone found_gone = output.found_gone();
   found_gone.insert(errors.found_gone().begin(), errors.found_gone().end());
   const EndedRank& reported = output.reported().pid != 0 ? output.reported() : errors.reported();
   return {in_order(watch.ended(), found_gone), crashed(reported, found_gone)};

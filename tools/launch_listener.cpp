@@ -62,7 +62,7 @@ void LaunchListener::hear(const std::string& line) {
 }
 
 bool LaunchListener::is_of_block(const std::string& line) {
-  static const std::regex process(R"(=\s+PID (\d+) RUNNING AT (\S+))"), code(R"(=\s+EXIT CODE: (\d+))");
+  static const std::regex process(R"(=\s+PID (\d{1,9}) RUNNING AT (\S+))"), code(R"(=\s+EXIT CODE: (\d{1,9}))");
   const bool is_rule = line.starts_with("=====") && line.find_first_not_of('=') == std::string::npos;
   if (in_block_) {
     empty_lines_ = 0;
@@ -95,18 +95,21 @@ bool LaunchListener::is_of_block(const std::string& line) {
 // =================================
 // Those of several ranks may come at once, and other lines in between.
 bool LaunchListener::is_of_backtrace(const std::string& line) {
-  static const std::regex gone(R"(\[[^:\]]*:(\d+) *:\d+:(\d+) *\].* process_vm_\w+\(pid=(\d+) .*: No such process)"),
+  static const std::regex gone(
+      R"(\[([^:\]]*):(\d{1,9}) *:\d+:(\d+) *\].* process_vm_\w+\(pid=(\d{1,9}) .*: No such process)"),
       begin(R"(==== backtrace \(tid: *(\d+)\) ====)"), frame(R"( *\d+ +\S.*\[0x[0-9a-f]+\])");
+  constexpr std::size_t kLongest = 4096;  // no std::regex bears a line of any length
+  if (line.size() > kLongest) return false;
   std::smatch match;
-  if (std::regex_match(line, match, gone)) {
-    const int speaker = std::stoi(match[1]), other = std::stoi(match[3]);
-    threads_.insert(match[2]);
-    found_gone_[speaker] = other;
+  if (line.starts_with('[') && std::regex_match(line, match, gone)) {
+    const int speaker = std::stoi(match[2]), other = std::stoi(match[4]);
+    threads_.insert(match[3]);
+    found_gone_[{match[1], speaker}] = other;
     say(concat("lockstep: launch: MPI ended process ", speaker, ", because process ", other,
                ", from which it was reading, was gone"));
     return true;
   }
-  if (std::regex_match(line, match, begin) && threads_.erase(match[1]) > 0) {
+  if (!threads_.empty() && std::regex_match(line, match, begin) && threads_.erase(match[1]) > 0) {
     ++backtraces_;
     return true;
   }

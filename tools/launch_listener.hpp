@@ -9,6 +9,7 @@
 #include <map>
 #include <set>
 #include <string>
+#include <utility>
 
 #include "runtime/base/console.hpp"
 #include "tools/why.hpp"
@@ -31,8 +32,9 @@ class LaunchListener {
 
   /// What hydra reports: of the ranks that ended badly any, mostly the lowest; pid 0: nothing.
   const EndedRank& reported() const { return reported_; }
-  /// By process: the one that it wanted to read from and that was gone.
-  const std::map<int, int>& found_gone() const { return found_gone_; }
+  /// By host and process: the process of that host from which it wanted to read and that was gone.
+  using FoundGone = std::map<std::pair<std::string, int>, int>;
+  const FoundGone& found_gone() const { return found_gone_; }
 
  private:
   void take_lines();
@@ -52,7 +54,7 @@ class LaunchListener {
   std::set<std::string> threads_;  // whose backtrace is nobody's concern, and has not begun
   int backtraces_ = 0;             // that have
   EndedRank reported_;
-  std::map<int, int> found_gone_;
+  FoundGone found_gone_;
 };
 
 }  // namespace lockstep

@@ -132,8 +132,17 @@ TEST_CASE("of ranks that MPI ended because another was gone one line each is lef
         "lockstep: launch: MPI ended process 986, because process 985, from which it was reading, was gone\n"
         "lockstep: launch: MPI ended process 20681, because process 985, from which it was reading, was gone\n"
         "in between\nafter\n");
-  CHECK(heard.listener->found_gone() == std::map<int, int>{{986, 985}, {20681, 985}});
+  CHECK(heard.listener->found_gone() == LaunchListener::FoundGone{{{"node7", 986}, 985}, {{"node7", 20681}, 985}});
   CHECK(heard.listener->reported().pid == 17);
+}
+
+TEST_CASE("a line may be as long as it likes", "[unit]") {
+  Console console(-1);
+  Heard heard(console);
+  const std::string line = concat("[", std::string(1'000'000, 'x'), "\n");
+  for (std::size_t at = 0; at < line.size(); at += 4096) heard.hear(line.substr(at, 4096));
+  heard.end();
+  CHECK(heard.passed_on() == line);
 }
 
 TEST_CASE("any other backtrace is passed on", "[unit]") {
