@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
@@ -141,40 +140,6 @@ void tell(Pipe& pipe) {
   _exit(0);
 }
 
-/// Which of the ranks of this host ended first: a rank that MPI ended because another was gone was not.
-std::vector<EndedRank> in_order(std::vector<EndedRank> seen, LaunchListener::FoundGone found_gone) {
-  for (auto gone = found_gone.end(); !seen.empty(); found_gone.erase(gone)) {
-    gone = found_gone.find({seen.front().host, seen.front().pid});
-    if (gone == found_gone.end()) break;
-    const auto first =
-        std::find_if(seen.begin(), seen.end(), [&](const EndedRank& rank) { return rank.pid == gone->second; });
-    if (first == seen.end())
-      seen.insert(seen.begin(), {gone->second, seen.front().host, ""});
-    else
-      std::rotate(seen.begin(), first, first + 1);
-  }
-  return seen;
-}
-
-/// What mpiexec reports proves something only with a code that mpiexec itself does not cause: it kills the other ranks.
-EndedRank crashed(EndedRank reported, const LaunchListener::FoundGone& found_gone) {
-  const int code = std::atoi(reported.how.c_str());
-  const bool was_ended_by_mpi = std::any_of(found_gone.begin(), found_gone.end(), [&](const auto& entry) {
-    return entry.first.second == reported.pid;  // hydra may have another name for the host
-  });
-  if (code == 0 || code == SIGKILL || code == SIGTERM || was_ended_by_mpi) return {};
-  const bool as_after_signal = code == SIGABRT || code == SIGBUS || code == SIGFPE || code == SIGSEGV;
-  reported.how = concat("mpiexec reports code ", code, as_after_signal ? concat(", as after ", signal_name(code)) : "");
-  return reported;
-}
-
-RankEnds ends_of(const RankWatch& watch, const LaunchListener& output, const LaunchListener& errors) {
-  LaunchListener::FoundGone found_gone = output.found_gone();
-  found_gone.insert(errors.found_gone().begin(), errors.found_gone().end());
-  const EndedRank& reported = output.reported().pid != 0 ? output.reported() : errors.reported();
-  return {in_order(watch.ended(), found_gone), crashed(reported, found_gone)};
-}
-
 /// Until mpiexec has closed its outputs and the ranks of this host have ended: when mpiexec is killed a moment later.
 void listen(LaunchListener& output, LaunchListener& errors, RankWatch& watch) {
   using Clock = std::chrono::steady_clock;
@@ -225,7 +190,7 @@ Ended run_mpiexec(const std::vector<std::string>& line, const std::string& run_f
   console.settle();
   // When mpiexec is killed its proxies end the ranks: in which order says nothing.
   if (WIFSIGNALED(status)) return {128 + WTERMSIG(status), {}};
-  return {WEXITSTATUS(status), ends_of(watch, hears_output, hears_errors)};
+  return {WEXITSTATUS(status), ends_of(watch.ended(), hears_output, hears_errors)};
 }
 
 /// The run folder that the ranks will use: from the config, read as they read it. So their mistakes are found here

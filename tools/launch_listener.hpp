@@ -10,6 +10,7 @@
 #include <set>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "runtime/base/console.hpp"
 #include "tools/why.hpp"
@@ -56,5 +57,10 @@ class LaunchListener {
   EndedRank reported_;
   FoundGone found_gone_;
 };
+
+/// What is known of the end of ranks: `seen` of this host, by the kernel, and what was heard on both outputs. A rank
+/// that MPI ended because another was gone comes behind that one, even if the kernel took longer with the other. What
+/// mpiexec reports proves something only with a code that it does not cause itself.
+RankEnds ends_of(const std::vector<EndedRank>& seen, const LaunchListener& output, const LaunchListener& errors);
 
 }  // namespace lockstep
