@@ -12,7 +12,6 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cerrno>
@@ -22,7 +21,6 @@
 #include <filesystem>
 #include <iostream>
 #include <iterator>
-#include <map>
 #include <sstream>
 
 #include "runtime/checkpoint/manifest.hpp"
@@ -137,37 +135,6 @@ void tell(Pipe& pipe) {
   _exit(0);
 }
 
-/// Which of the ranks of this host ended first: a rank that MPI ended because another was gone was not.
-std::vector<EndedRank> in_order(std::vector<EndedRank> seen, std::map<int, int> found_gone) {
-  for (auto gone = found_gone.end(); !seen.empty(); found_gone.erase(gone)) {
-    gone = found_gone.find(seen.front().pid);
-    if (gone == found_gone.end()) break;
-    const auto first =
-        std::find_if(seen.begin(), seen.end(), [&](const EndedRank& rank) { return rank.pid == gone->second; });
-    if (first == seen.end())
-      seen.insert(seen.begin(), {gone->second, seen.front().host, ""});
-    else
-      std::rotate(seen.begin(), first, first + 1);
-  }
-  return seen;
-}
-
-/// What mpiexec reports proves something only with a code that mpiexec itself does not cause: it kills the other ranks.
-EndedRank crashed(EndedRank reported, const std::map<int, int>& found_gone) {
-  const int code = std::atoi(reported.how.c_str());
-  if (code == 0 || code == SIGKILL || code == SIGTERM || found_gone.contains(reported.pid)) return {};
-  const bool as_after_signal = code == SIGABRT || code == SIGBUS || code == SIGFPE || code == SIGSEGV;
-  reported.how = concat("mpiexec reports code ", code, as_after_signal ? concat(", as after ", signal_name(code)) : "");
-  return reported;
-}
-
-RankEnds ends_of(const RankWatch& watch, const LaunchListener& output, const LaunchListener& errors) {
-  std::map<int, int> found_gone = output.found_gone();
-  found_gone.insert(errors.found_gone().begin(), errors.found_gone().end());
-  const EndedRank& reported = output.reported().pid != 0 ? output.reported() : errors.reported();
-  return {in_order(watch.ended(), found_gone), crashed(reported, found_gone)};
-}
-
 /// Until mpiexec has closed its outputs and the ranks of this host have ended: when mpiexec is killed a moment later.
 void listen(LaunchListener& output, LaunchListener& errors, RankWatch& watch) {
   using Clock = std::chrono::steady_clock;
@@ -218,7 +185,7 @@ Ended run_mpiexec(const std::vector<std::string>& line, const std::string& run_f
   console.settle();
   // When mpiexec is killed its proxies end the ranks: in which order says nothing.
   if (WIFSIGNALED(status)) return {128 + WTERMSIG(status), {}};
-  return {WEXITSTATUS(status), ends_of(watch, hears_output, hears_errors)};
+  return {WEXITSTATUS(status), ends_of(watch.ended(), hears_output, hears_errors)};
 }
 
 /// The run folder that the ranks will use: from the config, read as they read it. So their mistakes are found here

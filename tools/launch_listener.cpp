@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/launch_listener.hpp"
 
+#include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <ostream>
 #include <regex>
 #include <utility>
@@ -11,6 +14,36 @@
 #include "runtime/base/error.hpp"
 
 namespace lockstep {
+namespace {
+
+/// Which of the ranks of this host ended first: a rank that MPI ended because another was gone was not.
+std::vector<EndedRank> in_order(std::vector<EndedRank> seen, LaunchListener::FoundGone found_gone) {
+  for (auto gone = found_gone.end(); !seen.empty(); found_gone.erase(gone)) {
+    gone = found_gone.find({seen.front().host, seen.front().pid});
+    if (gone == found_gone.end()) break;
+    const auto first =
+        std::find_if(seen.begin(), seen.end(), [&](const EndedRank& rank) { return rank.pid == gone->second; });
+    if (first == seen.end())
+      seen.insert(seen.begin(), {gone->second, seen.front().host, ""});
+    else
+      std::rotate(seen.begin(), first, first + 1);
+  }
+  return seen;
+}
+
+/// What mpiexec reports proves something only with a code that mpiexec itself does not cause: it kills the other ranks.
+EndedRank crashed(EndedRank reported, const LaunchListener::FoundGone& found_gone) {
+  const int code = std::atoi(reported.how.c_str());
+  const bool was_ended_by_mpi = std::any_of(found_gone.begin(), found_gone.end(), [&](const auto& entry) {
+    return entry.first.second == reported.pid;  // hydra may have another name for the host
+  });
+  if (code == 0 || code == SIGKILL || code == SIGTERM || was_ended_by_mpi) return {};
+  const bool as_after_signal = code == SIGABRT || code == SIGBUS || code == SIGFPE || code == SIGSEGV;
+  reported.how = concat("mpiexec reports code ", code, as_after_signal ? concat(", as after ", signal_name(code)) : "");
+  return reported;
+}
+
+}  // namespace
 
 LaunchListener::~LaunchListener() {
   close(input_);
@@ -62,7 +95,7 @@ void LaunchListener::hear(const std::string& line) {
 }
 
 bool LaunchListener::is_of_block(const std::string& line) {
-  static const std::regex process(R"(=\s+PID (\d+) RUNNING AT (\S+))"), code(R"(=\s+EXIT CODE: (\d+))");
+  static const std::regex process(R"(=\s+PID (\d{1,9}) RUNNING AT (\S+))"), code(R"(=\s+EXIT CODE: (\d{1,9}))");
   const bool is_rule = line.starts_with("=====") && line.find_first_not_of('=') == std::string::npos;
   if (in_block_) {
     empty_lines_ = 0;
@@ -95,18 +128,21 @@ bool LaunchListener::is_of_block(const std::string& line) {
 // =================================
 // Those of several ranks may come at once, and other lines in between.
 bool LaunchListener::is_of_backtrace(const std::string& line) {
-  static const std::regex gone(R"(\[[^:\]]*:(\d+) *:\d+:(\d+) *\].* process_vm_\w+\(pid=(\d+) .*: No such process)"),
+  static const std::regex gone(
+      R"(\[([^:\]]*):(\d{1,9}) *:\d+:(\d+) *\].* process_vm_\w+\(pid=(\d{1,9}) .*: No such process)"),
       begin(R"(==== backtrace \(tid: *(\d+)\) ====)"), frame(R"( *\d+ +\S.*\[0x[0-9a-f]+\])");
+  constexpr std::size_t kLongest = 4096;  // no std::regex bears a line of any length
+  if (line.size() > kLongest) return false;
   std::smatch match;
-  if (std::regex_match(line, match, gone)) {
-    const int speaker = std::stoi(match[1]), other = std::stoi(match[3]);
-    threads_.insert(match[2]);
-    found_gone_[speaker] = other;
+  if (line.starts_with('[') && std::regex_match(line, match, gone)) {
+    const int speaker = std::stoi(match[2]), other = std::stoi(match[4]);
+    threads_.insert(match[3]);
+    found_gone_[{match[1], speaker}] = other;
     say(concat("lockstep: launch: MPI ended process ", speaker, ", because process ", other,
                ", from which it was reading, was gone"));
     return true;
   }
-  if (std::regex_match(line, match, begin) && threads_.erase(match[1]) > 0) {
+  if (!threads_.empty() && std::regex_match(line, match, begin) && threads_.erase(match[1]) > 0) {
     ++backtraces_;
     return true;
   }
@@ -121,6 +157,13 @@ bool LaunchListener::is_of_backtrace(const std::string& line) {
 void LaunchListener::say(const std::string& line) {
   const Console::Pause pause(console_);
   output_ << std::string(static_cast<std::size_t>(std::exchange(empty_lines_, 0)), '\n') + line + "\n" << std::flush;
+}
+
+RankEnds ends_of(const std::vector<EndedRank>& seen, const LaunchListener& output, const LaunchListener& errors) {
+  LaunchListener::FoundGone found_gone = output.found_gone();
+  found_gone.insert(errors.found_gone().begin(), errors.found_gone().end());
+  const EndedRank& reported = output.reported().pid != 0 ? output.reported() : errors.reported();
+  return {in_order(seen, found_gone), crashed(reported, found_gone)};
 }
 
 }  // namespace lockstep

@@ -9,6 +9,8 @@
 #include <map>
 #include <set>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "runtime/base/console.hpp"
 #include "tools/why.hpp"
@@ -31,8 +33,9 @@ class LaunchListener {
 
   /// What hydra reports: of the ranks that ended badly any, mostly the lowest; pid 0: nothing.
   const EndedRank& reported() const { return reported_; }
-  /// By process: the one that it wanted to read from and that was gone.
-  const std::map<int, int>& found_gone() const { return found_gone_; }
+  /// By host and process: the process of that host from which it wanted to read and that was gone.
+  using FoundGone = std::map<std::pair<std::string, int>, int>;
+  const FoundGone& found_gone() const { return found_gone_; }
 
  private:
   void take_lines();
@@ -52,7 +55,12 @@ class LaunchListener {
   std::set<std::string> threads_;  // whose backtrace is nobody's concern, and has not begun
   int backtraces_ = 0;             // that have
   EndedRank reported_;
-  std::map<int, int> found_gone_;
+  FoundGone found_gone_;
 };
+
+/// What is known of the end of ranks: `seen` of this host, by the kernel, and what was heard on both outputs. A rank
+/// that MPI ended because another was gone comes behind that one, even if the kernel took longer with the other. What
+/// mpiexec reports proves something only with a code that it does not cause itself.
+RankEnds ends_of(const std::vector<EndedRank>& seen, const LaunchListener& output, const LaunchListener& errors);
 
 }  // namespace lockstep

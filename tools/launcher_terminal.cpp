@@ -55,6 +55,14 @@ std::vector<std::string> arguments_of(int pid) {
   return words;
 }
 
+/// The launcher's own: what stands before our name in its command line, or all where that is not to be found.
+std::vector<std::string> flags_of_launcher(int pid) {
+  std::vector<std::string> words = arguments_of(pid);
+  const std::vector<std::string> ours = arguments_of(getpid());
+  if (!ours.empty()) words.erase(std::find(words.begin(), words.end(), ours.front()), words.end());
+  return words;
+}
+
 }  // namespace
 
 bool passes_on(const std::vector<std::string>& launcher) {
@@ -77,7 +85,7 @@ Console::Terminal terminal_of_launcher() {
   if (const char* columns = std::getenv(kColumnsVariable)) return {-1, std::max(std::atoi(columns), 0), true};
   const int proxy = getppid(), launcher = parent_of(proxy);
   if (!is_program(proxy, "hydra_pmi_proxy") || !has_open(proxy, link_at("/proc/self/fd/2"))) return {};
-  if (!is_program(launcher, "mpiexec.hydra") || !passes_on(arguments_of(launcher))) return {};
+  if (!is_program(launcher, "mpiexec.hydra") || !passes_on(flags_of_launcher(launcher))) return {};
   // We lead a session without a terminal, and shall not take this one for it.
   const int terminal = open(of_process(launcher, "fd/2").c_str(), O_WRONLY | O_NOCTTY | O_CLOEXEC);
   if (terminal < 0) return {};

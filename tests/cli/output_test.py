@@ -147,7 +147,7 @@ class OutputTest(CliTest):
         self.assertGreater(len(drawn), 2, seen)
         for line in drawn:
             self.assertLess(len(line), COLUMNS)
-        self.assertIn("step 300/300", drawn[-1])
+        self.assertRegex(seen, r"\x1b\[Kstep 300/300 [^\r\n]*\r\n")  # stays, as a line
         # Nothing may stand on the progress line's own line when a log line comes.
         for line in re.findall(r"[^\n]*eval loss", seen):
             self.assertRegex(line, r"\x1b\[K[^\r]*step \d+/300  eval loss$")

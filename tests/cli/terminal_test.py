@@ -104,6 +104,12 @@ class TerminalTest(CliTest):
     def test_under_mpirun_there_is_one_too(self):
         self.check_whole(command("train", "talkative.yaml", "--set", "run_dir=run", ranks=2), "run", 80)
 
+    def test_flags_of_ours_are_not_taken_for_the_launchers(self):
+        line = command("profile", "talkative.yaml", "-o", "profile.json", "--repeats", 5, "--no-cache", ranks=2)
+        code, written = self.at_terminal(line, 80)
+        self.assertEqual(code, 0, written)
+        self.assertRegex(written, r"\r2/2  delay\.1[^\r\n]*\x1b\[K")
+
     def test_no_control_character_gets_into_files(self):
         # mpirun is at a terminal each time, what the ranks say is not (nor goes there as it is).
         short = ["train", "talkative.yaml", *overrides(["train.steps=8"])]

@@ -132,8 +132,49 @@ TEST_CASE("of ranks that MPI ended because another was gone one line each is lef
         "lockstep: launch: MPI ended process 986, because process 985, from which it was reading, was gone\n"
         "lockstep: launch: MPI ended process 20681, because process 985, from which it was reading, was gone\n"
         "in between\nafter\n");
-  CHECK(heard.listener->found_gone() == std::map<int, int>{{986, 985}, {20681, 985}});
+  CHECK(heard.listener->found_gone() == LaunchListener::FoundGone{{{"node7", 986}, 985}, {{"node7", 20681}, 985}});
   CHECK(heard.listener->reported().pid == 17);
+}
+
+TEST_CASE("who was found gone ended before who found it, whatever the kernel came to first", "[unit]") {
+  Console console(-1);
+  Heard output(console), errors(console);
+  errors.hear(
+      "[node7:13   :0:99] cma_ep.c:81 process_vm_readv(pid=12 {0x1,5}-->{0x2,5}) returned -1: No such process\n");
+  output.hear(
+      "[node8:11   :0:99] cma_ep.c:81 process_vm_readv(pid=14 {0x1,5}-->{0x2,5}) returned -1: No such process\n");
+  const auto first_of = [&](std::vector<int> pids) {
+    std::vector<EndedRank> seen;
+    for (const int pid : pids) seen.push_back({pid, "node7", concat("how of ", pid)});
+    const RankEnds ends = ends_of(seen, *output.listener, *errors.listener);
+    return concat(ends.seen.front().pid, " ", ends.seen.front().how);
+  };
+  CHECK(first_of({13, 11, 12}) == "12 how of 12");
+  CHECK(first_of({13, 11}) == "12 ");  // it ended before it was looked for
+  CHECK(first_of({11, 13, 12}) == "11 how of 11");
+  CHECK(ends_of({}, *output.listener, *errors.listener).seen.empty());
+}
+
+TEST_CASE("what mpiexec reports counts with a code that it does not cause", "[unit]") {
+  Console console(-1);
+  for (const auto& [code, how] : {std::pair("9", ""),
+                                  {"15", ""},
+                                  {"11", "mpiexec reports code 11, as after SIGSEGV"},
+                                  {"3", "mpiexec reports code 3"}}) {
+    Heard output(console), errors(console);
+    std::string block = kHydra;
+    output.hear(block.replace(block.find(": 9") + 2, 1, code));
+    CHECK(ends_of({}, *output.listener, *errors.listener).reported.how == how);
+  }
+}
+
+TEST_CASE("a line may be as long as it likes", "[unit]") {
+  Console console(-1);
+  Heard heard(console);
+  const std::string line = concat("[", std::string(1'000'000, 'x'), "\n");
+  for (std::size_t at = 0; at < line.size(); at += 4096) heard.hear(line.substr(at, 4096));
+  heard.end();
+  CHECK(heard.passed_on() == line);
 }
 
 TEST_CASE("any other backtrace is passed on", "[unit]") {
