@@ -9,17 +9,17 @@ from cli import CliTest, command, metrics, overrides, steps_of
 # The plan believes in six equal layers; the last three take twice as long.
 CONFIG = """\
 name: uneven
-model: {type: delay, layers: 6, width: 4, forward_ms: [1, 1, 1, 2, 2, 2], input_grad_ms: [1, 1, 1, 2, 2, 2],
-        weight_grad_ms: [1, 1, 1, 2, 2, 2]}
+model: {type: delay, layers: 6, width: 4, forward_ms: [2, 2, 2, 4, 4, 4], input_grad_ms: [2, 2, 2, 4, 4, 4],
+        weight_grad_ms: [2, 2, 2, 4, 4, 4]}
 data: {type: synthetic, task: regression, inputs: 4, outputs: 4, samples: 64, eval_samples: 8}
-train: {steps: 110, batch: 8, micro_batches: 4, loss: mean_squared_error, eval_every: 20, clip_grad_norm: 0.1}
+train: {steps: 60, batch: 8, micro_batches: 4, loss: mean_squared_error, eval_every: 20, clip_grad_norm: 0.1}
 pipeline: {stages: 2, schedule: 1f1b}
 checkpoint: {every: 5}
 """
 COSTS = """\
 format: 1
 costs:
-  "*": {forward_ms: 1, input_grad_ms: 1, weight_grad_ms: 1}
+  "*": {forward_ms: 2, input_grad_ms: 2, weight_grad_ms: 2}
 """
 SLOW = r"worker 1 has been (\d\.\d\d) times slower than expected since step 3: by simulation a step takes [\d.]+ ms, and [\d.]+ ms " \
        r"if it were not; layers per stage \[4, 2\] instead of \[3, 3\] would take [\d.]+ ms"
@@ -52,8 +52,8 @@ class RebalanceTest(CliTest):
                 said = self.train_planned(name, "--replan", ranks=ranks)
                 self.assertEqual(len(re.findall(SLOW + "; they are moved at the next checkpoint", said)), 1, said)
                 # Three windows of two seconds and at least ten steps, then the next checkpoint.
-                stopped = int(re.search(r"(?m)^stopped after step (\d+) of 110 to move layers$", said)[1])
-                self.assertTrue(35 <= stopped <= 100 and stopped % 5 == 0, stopped)
+                stopped = int(re.search(r"(?m)^stopped after step (\d+) of 60 to move layers$", said)[1])
+                self.assertTrue(35 <= stopped <= 55 and stopped % 5 == 0, stopped)
                 self.assertIn("layers per stage from here on: [4, 2]", said)
                 moves = self.folder / name
                 self.assertEqual((moves / "fingerprint.json").read_bytes(), (stays / "fingerprint.json").read_bytes())
