@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A worker that is slower than its plan says: the run tells what that costs, and --replan moves layers without changing a bit."""
 import json
+import os
 import re
 import unittest
 
@@ -64,6 +65,17 @@ class RebalanceTest(CliTest):
                 self.assertIn("partition: [4, 2]", (moves / "config.yaml").read_text())
                 timeline = json.loads((moves / "timeline.json").read_text())
                 self.assertEqual([stage["layers"] for stage in timeline["stages"]], ["delay.0 .. delay.3", "delay.4 .. delay.5"])
+
+    def test_more_workers_than_cores_are_told_once_and_none_is_called_slow(self):
+        cpu = min(os.sched_getaffinity(0))
+        for ranks in (0, 2):
+            with self.subTest(ranks=ranks):
+                line = ["taskset", "-c", str(cpu), *command("train", "uneven.yaml", "--plan", "plan.yaml", *overrides(
+                    ["train.steps=5", f"run_dir=shared-{ranks}"]), ranks=ranks)]
+                result = self.run_command(line)
+                self.assertEqual(result.returncode, 0, result.stderr)
+                told = re.findall(r"(?m)^2 workers of 1 thread\(s\) are more than the 1 cores of \S+: they share them", result.stderr)
+                self.assertEqual(len(told), 1, result.stderr)
 
     def test_moving_layers_needs_checkpoints(self):
         result = self.run_command(command("train", "uneven.yaml", "--replan", "--set", "checkpoint.every=never"))
