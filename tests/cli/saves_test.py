@@ -60,12 +60,14 @@ class SavesTest(CliTest):
         self.wait_until(lambda: metrics(file), "its first step", process)
         pids = [int(pid) for pid in re.findall(r"process (\d+)", self.run_command(command("why", "run")).stdout)]
         self.assertEqual(len(set(pids)), 2)
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
+        os.kill(pids[0], signal.SIGSTOP)
+        self.wait_until(lambda: "waiting for worker 0" in self.run_command(command("why", "run")).stdout, "the other waits", process)
+        os.kill(pids[1], signal.SIGSTOP)
         time.sleep(7)  # three times the limit
         steps = len(steps_of(file))
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+        os.kill(pids[1], signal.SIGCONT)  # the one that waits is the first to look
+        time.sleep(0.3)
+        os.kill(pids[0], signal.SIGCONT)
         self.wait_until(lambda: len(steps_of(file)) > steps + 20, "steps after it", process)
         process.send_signal(signal.SIGTERM)
         _, stderr = process.communicate(timeout=LIMIT_S)
