@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A worker that is slower than its plan says: the run tells what that costs, and --replan moves layers without changing a bit."""
 import json
+import os
 import re
 import unittest
 
@@ -9,17 +10,17 @@ from cli import CliTest, command, metrics, overrides, steps_of
 # The plan believes in six equal layers; the last three take twice as long.
 CONFIG = """\
 name: uneven
-model: {type: delay, layers: 6, width: 4, forward_ms: [1, 1, 1, 2, 2, 2], input_grad_ms: [1, 1, 1, 2, 2, 2],
-        weight_grad_ms: [1, 1, 1, 2, 2, 2]}
+model: {type: delay, layers: 6, width: 4, forward_ms: [2, 2, 2, 4, 4, 4], input_grad_ms: [2, 2, 2, 4, 4, 4],
+        weight_grad_ms: [2, 2, 2, 4, 4, 4]}
 data: {type: synthetic, task: regression, inputs: 4, outputs: 4, samples: 64, eval_samples: 8}
-train: {steps: 110, batch: 8, micro_batches: 4, loss: mean_squared_error, eval_every: 20, clip_grad_norm: 0.1}
+train: {steps: 60, batch: 8, micro_batches: 4, loss: mean_squared_error, eval_every: 20, clip_grad_norm: 0.1}
 pipeline: {stages: 2, schedule: 1f1b}
 checkpoint: {every: 5}
 """
 COSTS = """\
 format: 1
 costs:
-  "*": {forward_ms: 1, input_grad_ms: 1, weight_grad_ms: 1}
+  "*": {forward_ms: 2, input_grad_ms: 2, weight_grad_ms: 2}
 """
 SLOW = r"worker 1 has been (\d\.\d\d) times slower than expected since step 3: by simulation a step takes [\d.]+ ms, and [\d.]+ ms " \
        r"if it were not; layers per stage \[4, 2\] instead of \[3, 3\] would take [\d.]+ ms"
@@ -52,8 +53,8 @@ class RebalanceTest(CliTest):
                 said = self.train_planned(name, "--replan", ranks=ranks)
                 self.assertEqual(len(re.findall(SLOW + "; they are moved at the next checkpoint", said)), 1, said)
                 # Three windows of two seconds and at least ten steps, then the next checkpoint.
-                stopped = int(re.search(r"(?m)^stopped after step (\d+) of 110 to move layers$", said)[1])
-                self.assertTrue(35 <= stopped <= 100 and stopped % 5 == 0, stopped)
+                stopped = int(re.search(r"(?m)^stopped after step (\d+) of 60 to move layers$", said)[1])
+                self.assertTrue(35 <= stopped <= 55 and stopped % 5 == 0, stopped)
                 self.assertIn("layers per stage from here on: [4, 2]", said)
                 moves = self.folder / name
                 self.assertEqual((moves / "fingerprint.json").read_bytes(), (stays / "fingerprint.json").read_bytes())
@@ -64,6 +65,17 @@ class RebalanceTest(CliTest):
                 self.assertIn("partition: [4, 2]", (moves / "config.yaml").read_text())
                 timeline = json.loads((moves / "timeline.json").read_text())
                 self.assertEqual([stage["layers"] for stage in timeline["stages"]], ["delay.0 .. delay.3", "delay.4 .. delay.5"])
+
+    def test_more_workers_than_cores_are_told_once_and_none_is_called_slow(self):
+        cpu = min(os.sched_getaffinity(0))
+        for ranks in (0, 2):
+            with self.subTest(ranks=ranks):
+                line = ["taskset", "-c", str(cpu), *command("train", "uneven.yaml", "--plan", "plan.yaml", *overrides(
+                    ["train.steps=5", f"run_dir=shared-{ranks}"]), ranks=ranks)]
+                result = self.run_command(line)
+                self.assertEqual(result.returncode, 0, result.stderr)
+                told = re.findall(r"(?m)^2 workers of 1 thread\(s\) are more than the 1 cores of \S+: they share them", result.stderr)
+                self.assertEqual(len(told), 1, result.stderr)
 
     def test_moving_layers_needs_checkpoints(self):
         result = self.run_command(command("train", "uneven.yaml", "--replan", "--set", "checkpoint.every=never"))

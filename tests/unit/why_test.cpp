@@ -115,6 +115,17 @@ TEST_CASE("why says what a killed worker was doing, and who waited", "[unit]") {
              Catch::Contains("resume from run/checkpoints/step-00000008: the same command with --resume auto"));
 }
 
+TEST_CASE("why says that a worker saves", "[unit]") {
+  Run run;
+  run.recorders[1]->begin(forward(1, 9));
+  run.recorders[1]->pulse().enter_layer(1);
+  run.recorders[1]->end();
+  run.recorders[1]->pulse().turn_to(Activity::saving);
+  run.recorders[0]->begin(receive(1, 0));
+  const std::string text = run.text();
+  CHECK_THAT(text, Catch::Contains("step 9, saving a checkpoint, for ") && !Catch::Contains("layer '"));
+}
+
 TEST_CASE("of killed ranks the one that fell silent first is named, with probably", "[unit]") {
   const KilledRun run;
   CHECK_THAT(run.text(), Catch::StartsWith(concat("killed: ", run.name(2),
