@@ -66,17 +66,17 @@ std::string table(const std::vector<Column>& columns, const std::vector<std::vec
   for (const Rows& group : groups_of(columns, rows)) lines.push_back(folded(columns, group));
 
   std::vector<std::size_t> widths(columns.size(), 0);
-  std::size_t all = 0;  // without the names
+  std::size_t all = 0;  // names at their shortest
   for (std::size_t c = 0; c < columns.size(); ++c) {
     for (const Row& line : lines) widths[c] = std::max(widths[c], line[c].size());
-    if (columns[c].kind != Column::Kind::names) all += widths[c] + 2;
+    if (columns[c].kind == Column::Kind::names) widths[c] = std::min(widths[c], kShortestNames);
+    all += widths[c] + 2;
   }
   const std::size_t most = static_cast<std::size_t>(std::max(width, 1)) + 2;  // the first column has no gap before it
-  const auto names_fit = [&] { return all + kShortestNames + 2 <= most; };
   std::vector<bool> shown(columns.size(), true);
-  const bool has_names = columns.back().kind == Column::Kind::names;
-  for (std::size_t c = columns.size(); c-- > 0 && !(has_names ? names_fit() : all <= most);)
+  for (std::size_t c = columns.size(); c-- > 0 && all > most;)
     if (columns[c].may_go) shown[c] = false, all -= widths[c] + 2;
+  const std::size_t left = all < most ? most - all : 0;
 
   std::string text;
   for (const Row& line : lines) {
@@ -85,7 +85,7 @@ std::string table(const std::vector<Column>& columns, const std::vector<std::vec
       if (!shown[c]) continue;
       if (!shown_line.empty()) shown_line += "  ";
       if (columns[c].kind == Column::Kind::names)
-        shown_line += cut(line[c], std::max(kShortestNames, most > all ? most - all - 2 : 0));
+        shown_line += cut(line[c], widths[c] + left);
       else
         shown_line += std::string(widths[c] - line[c].size(), ' ') + line[c];
     }
