@@ -328,6 +328,10 @@ class RefusalsTest(Refusals):
                      r"the cuts are fixed, layers per stage \[2, 3\], and do not fit: stage \d \(.* \.\. .*\) needs .* on worker \d, .* more "
                      r"than its limit of 512 KiB \(.*\); the smallest limit that would do with these cuts, .*")
 
+        self.refuses(line(["--partition", "3,2", "--memory", "5MiB", "--schedule", "1f1b", "--recompute", "never"]),
+                     r"the cuts are fixed, .*: stage 0 \(fc\.0 \.\. fc\.1\) needs 6\.00 MiB on worker 0, 1\.00 MiB more than its limit of "
+                     r"5 MiB .* is 6\.00 MiB \(\d+\); others fit: \[1, 4\] with 1f1b, recompute never")
+
     def test_with_more_ranks_than_the_plan_has_workers_the_run_says_how_many_to_start(self):
         self.succeeds(*PLAN)
         self.refuses(command("train", "small.yaml", "--plan", "plan.yaml", ranks=3),
