@@ -7,7 +7,8 @@
 //   - up to kMostCounts workers each other one is searched;
 //   - of more, some are sampled: those from which on the busiest worker has less to do, and their neighbours; the most
 //     that several stages each, or a schedule of two micro-batches a worker, allow; those of whole hosts; those that
-//     leave out the slower workers, or those with smaller limits. Then the neighbours of the best; and the best is searched.
+//     leave out the slower workers, or those with smaller limits. Then the neighbours of the best; and the best is
+//     searched.
 //
 // Private to this folder.
 #pragma once

@@ -162,7 +162,6 @@ void predict_again(const Trainer& trainer, LoadedConfig& loaded) {
   }
   const Profile profile = read_profile(plan.root.section("profile"));
   const Planning planning(trainer.config(), plan.config, trainer, profile);
-  plan.profile = to_yaml(profile);
   if (const std::string why = why_not_predicted(trainer, plan, profile, planning); !why.empty()) {
     loaded.notes.push_back(concat(edited, ", and nothing is predicted: ", why, "; ", plan_again(plan, loaded.config)));
     return;
@@ -205,6 +204,7 @@ void adopt_plan(const Trainer& trainer, LoadedConfig& loaded) {
   const PipelineConfig& pipeline = loaded.config.pipeline;
   plan.choice = choice_of(trainer);
   plan.recompute_text = recompute_text(pipeline);
+  if (!plan.profile.empty()) plan.profile = to_yaml(read_profile(plan.root.section("profile")));  // as it was written
   const std::string key = prediction_key(loaded.config, plan.workers);
   if (key != plan.key) predict_again(trainer, loaded);
   plan.key = key;

@@ -2,6 +2,8 @@
 //
 // `lockstep plan`: cuts, schedule, stages per worker, recompute and placement for a measured model, under a limit of
 // bytes per worker; a file that `lockstep train --plan` takes.
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
@@ -18,11 +20,10 @@
 #include "tools/plan_options.hpp"
 #include "tools/planning.hpp"
 #include "tools/profiling.hpp"
+#include "tools/table.hpp"
 
 namespace lockstep {
 namespace {
-
-constexpr std::size_t kColumns = 100;
 
 /// All that was found for one number of micro-batches and one scope.
 struct Searched {
@@ -111,7 +112,8 @@ std::vector<Found> ranked(const std::list<Searched>& all) {
 // ---- what is printed and written ----
 
 std::string cut_to_width(const std::string& line) {
-  return line.size() <= kColumns ? line : line.substr(0, kColumns - 2) + "..";
+  const auto columns = static_cast<std::size_t>(columns_of_terminal(STDOUT_FILENO));
+  return line.size() <= columns ? line : line.substr(0, columns - 2) + "..";
 }
 
 std::string percent(double share) {

@@ -12,17 +12,24 @@
 namespace lockstep {
 namespace {
 
-constexpr std::size_t kLongestList = 18, kShortestNames = 8;
+constexpr std::size_t kShortestNames = 8;
 
 std::string cut(const std::string& text, std::size_t most) {
   return text.size() <= most ? text : text.substr(0, most - std::min<std::size_t>(most, 2)) + "..";
+}
+
+/// Between two numbers.
+std::string cut_list(const std::string& text, std::size_t most) {
+  if (text.size() <= most) return text;
+  const std::size_t comma = text.rfind(", ", most - 4);
+  return text.substr(0, comma == std::string::npos ? 0 : comma + 2) + "..";
 }
 
 using Row = std::vector<std::string>;
 using Rows = std::vector<const std::vector<Cell>*>;
 
 /// Rows that are one, as text.
-Row folded(const std::vector<Column>& columns, const Rows& rows) {
+Row folded(const std::vector<Column>& columns, const Rows& rows, std::size_t longest_list) {
   Row row;
   for (std::size_t c = 0; c < columns.size(); ++c) {
     const auto by_value = [c](const auto* a, const auto* b) { return (*a)[c].value < (*b)[c].value; };
@@ -33,7 +40,7 @@ Row folded(const std::vector<Column>& columns, const Rows& rows) {
       for (const auto* one : rows) numbers.push_back(static_cast<int>(std::lround((*one)[c].value)));
       std::sort(numbers.begin(), numbers.end());
       numbers.erase(std::unique(numbers.begin(), numbers.end()), numbers.end());
-      text = cut(ranges_text(numbers), kLongestList);
+      text = cut_list(ranges_text(numbers), longest_list);
     } else if (columns[c].kind == Column::Kind::range && (**least)[c].text != (**most)[c].text) {
       text = (**least)[c].text + ".." + (**most)[c].text;
     } else if (columns[c].kind == Column::Kind::names && rows.size() > 1) {
@@ -63,20 +70,21 @@ std::vector<Rows> groups_of(const std::vector<Column>& columns, const std::vecto
 std::string table(const std::vector<Column>& columns, const std::vector<std::vector<Cell>>& rows, int width) {
   std::vector<Row> lines(1);
   for (const Column& column : columns) lines[0].push_back(column.title);
-  for (const Rows& group : groups_of(columns, rows)) lines.push_back(folded(columns, group));
+  const std::size_t longest_list = width < 80 ? 10 : 18;
+  for (const Rows& group : groups_of(columns, rows)) lines.push_back(folded(columns, group, longest_list));
 
   std::vector<std::size_t> widths(columns.size(), 0);
-  std::size_t all = 0;  // without the names
+  std::size_t all = 0;  // names at their shortest
   for (std::size_t c = 0; c < columns.size(); ++c) {
     for (const Row& line : lines) widths[c] = std::max(widths[c], line[c].size());
-    if (columns[c].kind != Column::Kind::names) all += widths[c] + 2;
+    if (columns[c].kind == Column::Kind::names) widths[c] = std::min(widths[c], kShortestNames);
+    all += widths[c] + 2;
   }
   const std::size_t most = static_cast<std::size_t>(std::max(width, 1)) + 2;  // the first column has no gap before it
-  const auto names_fit = [&] { return all + kShortestNames + 2 <= most; };
   std::vector<bool> shown(columns.size(), true);
-  const bool has_names = columns.back().kind == Column::Kind::names;
-  for (std::size_t c = columns.size(); c-- > 0 && !(has_names ? names_fit() : all <= most);)
+  for (std::size_t c = columns.size(); c-- > 0 && all > most;)
     if (columns[c].may_go) shown[c] = false, all -= widths[c] + 2;
+  const std::size_t left = all < most ? most - all : 0;
 
   std::string text;
   for (const Row& line : lines) {
@@ -85,7 +93,7 @@ std::string table(const std::vector<Column>& columns, const std::vector<std::vec
       if (!shown[c]) continue;
       if (!shown_line.empty()) shown_line += "  ";
       if (columns[c].kind == Column::Kind::names)
-        shown_line += cut(line[c], std::max(kShortestNames, most > all ? most - all - 2 : 0));
+        shown_line += cut(line[c], widths[c] + left);
       else
         shown_line += std::string(widths[c] - line[c].size(), ' ') + line[c];
     }

@@ -117,7 +117,8 @@ class PlanTest(Planned):
         printed = self.succeeds(*PLAN[:4], "--set", "model.layers=40", "--workers", 64, "--all-workers", "--schedule", "gpipe,1f1b").stdout
         self.assertIn("64 workers, 64 stages", printed)
         self.assertLess(len(printed.splitlines()), 30, printed)
-        self.assertLessEqual(max(map(len, printed.splitlines())), 100, printed)
+        tables = printed.split("warning:")[0]
+        self.assertLessEqual(max(map(len, tables.splitlines())), 100, printed)
 
     def test_a_profile_of_another_machine_is_a_warning(self):
         self.succeeds("profile", "small.yaml", "-o", "profile.json", "--repeats", 3)
@@ -142,7 +143,7 @@ class PlanTest(Planned):
 class TrainTest(Planned):
     def test_profile_plan_and_train_give_the_same_bits_and_compare_with_the_plan(self):
         self.succeeds("profile", "small.yaml", "-o", "profile.json", "--repeats", 3)
-        self.succeeds("plan", "small.yaml", "--profile", "profile.json", "--workers", 2, "-o", "plan.yaml")
+        self.succeeds("plan", "small.yaml", "--profile", "profile.json", "--workers", 2, "--all-workers", "-o", "plan.yaml")
         plain = self.train("small.yaml", "plain")
         planned = self.train("small.yaml", "planned", "--plan", "plan.yaml")
         self.assertEqual((planned / "fingerprint.json").read_bytes(), (plain / "fingerprint.json").read_bytes())
@@ -323,14 +324,18 @@ class RefusalsTest(Refusals):
             self.refuses(line(["--micro-batches", micro_batches]),
                          rf"--micro-batches: got {micro_batches}, expected one number: nothing says how the costs of 5 layers, the "
                          r"first is 'fc\.0', depend on the rows of a micro-batch; .*")
-        self.refuses(line(["--partition", "2,3", "--memory", "2MiB"]),
+        self.refuses(line(["--partition", "2,3", "--memory", "512KiB"]),
                      r"the cuts are fixed, layers per stage \[2, 3\], and do not fit: stage \d \(.* \.\. .*\) needs .* on worker \d, .* more "
-                     r"than its limit of 2 MiB \(.*\); the smallest limit that would do with these cuts, .*")
+                     r"than its limit of 512 KiB \(.*\); the smallest limit that would do with these cuts, .*")
+
+        self.refuses(line(["--partition", "3,2", "--memory", "5MiB", "--schedule", "1f1b", "--recompute", "never"]),
+                     r"the cuts are fixed, .*: stage 0 \(fc\.0 \.\. fc\.1\) needs 6\.00 MiB on worker 0, 1\.00 MiB more than its limit of "
+                     r"5 MiB .* is 6\.00 MiB \(\d+\); others fit: \[1, 4\] with 1f1b, recompute never")
 
     def test_with_more_ranks_than_the_plan_has_workers_the_run_says_how_many_to_start(self):
         self.succeeds(*PLAN)
         self.refuses(command("train", "small.yaml", "--plan", "plan.yaml", ranks=3),
-                     r"(?s).*3 ranks, and every rank needs at least one; start 2 ranks or fewer, .*")
+                     r".*3 ranks, and every rank needs at least one; start 2 ranks or fewer, .*")
 
     def test_what_fits_nowhere_is_refused_before_anything_is_made(self):
         before = sorted(self.folder.iterdir())

@@ -128,7 +128,9 @@ TEST_CASE("idle workers and what layers cost are part of a plan", "[unit][plan]"
   CHECK(back.predicted->with_all_us == 13500);
   CHECK(back.predicted_micro_batches == 4);
   CHECK(back.root.section("profile").sections("layers")[0].get<std::string>("name") == "a: b");
-  CHECK(reread(to_yaml(back)).profile == back.profile);  // again and again
+  PlanFile again = back;
+  again.choice = plan.choice;
+  CHECK(reread(to_yaml(again)).profile == back.profile);
   CHECK(idle_text(back) == "2 of 4 workers: 12.00 ms a step; with all 4: 13.50 ms");
   plan.predicted->with_all_us = 0;
   CHECK(idle_text(reread(to_yaml(plan))) ==

@@ -236,6 +236,30 @@ TEST_CASE("the layer in the way is the one that needs the most alone", "[unit][p
   CHECK(result.best().why == "needs 1.56 KiB on worker 0, limit 1000 B");
 }
 
+TEST_CASE("of fixed cuts that do not fit it is known whether others do", "[unit][plan]") {
+  PlanProblem problem = chain_problem(6, 2, 4);
+  for (LayerCost& layer : problem.layers) layer.step_bytes = 100;
+  PlanScope scope;
+  scope.layers_per_stage = {5, 1};
+  const PlanResult result = make_plan(with_limit(problem, 400), scope);
+  REQUIRE_FALSE(result.fits());
+  CHECK(result.least_limit_bytes == 500);
+  CHECK(result.least_workers == 0);  // not asked: the cuts have said how many there are
+  const Excess excess = largest_excess(with_limit(problem, 400), result.best());
+  CHECK(excess.row == 0);
+  CHECK(excess.bytes - excess.limit == 100);
+  REQUIRE(result.without_cuts);
+  REQUIRE(result.without_cuts->fits());
+  CHECK(most_bytes(result.without_cuts->best().simulated) <= 400);
+
+  const PlanResult tight = make_plan(with_limit(problem, 250), scope);
+  REQUIRE(tight.without_cuts);
+  CHECK_FALSE(tight.without_cuts->fits());
+  CHECK(tight.without_cuts->least_limit_bytes == 300);
+  CHECK(tight.without_cuts->least_workers == 3);
+  CHECK_FALSE(make_plan(with_limit(problem, 250)).without_cuts);
+}
+
 TEST_CASE("what is fixed stays fixed", "[unit][plan]") {
   PlanProblem problem = chain_problem(8, 2, 4);
   PlanScope scope;
