@@ -3,8 +3,8 @@
 // `lockstep why`, and `lockstep launch`: mpiexec with a memory. It starts the ranks, passes signals on, says what
 // happened when a job fails, and starts it again from its last good checkpoint.
 //
-// mpiexec is a child in a process group of its own: a Ctrl-C, or a terminal that hangs up, reaches us alone, and is passed
-// on.
+// mpiexec is a child in a process group of its own: a Ctrl-C, or a terminal that hangs up, reaches us alone, and is
+// passed on.
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -236,6 +236,7 @@ int launch(const LaunchOptions& options) {
     const Ended ended = run_mpiexec(line_of(options, restart > 0));
     const int code = exit_code_of(ended);
     if (code == 0 || code == static_cast<int>(ExitCode::user_input) || code == 127) return code;
+    if (StopSignals::asked() && ended.code == SIGTERM) return 128 + SIGTERM;  // before the ranks could be asked
     if (StopSignals::insisted() != 0) return 128 + StopSignals::insisted();
     if (ended.word.pid != 0) remember(run_folder, ended.word);
     Story story;
