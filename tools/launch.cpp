@@ -49,8 +49,8 @@ struct LaunchOptions {
 std::atomic<pid_t> launcher_pid{0};
 
 /// The ranks stop in the same way for all of them; mpiexec dies of HUP, and kills the ranks at a second INT.
-void pass_on(int) {
-  if (launcher_pid > 0) kill(launcher_pid, SIGTERM);
+void pass_on(int number) {
+  if (launcher_pid > 0) kill(launcher_pid, number == SIGUSR1 ? SIGUSR1 : SIGTERM);
 }
 
 /// Removes what hydra and MPI_Abort say when a rank ends badly, which tells nobody anything, and reads from it who did.
@@ -236,7 +236,8 @@ int launch(const LaunchOptions& options) {
     const Ended ended = run_mpiexec(line_of(options, restart > 0));
     const int code = exit_code_of(ended);
     if (code == 0 || code == static_cast<int>(ExitCode::user_input) || code == 127) return code;
-    if (StopSignals::asked() && ended.code == SIGTERM) return 128 + SIGTERM;  // before the ranks could be asked
+    const bool by_ours = StopSignals::asked() && (ended.code == SIGTERM || ended.code == SIGUSR1);
+    if (by_ours) return 128 + ended.code;  // the ranks could not be asked yet
     if (StopSignals::insisted() != 0) return 128 + StopSignals::insisted();
     if (ended.word.pid != 0) remember(run_folder, ended.word);
     Story story;
