@@ -68,8 +68,8 @@ class Process {
   /// Something failed here: prints it and ends all ranks at once with its exit code (1 when it has none). When several
   /// ranks fail at the same time one of them is elected, the others wait for its abort.
   [[noreturn]] void fail(const std::exception& error);
-  /// From here on a signal to stop raises StopSignals::asked() and calls `announce`; a later one ends all ranks at once.
-  /// Before, and in all other verbs, already the first one ends all ranks.
+  /// From here on a signal to stop raises StopSignals::asked() and calls `announce`; a later one ends all ranks at
+  /// once. Before, and in all other verbs, already the first one ends all ranks.
   void stop_when_asked(std::function<void(int)> announce);
 
  private:

@@ -3,8 +3,8 @@
 // `lockstep why`, and `lockstep launch`: mpiexec with a memory. It starts the ranks, passes signals on, says what
 // happened when a job fails, and starts it again from its last good checkpoint.
 //
-// mpiexec is a child in a process group of its own: a Ctrl-C, or a terminal that hangs up, reaches us alone, and is passed
-// on.
+// mpiexec is a child in a process group of its own: a Ctrl-C, or a terminal that hangs up, reaches us alone, and is
+// passed on.
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -53,8 +53,8 @@ struct LaunchOptions {
 std::atomic<pid_t> launcher_pid{0};
 
 /// The ranks stop in the same way for all of them; mpiexec dies of HUP, and kills the ranks at a second INT.
-void pass_on(int) {
-  if (launcher_pid > 0) kill(launcher_pid, SIGTERM);
+void pass_on(int number) {
+  if (launcher_pid > 0) kill(launcher_pid, number == SIGUSR1 ? SIGUSR1 : SIGTERM);
 }
 
 struct Ended {
@@ -261,6 +261,8 @@ int launch(const LaunchOptions& options) {
     const Ended ended = run_mpiexec(line_of(options, restart > 0), run_folder, console);
     const int code = exit_code_of(ended);
     if (code == 0 || code == static_cast<int>(ExitCode::user_input) || code == 127) return code;
+    const bool by_ours = StopSignals::asked() && (ended.code == SIGTERM || ended.code == SIGUSR1);
+    if (by_ours) return 128 + ended.code;  // the ranks could not be asked yet
     if (StopSignals::insisted() != 0) return 128 + StopSignals::insisted();
     remember(run_folder, ended.ranks);
     Story story;

@@ -87,8 +87,8 @@ int end(int code, int failure) {
     signal(SIGPIPE, SIG_DFL);
     raise(SIGPIPE);
   }
-  const int failed = report(lockstep::concat("cannot write to standard output: ", std::strerror(failure)),
-                            lockstep::ExitCode::fault);
+  const int failed =
+      report(lockstep::concat("cannot write to standard output: ", std::strerror(failure)), lockstep::ExitCode::fault);
   return code == 0 ? failed : code;
 }
 

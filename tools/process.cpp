@@ -142,8 +142,8 @@ void Process::end_all(int code) {
 
 Process::~Process() = default;
 
-// A rank that a signal ends, or that just leaves, may be the launcher's code 0: MPICH's mpiexec loses the codes of ranks
-// that end after it has passed a signal on, but not that of an abort.
+// A rank that a signal ends, or that just leaves, may be the launcher's code 0: MPICH's mpiexec loses the codes of
+// ranks that end after it has passed a signal on, but not that of an abort.
 void Process::leave_by_signals() {
   signals_ = std::make_unique<StopSignals>([this](int number) { end_all(128 + number); });
 }

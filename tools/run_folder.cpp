@@ -41,7 +41,9 @@ RunFolder::~RunFolder() {
 }
 
 bool RunFolder::holds(const std::string& path, const std::string& file) {
-  return fs::weakly_canonical(fs::absolute(file)).parent_path() == fs::weakly_canonical(fs::absolute(path));
+  const OutputPlace place = place_of_output(file);
+  const fs::path folder = fs::absolute(place.path).parent_path();
+  return !place.in_place && fs::weakly_canonical(folder) == fs::weakly_canonical(fs::absolute(path));
 }
 
 std::string RunFolder::folder(const std::string& name) const {

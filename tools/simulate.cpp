@@ -212,7 +212,8 @@ int simulate_command(const SimulateOptions& options, std::ostream& out, const Su
   if (options.width < 40) throw UserError(concat("--width: got ", options.width, ", expected at least 40 columns"));
   const auto [schedule, program, costs, note, describe] =
       options.plan.empty() ? subject_of(options) : of_plan(options.plan);
-  for (const auto& [flag, file] : {std::pair("--csv", options.csv), {"--html", options.html}, {"--trace", options.trace}})
+  for (const auto& [flag, file] :
+       {std::pair("--csv", options.csv), {"--html", options.html}, {"--trace", options.trace}})
     if (!file.empty()) check_writable(flag, file);
   const bool drawn = static_cast<long>(schedule.stages) * schedule.micro_batches <= kMostDrawnCells;
   print(schedule, simulate(program, costs, drawn ? 1 : 0), options, out);

@@ -40,9 +40,10 @@ struct TrainOptions {
 void announce_stop(const Config& config) {
   // A progress line may stand there, and what the terminal echoed of a Ctrl-C.
   const char* clear = isatty(STDERR_FILENO) == 1 ? "\r\x1b[K" : "";
-  std::cerr << concat(clear, "stopping after this step",
-                      config.checkpoint.on() ? ", with a checkpoint" : " (checkpoint.every: never, so nothing is saved)",
-                      "; signal again (Ctrl-C) after a second to leave at once\n")
+  std::cerr << concat(
+                   clear, "stopping after this step",
+                   config.checkpoint.on() ? ", with a checkpoint" : " (checkpoint.every: never, so nothing is saved)",
+                   "; signal again (Ctrl-C) after a second to leave at once\n")
             << std::flush;
 }
 

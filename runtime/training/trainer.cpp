@@ -400,7 +400,8 @@ JobOutcome Trainer::fit(const FitOptions& options) {
   if (std::exchange(measures_, false)) measure(options);
   at::set_num_threads(config_.workers.threads);
   const std::unique_ptr<Publisher> publisher = make_publisher(options);
-  TrainingDirector director(config_, data_, graph_, losses_, start_, publisher.get(), options.replan, options.signalled);
+  TrainingDirector director(config_, data_, graph_, losses_, start_, publisher.get(), options.replan,
+                            options.signalled);
   JobSpec spec{graph_, partition_, losses_, *programs_, layout_};
   spec.stage.seed = config_.seed;
   spec.stage.precision = config_.train.precision == "bf16" ? at::kBFloat16 : at::kFloat;

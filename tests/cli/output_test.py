@@ -238,6 +238,19 @@ class OutputTest(CliTest):
         _, stderr = process.communicate(timeout=LIMIT_S)
         self.assertEqual(process.returncode, 0, stderr)
 
+    def test_metrics_and_fingerprint_go_to_standard_output_behind_what_is_there(self):
+        piped = self.succeeds("train", "small.yaml", "--metrics", "/dev/stdout", settings=["run_dir=piped"]).stdout
+        self.assertEqual([json.loads(line).get("step") for line in piped.splitlines()], [1, 2, 3, 4, None])
+        with open(self.folder / "all", "a") as file:  # as >> does
+            file.write("before\n")
+            file.flush()
+            line = command("train", "small.yaml", "--metrics", "/dev/stdout", "--set", "run_dir=run")
+            self.assertEqual(subprocess.run(line, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=file,
+                                            stderr=subprocess.DEVNULL, timeout=LIMIT_S).returncode, 0)
+        self.assertEqual(len((self.folder / "all").read_text().splitlines()), 6)
+        fingerprint = self.succeeds("train", "small.yaml", "--fingerprint", "/dev/stdout", settings=["run_dir=other"]).stdout
+        self.assertEqual(fingerprint, (self.folder / "other/fingerprint.json").read_text())
+
     def test_a_file_that_a_full_disk_cuts_short_is_an_error(self):
         checkpoint = self.train("small.yaml", "run", settings=["checkpoint.every=end"]) / "checkpoints/step-00000004"
         for arguments in (["simulate", "--schedule", "1f1b", "--stages", 2, "--micro-batches", 4, "--html", "/dev/full"],

@@ -234,9 +234,8 @@ TEST_CASE("a job that is told to stop finishes the step it is in, and leaves a c
     CHECK(steps_in(folder.path()) == std::vector<std::int64_t>{step});
     RunRecord rest = next_leg(the.model, the.data, with_pipeline(the.config, 2, "1f1b"), folder.path());
     RunRecord expected = unbroken;
-    std::erase_if(expected.results, [&](const StepResult& r) {
-      return r.step < step || (r.mode == Mode::train && r.step == step);
-    });
+    std::erase_if(expected.results,
+                  [&](const StepResult& r) { return r.step < step || (r.mode == Mode::train && r.step == step); });
     CHECK(first_difference(expected, rest, trainer.graph()).value_or("") == "");
   }
 }
