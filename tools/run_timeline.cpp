@@ -320,7 +320,7 @@ std::string to_json(const RunTimeline& timeline) {
                      {"memory", std::move(memory)},
                      {"planned_bytes", timeline.planned_bytes},
                      {"limit_bytes", timeline.limit_bytes}};
-  return json.dump() + "\n";
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";  // names may be any bytes
 }
 
 RunTimeline timeline_from_json(const std::string& text, const std::string& file) {

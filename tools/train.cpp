@@ -134,7 +134,8 @@ class TrainRun {
                      " micro-batches, ", trainer_.partition().stages(), " stages, ",
                      trainer_.layout().rank_of_row.size(), " workers on ", process_.size(), " rank(s), run folder ",
                      run_dir));
-    for (const std::string& warning : trainer_.warnings()) log_.warn(warning);
+    if (process_.is_root())  // every rank has the same
+      for (const std::string& warning : trainer_.warnings()) log_.warn(warning);
     log_resume();
     const std::string shared = shared_cores(process_, trainer_);
     if (!shared.empty() && process_.is_root()) log_.warn(shared);
@@ -267,7 +268,8 @@ class TrainRun {
     switch (reporter_->stop_reason()) {
       case StopReason::none:
       case StopReason::finished:
-        if (const std::string doubt = doubt_of_losses(reporter_->losses(), trainer_.config()); !doubt.empty())
+        if (const std::string doubt = doubt_of_losses(reporter_->losses(), trainer_.config());
+            process_.is_root() && !doubt.empty())
           log_.warn(doubt);
         if (reporter_->last_step())
           return {0, concat("done: ", last_step(), " steps, last loss ", reporter_->last_step()->loss())};

@@ -37,13 +37,18 @@ bool decides_bits(const std::string& key) {
   return free.count(key) == 0;
 }
 
+/// JSON holds UTF-8 only; a path may hold other bytes, which become U+FFFD.
+std::string in_utf8(const std::string& text) {
+  return Json::parse(Json(text).dump(-1, ' ', false, Json::error_handler_t::replace)).get<std::string>();
+}
+
 void flatten(const Section& section, const std::string& path, Keys& keys) {
   for (const std::string& key : section.keys()) {
     const std::string name = path.empty() ? key : path + "." + key;
     if (section.is_mapping(key))
       flatten(section.section(key), name, keys);
     else if (decides_bits(name))
-      keys.emplace_back(name, section.text(key));
+      keys.emplace_back(name, in_utf8(section.text(key)));
   }
 }
 

@@ -235,6 +235,8 @@ class ErrorsTest(Refusals):
             self.assertRegex(dry, rf"(?m)^{warning}$")
             self.assertRegex(trained, rf"(?m)^{warning.removeprefix('warning: ')}$")
         self.assertNotIn("warning", self.succeeds("train", "small.yaml", "--dry-run").stdout)
+        on_ranks = self.succeeds("train", "small.yaml", ranks=2, settings=[*settings, "run_dir=ranks"]).stderr
+        self.assertEqual(on_ranks.count("got 5001"), 1, on_ranks)
 
     def test_a_loss_that_has_grown_is_said_at_the_end(self):
         result = self.succeeds("train", "small.yaml", settings=["train.optimizer={type: adam, lr: 100}", "train.steps=6"])

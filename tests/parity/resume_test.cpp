@@ -442,3 +442,9 @@ TEST_CASE("a checkpoint that does not record the arithmetic of its data goes on 
   CHECK_THROWS_WITH(next_leg(model, before, config, newer.path()),
                     Catch::Contains("data.arithmetic: got nothing, expected float64"));
 }
+
+TEST_CASE("a path that is no UTF-8 can be recorded, and resumed from", "[parity]") {
+  Small the;
+  the.config.data = load_config_text("{type: csv, train: \"gr\xf6\xdf\x65.csv\"}", "test");
+  CHECK(stop_and_go(the.model, the.data, the.config) == "");
+}
