@@ -281,6 +281,7 @@ class FaultsTest(CliTest):
 
                 def is_over():  # what follows the first within a second is still the first
                     process.send_signal(signal.SIGTERM)
+                    time.sleep(0.3)  # spares the launcher
                     return process.poll() is not None
                 self.wait_until(is_over, "it leaves")
                 self.assertEqual(process.returncode, 128 + signal.SIGTERM)
