@@ -22,15 +22,16 @@ class Sum : public Observer {
  public:
   void on_result(const StepResult& result) override {
     if (result.mode != Mode::evaluate) return;
+    if (result.non_finite.found() && !not_finite_)
+      not_finite_ = NotFiniteRun{result.non_finite, result.mode, result.step, sum_.samples};
     sum_.add(result);
-    if (!non_finite_.found()) non_finite_ = result.non_finite;
   }
   const StepResult& sum() const { return sum_; }
-  const NonFinite& non_finite() const { return non_finite_; }
+  const std::optional<NotFiniteRun>& not_finite() const { return not_finite_; }
 
  private:
   StepResult sum_;
-  NonFinite non_finite_;  // of the first batch that has one
+  std::optional<NotFiniteRun> not_finite_;
 };
 
 int evaluate(const EvalOptions& options) {
@@ -56,11 +57,12 @@ int evaluate(const EvalOptions& options) {
     FitOptions fit;
     fit.observer = &sum;
     trainer->evaluate(fit);
-    if (const NonFinite& found = sum.non_finite(); found.found()) {
+    if (sum.not_finite()) {
       if (process.is_root())
         std::cerr << "lockstep: the evaluation after step " << trainer->start().step
-                  << " is not finite: " << describe(found, trainer->graph())
-                  << "; look at the data of the evaluation set" << std::endl;
+                  << " is not finite: " << describe(sum.not_finite()->first, trainer->graph()) << " ("
+                  << samples_text(trainer->config(), trainer->data(), *sum.not_finite())
+                  << "); look at the data of these samples" << std::endl;
       return static_cast<int>(ExitCode::fault);
     }
     if (process.is_root())

@@ -248,6 +248,8 @@ class TrainRun {
   /// Says how the job ended, and leaves word of it for `lockstep why`.
   int finish() const {
     const JobEnd end = ending();
+    const std::string doubt = end.code == 0 ? doubt_of_losses(reporter_->losses(), trainer_.config()) : "";
+    if (process_.is_root() && !doubt.empty()) log_.warn(doubt);
     if (end.code == 0)
       log_.info(end.message);
     else
@@ -259,18 +261,14 @@ class TrainRun {
   JobEnd ending() const {
     const std::int64_t steps = trainer_.config().train.steps;
     if (!not_finite_.empty() && reporter_->stop_reason() != StopReason::not_finite &&
-        trainer_.config().train.stop_on_nan) {
-      log_.error(concat("broken weights after step ", last_step(), ": ", not_finite_,
-                        ", though every loss and gradient was finite; lower the learning rate, or raise "
-                        "train.optimizer.eps"));
-      return static_cast<int>(ExitCode::fault);
-    }
+        trainer_.config().train.stop_on_nan)
+      return {static_cast<int>(ExitCode::fault),
+              concat("broken weights after step ", last_step(), ": ", not_finite_,
+                     ", though every loss and gradient was finite; lower the learning rate, or raise "
+                     "train.optimizer.eps")};
     switch (reporter_->stop_reason()) {
       case StopReason::none:
       case StopReason::finished:
-        if (const std::string doubt = doubt_of_losses(reporter_->losses(), trainer_.config());
-            process_.is_root() && !doubt.empty())
-          log_.warn(doubt);
         if (reporter_->last_step())
           return {0, concat("done: ", last_step(), " steps, last loss ", reporter_->last_step()->loss())};
         return {0, concat("nothing is left to train: the checkpoint is of step ", last_step(), " of ", steps)};
@@ -285,9 +283,11 @@ class TrainRun {
   }
 
   std::string not_finite_message() const {
-    const NonFinite& found = *reporter_->non_finite();
-    return concat("stopped: not finite in step ", reporter_->non_finite_step(), ": ", describe(found, trainer_.graph()),
-                  "; lower the learning rate, clip gradients (train.clip_grad_norm), or look at the data of that step");
+    const NotFiniteRun& run = *reporter_->not_finite();
+    return concat(
+        "stopped: not finite in ", run.mode == Mode::train ? "step " : "the evaluation after step ", run.step, ": ",
+        describe(run.first, trainer_.graph()), " (", samples_text(trainer_.config(), trainer_.data(), run),
+        "); lower the learning rate, clip gradients (train.clip_grad_norm), or look at the data of these samples");
   }
 
   Process& process_;

@@ -70,7 +70,6 @@ class PulseBoard {
     Activity activity = Activity::none;
   };
 
-  PulseBoard() = default;
   /// `local`: by row; null for the rows of other ranks. They outlive the board.
   explicit PulseBoard(std::vector<Pulse*> local) : pulses_(std::move(local)) {
     for (Pulse*& pulse : pulses_) {
@@ -78,6 +77,9 @@ class PulseBoard {
       if (!pulse) pulse = &remote_.emplace_back();
     }
   }
+
+  PulseBoard(const PulseBoard&) = delete;  // it points into itself
+  PulseBoard& operator=(const PulseBoard&) = delete;
 
   int rows() const { return static_cast<int>(pulses_.size()); }
   bool is_local(int row) const { return is_local_[static_cast<std::size_t>(row)]; }

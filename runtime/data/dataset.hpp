@@ -73,6 +73,8 @@ class Sampler {
   Sampler(std::int64_t size, std::uint64_t seed);
   /// The samples of the batch that starts at `position`: `batch` of them, or fewer at the end of an epoch.
   std::vector<std::int64_t> batch(std::int64_t position, std::int64_t batch);
+  /// The samples of optimizer step `step`, from 1, of a run with such batches.
+  std::vector<std::int64_t> of_step(std::int64_t step, std::int64_t batch);
 
  private:
   std::int64_t size_;

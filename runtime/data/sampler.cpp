@@ -38,4 +38,10 @@ std::vector<std::int64_t> Sampler::batch(std::int64_t position, std::int64_t bat
   return {first, first + std::min(batch, order_.end() - first)};
 }
 
+std::vector<std::int64_t> Sampler::of_step(std::int64_t step, std::int64_t rows) {
+  LOCKSTEP_CHECK(step >= 1 && rows >= 1, "step ", step, ", batch ", rows);
+  const std::int64_t steps = (size_ + rows - 1) / rows;  // of an epoch
+  return batch((step - 1) / steps * size_ + (step - 1) % steps * rows, rows);
+}
+
 }  // namespace lockstep

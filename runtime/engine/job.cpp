@@ -152,26 +152,28 @@ class Job {
     stage.pulse = &recorders_[row]->pulse();
     stage.links = spec_.remote;
     const bool first_here = workers_.empty();
-    WorkerParts parts{row,
-                      spec_.graph,
-                      spec_.partition,
-                      spec_.losses,
-                      spec_.programs,
-                      stage,
-                      spec_.clip_grad_norm,
-                      spec_.make_updater(),
-                      by_row_[row],
-                      {&stop_, Watchdog::scan_every(spec_.wait_limit), watchdogs_[row].get(), stage.pulse},
-                      row == 0 ? spec_.director : nullptr,
-                      first_here ? spec_.observer : nullptr,
-                      spec_.signalled,
-                      spec_.record_hashes,
-                      spec_.make_keeper ? spec_.make_keeper(row) : nullptr,
-                      pools_[row].get(),
-                      span_recorder(row),
-                      recorders_[row].get(),
-                      watchdogs_[row].get(),
-                      spec_.log.named(concat("worker ", row))};
+    WorkerParts parts{
+        .row = row,
+        .graph = spec_.graph,
+        .partition = spec_.partition,
+        .losses = spec_.losses,
+        .programs = spec_.programs,
+        .stage = stage,
+        .clip_grad_norm = spec_.clip_grad_norm,
+        .updater = spec_.make_updater(),
+        .channels = by_row_[row],
+        .limits = {&stop_, Watchdog::scan_every(spec_.wait_limit), watchdogs_[row].get(), stage.pulse},
+        .director = row == 0 ? spec_.director : nullptr,
+        .observer = first_here ? spec_.observer : nullptr,
+        .signalled = spec_.signalled,
+        .record_hashes = spec_.record_hashes,
+        .keeper = spec_.make_keeper ? spec_.make_keeper(row) : nullptr,
+        .pool = pools_[row].get(),
+        .spans = span_recorder(row),
+        .recorder = recorders_[row].get(),
+        .watchdog = watchdogs_[row].get(),
+        .log = spec_.log.named(concat("worker ", row)),
+    };
     return std::make_unique<Worker>(std::move(parts));
   }
 

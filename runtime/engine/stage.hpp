@@ -5,8 +5,8 @@
 // Each layer is an autograd island: its inputs are detached leaves, so the arithmetic is the same for every cut. Memory
 // of a layer is freed as soon as its input gradient is known.
 //
-// One worker thread owns a Stage. Values and gradients go in with put_*, come out with take_*; tensors that are put in
-// are never written to.
+// One worker thread owns a Stage. Values and gradients go in with put_*, come out with values_of and gradients_of, and
+// are let go with release_*; tensors that are put in are never written to.
 #pragma once
 
 #include <map>

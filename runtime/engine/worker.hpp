@@ -21,12 +21,18 @@
 
 namespace lockstep {
 
+/// Of what a hash is. A buffer's index is that of ModelGraph::buffers.
+enum class Hashed {
+  gradient,  ///< summed over micro-batches and ties, before clipping
+  value,     ///< as the update left it
+  buffer,    ///< as the step left it
+};
+
 /// 64-bit hash of one parameter or buffer in one optimizer step, for `lockstep verify`.
 struct ParameterHash {
   std::int64_t step = 0;
   int parameter = -1;
-  int is_value = 0;  ///< 0: its gradient, summed over micro-batches and ties, before clipping; 1: its updated value; 2:
-                     ///< `parameter` is a buffer (ModelGraph::buffers), as the step left it
+  Hashed what = Hashed::gradient;
   std::uint64_t hash = 0;
 };
 

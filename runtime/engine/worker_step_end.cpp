@@ -42,7 +42,8 @@ void Worker::collect_norm_parts() {
     const Parameter& parameter = *owned_[i];
     if (!parameter.trainable) continue;
     if (!parameter.gradient.defined()) refuse_unused(parts_.graph, parameter.index);
-    if (parts_.record_hashes) hashes_.push_back({header_.step, parameter.index, 0, hash_of(parameter.gradient)});
+    if (parts_.record_hashes)
+      hashes_.push_back({header_.step, parameter.index, Hashed::gradient, hash_of(parameter.gradient)});
     if (!in_norm_[i]) continue;
     const double square = squared_norm(parameter.gradient);
     if (!std::isfinite(square))
@@ -117,7 +118,7 @@ void Worker::forget_gradients() {
   }
   if (parts_.record_hashes)
     for (const Parameter* parameter : trained_)
-      hashes_.push_back({header_.step, parameter->index, 1, hash_of(parameter->value)});
+      hashes_.push_back({header_.step, parameter->index, Hashed::value, hash_of(parameter->value)});
 }
 
 std::vector<const Buffer*> Worker::buffers() const {
@@ -131,7 +132,8 @@ std::vector<const Buffer*> Worker::buffers() const {
 void Worker::end_step() {
   for (auto& [id, stage] : stages_) stage->end_step();
   if (parts_.record_hashes)
-    for (const Buffer* buffer : buffers()) hashes_.push_back({header_.step, buffer->index, 2, hash_of(buffer->value)});
+    for (const Buffer* buffer : buffers())
+      hashes_.push_back({header_.step, buffer->index, Hashed::buffer, hash_of(buffer->value)});
 }
 
 void Worker::end_program() {

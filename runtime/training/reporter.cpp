@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <iomanip>
+#include <numeric>
 #include <sstream>
 
 namespace lockstep {
@@ -64,6 +65,32 @@ std::vector<std::string> lines_of(const Prediction& p) {
 
 }  // namespace
 
+std::string samples_text(const Config& config, const DataSplits& data, const NotFiniteRun& run) {
+  constexpr std::size_t kMost = 8;
+  const bool trains = run.mode == Mode::train;
+  const Dataset& set = trains ? *data.train : *data.eval;
+  const std::int64_t batch = trains || config.train.eval_batch == 0 ? config.train.batch : config.train.eval_batch;
+  std::vector<std::int64_t> samples;
+  if (trains) {
+    samples = Sampler(set.size(), config.seed).of_step(run.step, batch);
+  } else {
+    samples.resize(static_cast<std::size_t>(std::min(batch, set.size() - run.position)));
+    std::iota(samples.begin(), samples.end(), run.position);
+  }
+  const std::vector<std::int64_t> slices =
+      slice_rows(batch, static_cast<int>(std::min<std::int64_t>(config.train.micro_batches, batch)),
+                 static_cast<std::int64_t>(samples.size()));
+  const auto slice = slices.begin() + run.first.micro_batch;
+  const auto begin = samples.begin() + std::accumulate(slices.begin(), slice, std::int64_t{0});
+  const bool has_places = !set.place_of(*begin).empty();
+  std::vector<std::string> names;
+  for (auto sample = begin; sample != begin + *slice && names.size() < kMost; ++sample)
+    names.push_back(has_places ? set.place_of(*sample) : concat(*sample));
+  const std::string more = *slice > static_cast<std::int64_t>(kMost) ? ", ..." : "";
+  if (has_places) return join(names) + more;
+  return concat("samples ", join(names), more, " of the ", trains ? "training" : "evaluation", " set");
+}
+
 Reporter::Reporter(const ReporterOptions& options) : options_(options) {
   if (!options_.metrics_file.empty()) metrics_.emplace(options_.metrics_file, options_.resume_after);
   const std::int64_t first_step = options_.resume_after < 0 ? -1 : options_.resume_after + 1;
@@ -72,10 +99,8 @@ Reporter::Reporter(const ReporterOptions& options) : options_(options) {
 }
 
 void Reporter::on_result(const StepResult& result) {
-  if (result.non_finite.found() && !non_finite_) {
-    non_finite_ = result.non_finite;
-    non_finite_step_ = result.step;
-  }
+  if (result.non_finite.found() && !not_finite_)
+    not_finite_ = NotFiniteRun{result.non_finite, result.mode, result.step, evaluation_.samples};
   if (result.mode == Mode::train)
     on_step(result);
   else

@@ -12,6 +12,8 @@
 #include "partitioner/plan_file.hpp"
 #include "runtime/base/console.hpp"
 #include "runtime/base/log.hpp"
+#include "runtime/config/config.hpp"
+#include "runtime/data/dataset.hpp"
 #include "runtime/engine/director.hpp"
 #include "runtime/schedule/measured.hpp"
 #include "runtime/training/metrics.hpp"
@@ -33,6 +35,17 @@ struct ReporterOptions {
   Log log;
 };
 
+/// The first program run with a value that was not finite.
+struct NotFiniteRun {
+  NonFinite first;
+  Mode mode = Mode::train;
+  std::int64_t step = 0;      ///< of an evaluation: the step after which it ran
+  std::int64_t position = 0;  ///< of an evaluation: its samples before this batch
+};
+
+/// What the micro-batch was made of: "samples 3, 17 of the training set", or where they stand: "x.csv:5, x.csv:19".
+std::string samples_text(const Config& config, const DataSplits& data, const NotFiniteRun& run);
+
 class Reporter : public Observer {
  public:
   explicit Reporter(const ReporterOptions& options);
@@ -41,9 +54,8 @@ class Reporter : public Observer {
 
   StopReason stop_reason() const { return stop_; }
   const std::optional<StepResult>& last_step() const { return last_; }  ///< the last training step
-  const std::optional<NonFinite>& non_finite() const { return non_finite_; }
-  std::int64_t non_finite_step() const { return non_finite_step_; }  ///< of an evaluation: the step after which it ran
-  const std::vector<double>& losses() const { return losses_; }      ///< of every training step
+  const std::optional<NotFiniteRun>& not_finite() const { return not_finite_; }
+  const std::vector<double>& losses() const { return losses_; }  ///< of every training step
 
  private:
   void on_step(const StepResult& result);
@@ -60,8 +72,7 @@ class Reporter : public Observer {
   std::vector<double> step_ms_, bubbles_;  // of the steps in meter_
   StepResult evaluation_;                  // sums over the batches of the evaluation that is under way
   std::optional<StepResult> last_;
-  std::optional<NonFinite> non_finite_;
-  std::int64_t non_finite_step_ = 0;
+  std::optional<NotFiniteRun> not_finite_;
   std::vector<double> losses_;
   StopReason stop_ = StopReason::none;
 };

@@ -32,9 +32,9 @@ using HashesByStep = std::map<std::int64_t, std::map<int, Hashes>>;
 HashesByStep by_step(const RunRecord& record) {
   HashesByStep steps;
   for (const ParameterHash& hash : record.hashes) {
-    if (hash.is_value == 2) continue;  // a buffer
+    if (hash.what == Hashed::buffer) continue;  // a buffer
     Hashes& entry = steps[hash.step][hash.parameter];
-    (hash.is_value ? entry.values : entry.gradients).insert(hash.hash);
+    (hash.what == Hashed::value ? entry.values : entry.gradients).insert(hash.hash);
   }
   return steps;
 }
@@ -73,7 +73,7 @@ std::optional<std::string> compare_buffers(const RunRecord& reference, const Run
   const auto of_step = [step](const RunRecord& record) {
     std::map<int, std::uint64_t> hashes;
     for (const ParameterHash& hash : record.hashes)
-      if (hash.is_value == 2 && hash.step == step) hashes[hash.parameter] = hash.hash;
+      if (hash.what == Hashed::buffer && hash.step == step) hashes[hash.parameter] = hash.hash;
     return hashes;
   };
   const std::map<int, std::uint64_t> ours = of_step(reference), theirs = of_step(tested);

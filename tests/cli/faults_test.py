@@ -59,13 +59,30 @@ class FaultsTest(CliTest):
                 result = self.run_command(command("train", "small.yaml", *overrides(settings), ranks=ranks))
                 self.assertEqual(result.returncode, 1, result.stderr)
                 self.assertRegex(result.stderr, r"(?m)^stopped: not finite in step 2: first in the output of layer \d 'fc\.\d', "
-                                                r"micro-batch 0; lower the learning rate")
+                                                r"micro-batch 0 \(samples \d+, \d+, \d+, \d+ of the training set\); lower the learning rate")
                 lines = metrics(self.folder / run_dir / "metrics.jsonl")
                 self.assertIn("nan", [line["loss"] for line in steps_of(self.folder / run_dir / "metrics.jsonl")])
                 self.assertLess(lines[-1]["summary"]["steps"], 10)
                 self.assertIn("stopped: not finite in step 2", (self.folder / run_dir / "log.txt").read_text())
                 self.assertRegex(self.why(run_dir), r"\Athe job ended with exit code 1: stopped: not finite in step 2: first in the "
-                                                    r"output of layer \d 'fc\.\d', micro-batch 0; lower")
+                                                    r"output of layer \d 'fc\.\d', micro-batch 0 \(samples .*\); lower")
+
+    def test_the_samples_of_what_is_not_finite_are_named_where_they_stand(self):
+        text = re.sub(r"^data: .*$", "data: {type: csv, train: x.csv, eval: y.csv, targets: [4], task: regression}", MLP, flags=re.M)
+        self.write("x.yaml", text.replace("outputs: 2", "outputs: 1"))
+        good = [f"0.{i},0.2,0.3,0.4,1\n" for i in range(23)]
+        for name, bad in (("x.csv", 17), ("y.csv", 14)):
+            self.write("x.csv", "".join(good))
+            self.write("y.csv", "".join(good))
+            self.write(name, "".join("3e38,-3e38,3e38,-3e38,1\n" if line == bad else row for line, row in enumerate(good, 1)))
+            result = self.run_command(command("train", "x.yaml", *overrides(["train.eval_every=1", "train.steps=3", f"run_dir=run-{name}"])))
+            self.assertEqual(result.returncode, 1, result.stderr)
+            where = re.search(r"^stopped: not finite in (step|the evaluation after step) (\d): first in .*, micro-batch \d \((.*)\); lower",
+                              result.stderr, re.M)
+            self.assertTrue(where, result.stderr)
+            self.assertEqual(where[1], "step" if name == "x.csv" else "the evaluation after step")
+            self.assertIn(f"{name}:{bad}", where[3].split(", "))
+            self.assertLessEqual(len(where[3].split(", ")), 4)
 
     def test_stop_on_nan_can_be_switched_off(self):
         settings = ["train.optimizer={type: sgd, lr: 1e30}", "train.stop_on_nan=false"]

@@ -115,10 +115,10 @@ class SavesTest(CliTest):
                 result = self.run_command(command("eval", "table.yaml", "--checkpoint", "run/checkpoints/step-00000003", ranks=ranks))
                 self.assertEqual((result.returncode, result.stdout), (1, ""), result.stderr)
                 self.assertRegex(result.stderr, r"(?m)^lockstep: the evaluation after step 3 is not finite: first in the loss, "
-                                                r"micro-batch 0; ")
+                                                r"micro-batch 0 \(huge\.csv:1, huge\.csv:2.*\); ")
         result = self.run_command(command("train", "table.yaml", *overrides(["train.eval_every=3", "run_dir=evaluated"])))
         self.assertEqual(result.returncode, 1, result.stderr)
-        self.assertRegex(result.stderr, r"(?m)^stopped: not finite in step 3: first in the loss, micro-batch 0; ")
+        self.assertRegex(result.stderr, r"(?m)^stopped: not finite in the evaluation after step 3: first in the loss, micro-batch 0 \(huge\.csv:1, ")
 
     def test_an_eps_that_is_0_in_float32_is_refused(self):
         for eps in ("0", "1.0e-50"):

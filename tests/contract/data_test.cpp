@@ -157,6 +157,18 @@ TEST_CASE("a run resumed at any position sees the same batches", "[contract]") {
   CHECK(straight.batch(1, 4) == Sampler(23, 5).batch(1, 4));  // backwards, too
 }
 
+TEST_CASE("the samples of a step are those that a run comes to", "[contract]") {
+  for (const std::int64_t rows : {3, 4, 10, 12}) {
+    Sampler sampler(10, 5);
+    std::int64_t position = 0;
+    for (std::int64_t step = 1; step <= 12; ++step) {
+      const auto batch = sampler.batch(position, rows);
+      CHECK(Sampler(10, 5).of_step(step, rows) == batch);
+      position += static_cast<std::int64_t>(batch.size());
+    }
+  }
+}
+
 TEST_CASE("the first sample of an epoch is any sample, equally often", "[contract]") {
   constexpr int size = 5, epochs = 5000;
   std::vector<int> count(size);

@@ -10,7 +10,9 @@
 #include <map>
 
 #include "runtime/engine/stage.hpp"
+#include "runtime/layer/layers.hpp"
 #include "runtime/layer/norms.hpp"
+#include "runtime/layer/operators.hpp"
 #include "runtime/layer/random.hpp"
 #include "runtime/training/loss.hpp"
 #include "tests/test.hpp"
@@ -135,7 +137,52 @@ std::string refusal(const Layer& layer, const EntrySpec& input) {
   return "";
 }
 
+/// GPT-2's Conv1D, whose weight is stored as [in, out].
+class Conv1dOfGpt2 : public Layer {
+ public:
+  std::string type() const override { return "conv1d_of_gpt2"; }
+  LayerDescription describe(const std::vector<EntrySpec>& inputs) const override {
+    EntrySpec output = inputs[0];
+    output.sizes.back() = 7;
+    return {{{"weight", {5, 7}, Init::normal(1), ""}, {"bias", {7}, Init::zeros(), ""}}, {output}};
+  }
+  Tensors forward(const Tensors& inputs, LayerContext& context) const override {
+    return {linear(context, inputs[0], "weight", "bias", WeightLayout::in_out)};
+  }
+};
+
 }  // namespace
+
+TEST_CASE("a linear layer has the bits of at::addmm in both layouts, with I and W split", "[parity]") {
+  const auto rows = [](const at::Tensor& x) { return x.reshape({-1, x.size(-1)}); };
+  const auto back = [](const at::Tensor& y, const at::Tensor& x) {
+    std::vector<std::int64_t> sizes = x.sizes().vec();
+    sizes.back() = y.size(-1);
+    return y.reshape(sizes);
+  };
+  for (const std::vector<std::int64_t>& sizes : {std::vector<std::int64_t>{6, 5}, {4, 3, 5}}) {
+    expect_bits_of(Conv1dOfGpt2(), sizes, [&](const at::Tensor& x, const Tensors& parameters) {
+      return back(at::addmm(parameters[1], rows(x), parameters[0]), x);
+    });
+    expect_bits_of(Linear(5, 7), sizes, [&](const at::Tensor& x, const Tensors& parameters) {
+      return back(at::addmm(parameters[1], rows(x), parameters[0].t()), x);
+    });
+  }
+}
+
+TEST_CASE("an embedding has the bits of at::embedding, rows that come often or never included", "[parity]") {
+  const Embedding layer(6, 3);
+  const Tensors batches = {at::tensor(std::vector<std::int64_t>{1, 5, 1, 1, 0, 5}).reshape({2, 3}),
+                           at::tensor(std::vector<std::int64_t>{4, 4, 5}).reshape({1, 3})};
+  Held held(layer, batches[0]);
+  const at::Tensor weight = held.parameters()[0].value.clone().requires_grad_(true);
+  for (const at::Tensor& x : batches) {
+    const at::Tensor output = at::embedding(weight, x);
+    output.backward(Held::output_gradient(output));
+    CHECK(at::equal(held.train(x, false).output, output));
+  }
+  CHECK(at::equal(held.parameters()[0].gradient, weight.grad()));
+}
 
 TEST_CASE("convolutions have the bits of LibTorch, with I and W split", "[parity]") {
   struct Case {
