@@ -161,10 +161,9 @@ std::vector<std::string> warnings_of(const PlanOptions& options, const Config& c
   if (const std::string foreign = foreign_environment(profile, profile_environment(config)); !foreign.empty())
     warnings.push_back("the profile was made elsewhere: " + foreign);
   for (const std::string& doubt : planning.doubts(micro_batches, chosen)) warnings.push_back(doubt);
-  const auto cores = static_cast<int>(allowed_cpus().size());
-  if (options.hosts.empty() && profile.workers.size() < 2 && workers * config.workers.threads > cores)
-    warnings.push_back(concat(workers, " workers of ", config.workers.threads, " thread(s) are more than the ", cores,
-                              " cores here: they would share them, which no profile knows of"));
+  const std::string shared = more_than_cores({{"", allowed_cpus(), workers}}, config.workers.threads);
+  if (options.hosts.empty() && profile.workers.size() < 2 && !shared.empty())
+    warnings.push_back(shared + ": they would share them, which no profile knows of");
   return warnings;
 }
 

@@ -53,8 +53,8 @@ std::string shared_cores(Process& process, const Trainer& trainer) {
     in >> tenants.host >> tenants.workers;
     tenants.cpus.assign(std::istream_iterator<int>(in), {});
   }
-  const std::string found = more_workers_than_cores(processes, trainer.config().workers.threads);
-  return found.empty() ? "" : found + "; slow workers are not looked for";
+  const std::string found = more_than_cores(processes, trainer.config().workers.threads);
+  return found.empty() ? "" : found + ": they share them, and their times too; slow workers cannot be told";
 }
 
 Rebalancer::Rebalancer(Trainer& trainer, Observer& next, std::vector<double> expected_us, bool replan, Log log)

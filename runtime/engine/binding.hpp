@@ -18,22 +18,19 @@ Cpus allowed_cpus();
 /// first ones. Empty when there are too few: then binding would make workers share a CPU while others idle.
 std::vector<Cpus> cpus_of_workers(const Cpus& allowed, int workers_before, int workers, int threads);
 
-/// A warning when workers on one machine need more CPUs than there are for them; empty when they do not.
-std::string more_workers_than_cores(int workers, int threads, int cores);
-
-/// Binds the calling thread; threads that it starts later inherit it. Does nothing for an empty list. Throws Error when
-/// the kernel refuses.
-void bind_this_thread(const Cpus& cpus);
-
-/// The workers of one process of a job, and where they may run.
+/// The workers of one process, and where they may run.
 struct Tenants {
   std::string host;
   Cpus cpus;
   int workers = 0;
 };
 
-/// That warning for a whole job: of the first host, or of the first process that was bound to a part of one, where it is
-/// so, with its name in front when there are several hosts.
-std::string more_workers_than_cores(const std::vector<Tenants>& processes, int threads);
+/// "4 workers of 1 thread(s) are more than the 2 cores of node7": of the first host, or of the first process that was
+/// bound to a part of one, where it is so; else empty. Of a host without a name: "... the 2 cores here".
+std::string more_than_cores(const std::vector<Tenants>& processes, int threads);
+
+/// Binds the calling thread; threads that it starts later inherit it. Does nothing for an empty list. Throws Error when
+/// the kernel refuses.
+void bind_this_thread(const Cpus& cpus);
 
 }  // namespace lockstep
