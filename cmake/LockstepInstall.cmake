@@ -24,7 +24,9 @@ foreach(folder runtime models partitioner)
 endforeach()
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/configs DESTINATION share/lockstep COMPONENT lockstep)
 install(FILES ${PROJECT_SOURCE_DIR}/README.md ${PROJECT_SOURCE_DIR}/LICENSE ${PROJECT_SOURCE_DIR}/CHANGELOG.md
-        DESTINATION share/doc/lockstep COMPONENT lockstep)
+              ${PROJECT_SOURCE_DIR}/CONTRIBUTING.md DESTINATION share/doc/lockstep COMPONENT lockstep)
+install(DIRECTORY ${PROJECT_SOURCE_DIR}/docs ${PROJECT_SOURCE_DIR}/examples DESTINATION share/doc/lockstep
+        COMPONENT lockstep)
 install(FILES ${PROJECT_SOURCE_DIR}/tools/completion.bash DESTINATION share/bash-completion/completions
         RENAME lockstep COMPONENT lockstep)
 

@@ -18,7 +18,7 @@
 #include "models/registry.hpp"
 
 /// Grows whenever something that a plug-in was compiled with changes: the layer contract, Model, Section.
-#define LOCKSTEP_CONTRACT 3
+#define LOCKSTEP_CONTRACT 4
 
 #define LOCKSTEP_TEXT_OF(x) #x
 #define LOCKSTEP_TEXT(x) LOCKSTEP_TEXT_OF(x)

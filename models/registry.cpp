@@ -16,12 +16,30 @@ const std::vector<ModelFamily>& model_families() {
   return families;
 }
 
+namespace {
+
+/// A family may be anybody's (plugin.hpp).
+Model made_by(const ModelFamily& family, const Section& section) {
+  try {
+    return family.make(section);
+  } catch (const Error&) {
+    throw;
+  } catch (const c10::Error& error) {
+    throw section.error(
+        "type", concat("the family ", family.type, " failed to make a model: ", error.what_without_backtrace()));
+  } catch (const std::exception& error) {
+    throw section.error("type", concat("the family ", family.type, " failed to make a model: ", error.what()));
+  }
+}
+
+}  // namespace
+
 Model make_model(const Section& section) {
   const std::string type = section.get<std::string>("type");
   std::vector<std::string> names;
   for (const ModelFamily& family : section.has("library") ? load_models(section) : model_families()) {
     if (family.type == type) {
-      Model model = family.make(section);
+      Model model = made_by(family, section);
       section.finish();
       return model;
     }

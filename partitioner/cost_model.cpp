@@ -135,15 +135,15 @@ void CostModel::check(const PlanChoice& choice) const {
   if (!positive || total != layers())
     throw UserError(concat("plan: the partition [", join(counts), "] has ", total, " layers in ", counts.size(),
                            " stages; the model has ", layers(), " layers, and every stage needs at least one"));
-  if (choice.virtual_stages < 1 || static_cast<long>(counts.size()) != 1L * workers() * choice.virtual_stages)
-    throw UserError(concat("plan: got ", counts.size(), " stages for ", workers(), " workers with ",
-                           choice.virtual_stages, " stages each, expected ", workers() * choice.virtual_stages));
-  std::vector<int> sorted = choice.placement, workers_in_order(at(workers()));
-  std::iota(workers_in_order.begin(), workers_in_order.end(), 0);
-  std::sort(sorted.begin(), sorted.end());
-  if (!sorted.empty() && sorted != workers_in_order)
+  const int rows = rows_of(problem_, choice);
+  if (choice.virtual_stages < 1 || static_cast<long>(counts.size()) != 1L * rows * choice.virtual_stages)
+    throw UserError(concat("plan: got ", counts.size(), " stages for ", rows, " workers with ", choice.virtual_stages,
+                           " stages each, expected ", rows * choice.virtual_stages));
+  const std::set<int> named(choice.placement.begin(), choice.placement.end());
+  const bool known = named.empty() || (*named.begin() >= 0 && *named.rbegin() < workers());
+  if (!known || named.size() != choice.placement.size())
     throw UserError(concat("plan: got the placement [", join(choice.placement), "], expected each of 0 to ",
-                           workers() - 1, " once"));
+                           workers() - 1, " at most once"));
 }
 
 Costs CostModel::costs(const PlanChoice& choice, const Schedule& schedule) const {
@@ -151,7 +151,7 @@ Costs CostModel::costs(const PlanChoice& choice, const Schedule& schedule) const
   const std::vector<WorkerId> rows = row_of_stage(schedule);
   Costs costs;
   costs.links = problem_.links;
-  for (int row = 0; row < workers(); ++row) {
+  for (int row = 0; row < schedule.workers(); ++row) {
     const PlannedWorker& worker = problem_.workers[at(worker_of(choice, row))];
     costs.places.push_back(worker.place);
     costs.update_us.push_back(update_us_of_row(row, first, rows) / worker.speed);

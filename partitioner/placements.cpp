@@ -22,36 +22,47 @@ std::vector<double> fingerprint(const std::vector<PlannedWorker>& workers, const
   return print;
 }
 
-Placements placements_of(const std::vector<PlannedWorker>& workers) {
-  std::vector<int> order(workers.size());
-  std::iota(order.begin(), order.end(), 0);
-  Placements result;
-  std::set<std::vector<double>> seen;
-  const auto add = [&](const std::vector<int>& placement) {
-    if (seen.insert(fingerprint(workers, placement)).second) result.list.push_back(placement);
-  };
-  if (static_cast<int>(workers.size()) <= kMostPermutedWorkers) {
-    do add(order);
-    while (std::next_permutation(order.begin(), order.end()));
-    return result;
+namespace {
+
+std::size_t at(int index) {
+  return static_cast<std::size_t>(index);
+}
+
+/// Whoever is left when one worker after the other goes, each time the last one of the fullest rank: ranks stay as even
+/// as a run makes them.
+std::vector<int> from_full_ranks(const std::vector<PlannedWorker>& workers, std::size_t rows) {
+  std::map<int, std::vector<int>> by_rank;
+  for (std::size_t i = 0; i < workers.size(); ++i) by_rank[workers[i].place.rank].push_back(static_cast<int>(i));
+  for (std::size_t left = workers.size(); left > rows; --left) {
+    auto fullest = by_rank.begin();
+    for (auto rank = by_rank.begin(); rank != by_rank.end(); ++rank)
+      if (rank->second.size() >= fullest->second.size()) fullest = rank;
+    fullest->second.pop_back();
   }
-  const std::vector<int> in_order = order;
-  add(in_order);
-  const auto add_sorted = [&](const auto& before) {
-    order = in_order;
-    std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
-      return before(workers[static_cast<std::size_t>(a)], workers[static_cast<std::size_t>(b)]);
-    });
-    add(order);
+  std::vector<int> kept;
+  for (const auto& [rank, list] : by_rank) kept.insert(kept.end(), list.begin(), list.end());
+  std::sort(kept.begin(), kept.end());
+  return kept;
+}
+
+/// Which workers to take, ascending.
+std::vector<std::vector<int>> choices_of(const std::vector<PlannedWorker>& workers, std::size_t rows) {
+  std::vector<std::vector<int>> choices = {from_full_ranks(workers, rows)};
+  const auto add_first = [&](const auto& before) {
+    std::vector<int> order(workers.size());
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return before(workers[at(a)], workers[at(b)]); });
+    order.resize(rows);
+    std::sort(order.begin(), order.end());
+    choices.push_back(order);
   };
-  add_sorted([](const PlannedWorker& a, const PlannedWorker& b) { return a.limit_bytes > b.limit_bytes; });
-  add_sorted([](const PlannedWorker& a, const PlannedWorker& b) { return a.limit_bytes < b.limit_bytes; });
-  add_sorted([](const PlannedWorker& a, const PlannedWorker& b) { return a.speed > b.speed; });
-  add_sorted([](const PlannedWorker& a, const PlannedWorker& b) { return a.speed < b.speed; });
-  add_sorted([](const PlannedWorker& a, const PlannedWorker& b) {
-    return std::pair(a.place.host, a.place.rank) < std::pair(b.place.host, b.place.rank);
-  });
-  // Equal but for ranks of their own: no order differs from another.
+  add_first([](const PlannedWorker& a, const PlannedWorker& b) { return a.speed > b.speed; });
+  add_first([](const PlannedWorker& a, const PlannedWorker& b) { return a.limit_bytes > b.limit_bytes; });
+  return choices;
+}
+
+/// Equal but for ranks of their own: no order differs from another.
+bool all_alike(const std::vector<PlannedWorker>& workers) {
   bool alike = true;
   std::set<int> ranks, hosts;
   for (const PlannedWorker& worker : workers) {
@@ -59,8 +70,41 @@ Placements placements_of(const std::vector<PlannedWorker>& workers) {
     ranks.insert(worker.place.rank);
     hosts.insert(worker.place.host);
   }
-  const bool one_way = ranks.size() == 1 || (ranks.size() == workers.size() && hosts.size() == 1);
-  result.all = alike && one_way;
+  return alike && (ranks.size() == 1 || (ranks.size() == workers.size() && hosts.size() == 1));
+}
+
+}  // namespace
+
+Placements placements_of(const std::vector<PlannedWorker>& workers, int rows) {
+  Placements result;
+  std::set<std::vector<double>> seen;
+  const auto add = [&](const std::vector<int>& placement) {
+    if (seen.insert(fingerprint(workers, placement)).second) result.list.push_back(placement);
+  };
+  if (static_cast<int>(workers.size()) <= kMostPermutedWorkers) {
+    std::vector<int> order(workers.size());
+    std::iota(order.begin(), order.end(), 0);
+    do add({order.begin(), order.begin() + rows});
+    while (std::next_permutation(order.begin(), order.end()));
+    return result;
+  }
+  for (const std::vector<int>& chosen : choices_of(workers, at(rows))) {
+    add(chosen);
+    const auto add_sorted = [&](const auto& before) {
+      std::vector<int> order = chosen;
+      std::stable_sort(order.begin(), order.end(),
+                       [&](int a, int b) { return before(workers[at(a)], workers[at(b)]); });
+      add(order);
+    };
+    add_sorted([](const PlannedWorker& a, const PlannedWorker& b) { return a.limit_bytes > b.limit_bytes; });
+    add_sorted([](const PlannedWorker& a, const PlannedWorker& b) { return a.limit_bytes < b.limit_bytes; });
+    add_sorted([](const PlannedWorker& a, const PlannedWorker& b) { return a.speed > b.speed; });
+    add_sorted([](const PlannedWorker& a, const PlannedWorker& b) { return a.speed < b.speed; });
+    add_sorted([](const PlannedWorker& a, const PlannedWorker& b) {
+      return std::pair(a.place.host, a.place.rank) < std::pair(b.place.host, b.place.rank);
+    });
+  }
+  result.all = all_alike(workers);
   return result;
 }
 

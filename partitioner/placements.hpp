@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Which worker runs which row. Private to this folder.
+// Which worker runs which row, and which ones are idle. Private to this folder.
 #pragma once
 
 #include <vector>
@@ -17,10 +17,11 @@ struct Placements {
 /// Up to this many workers every order is tried.
 constexpr int kMostPermutedWorkers = 5;
 
-/// Workers of equal speed, limit and place are interchangeable, and so are ranks and hosts with equal workers: of
-/// placements that are alike only the first. With more than kMostPermutedWorkers different workers: in order, by limit,
-/// by speed, and by host.
-Placements placements_of(const std::vector<PlannedWorker>& workers);
+/// Of `rows` rows. Workers of equal speed, limit and place are interchangeable, and so are ranks and hosts with equal
+/// workers: of placements that are alike only the first. With more than kMostPermutedWorkers workers: in order, by
+/// limit, by speed, and by host; where some are idle, those are the last ones of the fullest ranks, the slowest, or
+/// those with the smallest limits.
+Placements placements_of(const std::vector<PlannedWorker>& workers, int rows);
 
 /// Two placements of the same fingerprint cost the same.
 std::vector<double> fingerprint(const std::vector<PlannedWorker>& workers, const std::vector<int>& placement);

@@ -6,7 +6,7 @@
 #include <iomanip>
 #include <sstream>
 
-#include "partitioner/planner.hpp"
+#include "partitioner/count_search.hpp"
 #include "runtime/base/error.hpp"
 #include "runtime/config/size.hpp"
 #include "runtime/schedule/generators.hpp"
@@ -36,17 +36,11 @@ double most(const std::vector<double>& values) {
 
 /// "needs 2.30 GiB on worker 0, limit 2.00 GiB": the worker that exceeds its limit most.
 std::string why_it_does_not_fit(const PlanProblem& problem, const RankedPlan& plan) {
-  double excess = 0;
-  std::string text;
-  for (std::size_t row = 0; row < plan.simulated.total_bytes.size(); ++row) {
-    const std::size_t worker =
-        plan.choice.placement.empty() ? row : static_cast<std::size_t>(plan.choice.placement[row]);
-    const double bytes = plan.simulated.total_bytes[row], limit = problem.workers[worker].limit_bytes;
-    if (bytes - limit <= excess) continue;
-    excess = bytes - limit;
-    text = concat("needs ", bytes_text(bytes), " on worker ", worker, ", limit ", bytes_text(limit));
-    if (bytes_text(bytes) == bytes_text(limit)) text += concat(" (", bytes_text(std::ceil(excess)), " more)");
-  }
+  const Excess excess = largest_excess(problem, plan);
+  std::string text =
+      concat("needs ", bytes_text(excess.bytes), " on worker ", excess.worker, ", limit ", bytes_text(excess.limit));
+  if (bytes_text(excess.bytes) == bytes_text(excess.limit))
+    text += concat(" (", bytes_text(std::ceil(excess.bytes - excess.limit)), " more)");
   return text;
 }
 
@@ -102,7 +96,7 @@ bool equal_limits(const PlanProblem& problem) {
 }
 
 /// Workers like worker 0, each a rank of its own on one host.
-int fewest_workers(const PlanProblem& problem, const PlanScope& scope) {
+void find_fewest_workers(const PlanProblem& problem, const PlanScope& scope, PlanResult& result) {
   PlanProblem more = problem;
   PlanScope anywhere = scope;
   anywhere.placement.clear();
@@ -111,25 +105,20 @@ int fewest_workers(const PlanProblem& problem, const PlanScope& scope) {
     more.workers.assign(static_cast<std::size_t>(workers), problem.workers.front());
     for (int i = 0; i < workers; ++i) more.workers[static_cast<std::size_t>(i)].place = {i, 0};
     try {
-      if (Planner(more, anywhere).anything_fits()) return workers;
+      PlanTables tables(more);
+      bool sure = true;
+      if (Planner(tables, anywhere, workers, {scope.most_simulations}).anything_fits(sure)) {
+        result.least_workers = workers;
+        return;
+      }
+      result.least_workers_exact = result.least_workers_exact && sure;
     } catch (const UserError&) {
       // No legal shape for so many.
     }
   }
-  return 0;
 }
 
-}  // namespace
-
-PlanResult make_plan(const PlanProblem& problem, const PlanScope& scope) {
-  Planner planner(problem, scope);
-  PlanResult result = planner.best();
-  if (!result.fits()) {
-    result.least_limit_exact = planner.least_bytes(result.least_limit_bytes);
-    result.least_workers = fewest_workers(problem, scope);
-    result.layer_in_the_way = hungriest_layer(problem, scope);
-    result.simulations = planner.simulations();
-  }
+void say_why(const PlanProblem& problem, PlanResult& result) {
   for (std::size_t i = 0; i < result.ranked.size(); ++i) {
     RankedPlan& plan = result.ranked[i];
     if (!plan.fits) {
@@ -138,6 +127,30 @@ PlanResult make_plan(const PlanProblem& problem, const PlanScope& scope) {
       plan.why = why_it_lost(problem, plan, result.best());
     }
   }
+  if (!result.with_all) return;
+  RankedPlan& all = *result.with_all;
+  all.why = all.fits ? why_it_lost(problem, all, result.best()) : why_it_does_not_fit(problem, all);
+}
+
+}  // namespace
+
+PlanResult make_plan(const PlanProblem& problem, const PlanScope& scope) {
+  CountSearch search(problem, scope);
+  PlanResult result = search.best();
+  if (!result.fits()) {
+    search.find_least_limit(result);
+    result.layer_in_the_way = hungriest_layer(problem, scope);
+    if (scope.layers_per_stage.empty()) {
+      find_fewest_workers(problem, scope, result);
+    } else {
+      PlanScope free = scope;
+      free.layers_per_stage.clear();
+      free.all_workers = true;
+      result.without_cuts = std::make_shared<PlanResult>(make_plan(problem, free));
+    }
+    result.simulations = search.simulations();
+  }
+  say_why(problem, result);
   return result;
 }
 

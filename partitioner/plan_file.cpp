@@ -62,10 +62,9 @@ std::string pipeline_text(const PlanFile& plan) {
   if (placement.empty())
     for (int row = 0; row < static_cast<int>(plan.workers.size()); ++row) placement.push_back(row);
   return concat(
-      "# The config's own keys; they take the place of those in the config. Edit them as you like: `predicted` is\n",
-      "# then left out, for it is of something else. `lockstep plan` with --partition, --schedule ... predicts "
-      "again.\n",
-      "pipeline:\n", "  stages: ", choice.layers_per_stage.size(), "\n",
+      "# The config's own keys; they take the place of those in the config. Edit them as you like: what `predicted`\n",
+      "# says is then predicted again, from `profile`.\n", "pipeline:\n", "  stages: ", choice.layers_per_stage.size(),
+      "\n",
       choice.virtual_stages > 0 ? concat("  virtual_stages: ", choice.virtual_stages, "  # stages per worker\n") : "",
       "  schedule: ", choice.schedule.rfind("file:", 0) == 0 ? quoted(choice.schedule) : choice.schedule, "\n",
       "  partition: [", join(choice.layers_per_stage), "]  # layers per stage\n", "  recompute: ", plan.recompute_text,
@@ -80,6 +79,17 @@ std::string workers_text(const PlanFile& plan) {
                    limited ? exact_size_text(static_cast<std::int64_t>(worker.limit_bytes)) : std::string("none"),
                    ", rank: ", worker.place.rank, ", host: ", worker.place.host, "}\n");
   }
+  if (!plan.idle.empty())
+    text += concat("# Workers that there were too, as they were numbered then: without them it is better.\nidle: [",
+                   join(plan.idle), "]\n");
+  return text;
+}
+
+std::string profile_text(const PlanFile& plan) {
+  std::string text =
+      "\n# What layers and links cost, as in a profile: from it an edited pipeline is predicted.\nprofile:\n";
+  std::istringstream lines(plan.profile);
+  for (std::string line; std::getline(lines, line);) text += "  " + line + "\n";
   return text;
 }
 
@@ -100,11 +110,14 @@ std::string stages_text(const PlanPrediction& p) {
 
 std::string predicted_text(const PlanFile& plan) {
   const PlanPrediction& p = *plan.predicted;
-  std::string text = concat("predicted:\n  of: ", quoted(plan.key), "\n", "  step_ms: ", ms(p.step_us),
-                            "  # per step, when steps follow one another\n", "  alone_ms: ", ms(p.alone_us),
-                            "  # a step by itself\n", "  bubble: ", number(p.bubble),
-                            "  # idle share of a step by itself\n", "  bubble_steady: ", number(p.bubble_steady),
-                            "  # idle share when steps follow one another\n", "  workers:  # by row of the schedule\n");
+  std::string text = concat(
+      "predicted:\n  of: ", quoted(plan.key), "\n  micro_batches: ", plan.micro_batches, "\n",
+      "  step_ms: ", ms(p.step_us), "  # per step, when steps follow one another\n", "  alone_ms: ", ms(p.alone_us),
+      "  # a step by itself\n", "  bubble: ", number(p.bubble), "  # idle share of a step by itself\n",
+      "  bubble_steady: ", number(p.bubble_steady), "  # idle share when steps follow one another\n",
+      p.with_all_us > 0 ? concat("  with_all_ms: ", ms(p.with_all_us), "  # per step, with the idle workers too\n")
+                        : "",
+      "  workers:  # by row of the schedule\n");
   for (std::size_t row = 0; row < p.compute_us.size(); ++row)
     text +=
         concat("    - {worker: ", plan.choice.placement.empty() ? static_cast<int>(row) : plan.choice.placement[row],
@@ -183,6 +196,7 @@ PlanPrediction read_prediction(const Section& section, const PlanFile& plan) {
   p.alone_us = read_us(section, "alone_ms");
   p.bubble = section.get<double>("bubble", between(0.0, 1.0));
   p.bubble_steady = section.get<double>("bubble_steady", between(0.0, 1.0));
+  if (section.has("with_all_ms")) p.with_all_us = read_us(section, "with_all_ms");
   for (const Section& worker : section.sections("workers")) {
     const int number = worker.get<int>("worker", between(0, static_cast<int>(plan.workers.size()) - 1));
     p.costs.places.push_back(plan.workers[static_cast<std::size_t>(number)].place);
@@ -211,7 +225,7 @@ PlanPrediction read_prediction(const Section& section, const PlanFile& plan) {
 
 }  // namespace
 
-std::string prediction_key(const Config& config) {
+std::string prediction_key(const Config& config, const std::vector<PlannedWorker>& workers) {
   const PipelineConfig& pipeline = config.pipeline;
   const TrainConfig& train = config.train;
   std::string text =
@@ -222,6 +236,8 @@ std::string prediction_key(const Config& config) {
   text += concat(join(pipeline.placement), ";", train.batch, ";", train.micro_batches, ";", train.precision, ";",
                  train.optimizer.type, ";", train.optimizer.momentum > 0, ";", train.clip_grad_norm > 0, ";",
                  train.post_validation, ";", config.workers.threads);
+  for (const PlannedWorker& worker : workers)
+    text += concat(";", number(worker.speed), ",", worker.place.rank, ",", worker.place.host);
   std::uint64_t hash = 0xcbf29ce484222325ULL;  // FNV-1a, 64 bits
   for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;
   std::ostringstream out;
@@ -239,6 +255,7 @@ std::string to_yaml(const PlanFile& plan) {
       "train: {batch: ", plan.batch, ", micro_batches: ", plan.micro_batches, "}\n\n");
   text += pipeline_text(plan) + "\n" + workers_text(plan);
   if (plan.predicted) text += "\n" + predicted_text(plan);
+  if (!plan.profile.empty()) text += profile_text(plan);
   return text;
 }
 
@@ -263,13 +280,31 @@ PlanFile read_plan(const Section& root) {
     plan.pipeline.has(key);
   plan.pipeline.finish();
   for (const Section& worker : root.sections("workers")) plan.workers.push_back(read_worker(worker));
+  plan.idle = root.list<int>("idle", {}, at_least(0));
+  if (root.is_mapping("profile")) plan.profile = root.section("profile").to_yaml();
   if (root.has("predicted")) {
     const Section predicted = root.section("predicted");
     plan.key = predicted.get<std::string>("of");
+    plan.predicted_micro_batches = predicted.get<int>("micro_batches", at_least(1));
     plan.predicted = read_prediction(predicted, plan);
   }
   root.finish();
   return plan;
+}
+
+std::string idle_text(const PlanFile& plan) {
+  if (plan.idle.empty() || !plan.predicted) return "";
+  const auto seconds = [](double us) {
+    std::ostringstream out;
+    out << std::fixed << std::setprecision(us < 10e6 ? 2 : 1) << us / (us < 10e6 ? kUsPerMs : 1e6)
+        << (us < 10e6 ? " ms" : " s");
+    return out.str();
+  };
+  const std::size_t all = plan.workers.size() + plan.idle.size();
+  const double with_all_us = plan.predicted->with_all_us;
+  return concat(
+      plan.workers.size(), " of ", all, " workers: ", seconds(plan.predicted->step_us), " a step; with all ", all,
+      with_all_us > 0 ? ": " + seconds(with_all_us) : std::string(" nothing fits, or there are too few layers"));
 }
 
 std::string schedule_text(const PlanChoice& choice) {

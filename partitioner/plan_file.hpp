@@ -3,8 +3,8 @@
 // plan.yaml: how a model is cut, placed and run, for people to read and edit, and what that was predicted to cost.
 //
 // `pipeline` has the config's own keys, and takes the place of the config's section: read_config() reads it, with the
-// plan's file and lines in its errors. Whoever edits it (or overrides it) is believed; the prediction, which is then of
-// something else, is left out: see prediction_key(). Torch-free.
+// plan's file and lines in its errors. Whoever edits it (or overrides it) is believed; the prediction is then of
+// something else (see prediction_key()), and is made again from `profile`. Torch-free.
 #pragma once
 
 #include <optional>
@@ -36,6 +36,7 @@ struct PlanPrediction {
   double step_us = 0;   ///< per step, when steps follow one another
   double alone_us = 0;  ///< a step by itself
   double bubble = 0, bubble_steady = 0;
+  double with_all_us = 0;  ///< per step with the idle workers too; 0: no such plan fits, or is possible
   std::vector<double> compute_us, wait_us, peak_bytes;  ///< by row
   std::vector<PredictedStage> stages;
   std::vector<PredictedLayer> layers;
@@ -43,26 +44,33 @@ struct PlanPrediction {
 };
 
 struct PlanFile {
-  std::string config;          ///< path that it was made from
-  std::string model;           ///< name of the config
-  int layers = 0;              ///< of the model
-  std::string signature;       ///< of the model's layers, as the profile knows them
-  std::int64_t batch = 0;      ///< that it was made for
-  int micro_batches = 0;       ///< takes the place of train.micro_batches: auto
-  PlanChoice choice;           ///< as planned. What counts once it has been read is `pipeline`
-  std::string recompute_text;  ///< pipeline.recompute
-  std::vector<PlannedWorker> workers;
-  std::string key;  ///< prediction_key() of what was predicted
+  std::string config;                  ///< path that it was made from
+  std::string model;                   ///< name of the config
+  int layers = 0;                      ///< of the model
+  std::string signature;               ///< of the model's layers, as the profile knows them
+  std::int64_t batch = 0;              ///< that it was made for
+  int micro_batches = 0;               ///< takes the place of train.micro_batches: auto
+  PlanChoice choice;                   ///< as planned. What counts once it has been read is `pipeline`
+  std::string recompute_text;          ///< pipeline.recompute
+  std::vector<PlannedWorker> workers;  ///< that are used
+  std::vector<int> idle;               ///< workers that there were and that are better left out, as they were numbered
+  std::string key;                     ///< prediction_key() of what was predicted
+  int predicted_micro_batches = 0;     ///< that it was predicted with
   std::optional<PlanPrediction> predicted;
+  std::string profile;            ///< YAML: what layers and links cost (runtime/profile/profile.hpp); empty: not known
   Section root, pipeline, train;  ///< as read
 };
 
-/// A text of all that a prediction depends on: the pipeline and what changes costs. Another key: another prediction.
-std::string prediction_key(const Config& config);
+/// A text of all that a prediction depends on: the pipeline, what changes costs, and the workers. Another key: another
+/// prediction.
+std::string prediction_key(const Config& config, const std::vector<PlannedWorker>& workers);
 
 std::string to_yaml(const PlanFile& plan);
 /// Everything but the values of `pipeline`. Throws ConfigError for what is not a plan: another format, unknown keys.
 PlanFile read_plan(const Section& root);
+
+/// "41 of 64 workers: 39000.00 ms a step; with all 64: 39600.00 ms"; empty when none is idle or nothing is predicted.
+std::string idle_text(const PlanFile& plan);
 
 /// "1f1b", "zbv x 2": the schedule, and how many stages a worker has.
 std::string schedule_text(const PlanChoice& choice);

@@ -15,11 +15,8 @@ namespace {
 constexpr double kInfinite = std::numeric_limits<double>::infinity();
 constexpr double kSame = 1e-9;
 
-/// What one search may cost, in stages x micro-batches simulated and in partial cuts looked at: some seconds.
-constexpr long kMostCells = 3000000;
-constexpr long kMostPartialCuts = 2000000;
-/// Each swap of two rows that is looked at costs a dynamic program over stages x layers.
-constexpr long kMostSwappedStages = 2000000;
+/// Of partial cuts, for one placement of one combination.
+constexpr long kMostPartialCuts = 250000;
 
 std::size_t at(int index) {
   return static_cast<std::size_t>(index);
@@ -29,57 +26,57 @@ double fullest(const std::vector<double>& values) {
   return *std::max_element(values.begin(), values.end());
 }
 
-double limit_of_row(const PlanProblem& problem, const PlanChoice& choice, std::size_t row) {
-  const std::size_t worker = choice.placement.empty() ? row : at(choice.placement[row]);
-  return problem.workers[worker].limit_bytes;
-}
-
-/// By how much the fullest worker exceeds its limit; 0: all fit.
-double excess_bytes(const PlanProblem& problem, const RankedPlan& plan) {
-  double excess = 0;
-  for (std::size_t row = 0; row < plan.simulated.total_bytes.size(); ++row)
-    excess = std::max(excess, plan.simulated.total_bytes[row] - limit_of_row(problem, plan.choice, row));
-  return excess;
-}
-
 int compare(double a, double b) {
   return std::abs(a - b) <= kSame * std::abs(b) ? 0 : a < b ? -1 : 1;
 }
 
 }  // namespace
 
+Excess largest_excess(const PlanProblem& problem, const RankedPlan& plan) {
+  Excess largest;
+  for (std::size_t row = 0; row < plan.simulated.total_bytes.size(); ++row) {
+    const std::size_t worker = plan.choice.placement.empty() ? row : at(plan.choice.placement[row]);
+    const double bytes = plan.simulated.total_bytes[row], limit = problem.workers[worker].limit_bytes;
+    if (bytes - limit > largest.bytes - largest.limit)
+      largest = {static_cast<int>(row), static_cast<int>(worker), bytes, limit};
+  }
+  return largest;
+}
+
 bool is_better(const RankedPlan& a, const RankedPlan& b, const PlanProblem& problem) {
   if (a.fits != b.fits) return a.fits;
   if (!a.fits) {
-    const int excess = compare(excess_bytes(problem, a), excess_bytes(problem, b));
+    const Excess of_a = largest_excess(problem, a), of_b = largest_excess(problem, b);
+    const int excess = compare(of_a.bytes - of_a.limit, of_b.bytes - of_b.limit);
     if (excess != 0) return excess < 0;
   }
   const int period = compare(a.simulated.period_us, b.simulated.period_us);
   if (period != 0) return period < 0;
   const int step = compare(a.simulated.step_us, b.simulated.step_us);
   if (step != 0) return step < 0;
+  if (a.simulated.total_bytes.size() != b.simulated.total_bytes.size())
+    return a.simulated.total_bytes.size() < b.simulated.total_bytes.size();
   return compare(fullest(a.simulated.total_bytes), fullest(b.simulated.total_bytes)) < 0;
 }
 
-Planner::Planner(const PlanProblem& problem, const PlanScope& scope)
-    : problem_(problem),
+Planner::Planner(PlanTables& tables, const PlanScope& scope, int workers, SearchBudget budget)
+    : tables_(tables),
+      model_(tables.model),
+      problem_(tables.model.problem()),
       scope_(scope),
-      model_(problem),
-      runs_(model_, false),
-      runs_of_several_(model_, true),
-      cells_left_(kMostCells),
-      partial_cuts_left_(kMostPartialCuts),
-      swapped_stages_left_(kMostSwappedStages) {
-  placements_ = scope.placement.empty() ? placements_of(problem.workers) : Placements{{scope.placement}, true};
+      workers_(workers),
+      left_(budget) {
+  placements_ =
+      scope.placement.empty() ? placements_of(problem_.workers, workers) : Placements{{scope.placement}, true};
   add_combinations();
 }
 
 // ---- the scope ----
 
 void Planner::add_combinations() {
-  const int workers = model_.workers(), layers = model_.layers();
-  if (workers > layers)
-    throw UserError(concat("plan: the model has ", layers, " layers for ", workers,
+  const int layers = model_.layers();
+  if (workers_ > layers)
+    throw UserError(concat("plan: the model has ", layers, " layers for ", workers_,
                            " workers, and every worker needs at least one; use at most ", layers, " workers"));
   std::vector<std::string> schedules = scope_.schedules;
   if (schedules.empty())
@@ -93,7 +90,7 @@ void Planner::add_combinations() {
   for (const std::string& schedule : schedules) {
     for (const int stages : virtual_stages) {
       try {
-        Schedule rows = make_schedule(schedule, {workers, stages, problem_.micro_batches});
+        Schedule rows = make_schedule(schedule, {workers_, stages, problem_.micro_batches});
         const auto fixed = static_cast<int>(scope_.layers_per_stage.size());
         if (rows.stages > layers) {
           refused.push_back(concat(schedule, " with ", stages, " stages a worker needs ", rows.stages,
@@ -135,8 +132,8 @@ long Planner::cells(const Combination& combination) const {
 }
 
 bool Planner::may_simulate(const Combination& combination) const {
-  // Every combination has at least one plan to show.
-  return !combination.best || (simulations_ < scope_.most_simulations && cells_left_ >= cells(combination));
+  // Of the first search every combination has at least one plan to show.
+  return (!combination.best && known_ == nullptr) || (left_.simulations > 0 && left_.cells >= cells(combination));
 }
 
 /// True when it is the combination's best so far.
@@ -149,16 +146,17 @@ bool Planner::try_cut(Combination& combination, CutSearch& search, const std::ve
                  search.placement()};
   const Schedule& schedule = combination.facts.schedule();
   plan.simulated = simulate(model_.program(plan.choice, schedule), model_.costs(plan.choice, schedule), 0);
-  plan.fits = excess_bytes(problem_, plan) <= 0;
+  plan.fits = largest_excess(problem_, plan).row < 0;
   ++simulations_;
-  cells_left_ -= cells(combination);
+  --left_.simulations;
+  left_.cells -= cells(combination);
   least_bytes_ = std::min(least_bytes_, fullest(plan.simulated.total_bytes));
   if (combination.best && !is_better(plan, *combination.best, problem_)) return false;
   combination.best = std::move(plan);
   return true;
 }
 
-const RankedPlan* Planner::best_of_all() const {
+const RankedPlan* Planner::best_found() const {
   const RankedPlan* best = nullptr;
   for (const Combination& combination : combinations_)
     if (combination.best && (best == nullptr || is_better(*combination.best, *best, problem_)))
@@ -174,6 +172,7 @@ void Planner::seed(Combination& combination) {
       if (may_simulate(combination)) try_cut(combination, search, scope_.layers_per_stage);
     return;
   }
+  const bool beats_known = known_ != nullptr && known_->fits;
   std::vector<CutSearch*> order;
   for (CutSearch& search : combination.searches) order.push_back(&search);
   std::stable_sort(order.begin(), order.end(), [](CutSearch* a, CutSearch* b) {
@@ -182,19 +181,20 @@ void Planner::seed(Combination& combination) {
   for (CutSearch* search : order) {
     const std::vector<int> cut = search->best_bottleneck(Goal::fastest);
     if (cut.empty() || !may_simulate(combination)) break;
-    if (search->least_bound(Goal::fastest) > cutoff(combination, Goal::fastest, false)) break;
+    if (search->least_bound(Goal::fastest) > cutoff(combination, Goal::fastest, beats_known)) break;
     try_cut(combination, *search, cut);
     if (may_simulate(combination)) try_cut(combination, *search, search->best_bottleneck(Goal::balanced));
   }
   // No cut fits, or the one with the best bottleneck does not after all: the one that is closest to it.
-  if (!combination.best || !combination.best->fits)
+  if ((!combination.best || !combination.best->fits) && !beats_known)
     try_cut(combination, *order.front(), order.front()->best_bottleneck(Goal::smallest));
 }
 
 /// The worst bound that can still be better, or as good.
 double Planner::cutoff(const Combination& combination, Goal goal, bool against_all) const {
   if (goal == Goal::smallest) return least_bytes_ * (1 - 2e-12);  // bounds are that much below what they bound
-  const RankedPlan* best = against_all ? best_of_all() : combination.best ? &*combination.best : nullptr;
+  const RankedPlan* best = against_all ? best_found() : combination.best ? &*combination.best : nullptr;
+  if (against_all && known_ != nullptr && (best == nullptr || is_better(*known_, *best, problem_))) best = known_;
   return best != nullptr && best->fits ? best->simulated.period_us * (1 + kSame) : kInfinite;
 }
 
@@ -208,11 +208,11 @@ bool Planner::prove(Combination& combination, Goal goal, bool against_all) {
       cuts.push_back({scope_.layers_per_stage, search.bound(goal, scope_.layers_per_stage)});
     } else {
       if (search.least_bound(goal) > worst) continue;
-      long steps = std::min(partial_cuts_left_, kMostPartialCuts / 8);
+      long steps = std::min(left_.partial_cuts, kMostPartialCuts);
       const long before = steps;
-      const auto affordable = static_cast<std::size_t>(std::max(cells_left_, 0L) / cells(combination));
+      const auto affordable = static_cast<std::size_t>(std::max(left_.cells, 0L) / cells(combination));
       const bool all = search.candidates(goal, worst, affordable, steps, cuts);
-      partial_cuts_left_ -= before - std::max(steps, 0L);
+      left_.partial_cuts -= before - std::max(steps, 0L);
       if (!all) return false;
     }
     for (CandidateCut& cut : cuts) candidates.push_back({std::move(cut), &search});
@@ -273,8 +273,8 @@ bool Planner::swap_rows(Combination& combination, long& most_cells) {
       const PlannedWorker &one = problem_.workers[at(from[a])], &other = problem_.workers[at(from[b])];
       // Hosts alone: the orders of placements_of() keep neighbours together.
       if (one.speed == other.speed && one.limit_bytes == other.limit_bytes) continue;
-      swapped_stages_left_ -= static_cast<long>(combination.facts.stages()) * model_.layers();
-      if (swapped_stages_left_ < 0) return false;
+      left_.swapped_stages -= static_cast<long>(combination.facts.stages()) * model_.layers();
+      if (left_.swapped_stages < 0) return false;
       CutSearch search(runs(combination.virtual_stages), combination.facts, placement);
       const std::vector<int> cut = search.best_bottleneck(Goal::fastest);
       if (cut.empty() || search.bound(Goal::fastest, cut) > cutoff(combination, Goal::fastest, false)) continue;
@@ -290,44 +290,64 @@ void Planner::improve(Combination& combination, long most_cells) {
   while (move_boundaries(combination, most_cells) || swap_rows(combination, most_cells)) continue;
 }
 
-PlanResult Planner::best() {
+std::vector<Planner::Combination*> Planner::in_order() {
+  std::vector<Combination*> order;
+  for (Combination& combination : combinations_)
+    if (combination.best) order.push_back(&combination);
+  std::stable_sort(order.begin(), order.end(),
+                   [this](Combination* a, Combination* b) { return is_better(*a->best, *b->best, problem_); });
+  return order;
+}
+
+double Planner::least_bound(Combination& combination, Goal goal) {
+  double least = kInfinite;
+  for (CutSearch& search : combination.searches) least = std::min(least, search.least_bound(goal));
+  return least;
+}
+
+void Planner::seed(const RankedPlan* known) {
+  known_ = known;
   for (Combination& combination : combinations_) seed(combination);
-  const auto in_order = [this] {
-    std::vector<Combination*> order;
-    for (Combination& combination : combinations_) order.push_back(&combination);
-    std::stable_sort(order.begin(), order.end(),
-                     [this](Combination* a, Combination* b) { return is_better(*a->best, *b->best, problem_); });
-    return order;
-  };
+}
+
+void Planner::search() {
   const bool free = scope_.layers_per_stage.empty();
   for (Combination* combination : in_order())
-    if (free) improve(*combination, cells_left_ / 16);  // the better the plan, the fewer cuts to look at
+    if (free) improve(*combination, left_.cells / 16);  // the better the plan, the fewer cuts to look at
   std::vector<Combination*> too_large;
   for (Combination* combination : in_order())
     if (!(combination->proved = prove(*combination, Goal::fastest, true))) too_large.push_back(combination);
+  for (Combination& combination : combinations_)
+    if (!combination.best) combination.proved = prove(combination, Goal::fastest, true);
   for (Combination* combination : too_large)
-    if (free) improve(*combination, cells_left_ / 2);
+    if (free) improve(*combination, left_.cells / 2);
+}
+
+bool Planner::proves(const RankedPlan& best) {
+  return placements_.all && std::all_of(combinations_.begin(), combinations_.end(), [&](Combination& combination) {
+           if (combination.proved) return true;
+           // What is not proved may be out of reach all the same.
+           const double least = least_bound(combination, Goal::fastest);
+           return least == kInfinite || (best.fits && least > best.simulated.period_us * (1 + kSame));
+         });
+}
+
+PlanResult Planner::ranked() {
+  known_ = nullptr;
+  for (Combination& combination : combinations_)
+    if (!combination.best) seed(combination);
   for (Combination* combination : in_order())
     if (combination->proved) prove(*combination, Goal::fastest, false);
-
   PlanResult result;
   for (Combination* combination : in_order()) result.ranked.push_back(*combination->best);
-  result.exact = placements_.all;
-  for (Combination& combination : combinations_) {
-    // What is not proved may be out of reach all the same.
-    double least = kInfinite;
-    for (CutSearch& search : combination.searches) least = std::min(least, search.least_bound(Goal::fastest));
-    const RankedPlan& best = result.ranked.front();
-    const bool beyond = least == kInfinite || (best.fits && least > best.simulated.period_us * (1 + kSame));
-    result.exact = result.exact && (combination.proved || beyond);
-  }
-  result.simulations = simulations_;
+  result.exact = proves(result.ranked.front());
   return result;
 }
 
 // ---- when nothing fits ----
 
-bool Planner::anything_fits() {
+bool Planner::anything_fits(bool& sure) {
+  sure = true;
   for (Combination& combination : combinations_) {
     for (CutSearch& search : combination.searches) {
       if (!scope_.layers_per_stage.empty()) {
@@ -342,15 +362,15 @@ bool Planner::anything_fits() {
   }
   if (!scope_.layers_per_stage.empty()) return false;
   for (Combination& combination : combinations_) {
-    prove(combination, Goal::fastest, false);  // until a plan fits: then only better ones
+    sure = prove(combination, Goal::fastest, false) && sure;  // until a plan fits: then only better ones
     if (combination.best && combination.best->fits) return true;
   }
+  sure = sure && placements_.all;
   return false;
 }
 
 bool Planner::least_bytes(double& bytes) {
-  cells_left_ = kMostCells;
-  partial_cuts_left_ = kMostPartialCuts;
+  least_bytes_ = std::min(least_bytes_, bytes);
   for (Combination& combination : combinations_)
     for (CutSearch& search : combination.searches) {
       if (!scope_.layers_per_stage.empty() || search.least_bound(Goal::smallest) >= least_bytes_) continue;

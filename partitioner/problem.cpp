@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "partitioner/problem.hpp"
 
+#include <map>
+#include <set>
+
 #include "partitioner/cost_model.hpp"
 #include "runtime/schedule/generators.hpp"
 
@@ -9,14 +12,45 @@ namespace {
 
 Schedule schedule_of_choice(const CostModel& model, const PlanChoice& choice) {
   model.check(choice);
-  return make_schedule(choice.schedule, {model.workers(), choice.virtual_stages, model.problem().micro_batches});
+  const int rows = rows_of(model.problem(), choice);
+  return make_schedule(choice.schedule, {rows, choice.virtual_stages, model.problem().micro_batches});
 }
 
 }  // namespace
 
+int rows_of(const PlanProblem& problem, const PlanChoice& choice) {
+  return static_cast<int>(choice.placement.empty() ? problem.workers.size() : choice.placement.size());
+}
+
+std::vector<int> drop_idle(PlanProblem& problem, PlanChoice& choice) {
+  if (choice.placement.empty()) return {};
+  const std::set<int> used(choice.placement.begin(), choice.placement.end());
+  std::vector<PlannedWorker> stay;
+  std::vector<int> idle;
+  std::map<int, int> number, rank;  // the new ones
+  for (int worker = 0; worker < static_cast<int>(problem.workers.size()); ++worker) {
+    if (used.count(worker) == 0) {
+      idle.push_back(worker);
+      continue;
+    }
+    number[worker] = static_cast<int>(stay.size());
+    stay.push_back(problem.workers[static_cast<std::size_t>(worker)]);
+    int& of = stay.back().place.rank;
+    of = rank.emplace(of, static_cast<int>(rank.size())).first->second;
+  }
+  if (idle.empty()) return idle;
+  problem.workers = std::move(stay);
+  for (int& worker : choice.placement) worker = number.at(worker);
+  return idle;
+}
+
 Costs costs_of(const PlanProblem& problem, const PlanChoice& choice) {
   const CostModel model(problem);
   return model.costs(choice, schedule_of_choice(model, choice));
+}
+
+Costs costs_of(const PlanProblem& problem, const PlanChoice& choice, const Schedule& schedule) {
+  return CostModel(problem).costs(choice, schedule);
 }
 
 Program program_of(const PlanProblem& problem, const PlanChoice& choice) {

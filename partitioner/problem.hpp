@@ -58,9 +58,17 @@ struct PlanChoice {
   int virtual_stages = 1;
   std::string schedule = "1f1b";  ///< a generator's name
   Recompute recompute = Recompute::never;
-  std::vector<int> placement = {};  ///< placement[row] = worker; empty: in order
+  /// placement[row] = worker; whom it does not name is idle. Empty: all, in order.
+  std::vector<int> placement = {};
   bool operator==(const PlanChoice&) const = default;
 };
+
+/// How many workers the choice uses.
+int rows_of(const PlanProblem& problem, const PlanChoice& choice);
+
+/// Leaves out the workers that the choice does not use: those that stay are numbered anew, and so are their ranks.
+/// Gives the numbers that went.
+std::vector<int> drop_idle(PlanProblem& problem, PlanChoice& choice);
 
 /// The costs of the stages that the choice makes. Throws UserError when the choice does not fit the problem (layers,
 /// workers, placement), ScheduleError when the schedule forbids its shape.
@@ -71,6 +79,8 @@ struct PlanChoice {
 /// a value made by a stage without a backward is counted where it is read, and not on the worker that is charged for
 /// it.
 Costs costs_of(const PlanProblem& problem, const PlanChoice& choice);
+/// The same of a schedule that is at hand, which no generator needs to know.
+Costs costs_of(const PlanProblem& problem, const PlanChoice& choice, const Schedule& schedule);
 
 /// The training program of the choice.
 Program program_of(const PlanProblem& problem, const PlanChoice& choice);

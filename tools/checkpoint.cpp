@@ -7,12 +7,12 @@
 #include <iomanip>
 #include <iostream>
 
+#include "runtime/base/output_file.hpp"
 #include "runtime/checkpoint/store.hpp"
 #include "runtime/layer/tensor_hash.hpp"
 #include "runtime/training/trainer_state.hpp"
 #include "tools/command.hpp"
 #include "tools/fingerprint.hpp"
-#include "tools/run_folder.hpp"
 
 namespace lockstep {
 namespace {
@@ -84,16 +84,21 @@ int verify(const std::string& path) {
 
 int export_weights(const std::string& path, const std::string& output) {
   check_writable("--output", output);
-  if (fs::exists(output))
+  const OutputPlace place = place_of_output(output);
+  if (!place.in_place && fs::exists(place.path))
     throw UserError(concat("--output: ", output, " is there already; remove it or choose another"));
   const std::vector<std::string> findings = find_damage(path);
   if (!findings.empty()) throw UserError(concat(findings.front(), other_good_checkpoint(path)));
   const MappedWeights weights{CheckpointStore(path)};
-  const fs::path target(output);
-  const std::string part = target.filename().string() + ".part";
-  const std::string folder = target.has_parent_path() ? target.parent_path().string() : ".";
-  const WrittenFile written = write_safetensors(folder, part, weights.tensors());
-  fs::rename(folder + "/" + part, target);
+  const fs::path file = fs::absolute(place.in_place ? place.path : place.path + ".part");
+  WrittenFile written;
+  try {
+    written = write_safetensors(file.parent_path(), file.filename(), weights.tensors());
+  } catch (const Error&) {
+    if (!place.in_place) fs::remove(file);
+    throw;
+  }
+  if (!place.in_place) fs::rename(file, place.path);
   std::cout << output << ": " << written.tensors.size() << " tensors, " << mebibytes(written.bytes) << "\n";
   return 0;
 }

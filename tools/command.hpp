@@ -11,12 +11,14 @@
 #include <vector>
 
 #include "partitioner/plan_file.hpp"
+#include "runtime/base/console.hpp"
 #include "runtime/config/config.hpp"
 #include "runtime/data/dataset.hpp"
 #include "runtime/engine/job.hpp"
 #include "runtime/training/environment.hpp"
 #include "runtime/training/trainer.hpp"
 #include "tools/simulate.hpp"
+#include "tools/stop_signals.hpp"
 
 namespace CLI {
 class App;
@@ -56,6 +58,8 @@ class Process {
   /// than another.
   void together(const std::function<void()>& work, std::chrono::milliseconds timeout = std::chrono::minutes(5));
   const std::string& host() const { return host_; }
+  /// What is printed on standard error while a line may move there, by all ranks.
+  const std::shared_ptr<Console>& console() const { return console_; }
   static bool has_mpi();   ///< built with it
   static bool launched();  ///< started by mpirun or srun
   MpiFacts mpi_facts() const;
@@ -64,6 +68,9 @@ class Process {
   /// Something failed here: prints it and ends all ranks at once with its exit code (1 when it has none). When several
   /// ranks fail at the same time one of them is elected, the others wait for its abort.
   [[noreturn]] void fail(const std::exception& error);
+  /// From here on a signal to stop raises StopSignals::asked() and calls `announce`; a later one ends all ranks at
+  /// once. Before, and in all other verbs, already the first one ends all ranks.
+  void stop_when_asked(std::function<void(int)> announce);
 
  private:
   void leave();
@@ -72,7 +79,11 @@ class Process {
   std::unique_ptr<Mpi> mpi_;
   Ranks ranks_;
   std::string host_, run_folder_;
+  std::unique_ptr<StopSignals> signals_;  // gone before MPI is
+  std::shared_ptr<Console> console_ = std::make_shared<Console>();
 
+  void leave_by_signals();
+  /// From any thread.
   [[noreturn]] void end_all(int code);
 };
 

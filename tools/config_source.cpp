@@ -96,11 +96,7 @@ LoadedConfig ConfigSource::load(int micro_batches) const {
   const std::vector<std::string> replaced =
       replaced_keys(own.section("pipeline"), file.pipeline, both.section("pipeline"));
   if (!replaced.empty()) loaded.notes.back() += concat(": it takes the place of ", join(replaced), " in ", path);
-  if (file.predicted && prediction_key(loaded.config) != file.key) {
-    file.predicted.reset();
-    loaded.notes.push_back(concat(plan, " or the config was edited since it was predicted, so nothing is predicted; ",
-                                  "lockstep plan with --partition, --schedule ... predicts what you want"));
-  }
+  if (prediction_key(loaded.config, file.workers) != file.key) file.predicted.reset();  // made again with the trainer
   if (file.predicted) check_prediction(file, loaded.config);
   loaded.plan = std::move(file);
   return loaded;

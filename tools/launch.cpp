@@ -3,7 +3,8 @@
 // `lockstep why`, and `lockstep launch`: mpiexec with a memory. It starts the ranks, passes signals on, says what
 // happened when a job fails, and starts it again from its last good checkpoint.
 //
-// mpiexec is a child in a process group of its own: a Ctrl-C at the terminal reaches us alone, and is passed on once.
+// mpiexec is a child in a process group of its own: a Ctrl-C, or a terminal that hangs up, reaches us alone, and is
+// passed on.
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -12,16 +13,22 @@
 
 #include <CLI/CLI.hpp>
 #include <array>
+#include <atomic>
 #include <cerrno>
+#include <chrono>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <iostream>
-#include <regex>
+#include <iterator>
 #include <sstream>
-#include <utility>
 
 #include "runtime/checkpoint/manifest.hpp"
 #include "tools/command.hpp"
+#include "tools/launch_listener.hpp"
+#include "tools/launcher_terminal.hpp"
+#include "tools/rank_watch.hpp"
+#include "tools/stop_signals.hpp"
 #include "tools/why.hpp"
 
 namespace lockstep {
@@ -43,85 +50,16 @@ struct LaunchOptions {
   std::vector<std::string> command;  // train CONFIG ...
 };
 
-// A signal handler can reach nothing but globals.
-volatile sig_atomic_t launcher_pid = 0;
-volatile sig_atomic_t signals_seen = 0;
+std::atomic<pid_t> launcher_pid{0};
 
+/// The ranks stop in the same way for all of them; mpiexec dies of HUP, and kills the ranks at a second INT.
 void pass_on(int number) {
-  signals_seen = signals_seen + 1;
-  if (launcher_pid > 0) kill(launcher_pid, number);
+  if (launcher_pid > 0) kill(launcher_pid, number == SIGUSR1 ? SIGUSR1 : SIGTERM);
 }
-
-void pass_signals_on() {
-  struct sigaction action {};
-  action.sa_handler = pass_on;
-  action.sa_flags = SA_RESTART;
-  for (const int number : {SIGTERM, SIGINT, SIGUSR1}) sigaction(number, &action, nullptr);
-}
-
-/// Removes what hydra and MPI_Abort say when a rank ends badly, which tells nobody anything, and reads from it who did.
-class Listener {
- public:
-  Listener(int input, std::ostream& output) : input_(input), output_(output) {}
-  ~Listener() { close(input_); }
-  Listener(const Listener&) = delete;
-  Listener& operator=(const Listener&) = delete;
-
-  int input() const { return input_; }
-  bool at_end() const { return at_end_; }
-  const LauncherWord& word() const { return word_; }
-
-  /// Something can be read.
-  void listen() {
-    char buffer[4096];
-    const ssize_t got = read(input_, buffer, sizeof(buffer));
-    if (got < 0 && errno == EINTR) return;
-    at_end_ = got <= 0;
-    if (got > 0) waiting_.append(buffer, static_cast<std::size_t>(got));
-    if (at_end_ && !waiting_.empty()) waiting_ += '\n';
-    for (std::size_t end; (end = waiting_.find('\n')) != std::string::npos; waiting_.erase(0, end + 1))
-      hear(waiting_.substr(0, end));
-  }
-
- private:
-  void hear(const std::string& line) {
-    static const std::regex first(R"(=\s+PID (\d+) RUNNING AT (\S+))"), code(R"(=\s+EXIT CODE: (\d+))");
-    std::smatch match;
-    if (line.starts_with("=====") && line.find_first_not_of('=') == std::string::npos) {
-      in_block_ = !in_block_;
-      return;
-    }
-    if (in_block_) {
-      empty_lines_ = 0;
-      if (std::regex_search(line, match, first)) {
-        word_.pid = std::stoi(match[1]);
-        word_.host = match[2];
-      }
-      if (std::regex_search(line, match, code)) word_.code = std::stoi(match[1]);
-      return;
-    }
-    if (line.starts_with("YOUR APPLICATION TERMINATED WITH THE EXIT STRING") ||
-        line.starts_with("This typically refers to") || line.starts_with("Please see the FAQ page") ||
-        (line.starts_with("Abort(") && line.find("MPI_Abort") != std::string::npos))
-      return;
-    if (line.empty()) {  // hydra's block has one before it
-      ++empty_lines_;
-      return;
-    }
-    output_ << std::string(static_cast<std::size_t>(std::exchange(empty_lines_, 0)), '\n') + line + "\n" << std::flush;
-  }
-
-  int input_;
-  std::ostream& output_;
-  std::string waiting_;  // the beginning of a line
-  int empty_lines_ = 0;
-  bool at_end_ = false, in_block_ = false;
-  LauncherWord word_;
-};
 
 struct Ended {
   int code = 0;  ///< as of a shell: 128 + signal when mpiexec itself was killed
-  LauncherWord word;
+  RankEnds ranks;
 };
 
 std::string this_program() {
@@ -131,8 +69,42 @@ std::string this_program() {
   return path.string();
 }
 
-[[noreturn]] void become(const std::vector<std::string>& line, int output, int error_output) {
+struct Pipe {
+  int read = -1, write = -1;
+  Pipe() {
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) != 0) throw Error(concat("pipe: ", std::strerror(errno)));
+    read = ends[0];
+    write = ends[1];
+  }
+};
+
+pid_t fork_or_throw() {
+  const pid_t child = fork();
+  if (child < 0) throw Error(concat("fork: ", std::strerror(errno)));
+  return child;
+}
+
+/// Waits for a byte: false when the other end was closed without one.
+bool is_told(const Pipe& pipe) {
+  close(pipe.write);
+  char byte;
+  ssize_t got;
+  while ((got = read(pipe.read, &byte, 1)) < 0 && errno == EINTR) {
+  }
+  return got == 1;
+}
+
+void tell(Pipe& pipe) {
+  [[maybe_unused]] const ssize_t written = write(pipe.write, "", 1);
+  close(pipe.write);
+  close(pipe.read);
+}
+
+[[noreturn]] void become(const std::vector<std::string>& line, const Pipe& may_begin, int output, int error_output) {
   setpgid(0, 0);
+  signal(SIGPIPE, SIG_DFL);  // which main() ignores
+  if (!is_told(may_begin)) _exit(1);
   dup2(output, STDOUT_FILENO);
   dup2(error_output, STDERR_FILENO);
   const int nothing = open("/dev/null", O_RDONLY);
@@ -146,34 +118,74 @@ std::string this_program() {
   _exit(127);
 }
 
-Ended run_mpiexec(const std::vector<std::string>& line) {
-  int output[2], errors[2];
-  if (pipe2(output, O_CLOEXEC) != 0 || pipe2(errors, O_CLOEXEC) != 0)
-    throw Error(concat("pipe: ", std::strerror(errno)));
-  const pid_t child = fork();
-  if (child < 0) throw Error(concat("fork: ", std::strerror(errno)));
-  if (child == 0) become(line, output[1], errors[1]);
-  setpgid(child, child);
-  launcher_pid = child;
-  close(output[1]);
-  close(errors[1]);
-  Listener hears_output(output[0], std::cout), hears_errors(errors[0], std::cerr);
-  while (!hears_output.at_end() || !hears_errors.at_end()) {
-    std::array<pollfd, 2> ends{};
-    std::size_t open_ends = 0;
-    for (Listener* listener : {&hears_output, &hears_errors})
-      if (!listener->at_end()) ends[open_ends++] = {listener->input(), POLLIN, 0};
-    if (poll(ends.data(), open_ends, -1) < 0) continue;  // a signal
-    for (Listener* listener : {&hears_output, &hears_errors})
-      for (std::size_t i = 0; i < open_ends; ++i)
-        if (ends[i].fd == listener->input() && ends[i].revents != 0) listener->listen();
+/// Outlives us, should we be killed: then it ends mpiexec's process group, first as a user would (a second TERM makes
+/// ranks leave at once), and mpiexec ends the ranks, on other hosts too. PR_SET_PDEATHSIG could give one signal to one
+/// process: not every launcher's ranks end when it is killed, and it may be a script that has started another. What
+/// mpiexec has to say meanwhile goes into pipes that stay open here: an end of file could end it before its ranks.
+[[noreturn]] void guard(pid_t group, const Pipe& all_is_well) {
+  constexpr unsigned kPause_s = 2;
+  setpgid(0, 0);
+  for (const int number : {SIGTERM, SIGINT, SIGUSR1, SIGHUP}) signal(number, SIG_IGN);
+  for (const int file : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) close(file);
+  if (!is_told(all_is_well))
+    for (const int number : {SIGTERM, SIGTERM, SIGKILL}) {
+      if (kill(-group, number) != 0) break;
+      sleep(kPause_s);
+    }
+  _exit(0);
+}
+
+/// Until mpiexec has closed its outputs and the ranks of this host have ended: when mpiexec is killed a moment later.
+void listen(LaunchListener& output, LaunchListener& errors, RankWatch& watch) {
+  using Clock = std::chrono::steady_clock;
+  constexpr int kLook_ms = 100, kMostLooks = 50;
+  Clock::time_point next_look = Clock::now();
+  while (!output.at_end() || !errors.at_end()) {
+    if (Clock::now() >= next_look) {
+      watch.look();
+      next_look = Clock::now() + std::chrono::milliseconds(kLook_ms);
+    }
+    std::array<pollfd, 3> ends = {pollfd{output.at_end() ? -1 : output.input(), POLLIN, 0},
+                                  pollfd{errors.at_end() ? -1 : errors.input(), POLLIN, 0},
+                                  pollfd{watch.descriptor(), POLLIN, 0}};
+    if (poll(ends.data(), ends.size(), watch.is_looking() ? kLook_ms : -1) < 0) continue;  // a signal
+    if (ends[2].revents != 0) watch.hear();
+    if (ends[0].revents != 0) output.listen();
+    if (ends[1].revents != 0) errors.listen();
   }
+  watch.hear();
+  for (int looks = 0; !watch.all_ended() && looks < kMostLooks; ++looks) {
+    pollfd ended{watch.descriptor(), POLLIN, 0};
+    poll(&ended, 1, kLook_ms);
+    watch.hear();
+  }
+}
+
+Ended run_mpiexec(const std::vector<std::string>& line, const std::string& run_folder, Console& console) {
+  RankWatch watch(run_folder, this_program());
+  Pipe may_begin, all_is_well, output, errors;
+  const pid_t child = fork_or_throw();
+  if (child == 0) become(line, may_begin, output.write, errors.write);
+  setpgid(child, child);
+  close(output.write);
+  close(errors.write);
+  const pid_t guardian = fork_or_throw();
+  if (guardian == 0) guard(child, all_is_well);
+  launcher_pid = child;
+  tell(may_begin);
+  LaunchListener hears_output(output.read, std::cout, console), hears_errors(errors.read, std::cerr, console);
+  listen(hears_output, hears_errors, watch);
   int status = 0;
   while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
   launcher_pid = 0;
-  return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status),
-          hears_output.word().pid != 0 ? hears_output.word() : hears_errors.word()};
+  tell(all_is_well);
+  while (waitpid(guardian, nullptr, 0) < 0 && errno == EINTR) {
+  }
+  console.settle();
+  // When mpiexec is killed its proxies end the ranks: in which order says nothing.
+  if (WIFSIGNALED(status)) return {128 + WTERMSIG(status), {}};
+  return {WEXITSTATUS(status), ends_of(watch.ended(), hears_output, hears_errors)};
 }
 
 /// The run folder that the ranks will use: from the config, read as they read it. So their mistakes are found here
@@ -212,10 +224,13 @@ std::vector<std::string> resuming(const std::vector<std::string>& command) {
   return result;
 }
 
+std::vector<std::string> words_of(const std::string& text) {
+  std::istringstream stream(text);
+  return {std::istream_iterator<std::string>(stream), {}};
+}
+
 std::vector<std::string> line_of(const LaunchOptions& options, bool restarted) {
-  std::vector<std::string> line;
-  std::istringstream launcher(options.mpiexec);
-  for (std::string word; launcher >> word;) line.push_back(word);
+  std::vector<std::string> line = words_of(options.mpiexec);
   const int ranks = restarted && options.ranks_after_restart > 0 ? options.ranks_after_restart : options.ranks;
   line.insert(line.end(), {"-n", std::to_string(ranks), this_program()});
   const std::vector<std::string> command = restarted ? resuming(options.command) : options.command;
@@ -235,13 +250,21 @@ int launch(const LaunchOptions& options) {
     throw UserError(concat("launch: got ", options.command.empty() ? "nothing" : "'" + options.command[0] + "'",
                            " to run, expected train CONFIG ..., such as: lockstep launch -n 2 train x.yaml"));
   const std::string run_folder = run_folder_of(options.command);
-  pass_signals_on();
+  StopSignals signals(pass_on);
+  signals.ask(pass_on);
+  Console console;
+  if (console.columns() > 0 && passes_on(words_of(options.mpiexec)))
+    setenv(kColumnsVariable, std::to_string(console.columns()).c_str(), 1);
+  else
+    unsetenv(kColumnsVariable);
   for (int restart = 0;; ++restart) {
-    const Ended ended = run_mpiexec(line_of(options, restart > 0));
+    const Ended ended = run_mpiexec(line_of(options, restart > 0), run_folder, console);
     const int code = exit_code_of(ended);
     if (code == 0 || code == static_cast<int>(ExitCode::user_input) || code == 127) return code;
-    if (signals_seen > 1) return code;
-    if (ended.word.pid != 0) remember(run_folder, ended.word);
+    const bool by_ours = StopSignals::asked() && (ended.code == SIGTERM || ended.code == SIGUSR1);
+    if (by_ours) return 128 + ended.code;  // the ranks could not be asked yet
+    if (StopSignals::insisted() != 0) return 128 + StopSignals::insisted();
+    remember(run_folder, ended.ranks);
     Story story;
     try {
       story = story_of(run_folder);
@@ -253,7 +276,7 @@ int launch(const LaunchOptions& options) {
     std::cerr << "lockstep: launch: mpiexec ended with code " << ended.code << "\n"
               << story_text(story, run_folder) << std::flush;
     const bool in_order = story.end == Story::End::done;  // such as a loss that was not finite: it would be again
-    if (signals_seen > 0 || in_order || restart == options.restarts) return code;
+    if (StopSignals::asked() || in_order || restart == options.restarts) return code;
     std::cerr << "lockstep: launch: restart " << restart + 1 << " of " << options.restarts
               << (options.ranks_after_restart > 0 ? concat(" with ", options.ranks_after_restart, " ranks") : "")
               << std::endl;

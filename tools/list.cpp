@@ -33,7 +33,7 @@ int list(const std::string& what) {
   }
   if (all || what == "losses") {
     std::cout << "losses (train.loss)\n";
-    for (const std::string& name : loss_names()) print(name, "");
+    for (const LossKind& kind : loss_kinds()) print(kind.name, kind.summary);
   }
   if (all || what == "readers") {
     std::cout << "readers (data.type)\n";

@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The `lockstep` command. Verbs live in files of their own; here are only the parser and the end of every error.
+#include <signal.h>
+
 #include <CLI/CLI.hpp>
+#include <cstring>
 #include <iostream>
 
+#include "runtime/base/one_line.hpp"
 #include "tools/command.hpp"
 #include "tools/report.hpp"
 #include "tools/simulate.hpp"
+#include "tools/standard_files.hpp"
+#include "tools/stop_signals.hpp"
 
 namespace {
 
@@ -44,9 +50,7 @@ int parse_and_run(CLI::App& app, int argc, char** argv, const std::function<int(
   return command();
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int run(int argc, char** argv) {
   CLI::App app{"Lockstep: pipeline model-parallel training. Try: lockstep train configs/quickstart.yaml", "lockstep"};
   app.set_version_flag("--version", LOCKSTEP_VERSION);
   app.set_help_all_flag("--help-all", "Print the help of all subcommands: lockstep --help-all > lockstep.txt");
@@ -72,6 +76,30 @@ int main(int argc, char** argv) {
   } catch (const lockstep::Error& error) {
     return report(error.what(), error.exit_code());
   } catch (const std::exception& error) {
-    return report(error.what(), lockstep::ExitCode::fault);
+    return report(lockstep::reason_of(error), lockstep::ExitCode::fault);
   }
+}
+
+/// The exit code, now that all results should have been written.
+int end(int code, int failure) {
+  if (failure == 0) return code;
+  if (failure == EPIPE) {  // `lockstep list | head -1`: as any command ends whose reader has enough
+    signal(SIGPIPE, SIG_DFL);
+    raise(SIGPIPE);
+  }
+  const int failed =
+      report(lockstep::concat("cannot write to standard output: ", std::strerror(failure)), lockstep::ExitCode::fault);
+  return code == 0 ? failed : code;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  lockstep::open_standard_files();
+  lockstep::take_hangup_back();
+  signal(SIGPIPE, SIG_IGN);  // a console that is lost ends no job
+  lockstep::StandardOutput output;
+  const int code = run(argc, argv);
+  const bool is_console = argc > 1 && std::strcmp(argv[1], "launch") == 0;  // what it prints its ranks have said
+  return is_console ? code : end(code, output.finish());
 }

@@ -11,6 +11,7 @@
 #include <sstream>
 
 #include "runtime/base/check.hpp"
+#include "runtime/base/one_line.hpp"
 
 namespace lockstep {
 
@@ -228,6 +229,27 @@ std::string fact(const std::string& name, const std::string& value, const std::s
   return concat("<div><dt>", name, "</dt><dd>", value, "</dd><dd class=\"note\">", escaped(note), "</dd></div>\n");
 }
 
+bool peaks_are_planned(const RunMetrics& metrics) {
+  return std::none_of(metrics.peak_bytes.begin(), metrics.peak_bytes.end(), [](double bytes) { return bytes > 0; });
+}
+
+/// By worker: as measured, else as planned; empty: not known.
+const std::vector<double>& peaks_of(const RunTimeline& all, const RunMetrics& metrics) {
+  return peaks_are_planned(metrics) ? all.planned_bytes : metrics.peak_bytes;
+}
+
+/// 0: none.
+double limit_of(const RunTimeline& all, std::size_t worker) {
+  return worker < all.limit_bytes.size() ? all.limit_bytes[worker] : 0.0;
+}
+
+/// A long table is closed until somebody wants to see it.
+std::string closed_if_long(std::size_t rows, const std::string& summary, const std::string& table) {
+  constexpr std::size_t kMostOpen = 16;
+  if (rows <= kMostOpen) return table;
+  return concat("<details class=\"table\"><summary>", escaped(summary), "</summary>", table, "</details>");
+}
+
 std::string facts(const RunTimeline& all, const RunMetrics& metrics) {
   const Shares simulated = shares_of(all.simulated, all.steps);
   std::string result;
@@ -246,6 +268,13 @@ std::string facts(const RunTimeline& all, const RunMetrics& metrics) {
     result += fact("Whole run", milliseconds(*step_ms * 1000) + " ms",
                    concat("median step without the first of ", metrics.step_ms.size(), ", bubble ",
                           percent(median(without_first(metrics.bubbles)).value_or(0))));
+  if (const std::vector<double>& peaks = peaks_of(all, metrics); !peaks.empty()) {
+    const auto fullest = std::max_element(peaks.begin(), peaks.end());
+    const auto worker = static_cast<std::size_t>(fullest - peaks.begin());
+    result += fact("Fullest worker", bytes_text(*fullest),
+                   concat("worker ", worker, peaks_are_planned(metrics) ? ", planned" : ", peak tensor bytes",
+                          limit_of(all, worker) > 0 ? ", limit " + bytes_text(limit_of(all, worker)) : ""));
+  }
   if (!metrics.losses.empty())
     result += fact("Loss", fixed(metrics.losses.back().second, 4), concat("step ", metrics.losses.back().first));
   long sent = 0;
@@ -296,11 +325,19 @@ std::string workers_table(const RunTimeline& all, const RunMetrics& metrics) {
     if (most_bytes > 0) rows += memory_cell(all, metrics, w, most_bytes);
     rows += "</tr>\n";
   }
-  return concat(
-      "<table><thead><tr><th scope=\"col\">Worker</th><th scope=\"col\">Time of a step</th>"
-      "<th scope=\"col\" class=\"number\">Messages sent</th>",
-      most_bytes > 0 ? "<th scope=\"col\" class=\"number\">Peak tensor bytes</th>" : "", "</tr></thead><tbody>\n", rows,
-      "</tbody></table>");
+  std::string summary = concat(all.workers(), " workers");
+  if (const std::vector<double>& peaks = peaks_of(all, metrics); !peaks.empty()) {
+    const auto [least, most] = std::minmax_element(peaks.begin(), peaks.end());
+    summary += concat(", peak tensor bytes ", bytes_text(*least), " to ", bytes_text(*most));
+  }
+  return closed_if_long(
+      static_cast<std::size_t>(all.workers()), summary,
+      concat("<table><thead><tr><th scope=\"col\">Worker</th><th scope=\"col\">Time of a step</th>"
+             "<th scope=\"col\" class=\"number\">Messages sent</th>",
+             most_bytes > 0 ? concat("<th scope=\"col\" class=\"number\">",
+                                     peaks_are_planned(metrics) ? "Planned peak" : "Peak", " tensor bytes</th>")
+                            : std::string(),
+             "</tr></thead><tbody>\n", rows, "</tbody></table>"));
 }
 
 std::string stage_bar(const char* kind, const StageCost& cost, bool trains, double longest_us) {
@@ -332,10 +369,10 @@ std::string stages_table(const RunTimeline& all) {
     if (all.ran()) rows += stage_bar("measured", measured.stages[s], trains, longest_us);
     rows += stage_bar("simulated", simulated.stages[s], trains, longest_us) + "</td></tr>\n";
   }
-  return concat(
-      "<table><thead><tr><th scope=\"col\">Stage</th><th scope=\"col\">Time of a "
-      "micro-batch</th></tr></thead><tbody>\n",
-      rows, "</tbody></table>");
+  return closed_if_long(simulated.stages.size(), concat(simulated.stages.size(), " stages"),
+                        concat("<table><thead><tr><th scope=\"col\">Stage</th><th scope=\"col\">Time of a "
+                               "micro-batch</th></tr></thead><tbody>\n",
+                               rows, "</tbody></table>"));
 }
 
 std::string loss_section(const RunMetrics& metrics) {
@@ -422,7 +459,7 @@ RunMetrics metrics_from_lines(const std::string& text, const std::string& file) 
           metrics.peak_bytes[w] = std::max(metrics.peak_bytes[w], number(workers[w], "peak_bytes"));
       }
     } catch (const Json::exception& error) {
-      throw UserError(concat(file, ":", count, ": not a line that lockstep train wrote: ", error.what()));
+      throw UserError(concat(file, ":", count, ": not a line that lockstep train wrote: ", one_line(reason_of(error))));
     }
   }
   return metrics;

@@ -2,13 +2,17 @@
 //
 // `lockstep plan`: cuts, schedule, stages per worker, recompute and placement for a measured model, under a limit of
 // bytes per worker; a file that `lockstep train --plan` takes.
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cmath>
 #include <iomanip>
 #include <iostream>
 #include <list>
 #include <numeric>
 
+#include "runtime/base/output_file.hpp"
 #include "runtime/engine/binding.hpp"
 #include "runtime/training/schedule_choice.hpp"
 #include "runtime/training/verify.hpp"
@@ -16,12 +20,10 @@
 #include "tools/plan_options.hpp"
 #include "tools/planning.hpp"
 #include "tools/profiling.hpp"
-#include "tools/run_folder.hpp"
+#include "tools/table.hpp"
 
 namespace lockstep {
 namespace {
-
-constexpr std::size_t kColumns = 100;
 
 /// All that was found for one number of micro-batches and one scope.
 struct Searched {
@@ -43,8 +45,10 @@ std::vector<PlanScope> scopes_of(const PlanOptions& options, const Config& confi
   scope.virtual_stages = options.virtual_stages;
   scope.recomputes = recomputes_of(options, config);
   scope.placement = options.placement;
+  scope.all_workers = options.all_workers;
   const std::string& text = options.partition;
-  const int workers = static_cast<int>(problem.workers.size()), layers = problem.graph.layers();
+  const int workers = static_cast<int>((scope.placement.empty() ? problem.workers.size() : scope.placement.size()));
+  const int layers = problem.graph.layers();
   if (text.empty() || text == "auto") return {scope};
   if (text.rfind("by:", 0) == 0) {
     const std::string by = text.substr(3);
@@ -108,7 +112,8 @@ std::vector<Found> ranked(const std::list<Searched>& all) {
 // ---- what is printed and written ----
 
 std::string cut_to_width(const std::string& line) {
-  return line.size() <= kColumns ? line : line.substr(0, kColumns - 2) + "..";
+  const auto columns = static_cast<std::size_t>(columns_of_terminal(STDOUT_FILENO));
+  return line.size() <= columns ? line : line.substr(0, columns - 2) + "..";
 }
 
 std::string percent(double share) {
@@ -143,27 +148,30 @@ void print_runners_up(const std::vector<Found>& found, bool many) {
 
 void print_search(const std::list<Searched>& all) {
   long simulations = 0;
-  bool exact = true;
+  bool exact = true, exact_workers = true;
   for (const Searched& searched : all) {
     simulations += searched.result.simulations;
     exact = exact && searched.result.exact;
+    exact_workers = exact_workers && searched.result.exact_workers;
   }
   std::cout << "\n"
             << simulations << (simulations == 1 ? " plan was" : " plans were") << " simulated; "
-            << (exact ? "none that was left out is faster"
-                      : "the search ended before all were tried: a better one is possible")
+            << (!exact ? "the search ended before all were tried: a better one is possible"
+                : exact_workers
+                    ? "none that was left out is faster"
+                    : "none of as many workers that was left out is faster, and not every number of workers was tried")
             << "\n";
 }
 
 std::vector<std::string> warnings_of(const PlanOptions& options, const Config& config, const Profile& profile,
-                                     const Planning& planning, int micro_batches, bool chosen, int workers) {
+                                     const Planning& planning, int micro_batches, int workers) {
   std::vector<std::string> warnings;
   if (const std::string foreign = foreign_environment(profile, profile_environment(config)); !foreign.empty())
     warnings.push_back("the profile was made elsewhere: " + foreign);
-  for (const std::string& doubt : planning.doubts(micro_batches, chosen)) warnings.push_back(doubt);
+  for (const std::string& doubt : planning.doubts(micro_batches)) warnings.push_back(doubt);
   const std::string shared = more_than_cores({{"", allowed_cpus(), workers}}, config.workers.threads);
   if (options.hosts.empty() && profile.workers.size() < 2 && !shared.empty())
-    warnings.push_back(shared + ": they would share them, which no profile knows of");
+    warnings.push_back(shared + ": they take turns, which no plan and no simulation knows of");
   return warnings;
 }
 
@@ -178,8 +186,14 @@ void describe(RunTimeline& timeline, const std::string& name, const PlanFile& fi
     timeline.layers.push_back(stage.layers == 1 ? first : first + " .. " + file.predicted->layers[layer - 1].name);
   }
   timeline.rank_of_worker.clear();
-  for (std::size_t row = 0; row < file.workers.size(); ++row)
+  timeline.limit_bytes.clear();
+  timeline.planned_bytes = file.predicted->peak_bytes;
+  for (std::size_t row = 0; row < timeline.planned_bytes.size(); ++row) {
     timeline.rank_of_worker.push_back(file.predicted->costs.places[row].rank);
+    const auto worker = file.choice.placement.empty() ? row : static_cast<std::size_t>(file.choice.placement[row]);
+    const double limit = file.workers[worker].limit_bytes;
+    timeline.limit_bytes.push_back(std::isfinite(limit) ? limit : 0);
+  }
 }
 
 void write_page(const std::string& path, const Config& config, const PlanFile& file, const Found& best) {
@@ -188,6 +202,20 @@ void write_page(const std::string& path, const Config& config, const PlanFile& f
   describe(timeline, config.name, file);
   write_whole_file(path, html_page(timeline, {}));
   std::cout << "page written to " << path << "\n";
+}
+
+/// Costs that are the same for every size of micro-batch would always choose the fewest.
+void check_rows_are_told(const Planning& planning, const PlanOptions& options, bool automatic) {
+  const std::vector<std::string> untold = planning.rows_untold();
+  if (untold.empty()) return;
+  throw UserError(
+      concat("--micro-batches: got ", automatic ? "auto" : options.micro_batches,
+             ", expected one number: nothing says how the costs of ",
+             untold.size() == 1 ? concat("layer '", untold.front(), "'")
+                                : concat(untold.size(), " layers, the first is '", untold.front(), "',"),
+             " depend on the rows of a micro-batch; where they were written, add rows: R, the size that they are for, "
+             "and they "
+             "grow with it; where they were measured at one size, measure at two: lockstep profile --rows A,B"));
 }
 
 void plan(const PlanOptions& options) {
@@ -204,12 +232,13 @@ void plan(const PlanOptions& options) {
   const Planning planning(config, options.source.path, *whole, profile);
   const std::vector<PlannedWorker> workers = workers_of(options, config, profile);
   const int count = static_cast<int>(workers.size());
-  if (count > whole->graph().layer_count())
+  if (options.all_workers && count > whole->graph().layer_count())
     throw UserError(concat("--workers: got ", count, ", the model has ", whole->graph().layer_count(),
                            " layers and every worker needs at least one"));
   std::vector<int> micro_batches = {config.train.micro_batches};
   if (automatic || !options.micro_batches.empty())
     micro_batches = micro_batches_of(options, automatic, config, whole->graph(), count);
+  if (micro_batches.size() > 1) check_rows_are_told(planning, options, automatic);
   const std::list<Searched> all = search(options, config, planning, micro_batches, workers);
   const std::vector<Found> found = ranked(all);
   if (found.empty() || !found.front().plan->fits) {
@@ -219,12 +248,14 @@ void plan(const PlanOptions& options) {
     throw UserError(planning.nothing_fits(closest->problem, closest->result));
   }
   const Found& best = found.front();
-  const PlanFile file = planning.file(best.searched->problem, *best.plan);
+  PlanFile file = planning.file(best.searched->problem, *best.plan);
+  if (const std::optional<RankedPlan>& with_all = best.searched->result.with_all; with_all && with_all->fits)
+    file.predicted->with_all_us = with_all->simulated.period_us;
   std::cout << config.name << ", " << file.layers << " layers: " << plan_table(file);
   print_runners_up(found, micro_batches.size() > 1);
   print_search(all);
   for (const std::string& warning :
-       warnings_of(options, config, profile, planning, file.micro_batches, micro_batches.size() > 1, count))
+       warnings_of(options, config, profile, planning, file.micro_batches, static_cast<int>(file.workers.size())))
     std::cout << "warning: " << warning << "\n";
   if (!options.html.empty()) write_page(options.html, config, file, best);
   if (options.output.empty()) return;
@@ -235,12 +266,18 @@ void plan(const PlanOptions& options) {
 
 int plan_command(const PlanOptions& options) {
   Process process;
-  process.together(
-      [&] {
-        if (process.is_root()) plan(options);
-      },
-      std::chrono::hours(24));
-  return 0;
+  try {
+    process.together(
+        [&] {
+          if (process.is_root()) plan(options);
+        },
+        std::chrono::hours(24));
+    return 0;
+  } catch (const AlreadyReported&) {
+    throw;
+  } catch (const std::exception& error) {
+    process.fail(error);
+  }
 }
 
 }  // namespace
@@ -248,22 +285,25 @@ int plan_command(const PlanOptions& options) {
 SimulateSubject subject_of_plan(const std::string& path) {
   ConfigSource source;
   source.plan = path;
-  source.path = read_plan(load_config_file(path)).config;
+  const PlanFile edited = read_plan(load_config_file(path));
+  source.path = edited.config;
+  source.overrides = {concat("train.micro_batches=", edited.micro_batches)};
   LoadedConfig loaded = source.load();
   resolve_kernels(loaded.config);
-  const std::unique_ptr<Trainer> trainer = make_trainer(loaded, {});
+  const std::unique_ptr<Trainer> trainer = make_trainer(loaded.config, {});
+  loaded.notes.clear();
+  adopt_plan(*trainer, loaded);
   const PlanFile& file = *loaded.plan;
   if (!file.predicted)
-    throw UserError(concat("--plan: ", path, " predicts another pipeline or other settings than it and ", source.path,
-                           " have now, so there are no costs to simulate it with; plan again with lockstep plan ",
-                           source.path, " --profile P, or draw it with lockstep train ", source.path, " --plan ", path,
-                           " --dry-run"));
+    throw UserError(concat("--plan: ", join(loaded.notes, "; "), "; or draw it as if all stages took the same time: ",
+                           "lockstep train ", source.path, " --plan ", path, " --dry-run"));
   SimulateSubject subject;
   subject.schedule = choose_schedule(loaded.config, trainer->partition()).schedule;
   subject.program = trainer->programs().get(Mode::train, trainer->micro_batches());
   subject.costs = file.predicted->costs;
   subject.note =
       concat("plan            ", path, " for ", loaded.config.name, "; lockstep train ", source.path, " --plan ", path);
+  for (const std::string& note : loaded.notes) subject.note += "\n                " + note;
   subject.describe = [name = loaded.config.name, file](RunTimeline& timeline) { describe(timeline, name, file); };
   return subject;
 }
@@ -277,7 +317,10 @@ void add_plan(CLI::App& app, std::function<int()>& command) {
       ->type_name("FILE");
   verb->add_option("--costs", options->costs, "YAML with costs, links or workers that take the place of the profile's")
       ->type_name("FILE");
-  verb->add_option("--workers", options->workers, "Workers to plan for")->check(CLI::Range(1, kMostPlannedWorkers));
+  verb->add_option("--workers", options->workers, "Workers that there are; fewer are used where that is better")
+      ->check(CLI::Range(1, kMostPlannedWorkers));
+  verb->add_flag("--all-workers", options->all_workers,
+                 "Leave none of them idle, also where fewer are faster or need less");
   verb->add_option("--memory", options->memory,
                    "Most bytes of tensors on a worker, or on each (default: workers.memory_limit of the config)")
       ->type_name("SIZE[,SIZE...]");

@@ -16,6 +16,7 @@ struct PlanOptions {
   ConfigSource source;
   std::string profile, costs, output, html;
   int workers = 0;
+  bool all_workers = false;
   std::string memory, hosts, ranks, micro_batches, partition;
   std::vector<std::string> schedules, recomputes;
   std::vector<int> virtual_stages, placement;

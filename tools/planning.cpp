@@ -10,8 +10,8 @@
 #include <set>
 
 #include "partitioner/cuts.hpp"
-#include "runtime/config/size.hpp"
 #include "runtime/layer/random.hpp"
+#include "runtime/training/schedule_choice.hpp"
 #include "tools/profiling.hpp"
 
 namespace lockstep {
@@ -89,10 +89,6 @@ std::vector<int> in_flight_of(const Program& program) {
   return most;
 }
 
-std::string bytes_text(double bytes) {
-  return size_text(static_cast<std::int64_t>(std::ceil(bytes)));
-}
-
 }  // namespace
 
 Planning::Planning(const Config& config, std::string config_path, const Trainer& whole, const Profile& profile)
@@ -125,26 +121,33 @@ PlanProblem Planning::problem(int micro_batches, std::vector<PlannedWorker> work
   return problem;
 }
 
-PlanFile Planning::file(const PlanProblem& problem, const RankedPlan& plan) const {
-  const ModelGraph& graph = whole_.graph();
+PlanFile Planning::file(const PlanProblem& asked, const RankedPlan& plan) const {
+  PlanProblem problem = asked;
   PlanFile file;
+  file.choice = plan.choice;
+  file.idle = drop_idle(problem, file.choice);
   file.config = config_path_;
   file.model = config_.name;
-  file.layers = graph.layer_count();
+  file.layers = whole_.graph().layer_count();
   file.signature = model_signature(whole_);
   file.batch = config_.train.batch;
   file.micro_batches = problem.micro_batches;
-  file.choice = plan.choice;
   file.workers = problem.workers;
   Config planned = config_;
-  take_choice(planned, plan.choice, problem.micro_batches);
+  take_choice(planned, file.choice, problem.micro_batches);
   file.recompute_text = recompute_text(planned.pipeline);
-  file.key = prediction_key(planned);
+  file.key = prediction_key(planned, file.workers);
+  file.predicted = prediction(problem, file.choice, program_of(problem, file.choice), costs_of(problem, file.choice),
+                              plan.simulated);
+  file.profile = carried_profile();
+  return file;
+}
 
-  const Simulation& simulated = plan.simulated;
-  const Program program = program_of(problem, plan.choice);
+PlanPrediction Planning::prediction(const PlanProblem& problem, const PlanChoice& choice, const Program& program,
+                                    Costs costs, const Simulation& simulated) const {
+  const ModelGraph& graph = whole_.graph();
   PlanPrediction p;
-  p.costs = costs_of(problem, plan.choice);
+  p.costs = std::move(costs);
   p.step_us = simulated.period_us;
   p.alone_us = simulated.step_us;
   p.bubble = simulated.bubble;
@@ -152,7 +155,7 @@ PlanFile Planning::file(const PlanProblem& problem, const RankedPlan& plan) cons
   p.compute_us = simulated.work_us;
   for (const double us : p.compute_us) p.wait_us.push_back(std::max(0.0, p.step_us - us));
   p.peak_bytes = simulated.total_bytes;
-  const std::vector<int> first = first_layers(plan.choice.layers_per_stage), in_flight = in_flight_of(program);
+  const std::vector<int> first = first_layers(choice.layers_per_stage), in_flight = in_flight_of(program);
   const std::vector<bool> again = recomputed(program);
   const auto m = static_cast<std::size_t>(problem.micro_batches);
   for (std::size_t s = 0; s + 1 < first.size(); ++s) {
@@ -162,7 +165,7 @@ PlanFile Planning::file(const PlanProblem& problem, const RankedPlan& plan) cons
     stage.in_flight = in_flight[s];
     stage.state_bytes = state_bytes(problem, first[s], first[s + 1]);
     const auto row = static_cast<std::size_t>(stage.row);
-    const auto worker = plan.choice.placement.empty() ? row : static_cast<std::size_t>(plan.choice.placement[row]);
+    const auto worker = choice.placement.empty() ? row : static_cast<std::size_t>(choice.placement[row]);
     const double speed = problem.workers[worker].speed;
     const auto begin = again.begin() + static_cast<std::ptrdiff_t>(s * m);
     const auto runs_again = static_cast<double>(std::count(begin, begin + static_cast<std::ptrdiff_t>(m), true));
@@ -178,8 +181,36 @@ PlanFile Planning::file(const PlanProblem& problem, const RankedPlan& plan) cons
                       (cost.recomputable ? runs_again * entry.forward_us : 0.0);
     }
   }
-  file.predicted = std::move(p);
-  return file;
+  return p;
+}
+
+/// No more of the profile than this model needs; the plan has the workers itself.
+std::string Planning::carried_profile() const {
+  Profile carried = profile_;
+  carried.workers.clear();
+  std::erase_if(carried.layers, [this](const LayerProfile& layer) {
+    return std::none_of(layers_.begin(), layers_.end(),
+                        [&](const LayerProfile& used) { return used.signature == layer.signature; });
+  });
+  return to_yaml(carried);
+}
+
+PlanPrediction Planning::predict(const Trainer& trainer, const PlanFile& plan) const {
+  PlanChoice choice = choice_of(trainer);
+  const PlanProblem problem = this->problem(trainer.micro_batches(), plan.workers);
+  const Schedule schedule = choose_schedule(trainer.config(), trainer.partition()).schedule;
+  for (int row = static_cast<int>(choice.placement.size()); row < schedule.workers(); ++row)
+    choice.placement.push_back(row);
+  const Costs costs = costs_of(problem, choice, schedule);
+  const Program& program = trainer.programs().get(Mode::train, trainer.micro_batches());
+  return prediction(problem, choice, program, costs, simulate(program, costs, 0));
+}
+
+std::vector<std::string> Planning::rows_untold() const {
+  std::vector<std::string> names;
+  for (const LayerProfile& layer : layers_)
+    if (layer.rows_untold) names.push_back(layer.name);
+  return names;
 }
 
 std::vector<int> Planning::cut_by(const std::string& by, const PlanProblem& problem, int stages) const {
@@ -215,7 +246,7 @@ std::vector<int> Planning::cut_before(const std::vector<std::string>& names, con
   return counts;
 }
 
-std::vector<std::string> Planning::doubts(int micro_batches, bool chosen) const {
+std::vector<std::string> Planning::doubts(int micro_batches) const {
   std::vector<std::string> doubts;
   std::set<std::string> misfits, seen;  // layers of one signature are said once
   const auto rows = most_rows(config_, micro_batches);
@@ -228,12 +259,6 @@ std::vector<std::string> Planning::doubts(int micro_batches, bool chosen) const 
     beyond = beyond || (layer.samples.front().rows > 0 &&
                         (rows > 2 * layer.samples.back().rows || 2 * rows < layer.samples.front().rows));
   }
-  const bool any_rows = std::any_of(layers_.begin(), layers_.end(),
-                                    [](const LayerProfile& layer) { return layer.samples.front().rows == 0; });
-  if (chosen && any_rows)
-    doubts.emplace_back(
-        "numbers of micro-batches are compared with costs by hand that have no rows, so they are the same for "
-        "every size of micro-batch");
   if (!misfits.empty())
     doubts.push_back(concat("times not linear in rows: ", join(misfits), "; measure with --rows close to ", rows));
   if (beyond)
@@ -241,28 +266,6 @@ std::vector<std::string> Planning::doubts(int micro_batches, bool chosen) const 
                             " rows are far from those that were measured; measure with --rows ",
                             std::max<std::int64_t>(1, rows / 2), ",", rows));
   return doubts;
-}
-
-std::string Planning::nothing_fits(const PlanProblem& problem, const PlanResult& result) const {
-  const auto workers = problem.workers.size();
-  std::set<double> limits;
-  for (const PlannedWorker& worker : problem.workers) limits.insert(worker.limit_bytes);
-  std::string text =
-      concat(result.exact ? "nothing fits: " : "nothing that fits was found before the search ended: ", workers,
-             workers == 1 ? " worker" : " workers", " of ", bytes_text(*limits.begin()),
-             limits.size() > 1 ? concat(" to ", bytes_text(*limits.rbegin())) : std::string());
-  if (result.least_limit_bytes > 0 && std::isfinite(result.least_limit_bytes))
-    text += concat(result.least_limit_exact ? "; the smallest limit that would do, the same on every worker, is "
-                                            : "; the smallest limit found that would do, the same on every worker, is ",
-                   bytes_text(result.least_limit_bytes), " (",
-                   static_cast<std::int64_t>(std::ceil(result.least_limit_bytes)), ")");
-  text += result.least_workers > 0 ? concat("; so would ", result.least_workers, " workers of this kind")
-                                   : std::string("; no number of workers of this kind would do");
-  if (result.layer_in_the_way >= 0)
-    text += concat("; layer '", problem.graph.names[static_cast<std::size_t>(result.layer_in_the_way)],
-                   "' alone needs the most bytes");
-  if (!result.ranked.empty()) text += concat("; the closest plan ", result.best().why);
-  return text;
 }
 
 std::string model_signature(const Trainer& trainer) {
@@ -277,7 +280,7 @@ std::string model_signature(const Trainer& trainer) {
 
 std::string plan_again(const PlanFile& plan, const Config& config) {
   return concat("plan again: lockstep plan ", config.root.location().file, " --profile profile.json --workers ",
-                plan.workers.size(), " -o ", plan.root.location().file);
+                plan.workers.size() + plan.idle.size(), " -o ", plan.root.location().file);
 }
 
 double optimizer_bytes(const OptimizerConfig& optimizer) {

@@ -19,6 +19,10 @@ class Planning {
   PlanProblem problem(int micro_batches, std::vector<PlannedWorker> workers) const;
   /// One point of the search as it is written down, with its prediction.
   PlanFile file(const PlanProblem& problem, const RankedPlan& plan) const;
+  /// Of what the trainer runs (which takes no more workers than the plan has).
+  PlanPrediction predict(const Trainer& trainer, const PlanFile& plan) const;
+  /// Layers whose costs by other numbers of rows nobody has measured or written.
+  std::vector<std::string> rows_untold() const;
 
   /// Layers per stage of a cutter: params, layers, time, memory, block.
   std::vector<int> cut_by(const std::string& by, const PlanProblem& problem, int stages) const;
@@ -26,12 +30,15 @@ class Planning {
   std::vector<int> cut_before(const std::vector<std::string>& names, const std::string& flag) const;
 
   /// What the numbers are not sure of: layers that do not scale, sizes that were not measured.
-  /// `chosen`: the number of micro-batches was compared with others.
-  std::vector<std::string> doubts(int micro_batches, bool chosen) const;
+  std::vector<std::string> doubts(int micro_batches) const;
   /// Why nothing fits, and what would: for a UserError.
   std::string nothing_fits(const PlanProblem& problem, const PlanResult& result) const;
 
  private:
+  PlanPrediction prediction(const PlanProblem& problem, const PlanChoice& choice, const Program& program, Costs costs,
+                            const Simulation& simulated) const;
+  std::string carried_profile() const;
+
   const Config& config_;
   std::string config_path_;
   const Trainer& whole_;
@@ -69,6 +76,10 @@ std::string plan_table(const PlanFile& plan);
 /// counts into the config, the same on every rank; the plan is in `loaded`. Collective. Throws AlreadyReported when
 /// nothing fits, LayerError.
 void resolve_partition(Process& process, const std::string& config_path, LoadedConfig& loaded);
+
+/// The plan as the trainer runs it: predicted again, from the costs that it carries, where it was edited. Notes say so,
+/// or why not. Throws ConfigError when the plan is of another model.
+void adopt_plan(const Trainer& trainer, LoadedConfig& loaded);
 
 /// The trainer, and the plan with the cuts that will run; notes where the job is not what the plan was made for. Throws
 /// ConfigError when the plan is of another model.

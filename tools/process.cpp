@@ -8,7 +8,9 @@
 #include <thread>
 
 #include "runtime/base/check.hpp"
+#include "runtime/base/one_line.hpp"
 #include "tools/command.hpp"
+#include "tools/launcher_terminal.hpp"
 #include "tools/why.hpp"
 
 #ifdef LOCKSTEP_WITH_MPI
@@ -56,8 +58,10 @@ Process::Process(bool always_mpi) {
       throw AlreadyReported{static_cast<int>(error.exit_code())};
     throw;
   }
+  if (MpiWorld::launched()) console_ = std::make_shared<Console>(STDERR_FILENO, terminal_of_launcher());
   ranks_.here = RankId(mpi_->world.rank());
   ranks_.count = mpi_->world.size();
+  if (size() > 1) leave_by_signals();
 }
 
 std::unique_ptr<RemoteLinks> Process::make_links(int workers) {
@@ -138,6 +142,17 @@ void Process::end_all(int code) {
 
 Process::~Process() = default;
 
+// A rank that a signal ends, or that just leaves, may be the launcher's code 0: MPICH's mpiexec loses the codes of
+// ranks that end after it has passed a signal on, but not that of an abort.
+void Process::leave_by_signals() {
+  signals_ = std::make_unique<StopSignals>([this](int number) { end_all(128 + number); });
+}
+
+void Process::stop_when_asked(std::function<void(int)> announce) {
+  if (!signals_) leave_by_signals();
+  signals_->ask(std::move(announce));
+}
+
 namespace {
 
 // The launcher reads our standard error through a pipe, and throws away what it has not read when the job is aborted.
@@ -151,7 +166,8 @@ void let_launcher_read() {
 void Process::fail(const std::exception& error) {
   const auto* known = dynamic_cast<const Error*>(&error);
   const int code = static_cast<int>(known ? known->exit_code() : ExitCode::fault);
-  if (!run_folder_.empty() && !first_to_fail(run_folder_, {rank(), code, host_, error.what()})) {
+  const std::string reason = reason_of(error);
+  if (!run_folder_.empty() && !first_to_fail(run_folder_, {rank(), code, host_, reason})) {
     // The elected rank's abort is on its way. Should that rank die before it, its code is still the job's.
     std::this_thread::sleep_for(kAbortTime);
     const int elected = read_first_failure(run_folder_).code;
@@ -159,7 +175,10 @@ void Process::fail(const std::exception& error) {
   }
   // One write, so that lines of other processes do not come in between.
   const std::string speaker = size() > 1 ? concat("rank ", rank(), " on ", host_, ", ") : "";
-  std::cerr << concat("lockstep: ", speaker, error.what(), "\n") << std::flush;
+  {
+    const Console::Pause pause(*console_);
+    std::cerr << concat("lockstep: ", speaker, reason, "\n") << std::flush;
+  }
   if (size() > 1) let_launcher_read();
   end_all(code);
 }

@@ -9,10 +9,10 @@
 #include <iomanip>
 #include <iostream>
 
+#include "runtime/base/output_file.hpp"
 #include "runtime/training/progress.hpp"
 #include "runtime/training/verify.hpp"
 #include "tools/profiling.hpp"
-#include "tools/run_folder.hpp"
 
 namespace lockstep {
 namespace {
@@ -30,8 +30,9 @@ struct ProfileOptions {
 /// A bar on a terminal, else a line for each piece.
 class Shown {
  public:
+  explicit Shown(std::shared_ptr<Console> console) : console_(std::move(console)) {}
   void operator()(const ProfileProgress& progress) {
-    if (!bar_) bar_ = std::make_unique<Progress>(progress.total);
+    if (!bar_) bar_ = std::make_unique<Progress>(progress.total, console_);
     const LayerSample& sample = progress.sample;
     const std::string what = concat(progress.layer, ", ", sample.rows, " rows", progress.cached ? ", cached" : "");
     bar_->update(progress.done, what);
@@ -42,6 +43,7 @@ class Shown {
   }
 
  private:
+  std::shared_ptr<Console> console_;
   std::unique_ptr<Progress> bar_;
 };
 
@@ -169,7 +171,7 @@ int profile(const ProfileOptions& options) {
     if (process.is_root()) check_writable("-o", options.output);
   });
   try {
-    Shown shown;
+    Shown shown(process.console());
     ProfilingOptions profiling;
     profiling.rows = rows;
     profiling.repeats = options.repeats;
@@ -178,6 +180,7 @@ int profile(const ProfileOptions& options) {
     if (process.is_root()) profiling.progress = [&](const ProfileProgress& progress) { shown(progress); };
     Log::Options log;
     log.console_info = process.is_root();
+    log.console = process.console();
     profiling.log = Log(log);
     const Profile measured = overlaid(measure_profile(process, config, *trainer, profiling), by_hand);
     shown.finish();

@@ -9,8 +9,8 @@
 #include <sstream>
 
 #include "runtime/base/error.hpp"
+#include "runtime/base/output_file.hpp"
 #include "tools/page.hpp"
-#include "tools/run_folder.hpp"
 #include "tools/trace.hpp"
 
 namespace lockstep {

@@ -8,9 +8,9 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 
 #include "runtime/base/error.hpp"
+#include "runtime/base/output_file.hpp"
 
 namespace lockstep {
 
@@ -41,7 +41,9 @@ RunFolder::~RunFolder() {
 }
 
 bool RunFolder::holds(const std::string& path, const std::string& file) {
-  return fs::weakly_canonical(fs::absolute(file)).parent_path() == fs::weakly_canonical(fs::absolute(path));
+  const OutputPlace place = place_of_output(file);
+  const fs::path folder = fs::absolute(place.path).parent_path();
+  return !place.in_place && fs::weakly_canonical(folder) == fs::weakly_canonical(fs::absolute(path));
 }
 
 std::string RunFolder::folder(const std::string& name) const {
@@ -53,28 +55,6 @@ std::string RunFolder::folder(const std::string& name) const {
 
 void RunFolder::write(const std::string& name, const std::string& text) const {
   write_whole_file(file(name), text);
-}
-
-void check_writable(const std::string& flag, const std::string& path) {
-  const fs::path folder = fs::absolute(path).parent_path();
-  const bool is_folder = fs::is_directory(path) || path.ends_with('/');
-  if (!is_folder && ::access(folder.c_str(), W_OK) == 0 && (!fs::exists(path) || ::access(path.c_str(), W_OK) == 0))
-    return;
-  throw UserError(concat(flag, ": cannot write ", path, ": ", is_folder ? "it is a folder" : std::strerror(errno)));
-}
-
-void write_whole_file(const std::string& path, const std::string& text) {
-  const std::string temporary = path + ".part";
-  std::ofstream out(temporary, std::ios::binary);
-  out << text;
-  out.close();
-  std::error_code failure;
-  if (out) fs::rename(temporary, path, failure);
-  if (!out || failure) {
-    const std::string reason = failure ? failure.message() : std::strerror(errno);
-    fs::remove(temporary, failure);
-    throw UserError(concat("cannot write ", path, ": ", reason));
-  }
 }
 
 }  // namespace lockstep

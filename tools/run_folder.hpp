@@ -21,19 +21,12 @@ class RunFolder {
   std::string file(const std::string& name) const { return path_ + "/" + name; }
   /// Makes a folder below and returns its path.
   std::string folder(const std::string& name) const;
-  /// Writes a whole file under a temporary name, then renames it.
+  /// write_whole_file() in it.
   void write(const std::string& name, const std::string& text) const;
 
  private:
   std::string path_;
   int lock_ = -1;
 };
-
-/// Before a long run: whether a file that a flag names can be written at its end. Throws UserError naming flag and
-/// path.
-void check_writable(const std::string& flag, const std::string& path);
-
-/// Whole file or nothing: temporary name, then rename. Throws UserError naming the path.
-void write_whole_file(const std::string& path, const std::string& text);
 
 }  // namespace lockstep

@@ -11,6 +11,7 @@
 #include <tuple>
 
 #include "runtime/base/error.hpp"
+#include "runtime/base/one_line.hpp"
 
 namespace lockstep {
 namespace {
@@ -319,7 +320,7 @@ std::string to_json(const RunTimeline& timeline) {
                      {"memory", std::move(memory)},
                      {"planned_bytes", timeline.planned_bytes},
                      {"limit_bytes", timeline.limit_bytes}};
-  return json.dump() + "\n";
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";  // names may be any bytes
 }
 
 RunTimeline timeline_from_json(const std::string& text, const std::string& file) {
@@ -330,7 +331,7 @@ RunTimeline timeline_from_json(const std::string& text, const std::string& file)
       throw UserError(concat(file, ": timeline format ", format, ", this lockstep reads format ", kFormat));
     return from_json(json);
   } catch (const Json::exception& error) {
-    throw UserError(concat(file, ": not a timeline that lockstep train wrote: ", error.what()));
+    throw UserError(concat(file, ": not a timeline that lockstep train wrote: ", one_line(reason_of(error))));
   } catch (const std::out_of_range&) {
     throw UserError(concat(file, ": not a timeline that lockstep train wrote: a span names an edge that it lacks"));
   }

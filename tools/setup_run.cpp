@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <algorithm>
+#include <unistd.h>
+
 #include <iomanip>
 
 #include "models/registry.hpp"
 #include "tools/command.hpp"
+#include "tools/table.hpp"
 
 namespace lockstep {
 namespace {
@@ -30,22 +32,31 @@ std::unique_ptr<Trainer> make_trainer(const Config& config, const Ranks& ranks) 
 std::string stage_table(const Trainer& trainer) {
   const ModelGraph& graph = trainer.graph();
   const Partition& partition = trainer.partition();
-  std::ostringstream out;
   const std::vector<WorkerId>& row_of_stage = trainer.programs().get(Mode::stop, 0).row_of_stage;
-  out << "stage  worker  rank  layers  parameters  first .. last layer\n";
+  const auto number = [](int value) { return Cell{std::to_string(value), static_cast<double>(value)}; };
+  std::vector<std::vector<Cell>> rows;
   for (int stage = 0; stage < partition.stages(); ++stage) {
     const int first = partition.first_layer[stage], last = partition.first_layer[stage + 1] - 1;
     std::int64_t parameters = 0;
     for (int layer = first; layer <= last; ++layer) parameters += graph.elements_of_layer(layer);
     const int row = row_of_stage[stage].value();
-    const RankId rank = trainer.layout().rank_of_row[row];
-    out << std::setw(5) << stage << std::setw(8) << row << std::setw(6) << rank << std::setw(8) << last - first + 1
-        << std::setw(12) << in_millions(parameters) << "  " << graph.layers[first].name;
-    if (last > first) out << " .. " << graph.layers[last].name;
-    out << "\n";
+    const std::string& name = graph.layers[first].name;
+    rows.push_back({number(stage),
+                    number(row),
+                    number(trainer.layout().rank_of_row[row].value()),
+                    number(last - first + 1),
+                    {in_millions(parameters)},
+                    {last > first ? name + " .. " + graph.layers[last].name : name}});
   }
-  out << "model: " << graph.layer_count() << " layers, " << in_millions(graph.parameter_count()) << " parameters";
-  return out.str();
+  using Kind = Column::Kind;
+  return concat(table({{"stage", Kind::list},
+                       {"worker", Kind::list},
+                       {"rank", Kind::list, true},
+                       {"layers"},
+                       {"parameters"},
+                       {"first .. last layer", Kind::names, true}},
+                      rows, columns_of_terminal(STDERR_FILENO)),
+                "model: ", graph.layer_count(), " layers, ", in_millions(graph.parameter_count()), " parameters");
 }
 
 }  // namespace lockstep

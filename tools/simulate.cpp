@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/simulate.hpp"
 
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
@@ -9,6 +11,7 @@
 #include <memory>
 
 #include "runtime/base/error.hpp"
+#include "runtime/base/output_file.hpp"
 #include "runtime/config/section.hpp"
 #include "runtime/schedule/auto.hpp"
 #include "runtime/schedule/generators.hpp"
@@ -18,7 +21,7 @@
 #include "runtime/schedule/text.hpp"
 #include "runtime/schedule/validate.hpp"
 #include "tools/page.hpp"
-#include "tools/run_folder.hpp"
+#include "tools/table.hpp"
 #include "tools/trace.hpp"
 
 namespace lockstep {
@@ -209,17 +212,14 @@ int simulate_command(const SimulateOptions& options, std::ostream& out, const Su
   if (options.width < 40) throw UserError(concat("--width: got ", options.width, ", expected at least 40 columns"));
   const auto [schedule, program, costs, note, describe] =
       options.plan.empty() ? subject_of(options) : of_plan(options.plan);
-  for (const auto& [flag, file] : {std::pair("--html", options.html), {"--trace", options.trace}})
+  for (const auto& [flag, file] :
+       {std::pair("--csv", options.csv), {"--html", options.html}, {"--trace", options.trace}})
     if (!file.empty()) check_writable(flag, file);
   const bool drawn = static_cast<long>(schedule.stages) * schedule.micro_batches <= kMostDrawnCells;
   print(schedule, simulate(program, costs, drawn ? 1 : 0), options, out);
   if (!note.empty()) out << note << '\n';
   if (!options.csv.empty()) {
-    try {
-      write_csv(schedule, options.csv);
-    } catch (const UserError& error) {
-      throw UserError(concat("--csv: ", error.what()));
-    }
+    write_csv(schedule, options.csv);
     out << "schedule        written to " << options.csv << '\n';
   }
   if (options.html.empty() && options.trace.empty()) return 0;
@@ -263,7 +263,8 @@ void add_simulate(CLI::App& app, std::function<int()>& command, SubjectOfPlan of
   verb->add_option("--csv", options->csv, "Write the schedule to this file, as torch.distributed.pipelining does");
   verb->add_option("--html", options->html, "Write a page with the timeline, to zoom and point at");
   verb->add_option("--trace", options->trace, "Write a Chrome trace, for ui.perfetto.dev");
-  verb->add_option("--width", options->width, "Columns of the grid (default 120)");
+  options->width = std::max(40, columns_of_terminal(STDOUT_FILENO, options->width));
+  verb->add_option("--width", options->width, "Columns of the grid (default: the terminal's, else 120)");
   verb->footer(
       "Example:\n  lockstep simulate --schedule 1f1b --stages 4 --micro-batches 8 --forward-ms 10,12,12,9 --csv "
       "my.csv\n"

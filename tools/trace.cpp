@@ -76,7 +76,7 @@ class Trace {
     const Json document = {{"displayTimeUnit", "ms"},
                            {"otherData", {{"name", timeline_.name}, {"program", timeline_.program.name}}},
                            {"traceEvents", std::move(all)}};
-    return document.dump() + "\n";
+    return document.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";  // names may be any bytes
   }
 
  private:

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // `lockstep train`: one process, or every rank of an mpirun.
-#include <signal.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <iomanip>
 #include <iostream>
+#include <map>
 
+#include "runtime/base/output_file.hpp"
 #include "runtime/checkpoint/manifest.hpp"
 #include "runtime/schedule/simulate.hpp"
 #include "runtime/schedule/text.hpp"
+#include "runtime/training/doubts.hpp"
 #include "runtime/training/reporter.hpp"
 #include "runtime/training/schedule_choice.hpp"
 #include "tools/command.hpp"
@@ -19,6 +22,8 @@
 #include "tools/rebalance.hpp"
 #include "tools/resume.hpp"
 #include "tools/run_folder.hpp"
+#include "tools/stop_signals.hpp"
+#include "tools/table.hpp"
 #include "tools/trace.hpp"
 #include "tools/why.hpp"
 
@@ -31,33 +36,41 @@ struct TrainOptions {
   bool dry_run = false, replan = false;
 };
 
-// A signal handler can reach nothing but globals.
-std::atomic<bool> asked_to_stop{false};
-
-void on_signal(int number) {
-  if (asked_to_stop.exchange(true)) _exit(128 + number);  // the second one: at once
-}
-
-void catch_signals() {
-  struct sigaction action {};
-  action.sa_handler = on_signal;
-  for (const int number : {SIGTERM, SIGINT, SIGUSR1}) sigaction(number, &action, nullptr);
+/// For whoever stops a job by hand, at once: what it does now, and how to leave sooner. The console alone; one write.
+void announce_stop(const Config& config) {
+  // A progress line may stand there, and what the terminal echoed of a Ctrl-C.
+  const char* clear = isatty(STDERR_FILENO) == 1 ? "\r\x1b[K" : "";
+  std::cerr << concat(
+                   clear, "stopping after this step",
+                   config.checkpoint.on() ? ", with a checkpoint" : " (checkpoint.every: never, so nothing is saved)",
+                   "; signal again (Ctrl-C) after a second to leave at once\n")
+            << std::flush;
 }
 
 /// Parameters, gradients and optimizer state of each stage: what is known without costs.
 std::string memory_of_state(const Trainer& trainer) {
-  std::ostringstream out;
-  out << std::fixed << std::setprecision(1);
+  std::map<std::string, std::vector<int>> stages_of;  // stages alike are said once
+  std::vector<std::string> order;
   const double each = 8 + optimizer_bytes(trainer.config().train.optimizer);
   for (int stage = 0; stage < trainer.partition().stages(); ++stage) {
     std::int64_t elements = 0;
     for (int layer = trainer.partition().first_layer[stage]; layer < trainer.partition().first_layer[stage + 1];
          ++layer)
       elements += trainer.graph().elements_of_layer(layer);
-    out << "stage " << stage << ": parameters, gradients and optimizer state need "
-        << static_cast<double>(elements) * each / 1048576 << " MiB, activations come on top\n";
+    std::ostringstream size;
+    size << std::fixed << std::setprecision(1) << static_cast<double>(elements) * each / 1048576;
+    std::vector<int>& stages = stages_of[size.str()];
+    if (stages.empty()) order.push_back(size.str());
+    stages.push_back(stage);
   }
-  return out.str();
+  std::string text;
+  for (const std::string& size : order) {
+    const std::vector<int>& stages = stages_of.at(size);
+    text += concat(stages.size() == 1 ? "stage " : "stages ", ranges_text(stages),
+                   ": parameters, gradients and optimizer state need ", size, stages.size() == 1 ? " MiB" : " MiB each",
+                   ", activations come on top\n");
+  }
+  return text;
 }
 
 int dry_run(Process& process, const Trainer& trainer, Programs& programs, const LoadedConfig& loaded) {
@@ -66,13 +79,15 @@ int dry_run(Process& process, const Trainer& trainer, Programs& programs, const 
   const bool planned = loaded.plan && loaded.plan->predicted, given = trainer.config().pipeline.costs.given;
   const Simulation simulation =
       simulate(program, planned ? loaded.plan->predicted->costs : costs_of(trainer.config(), trainer.partition()));
+  DrawOptions drawing;
+  drawing.width = columns_of_terminal(STDOUT_FILENO, drawing.width);
   for (const std::string& note : loaded.notes) std::cout << note << "\n";
   std::cout << (planned ? plan_table(*loaded.plan) : stage_table(trainer) + "\n") << "\ntimeline of one step, "
             << (planned ? "with the plan's costs:\n"
                 : given ? "with pipeline.costs:\n"
                         : "as if all stages took the same time (forward 1, backward 2):\n")
-            << draw(simulation.timeline) << "bubble " << std::fixed << std::setprecision(1) << simulation.bubble * 100
-            << " %\n\n";
+            << draw(simulation.timeline, drawing) << "bubble " << std::fixed << std::setprecision(1)
+            << simulation.bubble * 100 << " %\n\n";
   if (!planned) std::cout << memory_of_state(trainer);
   for (const std::string& warning : trainer.warnings()) std::cout << "warning: " << warning << "\n";
   std::cout << "dry run: nothing was trained or written\n";
@@ -119,7 +134,8 @@ class TrainRun {
                      " micro-batches, ", trainer_.partition().stages(), " stages, ",
                      trainer_.layout().rank_of_row.size(), " workers on ", process_.size(), " rank(s), run folder ",
                      run_dir));
-    for (const std::string& warning : trainer_.warnings()) log_.warn(warning);
+    if (process_.is_root())  // every rank has the same
+      for (const std::string& warning : trainer_.warnings()) log_.warn(warning);
     log_resume();
     const std::string shared = shared_cores(process_, trainer_);
     if (!shared.empty() && process_.is_root()) log_.warn(shared);
@@ -128,14 +144,13 @@ class TrainRun {
   }
 
   int run() {
-    catch_signals();
     FitOptions fit;
     fit.observer = reporter_.get();
     if (rebalancer_) {
       fit.observer = rebalancer_.get();
       fit.replan = &rebalancer_->wanted();
     }
-    fit.signalled = &asked_to_stop;
+    fit.signalled = &StopSignals::asked();
     fit.checkpoints = checkpoints_of(trainer_.config().run_dir);
     fit.log = log_;
     fit.record = record_;
@@ -164,6 +179,7 @@ class TrainRun {
     Log::Options log;
     log.file = run_dir + (process_.is_root() ? "/log.txt" : concat("/log.rank", process_.rank(), ".txt"));
     log.console_info = process_.is_root();
+    log.console = process_.console();
     log_ = Log(log);
     ReporterOptions reporter;
     reporter.steps = trainer_.config().train.steps;
@@ -177,7 +193,7 @@ class TrainRun {
     if (process_.is_root()) {
       reporter.metrics_file = options_.metrics.empty() ? folder_->file("metrics.jsonl") : options_.metrics;
       reporter.tensorboard_folder = folder_->folder("tensorboard");
-      reporter.progress = true;
+      reporter.console = process_.console();
     }
     reporter_ = std::make_unique<Reporter>(reporter);
   }
@@ -229,7 +245,18 @@ class TrainRun {
                      "; open it in ui.perfetto.dev or chrome://tracing"));
   }
 
+  /// Says how the job ended, and leaves word of it for `lockstep why`.
   int finish() const {
+    const JobEnd end = ending();
+    if (end.code == 0)
+      log_.info(end.message);
+    else
+      log_.error(end.message);
+    if (process_.is_root()) remember(trainer_.config().run_dir, end);
+    return end.code;
+  }
+
+  JobEnd ending() const {
     const std::int64_t steps = trainer_.config().train.steps;
     if (!not_finite_.empty() && reporter_->stop_reason() != StopReason::not_finite &&
         trainer_.config().train.stop_on_nan) {
@@ -241,24 +268,20 @@ class TrainRun {
     switch (reporter_->stop_reason()) {
       case StopReason::none:
       case StopReason::finished:
+        if (const std::string doubt = doubt_of_losses(reporter_->losses(), trainer_.config());
+            process_.is_root() && !doubt.empty())
+          log_.warn(doubt);
         if (reporter_->last_step())
-          log_.info(concat("done: ", last_step(), " steps, last loss ", reporter_->last_step()->loss()));
-        else
-          log_.info(concat("nothing is left to train: the checkpoint is of step ", last_step(), " of ", steps));
-        return 0;
+          return {0, concat("done: ", last_step(), " steps, last loss ", reporter_->last_step()->loss())};
+        return {0, concat("nothing is left to train: the checkpoint is of step ", last_step(), " of ", steps)};
       case StopReason::stop_after:
-        log_.info(
-            concat("stopped after step ", last_step(), " of ", steps, " (train.stop_after); --resume auto goes on"));
-        return 0;
-      case StopReason::replan:
-        log_.info(concat("stopped after step ", last_step(), " of ", steps, " to move layers"));
-        return 0;
-      case StopReason::signal:
-        log_.info(concat("stopped by a signal after step ", last_step(), " of ", steps));
-        return 0;
-      case StopReason::not_finite: log_.error(not_finite_message()); return static_cast<int>(ExitCode::fault);
+        return {
+            0, concat("stopped after step ", last_step(), " of ", steps, " (train.stop_after); --resume auto goes on")};
+      case StopReason::replan: return {0, concat("stopped after step ", last_step(), " of ", steps, " to move layers")};
+      case StopReason::signal: return {0, concat("stopped by a signal after step ", last_step(), " of ", steps)};
+      case StopReason::not_finite: return {static_cast<int>(ExitCode::fault), not_finite_message()};
     }
-    return static_cast<int>(ExitCode::fault);
+    return {static_cast<int>(ExitCode::fault), "stopped"};
   }
 
   std::string not_finite_message() const {
@@ -285,7 +308,9 @@ void take_cuts(LoadedConfig& loaded, const std::vector<int>& layers_per_stage) {
   loaded.notes = {concat("layers per stage from here on: [", join(layers_per_stage), "]")};
   loaded.config.pipeline.partition = {};
   loaded.config.pipeline.partition.counts = layers_per_stage;
-  if (loaded.plan) loaded.plan->predicted.reset();
+  if (!loaded.plan) return;
+  loaded.plan->predicted.reset();
+  loaded.plan->profile.clear();  // the workers are not as fast as it says
 }
 
 int train(const TrainOptions& options) {
@@ -314,6 +339,9 @@ int train(const TrainOptions& options) {
             "checkpoint");
       });
     std::vector<double> expected = expected_us(loaded);
+    process.stop_when_asked([&process, config = trainer->config()](int) {
+      if (process.is_root()) announce_stop(config);
+    });
     while (true) {
       process.connect(*trainer);
       std::optional<Rebalanced> moved;

@@ -13,7 +13,9 @@
 #include <fstream>
 #include <iomanip>
 #include <map>
+#include <set>
 #include <sstream>
+#include <utility>
 
 #include "runtime/base/error.hpp"
 
@@ -23,8 +25,15 @@ namespace fs = std::filesystem;
 
 namespace {
 
+/// Last signs of life that are closer than this do not tell who was first.
+constexpr std::int64_t kTogetherNs = 3'000'000;
+
 std::string launcher_file(const std::string& run_folder) {
   return recorder_folder(run_folder) + "/launcher";
+}
+
+std::string end_file(const std::string& run_folder) {
+  return recorder_folder(run_folder) + "/end";
 }
 
 std::vector<FlightLog> read_all(const std::string& run_folder, std::vector<std::string>& problems) {
@@ -105,18 +114,43 @@ std::string first_line(const std::string& text) {
   return text.substr(0, text.find('\n'));
 }
 
-LauncherWord launcher_word(const std::string& run_folder) {
-  LauncherWord word;
-  std::ifstream(launcher_file(run_folder)) >> word.pid >> word.code >> word.host;
-  return word;
+/// A line for each: "seen PID HOST HOW" or "reported PID HOST HOW".
+RankEnds read_rank_ends(const std::string& run_folder) {
+  RankEnds ends;
+  std::ifstream file(launcher_file(run_folder));
+  for (std::string source; file >> source;) {
+    EndedRank rank;
+    file >> rank.pid >> rank.host;
+    file.ignore(1);
+    if (!std::getline(file, rank.how)) break;
+    if (source == "seen")
+      ends.seen.push_back(rank);
+    else
+      ends.reported = rank;
+  }
+  return ends;
 }
 
-std::string how_it_ended(int code) {
-  static const std::map<int, const char*> kSignals = {{SIGINT, "INT"},   {SIGILL, "ILL"},  {SIGABRT, "ABRT"},
-                                                      {SIGBUS, "BUS"},   {SIGFPE, "FPE"},  {SIGKILL, "KILL"},
-                                                      {SIGSEGV, "SEGV"}, {SIGTERM, "TERM"}};
-  const auto name = kSignals.find(code);
-  return concat("with code ", code, name == kSignals.end() ? "" : concat(", as after SIG", name->second));
+std::optional<JobEnd> read_job_end(const std::string& run_folder) {
+  JobEnd end;
+  std::ifstream file(end_file(run_folder));
+  if (!(file >> end.code)) return std::nullopt;
+  file.ignore(1);
+  end.message.assign(std::istreambuf_iterator<char>(file), {});
+  return end;
+}
+
+std::string how_text(const EndedRank& rank) {
+  return rank.how.empty() ? "" : concat(" (", rank.how, ")");
+}
+
+/// MPI aborts a process, or lets it exit, when another is gone, whose end the kernel may come to later.
+bool was_no_consequence(const EndedRank& rank) {
+  return rank.how.starts_with("SIG") && rank.how != signal_name(SIGABRT);
+}
+
+bool is_of(const FlightLog& log, const EndedRank& rank) {
+  return log.pid == rank.pid && log.owner.host == rank.host;
 }
 
 class Teller {
@@ -143,7 +177,10 @@ class Teller {
       story_.end = Story::End::running;
       story_.headline = "the job is running";
     } else if (all(FlightEnd::done)) {
-      story_.headline = "the job came to its end in good order";
+      const std::optional<JobEnd> end = read_job_end(folder_);
+      story_.headline = !end             ? "all workers came to the end of the job"
+                        : end->code == 0 ? "the job came to its end in good order: " + end->message
+                                         : concat("the job ended with exit code ", end->code, ": ", end->message);
     } else {
       find_failed_or_killed();
     }
@@ -159,41 +196,85 @@ class Teller {
       return;
     }
     story_.end = Story::End::killed;
-    const LauncherWord word = launcher_word(folder_);
-    for (const FlightLog& log : logs_)
-      if (word.pid != 0 && log.pid == word.pid && first_pid_ == 0) {
-        first_pid_ = word.pid;
-        story_.headline = concat(process_of(log), ", died first, ", how_it_ended(word.code), ": ", who(log), ", ",
-                                 doing(log, log.seen_ns));
-      }
-    if (first_pid_ == 0) find_silent();
+    find_killed();
   }
 
-  // The processes by their last sign of life.
-  void find_silent() {
-    std::map<int, std::int64_t> seen;
-    for (const FlightLog& log : logs_)
-      if (log.end == FlightEnd::none) seen[log.pid] = std::max(seen[log.pid], log.seen_ns);
-    if (seen.empty()) {
+  /// A process that nothing more was heard of.
+  struct Silent {
+    const FlightLog* log = nullptr;  // of its first worker
+    std::int64_t seen_ns = 0;        // the last sign of life of any
+
+    std::string name() const { return process_of(*log); }
+    std::string story() const { return concat(who(*log), ", ", doing(*log, log->seen_ns)); }
+  };
+
+  /// By last sign of life.
+  std::vector<Silent> silent_processes() const {
+    std::map<std::pair<std::string, int>, Silent> found;
+    for (const FlightLog& log : logs_) {
+      if (log.end != FlightEnd::none) continue;
+      Silent& process = found[{log.owner.host, log.pid}];
+      if (!process.log) process.log = &log;
+      process.seen_ns = std::max(process.seen_ns, log.seen_ns);
+    }
+    std::vector<Silent> processes;
+    for (const auto& [id, process] : found) processes.push_back(process);
+    std::sort(processes.begin(), processes.end(),
+              [](const Silent& a, const Silent& b) { return a.seen_ns < b.seen_ns; });
+    return processes;
+  }
+
+  void find_killed() {
+    std::vector<Silent> silent = silent_processes();
+    const RankEnds ends = read_rank_ends(folder_);
+    const EndedRank* first_seen = nullptr;
+    for (const EndedRank& rank : ends.seen) {
+      const auto at = std::find_if(silent.begin(), silent.end(), [&](const Silent& s) { return is_of(*s.log, rank); });
+      if (at == silent.end()) continue;
+      // Those that were seen to end later were not first.
+      if (first_seen)
+        silent.erase(at);
+      else
+        first_seen = &rank;
+    }
+    // mpiexec may have another name for the host.
+    const auto crashed =
+        std::find_if(silent.begin(), silent.end(), [&](const Silent& s) { return s.log->pid == ends.reported.pid; });
+    if (silent.empty())
       story_.headline = "the job ended after training, without a worker's failure";
-      return;
-    }
-    const auto earlier = [](const auto& a, const auto& b) { return a.second < b.second; };
-    const auto first = std::min_element(seen.begin(), seen.end(), earlier);
-    first_pid_ = first->first;
-    const FlightLog& log =
-        *std::find_if(logs_.begin(), logs_.end(), [&](const auto& l) { return l.pid == first_pid_; });
-    if (seen.size() == 1) {
-      story_.headline =
-          concat(process_of(log), ", was killed, or the machine went down, at ", clock_time(first->second));
-      return;
-    }
-    std::int64_t next = 0;
-    for (const auto& [pid, time] : seen)
-      if (pid != first_pid_ && (next == 0 || time < next)) next = time;
+    else if (first_seen && silent.size() == 1)
+      tell_first(silent.front(), how_text(*first_seen),
+                 /*certain=*/all_ranks_left_a_recorder() && was_no_consequence(*first_seen));
+    else if (crashed != silent.end())
+      tell_first(*crashed, how_text(ends.reported), /*certain=*/false);
+    else if (silent.size() == 1)
+      story_.headline = concat(silent.front().name(), ", was killed, or the machine went down, at ",
+                               clock_time(silent.front().seen_ns));
+    else
+      tell_silent(silent[0], silent[1]);
+  }
+
+  bool all_ranks_left_a_recorder() const {
+    std::set<int> ranks;
+    for (const FlightLog& log : logs_) ranks.insert(log.owner.rank);
+    return ranks.size() == static_cast<std::size_t>(logs_.front().owner.ranks);
+  }
+
+  void tell_first(const Silent& process, const std::string& evidence, bool certain) {
+    story_.headline = concat("killed: ", process.name(), certain ? ", died first" : ", probably died first", evidence,
+                             ": ", process.story());
+    marks_[process.name()] = certain ? "first" : "probably first";
+  }
+
+  void tell_silent(const Silent& first, const Silent& next) {
+    const std::int64_t before_ns = next.seen_ns - first.seen_ns;
+    if (before_ns >= kTogetherNs)
+      return tell_first(first, concat(": its last sign of life came ", duration(before_ns), " before any other's"),
+                        /*certain=*/false);
     story_.headline =
-        concat("killed: ", process_of(log), ", probably died first: its last sign of life came ",
-               duration(next - first->second), " before any other's: ", who(log), ", ", doing(log, log.seen_ns));
+        concat("killed: ", first.name(), ", or ", next.name(), ", probably died first: their last signs of life are ",
+               duration(before_ns), " apart: ", first.story(), "; or ", next.story());
+    marks_[first.name()] = marks_[next.name()] = "probably one of the two";
   }
 
   std::string line_of(const FlightLog& log) const {
@@ -208,13 +289,14 @@ class Teller {
         if (!running_) text += concat("; last sign of life ", clock_time(log.seen_ns));
         break;
     }
-    return text + (log.pid == first_pid_ ? "  <- first" : "");
+    const auto mark = marks_.find(process_of(log));
+    return mark == marks_.end() ? text : concat(text, "  <- ", mark->second);
   }
 
   std::string folder_;
   std::vector<FlightLog> logs_;
   bool running_;
-  int first_pid_ = 0;
+  std::map<std::string, const char*> marks_;  // by process: what its lines end with
   Story story_;
 };
 
@@ -242,8 +324,26 @@ std::string text_of(const Story& story, const std::string& checkpoint) {
   return text + concat("resume from ", checkpoint, ": the same command with --resume auto\n");
 }
 
-void remember(const std::string& run_folder, const LauncherWord& word) {
-  std::ofstream(launcher_file(run_folder)) << word.pid << " " << word.code << " " << word.host << "\n";
+void remember(const std::string& run_folder, const RankEnds& ends) {
+  if (ends.seen.empty() && ends.reported.pid == 0) return;
+  std::ofstream file(launcher_file(run_folder));
+  const auto write = [&](const char* source, const EndedRank& rank) {
+    file << source << " " << rank.pid << " " << rank.host << " " << rank.how << "\n";
+  };
+  for (const EndedRank& rank : ends.seen) write("seen", rank);
+  if (ends.reported.pid != 0) write("reported", ends.reported);
+}
+
+void remember(const std::string& run_folder, const JobEnd& end) {
+  std::ofstream(end_file(run_folder)) << end.code << " " << end.message;
+}
+
+std::string signal_name(int number) {
+  static const std::map<int, const char*> kNames = {
+      {SIGINT, "INT"},   {SIGILL, "ILL"},   {SIGABRT, "ABRT"}, {SIGBUS, "BUS"},   {SIGFPE, "FPE"},   {SIGKILL, "KILL"},
+      {SIGSEGV, "SEGV"}, {SIGTERM, "TERM"}, {SIGHUP, "HUP"},   {SIGPIPE, "PIPE"}, {SIGQUIT, "QUIT"}, {SIGXCPU, "XCPU"}};
+  const auto name = kNames.find(number);
+  return name == kNames.end() ? concat("signal ", number) : concat("SIG", name->second);
 }
 
 std::string first_failure_file(const std::string& run_folder) {

@@ -3,11 +3,13 @@
 // What happened to a run: read from its flight recorders, after the fact or while it runs. `lockstep why` prints it,
 // and `lockstep launch` does by itself when a job has failed.
 //
-// A failed worker has written its message, so it is first. When a rank was killed nothing could be written: mpiexec
-// says which process ended first, if `launch` was there to hear it; else the process that fell silent first is named,
-// which is a likelihood: one inside a long layer is silent too, and says so.
+// A job that came to its end has said how, and a failed worker has written its message. When a rank was killed nothing
+// could be written, and the launcher kills the others at once. Certain is what `launch` saw: which of the ranks of its
+// own host ended first. Else the process that fell silent first is named, which is a likelihood: one inside a long
+// layer is silent too, and says so.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,11 +17,22 @@
 
 namespace lockstep {
 
-/// What the launcher said of the process that ended first. Kept in the run folder for later calls of `why`.
-struct LauncherWord {
+/// A rank's process, and how it ended, for people: "SIGKILL", "exit code 3"; empty: not known.
+struct EndedRank {
   int pid = 0;
-  int code = 0;  ///< of the process: an exit code, or the signal
-  std::string host;
+  std::string host, how;
+};
+
+/// What `launch` knows of the end of ranks. Kept in the run folder for later calls of `why`.
+struct RankEnds {
+  std::vector<EndedRank> seen;  ///< those of its own host, in the order in which they ended
+  EndedRank reported;           ///< one that mpiexec did not kill, and that it says crashed; pid 0: none
+};
+
+/// How a job ended that was not cut short, as it said itself.
+struct JobEnd {
+  int code = 0;
+  std::string message;
 };
 
 /// One rank failed and was elected to speak: the file `first-failure` of the recorder folder.
@@ -29,7 +42,7 @@ struct FirstFailure {
 };
 
 struct Story {
-  enum class End { running, done, failed, killed };
+  enum class End { running, done, failed, killed };  ///< done: by itself, whatever the exit code
   End end = End::done;
   std::string headline;            ///< one line: who was first, doing what
   std::vector<std::string> lines;  ///< a line per worker
@@ -40,8 +53,12 @@ Story story_of(const std::string& run_folder);
 /// The story as it is printed. `checkpoint`: the newest one that can be resumed from; "" when there is none.
 std::string text_of(const Story& story, const std::string& checkpoint);
 
-/// Keeps what the launcher said.
-void remember(const std::string& run_folder, const LauncherWord& word);
+/// Keep what `launch` knows, and what the job says.
+void remember(const std::string& run_folder, const RankEnds& ends);
+void remember(const std::string& run_folder, const JobEnd& end);
+
+/// "SIGKILL"; "signal 99" for one without a name.
+std::string signal_name(int number);
 
 /// The first rank to call it gets true, all others false. Writes who failed. Works on any file system with exclusive
 /// creation; where it cannot be made at all everybody gets true.

@@ -2,11 +2,17 @@
 //
 // A model of one's own: a layer, a list of layers, a data set, and a main that trains it on three workers of this process.
 // docs/cpp_api.md walks through it.
+//
+//   own_model                trains
+//   own_model RUN_FOLDER     also keeps checkpoints and metrics there, and goes on from what is there
 #include <ATen/ATen.h>
 
+#include <filesystem>
 #include <iostream>
 
+#include "runtime/checkpoint/manifest.hpp"
 #include "runtime/layer/layers.hpp"
+#include "runtime/training/reporter.hpp"
 #include "runtime/training/trainer.hpp"
 
 using namespace lockstep;
@@ -42,13 +48,17 @@ class Sine : public Dataset {
   }
 };
 
-class Print : public Observer {
+// Reporter writes metrics.jsonl.
+class Print : public Reporter {
+ public:
+  using Reporter::Reporter;
   void on_result(const StepResult& result) override {
     if (result.step % 50 == 0) std::cout << "step " << result.step << "  loss " << result.loss() << std::endl;
+    Reporter::on_result(result);
   }
 };
 
-int main() try {
+int main(int count, char** arguments) try {
   Model model{"wave", {}};
   model.layers.push_back({"in", std::make_shared<Linear>(1, 64)});
   for (int i = 0; i < 4; ++i) {
@@ -66,9 +76,22 @@ int main() try {
   config.pipeline.stages = 3;
   config.pipeline.schedule = "1f1b";
 
+  const std::string folder = count > 1 ? arguments[1] : "";
+  if (!folder.empty()) config.checkpoint.every = "50";
+
   Trainer trainer(model, {std::make_shared<Sine>(), nullptr}, config);
-  Print print;
   FitOptions options;
+  ReporterOptions report;
+  report.steps = config.train.steps;
+  if (!folder.empty()) {
+    std::filesystem::create_directories(folder);
+    const CheckpointChoice newest = latest_good_checkpoint(folder);
+    if (!newest.path.empty()) trainer.resume(newest.path);
+    options.checkpoints = checkpoints_of(folder);
+    report.metrics_file = folder + "/metrics.jsonl";
+    report.resume_after = trainer.start().step;
+  }
+  Print print(report);
   options.observer = &print;
   trainer.fit(options);
   return 0;

@@ -5,6 +5,7 @@
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include "runtime/base/console.hpp"
 #include "runtime/base/error.hpp"
 
 namespace lockstep {
@@ -13,6 +14,7 @@ struct Log::Sinks {
   std::shared_ptr<spdlog::logger> console;
   std::shared_ptr<spdlog::logger> file;  // null without a log file
   bool console_info = true;
+  std::shared_ptr<Console> moving;  // what else is on the console
 };
 
 namespace {
@@ -38,6 +40,7 @@ Log::Log(const Options& options) : sinks_(std::make_shared<Sinks>()) {
   sinks_->console = std::make_shared<spdlog::logger>("console", console_sink);
   sinks_->console->set_level(spdlog::level::info);
   sinks_->console_info = options.console_info;
+  sinks_->moving = options.console ? options.console : std::make_shared<Console>();
   if (!options.file.empty()) {
     try {
       auto file_sink = std::make_shared<spdlog::sinks::basic_file_sink_mt>(options.file, /*truncate=*/false);
@@ -67,7 +70,10 @@ void Log::write(Level level, const std::string& message) const {
   if (!sinks_) return;
   const std::string line = speaker_.empty() ? message : "[" + speaker_ + "] " + message;
   const bool to_console = level >= Level::warning || (level == Level::info && sinks_->console_info && !quiet_);
-  if (to_console) sinks_->console->log(to_spdlog(level), "{}", line);
+  if (to_console) {
+    const Console::Pause pause(*sinks_->moving);
+    sinks_->console->log(to_spdlog(level), "{}", line);
+  }
   if (sinks_->file) sinks_->file->log(to_spdlog(level), "{}", line);
 }
 

@@ -12,6 +12,8 @@
 
 namespace lockstep {
 
+class Console;
+
 class Log {
  public:
   enum class Level { debug, info, warning, error };
@@ -20,6 +22,7 @@ class Log {
     std::string file;          ///< path of the log file; empty: no file. Parent folders must exist.
     bool console_info = true;  ///< whether info lines go to the console
     Level file_level = Level::debug;
+    std::shared_ptr<Console> console;  ///< whose moving line makes room for what is printed; null: one of its own
   };
 
   /// A log that drops everything: for embedding and tests.

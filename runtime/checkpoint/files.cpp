@@ -87,7 +87,8 @@ void File::write(const void* from, std::size_t bytes) {
 }
 
 void File::finish() {
-  if (::fsync(descriptor_) != 0) throw cannot_write(path_);
+  // What is no regular file (a FIFO that an export goes to) has nothing to sync.
+  if (::fsync(descriptor_) != 0 && errno != EINVAL) throw cannot_write(path_);
   moved();
   if (::close(std::exchange(descriptor_, -1)) != 0) throw cannot_write(path_);
 }

@@ -29,7 +29,7 @@ class File {
   /// `bytes` bytes from `offset` on; fewer are an error.
   void read(std::int64_t offset, void* to, std::size_t bytes) const;
   void write(const void* from, std::size_t bytes);
-  /// On the disk (fsync), then closed.
+  /// On the disk (fsync; what is no regular file has none), then closed.
   void finish();
   int descriptor() const { return descriptor_; }
   const std::string& path() const { return path_; }

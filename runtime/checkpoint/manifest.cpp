@@ -9,6 +9,7 @@
 #include <iomanip>
 #include <nlohmann/json.hpp>
 
+#include "runtime/base/one_line.hpp"
 #include "runtime/layer/tensor_hash.hpp"
 
 namespace lockstep {
@@ -22,15 +23,6 @@ constexpr int kVersion = 1;
 constexpr const char* kIndexFile = "model.safetensors.index.json";
 constexpr const char* kStep = "step-";
 constexpr const char* kSuperseded = "superseded-";
-
-std::uint64_t from_hex(const Json& json) {
-  const auto text = json.get<std::string>();
-  std::uint64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, 16);
-  if (error != std::errc() || end != text.data() + text.size())
-    throw std::runtime_error("a hash that is none: " + text);
-  return value;
-}
 
 Json to_json(const WrittenFile& file) {
   Json tensors = Json::object();
@@ -47,14 +39,16 @@ WrittenFile written_file(const std::string& name, const Json& json) {
   return file;
 }
 
-std::string index_text(const Manifest& manifest) {
+/// As Hugging Face's: `total_size` is the sum of the tensors' bytes, without the files' headers.
+std::string index_text(const std::string& folder, const Manifest& manifest) {
   Json map = Json::object();
   std::int64_t total = 0;
   std::map<std::string, std::string> file_of;
   for (const auto& [name, shard] : manifest.shards) {
     if (!name.starts_with("model-")) continue;
     for (const auto& [tensor, hash] : shard.tensors) file_of[tensor] = name;
-    total += shard.bytes;
+    const SafetensorsFile file(folder + "/" + name);
+    for (const TensorEntry& entry : file.entries()) total += entry.end - entry.begin;
   }
   for (const auto& [tensor, file] : file_of) map[tensor] = file;
   return Json{{"metadata", {{"total_size", total}}}, {"weight_map", map}}.dump(2) + "\n";
@@ -137,6 +131,14 @@ std::string hex(std::uint64_t value) {
   return out.str();
 }
 
+std::uint64_t from_hex(const std::string& text) {
+  std::uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, 16);
+  if (error != std::errc() || end != text.data() + text.size())
+    throw std::runtime_error("a hash that is none: " + text);
+  return value;
+}
+
 std::string ShardReport::to_text() const {
   Json list = Json::object(), others = Json::object();
   for (const WrittenFile& file : files) list[file.name] = to_json(file);
@@ -157,8 +159,11 @@ ShardReport ShardReport::from_text(const std::string& text) {
 
 Manifest read_manifest(const std::string& checkpoint) {
   const std::string path = checkpoint + "/" + kManifestFile;
-  if (!fs::is_directory(checkpoint)) throw CheckpointError(checkpoint, "there is no such checkpoint folder");
-  if (!fs::exists(path))
+  std::error_code failure;
+  if (!fs::is_directory(checkpoint, failure))
+    throw CheckpointError(checkpoint,
+                          concat("there is no such checkpoint folder", failure ? ": " + failure.message() : ""));
+  if (!fs::exists(path, failure))
     throw CheckpointError(checkpoint, concat("is no checkpoint: it has no ", kManifestFile,
                                              "; name a folder such as RUN_FOLDER/checkpoints/step-00000100"));
   const std::string text = read_text(path);
@@ -180,7 +185,7 @@ Manifest read_manifest(const std::string& checkpoint) {
     if (!manifest.texts.count(kTrainerFile)) throw std::runtime_error(concat("it does not have ", kTrainerFile));
     return manifest;
   } catch (const std::exception& error) {
-    throw CheckpointError(path, concat("is damaged: ", error.what()));
+    throw CheckpointError(path, concat("is damaged: ", reason_of(error)));
   }
 }
 
@@ -261,7 +266,7 @@ std::string other_good_checkpoint(const std::string& damaged) {
 void publish_checkpoint(const std::string& part, const std::string& final_path, Manifest manifest,
                         const std::map<std::string, std::string>& texts, const FileProgress& progress) {
   std::map<std::string, std::string> all = texts;
-  all[kIndexFile] = index_text(manifest);
+  all[kIndexFile] = index_text(part, manifest);
   for (const auto& [name, text] : all) {
     write_text(part + "/" + name, text, progress);
     manifest.texts[name] = {static_cast<std::int64_t>(text.size()), hash_of(text)};

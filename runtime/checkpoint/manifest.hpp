@@ -99,5 +99,7 @@ void clear_after(const std::string& checkpoints, std::int64_t step);
 void point_to_best(const std::string& checkpoints, std::int64_t step);
 
 std::string hex(std::uint64_t value);
+/// Throws std::runtime_error when `text` is no number in hexadecimal.
+std::uint64_t from_hex(const std::string& text);
 
 }  // namespace lockstep

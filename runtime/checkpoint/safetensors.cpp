@@ -11,6 +11,7 @@
 #include <set>
 
 #include "runtime/base/check.hpp"
+#include "runtime/base/one_line.hpp"
 #include "runtime/layer/tensor_hash.hpp"
 
 namespace lockstep {
@@ -42,7 +43,9 @@ constexpr std::array<Dtype, 10> kDtypes = {{{"F64", at::kDouble},
 std::string name_of(at::ScalarType type) {
   for (const Dtype& dtype : kDtypes)
     if (dtype.type == type) return dtype.name;
-  LOCKSTEP_CHECK(false, "no safetensors dtype for ", c10::toString(type));
+  throw UserError(concat("tensors of type ", c10::toString(type),
+                         " cannot be saved: safetensors have no such type; a "
+                         "layer's buffers have to be of another one"));
 }
 
 std::string shape_text(const std::string& dtype, at::IntArrayRef sizes) {
@@ -89,7 +92,7 @@ void SafetensorsFile::parse() {
   try {
     json = parse_json(path(), header_);
   } catch (const Json::exception& error) {
-    throw CheckpointError(path(), concat("its header is no JSON: ", error.what()));
+    throw CheckpointError(path(), concat("its header is no JSON: ", reason_of(error)));
   }
   if (!json.is_object()) throw CheckpointError(path(), "its header is no JSON object");
   const std::int64_t data = kLengthBytes + static_cast<std::int64_t>(header_.size());

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "runtime/config/size.hpp"
+#include "runtime/config/value.hpp"
 
 namespace lockstep {
 namespace {
@@ -444,6 +445,21 @@ Config read_config(const Section& root) {
   config.run_dir = root.get("run_dir", "runs/" + config.name, not_empty());
   root.finish();
   return config;
+}
+
+void check_config(const Config& config) {
+  Config complete = config;
+  if (complete.train.loss.empty()) complete.train.loss = "of the heads";
+  auto document =
+      std::make_shared<yaml::Value>(yaml::parse(resolved_yaml(complete), {"Config", "", /*located=*/false}));
+  const Section root = yaml::root_section(std::move(document));
+  const TrainConfig train = read_train(root.section("train"));
+  complete.pipeline = read_pipeline(root.section("pipeline"));
+  check_cells(root.section("train"), complete);
+  read_workers(root.section("workers"));
+  read_kernels(root.section("kernels"));
+  read_checkpoint(root.section("checkpoint"), train);
+  read_comm(root.section("comm"));
 }
 
 }  // namespace lockstep

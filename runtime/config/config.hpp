@@ -164,6 +164,10 @@ struct Config {
 /// Types, defaults and every rule that needs no model, no data and no ranks. Throws ConfigError.
 Config read_config(const Section& root);
 
+/// The rules of read_config for a Config that was made or changed by a program; `model` and `data` are not looked at,
+/// and a loss may be missing, for heads may name their own. Throws ConfigError "Config: train.batch: ...".
+void check_config(const Config& config);
+
 /// The whole config as YAML with every default filled in, in the order of configs/reference.yaml; `model` and `data` as
 /// they were given. Reading it again gives the same Config. Keys that are not available yet are left out.
 std::string resolved_yaml(const Config& config);

@@ -2,17 +2,19 @@
 #include <algorithm>
 #include <cctype>
 
-#include "runtime/config/section.hpp"
+#include "runtime/config/value.hpp"
 
 namespace lockstep {
-namespace {
 
-/// Case and the choice between - and _ are not what people get wrong on purpose.
-std::string normal(const std::string& word) {
+using yaml::normal_word;
+
+std::string yaml::normal_word(const std::string& word) {
   std::string result = word;
   for (char& c : result) c = c == '-' ? '_' : static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
   return result;
 }
+
+namespace {
 
 /// Damerau-Levenshtein (optimal string alignment): insertions, deletions, replacements, swaps of neighbours.
 std::size_t distance(const std::string& a, const std::string& b) {
@@ -39,7 +41,9 @@ std::optional<std::string> nearest(const std::string& word, const std::vector<st
   constexpr std::size_t longest_name = 64;
   constexpr std::size_t shortest_prefix = 3;
   if (word.size() > longest_name) return std::nullopt;
-  const std::string wanted = normal(word);
+  const std::string wanted = normal_word(word), known = yaml::own_name(word);
+  const std::string ours = known.substr(known.rfind('.') + 1);
+  if (!ours.empty() && std::find(candidates.begin(), candidates.end(), ours) != candidates.end()) return ours;
   const std::size_t furthest = std::max<std::size_t>(1, wanted.size() / 3);
   const auto other_length = [&](const std::string& name) {
     return name.size() > wanted.size() ? name.size() - wanted.size() : wanted.size() - name.size();
@@ -47,7 +51,7 @@ std::optional<std::string> nearest(const std::string& word, const std::vector<st
   std::optional<std::string> best;
   std::size_t best_distance = 0;
   for (const std::string& candidate : candidates) {
-    const std::size_t away = distance(wanted, normal(candidate));
+    const std::size_t away = distance(wanted, normal_word(candidate));
     if (away > furthest || away >= std::max(wanted.size(), candidate.size())) continue;
     // Of two that are equally near, the one of the same length: a slip replaces more often than it drops.
     const bool nearer =
@@ -57,8 +61,9 @@ std::optional<std::string> nearest(const std::string& word, const std::vector<st
     best_distance = away;
   }
   if (best || wanted.size() < shortest_prefix) return best;
-  const auto longer = std::find_if(candidates.begin(), candidates.end(),
-                                   [&](const std::string& candidate) { return normal(candidate).starts_with(wanted); });
+  const auto longer = std::find_if(candidates.begin(), candidates.end(), [&](const std::string& candidate) {
+    return normal_word(candidate).starts_with(wanted);
+  });
   return longer == candidates.end() ? std::nullopt : std::optional(*longer);
 }
 

@@ -46,7 +46,8 @@ class ConfigError : public UserError {
   std::string key_;
 };
 
-/// The candidate closest to `word` (Damerau-Levenshtein, case-insensitive), if any is close enough to be meant.
+/// The candidate that other tools call `word` (aliases.cpp), else the one closest to it (Damerau-Levenshtein,
+/// case-insensitive), if any is close enough to be meant.
 std::optional<std::string> nearest(const std::string& word, const std::vector<std::string>& candidates);
 /// "; did you mean 'x'?" or "".
 std::string did_you_mean(const std::string& word, const std::vector<std::string>& candidates);

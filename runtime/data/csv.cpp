@@ -5,10 +5,12 @@
 //   train, eval   a file each; eval may be absent. Both have the same columns.
 //   targets       the target columns, by name or 0-based number (a name wins); all others are features, in file order
 //   task          regression | classification
-//   header        auto | true | false: whether line 1 holds names; auto: it does when no cell of it is a number
+//   header        auto | true | false: whether line 1 holds names; auto: it does when no cell of it is a number. A
+//                 first line of numbers that looks like names (0, 1, 2, ...; years) is taken for a sample, with a note
 //   delimiter     one character, default ","
 //   normalize     true: features get the mean 0 and the standard deviation 1 of the training split, in both splits; a
-//                 constant feature becomes 0. Targets stay as they are.
+//                 constant feature becomes 0. Targets stay as they are. Computed in double from the text, then
+//                 rounded to float32, so that large numbers with small differences (times) keep them
 //
 // x float32 [rows, features]. Regression: targets float32 [rows, target columns]. Classification: one target column of
 // class indices (0, 1, 2, ...; "2.0" is 2), targets int64 [rows].
@@ -16,18 +18,19 @@
 // A line is a row; blank lines, a byte-order mark, "\r" at line ends, and spaces or tabs around a cell are passed over.
 // Every cell must be a finite number that float32 can hold: no gaps, no quotes (except around names), no comments.
 // Errors name file:line:column, counted from 1, the column in bytes at the cell's first. A file is read whole: memory
-// peaks at its size plus 4 bytes a cell, twice.
+// peaks at its size plus 4 bytes a cell (8 with normalize), twice.
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <cstring>
 #include <limits>
 #include <optional>
 #include <string_view>
+#include <utility>
 
 #include "runtime/base/check.hpp"
+#include "runtime/data/csv_text.hpp"
 #include "runtime/data/files.hpp"
 #include "runtime/data/readers.hpp"
 #include "runtime/data/table.hpp"
@@ -42,6 +45,9 @@ struct CsvOptions {
   std::string header;
   char delimiter = ',';
   bool normalize = false;
+  /// With normalize: as it was before checkpoints recorded the arithmetic (DataSplits::unrecorded), which rounded to
+  /// float32 first.
+  bool unrecorded = false;
 };
 
 /// One split, row after row.
@@ -49,6 +55,9 @@ struct CsvTable {
   std::vector<std::string> names;  ///< of all columns; empty without a header
   int columns = 0;
   std::vector<float> x;
+  std::vector<double> wide_x;  ///< instead of x, until it is normalised
+  std::vector<int> lines;      ///< by row
+  std::vector<std::string> notes;
   std::vector<float> targets;         ///< regression
   std::vector<std::int64_t> classes;  ///< classification
 };
@@ -84,94 +93,12 @@ CsvOptions read_options(const Section& section) {
   return options;
 }
 
-std::string_view trimmed(std::string_view text) {
-  while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
-  while (!text.empty() && (text.back() == ' ' || text.back() == '\t')) text.remove_suffix(1);
-  return text;
-}
-
-std::from_chars_result read_number(std::string_view text, double& number) {
-  if (text.size() > 1 && text[0] == '+' && text[1] != '-') text.remove_prefix(1);  // from_chars knows no plus
-  return std::from_chars(text.data(), text.data() + text.size(), number);
-}
-
-bool is_number(std::string_view text) {
-  double number = 0;
-  const auto result = read_number(text, number);
-  return result.ec != std::errc::invalid_argument && result.ptr == text.data() + text.size();
-}
-
-/// What a message shows of a cell: short, on one line.
-std::string in_quotes(std::string_view text) {
-  constexpr std::size_t longest = 40;
-  std::string shown(text.substr(0, longest));
-  std::replace_if(
-      shown.begin(), shown.end(), [](char c) { return static_cast<unsigned char>(c) < ' '; }, '?');
-  return concat("'", shown, text.size() > longest ? "..." : "", "'");
-}
-
-/// Names may stand in double quotes, then hold the delimiter, and "" for a quote (RFC 4180, without line breaks).
-std::vector<std::string> split_names(std::string_view line, char delimiter) {
-  std::vector<std::string> names;
-  std::string name;
-  bool inside = false;
-  bool was_quoted = false;
-  const auto end_name = [&] {
-    names.emplace_back(was_quoted ? name : std::string(trimmed(name)));
-    name.clear();
-    was_quoted = false;
-  };
-  for (std::size_t i = 0; i < line.size(); ++i) {
-    const bool quote = line[i] == '"';
-    if (inside && quote && i + 1 < line.size() && line[i + 1] == '"') {
-      name += line[i++];
-    } else if (inside) {
-      if (quote)
-        inside = false;
-      else
-        name += line[i];
-    } else if (quote && trimmed(name).empty()) {
-      inside = was_quoted = true;
-      name.clear();
-    } else if (line[i] == delimiter) {
-      end_name();
-    } else if (!was_quoted) {
-      name += line[i];
-    }
-  }
-  end_name();
-  return names;
-}
-
-/// A file as lines, numbered from 1; blank ones are passed over.
-class Lines {
- public:
-  explicit Lines(std::string_view text) : rest_(text) {
-    if (rest_.starts_with("\xef\xbb\xbf")) rest_.remove_prefix(3);
-  }
-  std::optional<std::string_view> next() {
-    while (!rest_.empty()) {
-      const std::size_t end = std::min(rest_.find('\n'), rest_.size());
-      std::string_view line = rest_.substr(0, end);
-      rest_.remove_prefix(std::min(end + 1, rest_.size()));
-      ++number_;
-      if (line.ends_with('\r')) line.remove_suffix(1);
-      if (!trimmed(line).empty()) return line;
-    }
-    return std::nullopt;
-  }
-  int number() const { return number_; }
-
- private:
-  std::string_view rest_;
-  int number_ = 0;
-};
-
 /// Reads one file: first its columns, then, when it is known what they are, its rows.
 class CsvFile {
  public:
   CsvFile(const std::string& path, const CsvOptions& options)
       : path_(path), options_(options), text_(read_file(path)), lines_(text_) {
+    if (const std::string format = foreign_format(text_); !format.empty()) throw DataError(concat(path_, ": ", format));
     read_columns();
   }
 
@@ -183,9 +110,15 @@ class CsvFile {
     row_targets_.resize(static_cast<std::size_t>(plan.targets));
     std::int64_t rows = 0;
     for (auto line = std::exchange(first_row_, std::nullopt); line || (line = lines_.next()); line.reset(), ++rows) {
+      table_.lines.push_back(lines_.number());
       read_row(*line);
     }
     if (rows == 0) throw DataError(concat(path_, ": got no rows, expected at least one"));
+    if (doubt_.is_doubtful())
+      note(concat("the first line (", in_quotes(first_line_),
+                  ") is taken for a sample, but looks like names of columns: ",
+                  "write header: true if it is, header: false if it is not"));
+    note_unnamed(plan);
     return std::move(table_);
   }
 
@@ -194,21 +127,44 @@ class CsvFile {
     const auto line = lines_.next();
     if (!line) throw DataError(concat(path_, ": got an empty file, expected rows of numbers"));
     std::vector<std::string> cells = split_names(*line, options_.delimiter);
+    if (cells.size() == 1) check_delimiter(*line);
     table_.columns = static_cast<int>(cells.size());
     const bool header =
         options_.header == "true" || (options_.header == "auto" && std::none_of(cells.begin(), cells.end(), is_number));
-    if (header)
+    if (header) {
       table_.names = std::move(cells);
-    else
-      first_row_ = line;
+      return;
+    }
+    first_row_ = line;
+    first_line_ = *line;
+    if (options_.header == "auto") doubt_ = HeaderDoubt(cells);
   }
+
+  /// A line of one cell that another delimiter would split.
+  void check_delimiter(std::string_view line) const {
+    for (const char other : std::string_view(",;\t|"))
+      if (line.find(other) != std::string_view::npos)
+        throw DataError(concat(path_, ":", lines_.number(), ": got a line without ", shown(options_.delimiter),
+                               ", the delimiter, but with ", shown(other), "; write delimiter: ", shown(other)));
+  }
+  static std::string shown(char delimiter) { return delimiter == '\t' ? "\"\\t\"" : concat("'", delimiter, "'"); }
+
+  void note_unnamed(const ColumnPlan& plan) {
+    for (std::size_t column = 0; column < table_.names.size(); ++column)
+      if (table_.names[column].empty() && plan.slot[column] == kFeature)
+        note(concat("column ", column, " has no name and is taken for a feature; if it only numbers the rows (pandas ",
+                    "writes such a column unless told index=False), remove it"));
+  }
+  void note(const std::string& text) { table_.notes.push_back(one_line(concat(path_, ": ", text))); }
 
   void read_row(std::string_view line) {
     std::size_t begin = 0;
     for (int column = 0;; ++column) {
       const std::size_t end = std::min(line.find(options_.delimiter, begin), line.size());
       if (column == table_.columns) fail_ragged(line, begin);
-      store(column, trimmed(line.substr(begin, end - begin)), begin);
+      const std::string_view cell = trimmed(line.substr(begin, end - begin));
+      store(column, cell, begin);
+      doubt_.look(static_cast<std::int64_t>(table_.lines.size()) - 1, column, cell);
       if (end == line.size()) {
         if (column + 1 < table_.columns) fail_ragged(line, end);
         break;
@@ -223,7 +179,9 @@ class CsvFile {
   void store(int column, std::string_view cell, std::size_t begin) {
     const int slot = plan_->slot[static_cast<std::size_t>(column)];
     const double number = to_number(column, cell, begin);
-    if (slot == kFeature) {
+    if (slot == kFeature && options_.normalize) {
+      table_.wide_x.push_back(options_.unrecorded ? static_cast<float>(number) : number);
+    } else if (slot == kFeature) {
       table_.x.push_back(static_cast<float>(number));
     } else if (options_.classification) {
       table_.classes.push_back(to_class(column, cell, begin, number));
@@ -240,7 +198,7 @@ class CsvFile {
       const bool maybe_header = options_.header != "true" && lines_.number() == 1;
       fail(column, begin,
            concat("got ", in_quotes(cell), ", expected a number",
-                  maybe_header ? "; if line 1 holds names, write header: true" : ""));
+                  maybe_header ? "; if line 1 holds names, write header: true" : what_it_may_be(cell)));
     }
     if (std::isnan(number) || std::isinf(number)) {
       fail(column, begin, concat("got ", in_quotes(cell), ", expected a finite number"));
@@ -249,6 +207,14 @@ class CsvFile {
       fail(column, begin, concat("got ", in_quotes(cell), ", expected a number that float32 can hold"));
     }
     return number;
+  }
+
+  static const char* what_it_may_be(std::string_view cell) {
+    if (cell.starts_with('"')) return "; numbers stand without quotes";
+    const bool one_comma = std::count(cell.begin(), cell.end(), ',') == 1;
+    std::string with_point(cell);
+    std::replace(with_point.begin(), with_point.end(), ',', '.');
+    return one_comma && is_number(with_point) ? "; decimals are written with a point" : "";
   }
 
   std::int64_t to_class(int column, std::string_view cell, std::size_t begin, double number) const {
@@ -278,6 +244,8 @@ class CsvFile {
   Lines lines_;
   CsvTable table_;
   std::optional<std::string_view> first_row_;  ///< when the first line is no header
+  std::string_view first_line_;                ///< the same, for good
+  HeaderDoubt doubt_;
   const ColumnPlan* plan_ = nullptr;
   std::vector<float> row_targets_;
 };
@@ -328,22 +296,30 @@ void check_same_columns(const CsvFile& train, const CsvFile& eval, const CsvOpti
 }
 
 /// Mean and standard deviation of every feature, in double and two passes: the first cancels nothing in the second.
+/// Means are summed from the first row (`from_first`; not so in what was written before): the sum of 1000 times 14.62
+/// divided by 1000 is not 14.62, and a constant feature would have a deviation.
 class Normalization {
  public:
-  Normalization(const std::vector<float>& x, std::size_t features) : mean_(features), deviation_(features) {
+  Normalization(const std::vector<double>& x, std::size_t features, bool from_first)
+      : mean_(features), deviation_(features) {
     const auto rows = static_cast<double>(x.size() / features);
-    for (std::size_t i = 0; i < x.size(); ++i) mean_[i % features] += x[i];
-    for (double& mean : mean_) mean /= rows;
+    const auto origin = [&](std::size_t feature) { return from_first ? x[feature] : 0.0; };
+    for (std::size_t i = 0; i < x.size(); ++i) mean_[i % features] += x[i] - origin(i % features);
+    for (std::size_t feature = 0; feature < features; ++feature)
+      mean_[feature] = origin(feature) + mean_[feature] / rows;
     for (std::size_t i = 0; i < x.size(); ++i) {
       const double off = x[i] - mean_[i % features];
       deviation_[i % features] += off * off;
     }
     for (double& deviation : deviation_) deviation = std::sqrt(deviation / rows);
   }
-  void apply(std::vector<float>& x) const {
+  /// From wide_x to x.
+  void apply(CsvTable& table) const {
+    const std::vector<double> x = std::exchange(table.wide_x, {});
+    table.x.reserve(x.size());
     for (std::size_t i = 0; i < x.size(); ++i) {
       const double deviation = deviation_[i % mean_.size()];
-      x[i] = static_cast<float>((x[i] - mean_[i % mean_.size()]) / (deviation > 0 ? deviation : 1));
+      table.x.push_back(static_cast<float>((x[i] - mean_[i % mean_.size()]) / (deviation > 0 ? deviation : 1)));
     }
   }
 
@@ -359,16 +335,19 @@ at::Tensor to_tensor(const std::vector<T>& values, std::vector<std::int64_t> siz
   return tensor;
 }
 
-std::shared_ptr<const Dataset> to_dataset(const CsvTable& table, const ColumnPlan& plan, bool classification) {
+std::shared_ptr<const Dataset> to_dataset(CsvTable& table, const std::string& path, const ColumnPlan& plan,
+                                          bool classification) {
   const std::int64_t features = plan.features();
   const std::int64_t rows = static_cast<std::int64_t>(table.x.size()) / features;
   return std::make_shared<TableDataset>(to_tensor(table.x, {rows, features}, at::kFloat),
                                         classification ? to_tensor(table.classes, {rows}, at::kLong)
-                                                       : to_tensor(table.targets, {rows, plan.targets}, at::kFloat));
+                                                       : to_tensor(table.targets, {rows, plan.targets}, at::kFloat),
+                                        [path, lines = std::move(table.lines)](std::int64_t row) {
+                                          return concat(path, ":", lines.at(static_cast<std::size_t>(row)));
+                                        });
 }
 
-DataSplits open_csv(const Section& section, const DataContext&) {
-  const CsvOptions options = read_options(section);
+DataSplits open_files(const Section& section, const CsvOptions& options) {
   CsvFile train_file(options.train, options);
   const ColumnPlan plan = plan_columns(section, options, train_file);
   CsvTable train;
@@ -380,13 +359,26 @@ DataSplits open_csv(const Section& section, const DataContext&) {
   }
   train = train_file.read_rows(plan);
   if (options.normalize) {
-    const Normalization normalization(train.x, static_cast<std::size_t>(plan.features()));
-    normalization.apply(train.x);
-    if (eval) normalization.apply(eval->x);
+    const Normalization normalization(train.wide_x, static_cast<std::size_t>(plan.features()), !options.unrecorded);
+    normalization.apply(train);
+    if (eval) normalization.apply(*eval);
   }
   DataSplits splits;
-  splits.train = to_dataset(train, plan, options.classification);
-  if (eval) splits.eval = to_dataset(*eval, plan, options.classification);
+  splits.train = to_dataset(train, options.train, plan, options.classification);
+  if (eval) splits.eval = to_dataset(*eval, options.eval, plan, options.classification);
+  splits.notes = std::move(train.notes);
+  if (eval) splits.notes.insert(splits.notes.end(), eval->notes.begin(), eval->notes.end());
+  return splits;
+}
+
+DataSplits open_csv(const Section& section, const DataContext&) {
+  const CsvOptions options = read_options(section);
+  DataSplits splits = open_files(section, options);
+  if (!options.normalize) return splits;
+  splits.arithmetic = "float64";
+  CsvOptions before = options;
+  before.unrecorded = true;
+  splits.unrecorded = [section, before] { return open_files(section, before); };
   return splits;
 }
 

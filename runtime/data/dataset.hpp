@@ -27,11 +27,26 @@ class Dataset {
   virtual std::int64_t size() const = 0;  ///< samples, >= 1
   /// The entries of these samples, dim 0 in the given order. Contiguous, on the host. Thread: one at a time.
   virtual Tensors read(const std::vector<std::int64_t>& samples) const = 0;
+  /// The entries of all samples, when they lie in memory anyway: looked at once before training instead of batch by
+  /// batch. Empty: they do not.
+  virtual Tensors all() const { return {}; }
+  /// Where a sample comes from, for messages: "data.csv:17"; empty: there is nothing to say.
+  virtual std::string place_of(std::int64_t /*sample*/) const { return ""; }
 };
+
+/// data.read(), which may be anybody's: DataError when it is not what entries() promised, Error with the samples when
+/// it throws something that is none of ours.
+Tensors read_samples(const Dataset& data, const std::vector<std::int64_t>& samples);
 
 struct DataSplits {
   std::shared_ptr<const Dataset> train;
   std::shared_ptr<const Dataset> eval;  ///< null when the config names none
+  std::vector<std::string> notes = {};  ///< what the user should know before training; a line each
+  /// What decides bits beside the config, such as the arithmetic of a scaling; a checkpoint records it as
+  /// `data.arithmetic`. Empty: nothing does, or what did so before it was recorded.
+  std::string arithmetic = {};
+  /// With an `arithmetic`: the same data as a checkpoint that records none was trained on.
+  std::function<DataSplits()> unrecorded = {};
 };
 
 /// What a reader may need to know from outside its section.

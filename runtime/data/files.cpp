@@ -55,7 +55,19 @@ std::string read_file(const std::string& path, std::int64_t most) {
   return bytes;
 }
 
-std::vector<std::string> matching_files(const std::string& pattern) {
+namespace {
+
+/// `path` as a pattern that matches nothing else.
+std::string escaped(const std::string& path) {
+  std::string pattern;
+  for (const char c : path) {
+    if (std::strchr("*?[]\\", c)) pattern += '\\';
+    pattern += c;
+  }
+  return pattern;
+}
+
+std::vector<std::string> matches_of(const std::string& pattern) {
   glob_t matches = {};
   const std::unique_ptr<glob_t, void (*)(glob_t*)> guard(&matches, globfree);
   // What is not there does not match; what may not be looked into is an error.
@@ -63,11 +75,35 @@ std::vector<std::string> matching_files(const std::string& pattern) {
   const int status = glob(pattern.c_str(), GLOB_NOSORT, on_error, &matches);
   if (status == GLOB_NOMATCH) return {};
   if (status != 0) throw DataError(concat(pattern, ": a folder on the way cannot be listed: ", std::strerror(errno)));
-  std::vector<std::string> files;
-  for (std::size_t i = 0; i < matches.gl_pathc; ++i) {
-    if (is_regular_file(matches.gl_pathv[i])) files.emplace_back(matches.gl_pathv[i]);
+  return {matches.gl_pathv, matches.gl_pathv + matches.gl_pathc};
+}
+
+bool exists(const std::string& path) {
+  struct stat status = {};
+  return lstat(path.c_str(), &status) == 0;
+}
+
+}  // namespace
+
+std::vector<std::string> matching_files(const std::string& pattern) {
+  std::vector<std::string> found = {""};
+  for (std::size_t begin = 0; begin < pattern.size();) {
+    const std::size_t slash = std::min(pattern.find('/', begin), pattern.size());
+    const std::string part = pattern.substr(begin, slash - begin);
+    const std::size_t end = std::min(pattern.find_first_not_of('/', slash), pattern.size());
+    const std::string slashes = pattern.substr(slash, end - slash);
+    std::vector<std::string> longer;
+    for (const std::string& folder : found) {
+      if (part.empty() || exists(folder + part))
+        longer.push_back(folder + part + slashes);
+      else
+        for (const std::string& match : matches_of(escaped(folder) + part)) longer.push_back(match + slashes);
+    }
+    found = std::move(longer);
+    begin = end;
   }
-  return files;
+  std::erase_if(found, [](const std::string& path) { return path.empty() || !is_regular_file(path.c_str()); });
+  return found;
 }
 
 std::string working_folder() {

@@ -50,8 +50,12 @@ std::vector<EntrySpec> data_entries(std::int64_t rows, const DataEntry& x, const
   return {entry("x", rows, x), entry("targets", rows, targets)};
 }
 
-TableDataset::TableDataset(at::Tensor x, at::Tensor targets)
-    : x_(std::move(x)), targets_(std::move(targets)), x_below_(below(x_)), targets_below_(below(targets_)) {
+TableDataset::TableDataset(at::Tensor x, at::Tensor targets, std::function<std::string(std::int64_t)> place_of)
+    : x_(std::move(x)),
+      targets_(std::move(targets)),
+      x_below_(below(x_)),
+      targets_below_(below(targets_)),
+      place_of_(std::move(place_of)) {
   LOCKSTEP_CHECK(x_.is_contiguous() && targets_.is_contiguous(), "strided");
   LOCKSTEP_CHECK(x_.size(0) >= 1 && x_.size(0) == targets_.size(0), x_.size(0), " and ", targets_.size(0), " rows");
 }

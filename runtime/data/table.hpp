@@ -10,14 +10,18 @@ namespace lockstep {
 /// Sample i is row i of `x` and of `targets`: contiguous, on the host, at least one row, equally many.
 class TableDataset : public Dataset {
  public:
-  TableDataset(at::Tensor x, at::Tensor targets);
+  /// `place_of`: as Dataset::place_of; may be empty.
+  TableDataset(at::Tensor x, at::Tensor targets, std::function<std::string(std::int64_t)> place_of = {});
   std::vector<EntrySpec> entries(std::int64_t rows) const override;
   std::int64_t size() const override;
   Tensors read(const std::vector<std::int64_t>& samples) const override;
+  Tensors all() const override { return {x_, targets_}; }
+  std::string place_of(std::int64_t sample) const override { return place_of_ ? place_of_(sample) : ""; }
 
  private:
   at::Tensor x_, targets_;
   std::int64_t x_below_, targets_below_;
+  std::function<std::string(std::int64_t)> place_of_;
 };
 
 /// What every reader puts out: "x" and "targets", batched, not differentiable.

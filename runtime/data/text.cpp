@@ -7,6 +7,7 @@
 //                 read into memory and joined as they are: nothing is put between two files, so the vocabulary is the
 //                 256 byte values and a split is what `cat` prints. Folders that match are passed over. Relative
 //                 patterns start at the working folder; `~` and `${X}` are ordinary characters, for no shell sees them.
+//                 A name that exists is no pattern. A file that is no text (compressed, UTF-16) is taken, with a note.
 //   context       tokens per sample; default: the model's
 //   stride        from the start of one sample to the next; default: context
 //   max_bytes     only the first so many bytes of each split; 0: all
@@ -105,20 +106,29 @@ std::vector<std::string> files_of(const Section& section, const std::string& key
   return files;
 }
 
-std::string joined(const std::vector<std::string>& files, std::int64_t max_bytes) {
+/// `note`: of the first file that is no text.
+std::string joined(const std::vector<std::string>& files, std::int64_t max_bytes, std::string& note) {
+  constexpr std::size_t looked_at = 1 << 16;
   std::string bytes;
   for (const std::string& file : files) {
     const std::int64_t rest = max_bytes - static_cast<std::int64_t>(bytes.size());
     if (max_bytes > 0 && rest == 0) break;
-    bytes += read_file(file, max_bytes > 0 ? rest : 0);
+    const std::string more = read_file(file, max_bytes > 0 ? rest : 0);
+    if (const std::string format = foreign_format(std::string_view(more).substr(0, looked_at));
+        note.empty() && !format.empty())
+      note = concat(file, ": ", format, "; its bytes are the tokens, as they are");
+    bytes += more;
   }
   return bytes;
 }
 
 std::shared_ptr<const Dataset> open_split(const Section& section, const std::string& key,
-                                          const std::vector<std::string>& globs, const TextOptions& options) {
+                                          const std::vector<std::string>& globs, const TextOptions& options,
+                                          std::vector<std::string>& notes) {
   const std::vector<std::string> files = files_of(section, key, globs);
-  std::string bytes = joined(files, options.max_bytes);
+  std::string note;
+  std::string bytes = joined(files, options.max_bytes, note);
+  if (!note.empty()) notes.push_back(one_line(note));
   const auto have = static_cast<std::int64_t>(bytes.size());
   if (have <= options.context) {
     const std::string more = files.size() > 1 ? concat(" and ", files.size() - 1, " more") : "";
@@ -132,8 +142,8 @@ std::shared_ptr<const Dataset> open_split(const Section& section, const std::str
 DataSplits open_text(const Section& section, const DataContext& defaults) {
   const TextOptions options = read_options(section, defaults);
   DataSplits splits;
-  splits.train = open_split(section, "train", options.train, options);
-  if (!options.eval.empty()) splits.eval = open_split(section, "eval", options.eval, options);
+  splits.train = open_split(section, "train", options.train, options, splits.notes);
+  if (!options.eval.empty()) splits.eval = open_split(section, "eval", options.eval, options, splits.notes);
   return splits;
 }
 

@@ -25,10 +25,12 @@ class Describer {
 
   ModelGraph run(const std::vector<EntrySpec>& data, const Losses& losses) {
     if (model_.layers.empty()) throw ModelError(concat("model ", model_.name, " has no layers"));
+    if (model_.heads.empty()) throw ModelError(concat("model ", model_.name, " has no heads: no loss reads it"));
     for (const EntrySpec& entry : data) graph_.sources.push_back(add_value(entry, -1));
     for (int layer = 0; layer < graph_.layer_count(); ++layer) add_layer(layer);
     for (std::size_t head = 0; head < model_.heads.size(); ++head) add_head(static_cast<int>(head), *losses[head]);
     find_backward();
+    check_trained();
     return std::move(graph_);
   }
 
@@ -54,6 +56,7 @@ class Describer {
 
   void add_layer(int layer) {
     const LayerSpec& spec = model_.layers[layer];
+    if (!spec.layer) throw ModelError(concat("layer ", layer, " '", spec.name, "' has no Layer"));
     const std::string where = concat("layer ", layer, " '", spec.name, "' (", spec.layer->type(), ")");
     if (!names_.insert(spec.name).second) throw ModelError(concat(where, ": another layer has this name"));
     std::vector<EntrySpec> inputs;
@@ -66,8 +69,12 @@ class Describer {
     LayerDescription description;
     try {
       description = spec.layer->describe(inputs);
+    } catch (const c10::Error& error) {
+      throw ModelError(concat(where, ": its describe() failed: ", error.what_without_backtrace()));
     } catch (const ModelError& error) {
       throw ModelError(concat(where, ": ", error.what()));
+    } catch (const std::exception& error) {
+      throw ModelError(concat(where, ": its describe() failed: ", error.what()));
     }
     if (description.outputs.size() != spec.outputs.size())
       throw ModelError(concat(where, " describes ", description.outputs.size(), " outputs, but ", spec.outputs.size(),
@@ -112,6 +119,9 @@ class Describer {
   }
 
   int add_parameter(const std::string& name, const ParameterSpec& parameter) {
+    if (std::any_of(parameter.sizes.begin(), parameter.sizes.end(), [](std::int64_t size) { return size < 0; }))
+      throw ModelError(
+          concat("the parameter ", name, " has the sizes [", join(parameter.sizes), "]; none may be negative"));
     count_elements(parameter);
     bool trainable = true;
     for (const std::string& pattern : frozen_)
@@ -184,6 +194,16 @@ class Describer {
     if (!learns) throw ModelError("nothing to train: every parameter that the loss depends on is frozen");
   }
 
+  void check_trained() const {
+    const int lost = first_untrained(graph_);
+    if (lost < 0) return;
+    const int layer = graph_.parameters[lost].holders.front();
+    throw ModelError(concat("layer ", layer, " '", graph_.layers[layer].name, "' (", graph_.layers[layer].layer->type(),
+                            "): no loss depends on its output '", join(graph_.layers[layer].outputs, "', '"), "', so ",
+                            graph_.parameters[lost].name, " would not be trained; let a layer or a head read it, or ",
+                            "freeze it (train.freeze)"));
+  }
+
   const Model& model_;
   const std::vector<std::string>& frozen_;
   ModelGraph graph_;
@@ -209,6 +229,24 @@ std::int64_t ModelGraph::elements_of_layer(int layer) const {
   std::int64_t count = 0;
   for (const HeldParameter& parameter : held[layer]) count += parameters[parameter.index].elements();
   return count;
+}
+
+int first_untrained(const ModelGraph& graph, int without) {
+  std::vector<bool> reaches(graph.layers.size());  // a loss, by layer
+  for (int layer = graph.layer_count() - 1; layer >= 0; --layer)
+    for (const int id : graph.outputs[layer]) {
+      const Value& value = graph.values[id];
+      if (id == without || !value.requires_grad) continue;
+      for (const Use& use : value.uses)
+        if (use.layer >= graph.layer_count() || reaches[use.layer]) reaches[layer] = true;
+    }
+  for (std::size_t i = 0; i < graph.parameters.size(); ++i) {
+    const ParameterInfo& parameter = graph.parameters[i];
+    const auto counts = [&](int layer) { return static_cast<bool>(reaches[layer]); };
+    if (parameter.trainable && std::none_of(parameter.holders.begin(), parameter.holders.end(), counts))
+      return static_cast<int>(i);
+  }
+  return -1;
 }
 
 ModelGraph describe_model(const Model& model, const std::vector<EntrySpec>& data, const Losses& losses,

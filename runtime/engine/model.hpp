@@ -85,10 +85,15 @@ struct ModelGraph {
   std::int64_t elements_of_layer(int layer) const;
 };
 
+/// The first trained parameter that no loss depends on, through differentiable values only, `without` (a value id; -1:
+/// none) being cut off; -1 when there is none.
+int first_untrained(const ModelGraph& graph, int without = -1);
+
 /// Describes every layer in order and connects names. `data`: the entries of one micro-batch. `frozen`: shell patterns
 /// of parameter names that are not trained. Throws ModelError naming the layer: unknown input entry (with the entries
 /// alive), shape mismatch, duplicate layer or parameter names, a tie to something that does not exist or has another
-/// shape, targets that the data does not have, nothing left to train. `losses`: one per head.
+/// shape, targets that the data does not have, nothing left to train, a parameter that no loss depends on. `losses`:
+/// one per head.
 ModelGraph describe_model(const Model& model, const std::vector<EntrySpec>& data, const Losses& losses,
                           const std::vector<std::string>& frozen = {});
 

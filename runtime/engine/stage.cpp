@@ -10,6 +10,7 @@
 
 #include "runtime/base/check.hpp"
 #include "runtime/base/clock.hpp"
+#include "runtime/engine/layer_contract.hpp"
 #include "runtime/engine/remote_links.hpp"
 #include "runtime/engine/tensor_math.hpp"
 #include "runtime/layer/random.hpp"
@@ -176,10 +177,11 @@ void Stage::forward_layer(int layer, MicroBatch& batch, int micro_batch) {
   Tensors outputs = call_layer(layer, inputs, island, needs_graph, micro_batch);
   for (std::size_t i = 0; i < inputs.size(); ++i)
     if (inputs[i]._version() != versions[i])
-      throw LayerError(concat("layer '", graph_.layers[layer].name, "' (", graph_.layers[layer].layer->type(),
-                              ") wrote to its input '", graph_.layers[layer].inputs[i],
+      throw ModelError(concat(layer_text(graph_, layer), " wrote to its input '", graph_.layers[layer].inputs[i],
                               "'; a layer may only read its inputs: use the out-of-place operator, or clone first"));
   for (std::size_t i = 0; i < outputs.size(); ++i) {
+    if (needs_graph && graph_.values[graph_.outputs[layer][i]].requires_grad && !outputs[i].requires_grad())
+      check_detached(graph_, layer, static_cast<int>(i));
     at::Tensor value = outputs[i].detach().contiguous();
     if (options_.check_finite && !all_finite(value)) note_non_finite(layer, micro_batch, "output");
     batch.values[graph_.outputs[layer][i]] = std::move(value);
@@ -212,16 +214,17 @@ Tensors Stage::call_layer(int layer, const Tensors& inputs, Island& island, bool
   const at::AutoGradMode grad_mode(needs_graph);
   try {
     Tensors outputs = spec.layer->forward(inputs, context);
-    if (outputs.size() != spec.outputs.size())
-      throw LayerError(concat("returned ", outputs.size(), " tensors, but describes ", spec.outputs.size()));
+    check_outputs(graph_, layer, inputs, outputs);
     island.leaves = context.leaves();
     // Computed again, a layer collects the same once more: the first counts.
     if (training && !context.collected().empty())
       collected_[layer - first_].try_emplace(micro_batch, std::move(context.collected()));
     return outputs;
+  } catch (const ModelError& error) {
+    throw ModelError(concat(layer_text(graph_, layer), ": ", error.what()));
   } catch (const std::exception& error) {
-    throw LayerError(concat("layer '", spec.name, "' (", spec.layer->type(), ") failed in forward on inputs ",
-                            shapes(inputs), ": ", short_message(error)));
+    throw LayerError(
+        concat(layer_text(graph_, layer), " failed in forward on inputs ", shapes(inputs), ": ", short_message(error)));
   }
 }
 
@@ -337,9 +340,8 @@ void Stage::input_grad_layer(int layer, MicroBatch& batch, int micro_batch) {
       gradients = torch::autograd::grad(roots, wanted, seeds, /*retain_graph=*/false, /*create_graph=*/false,
                                         /*allow_unused=*/true);
     } catch (const std::exception& error) {
-      const LayerSpec& spec = graph_.layers[layer];
-      throw LayerError(concat("layer '", spec.name, "' (", spec.layer->type(), ") failed in backward on gradients ",
-                              shapes(seeds), ": ", short_message(error)));
+      throw LayerError(concat(layer_text(graph_, layer), " failed in backward on gradients ", shapes(seeds), ": ",
+                              short_message(error)));
     }
     for (std::size_t i = 0; i < positions.size(); ++i) {
       if (!gradients[i].defined()) continue;
@@ -377,10 +379,11 @@ void Stage::run_weight_grads(int layer, Island& island) {
   const Timed timed(time_of(layer));
   try {
     island.weight_grads->run();
+  } catch (const ModelError& error) {
+    throw ModelError(concat(layer_text(graph_, layer), ": ", error.what()));
   } catch (const std::exception& error) {
-    const LayerSpec& spec = graph_.layers[layer];
-    throw LayerError(concat("layer '", spec.name, "' (", spec.layer->type(),
-                            ") failed in the gradient of its weights: ", short_message(error)));
+    throw LayerError(
+        concat(layer_text(graph_, layer), " failed in the gradient of its weights: ", short_message(error)));
   }
 }
 
@@ -398,7 +401,11 @@ void Stage::end_step() {
     if (collected.empty()) continue;
     std::vector<Tensors> in_order;
     for (auto& [micro_batch, statistics] : collected) in_order.push_back(std::move(statistics));
-    graph_.layers[layer].layer->end_step(buffers_[layer - first_], in_order);
+    try {
+      graph_.layers[layer].layer->end_step(buffers_[layer - first_], in_order);
+    } catch (const std::exception& error) {
+      throw LayerError(concat(layer_text(graph_, layer), " failed in end_step: ", short_message(error)));
+    }
     collected.clear();
   }
 }

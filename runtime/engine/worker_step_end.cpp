@@ -10,7 +10,7 @@
 #include <numeric>
 #include <utility>
 
-#include "runtime/base/check.hpp"
+#include "runtime/engine/layer_contract.hpp"
 #include "runtime/engine/tensor_math.hpp"
 #include "runtime/engine/worker.hpp"
 #include "runtime/layer/tensor_hash.hpp"
@@ -41,8 +41,7 @@ void Worker::collect_norm_parts() {
   for (std::size_t i = 0; i < owned_.size(); ++i) {
     const Parameter& parameter = *owned_[i];
     if (!parameter.trainable) continue;
-    LOCKSTEP_CHECK(parameter.gradient.defined(), "parameter ", parameter.name,
-                   " received no gradient in this step: its layer does not use it; freeze it (train.freeze)");
+    if (!parameter.gradient.defined()) refuse_unused(parts_.graph, parameter.index);
     if (parts_.record_hashes) hashes_.push_back({header_.step, parameter.index, 0, hash_of(parameter.gradient)});
     if (!in_norm_[i]) continue;
     const double square = squared_norm(parameter.gradient);

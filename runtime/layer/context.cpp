@@ -4,7 +4,7 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
-#include "runtime/base/check.hpp"
+#include "runtime/config/section.hpp"
 
 namespace lockstep {
 
@@ -14,7 +14,9 @@ void Parameter::begin_gradient(at::Tensor first) {
 }
 
 void Parameter::accumulate(const at::Tensor& micro_batch_gradient) {
-  LOCKSTEP_CHECK(micro_batch_gradient.sizes() == value.sizes(), "gradient of ", name, " has the wrong shape");
+  if (micro_batch_gradient.sizes() != value.sizes())
+    throw ModelError(concat("the gradient of ", name, " has the sizes [", join(micro_batch_gradient.sizes()),
+                            "], the parameter has [", join(value.sizes()), "]"));
   at::NoGradGuard no_grad;
   if (gradient.defined()) {
     gradient.add_(micro_batch_gradient);
@@ -45,17 +47,31 @@ void WeightGradQueue::run() {
   work_.clear();
 }
 
+namespace {
+
+/// `held`: what the layer described, parameters or buffers.
+template <typename Held>
+ModelError not_described(const char* what, const std::string& local_name, const std::vector<Held>& held) {
+  std::vector<std::string> names;
+  for (const Held& each : held) names.push_back(each.local_name);
+  return ModelError(concat("forward() asks for the ", what, " '", local_name,
+                           "', which describe() does not declare; it declares ", names.empty() ? "none" : join(names),
+                           did_you_mean(local_name, names)));
+}
+
+}  // namespace
+
 Parameter& LayerContext::parameter(const std::string& local_name) {
   for (Parameter& parameter : parameters_)
     if (parameter.local_name == local_name) return parameter;
-  LOCKSTEP_CHECK(false, "the layer did not describe a parameter '", local_name, "'");
+  throw not_described("parameter", local_name, parameters_);
 }
 
 const at::Tensor& LayerContext::buffer(const std::string& local_name) const {
   if (buffers_)
     for (const Buffer& buffer : *buffers_)
       if (buffer.local_name == local_name) return buffer.value;
-  LOCKSTEP_CHECK(false, "the layer did not describe a buffer '", local_name, "'");
+  throw not_described("buffer", local_name, buffers_ ? *buffers_ : std::vector<Buffer>());
 }
 
 at::Tensor LayerContext::leaf(const std::string& local_name) {

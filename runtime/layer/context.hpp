@@ -85,7 +85,7 @@ class LayerContext {
   /// dtype of activations: float32 or bfloat16.
   at::ScalarType precision() const { return precision_; }
 
-  /// By local name; an internal error when describe() did not ask for it.
+  /// By local name; ModelError when describe() did not ask for it.
   Parameter& parameter(const std::string& local_name);
 
   /// The parameter as an autograd leaf, float32: for any LibTorch operator. Its gradient is computed with the input
@@ -93,7 +93,7 @@ class LayerContext {
   at::Tensor leaf(const std::string& local_name);
   at::Tensor leaf(const std::string& local_name, at::ScalarType dtype);
 
-  /// By local name; an internal error when describe() did not ask for it.
+  /// By local name; ModelError when describe() did not ask for it.
   const at::Tensor& buffer(const std::string& local_name) const;
   /// Training: hands what this micro-batch contributes to the layer's buffers to end_step(). Of several calls for one
   /// micro-batch (recompute) the first counts, so a layer need not know whether it is computed again. Detached tensors.

@@ -5,7 +5,7 @@
 
 #include <cmath>
 
-#include "runtime/base/check.hpp"
+#include "runtime/config/section.hpp"
 
 namespace lockstep {
 namespace {
@@ -51,15 +51,37 @@ Tensors Linear::forward(const Tensors& inputs, LayerContext& context) const {
   return {linear(context, inputs[0], "weight", bias_ ? "bias" : "")};
 }
 
+namespace {
+
+struct Function {
+  const char* name;
+  at::Tensor (*apply)(const at::Tensor&);
+};
+
+constexpr Function kFunctions[] = {{"relu", [](const at::Tensor& x) { return at::relu(x); }},
+                                   {"gelu", [](const at::Tensor& x) { return at::gelu(x); }},
+                                   {"gelu_tanh", [](const at::Tensor& x) { return at::gelu(x, "tanh"); }},
+                                   {"tanh", [](const at::Tensor& x) { return at::tanh(x); }},
+                                   {"sigmoid", [](const at::Tensor& x) { return at::sigmoid(x); }},
+                                   {"silu", [](const at::Tensor& x) { return at::silu(x); }}};
+
+}  // namespace
+
 const std::vector<std::string>& Activation::names() {
-  static const std::vector<std::string> names = {"relu", "gelu", "gelu_tanh", "tanh", "sigmoid", "silu"};
+  static const std::vector<std::string> names = [] {
+    std::vector<std::string> all;
+    for (const Function& function : kFunctions) all.emplace_back(function.name);
+    return all;
+  }();
   return names;
 }
 
 Activation::Activation(const std::string& function) : function_(function) {
-  for (const std::string& name : names())
-    if (name == function) return;
-  throw ModelError(concat("unknown activation '", function, "'; known: ", join(names())));
+  for (const Function& known : kFunctions)
+    if (known.name == function) apply_ = known.apply;
+  if (!apply_)
+    throw ModelError(
+        concat("unknown activation '", function, "'; known: ", join(names()), did_you_mean(function, names())));
 }
 
 LayerDescription Activation::describe(const std::vector<EntrySpec>& inputs) const {
@@ -68,13 +90,7 @@ LayerDescription Activation::describe(const std::vector<EntrySpec>& inputs) cons
 }
 
 Tensors Activation::forward(const Tensors& inputs, LayerContext&) const {
-  const at::Tensor& x = inputs[0];
-  if (function_ == "relu") return {at::relu(x)};
-  if (function_ == "gelu") return {at::gelu(x)};
-  if (function_ == "gelu_tanh") return {at::gelu(x, "tanh")};
-  if (function_ == "tanh") return {at::tanh(x)};
-  if (function_ == "sigmoid") return {at::sigmoid(x)};
-  return {at::silu(x)};
+  return {apply_(inputs[0])};
 }
 
 LayerDescription LayerNorm::describe(const std::vector<EntrySpec>& inputs) const {

@@ -33,6 +33,7 @@ class Activation : public Layer {
 
  private:
   std::string function_;
+  at::Tensor (*apply_)(const at::Tensor&) = nullptr;
 };
 
 /// Ba, Kiros, Hinton, "Layer Normalization" (2016), over the last dimension. Parameters weight (ones), bias (zeros).

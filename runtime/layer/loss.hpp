@@ -4,12 +4,23 @@
 // uneven micro-batches, ignored targets and a short last batch are exact.
 #pragma once
 
+#include <limits>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "runtime/layer/layer.hpp"
 
 namespace lockstep {
+
+/// The targets that a loss is defined for; outside of it there is a number too, but it is no loss.
+struct TargetDomain {
+  double least = -std::numeric_limits<double>::infinity();
+  double most = std::numeric_limits<double>::infinity();
+  std::optional<std::int64_t> ignored = {};  ///< an integer beside them that does not count
+  std::string text = {};                     ///< "numbers from 0 to 1"
+  std::string advice = {};                   ///< what to do with others
+};
 
 class Loss {
  public:
@@ -18,6 +29,10 @@ class Loss {
 
   /// What the model must put out for these targets; throws ModelError when they do not fit.
   virtual void check(const EntrySpec& output, const EntrySpec& targets) const = 0;
+
+  /// Which targets fit this output. Looked at where the data is read, before a batch is used. Default: all numbers, but
+  /// not NaN.
+  virtual TargetDomain domain(const EntrySpec& /*output*/) const { return {}; }
 
   /// What the summed loss of these targets is divided by: elements, or targets that are not ignored. Called by whoever
   /// reads the data, before the step; the sum over all micro-batches and replicas is N.

@@ -6,7 +6,7 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <torch/library.h>
 
-#include "runtime/base/check.hpp"
+#include "runtime/layer/layer.hpp"
 
 namespace lockstep {
 namespace {
@@ -123,7 +123,10 @@ std::uint64_t mix_seed(std::uint64_t seed, std::uint64_t a, std::uint64_t b, std
 
 RandomScope::RandomScope(std::uint64_t seed) {
   Stream& stream = this_thread();
-  LOCKSTEP_CHECK(!stream.active, "a random scope is already open on this thread");
+  if (stream.active)
+    throw ModelError(
+        "a RandomScope is open on this thread already: inside forward() random operators draw from the "
+        "layer's own stream, and need none");
   stream.active = true;
   stream.fresh = false;
   stream.seed = seed;

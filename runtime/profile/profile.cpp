@@ -83,11 +83,12 @@ LayerSample sample_at(const LayerProfile& layer, double rows) {
 
 namespace {
 
-void put_in_place(const HandCosts& hand, LayerSample& sample, double& misfit) {
+void put_in_place(const HandCosts& hand, LayerSample& sample, LayerProfile& layer) {
   for (const auto& [key, number] : hand.numbers)
     for (const Field& field : kFields) {
       if (key != field.by_hand) continue;
-      if (&field < kFields + kTimesOfLayer) misfit = 0;  // that was of the measured times
+      if (&field < kFields + kTimesOfLayer) layer.misfit = 0;  // that was of the measured times
+      layer.rows_untold = layer.rows_untold || (field.per_row && hand.rows == 0 && number > 0);
       const bool scales = hand.rows > 0 && field.per_row;
       sample.*field.member =
           number * field.unit * (scales ? static_cast<double>(sample.rows) / static_cast<double>(hand.rows) : 1.0);
@@ -125,13 +126,14 @@ LayerProfile profile_of_layer(const Profile& profile, const std::string& layer, 
   LayerProfile result;
   if (is_measured) {
     result = *measured;
+    result.rows_untold = result.samples.size() == 1;
   } else {
     check_times(*hand, layer);
     result.samples.emplace_back().rows = hand->rows;
   }
   result.name = layer;
   if (is_by_hand)
-    for (LayerSample& sample : result.samples) put_in_place(*hand, sample, result.misfit);
+    for (LayerSample& sample : result.samples) put_in_place(*hand, sample, result);
   return result;
 }
 
@@ -218,6 +220,18 @@ std::string to_json(const Profile& profile) {
   for (const ProfiledWorker& worker : profile.workers)
     json["workers"].push_back({{"speed", worker.speed}, {"rank", worker.place.rank}, {"host", worker.place.host}});
   return json.dump(1) + "\n";
+}
+
+std::string to_yaml(const Profile& profile) {
+  std::string text;
+  const Json json = Json::parse(to_json(profile));
+  for (const auto& [key, value] : json.items()) {
+    const bool list = value.is_array() && !value.empty();
+    text += key + ":" + (list ? "" : " " + value.dump()) + "\n";
+    if (!list) continue;
+    for (const Json& entry : value) text += "  - " + entry.dump() + "\n";
+  }
+  return text;
 }
 
 // ---- reading ----

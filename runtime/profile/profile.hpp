@@ -42,6 +42,7 @@ struct LayerProfile {
   std::vector<LayerSample> samples;  ///< by rows, ascending, at least one; two as measured
   double misfit = 0;  ///< how far F + I + W of a third size, in between, is from the line through the two, as a share
                       ///< of it; 0: not looked at
+  bool rows_untold = false;  ///< how some number depends on the rows was neither measured nor written
   bool operator==(const LayerProfile&) const = default;
 };
 
@@ -91,6 +92,8 @@ Profile overlaid(Profile profile, const Profile& over);
 std::string foreign_environment(const Profile& profile, const ProfileEnvironment& here);
 
 std::string to_json(const Profile& profile);
+/// The same as YAML with a line for each layer, for a file that has it as one of its sections.
+std::string to_yaml(const Profile& profile);
 /// Throws ConfigError for everything that is not a profile: another format, unknown keys, negative or missing numbers.
 Profile read_profile(const Section& root);
 Profile load_profile(const std::string& path);

@@ -6,6 +6,7 @@
 
 #include "runtime/base/error.hpp"
 #include "runtime/base/one_line.hpp"
+#include "runtime/base/output_file.hpp"
 #include "runtime/schedule/text.hpp"
 
 namespace lockstep {
@@ -154,10 +155,7 @@ std::string to_csv(const Schedule& schedule) {
 }
 
 void write_csv(const Schedule& schedule, const std::string& path) {
-  std::ofstream file(path, std::ios::binary);
-  file << to_csv(schedule);
-  file.close();
-  if (!file) throw UserError(concat(path, ": cannot write this file; does its folder exist?"));
+  write_whole_file(path, to_csv(schedule));
 }
 
 }  // namespace lockstep

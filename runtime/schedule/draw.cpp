@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <set>
 #include <sstream>
 
 #include "runtime/schedule/lower.hpp"
@@ -54,8 +55,11 @@ class Drawing {
 
   std::string run() {
     std::ostringstream out;
-    const std::size_t shown = std::min(grid_.size(), static_cast<std::size_t>(std::max(options_.most_workers, 1)));
-    for (std::size_t worker = 0; worker < shown; ++worker) {
+    const std::set<std::size_t> shown = shown_workers();
+    std::size_t next = 0;
+    for (const std::size_t worker : shown) {
+      if (worker > next) out << "...\n";
+      next = worker + 1;
       std::string label = concat("worker ", worker);
       label.resize(label_width_ - 3, ' ');
       line(out, label + " | " + row(worker));
@@ -63,12 +67,23 @@ class Drawing {
         if (index(mark.worker) == worker) line(out, marker(mark));
       }
     }
-    if (shown < grid_.size()) out << "(" << shown << " of " << grid_.size() << " workers are shown)\n";
+    if (next < grid_.size()) out << "...\n";
+    if (shown.size() < grid_.size()) out << "(" << shown.size() << " of " << grid_.size() << " workers are shown)\n";
     if (cut_) out << "(cut at " << options_.width << " columns: " << percent_shown() << " % of the time is shown)\n";
     return out.str();
   }
 
  private:
+  std::set<std::size_t> shown_workers() const {
+    const std::size_t all = grid_.size();
+    const std::size_t most = std::min(all, static_cast<std::size_t>(std::max(options_.most_workers, 1)));
+    std::set<std::size_t> shown;
+    for (std::size_t i = 0; i < most; ++i) shown.insert(i < most - most / 2 ? i : all - most + i);
+    for (const Mark& mark : options_.marks)
+      if (index(mark.worker) < all) shown.insert(index(mark.worker));
+    return shown;
+  }
+
   std::size_t column(double time) const { return static_cast<std::size_t>(std::lround(time * columns_per_time_)); }
 
   std::string row(std::size_t worker) const {

@@ -19,7 +19,7 @@ namespace lockstep {
 Schedule parse_csv(std::string_view text, const std::string& name);
 Schedule read_csv(const std::string& path);
 std::string to_csv(const Schedule& schedule);
-/// Throws UserError when the file cannot be written.
+/// write_whole_file().
 void write_csv(const Schedule& schedule, const std::string& path);
 
 /// A note under one action of the grid.
@@ -31,7 +31,7 @@ struct Mark {
 
 struct DrawOptions {
   int width = 120;        ///< columns of the terminal; what does not fit is cut, and a last line says so
-  int most_workers = 64;  ///< rows beyond are left out, and a last line says so
+  int most_workers = 24;  ///< of more, those in the middle without a mark are left out, and a last line says so
   std::vector<Mark> marks;
 };
 

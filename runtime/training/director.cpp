@@ -14,14 +14,16 @@ namespace lockstep {
 
 TrainingDirector::TrainingDirector(const Config& config, const DataSplits& data, const ModelGraph& graph,
                                    const Losses& losses, const TrainerState& start, Publisher* publisher,
-                                   const std::atomic<bool>* replan)
+                                   const std::atomic<bool>* replan, const std::atomic<bool>* signalled)
     : config_(config),
       data_(data),
       graph_(graph),
       losses_(losses),
+      targets_(graph, losses),
       sampler_(data.train->size(), config.seed),
       publisher_(publisher),
       replan_(replan),
+      signalled_(signalled),
       first_step_(start.step),
       saved_us_(now_us()),
       step_(start.step),
@@ -29,10 +31,12 @@ TrainingDirector::TrainingDirector(const Config& config, const DataSplits& data,
 
 StepHeader TrainingDirector::next(const std::vector<StepResult>& finished, const WaitLimits& limits) {
   for (const StepResult& result : finished) {
-    if (stop_ != StopReason::none) break;
-    if (result.signalled) stop_ = StopReason::signal;
+    if (result.signalled && stop_ == StopReason::none) stop_ = StopReason::signal;
+    // Of the last step it is known after the reason to stop with it.
     if (config_.train.stop_on_nan && result.non_finite.found()) stop_ = StopReason::not_finite;
   }
+  // A signal to another rank comes with its results, one step later.
+  if (stop_ == StopReason::none && signalled_ && signalled_->load()) stop_ = StopReason::signal;
   if (publisher_) {
     for (const StepResult& result : finished) publisher_->finished(result, limits);
     publisher_->advance(limits);
@@ -138,7 +142,8 @@ StepHeader TrainingDirector::load(StepHeader header, const Dataset& dataset, con
                                   std::int64_t batch) {
   // An evaluation batch may be smaller than the number of micro-batches.
   const int micro_batches = static_cast<int>(std::min<std::int64_t>(config_.train.micro_batches, batch));
-  batch_ = dataset.read(samples);
+  batch_ = read_samples(dataset, samples);
+  targets_.check_batch(dataset, samples, batch_);
   slices_ = slice_rows(batch, micro_batches, static_cast<std::int64_t>(samples.size()));
   header.slices = slices_;
   // A batch whose targets are all ignored has no loss and no gradient; 0 / 1 says so without a NaN.

@@ -9,16 +9,17 @@
 #include "runtime/engine/director.hpp"
 #include "runtime/engine/model.hpp"
 #include "runtime/training/checkpointing.hpp"
+#include "runtime/training/data_checks.hpp"
 
 namespace lockstep {
 
 class TrainingDirector : public Director {
  public:
   /// References outlive the director. `start`: step and position to go on from. `publisher`: null when nothing is
-  /// saved. `replan`: FitOptions::replan.
+  /// saved. `replan`, `signalled`: of FitOptions.
   TrainingDirector(const Config& config, const DataSplits& data, const ModelGraph& graph, const Losses& losses,
                    const TrainerState& start = {}, Publisher* publisher = nullptr,
-                   const std::atomic<bool>* replan = nullptr);
+                   const std::atomic<bool>* replan = nullptr, const std::atomic<bool>* signalled = nullptr);
   StepHeader next(const std::vector<StepResult>& finished, const WaitLimits& limits) override;
   void saved(std::vector<std::string> shards) override;
   Tensors micro_batch(int micro_batch) override;
@@ -39,9 +40,10 @@ class TrainingDirector : public Director {
   const DataSplits& data_;
   const ModelGraph& graph_;
   const Losses& losses_;
+  TargetChecks targets_;
   Sampler sampler_;
   Publisher* publisher_;
-  const std::atomic<bool>* replan_;
+  const std::atomic<bool>*replan_, *signalled_;
   std::int64_t first_step_;          // training goes on after it
   double saved_us_;                  // when the last save was due, or the job began
   std::int64_t step_ = 0;            // the last training step that was started

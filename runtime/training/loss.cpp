@@ -3,6 +3,8 @@
 
 #include <ATen/ATen.h>
 
+#include <limits>
+
 #include "runtime/config/section.hpp"
 
 namespace lockstep {
@@ -22,9 +24,24 @@ void expect_classes(std::int64_t classes, const EntrySpec& targets) {
                             targets.below - 1, "; it needs ", targets.below, " outputs or more"));
 }
 
+TargetDomain class_indices(std::int64_t classes) {
+  return {
+      .least = 0,
+      .most = static_cast<double>(classes - 1),
+      .ignored = kIgnore,
+      .text = concat("classes from 0 to ", classes - 1, ", as many as the model puts out, or ", kIgnore, " (ignored)"),
+      .advice = "count classes from 0: subtract 1 from labels 1, 2, 3, ..., or give the model more outputs"};
+}
+
 class MeanSquaredError : public Loss {
  public:
   std::string name() const override { return "mean_squared_error"; }
+  TargetDomain domain(const EntrySpec&) const override {
+    return {.least = std::numeric_limits<float>::lowest(),
+            .most = std::numeric_limits<float>::max(),
+            .text = "finite numbers",
+            .advice = "leave such samples out"};
+  }
   void check(const EntrySpec& output, const EntrySpec& targets) const override {
     expect_same_shape(name(), output, targets);
   }
@@ -45,6 +62,7 @@ class SparseCategoricalCrossEntropy : public Loss {
                               name(), " wants an output [..., classes] and int64 targets [...]"));
     expect_classes(output.sizes.back(), targets);
   }
+  TargetDomain domain(const EntrySpec& output) const override { return class_indices(output.sizes.back()); }
   double denominator(const at::Tensor& targets) const override {
     return static_cast<double>(targets.ne(kIgnore).sum().item<std::int64_t>());
   }
@@ -66,6 +84,7 @@ class SegmentationCrossEntropy : public Loss {
                  " wants an output [rows, classes, height, width] and int64 targets [rows, height, ", "width]"));
     expect_classes(output.sizes[1], targets);
   }
+  TargetDomain domain(const EntrySpec& output) const override { return class_indices(output.sizes[1]); }
   double denominator(const at::Tensor& targets) const override {
     return static_cast<double>(targets.ne(kIgnore).sum().item<std::int64_t>());
   }
@@ -77,6 +96,14 @@ class SegmentationCrossEntropy : public Loss {
 class BinaryCrossEntropy : public Loss {
  public:
   std::string name() const override { return "binary_cross_entropy"; }
+  TargetDomain domain(const EntrySpec&) const override {
+    return {.least = 0,
+            .most = 1,
+            .text = "numbers from 0 to 1",
+            .advice =
+                "map labels -1 and 1 to 0 and 1, divide values 0 to 255 by 255, and use "
+                "sparse_categorical_cross_entropy for classes 0, 1, 2, ..."};
+  }
   void check(const EntrySpec& output, const EntrySpec& targets) const override {
     expect_same_shape(name(), output, targets);
   }
@@ -89,19 +116,27 @@ class BinaryCrossEntropy : public Loss {
 
 }  // namespace
 
-const std::vector<std::string>& loss_names() {
-  static const std::vector<std::string> names = {"mean_squared_error", "sparse_categorical_cross_entropy",
-                                                 "segmentation_cross_entropy", "binary_cross_entropy"};
-  return names;
+const std::vector<LossKind>& loss_kinds() {
+  static const std::vector<LossKind> kinds = {
+      {"mean_squared_error", "regression: numbers, any shape", [] { return std::make_unique<MeanSquaredError>(); }},
+      {"sparse_categorical_cross_entropy",
+       "a class index per row or token, -100 is ignored; output: a logit per class, last",
+       [] { return std::make_unique<SparseCategoricalCrossEntropy>(); }},
+      {"segmentation_cross_entropy", "a class index per pixel, -100 is ignored; output: [rows, classes, height, width]",
+       [] { return std::make_unique<SegmentationCrossEntropy>(); }},
+      {"binary_cross_entropy", "yes or no, targets from 0 to 1, any shape; output: logits",
+       [] { return std::make_unique<BinaryCrossEntropy>(); }},
+  };
+  return kinds;
 }
 
 std::unique_ptr<Loss> make_loss(const std::string& name) {
-  if (name == "mean_squared_error") return std::make_unique<MeanSquaredError>();
-  if (name == "sparse_categorical_cross_entropy") return std::make_unique<SparseCategoricalCrossEntropy>();
-  if (name == "segmentation_cross_entropy") return std::make_unique<SegmentationCrossEntropy>();
-  if (name == "binary_cross_entropy") return std::make_unique<BinaryCrossEntropy>();
-  throw UserError(
-      concat("there is no loss '", name, "'; there are: ", join(loss_names()), did_you_mean(name, loss_names())));
+  std::vector<std::string> names;
+  for (const LossKind& kind : loss_kinds()) {
+    if (kind.name == name) return kind.make();
+    names.push_back(kind.name);
+  }
+  throw UserError(concat("there is no loss '", name, "'; there are: ", join(names), did_you_mean(name, names)));
 }
 
 }  // namespace lockstep

@@ -2,15 +2,17 @@
 //
 // The losses by name. Numerators are computed in float32 whatever the precision of the model.
 //
-//   mean_squared_error                 sum (output - targets)^2 / elements; targets: float32, shape of the output
+//   mean_squared_error                 sum (output - targets)^2 / elements; targets: float32, finite, shape of the
+//                                      output
 //   sparse_categorical_cross_entropy   -sum log softmax(output)[target] / targets that are not -100; output [...,
 //   classes],
-//                                      targets int64 [...]
+//                                      targets int64 [...], in [0, classes) or -100
 //   segmentation_cross_entropy         the same with the classes second: output [rows, classes, height, width], targets
 //                                      int64 [rows, height, width]; / targets that are not -100
 //   binary_cross_entropy               with logits, targets float32 in [0, 1], shape of the output; / elements
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -19,7 +21,13 @@
 
 namespace lockstep {
 
-const std::vector<std::string>& loss_names();
+struct LossKind {
+  std::string name;
+  std::string summary;  ///< one line for `lockstep list losses`
+  std::function<std::unique_ptr<Loss>()> make;
+};
+
+const std::vector<LossKind>& loss_kinds();
 /// Throws UserError with the nearest name when there is none.
 std::unique_ptr<Loss> make_loss(const std::string& name);
 

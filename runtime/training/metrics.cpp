@@ -12,6 +12,7 @@
 
 #include "runtime/base/clock.hpp"
 #include "runtime/base/error.hpp"
+#include "runtime/base/output_file.hpp"
 
 namespace lockstep {
 namespace {
@@ -103,15 +104,12 @@ bool cut_after(const std::string& path, std::int64_t step) {
   std::ifstream in(path);
   if (!in) return false;
   bool evaluated = false;
-  const std::string temporary = path + ".part";
-  std::ofstream out(temporary);
+  std::string kept;
   for (std::string line; std::getline(in, line);) {
-    if (is_kept(line, step)) out << line << '\n';
+    if (is_kept(line, step)) kept += line + '\n';
     evaluated = evaluated || is_evaluation_of(line, step);
   }
-  out.close();
-  if (!out || std::rename(temporary.c_str(), path.c_str()) != 0)
-    throw UserError(concat("metrics: cannot write ", path, ": ", std::strerror(errno)));
+  write_whole_file(path, kept);
   return evaluated;
 }
 
@@ -145,8 +143,10 @@ double measured_bubble(const StepResult& result) {
 }
 
 MetricsWriter::MetricsWriter(const std::string& path, std::int64_t resume_after) : path_(path), started_us_(now_us()) {
-  if (resume_after >= 0 && cut_after(path, resume_after)) taken_out_ = resume_after;
-  out_.open(path, resume_after >= 0 ? std::ios::app : std::ios::trunc);
+  // What is no file has no lines to take out, and what a shell's `>>` kept is not ours to empty.
+  const bool in_place = place_of_output(path).in_place;
+  if (resume_after >= 0 && !in_place && cut_after(path, resume_after)) taken_out_ = resume_after;
+  out_.open(path, resume_after >= 0 || in_place ? std::ios::app : std::ios::trunc);
   if (!out_) throw UserError(concat("metrics: cannot write ", path, ": ", std::strerror(errno)));
 }
 

@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/training/progress.hpp"
 
-#include <sys/ioctl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -16,7 +13,6 @@ namespace lockstep {
 namespace {
 
 constexpr double kLeastPauseUs = 100'000;
-constexpr int kUsualColumns = 80;
 
 template <typename... Values>
 std::string format(const char* pattern, Values... values) {
@@ -28,16 +24,6 @@ std::string format(const char* pattern, Values... values) {
 std::string bar(double share, std::size_t width) {
   const auto done = static_cast<std::size_t>(std::clamp(share, 0.0, 1.0) * static_cast<double>(width));
   return "[" + std::string(done, '#') + std::string(width - done, '-') + "]";
-}
-
-int columns_of(int terminal) {
-  winsize size = {};
-  return ioctl(terminal, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : kUsualColumns;
-}
-
-void print(int terminal, const std::string& text) {
-  // Nobody depends on the picture: a terminal that is gone or does not keep up misses one.
-  [[maybe_unused]] const ssize_t written = write(terminal, text.data(), text.size());
 }
 
 }  // namespace
@@ -70,7 +56,8 @@ std::string progress_line(const ProgressState& state, int columns) {
   return line + "  " + bar(share, std::min(left - around_bar, largest_bar));
 }
 
-Progress::Progress(std::int64_t total_steps, int terminal) : terminal_(terminal), active_(isatty(terminal) == 1) {
+Progress::Progress(std::int64_t total_steps, std::shared_ptr<Console> console)
+    : console_(std::move(console)), active_(console_->columns() > 0) {
   state_.total = total_steps;
 }
 
@@ -101,17 +88,13 @@ void Progress::show(ProgressState state) {
 
 void Progress::draw() {
   drawn_us_ = now_us();
-  print(terminal_, "\r" + progress_line(state_, columns_of(terminal_)) + "\x1b[K");  // ESC [ K: erase the rest
-}
-
-void Progress::clear() {
-  if (active_ && updated_) print(terminal_, "\r\x1b[K");
+  console_->move(progress_line(state_, console_->columns()));
 }
 
 void Progress::finish() {
   if (!active_ || !updated_) return;
   draw();
-  print(terminal_, "\n");
+  console_->settle();
   updated_ = false;
 }
 

@@ -10,7 +10,10 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
+
+#include "runtime/base/console.hpp"
 
 namespace lockstep {
 
@@ -29,27 +32,28 @@ std::string progress_line(const ProgressState& state, int columns);
 /// "0:07", "12:34", "3:25:45", "2d 03:25"
 std::string duration_text(double seconds);
 
-/// Draws on a terminal, at most 10 times a second. Thread: one at a time.
+/// The moving line of a console, drawn at most 10 times a second. Thread: one at a time.
 class Progress {
  public:
-  /// `terminal`: file descriptor, standard error unless told otherwise; when it is no terminal, nothing is ever
-  /// printed.
-  explicit Progress(std::int64_t total_steps, int terminal = 2);
+  /// When the console has no terminal, nothing is ever printed.
+  Progress(std::int64_t total_steps, std::shared_ptr<Console> console);
+  /// As finish(): what is printed next may be the reason why there was no end.
+  ~Progress() { finish(); }
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
 
   bool active() const { return active_; }
   void update(std::int64_t step, double loss, double step_ms, double samples_per_s);
   /// Of work that is no training: so many pieces are done, the last one was `what`.
   void update(std::int64_t done, const std::string& what);
-  /// Wipes the line, so that something else can be printed; the next update draws it again.
-  void clear();
-  /// Draws the last state and ends the line. Nothing when there was no update.
+  /// Draws the last state and leaves it there. Nothing when there was no update.
   void finish();
 
  private:
   void show(ProgressState state);
   void draw();
 
-  int terminal_;
+  std::shared_ptr<Console> console_;
   bool active_;
   ProgressState state_;
   bool updated_ = false;

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/training/reporter.hpp"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cmath>
 #include <iomanip>
@@ -70,7 +68,7 @@ Reporter::Reporter(const ReporterOptions& options) : options_(options) {
   if (!options_.metrics_file.empty()) metrics_.emplace(options_.metrics_file, options_.resume_after);
   const std::int64_t first_step = options_.resume_after < 0 ? -1 : options_.resume_after + 1;
   if (!options_.tensorboard_folder.empty()) tensorboard_.emplace(options_.tensorboard_folder, first_step);
-  if (options_.progress && isatty(STDERR_FILENO)) progress_.emplace(options_.steps, STDERR_FILENO);
+  if (options_.console && options_.console->columns() > 0) progress_.emplace(options_.steps, options_.console);
 }
 
 void Reporter::on_result(const StepResult& result) {
@@ -126,7 +124,6 @@ void Reporter::on_evaluation(const StepResult& batch) {
   // TensorBoard forgets whole steps only, and this one stands: it is not written twice.
   const bool again = metrics_ && metrics_->took_out_evaluation(sum.step);
   if (tensorboard_ && !again) tensorboard_->scalar("eval/loss", sum.step, sum.loss());
-  if (progress_) progress_->clear();
   std::ostringstream line;
   line << "step " << sum.step << "/" << options_.steps << std::fixed << std::setprecision(4) << "  eval loss "
        << sum.loss() << "  (" << sum.samples << " samples)";

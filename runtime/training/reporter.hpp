@@ -10,6 +10,7 @@
 #include <string>
 
 #include "partitioner/plan_file.hpp"
+#include "runtime/base/console.hpp"
 #include "runtime/base/log.hpp"
 #include "runtime/engine/director.hpp"
 #include "runtime/schedule/measured.hpp"
@@ -28,7 +29,7 @@ struct ReporterOptions {
   /// Of a full batch: the end compares with its simulation. Asked when training is under way; empty: no comparison.
   std::function<const Program&()> program = {};
   std::optional<PlanPrediction> planned = {};  ///< what the plan said: the end compares with that instead
-  bool progress = false;  ///< a progress line instead of a console line per step, if the console is a terminal
+  std::shared_ptr<Console> console = {};  ///< if it has a terminal: a progress line there, no console line per step
   Log log;
 };
 

@@ -12,7 +12,9 @@
 #include "partitioner/cuts.hpp"
 #include "runtime/schedule/measured.hpp"
 #include "runtime/training/checkpointing.hpp"
+#include "runtime/training/data_checks.hpp"
 #include "runtime/training/director.hpp"
+#include "runtime/training/doubts.hpp"
 #include "runtime/training/environment.hpp"
 #include "runtime/training/loss.hpp"
 #include "runtime/training/optimizer.hpp"
@@ -111,6 +113,8 @@ Trainer::Trainer(const Model& model, DataSplits data, Config config, Ranks ranks
     : config_(std::move(config)), data_(std::move(data)), ranks_(ranks), losses_(losses_of(model, config_)) {
   const TrainConfig& train = config_.train;
   if (config_.pipeline.schedule.empty()) config_.pipeline.schedule = "gpipe";
+  check_config(config_);
+  check_datasets(data_);
   graph_ = describe_model(model, data_.train->entries(slice_rows(train.batch, train.micro_batches, train.batch)[0]),
                           losses_, train.freeze);
   std::vector<std::string> parameter_names;
@@ -118,6 +122,7 @@ Trainer::Trainer(const Model& model, DataSplits data, Config config, Ranks ranks
   check_patterns(train, parameter_names, config_.root.section("train"));
   check_eps(train.optimizer, config_.root.section("train"));
   check_evaluation(model);
+  TargetChecks(graph_, losses_).check_all(*data_.train);
   check_slices();
   partition_ = cut(graph_, layers_per_stage());
   recompute_ = recomputed_layers();
@@ -125,6 +130,8 @@ Trainer::Trainer(const Model& model, DataSplits data, Config config, Ranks ranks
   if (config_.pipeline.costs.given) costs_of(config_, partition_);  // finds mistakes now
   measures_ = config_.pipeline.schedule == "auto" && !config_.pipeline.costs.given;
   ScheduleChoice choice = choose_schedule(config_, partition_);
+  warnings_ = data_.notes;
+  for (std::string& doubt : doubts_of(config_, data_.train->size())) warnings_.push_back(std::move(doubt));
   if (!choice.warning.empty()) warnings_.push_back(choice.warning);
   place(choice.schedule.workers());
   take(std::move(choice));
@@ -154,10 +161,13 @@ class Meter : public Observer {
   void on_result(const StepResult& result) override {
     if (result.step > 1) costs_.add(result);  // the first step pays for warming up
   }
+  void on_stop(StopReason reason) override { stop_ = reason; }
   const CostMeter& costs() const { return costs_; }
+  StopReason stop() const { return stop_; }
 
  private:
   CostMeter costs_;
+  StopReason stop_ = StopReason::none;
 };
 
 }  // namespace
@@ -179,7 +189,8 @@ void Trainer::measure(const FitOptions& options) {
   start_ = start;
   resumed_from_ = resumed_from;
   if (meter.costs().steps() == 0) {
-    options.log.warn("schedule auto: too few steps to measure; all stages count the same");
+    if (meter.stop() != StopReason::signal)  // else nothing is trained with it
+      options.log.warn("schedule auto: too few steps to measure; all stages count the same");
     return;
   }
   // Every rank was told the same results, so every rank chooses the same.
@@ -251,6 +262,7 @@ void Trainer::check_evaluation(const Model& model) const {
         "eval_every", concat("got ", train.eval_every, ", but the data has no evaluation set; give it one, or leave ",
                              "eval_every out"));
   describe_model(model, data_.eval->entries(1), losses_, train.freeze);
+  TargetChecks(graph_, losses_).check_all(*data_.eval);
 }
 
 void Trainer::check_slices() const {
@@ -329,6 +341,7 @@ TrainerState Trainer::fresh_state() const {
   TrainerState state;
   state.samples = data_.train->size();
   state.numerics = numerics_of(config_);
+  if (!data_.arithmetic.empty()) state.numerics.emplace_back(kDataArithmetic, data_.arithmetic);
   state.environment = environment_of(config_);
   return state;
 }
@@ -338,7 +351,9 @@ void Trainer::resume(const std::string& checkpoint) {
   const std::string file = checkpoint + "/" + kTrainerFile;
   const TrainerState state = TrainerState::from_json(store.text(kTrainerFile), file);
   if (state.step != store.manifest().step) throw CheckpointError(file, "is of another step than the manifest");
-  check_resumable(config_, data_.train->size(), state, checkpoint);
+  // Without the mark the data was read as it was before the mark; what is saved from here on has none either.
+  if (data_.unrecorded && !state.records(kDataArithmetic)) data_ = data_.unrecorded();
+  check_resumable(config_, fresh_state(), state, checkpoint);
   const auto expect = [&](const std::string& name, at::ScalarType dtype, const std::vector<std::int64_t>& sizes) {
     const TensorEntry& entry = store.entry(TensorKind::weight, name);
     if (entry.dtype != dtype || entry.sizes != sizes)
@@ -385,7 +400,8 @@ JobOutcome Trainer::fit(const FitOptions& options) {
   if (std::exchange(measures_, false)) measure(options);
   at::set_num_threads(config_.workers.threads);
   const std::unique_ptr<Publisher> publisher = make_publisher(options);
-  TrainingDirector director(config_, data_, graph_, losses_, start_, publisher.get(), options.replan);
+  TrainingDirector director(config_, data_, graph_, losses_, start_, publisher.get(), options.replan,
+                            options.signalled);
   JobSpec spec{graph_, partition_, losses_, *programs_, layout_};
   spec.stage.seed = config_.seed;
   spec.stage.precision = config_.train.precision == "bf16" ? at::kBFloat16 : at::kFloat;

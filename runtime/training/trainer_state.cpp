@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/training/trainer_state.hpp"
 
+#include <algorithm>
 #include <bit>
 #include <cstdlib>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "runtime/base/one_line.hpp"
 #include "runtime/checkpoint/error.hpp"
 #include "runtime/checkpoint/manifest.hpp"
 #include "runtime/layer/random.hpp"
@@ -35,13 +37,18 @@ bool decides_bits(const std::string& key) {
   return free.count(key) == 0;
 }
 
+/// JSON holds UTF-8 only; a path may hold other bytes, which become U+FFFD.
+std::string in_utf8(const std::string& text) {
+  return Json::parse(Json(text).dump(-1, ' ', false, Json::error_handler_t::replace)).get<std::string>();
+}
+
 void flatten(const Section& section, const std::string& path, Keys& keys) {
   for (const std::string& key : section.keys()) {
     const std::string name = path.empty() ? key : path + "." + key;
     if (section.is_mapping(key))
       flatten(section.section(key), name, keys);
     else if (decides_bits(name))
-      keys.emplace_back(name, section.text(key));
+      keys.emplace_back(name, in_utf8(section.text(key)));
   }
 }
 
@@ -65,13 +72,17 @@ std::string number_text(double value) {
   return hex(std::bit_cast<std::uint64_t>(value));
 }
 double number_of(const Json& text) {
-  return std::bit_cast<double>(static_cast<std::uint64_t>(std::stoull(text.get<std::string>(), nullptr, 16)));
+  return std::bit_cast<double>(from_hex(text.get<std::string>()));
 }
 
 }  // namespace
 
 std::uint64_t losses_hash(std::uint64_t before, double loss) {
   return mix_seed(before, std::bit_cast<std::uint64_t>(loss), 0, "loss");
+}
+
+bool TrainerState::records(const std::string& key) const {
+  return std::any_of(numerics.begin(), numerics.end(), [&](const auto& entry) { return entry.first == key; });
 }
 
 std::string TrainerState::to_json() const {
@@ -94,7 +105,7 @@ TrainerState TrainerState::from_json(const std::string& text, const std::string&
     state.position = json.at("position").get<std::int64_t>();
     state.samples = json.at("samples").get<std::int64_t>();
     state.loss = number_of(json.at("loss_bits"));
-    state.losses = std::stoull(json.at("losses").get<std::string>(), nullptr, 16);
+    state.losses = from_hex(json.at("losses").get<std::string>());
     if (json.contains("best"))
       state.best = {json.at("best").at("step").get<std::int64_t>(), number_of(json.at("best").at("eval_loss_bits"))};
     for (const auto& [key, value] : json.at("numerics").items())
@@ -104,7 +115,7 @@ TrainerState TrainerState::from_json(const std::string& text, const std::string&
     if (state.step < 1 || state.position < 1) throw std::runtime_error("step and position must be 1 or more");
     return state;
   } catch (const std::exception& error) {
-    throw CheckpointError(file, concat("is damaged: ", error.what()));
+    throw CheckpointError(file, concat("is damaged: ", reason_of(error)));
   }
 }
 
@@ -119,9 +130,9 @@ Keys numerics_of(const Config& config) {
   return keys;
 }
 
-void check_resumable(const Config& config, std::int64_t samples, const TrainerState& state,
+void check_resumable(const Config& config, const TrainerState& fresh, const TrainerState& state,
                      const std::string& checkpoint) {
-  const Keys now = numerics_of(config);
+  const Keys& now = fresh.numerics;
   const std::map<std::string, std::string> ours(now.begin(), now.end());
   const std::map<std::string, std::string> theirs(state.numerics.begin(), state.numerics.end());
   const auto refuse = [&](const std::string& key, const std::string& got, const std::string& expected) {
@@ -138,9 +149,9 @@ void check_resumable(const Config& config, std::int64_t samples, const TrainerSt
       refuse(key, ours.count(key) ? ours.at(key) : "nothing", value);
   for (const auto& [key, value] : now)
     if (!theirs.count(key)) refuse(key, value, "nothing");
-  if (samples != state.samples)
+  if (fresh.samples != state.samples)
     throw config.root.error(
-        "data", concat("got ", samples, " training samples, expected ", state.samples, " as in the checkpoint ",
+        "data", concat("got ", fresh.samples, " training samples, expected ", state.samples, " as in the checkpoint ",
                        checkpoint, ": the files have changed; train on the same ones"));
   if (config.train.steps < state.step)
     throw config.root.section("train").error(

@@ -14,6 +14,9 @@
 
 namespace lockstep {
 
+/// Of TrainerState::numerics, beside the config's keys: DataSplits::arithmetic.
+inline constexpr const char* kDataArithmetic = "data.arithmetic";
+
 /// The evaluation with the lowest loss so far, of those after whose step there is a checkpoint.
 struct BestEvaluation {
   std::int64_t step = 0;
@@ -27,9 +30,11 @@ struct TrainerState {
   double loss = 0;            ///< of the last step
   std::uint64_t losses = 0;   ///< losses_hash() over all steps
   std::optional<BestEvaluation> best;
-  std::vector<std::pair<std::string, std::string>> numerics;  ///< numerics_of() the config
+  /// numerics_of() the config, and kDataArithmetic where there is one.
+  std::vector<std::pair<std::string, std::string>> numerics;
   Environment environment;
 
+  bool records(const std::string& key) const;  ///< among the numerics
   std::string to_json() const;
   /// Throws CheckpointError naming `file`.
   static TrainerState from_json(const std::string& text, const std::string& file);
@@ -42,8 +47,9 @@ std::uint64_t losses_hash(std::uint64_t before, double loss);
 /// stages, schedule, placement, devices, evaluation, logs, the run folder, and how long to train.
 std::vector<std::pair<std::string, std::string>> numerics_of(const Config& config);
 
-/// Throws ConfigError at the first key with which `config` would not go on as the checkpoint's run would have.
-void check_resumable(const Config& config, std::int64_t samples, const TrainerState& state,
+/// Throws ConfigError at the first key with which `config` would not go on as the checkpoint's run would have. `fresh`:
+/// what a run that begins now would record.
+void check_resumable(const Config& config, const TrainerState& fresh, const TrainerState& state,
                      const std::string& checkpoint);
 
 /// "isa avx2 instead of avx512, ..." when the machine or build is another one, so that bits will differ; else empty.

@@ -12,6 +12,9 @@ LOSSES = "mean_squared_error, sparse_categorical_cross_entropy, segmentation_cro
 # (overrides, the whole line after "lockstep: " as a regular expression). {set}: "--set KEY=VALUE" of the last override.
 BAD_VALUES = [
     (["train.stesp=3"], r"{set}: train\.stesp: got an unknown key, expected one of steps, .*; did you mean 'steps'\?"),
+    (["train.learning_rate=3"], r"{set}: train\.learning_rate: got an unknown key, .*; did you mean train\.optimizer\.lr\?"),
+    (["model.hidden_size=3"], r"{set}: model\.hidden_size: got an unknown key, .*; did you mean 'width'\?"),
+    (["train.loss=bce"], r".*there is no loss 'bce'; .*; did you mean 'binary_cross_entropy'\?"),
     (["modle.width=3"], r"{set}: modle: got an unknown key, expected one of name, seed, .*; did you mean 'model'\?"),
     (["model.widht=3"], r"{set}: model\.widht: got an unknown key, expected one of type, .*; did you mean 'width'\?"),
     (["train.steps"], r"{set}: got no '=', expected key=value, such as train\.steps=100"),
@@ -203,9 +206,47 @@ class ErrorsTest(Refusals):
         self.refuses(*with_settings(["data={type: csv, train: classes.csv, targets: [1], task: classification}",
                                      "train.loss=sparse_categorical_cross_entropy", "model.inputs=1"], r".* 2 classes, .* up to 5; it needs 6 .*"))
 
+    def test_labels_that_the_loss_is_not_defined_for_are_found_before_training(self):
+        self.write("labels.csv", "a,y\n0.5,1\n0.25,3\n")
+        settings = ["data={type: csv, train: labels.csv, targets: [y], task: regression}", "model.inputs=1", "model.outputs=1",
+                    "train.loss=binary_cross_entropy"]
+        for ranks in (0, 2):
+            self.refuses(*with_settings(settings, r"labels\.csv:3: sample 1: the target is 3, but the loss binary_cross_entropy is "
+                                                  r"defined for numbers from 0 to 1; .*", ranks=ranks))
+
+    def test_a_table_of_another_kind_is_refused_without_its_bytes(self):
+        (self.folder / "wide.csv").write_bytes("a,y\n1,2\n".encode("utf-16"))
+        (self.folder / "latin.csv").write_bytes("gr\u00f6\u00dfe,y\n1,\u00e4\n".encode("latin-1"))
+        table = "data={{type: csv, train: {}, targets: [1], task: regression}}"
+        self.refuses(*with_settings([table.format("wide.csv")], r"wide\.csv: got text in UTF-16, expected UTF-8; .*"))
+        self.refuses(*with_settings([table.format("latin.csv")], r"latin\.csv:2:3: column 'y': got '\\xe4', expected a number"))
+
     def test_every_value_that_is_refused_has_its_place(self):
         self.refuses_all([with_settings([setting], r"{set}: .*") for setting in
                           ("train.loss=mse", "train.freeze=[fc.9]", "workers.per_rank=3")])
+
+    def test_what_can_hardly_be_meant_is_warned_of_and_trained(self):
+        settings = ["train.batch=5001", "train.lr_schedule.warmup_steps=10"]
+        warnings = [r"warning: --set train\.batch=5001: train\.batch: got 5001, but there are 64 training samples: every step trains "
+                    r"with 64", r"warning: .*train\.lr_schedule\.warmup_steps: got 10, but training has 4 steps: .*"]
+        dry = self.succeeds("train", "small.yaml", "--dry-run", settings=settings).stdout
+        trained = self.succeeds("train", "small.yaml", settings=settings).stderr
+        for warning in warnings:
+            self.assertRegex(dry, rf"(?m)^{warning}$")
+            self.assertRegex(trained, rf"(?m)^{warning.removeprefix('warning: ')}$")
+        self.assertNotIn("warning", self.succeeds("train", "small.yaml", "--dry-run").stdout)
+        on_ranks = self.succeeds("train", "small.yaml", ranks=2, settings=[*settings, "run_dir=ranks"]).stderr
+        self.assertEqual(on_ranks.count("got 5001"), 1, on_ranks)
+
+    def test_a_loss_that_has_grown_is_said_at_the_end(self):
+        result = self.succeeds("train", "small.yaml", settings=["train.optimizer={type: adam, lr: 100}", "train.steps=6"])
+        self.assertRegex(result.stderr, r"(?m)^the loss has grown from \S+ in the first step to \S+ in the last: .*lr \(it is 100\) .*$")
+        self.assertRegex(result.stderr, r"(?m)^done: 6 steps")
+        self.assertNotIn("has grown", self.succeeds("train", "small.yaml", settings=["run_dir=good"]).stderr)
+
+    def test_every_name_that_is_listed_says_what_it_is(self):
+        for line in self.succeeds("list").stdout.splitlines():
+            self.assertRegex(line, r"^(\w+ \([\w.]+\)|  \S+ +\S.*)$")
 
     def test_a_number_out_of_range_on_the_command_line_reads_well(self):
         self.refuses(command("verify", "small.yaml", "--steps", 0), r"--steps: .{,60}; see lockstep verify --help")

@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What ends a job early: NaN, signals, waits without end, memory, killed and stopped ranks, and what is said of it. Bounds are
 generous; nothing is ordered by sleep."""
+import contextlib
+import functools
 import os
+import pathlib
+import pty
 import re
 import signal
+import subprocess
 import sys
 import time
 import unittest
@@ -11,6 +16,25 @@ import unittest
 from cli import ENDLESS, LIMIT_S, LOCKSTEP, MLP, MPIEXEC, ROOT, CliTest, command, losses_in_log, metrics, overrides, steps_of
 
 SECONDS = 30  # "in seconds", on a machine that does other things too
+
+
+def stat_of(pid):
+    """State and parent of a process; None when it is gone."""
+    try:
+        state, parent = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[:2]
+        return state, int(parent)
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def is_alive(pid):
+    stat = stat_of(pid)
+    return stat is not None and stat[0] not in "ZX"
+
+
+def children_of(pid):
+    others = [int(path.name) for path in pathlib.Path("/proc").iterdir() if path.name.isdigit()]
+    return [other for other in others if (stat_of(other) or ("", 0))[1] == pid]
 
 
 class FaultsTest(CliTest):
@@ -40,6 +64,8 @@ class FaultsTest(CliTest):
                 self.assertIn("nan", [line["loss"] for line in steps_of(self.folder / run_dir / "metrics.jsonl")])
                 self.assertLess(lines[-1]["summary"]["steps"], 10)
                 self.assertIn("stopped: not finite in step 2", (self.folder / run_dir / "log.txt").read_text())
+                self.assertRegex(self.why(run_dir), r"\Athe job ended with exit code 1: stopped: not finite in step 2: first in the "
+                                                    r"output of layer \d 'fc\.\d', micro-batch 0; lower")
 
     def test_stop_on_nan_can_be_switched_off(self):
         settings = ["train.optimizer={type: sgd, lr: 1e30}", "train.stop_on_nan=false"]
@@ -55,7 +81,9 @@ class FaultsTest(CliTest):
         self.assertEqual(process.returncode, 0, stderr)
         steps = [line["step"] for line in steps_of(self.folder / "run/metrics.jsonl")]
         self.assertEqual(steps, list(range(1, len(steps) + 1)))
-        self.assertRegex(stderr, rf"(?m)^stopped by a signal after step {steps[-1]} of 10000$")
+        stopped = f"stopped by a signal after step {steps[-1]} of 10000"
+        self.assertRegex(stderr, f"(?m)^{stopped}$")
+        self.assertTrue(self.why("run").startswith(f"the job came to its end in good order: {stopped}\n"))
         self.assertIn("summary", metrics(self.folder / "run/metrics.jsonl")[-1])
         self.assertTrue((self.folder / "run/fingerprint.json").exists())
 
@@ -158,23 +186,59 @@ class FaultsTest(CliTest):
         self.assertIn("already holds a run", result.stderr)
         # Nobody could say anything, and yet it is known what each was doing.
         story = self.succeeds("why", "run").stdout
-        self.assertRegex(story, r"\Akilled: rank \d on \S+, process \d+, probably died first")
+        self.assertRegex(story, r"\Akilled: rank \d on \S+, process \d+, .*probably died first")
         for worker in (0, 1):
             self.assertRegex(story, rf"(?m)^  worker {worker} \(stage {worker}: \S+\), rank {worker} on \S+, process \d+: step "
                                     r"\d+, \w+, .*last sign of life")
         self.assertIn(f"process {killed}", story)
 
-    def test_launch_says_who_died_and_leaves_with_4(self):
-        process = self.start(command("launch", "-n", 2, "--mpiexec", MPIEXEC, "train", "endless.yaml", "--set", "run_dir=run"))
-        self.wait_until(lambda: metrics(self.folder / "run/metrics.jsonl"), "its first step", process)
-        pids = re.findall(r"process (\d+)", self.succeeds("why", "run").stdout)
-        self.assertEqual(len(set(pids)), 2)
-        os.kill(int(pids[1]), signal.SIGKILL)
-        _, stderr = process.communicate(timeout=SECONDS)
-        self.assertEqual(process.returncode, 4, stderr)
-        self.assertRegex(stderr, rf"(?m)^rank 1 on \S+, process {pids[1]}, died first, with code 9, as after SIGKILL: worker 1 "
-                                 r"\(stage 1: \S+\), step \d+")
-        self.assertNotIn("BAD TERMINATION", stderr)
+    def start_launch(self, config, run, ranks):
+        """A job under launch that has finished a step; and the processes of its ranks."""
+        line = command("launch", "-n", ranks, "--mpiexec", MPIEXEC, "train", config, "--set", f"run_dir={run}")
+        process = self.start(line)
+        self.wait_until(lambda: metrics(self.folder / run / "metrics.jsonl"), "its first step", process)
+        pids = [int(pid) for pid in re.findall(r"process (\d+)", self.why(run))]
+        self.assertEqual(len(set(pids)), ranks)
+        return process, pids
+
+    def test_launch_names_whoever_of_four_ranks_died_and_leaves_with_4(self):
+        # Messages of 8 MB, one nearly always under way: now and then MPI ends a rank that was reading from the victim.
+        changes = [("layers: 2", "layers: 4"), ("stages: 2", "stages: 4"), ("batch: 4", "batch: 64"), ("_ms: 5", "_ms: 0.1"),
+                   ("width: 2", "width: 65536"), ("puts: 2", "puts: 65536")]
+        self.write("four.yaml", functools.reduce(lambda text, change: text.replace(*change), changes, ENDLESS))
+        for victim in range(4):
+            with self.subTest(victim=victim):
+                run = f"run-{victim}"
+                process, pids = self.start_launch("four.yaml", run, 4)
+                os.kill(pids[victim], signal.SIGKILL)
+                _, stderr = process.communicate(timeout=LIMIT_S)
+                self.assertEqual(process.returncode, 4, stderr)
+                name = rf"rank {victim} on \S+, process {pids[victim]},"
+                self.assertRegex(stderr, rf"(?m)^killed: {name} died first \(SIGKILL\): worker {victim} \(stage {victim}: \S+\), "
+                                         r"step \d+|^killed: .*probably died first")
+                self.assertNotRegex(stderr, "BAD TERMINATION|backtrace|libucs")
+                self.assertIn(self.why(run).splitlines()[0], stderr)
+                # Without what launch saw there are only the recorders.
+                (self.folder / run / "recorder/launcher").unlink()
+                self.assertRegex(self.why(run), r"\Akilled: rank \d on \S+, process \d+, .*probably died first")
+
+    def test_ranks_end_when_launch_is_killed(self):
+        # A step takes half a minute: nobody waits for its end. And launch may start a script that starts mpiexec.
+        self.write("long.yaml", ENDLESS.replace("forward_ms: 5", "forward_ms: [5, 30000]"))
+        script = self.folder / "launcher.sh"
+        script.write_text(f'#!/bin/sh\n"{MPIEXEC}" "$@"\nexit $?\n')
+        script.chmod(0o755)
+        for launcher in (MPIEXEC, str(script)):
+            with self.subTest(launcher=launcher):
+                run = f"run-{pathlib.Path(launcher).stem}"
+                line = command("launch", "-n", 2, "--mpiexec", launcher, "train", "long.yaml", "--set", f"run_dir={run}")
+                process = self.start(line)
+                self.wait_until(lambda: "layer 'delay.1'" in self.why(run), "the long layer", process)
+                pids = [int(pid) for pid in re.findall(r"process (\d+)", self.why(run))]
+                pids += children_of(process.pid)
+                process.kill()
+                process.wait()
+                self.wait_until(lambda: not any(map(is_alive, pids)), "all processes of the job are gone")
 
     def test_launch_restarts_from_the_last_checkpoint_on_fewer_ranks_to_the_same_bits(self):
         settings = ["train.steps=60", "checkpoint.every=5"]
@@ -206,15 +270,108 @@ class FaultsTest(CliTest):
         self.assertEqual(len(re.findall(r"(?m)^lockstep: .*already holds a run", result.stderr)), 1, result.stderr)
         self.assertNotIn("restart", result.stderr)
 
-    def test_a_second_signal_leaves_at_once(self):
-        # The step takes half a minute: the first signal would wait for its end.
-        settings = ["model.forward_ms=[5, 30000]", "run_dir=run"]
-        process = self.start(command("train", "endless.yaml", *overrides(settings)))
-        self.wait_until(lambda: "layer 'delay.1'" in self.why("run"), "the long layer", process)
+    def test_a_later_signal_leaves_at_once(self):
+        # The step takes minutes: the first signal would wait for its end.
+        settings = ["model.forward_ms=[5, 300000]", "comm.watchdog_s=1000"]
+        launch = command("launch", "-n", 2, "--mpiexec", MPIEXEC)
+        for name, line in (("alone", command("train")), ("mpirun", command("train", ranks=2)), ("launch", [*launch, "train"])):
+            with self.subTest(name):
+                process = self.start([*line, "endless.yaml", *overrides([*settings, f"run_dir={name}"])])
+                self.wait_until(lambda: "layer 'delay.1'" in self.why(name), "the long layer", process)
+
+                def is_over():  # what follows the first within a second is still the first
+                    process.send_signal(signal.SIGTERM)
+                    return process.poll() is not None
+                self.wait_until(is_over, "it leaves")
+                self.assertEqual(process.returncode, 128 + signal.SIGTERM)
+
+    def test_signals_that_come_together_are_one_request(self):
+        for ranks in (0, 2):
+            for first, second in ((signal.SIGUSR1, signal.SIGTERM), (signal.SIGTERM, signal.SIGTERM)):
+                with self.subTest(ranks=ranks, first=first):
+                    run = f"run-{ranks}-{first}"
+                    settings = ["checkpoint.every=end", f"run_dir={run}"]
+                    process = self.start(command("train", "endless.yaml", *overrides(settings), ranks=ranks))
+                    self.wait_until(lambda: metrics(self.folder / run / "metrics.jsonl"), "its first step", process)
+                    process.send_signal(first)
+                    process.send_signal(second)
+                    _, stderr = process.communicate(timeout=SECONDS)
+                    self.assertEqual(process.returncode, 0, stderr)
+                    step = steps_of(self.folder / run / "metrics.jsonl")[-1]["step"]
+                    self.assertTrue((self.folder / run / f"checkpoints/step-{step:08}").is_dir(), stderr)
+                    said = re.findall(r"(?m)^stopping after this step, with a checkpoint; signal again", stderr)
+                    self.assertEqual(len(said), 1, stderr)
+
+    def test_a_signal_before_training_leaves_at_once_with_its_number(self):
+        # mpiexec would make a 0 of ranks that just end.
+        line = command("profile", "endless.yaml", "-o", "p.json", "--no-cache", "--repeats", 10000, ranks=2)
+        process = self.start(line)
+        self.assertRegex(process.stderr.readline(), r"^1/\d+ ")
         process.send_signal(signal.SIGTERM)
-        process.send_signal(signal.SIGINT)
         process.communicate(timeout=SECONDS)
-        self.assertIn(process.returncode, (128 + signal.SIGTERM, 128 + signal.SIGINT))
+        self.assertEqual(process.returncode, 128 + signal.SIGTERM)
+        self.assertFalse((self.folder / "p.json").exists())
+
+    # ---- a terminal ----
+
+    def at_a_terminal(self, *settings):
+        """Trains there; the process and the terminal's other side."""
+        terminal, inner = pty.openpty()
+        line = ["setsid", "--ctty", "env", "--default-signal=HUP,INT", *command("train", "endless.yaml"),
+                *overrides([*settings, "run_dir=run"])]
+        process = subprocess.Popen(line, cwd=self.folder, stdin=inner, stdout=inner, stderr=inner)
+        os.close(inner)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return process, terminal
+
+    def test_ctrl_c_says_at_once_what_it_does_and_again_leaves(self):
+        process, terminal = self.at_a_terminal("model.forward_ms=[5, 300000]", "comm.watchdog_s=1000")
+        self.wait_until(lambda: "layer 'delay.1'" in self.why("run"), "the long layer", process)
+        os.write(terminal, b"\x03")
+        seen = b""
+        while b"stopping after this step (checkpoint.every: never, so nothing is saved); signal again" not in seen:
+            seen += os.read(terminal, 65536)
+
+        def is_over():
+            with contextlib.suppress(OSError):  # gone meanwhile
+                os.write(terminal, b"\x03")
+            return process.poll() is not None
+        self.wait_until(is_over, "it leaves")
+        os.close(terminal)
+        self.assertEqual(process.returncode, 128 + signal.SIGINT)
+
+    def test_a_hangup_ends_the_run_as_term_does(self):
+        launch = command("launch", "-n", 2, "--mpiexec", MPIEXEC)
+        for name, line in (("alone", command("train")), ("launch", [*launch, "train"])):
+            with self.subTest(name):
+                line = ["env", "--default-signal=HUP", *line, "endless.yaml", *overrides(["checkpoint.every=end", f"run_dir={name}"])]
+                process = self.start(line)
+                self.wait_until(lambda: metrics(self.folder / name / "metrics.jsonl"), "its first step", process)
+                process.send_signal(signal.SIGHUP)
+                _, stderr = process.communicate(timeout=SECONDS)
+                self.assertEqual(process.returncode, 0, stderr)
+                self.assertRegex(stderr, r"(?m)^stopped by a signal after step \d+ of 10000$")
+                self.assertEqual(len(list((self.folder / name / "checkpoints").glob("step-????????"))), 1)
+
+    def test_a_run_goes_on_after_a_hangup_that_nohup_ignores(self):
+        launch = command("launch", "-n", 2, "--mpiexec", MPIEXEC)
+        for name, line in (("alone", command("train")), ("launch", [*launch, "train"])):
+            with self.subTest(name):
+                line = ["env", "--ignore-signal=HUP", *line, "endless.yaml", *overrides(["train.steps=30", f"run_dir={name}"])]
+                process = self.start(line)
+                self.wait_until(lambda: metrics(self.folder / name / "metrics.jsonl"), "its first step", process)
+                process.send_signal(signal.SIGHUP)
+                _, stderr = process.communicate(timeout=LIMIT_S)
+                self.assertEqual(process.returncode, 0, stderr)
+                self.assertEqual(len(steps_of(self.folder / name / "metrics.jsonl")), 30)
+
+    def test_closing_the_terminal_saves(self):
+        process, terminal = self.at_a_terminal("checkpoint.every=end")
+        self.wait_until(lambda: metrics(self.folder / "run/metrics.jsonl"), "its first step", process)
+        os.close(terminal)
+        self.assertEqual(process.wait(LIMIT_S), 0, (self.folder / "run/log.txt").read_text())
+        self.assertEqual(len(list((self.folder / "run/checkpoints").glob("step-????????"))), 1)
 
     def why(self, run):
         return self.run_command(command("why", run)).stdout

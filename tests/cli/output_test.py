@@ -6,12 +6,14 @@ import os
 import pathlib
 import pty
 import re
+import signal
 import struct
 import subprocess
 import termios
 import unittest
 
-from cli import ENDLESS, LIMIT_S, LOCKSTEP, MLP, CliTest, command, losses_in_log, metrics, overrides
+from cli import (ENDLESS, LIMIT_S, LOCKSTEP, MLP, MPIEXEC, CliTest, command, losses_in_log, metrics, overrides,
+                 steps_of)
 
 STEP_FIELDS = ["step", "loss", "grad_norm", "lr", "step_ms", "samples_per_s", "bubble", "workers"]
 WORKER_FIELDS = ["compute_ms", "wait_ms", "peak_bytes", "peak_by_kind"]
@@ -145,7 +147,7 @@ class OutputTest(CliTest):
         self.assertGreater(len(drawn), 2, seen)
         for line in drawn:
             self.assertLess(len(line), COLUMNS)
-        self.assertIn("step 300/300", drawn[-1])
+        self.assertRegex(seen, r"\x1b\[Kstep 300/300 [^\r\n]*\r\n")  # stays, as a line
         # Nothing may stand on the progress line's own line when a log line comes.
         for line in re.findall(r"[^\n]*eval loss", seen):
             self.assertRegex(line, r"\x1b\[K[^\r]*step \d+/300  eval loss$")
@@ -157,6 +159,108 @@ class OutputTest(CliTest):
         self.assertNotIn("\r", result.stderr)
         self.assertNotIn("\x1b", result.stderr)
         self.assertEqual(result.stdout, "")
+
+    # ---- standard files ----
+
+    def with_output(self, target, *arguments):
+        """Standard output goes to `target`, as subprocess takes it."""
+        return subprocess.run(command(*arguments), cwd=self.folder, text=True, stdin=subprocess.DEVNULL, stdout=target,
+                              stderr=subprocess.PIPE, timeout=LIMIT_S)
+
+    def results(self):
+        """What prints a result, each cheaply."""
+        self.train("small.yaml", "run", settings=["checkpoint.every=end"])
+        checkpoint = "run/checkpoints/step-00000004"
+        return [["--version"], ["--help"], ["list"], ["train", "--help"], ["train", "small.yaml", "--dry-run"],
+                ["simulate", "--schedule", "1f1b", "--stages", 2, "--micro-batches", 4], ["why", "run"], ["report", "run"],
+                ["checkpoint", "inspect", "run"], ["checkpoint", "inspect", checkpoint], ["checkpoint", "verify", checkpoint],
+                ["checkpoint", "fingerprint", checkpoint], ["checkpoint", "export", checkpoint, "-o", "weights"],
+                ["eval", "small.yaml", "--checkpoint", checkpoint], ["verify", "small.yaml", "--steps", 1]]
+
+    def test_a_result_that_standard_output_does_not_take_is_an_error(self):
+        for arguments in self.results():
+            with self.subTest(arguments=arguments), open("/dev/full", "w") as full:
+                result = self.with_output(full, *arguments)
+                self.assertEqual(result.returncode, 1, result.stderr)
+                self.assertRegex(result.stderr, r"(?m)^lockstep: cannot write to standard output: No space left on device\n\Z")
+
+    def test_a_reader_that_has_enough_ends_a_command_as_it_ends_any_other(self):
+        for arguments in (["list"], ["--help"], ["simulate", "--schedule", "1f1b", "--stages", 2, "--micro-batches", 4]):
+            with self.subTest(arguments=arguments):
+                result = self.with_output(self.without_reader(), *arguments)
+                self.assertEqual((result.returncode, result.stderr), (-signal.SIGPIPE, ""))
+
+    def without_reader(self):
+        """The end of a pipe that nobody reads."""
+        reading, writing = os.pipe()
+        os.close(reading)
+        self.addCleanup(os.close, writing)
+        return writing
+
+    def test_a_run_whose_console_is_lost_goes_on(self):
+        settings = ["checkpoint.every=end", "train.log_every=1"]
+        launch = command("launch", "-n", 2, "--mpiexec", MPIEXEC, "train", "small.yaml")
+        for name, line in (("alone", command("train", "small.yaml")), ("launched", launch)):
+            with self.subTest(name):
+                lost = self.without_reader()
+                line = [*line, *overrides([*settings, f"run_dir={name}"])]
+                self.assertEqual(subprocess.run(line, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=lost, stderr=lost,
+                                                timeout=LIMIT_S).returncode, 0)
+                self.assertTrue((self.folder / name / "checkpoints/step-00000004").is_dir())
+                self.assertEqual(len(steps_of(self.folder / name / "metrics.jsonl")), 4)
+
+    def test_standard_files_that_are_closed_are_nobody_elses(self):
+        line = command("train", "small.yaml", *overrides(["run_dir=run", "train.log_every=1"]))
+        result = self.run_command(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *line])
+        self.assertEqual(result.returncode, 0)
+        self.assertEqual(len(steps_of(self.folder / "run/metrics.jsonl")), 4)  # every line is JSON
+        self.assertEqual((self.folder / "run/lock").read_bytes(), b"")
+        # A result that has nowhere to go was not written.
+        result = self.run_command(["sh", "-c", 'exec "$@" >&-', "sh", *command("list")])
+        self.assertEqual((result.returncode, result.stderr),
+                         (1, "lockstep: cannot write to standard output: Bad file descriptor\n"))
+
+    # ---- where files go (how each kind of target is written: tests/unit/output_file_test.cpp) ----
+
+    def test_links_are_followed_and_a_fifo_is_written_in_place(self):
+        for name in ("print", "trace", "page", "weights"):
+            (self.folder / name).symlink_to(f"real-{name}")
+        self.train("small.yaml", "run", "--fingerprint", "print", "--trace", "trace", settings=["checkpoint.every=end"])
+        checkpoint = "run/checkpoints/step-00000004"
+        self.succeeds("simulate", "--schedule", "1f1b", "--stages", 2, "--micro-batches", 4, "--html", "page")
+        self.succeeds("checkpoint", "export", checkpoint, "-o", "weights")
+        for name in ("print", "trace", "page", "weights"):
+            self.assertTrue((self.folder / name).is_symlink())
+            self.assertGreater((self.folder / f"real-{name}").stat().st_size, 100)
+        os.mkfifo(self.folder / "fifo")
+        process = self.start(command("checkpoint", "export", checkpoint, "-o", "fifo"))
+        self.assertEqual((self.folder / "fifo").read_bytes(), (self.folder / "real-weights").read_bytes())
+        _, stderr = process.communicate(timeout=LIMIT_S)
+        self.assertEqual(process.returncode, 0, stderr)
+
+    def test_metrics_and_fingerprint_go_to_standard_output_behind_what_is_there(self):
+        piped = self.succeeds("train", "small.yaml", "--metrics", "/dev/stdout", settings=["run_dir=piped"]).stdout
+        self.assertEqual([json.loads(line).get("step") for line in piped.splitlines()], [1, 2, 3, 4, None])
+        with open(self.folder / "all", "a") as file:  # as >> does
+            file.write("before\n")
+            file.flush()
+            line = command("train", "small.yaml", "--metrics", "/dev/stdout", "--set", "run_dir=run")
+            self.assertEqual(subprocess.run(line, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=file,
+                                            stderr=subprocess.DEVNULL, timeout=LIMIT_S).returncode, 0)
+        self.assertEqual(len((self.folder / "all").read_text().splitlines()), 6)
+        fingerprint = self.succeeds("train", "small.yaml", "--fingerprint", "/dev/stdout", settings=["run_dir=other"]).stdout
+        self.assertEqual(fingerprint, (self.folder / "other/fingerprint.json").read_text())
+
+    def test_a_file_that_a_full_disk_cuts_short_is_an_error(self):
+        checkpoint = self.train("small.yaml", "run", settings=["checkpoint.every=end"]) / "checkpoints/step-00000004"
+        for arguments in (["simulate", "--schedule", "1f1b", "--stages", 2, "--micro-batches", 4, "--html", "/dev/full"],
+                          ["report", "run", "--trace", "/dev/full"],
+                          ["checkpoint", "export", checkpoint, "-o", "/dev/full"],
+                          ["train", "small.yaml", "--set", "run_dir=other", "--fingerprint", "/dev/full"]):
+            with self.subTest(arguments=arguments):
+                result = self.run_command(command(*arguments))
+                self.assertEqual(result.returncode, 1, result.stderr)
+                self.assertRegex(result.stderr, r"(?m)^lockstep: .*cannot write /dev/full: No space left on device")
 
     def test_the_command_is_the_one_under_test(self):
         self.assertTrue(os.access(LOCKSTEP, os.X_OK), LOCKSTEP)

@@ -91,9 +91,34 @@ class PlanTest(Planned):
         run = self.train("small.yaml", "run", "--plan", "plan.yaml")
         self.assertEqual(setting("micro_batches", (run / "config.yaml").read_text()), str(chosen))
 
-    def test_a_page_shows_the_timeline(self):
-        self.plan("--html", "page.html")
-        self.assertIn("act.0 .. out", (self.folder / "page.html").read_text())
+    def test_a_page_shows_the_timeline_and_planned_memory(self):
+        self.plan("--html", "page.html", "--memory", "1GiB")
+        self.succeeds("simulate", "--plan", "plan.yaml", "--html", "again.html")
+        for page in ("page.html", "again.html"):
+            text = (self.folder / page).read_text()
+            for part in ("act.0 .. out", "Planned peak tensor bytes", "limit 1.00 GiB"):
+                self.assertIn(part, text)
+
+    def test_workers_that_slow_the_others_down_are_left_idle(self):
+        self.write("slow.yaml", "format: 1\nworkers: [{speed: 1}, {speed: 0.01}, {speed: 1}]\n")
+        flags = ["--costs", "slow.yaml", "--workers", 3]
+        printed = self.succeeds(*PLAN[:4], *flags, "-o", "plan.yaml").stdout
+        plan = (self.folder / "plan.yaml").read_text()
+        self.assertRegex(printed, r"(?m)^2 of 3 workers: \d+\.\d\d ms a step; with all 3: \d+\.\d\d ms\nidle: worker 1 of those given$")
+        self.assertEqual(setting("idle", plan), "[1]")
+        self.assertIn("rank: 1, host: 0}\n# Workers that", plan)
+        run = self.train("small.yaml", "run", "--plan", "plan.yaml", ranks=2)
+        self.assertIn("2 of 3 workers: ", (run / "log.txt").read_text())
+        printed = self.succeeds(*PLAN[:4], *flags, "--all-workers").stdout
+        self.assertRegex(printed, r"3 workers, \d stages")
+        self.assertNotIn("idle:", printed)
+
+    def test_many_workers_are_a_short_table(self):
+        printed = self.succeeds(*PLAN[:4], "--set", "model.layers=40", "--workers", 64, "--all-workers", "--schedule", "gpipe,1f1b").stdout
+        self.assertIn("64 workers, 64 stages", printed)
+        self.assertLess(len(printed.splitlines()), 30, printed)
+        tables = printed.split("warning:")[0]
+        self.assertLessEqual(max(map(len, tables.splitlines())), 100, printed)
 
     def test_a_profile_of_another_machine_is_a_warning(self):
         self.succeeds("profile", "small.yaml", "-o", "profile.json", "--repeats", 3)
@@ -118,7 +143,7 @@ class PlanTest(Planned):
 class TrainTest(Planned):
     def test_profile_plan_and_train_give_the_same_bits_and_compare_with_the_plan(self):
         self.succeeds("profile", "small.yaml", "-o", "profile.json", "--repeats", 3)
-        self.succeeds("plan", "small.yaml", "--profile", "profile.json", "--workers", 2, "-o", "plan.yaml")
+        self.succeeds("plan", "small.yaml", "--profile", "profile.json", "--workers", 2, "--all-workers", "-o", "plan.yaml")
         plain = self.train("small.yaml", "plain")
         planned = self.train("small.yaml", "planned", "--plan", "plan.yaml")
         self.assertEqual((planned / "fingerprint.json").read_bytes(), (plain / "fingerprint.json").read_bytes())
@@ -150,14 +175,37 @@ class TrainTest(Planned):
         self.succeeds("launch", "-n", 2, "train", "small.yaml", "--plan", "plan.yaml", "--set", "run_dir=launched")
         self.assertEqual(losses(self.folder / "launched"), losses(run))
 
-    def test_an_edited_plan_is_honoured_and_no_longer_predicts(self):
+    def test_an_edited_plan_is_honoured_and_predicted_again(self):
         self.plan()
         self.edit("partition: [1, 4]", "partition: [3, 2]")
         run = self.train("small.yaml", "run", "--plan", "plan.yaml")
         self.assertEqual(setting("partition", (run / "config.yaml").read_text()), "[3, 2]")
-        self.assertIn("was edited since it was predicted", (run / "log.txt").read_text())
-        self.assertNotIn("predicted:", (run / "plan.yaml").read_text())
-        self.assertEqual(metrics(run / "metrics.jsonl")[-1]["summary"]["predicted"]["by"], "measured costs")
+        self.assertRegex((run / "log.txt").read_text(), r"was edited since it was planned: predicted again, \d+\.?\d* ms a step")
+        self.assertEqual(metrics(run / "metrics.jsonl")[-1]["summary"]["predicted"]["by"], "plan")
+        # The plan of the run is one of its own: the same prediction, and it can be edited in turn.
+        again = self.succeeds("train", "small.yaml", "--plan", run / "plan.yaml", "--dry-run").stdout
+        self.assertNotIn("was edited", again)
+
+    def test_edited_cuts_schedule_placement_and_micro_batches_are_simulated_as_if_planned_so(self):
+        self.write("costs.yaml", COSTS.replace("{forward_ms", "{rows: 4, forward_ms"))
+        self.plan()
+        planned = (self.folder / "plan.yaml").read_text()
+        def step_ms(flags):
+            self.succeeds(*PLAN[:-1], "again.yaml", *flags)
+            return float(setting("alone_ms", (self.folder / "again.yaml").read_text()))
+        for before, after, flags in (
+                ("partition: [1, 4]", "partition: [3, 2]", ["--partition", "3,2"]),
+                ("schedule: ", "schedule: gpipe  # ", ["--partition", "1,4", "--schedule", "gpipe"]),
+                ("placement: [0, 1]", "placement: [1, 0]", ["--partition", "1,4", "--placement", "1,0"]),
+                ("micro_batches: 3}", "micro_batches: 5}", ["--partition", "1,4", "--micro-batches", 5])):
+            with self.subTest(after):
+                self.assertEqual(planned.count(before), 1)
+                fixed = [] if "--schedule" in flags else ["--schedule", setting("schedule", planned)]
+                expected = step_ms([*flags, *fixed, "--recompute", setting("recompute", planned)])
+                self.write("edited.yaml", planned.replace(before, after))
+                shown = self.succeeds("simulate", "--plan", "edited.yaml").stdout
+                self.assertIn("was edited since it was planned: predicted again", shown)
+                self.assertAlmostEqual(float(re.search(r"step +([\d.]+) ms", shown).group(1)), expected, delta=0.002)
 
     def test_a_plan_is_simulated_as_it_was_planned(self):
         self.plan()
@@ -229,13 +277,20 @@ class RefusalsTest(Refusals):
             lines.append((command("train", "small.yaml", "--plan", name), rf"edited{number}\.yaml:\d+:\d+: {pattern}"))
         self.refuses_all(lines)
 
-    def test_only_a_plan_with_its_prediction_is_simulated(self):
+    def test_what_a_plan_cannot_tell_is_not_simulated(self):
         self.succeeds(*PLAN)
         plan = (self.folder / "plan.yaml").read_text()
-        self.write("edited.yaml", plan.replace("recompute: never", "recompute: always"))
+        edited = plan.replace("recompute: never", "recompute: always")
+        self.write("bare.yaml", edited[:edited.index("\n# What layers and links cost")] + "\n")
+        self.write("more.yaml", plan.replace("stages: 2\n", "stages: 3\n").replace("[1, 4]", "[1, 2, 2]").replace("[0, 1]", "[0, 1, 2]"))
+        self.write("rows.yaml", plan.replace("micro_batches: 3}", "micro_batches: 5}"))
+        self.write("auto.yaml", re.sub(r"  schedule: .*", "  schedule: auto", plan))
         self.write("moved.yaml", plan.replace("config: 'small.yaml'", "config: 'gone.yaml'"))
         self.refuses_all([(command("simulate", "--plan", *arguments), pattern) for arguments, pattern in (
-            (["edited.yaml"], r"--plan: edited\.yaml predicts another pipeline .*; plan again with lockstep plan small\.yaml .*"),
+            (["bare.yaml"], r"--plan: bare\.yaml or the config was edited .* carries no `profile` .*; plan again: lockstep plan .*"),
+            (["more.yaml"], r"--plan: .* the pipeline has 3 workers, and `workers` says of 2 what they are; plan again: .*"),
+            (["rows.yaml"], r"--plan: .* do not say how those of layer 'fc\.0' depend on the rows of a micro-batch; .*"),
+            (["auto.yaml"], r"--plan: .* which schedule `auto` comes to is known when the run has measured it; .*"),
             (["plan.yaml", "--stages", "2"], r"--stages excludes --plan; .*"),
             (["moved.yaml"], r"gone\.yaml: got no file .*"),
             (["small.yaml"], r"small\.yaml:\d+:\d+: .*"),
@@ -263,8 +318,24 @@ class RefusalsTest(Refusals):
             (["--profile", "none.json"], r"none\.json: got no file .*"),
             (["-o", "none/plan.yaml"], r"-o: .*none/plan\.yaml.*"))])
         self.refuses(command("plan", "small.yaml", "--profile", "costs.yaml"), r"--workers: missing, .*")
-        self.refuses(command("plan", "small.yaml", "--profile", "costs.yaml", "--workers", 6),
+        self.refuses(command("plan", "small.yaml", "--profile", "costs.yaml", "--workers", 6, "--all-workers"),
                      r"--workers: got 6, the model has 5 layers and every worker needs at least one")
+        for micro_batches in ("auto", "2,4"):
+            self.refuses(line(["--micro-batches", micro_batches]),
+                         rf"--micro-batches: got {micro_batches}, expected one number: nothing says how the costs of 5 layers, the "
+                         r"first is 'fc\.0', depend on the rows of a micro-batch; .*")
+        self.refuses(line(["--partition", "2,3", "--memory", "512KiB"]),
+                     r"the cuts are fixed, layers per stage \[2, 3\], and do not fit: stage \d \(.* \.\. .*\) needs .* on worker \d, .* more "
+                     r"than its limit of 512 KiB \(.*\); the smallest limit that would do with these cuts, .*")
+
+        self.refuses(line(["--partition", "3,2", "--memory", "5MiB", "--schedule", "1f1b", "--recompute", "never"]),
+                     r"the cuts are fixed, .*: stage 0 \(fc\.0 \.\. fc\.1\) needs 6\.00 MiB on worker 0, 1\.00 MiB more than its limit of "
+                     r"5 MiB .* is 6\.00 MiB \(\d+\); others fit: \[1, 4\] with 1f1b, recompute never")
+
+    def test_with_more_ranks_than_the_plan_has_workers_the_run_says_how_many_to_start(self):
+        self.succeeds(*PLAN)
+        self.refuses(command("train", "small.yaml", "--plan", "plan.yaml", ranks=3),
+                     r".*3 ranks, and every rank needs at least one; start 2 ranks or fewer, .*")
 
     def test_what_fits_nowhere_is_refused_before_anything_is_made(self):
         before = sorted(self.folder.iterdir())

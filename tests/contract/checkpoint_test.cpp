@@ -252,6 +252,10 @@ TEST_CASE("a damaged manifest is refused, whatever the damage", "[contract]") {
   CHECK_FALSE(fs::exists(part));
   REQUIRE(find_damage(path).empty());
   CHECK_THAT(bytes_of(path + "/model.safetensors.index.json"), Catch::Contains("\"a.weight\": \"model-00001-of-00001"));
+  std::size_t bytes_of_tensors = 0;  // as Hugging Face counts them: no headers
+  for (const NamedTensor& each : some_tensors()) bytes_of_tensors += each.tensor.nbytes();
+  CHECK_THAT(bytes_of(path + "/model.safetensors.index.json"),
+             Catch::Contains(concat("\"total_size\": ", bytes_of_tensors, "\n")));
   const std::string whole = bytes_of(path + "/manifest.json");
   std::mt19937 random(2);
   for (int round = 0; round < 500; ++round) {

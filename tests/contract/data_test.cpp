@@ -195,6 +195,45 @@ TEST_CASE("text: files are joined in path order, each once, as they are", "[cont
   CHECK(values<std::int64_t>(read[1]) == std::vector<std::int64_t>{'A', 0, 255, 'B', 'B', '\n'});
 }
 
+TEST_CASE("text: a name that exists is taken as it is, else it is a pattern", "[contract]") {
+  const Folder folder;
+  for (const char* name :
+       {"part[1].txt", "what?.txt", "all*.txt", "d[1]/x.txt", "d[1]/y.txt", "d1/z.txt", "part2.txt", "e[2]/d[1].txt"})
+    write_file(name, std::string(name) + "........................");
+  const auto first_bytes = [](const std::string& pattern) {
+    const auto data = open("type: text, train: \"" + pattern + "\", context: 16, stride: 1000").train;
+    std::string bytes;
+    for (const std::int64_t byte : values<std::int64_t>(data->read({0})[0])) bytes += static_cast<char>(byte);
+    return bytes.substr(0, bytes.find('.'));
+  };
+  CHECK(first_bytes("part[1].txt") == "part[1]");
+  CHECK(first_bytes("what?.txt") == "what?");
+  CHECK(first_bytes("all*.txt") == "all*");
+  CHECK(first_bytes("d[1]/y.txt") == "d[1]/y");
+  CHECK(first_bytes("d[1]/*.txt") == "d[1]/x");
+  CHECK(first_bytes("./d[1]//x.txt") == "d[1]/x");
+  CHECK(first_bytes(folder.path() + "/d[1]/[xy].txt") == "d[1]/x");
+  CHECK(first_bytes("?[[]2]/d[1].txt") == "e[2]/d[1]");  // a name below a pattern
+  CHECK(first_bytes("part[[]1].txt") == "part[1]");
+  CHECK(first_bytes("part\\\\[1].txt") == "part[1]");
+  CHECK(first_bytes("part[2].txt") == "part2");
+  CHECK(first_bytes("d[!x]/*.txt") == "d1/z");
+  CHECK(error_of("type: text, train: 'part[3].txt', context: 4").find("no file matches 'part[3].txt'") !=
+        std::string::npos);
+}
+
+TEST_CASE("text: a file that is no text is read as it is, with a note", "[contract]") {
+  const Folder folder;
+  write_file("a.gz", std::string("\x1f\x8b\x08\0\0\0abcdefgh", 14));
+  write_file("b.txt", "abcdefgh");
+  CHECK(open("type: text, train: b.txt, context: 4").notes.empty());
+  const DataSplits splits = open("type: text, train: '[ab].*', context: 4");
+  CHECK(splits.notes ==
+        std::vector<std::string>{"a.gz: got gzip-compressed data, expected text; unpack it first: gunzip; its "
+                                 "bytes are the tokens, as they are"});
+  CHECK(values<std::int64_t>(splits.train->read({0})[0])[0] == 0x1f);
+}
+
 TEST_CASE("text: stride, max_bytes and the model's context", "[contract]") {
   const Folder folder;
   write_file("a.txt", "abcdefghij");
@@ -303,6 +342,139 @@ TEST_CASE("csv: normalize uses the training split's mean and deviation in both s
   CHECK(values<float>(splits.eval->read({0})[0]) == std::vector<float>{0, 1});
 }
 
+TEST_CASE("csv: normalize keeps what float32 cannot hold, and can go on as it was before", "[contract]") {
+  const Folder folder;
+  // float32 has steps of 128 at 1.7e9, and 0.1 is not 0.1f.
+  std::string text = "time,tenth,y\n";
+  for (int i = 0; i < 8; ++i) text += concat(1700000000 + i, ",", 0.1 * (i % 3), ",0\n");
+  write_file("t.csv", text);
+  const DataSplits splits = open("type: csv, train: t.csv, targets: [y], task: regression, normalize: true");
+  CHECK(splits.arithmetic == "float64");
+  const std::vector<float> x = values<float>(splits.train->read(all_of(*splits.train))[0]);
+  for (int i = 0; i < 8; ++i)  // 0 to 7: mean 3.5, deviation sqrt(5.25)
+    CHECK(x[static_cast<std::size_t>(2 * i)] == static_cast<float>((i - 3.5) / std::sqrt(5.25)));
+
+  const DataSplits before = splits.unrecorded();
+  CHECK(before.arithmetic.empty());
+  CHECK_FALSE(before.unrecorded);
+  const std::vector<float> old = values<float>(before.train->read(all_of(*before.train))[0]);
+  double mean = 0, square = 0;
+  for (int i = 0; i < 8; ++i) mean += static_cast<float>(0.1 * (i % 3));
+  mean /= 8;
+  for (int i = 0; i < 8; ++i)
+    square += (static_cast<float>(0.1 * (i % 3)) - mean) * (static_cast<float>(0.1 * (i % 3)) - mean);
+  for (int i = 0; i < 8; ++i) {
+    CHECK(old[static_cast<std::size_t>(2 * i)] == 0);
+    CHECK(old[static_cast<std::size_t>(2 * i + 1)] ==
+          static_cast<float>((static_cast<float>(0.1 * (i % 3)) - mean) / std::sqrt(square / 8)));
+  }
+  const DataSplits plain = open("type: csv, train: t.csv, targets: [y], task: regression");
+  CHECK(plain.arithmetic.empty());
+  CHECK_FALSE(plain.unrecorded);
+}
+
+TEST_CASE("csv: a constant feature becomes 0, whatever its digits", "[contract]") {
+  const Folder folder;
+  std::string text;
+  for (int i = 0; i < 1000; ++i) text += concat("14.62,", i % 7, ",0\n");
+  write_file("t.csv", text);
+  const auto data = open("type: csv, train: t.csv, targets: [2], task: regression, normalize: true").train;
+  const std::vector<float> x = values<float>(data->read(all_of(*data))[0]);
+  for (std::size_t i = 0; i < x.size(); i += 2) CHECK(x[i] == 0);
+}
+
+TEST_CASE("csv: a first line of numbers that looks like names is a sample, with a note", "[contract]") {
+  const Folder folder;
+  const auto notes = [](const std::string& text, const std::string& more = "") {
+    write_file("t.csv", text);
+    return open("type: csv, train: t.csv, targets: [1], task: regression" + more).notes;
+  };
+  const auto note = [](const std::string& line) {
+    return std::vector<std::string>{"t.csv: the first line ('" + line +
+                                    "') is taken for a sample, but looks like names of "
+                                    "columns: write header: true if it is, header: false if it is not"};
+  };
+  CHECK(notes("0,1,2\n3,1,7\n4,4,4\n") == note("0,1,2"));
+  CHECK(notes("2019,2020,2021\n3,1,7\n") == note("2019,2020,2021"));
+  CHECK(notes("0,1\n3.5,0.25\n4,1e-3\n") == note("0,1"));
+  CHECK(notes("5,17,4\n3.5,1,7\n4.0,1,7\n") == note("5,17,4"));
+  // Samples like any other.
+  CHECK(notes("1,2,3\n4,5,6\n").empty());
+  CHECK(notes("0,1\n1,0\n").empty());
+  CHECK(notes("5,17,4\n3,1,7\n4,1,7\n").empty());
+  CHECK(notes("5,5,4\n3.5,1,7\n").empty());
+  CHECK(notes("0.5,1,2\n3.5,1,7\n").empty());
+  CHECK(notes("0,1,2\n").empty());
+  CHECK(notes("a,b,c\n0,1,2\n").empty());
+  // Said by hand.
+  CHECK(notes("0,1,2\n3,1,7\n4,4,4\n", ", header: true").empty());
+  CHECK(notes("0,1,2\n3,1,7\n4,4,4\n", ", header: false").empty());
+  write_file("e.csv", "0,1,2\n3,1,7\n");
+  CHECK(notes("1,2,3\n4,5,6\n", ", eval: e.csv").size() == 1);
+}
+
+TEST_CASE("csv: a feature without a name is noted", "[contract]") {
+  const Folder folder;
+  write_file("t.csv", ",a,y\n0,5,6\n1,7,8\n");
+  const DataSplits splits = open("type: csv, train: t.csv, targets: [y], task: regression");
+  CHECK(splits.notes ==
+        std::vector<std::string>{
+            "t.csv: column 0 has no name and is taken for a feature; if it only numbers the rows (pandas "
+            "writes such a column unless told index=False), remove it"});
+  CHECK(open("type: csv, train: t.csv, targets: [0], task: regression").notes.empty());
+}
+
+TEST_CASE("csv: a sample knows its line, and all of them can be looked at", "[contract]") {
+  const Folder folder;
+  write_file("t.csv", "a,y\n\n1,2\n3,4\n\n5,6\n");
+  const auto data = open("type: csv, train: t.csv, targets: [y], task: regression").train;
+  CHECK(data->place_of(0) == "t.csv:3");
+  CHECK(data->place_of(2) == "t.csv:6");
+  CHECK(values<float>(data->all().at(1)) == std::vector<float>{2, 4, 6});
+}
+
+TEST_CASE("csv: what is no text of lines and cells is refused with the reason and what to do", "[contract]") {
+  const Folder folder;
+  using namespace std::string_literals;
+  const std::string table = "a,b,y\n1,2,3\n4,5,6\n7,8,9\n";
+  const auto wide = [&](const std::string& before, const std::string& after, const std::string& mark) {
+    std::string text = mark;
+    for (const char c : table) text += before + c + after;
+    return text;
+  };
+  const auto refused = [](const std::string& bytes) {
+    write_file("t.csv", bytes);
+    return error_of("type: csv, train: t.csv, targets: [y], task: regression");
+  };
+  const std::string utf16 = "t.csv: got text in UTF-16, expected UTF-8; convert it: iconv -f UTF-16 -t UTF-8";
+  const std::string utf32 = "t.csv: got text in UTF-32, expected UTF-8; convert it: iconv -f UTF-32 -t UTF-8";
+  CHECK(refused(wide("", "\0"s, "\xff\xfe")) == utf16);
+  CHECK(refused(wide("\0"s, "", "\xfe\xff")) == utf16);
+  CHECK(refused(wide("", "\0"s, "")) == utf16);
+  CHECK(refused(wide("\0"s, "", "")) == utf16);
+  CHECK(refused(wide("", "\0\0\0"s, "\xff\xfe\0\0"s)) == utf32);
+  CHECK(refused(wide("\0\0\0"s, "", "\0\0\xfe\xff"s)) == utf32);
+  CHECK(refused(wide("", "\0\0\0"s, "")) == utf32);
+  CHECK(refused("\x1f\x8b\x08\0\0\0"s) == "t.csv: got gzip-compressed data, expected text; unpack it first: gunzip");
+  CHECK(refused("\x28\xb5\x2f\xfd\x04\0"s) ==
+        "t.csv: got zstd-compressed data, expected text; unpack it first: unzstd");
+  CHECK(refused("PK\x03\x04\x14\0"s) ==
+        "t.csv: got a zip archive (or a spreadsheet: .xlsx, .ods), expected text; unpack "
+        "it, or export the table as CSV");
+  CHECK(refused("PAR1\x15\0\x15"s) == "t.csv: got a Parquet file, expected text; export the table as CSV");
+  CHECK(refused("a,b,y\n1,2,3\n4,\0,6\n"s) == "t.csv: got binary data (a zero byte at byte 14), expected text");
+  CHECK(refused("a,b,y\r1,2,3\r") ==
+        "t.csv: got lines that end with CR alone, expected LF or CRLF; convert them: tr '\\r' '\\n'");
+  CHECK(refused("PAR1,b,y\n1,2,3\n") == "no error");
+  CHECK(refused("a;b;y\n1;2;3\n") ==
+        "t.csv:1: got a line without ',', the delimiter, but with ';'; write delimiter: ';'");
+  CHECK(refused("a\tb\ty\n1\t2\t3\n") ==
+        "t.csv:1: got a line without ',', the delimiter, but with \"\\t\"; write delimiter: \"\\t\"");
+  write_file("t.csv", "a;b;y\n0,5;1,5;3\n");
+  CHECK(error_of("type: csv, train: t.csv, targets: [y], task: regression, delimiter: ';'") ==
+        "t.csv:2:1: column 'a': got '0,5', expected a number; decimals are written with a point");
+}
+
 TEST_CASE("csv: a wrong cell is named by file, line and column", "[contract]") {
   const Folder folder;
   const std::string options = "type: csv, train: t.csv, targets: [y], task: regression";
@@ -317,7 +489,8 @@ TEST_CASE("csv: a wrong cell is named by file, line and column", "[contract]") {
       {"a,y\n1,2,3\n", "t.csv:2:5: got 3 cells, expected 2 as in the first line"},
       {"a,y,z\n1,2\n", "t.csv:2:4: got 2 cells, expected 3 as in the first line"},
       {"a,y\n1,0x10\n", "t.csv:2:3: column 'y': got '0x10', expected a number"},
-      {"a,y\n1,\"2\"\n", "t.csv:2:3: column 'y': got '\"2\"', expected a number"},
+      {"a,y\n1,\"2\"\n", "t.csv:2:3: column 'y': got '\"2\"', expected a number; numbers stand without quotes"},
+      {"a,y\n1,gr\xf6\xdf\n", "t.csv:2:3: column 'y': got 'gr\\xf6\\xdf', expected a number"},
       {"a,y\n1,+-2\n", "t.csv:2:3: column 'y': got '+-2', expected a number"},
       {"a,y\n1,1 000\n", "t.csv:2:3: column 'y': got '1 000', expected a number"},
       {"a,y\n", "t.csv: got no rows, expected at least one"},

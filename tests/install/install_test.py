@@ -14,6 +14,10 @@ import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("LOCKSTEP_BUILD", ROOT / "build/release")).resolve()
+sys.path.insert(0, str(ROOT / "tests/check"))
+sys.dont_write_bytecode = True
+from links_test import dead_links, pages_of  # noqa: E402
+
 LIMIT_S = 240
 
 FIRST = """\
@@ -94,11 +98,32 @@ class InstallTest(unittest.TestCase):
         # Torch first works too; on an AMD CPU it says what it costs.
         self.assertRegex(run(build / "wrong"), r"^0 .*(link liblockstep first|not an AMD CPU|no AVX2|as asked)")
 
+    def test_without_libtorch_the_package_says_which_one_and_how_to_find_it(self):
+        source = self.folder / "lonely"
+        source.mkdir()
+        (source / "CMakeLists.txt").write_text(FIRST)
+        # What the environment names does not count.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("CMAKE_", "Torch_"))}
+        result = subprocess.run(["cmake", "-S", source, "-B", self.folder / "build-lonely", "-G", "Ninja",
+                                 f"-DCMAKE_PREFIX_PATH={self.prefix}"],
+                                env=environment, text=True, capture_output=True, timeout=LIMIT_S)
+        self.assertNotEqual(result.returncode, 0)
+        said = " ".join(result.stderr.split())
+        self.assertRegex(said, r"LibTorch \d+\.\d+\.\d+, which this Lockstep was built with, was not found")
+        self.assertIn("torch.utils.cmake_prefix_path", said)
+
     def test_a_plug_in_built_on_the_package_trains_with_the_command(self):
         build = self.configure(ROOT / "examples/plugin", "build-plugin")
         said = run(self.command, "train", ROOT / "examples/plugin/wave.yaml", "--set", "train.steps=3",
                    "--set", f"model.library={build}/libwave_plugin.so", "--set", f"run_dir={self.folder}/wave")
         self.assertTrue((self.folder / "wave/fingerprint.json").exists(), said)
+
+    def test_the_pages_are_there_with_what_they_show(self):
+        folder = self.prefix / "share/doc/lockstep"
+        self.assertEqual([path.relative_to(folder) for path in pages_of(folder)],
+                         [path.relative_to(ROOT) for path in pages_of(ROOT)])
+        # Links into the sources lead somewhere in the source tree only.
+        self.assertEqual([link for link in dead_links(pages_of(folder)) if re.search(r"\.(md|png)|examples/", link.split(": ")[1])], [])
 
     def test_completion_offers_verbs_and_flags(self):
         completion = self.prefix / "share/bash-completion/completions/lockstep"

@@ -185,23 +185,101 @@ TEST_CASE("the best checkpoint outlives keep and has a link", "[parity]") {
   CHECK(fs::canonical(fs::path(folder.path()) / "best") == fs::canonical(checkpoint_path(folder.path(), best)));
 }
 
-TEST_CASE("a job that is told to stop leaves a checkpoint of its last step", "[parity]") {
+/// Data in whose reading a signal comes: in the middle of that step.
+class SignalInStep : public Dataset {
+ public:
+  SignalInStep(std::shared_ptr<const Dataset> data, int step, std::atomic<bool>& signalled)
+      : data_(std::move(data)), step_(step), signalled_(signalled) {}
+  std::vector<EntrySpec> entries(std::int64_t rows) const override { return data_->entries(rows); }
+  std::int64_t size() const override { return data_->size(); }
+  Tensors read(const std::vector<std::int64_t>& samples) const override {
+    if (++batches_ == step_) signalled_ = true;
+    return data_->read(samples);
+  }
+
+ private:
+  std::shared_ptr<const Dataset> data_;
+  int step_;
+  std::atomic<bool>& signalled_;
+  mutable int batches_ = 0;
+};
+
+class StopOf : public Observer {
+ public:
+  void on_result(const StepResult&) override {}
+  void on_stop(StopReason reason) override { reason_ = reason; }
+  StopReason reason() const { return reason_; }
+
+ private:
+  StopReason reason_ = StopReason::none;
+};
+
+TEST_CASE("a job that is told to stop finishes the step it is in, and leaves a checkpoint of it", "[parity]") {
   Small the;
   the.config.checkpoint.every = "end";
   const RunRecord unbroken = reference_run(the.model, the.data, the.config);
+  for (const int step : {1, 3}) {
+    const TemporaryFolder folder;
+    std::atomic<bool> signalled{false};
+    DataSplits data = the.data;
+    data.train = std::make_shared<SignalInStep>(the.data.train, step, signalled);
+    StopOf stop;
+    FitOptions options;
+    options.observer = &stop;
+    options.signalled = &signalled;
+    options.checkpoints = folder.path();
+    Trainer trainer(the.model, data, with_pipeline(the.config, 3, "gpipe"));
+    trainer.fit(options);
+    CHECK(stop.reason() == StopReason::signal);
+    CHECK(steps_in(folder.path()) == std::vector<std::int64_t>{step});
+    RunRecord rest = next_leg(the.model, the.data, with_pipeline(the.config, 2, "1f1b"), folder.path());
+    RunRecord expected = unbroken;
+    std::erase_if(expected.results,
+                  [&](const StepResult& r) { return r.step < step || (r.mode == Mode::train && r.step == step); });
+    CHECK(first_difference(expected, rest, trainer.graph()).value_or("") == "");
+  }
+}
+
+TEST_CASE("a job that is told to stop before its first step trains none, and has nothing to save", "[parity]") {
+  Small the;
   const TemporaryFolder folder;
-  const std::atomic<bool> signalled{true};  // from the first step on
-  FitOptions options;
-  options.signalled = &signalled;
-  options.checkpoints = folder.path();
-  Trainer trainer(the.model, the.data, with_pipeline(the.config, 3, "gpipe"));
-  trainer.fit(options);
-  CHECK(steps_in(folder.path()) == std::vector<std::int64_t>{2});
-  RunRecord rest = next_leg(the.model, the.data, with_pipeline(the.config, 2, "1f1b"), folder.path());
-  RunRecord expected = unbroken;
-  std::erase_if(expected.results,
-                [](const StepResult& r) { return r.step < 2 || (r.mode == Mode::train && r.step == 2); });
-  CHECK(first_difference(expected, rest, trainer.graph()).value_or("") == "");
+  const std::atomic<bool> signalled{true};
+  StopOf stop;
+  for (const bool measures : {false, true}) {
+    Config config = with_pipeline(the.config, 2, measures ? "auto" : "1f1b");
+    Trainer trainer(the.model, the.data, config);
+    FitOptions options;
+    options.observer = &stop;
+    options.signalled = &signalled;
+    options.checkpoints = folder.path();
+    trainer.fit(options);
+    CHECK(stop.reason() == StopReason::signal);
+    CHECK(steps_in(folder.path()).empty());
+  }
+}
+
+TEST_CASE("that the last step was not finite is the reason to stop, whatever else was", "[parity]") {
+  Small the;
+  the.config.train.optimizer = {};
+  the.config.train.optimizer.type = "sgd";
+  the.config.train.optimizer.lr = 1e30;
+  the.config.train.lr_schedule = {};
+  the.config.train.clip_grad_norm = 0;  // step 2 is not finite
+  for (const bool by_signal : {true, false}) {
+    const TemporaryFolder folder;
+    std::atomic<bool> signalled{false};
+    DataSplits data = the.data;
+    if (by_signal) data.train = std::make_shared<SignalInStep>(the.data.train, 2, signalled);
+    the.config.train.stop_after = by_signal ? 0 : 2;
+    StopOf stop;
+    FitOptions options;
+    options.observer = &stop;
+    options.signalled = &signalled;
+    options.checkpoints = folder.path();
+    Trainer(the.model, data, with_pipeline(the.config, 2, "1f1b")).fit(options);
+    CHECK(stop.reason() == StopReason::not_finite);
+    CHECK(steps_in(folder.path()) == std::vector<std::int64_t>{1});
+  }
 }
 
 TEST_CASE("nothing is published from the first step on that is not finite", "[parity]") {
@@ -324,4 +402,49 @@ TEST_CASE("what would not go on as the checkpoint's run is refused by its key", 
   Config tokens = the.config;
   tokens.train.loss = "sparse_categorical_cross_entropy";
   CHECK_THROWS_WITH(resume(tokens, small_gpt(2, 0, true), token_data(21, 8, 11)), Catch::Contains("train.loss"));
+}
+
+TEST_CASE("a checkpoint that does not record the arithmetic of its data goes on with the one of its time", "[parity]") {
+  const TemporaryFolder folder, newer;
+  const std::string path = folder.path() + "/t.csv";
+  std::ofstream file(path);
+  for (int i = 0; i < 21; ++i) file << 1700000000 + 37 * i << "," << 0.1 * i << "," << 0.3 * (i % 4) << "\n";
+  file.close();
+  const DataSplits data = open_data(
+      load_config_text("{type: csv, train: " + path + ", targets: [2], task: regression, normalize: true}", "test"),
+      {});
+  CHECK(data.arithmetic == "float64");
+  const DataSplits before = data.unrecorded();
+  CHECK(before.arithmetic.empty());
+  const Model model = model_of("type: mlp, inputs: 2, width: 4, layers: 1, outputs: 1");
+  Config config = small_config("mean_squared_error", 8, 3);
+  config.train.eval_every = 0;
+  config.checkpoint.every = "1";
+  Config part = config;
+  part.train.stop_after = 2;
+  const auto recorded = [](const std::string& checkpoints) {
+    std::ifstream state(list_checkpoints(checkpoints).back().path + "/" + kTrainerFile);
+    return std::string(std::istreambuf_iterator<char>(state), {}).find(kDataArithmetic) != std::string::npos;
+  };
+  const Trainer graph(model, data, config);
+
+  RunRecord run = next_leg(model, before, part, folder.path());
+  CHECK_FALSE(recorded(folder.path()));
+  append(run, next_leg(model, data, config, folder.path()));
+  CHECK_FALSE(recorded(folder.path()));  // so the next part goes on in the same way
+  CHECK(first_difference(reference_run(model, before, config), run, graph.graph()).value_or("") == "");
+
+  RunRecord now = next_leg(model, data, part, newer.path());
+  CHECK(recorded(newer.path()));
+  append(now, next_leg(model, data, config, newer.path()));
+  CHECK(first_difference(reference_run(model, data, config), now, graph.graph()).value_or("") == "");
+  CHECK(first_difference(reference_run(model, before, config), now, graph.graph()));  // they are not the same
+  CHECK_THROWS_WITH(next_leg(model, before, config, newer.path()),
+                    Catch::Contains("data.arithmetic: got nothing, expected float64"));
+}
+
+TEST_CASE("a path that is no UTF-8 can be recorded, and resumed from", "[parity]") {
+  Small the;
+  the.config.data = load_config_text("{type: csv, train: \"gr\xf6\xdf\x65.csv\"}", "test");
+  CHECK(stop_and_go(the.model, the.data, the.config) == "");
 }

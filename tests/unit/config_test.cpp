@@ -12,6 +12,7 @@
 #include <thread>
 #include <vector>
 
+#include "runtime/base/one_line.hpp"
 #include "tests/test.hpp"
 
 namespace lockstep {
@@ -328,6 +329,77 @@ TEST_CASE("texts keep what they are", "[unit]") {
   CHECK(root.get<std::string>("e") == "x#y");
   CHECK(root.get<std::string>("f", "default").empty());
   CHECK(text_section(root.to_yaml()).to_yaml() == root.to_yaml());
+}
+
+TEST_CASE("a config that a program made keeps the same rules", "[unit]") {
+  Config config;
+  config.train.steps = 5;
+  config.train.batch = 4;
+  check_config(config);  // no model, data, name or loss: those are not its business
+  const auto refused = [&](const std::function<void(Config&)>& change) {
+    Config changed = config;
+    change(changed);
+    return thrown_by([&] { check_config(changed); });
+  };
+  CHECK(refused([](Config& c) { c.train.micro_batches = 5; }) ==
+        "Config: train.micro_batches: got 5, expected at most train.batch, which is 4");
+  CHECK(refused([](Config& c) { c.train.steps = 0; }) == "Config: train.steps: got 0, expected an integer >= 1");
+  CHECK(refused([](Config& c) { c.train.precision = "fp16"; }) ==
+        "Config: train.precision: got fp16, expected one of fp32, bf16");
+  CHECK(refused([](Config& c) { c.train.optimizer.lr = std::numeric_limits<double>::quiet_NaN(); }) != "no error");
+  CHECK(refused([](Config& c) { c.pipeline.virtual_stages = 2; }) ==
+        "Config: pipeline.stages: got 1, expected a multiple of pipeline.virtual_stages, which is 2: 2");
+  CHECK(refused([](Config& c) { c.workers.devices = {"gpu"}; }) ==
+        "Config: workers.devices[0]: got gpu, expected cpu, cuda or cuda:N");
+  CHECK(refused([](Config& c) { c.checkpoint.every = "often"; }) != "no error");
+  CHECK(refused([](Config& c) { c.comm.watchdog_s = 0; }) ==
+        "Config: comm.watchdog_s: got 0, expected an integer >= 1");
+}
+
+TEST_CASE("a key that other tools call so, or that stands elsewhere, is named with its place", "[unit]") {
+  const auto hint = [](const std::string& section, const std::string& line) {
+    const std::string text = "model: {type: mlp}\ndata: {type: random}\ntrain: {steps: 5, batch: 8, loss: mse}\n";
+    const std::string said = thrown_by([&] { read_config(text_section(text, {section + line})); });
+    const std::size_t at = said.find("; did you mean ");
+    return at == std::string::npos ? "" : said.substr(at);
+  };
+  CHECK(hint("train.", "batch_size=8") == "; did you mean 'batch'?");
+  CHECK(hint("train.", "Max-Steps=8") == "; did you mean 'steps'?");
+  CHECK(hint("train.", "gradient_accumulation_steps=8") == "; did you mean 'micro_batches'?");
+  CHECK(hint("train.", "learning_rate=8") == "; did you mean train.optimizer.lr?");
+  CHECK(hint("train.", "lr=8") == "; did you mean train.optimizer.lr?");
+  CHECK(hint("train.", "warmup_steps=8") == "; did you mean train.lr_schedule.warmup_steps?");
+  CHECK(hint("", "batch_size=8") == "; did you mean train.batch?");
+  CHECK(hint("", "output_dir=8") == "; did you mean 'run_dir'?");
+  CHECK(hint("train.optimizer.", "learning_rate=8") == "; did you mean 'lr'?");
+  CHECK(hint("checkpoint.", "save_steps=8") == "; did you mean 'every'?");
+  CHECK(hint("train.", "stesp=8") == "; did you mean 'steps'?");
+  CHECK(hint("train.", "vocab_size=8") == "; did you mean model.vocab?");
+  CHECK(hint("train.", "wibble=8") == "");
+  CHECK(nearest("cross_entropy", {"mean_squared_error", "sparse_categorical_cross_entropy"}) ==
+        "sparse_categorical_cross_entropy");
+  CHECK(nearest("num_layers", {"type", "layers"}) == "layers");
+  CHECK_FALSE(nearest("num_layers", {"type", "width"}));
+}
+
+TEST_CASE("a message is one line of text, whatever it shows", "[unit]") {
+  CHECK(one_line("a\nb\tc\x7f") == "a b c ");
+  CHECK(one_line("gr\xc3\xb6\xc3\x9f"
+                 "e \xe6\x97\xa5 \xf0\x9f\x98\x80") ==
+        "gr\xc3\xb6\xc3\x9f"
+        "e \xe6\x97\xa5 \xf0\x9f\x98\x80");
+  CHECK(one_line("\xff\xfe"
+                 "a") == "\\xff\\xfea");
+  CHECK(one_line("gr\xf6\xdf"
+                 "e") == "gr\\xf6\\xdfe");
+  CHECK(one_line("\xc0\x80 \xed\xa0\x80") == "\\xc0\\x80 \\xed\\xa0\\x80");
+  CHECK(one_line("abcdef", 3) == "abc...");
+  CHECK(reason_of(std::runtime_error("[json.exception.out_of_range.403] key 'step' not found")) ==
+        "key 'step' not found");
+  CHECK(reason_of(std::runtime_error("plain")) == "plain");
+  const std::filesystem::filesystem_error missing("cannot get file size", "no file",
+                                                  std::make_error_code(std::errc::no_such_file_or_directory));
+  CHECK(reason_of(missing) == "no file: No such file or directory");
 }
 
 TEST_CASE("a section of an absent key gives defaults and says where the key would be", "[unit]") {

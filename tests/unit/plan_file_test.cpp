@@ -116,6 +116,30 @@ TEST_CASE("a plan reads back as it was written", "[unit][plan]") {
   CHECK(a.costs.places == b.costs.places);
 }
 
+TEST_CASE("idle workers and what layers cost are part of a plan", "[unit][plan]") {
+  PlanFile plan = small_plan();
+  CHECK(idle_text(plan).empty());
+  CHECK(reread(to_yaml(plan)).idle.empty());
+  plan.idle = {1, 3};
+  plan.predicted->with_all_us = 13500;
+  plan.profile = "format: 1\nlayers:\n  - {\"name\":\"a: b\",\"signature\":\"x\",\"samples\":[{\"rows\":2}]}\n";
+  const PlanFile back = reread(to_yaml(plan));
+  CHECK(back.idle == plan.idle);
+  CHECK(back.predicted->with_all_us == 13500);
+  CHECK(back.predicted_micro_batches == 4);
+  CHECK(back.root.section("profile").sections("layers")[0].get<std::string>("name") == "a: b");
+  PlanFile again = back;
+  again.choice = plan.choice;
+  CHECK(reread(to_yaml(again)).profile == back.profile);
+  CHECK(idle_text(back) == "2 of 4 workers: 12.00 ms a step; with all 4: 13.50 ms");
+  plan.predicted->with_all_us = 0;
+  CHECK(idle_text(reread(to_yaml(plan))) ==
+        "2 of 4 workers: 12.00 ms a step; with all 4 nothing fits, or there are too few layers");
+  plan.predicted->step_us = 39e6;
+  plan.predicted->with_all_us = 39.6e6;
+  CHECK(idle_text(plan) == "2 of 4 workers: 39.0 s a step; with all 4: 39.6 s");
+}
+
 TEST_CASE("a plan without a prediction is a plan", "[unit][plan]") {
   PlanFile plan = small_plan();
   plan.predicted.reset();
@@ -182,16 +206,23 @@ TEST_CASE("what is no plan is refused with its place", "[unit][plan]") {
 
 TEST_CASE("a prediction belongs to the pipeline and the numerics that it was made for", "[unit][plan]") {
   const std::string plan = to_yaml(small_plan());
-  const std::string key = prediction_key(laid_over(plan));
-  CHECK(prediction_key(laid_over(plan)) == key);
+  std::vector<PlannedWorker> workers = reread(plan).workers;
+  const std::string key = prediction_key(laid_over(plan), workers);
+  CHECK(prediction_key(laid_over(plan), workers) == key);
+  CHECK(prediction_key(laid_over(plan), small_plan().workers) == key);
+  workers[0].limit_bytes = 7;
+  CHECK(prediction_key(laid_over(plan), workers) == key);
+  workers[0].speed = 0.9;
+  CHECK(prediction_key(laid_over(plan), workers) != key);
+  workers = reread(plan).workers;
   for (const char* other :
        {"pipeline.partition=[1, 2]", "pipeline.schedule=gpipe", "pipeline.recompute=never", "pipeline.placement=[0, 1]",
         "train.batch=12", "train.micro_batches=5", "train.precision=bf16", "train.optimizer.type=sgd",
         "train.clip_grad_norm=1", "workers.threads=2"}) {
     INFO(other);
-    CHECK(prediction_key(laid_over(plan, {other})) != key);
+    CHECK(prediction_key(laid_over(plan, {other}), workers) != key);
   }
   // What changes neither times nor bytes.
   for (const char* same : {"train.steps=7", "train.optimizer.lr=1", "run_dir=x", "workers.memory_limit=1GiB"})
-    CHECK(prediction_key(laid_over(plan, {same})) == key);
+    CHECK(prediction_key(laid_over(plan, {same}), workers) == key);
 }

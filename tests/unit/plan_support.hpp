@@ -7,6 +7,7 @@
 #include <functional>
 #include <numeric>
 #include <random>
+#include <set>
 #include <vector>
 
 #include "partitioner/plan.hpp"
@@ -145,20 +146,28 @@ inline void each_cut(int layers, int stages, const std::function<void(const std:
   if (stages <= layers) extend(layers);
 }
 
-/// Every choice that the planner has, without asking it: cuts x virtual stages x schedules x recompute x placements.
-inline void each_choice(const PlanProblem& problem, bool placements,
+/// The workers of `rows` rows: the first ones in order, or in every order that there is of them.
+inline std::vector<std::vector<int>> every_placement(const PlanProblem& problem, int rows, bool placements) {
+  std::vector<int> order(problem.workers.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::set<std::vector<int>> all;
+  do all.insert({order.begin(), order.begin() + rows});
+  while (placements && std::next_permutation(order.begin(), order.end()));
+  return {all.begin(), all.end()};
+}
+
+/// Every choice that the planner has with `rows` of its workers, without asking it: cuts x virtual stages x schedules x
+/// recompute x placements.
+inline void each_choice(const PlanProblem& problem, int rows, bool placements,
                         const std::function<void(const PlanChoice&)>& call) {
-  const int workers = static_cast<int>(problem.workers.size());
-  std::vector<int> placement(problem.workers.size());
+  const std::vector<std::vector<int>> all = every_placement(problem, rows, placements);
   for (const ScheduleGenerator& generator : schedule_generators()) {
     for (const int virtual_stages : {1, 2, 4}) {
-      if (!is_legal(generator, {workers, virtual_stages, problem.micro_batches})) continue;
-      each_cut(problem.graph.layers(), workers * virtual_stages, [&](const std::vector<int>& counts) {
-        for (const Recompute recompute : {Recompute::never, Recompute::except_last, Recompute::always}) {
-          std::iota(placement.begin(), placement.end(), 0);
-          do call({counts, virtual_stages, generator.name, recompute, placement});
-          while (placements && std::next_permutation(placement.begin(), placement.end()));
-        }
+      if (!is_legal(generator, {rows, virtual_stages, problem.micro_batches})) continue;
+      each_cut(problem.graph.layers(), rows * virtual_stages, [&](const std::vector<int>& counts) {
+        for (const Recompute recompute : {Recompute::never, Recompute::except_last, Recompute::always})
+          for (const std::vector<int>& placement : all)
+            call({counts, virtual_stages, generator.name, recompute, placement});
       });
     }
   }
@@ -175,11 +184,12 @@ inline bool fits(const PlanProblem& problem, const PlanChoice& choice, const Sim
   return true;
 }
 
-/// Less than 0: a is better. By period, step, bytes; equal but for rounding is equal.
+/// Less than 0: a is better. By period, step, workers, bytes; equal but for rounding is equal.
 inline int compare(const Simulation& a, const Simulation& b) {
   const auto sign = [](double x, double y) { return std::abs(x - y) <= 1e-9 * std::abs(y) ? 0 : x < y ? -1 : 1; };
-  for (const int order :
-       {sign(a.period_us, b.period_us), sign(a.step_us, b.step_us), sign(most_bytes(a), most_bytes(b))})
+  const auto workers = [](const Simulation& s) { return static_cast<double>(s.total_bytes.size()); };
+  for (const int order : {sign(a.period_us, b.period_us), sign(a.step_us, b.step_us), sign(workers(a), workers(b)),
+                          sign(most_bytes(a), most_bytes(b))})
     if (order != 0) return order;
   return 0;
 }

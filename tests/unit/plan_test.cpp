@@ -12,7 +12,7 @@ using namespace lockstep::test;
 
 namespace {
 
-using Combination = std::tuple<std::string, int, Recompute>;
+using Combination = std::tuple<int, std::string, int, Recompute>;  // with the number of workers
 
 struct BruteForce {
   std::optional<Simulation> best;  // of those that fit
@@ -20,22 +20,28 @@ struct BruteForce {
   double least_bytes = std::numeric_limits<double>::infinity();
 };
 
-BruteForce try_all(const PlanProblem& problem, bool placements) {
+Combination combination_of(const PlanChoice& choice) {
+  return {static_cast<int>(choice.placement.size()), choice.schedule, choice.virtual_stages, choice.recompute};
+}
+
+/// With every number of workers from `least` on.
+BruteForce try_all(const PlanProblem& problem, bool placements, int least = 1) {
   BruteForce all;
-  each_choice(problem, placements, [&](const PlanChoice& choice) {
-    Simulation simulation = judge(problem, choice);
-    all.least_bytes = std::min(all.least_bytes, most_bytes(simulation));
-    if (!fits(problem, choice, simulation)) return;
-    const auto [of_combination, is_new] =
-        all.best_of_each.try_emplace({choice.schedule, choice.virtual_stages, choice.recompute}, simulation);
-    if (!is_new && compare(simulation, of_combination->second) < 0) of_combination->second = simulation;
-    if (!all.best || compare(simulation, *all.best) < 0) all.best = std::move(simulation);
-  });
+  for (int rows = least; rows <= static_cast<int>(problem.workers.size()); ++rows)
+    each_choice(problem, rows, placements, [&](const PlanChoice& choice) {
+      Simulation simulation = judge(problem, choice);
+      all.least_bytes = std::min(all.least_bytes, most_bytes(simulation));
+      if (!fits(problem, choice, simulation)) return;
+      const auto [of_combination, is_new] = all.best_of_each.try_emplace(combination_of(choice), simulation);
+      if (!is_new && compare(simulation, of_combination->second) < 0) of_combination->second = simulation;
+      if (!all.best || compare(simulation, *all.best) < 0) all.best = std::move(simulation);
+    });
   return all;
 }
 
 void check_against_all(const PlanProblem& problem, const PlanResult& result, const BruteForce& all) {
   REQUIRE(result.exact);
+  REQUIRE(result.exact_workers);
   REQUIRE(result.fits() == all.best.has_value());
   if (!all.best) {
     CHECK(result.least_limit_bytes == all.least_bytes);
@@ -46,15 +52,16 @@ void check_against_all(const PlanProblem& problem, const PlanResult& result, con
   const Simulation again = judge(problem, result.best().choice);
   CHECK(compare(again, result.best().simulated) == 0);
   CHECK(fits(problem, result.best().choice, again));
-  std::size_t fitting = 0;
+  std::size_t fitting = 0, of_workers = 0;
+  for (const auto& [combination, best] : all.best_of_each)
+    of_workers += std::get<0>(combination) == rows_of(problem, result.best().choice) ? 1 : 0;
   for (const RankedPlan& plan : result.ranked) {
-    const PlanChoice& choice = plan.choice;
-    const auto best = all.best_of_each.find({choice.schedule, choice.virtual_stages, choice.recompute});
+    const auto best = all.best_of_each.find(combination_of(plan.choice));
     REQUIRE(plan.fits == (best != all.best_of_each.end()));
     if (plan.fits) CHECK(compare(plan.simulated, best->second) == 0);
     fitting += plan.fits ? 1 : 0;
   }
-  CHECK(fitting == all.best_of_each.size());
+  CHECK(fitting == of_workers);
 }
 
 PlanProblem with_limit(PlanProblem problem, double bytes) {
@@ -97,6 +104,83 @@ TEST_CASE("unequal workers: no placement is better either", "[unit][plan]") {
   }
 }
 
+TEST_CASE("fewer workers are taken where more are slower", "[unit][plan]") {
+  // Six equal layers: three workers take two each, in a V; of four, two have as many, and no V is possible.
+  PlanProblem problem = chain_problem(6, 4, 8);
+  PlanScope scope;
+  scope.schedules = {"zb_h1", "zbv"};
+  scope.recomputes = {Recompute::never};
+  const PlanResult result = make_plan(problem, scope);
+  CHECK(result.best().choice.placement == std::vector<int>{0, 1, 2});
+  CHECK(result.best().simulated.period_us == 48);
+  CHECK(result.exact_workers);
+  REQUIRE(result.with_all);
+  CHECK(result.with_all->choice.placement.size() == 4);
+  CHECK(result.with_all->why == "step 4.2 % longer: bubble 28.0 % against 0.0 %");
+
+  scope.all_workers = true;
+  const PlanResult all = make_plan(problem, scope);
+  CHECK(all.best().choice.placement.size() == 4);
+  CHECK_FALSE(all.with_all);
+  CHECK(compare(all.best().simulated, result.with_all->simulated) == 0);
+
+  scope.all_workers = false;
+  for (LayerCost& layer : problem.layers) layer.step_bytes = 100;
+  problem = with_limit(problem, 250);
+  CHECK(make_plan(problem, scope).best().choice.placement.size() == 3);
+  for (const std::size_t worker : {2, 3}) problem.workers[worker].limit_bytes = 150;  // a layer each
+  CHECK(make_plan(problem, scope).best().choice.placement.size() == 4);
+}
+
+TEST_CASE("a worker that is too slow or too small is left idle", "[unit][plan]") {
+  PlanProblem problem = chain_problem(6, 4, 4);
+  problem.workers[1].speed = 0.01;
+  const PlanChoice& fast = make_plan(problem).best().choice;
+  CHECK(std::count(fast.placement.begin(), fast.placement.end(), 1) == 0);
+  problem.workers[1].speed = 1;
+  for (LayerCost& layer : problem.layers) layer.step_bytes = 10;
+  problem.workers[2].limit_bytes = 5;  // not one layer
+  const PlanResult small = make_plan(problem);
+  REQUIRE(small.fits());
+  CHECK(std::count(small.best().choice.placement.begin(), small.best().choice.placement.end(), 2) == 0);
+  REQUIRE(small.with_all);
+  CHECK(contains(small.with_all->why, "needs 10 B on worker 2, limit 5 B"));
+}
+
+TEST_CASE("of many workers some numbers are tried, and the plan is never worse than that of all", "[unit][plan]") {
+  std::mt19937 random(18);
+  std::uniform_real_distribution<double> cost(5, 15);
+  PlanScope scope;
+  scope.schedules = {"1f1b", "zb_h1", "zbv"};
+  scope.recomputes = {Recompute::never};
+  for (const bool equal : {true, false}) {
+    PlanProblem problem = chain_problem(24, 20, 40);
+    problem.links.same_host.latency_us = 1;
+    for (LayerCost& layer : problem.layers)
+      layer = equal ? layer_cost(10, 10, 10) : layer_cost(cost(random), cost(random), cost(random));
+    const PlanResult result = make_plan(problem, scope);
+    PlanScope all = scope;
+    all.all_workers = true;
+    CHECK(compare(result.best().simulated, make_plan(problem, all).best().simulated) <= 0);
+    if (!equal) continue;
+    CHECK(result.best().choice.placement.size() == 12);  // two layers each, in a V
+    for (int workers = 1; workers < 20; ++workers) {
+      PlanProblem fewer = problem;
+      equal_workers(fewer, workers);
+      CHECK(compare(result.best().simulated, make_plan(fewer, all).best().simulated) <= 0);
+    }
+  }
+}
+
+TEST_CASE("more workers than layers, or than a schedule takes, leave some idle", "[unit][plan]") {
+  const PlanResult few = make_plan(chain_problem(3, 12, 2));
+  CHECK(few.best().choice.placement.size() <= 3);
+  CHECK_FALSE(few.with_all);
+  PlanScope scope;
+  scope.schedules = {"dualpipev"};  // two micro-batches a worker
+  CHECK(make_plan(chain_problem(8, 4, 4), scope).best().choice.placement.size() <= 2);
+}
+
 TEST_CASE("a limit is exact at the byte", "[unit][plan]") {
   std::mt19937 random(14);
   for (int trial = 0; trial < 40; ++trial) {
@@ -130,7 +214,7 @@ TEST_CASE("when nothing fits, the fewest workers that would do are named", "[uni
     for (int workers = static_cast<int>(problem.workers.size()) + 1; fewest == 0 && workers <= layers; ++workers) {
       PlanProblem more = problem;
       equal_workers(more, workers);
-      if (try_all(with_limit(more, problem.workers.front().limit_bytes), false).best) fewest = workers;
+      if (try_all(with_limit(more, problem.workers.front().limit_bytes), false, workers).best) fewest = workers;
     }
     CHECK(result.least_workers == fewest);
     ++(fewest > 0 ? named : none);
@@ -150,6 +234,30 @@ TEST_CASE("the layer in the way is the one that needs the most alone", "[unit][p
   CHECK(result.least_limit_bytes == 100 * (4 + 8 + 4));  // value, optimizer state, gradient
   CHECK(result.least_workers == 0);
   CHECK(result.best().why == "needs 1.56 KiB on worker 0, limit 1000 B");
+}
+
+TEST_CASE("of fixed cuts that do not fit it is known whether others do", "[unit][plan]") {
+  PlanProblem problem = chain_problem(6, 2, 4);
+  for (LayerCost& layer : problem.layers) layer.step_bytes = 100;
+  PlanScope scope;
+  scope.layers_per_stage = {5, 1};
+  const PlanResult result = make_plan(with_limit(problem, 400), scope);
+  REQUIRE_FALSE(result.fits());
+  CHECK(result.least_limit_bytes == 500);
+  CHECK(result.least_workers == 0);  // not asked: the cuts have said how many there are
+  const Excess excess = largest_excess(with_limit(problem, 400), result.best());
+  CHECK(excess.row == 0);
+  CHECK(excess.bytes - excess.limit == 100);
+  REQUIRE(result.without_cuts);
+  REQUIRE(result.without_cuts->fits());
+  CHECK(most_bytes(result.without_cuts->best().simulated) <= 400);
+
+  const PlanResult tight = make_plan(with_limit(problem, 250), scope);
+  REQUIRE(tight.without_cuts);
+  CHECK_FALSE(tight.without_cuts->fits());
+  CHECK(tight.without_cuts->least_limit_bytes == 300);
+  CHECK(tight.without_cuts->least_workers == 3);
+  CHECK_FALSE(make_plan(with_limit(problem, 250)).without_cuts);
 }
 
 TEST_CASE("what is fixed stays fixed", "[unit][plan]") {
@@ -208,12 +316,14 @@ TEST_CASE("what contradicts itself is refused with what would do", "[unit][plan]
   const auto error = [](const PlanProblem& asked, const PlanScope& scope) {
     return error_of<UserError>([&] { make_plan(asked, scope); });
   };
-  CHECK(contains(error(chain_problem(2, 3, 1), {}), "use at most 2 workers"));
   PlanScope scope;
+  scope.all_workers = true;
+  CHECK(contains(error(chain_problem(2, 3, 1), scope), "use at most 2 workers"));
   scope.schedules = {"1f2b"};
   CHECK(contains(error(problem, scope), "unknown schedule '1f2b'"));
   scope.schedules = {"dualpipev"};
   CHECK(contains(error(problem, scope), "needs 2 micro-batches per worker"));
+  scope.all_workers = false;
   scope.schedules = {"1f1b"};
   scope.virtual_stages = {2};
   CHECK(contains(error(problem, scope), "virtual_stages = 1"));
@@ -224,7 +334,7 @@ TEST_CASE("what contradicts itself is refused with what would do", "[unit][plan]
   CHECK(contains(error(problem, scope), "has 5 layers in 2 stages; the model has 4 layers"));
   scope = {};
   scope.placement = {0, 0};
-  CHECK(contains(error(problem, scope), "placement [0, 0], expected each of 0 to 1 once"));
+  CHECK(contains(error(problem, scope), "placement [0, 0], expected each of 0 to 1 at most once"));
   PlanProblem wrong = problem;
   wrong.layers.pop_back();
   CHECK(contains(error(wrong, {}), "3 costs of layers, the model has 4"));

@@ -140,6 +140,7 @@ TEST_CASE("a profile reads back as it was written", "[unit][profile]") {
   CHECK(again.workers == profile.workers);
   CHECK(again.file == "p.yaml");
   CHECK(to_json(again) == to_json(profile));
+  CHECK(to_json(read(to_yaml(profile))) == to_json(profile));  // as a plan carries it
 }
 
 TEST_CASE("every damaged profile is refused with its place", "[unit][profile]") {
@@ -206,6 +207,23 @@ TEST_CASE("numbers by hand take the place of measured ones, and the first patter
   CHECK(at("h.0", 2).input_grad_us == 20);                              // as measured
   CHECK(read(to_json(profile)).costs.size() == 2);                      // and all of that is in the file
   CHECK(to_json(read(to_json(profile))) == to_json(profile));
+  CHECK(to_json(read(to_yaml(profile))) == to_json(profile));
+}
+
+TEST_CASE("whether anybody said how costs depend on rows", "[unit][profile]") {
+  const auto untold = [](const std::string& costs, bool measured) {
+    const Profile by_hand = read("format: 1\ncosts:\n  h.0: " + costs + "\n");
+    return profile_of_layer(measured ? overlaid(small_profile(), by_hand) : by_hand, "h.0", "gpt_block 01").rows_untold;
+  };
+  const std::string times = "forward_ms: 3, input_grad_ms: 3, weight_grad_ms: 3";
+  CHECK(untold("{" + times + "}", false));
+  CHECK_FALSE(untold("{rows: 8, " + times + "}", false));  // in proportion: that is what `rows` says
+  CHECK(untold("{forward_ms: 3}", true));                  // over what was measured at two sizes
+  CHECK_FALSE(untold("{rows: 2, forward_ms: 3}", true));
+  CHECK_FALSE(untold("{update_ms: 3}", true));  // no matter of rows
+  Profile one_size = small_profile();
+  for (LayerProfile& layer : one_size.layers) layer.samples.resize(1);
+  CHECK(profile_of_layer(one_size, "h.0", "gpt_block 01").rows_untold);
 }
 
 TEST_CASE("a layer by hand alone needs its three times", "[unit][profile]") {

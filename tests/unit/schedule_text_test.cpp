@@ -67,7 +67,7 @@ TEST_CASE("CSV files are written and read; paths that cannot be are named", "[un
   CHECK(read_csv(path.string()).rows == schedule.rows);
   std::filesystem::remove(path);
   CHECK(contains(error_of<UserError>([] { read_csv("/nonexistent/a.csv"); }), "/nonexistent/a.csv: cannot read"));
-  CHECK(contains(error_of<UserError>([&] { write_csv(schedule, "/nonexistent/a.csv"); }), "cannot write"));
+  CHECK(contains(error_of<Error>([&] { write_csv(schedule, "/nonexistent/a.csv"); }), "cannot write"));
   CHECK_THROWS_AS(read_csv(std::filesystem::temp_directory_path().string()), UserError);
 }
 
@@ -76,6 +76,11 @@ TEST_CASE("a grid too wide or too tall is cut and says so, and no line is wider 
   std::istringstream lines(grid);
   for (std::string line; std::getline(lines, line);) CHECK(line.size() <= 60);
   CHECK(contains(grid, "(5 of 70 workers are shown)"));
+  for (const char* shown : {"worker 2 ", "\n...\nworker 68", "worker 69"}) CHECK(contains(grid, shown));
+  const std::string marked =
+      draw(make_schedule("gpipe", {70, 1, 9}), {.width = 60, .most_workers = 2, .marks = {{WorkerId(40), 0, "here"}}});
+  CHECK(contains(marked, "\n...\nworker 40"));
+  CHECK(contains(marked, "^ here\n...\nworker 69"));
   CHECK(contains(grid, "(cut at 60 columns: "));
 }
 

@@ -114,7 +114,7 @@ TEST_CASE("lockstep simulate names the flag of a bad value in one line", "[unit]
   CHECK(contains(refused(options), "--micro-batches: schedule dualpipev needs 2 micro-batches per worker"));
   options = options_of("1f1b", 4, 4);
   options.csv = "/nonexistent/a.csv";
-  CHECK(contains(refused(options), "--csv: /nonexistent/a.csv: cannot write"));
+  CHECK(contains(refused(options), "--csv: cannot write /nonexistent/a.csv: No such file"));
   options = options_of("1f1b", 4, 4);
   options.width = 3;
   CHECK(contains(refused(options), "--width: got 3"));

@@ -338,6 +338,32 @@ TEST_CASE("a page holds both timelines, the workers and its data, and loads noth
   CHECK(Json::parse(page.substr(start, page.find("</script>", start) - start)).at("measured").size() == 4);
 }
 
+TEST_CASE("a page of a plan shows what each worker will hold", "[unit]") {
+  const Program program = lowered("1f1b", 3, 4);
+  RunTimeline plan = simulated_timeline(program, uneven_costs(program), 1);
+  CHECK_FALSE(contains(html_page(plan, {}), "tensor bytes</th>"));
+  plan.planned_bytes = {1048576, 3145728, 2097152};
+  plan.limit_bytes = {4194304, 8388608, 0};
+  const std::string page = html_page(plan, {});
+  for (const char* part :
+       {"Planned peak tensor bytes", "<dd>3.0 MiB</dd><dd class=\"note\">worker 1, planned, limit 8.0 MiB",
+        "2.0 MiB<span", "<small>limit 4.0 MiB</small>"}) {
+    INFO(part);
+    CHECK(contains(page, part));
+  }
+  CHECK_FALSE(contains(page, "<details class=\"table\">"));
+}
+
+TEST_CASE("long tables of a page are closed, and say what they hold", "[unit]") {
+  const Program program = lowered("1f1b", 20, 4);
+  RunTimeline plan = simulated_timeline(program, uneven_costs(program), 1);
+  plan.planned_bytes.assign(20, 1048576);
+  plan.planned_bytes[7] = 2097152;
+  const std::string page = html_page(plan, {});
+  CHECK(contains(page, "<summary>20 workers, peak tensor bytes 1.0 MiB to 2.0 MiB</summary><table>"));
+  CHECK(contains(page, "<summary>20 stages</summary><table>"));
+}
+
 TEST_CASE("a page of 64 workers and hundreds of micro-batches stays small", "[unit]") {
   const Program program = lowered("1f1b", 64, 256);
   const std::string page = html_page(simulated_timeline(program, equal_costs(64, 1000, 1000, 1000), 1), {});

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/why.hpp"
 
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <filesystem>
 #include <fstream>
 
@@ -14,26 +16,56 @@ namespace fs = std::filesystem;
 
 namespace {
 
-/// A run folder with two workers' recorders; what they did is up to the test.
+/// A run folder with the recorders of two workers, or more; what they did is up to the test.
 class Run {
  public:
-  Run() : path_(fs::temp_directory_path() / concat("lockstep-why-", ::getpid())) {
+  explicit Run(int ranks = 2) : path_(fs::temp_directory_path() / concat("lockstep-why-", ::getpid())) {
     fs::remove_all(path_);
     fs::create_directories(path_);
     fresh_recorder_folder(path());
-    for (int row = 0; row < 2; ++row)
-      recorders.push_back(std::make_unique<FlightRecorder>(
-          recorder_file(path(), row), FlightOwner{row, row, 2, "node", concat(row, "\t", row, "\tfc.", row, "\n")}));
+    for (int row = 0; row < ranks; ++row)
+      recorders.push_back(std::make_unique<FlightRecorder>(recorder_file(path(), row), owner(row, ranks)));
   }
   ~Run() { fs::remove_all(path_); }
   std::string path() const { return path_; }
   std::string text() const { return text_of(story_of(path()), checkpoint); }
-
+  static FlightOwner owner(int row, int ranks) {
+    return {row, row, ranks, "node", concat(row, "\t", row, "\tfc.", row, "\n")};
+  }
   std::vector<std::unique_ptr<FlightRecorder>> recorders;
   std::string checkpoint;
 
  private:
   fs::path path_;
+};
+
+/// Four ranks that were killed, each a process of its own, by the milliseconds after 1970 at which they were last seen:
+/// rank 2 was silent first, 10 ms before rank 1.
+class KilledRun : public Run {
+ public:
+  explicit KilledRun(const std::array<int, 4>& seen_ms = {1030, 1010, 1000, 1020}) : Run(0) {
+    for (int rank = 0; rank < 4; ++rank) {
+      const pid_t process = ::fork();
+      if (process == 0) {
+        FlightRecorder recorder(recorder_file(path(), rank), owner(rank, 4));
+        recorder.begin(FlightRecord{});
+        recorder.pulse().seen_ns.store(std::int64_t{seen_ms[static_cast<std::size_t>(rank)]} * 1'000'000);
+        ::_exit(0);
+      }
+      ::waitpid(process, nullptr, 0);
+      pids.push_back(process);
+    }
+  }
+
+  /// As launch saw them end, the first one so.
+  RankEnds ended(std::initializer_list<std::size_t> ranks, const std::string& how = "SIGKILL") const {
+    RankEnds ends;
+    for (const std::size_t rank : ranks) ends.seen.push_back({pids[rank], "node", ends.seen.empty() ? how : "SIGKILL"});
+    return ends;
+  }
+  std::string name(std::size_t rank) const { return concat("rank ", rank, " on node, process ", pids[rank]); }
+
+  std::vector<int> pids;
 };
 
 FlightRecord forward(int stage, std::int64_t step) {
@@ -94,13 +126,63 @@ TEST_CASE("why says that a worker saves", "[unit]") {
   CHECK_THAT(text, Catch::Contains("step 9, saving a checkpoint, for ") && !Catch::Contains("layer '"));
 }
 
-TEST_CASE("why believes the launcher about who died first", "[unit]") {
-  Run run;
-  run.recorders[0]->begin(forward(0, 3));
-  run.recorders[1]->begin(forward(1, 3));
-  remember(run.path(), {::getpid(), 9, "node"});
+TEST_CASE("of killed ranks the one that fell silent first is named, with probably", "[unit]") {
+  const KilledRun run;
+  CHECK_THAT(run.text(), Catch::StartsWith(concat("killed: ", run.name(2),
+                                                  ", probably died first: its last sign of life "
+                                                  "came 10 ms before any other's: worker 2 (stage 2: fc.2), step 0")) &&
+                             Catch::Contains("  <- probably first\n"));
+}
+
+TEST_CASE("of two ranks that fell silent together both are named", "[unit]") {
+  const KilledRun run({1030, 1001, 1000, 1020});
   CHECK_THAT(run.text(),
-             Catch::Contains("died first, with code 9, as after SIGKILL: worker 0 (stage 0: fc.0), step 3"));
+             Catch::StartsWith(concat("killed: ", run.name(2), ", or ", run.name(1),
+                                      ", probably died first: "
+                                      "their last signs of life are 1.0 ms apart: worker 2 (stage 2: fc.2)")));
+}
+
+TEST_CASE("what launch saw of all ranks is certain", "[unit]") {
+  const KilledRun run;
+  remember(run.path(), run.ended({1, 0, 3, 2}));
+  CHECK_THAT(run.text(),
+             Catch::StartsWith(concat("killed: ", run.name(1), ", died first (SIGKILL): worker 1 (stage 1: fc.1)")) &&
+                 Catch::Contains("  <- first\n"));
+}
+
+TEST_CASE("who ended first by an abort may have been ended by MPI because another was gone", "[unit]") {
+  const KilledRun run;
+  for (const std::string how : {"SIGABRT", "exit code 15", ""}) {
+    remember(run.path(), run.ended({1, 0, 3, 2}, how));
+    CHECK_THAT(run.text(), Catch::StartsWith(concat("killed: ", run.name(1), ", probably died first",
+                                                    how.empty() ? "" : concat(" (", how, ")"), ": worker 1")));
+  }
+}
+
+TEST_CASE("who launch saw to end later is innocent, a rank of another host is not", "[unit]") {
+  const KilledRun run;
+  remember(run.path(), run.ended({3, 2, 0}));  // of rank 1 it knows nothing
+  CHECK_THAT(run.text(), Catch::StartsWith(concat("killed: ", run.name(1),
+                                                  ", probably died first: its last sign of life "
+                                                  "came 10 ms before any other's")));
+}
+
+TEST_CASE("what launch saw is no more than likely when a rank has left no recorder", "[unit]") {
+  const KilledRun run;
+  fs::remove(recorder_file(run.path(), 0));
+  remember(run.path(), run.ended({1, 3, 2}));
+  CHECK_THAT(run.text(), Catch::StartsWith(concat("killed: ", run.name(1), ", probably died first")));
+}
+
+TEST_CASE("a crash that mpiexec reports counts more than silence, and less than what launch saw", "[unit]") {
+  const KilledRun run;
+  const EndedRank crashed{run.pids[3], "node.cluster", "mpiexec reports code 11, as after SIGSEGV"};
+  remember(run.path(), RankEnds{{}, crashed});
+  CHECK_THAT(run.text(), Catch::StartsWith(concat("killed: ", run.name(3),
+                                                  ", probably died first (mpiexec reports code 11, "
+                                                  "as after SIGSEGV): worker 3 (stage 3: fc.3)")));
+  remember(run.path(), RankEnds{run.ended({0, 1, 2, 3}).seen, crashed});
+  CHECK_THAT(run.text(), Catch::StartsWith(concat("killed: ", run.name(0), ", died first (SIGKILL): worker 0")));
 }
 
 TEST_CASE("of several ranks that fail one is first, and the others learn its code", "[unit]") {
@@ -111,10 +193,16 @@ TEST_CASE("of several ranks that fail one is first, and the others learn its cod
   CHECK_THAT(run.text(), Catch::Contains("failed (exit code 4): rank 1 on node: waited 3 s\nsecond line"));
 }
 
-TEST_CASE("a run that ended well has no story", "[unit]") {
+TEST_CASE("of a job that came to its end why says what the job said", "[unit]") {
   Run run;
   for (auto& recorder : run.recorders) recorder->finish(FlightEnd::done);
-  CHECK_THAT(run.text(), Catch::Contains("the job came to its end in good order"));
+  CHECK_THAT(run.text(), Catch::StartsWith("all workers came to the end of the job\n"));
+  remember(run.path(), JobEnd{0, "done: 5 steps, last loss 4.5"});
+  CHECK_THAT(run.text(), Catch::StartsWith("the job came to its end in good order: done: 5 steps, last loss 4.5\n"));
+  remember(run.path(), JobEnd{1, "stopped: not finite in step 2: first in the output of layer 1 'fc.1'"});
+  CHECK_THAT(run.text(),
+             Catch::StartsWith("the job ended with exit code 1: stopped: not finite in step 2: first in the "
+                               "output of layer 1 'fc.1'\n"));
 }
 
 TEST_CASE("a folder without recorders is refused, and a recorder that cannot be read is named", "[unit]") {

@@ -108,7 +108,7 @@ def measure(options, cases):
 
 def planned(options, scratch, name, config, workers, profile, flags=()):
     plan = scratch / f"{name}.plan.yaml"
-    run_lockstep(options, ["plan", config, "--profile", profile, "--workers", workers, "-o", plan, *flags])
+    run_lockstep(options, ["plan", config, "--profile", profile, "--workers", workers, "--all-workers", "-o", plan, *flags])
     return plan
 
 

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/data/csv_text.hpp"
+
+#include <algorithm>
+#include <cstdint>
+#include <set>
+
+#include "runtime/base/error.hpp"
+#include "runtime/base/one_line.hpp"
+
+namespace lockstep {
+
+std::string_view trimmed(std::string_view text) {
+  while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
+  while (!text.empty() && (text.back() == ' ' || text.back() == '\t')) text.remove_suffix(1);
+  return text;
+}
+
+std::from_chars_result read_number(std::string_view text, double& number) {
+  if (text.size() > 1 && text[0] == '+' && text[1] != '-') text.remove_prefix(1);  // from_chars knows no plus
+  return std::from_chars(text.data(), text.data() + text.size(), number);
+}
+
+bool is_number(std::string_view text) {
+  double number = 0;
+  const auto result = read_number(text, number);
+  return result.ec != std::errc::invalid_argument && result.ptr == text.data() + text.size();
+}
+
+std::string in_quotes(std::string_view text) {
+  constexpr std::size_t longest = 40;
+  return concat("'", one_line(std::string(text), longest), "'");
+}
+
+std::vector<std::string> split_names(std::string_view line, char delimiter) {
+  std::vector<std::string> names;
+  std::string name;
+  bool inside = false;
+  bool was_quoted = false;
+  const auto end_name = [&] {
+    names.emplace_back(was_quoted ? name : std::string(trimmed(name)));
+    name.clear();
+    was_quoted = false;
+  };
+  for (std::size_t i = 0; i < line.size(); ++i) {
+    const bool quote = line[i] == '"';
+    if (inside && quote && i + 1 < line.size() && line[i + 1] == '"') {
+      name += line[i++];
+    } else if (inside) {
+      if (quote)
+        inside = false;
+      else
+        name += line[i];
+    } else if (quote && trimmed(name).empty()) {
+      inside = was_quoted = true;
+      name.clear();
+    } else if (line[i] == delimiter) {
+      end_name();
+    } else if (!was_quoted) {
+      name += line[i];
+    }
+  }
+  end_name();
+  return names;
+}
+
+Lines::Lines(std::string_view text) : rest_(text) {
+  if (rest_.starts_with("\xef\xbb\xbf")) rest_.remove_prefix(3);
+}
+
+std::optional<std::string_view> Lines::next() {
+  while (!rest_.empty()) {
+    const std::size_t end = std::min(rest_.find('\n'), rest_.size());
+    std::string_view line = rest_.substr(0, end);
+    rest_.remove_prefix(std::min(end + 1, rest_.size()));
+    ++number_;
+    if (line.ends_with('\r')) line.remove_suffix(1);
+    if (!trimmed(line).empty()) return line;
+  }
+  return std::nullopt;
+}
+
+namespace {
+
+std::optional<std::int64_t> whole_number(const std::string& cell) {
+  std::int64_t number = 0;
+  const auto result = std::from_chars(cell.data(), cell.data() + cell.size(), number);
+  if (result.ec != std::errc() || result.ptr != cell.data() + cell.size()) return std::nullopt;
+  return number;
+}
+
+/// Three whole numbers or more with one step, which is not 0.
+bool has_equal_steps(const std::vector<std::string>& cells) {
+  std::vector<double> numbers;
+  for (const std::string& cell : cells) {
+    const auto number = whole_number(cell);
+    if (!number) return false;
+    numbers.push_back(static_cast<double>(*number));
+  }
+  if (numbers.size() < 3) return false;
+  const double step = numbers[1] - numbers[0];
+  for (std::size_t i = 2; i < numbers.size(); ++i)
+    if (numbers[i] - numbers[i - 1] != step) return false;
+  return step != 0;
+}
+
+}  // namespace
+
+HeaderDoubt::HeaderDoubt(const std::vector<std::string>& first_line) {
+  std::set<std::string> different(first_line.begin(), first_line.end());
+  possible_ = different.size() == first_line.size() &&
+              std::all_of(first_line.begin(), first_line.end(), [](const auto& cell) { return whole_number(cell); });
+  regular_ = has_equal_steps(first_line);
+  if (possible_) decimals_.assign(first_line.size(), true);
+}
+
+void HeaderDoubt::look(std::int64_t row, int column, std::string_view cell) {
+  if (!possible_ || row == 0) return;
+  if (row == 1) second_line_.emplace_back(cell);
+  const auto at = static_cast<std::size_t>(column);
+  if (decimals_[at]) decimals_[at] = cell.find_first_of(".eE") != std::string_view::npos;
+}
+
+bool HeaderDoubt::is_doubtful() const {
+  if (!possible_ || second_line_.empty()) return false;
+  const bool over_decimals = std::find(decimals_.begin(), decimals_.end(), true) != decimals_.end();
+  return over_decimals || (regular_ && !has_equal_steps(second_line_));
+}
+
+}  // namespace lockstep

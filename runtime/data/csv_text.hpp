@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// CSV as text: lines, cells, numbers, and what a first line of numbers may really be. Private to this folder.
+#pragma once
+
+#include <charconv>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace lockstep {
+
+/// Without spaces and tabs at its ends.
+std::string_view trimmed(std::string_view text);
+
+/// As std::from_chars, which knows no plus in front.
+std::from_chars_result read_number(std::string_view text, double& number);
+bool is_number(std::string_view text);
+
+/// What a message shows of a cell: short, on one line.
+std::string in_quotes(std::string_view text);
+
+/// The cells of a line of names. They may stand in double quotes, then hold the delimiter, and "" for a quote (RFC
+/// 4180, without line breaks).
+std::vector<std::string> split_names(std::string_view line, char delimiter);
+
+/// A text as lines, numbered from 1; blank ones and a byte-order mark are passed over.
+class Lines {
+ public:
+  explicit Lines(std::string_view text);
+  std::optional<std::string_view> next();
+  int number() const { return number_; }
+
+ private:
+  std::string_view rest_;
+  int number_ = 0;
+};
+
+/// Whether a first line of numbers that is taken for a sample looks like names (pandas numbers columns without names
+/// 0, 1, 2, ...; years are names too): whole numbers, all different, which either have equal steps where the second
+/// line has not, or stand over a column that is written with decimals in every other row.
+class HeaderDoubt {
+ public:
+  HeaderDoubt() = default;
+  explicit HeaderDoubt(const std::vector<std::string>& first_line);
+  /// A cell of row `row`, counted from the first line (0), which need not be shown.
+  void look(std::int64_t row, int column, std::string_view cell);
+  /// After all rows.
+  bool is_doubtful() const;
+
+ private:
+  bool possible_ = false;  ///< the first line alone
+  bool regular_ = false;
+  std::vector<std::string> second_line_;
+  std::vector<bool> decimals_;  ///< by column: in every row but the first
+};
+
+}  // namespace lockstep

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/data/dataset.hpp"
+
+namespace lockstep {
+namespace {
+
+std::string shape_of(const at::Tensor& tensor) {
+  if (!tensor.defined()) return "no tensor";
+  return concat(c10::toString(tensor.scalar_type()), " [", join(tensor.sizes()), "]");
+}
+
+std::string names_of(const std::vector<std::int64_t>& samples) {
+  constexpr std::size_t shown = 4;
+  if (samples.size() <= shown) return join(samples);
+  return concat(join(std::vector<std::int64_t>(samples.begin(), samples.begin() + shown)), ", ... (", samples.size(),
+                " samples)");
+}
+
+}  // namespace
+
+Tensors read_samples(const Dataset& data, const std::vector<std::int64_t>& samples) {
+  Tensors read;
+  try {
+    read = data.read(samples);
+  } catch (const Error&) {
+    throw;
+  } catch (const c10::Error& error) {
+    throw Error(
+        concat("the data set failed to read the samples ", names_of(samples), ": ", error.what_without_backtrace()));
+  } catch (const std::exception& error) {
+    throw Error(concat("the data set failed to read the samples ", names_of(samples), ": ", error.what()));
+  }
+  const std::vector<EntrySpec> promised = data.entries(static_cast<std::int64_t>(samples.size()));
+  if (read.size() != promised.size())
+    throw DataError(concat("the data set reads ", read.size(), " entries of the samples ", names_of(samples),
+                           ", its entries() promises ", promised.size()));
+  for (std::size_t i = 0; i < read.size(); ++i) {
+    const at::Tensor& tensor = read[i];
+    if (tensor.defined() && tensor.scalar_type() == promised[i].dtype &&
+        tensor.sizes() == at::IntArrayRef(promised[i].sizes))
+      continue;
+    throw DataError(concat("the data set reads '", promised[i].name, "' of the samples ", names_of(samples), " as ",
+                           shape_of(tensor), ", its entries() promises ", to_string(promised[i])));
+  }
+  return read;
+}
+
+}  // namespace lockstep

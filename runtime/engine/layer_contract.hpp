@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a layer promises (layer.hpp), checked where it is run. Whoever breaks a promise is told so by name, as the
+// mistake of whoever wrote the layer (ModelError): the layers around it would fail with something that says nothing.
+#pragma once
+
+#include "runtime/engine/model.hpp"
+
+namespace lockstep {
+
+/// "layer 'h.3' (gpt_block)".
+std::string layer_text(const ModelGraph& graph, int layer);
+
+/// Number, types and shapes of what forward() returned against describe(): shapes where the inputs have the very sizes
+/// that were described, types always. `outputs` in the order of LayerSpec::outputs.
+void check_outputs(const ModelGraph& graph, int layer, const Tensors& inputs, const Tensors& outputs);
+
+/// Output `position` of a layer that is trained came without a graph. That may be meant (a value that is passed on),
+/// but not when a parameter is trained through this output alone.
+void check_detached(const ModelGraph& graph, int layer, int position);
+
+/// A parameter that is trained had no gradient at the end of a step.
+[[noreturn]] void refuse_unused(const ModelGraph& graph, int parameter);
+
+}  // namespace lockstep

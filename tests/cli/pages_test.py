@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pages that list keys list all there are: what readers take, what metrics.jsonl has."""
+import re
+import unittest
+
+from cli import MLP, ROOT, CliTest, command, metrics
+
+
+def keys_of(value):
+    """All keys in a JSON value, however deep."""
+    if isinstance(value, list):
+        return set().union(*(keys_of(item) for item in value))
+    if not isinstance(value, dict):
+        return set()
+    return set(value).union(*(keys_of(item) for item in value.values()))
+
+
+class PagesTest(CliTest):
+    def page(self, name):
+        return (ROOT / "docs" / name).read_text()
+
+    def test_the_page_on_metrics_names_every_key(self):
+        page = self.page("metrics.md")
+        self.write("c.yaml", MLP)
+        settings = ["train.eval_every=2", "workers.threads=1"]
+        lines = metrics(self.train("c.yaml", "simulated", settings=settings) / "metrics.jsonl")
+        cache = {"XDG_CACHE_HOME": str(self.folder / "cache")}
+        planned = self.run_command(command("train", "c.yaml", "--set", "pipeline.partition=auto", "--set", "run_dir=planned"), cache)
+        self.assertEqual(planned.returncode, 0, planned.stderr)
+        lines += metrics(self.folder / "planned/metrics.jsonl")
+        keys = keys_of(lines)
+        self.assertGreater(len(keys), 30)
+        self.assertEqual(sorted(key for key in keys if not re.search(rf'`(workers\[\]\.)?{key}`|"{key}"', page)), [])
+
+    def test_the_page_on_data_names_every_key_of_every_reader(self):
+        page = self.page("data.md")
+        self.write("c.yaml", MLP)
+        self.write("x.csv", "1,2\n3,4\n")
+        tasks = {"regression": "inputs: 1, outputs: 1", "classification": "inputs: 1, outputs: 2", "tokens": "vocab: 3, context: 2",
+                 "image_classification": "size: 4, classes: 2", "segmentation": "size: 4, classes: 2"}
+        sections = {"text": ["train: x.csv, context: 1"], "csv": ["train: x.csv, targets: [0], task: regression"],
+                    "synthetic": [f"samples: 4, task: {task}, {keys}" for task, keys in tasks.items()]}
+        readers = re.findall(r"^  (\S+)", self.succeeds("list", "readers").stdout, re.M)
+        self.assertEqual(sorted(readers), sorted(sections))
+        for reader, texts in sections.items():
+            part = re.search(rf"^## {reader}$(.*?)(?=^## |\Z)", page, re.M | re.S)[1]
+            for text in texts:
+                self.write("d.yaml", re.sub(r"^data: .*$", f"data: {{type: {reader}, {text}, zzz: 1}}", MLP, flags=re.M))
+                said = self.run_command(command("train", "d.yaml", "--dry-run")).stderr
+                keys = re.search(r"expected one of type, (.*)$", said, re.M)
+                self.assertTrue(keys, said)
+                self.assertEqual([key for key in keys[1].split(", ") if f"`{key}`" not in part], [], text)
+
+
+if __name__ == "__main__":
+    unittest.main()
