@@ -259,12 +259,11 @@ class TrainRun {
   JobEnd ending() const {
     const std::int64_t steps = trainer_.config().train.steps;
     if (!not_finite_.empty() && reporter_->stop_reason() != StopReason::not_finite &&
-        trainer_.config().train.stop_on_nan) {
-      log_.error(concat("broken weights after step ", last_step(), ": ", not_finite_,
-                        ", though every loss and gradient was finite; lower the learning rate, or raise "
-                        "train.optimizer.eps"));
-      return static_cast<int>(ExitCode::fault);
-    }
+        trainer_.config().train.stop_on_nan)
+      return {static_cast<int>(ExitCode::fault),
+              concat("broken weights after step ", last_step(), ": ", not_finite_,
+                     ", though every loss and gradient was finite; lower the learning rate, or raise "
+                     "train.optimizer.eps")};
     switch (reporter_->stop_reason()) {
       case StopReason::none:
       case StopReason::finished:
