@@ -70,12 +70,14 @@ struct PlanResult {
   const RankedPlan& best() const { return ranked.front(); }
 };
 
+/// Up to so many workers every smaller number is searched too.
+constexpr int kMostCounts = 8;
+
 /// `ranked` has every combination that the scope and the schedules' definitions allow, each with its own best plan.
 /// With more than kMostCounts workers, not every smaller number is searched (`exact_workers` says so), but no plan is
 /// worse than the best one of all workers. Throws UserError when the problem or the scope is contradictory (fewer
 /// layers than stages, fixed cuts of another number of layers, a schedule that forbids every shape that is allowed),
 /// ScheduleError for an unknown schedule.
-constexpr int kMostCounts = 8;
 PlanResult make_plan(const PlanProblem& problem, const PlanScope& scope = {});
 
 }  // namespace lockstep

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // `partition: auto`, and those by measured time or bytes: resolved before training starts.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -33,8 +34,10 @@ PlanFile plan_cuts(const Config& config, const Planning& planning, const PlanPro
     throw section.error("partition",
                         concat(planning.nothing_fits(problem, result),
                                "; raise workers.memory_limit, use more stages, or pipeline.recompute: always"));
-  if (scope.placement.empty() && scope.layers_per_stage.empty()) {
+  const bool in_order = std::is_sorted(scope.placement.begin(), scope.placement.end());
+  if (in_order && scope.layers_per_stage.empty()) {
     scope.all_workers = false;
+    scope.placement.clear();
     const PlanResult any = make_plan(problem, scope);
     constexpr double kWorthIt = 0.98;
     if (any.with_all && any.best().simulated.period_us <= kWorthIt * result.best().simulated.period_us) {
