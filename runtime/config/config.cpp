@@ -64,6 +64,14 @@ std::vector<OptimizerGroup> read_groups(const Section& section, double default_w
   return groups;
 }
 
+/// The kernels compute in float32: where eps is 0 in it a gradient of 0 is divided by 0.
+Rule<double> eps_in_float32() {
+  return {
+      "more than 1e-45: it is 0 in float32, and a gradient of 0 would be divided by it, which gives NaN; the usual "
+      "value is 1e-8",
+      [](const double& eps) { return static_cast<float>(eps) > 0; }};
+}
+
 OptimizerConfig read_optimizer(const Section& section) {
   OptimizerConfig optimizer;
   optimizer.type = section.get("type", optimizer.type, one_of({"sgd", "adam", "adamw"}));
@@ -85,7 +93,7 @@ OptimizerConfig read_optimizer(const Section& section) {
     }
   } else {
     read_betas(section, optimizer);
-    optimizer.eps = section.get("eps", optimizer.eps, at_least(0.0));
+    optimizer.eps = section.get("eps", optimizer.eps, eps_in_float32());
   }
   const double default_weight_decay = optimizer.type == "adamw" ? 0.01 : 0.0;
   optimizer.weight_decay = section.get("weight_decay", default_weight_decay, at_least(0.0));

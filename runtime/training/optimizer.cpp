@@ -31,13 +31,6 @@ void check_patterns(const TrainConfig& config, const std::vector<std::string>& p
     check_used(group.match, parameter_names, train.section("optimizer"), "groups");
 }
 
-void check_eps(const OptimizerConfig& config, const Section& train) {
-  if (config.type == "sgd" || static_cast<float>(config.eps) > 0) return;
-  throw train.section("optimizer")
-      .error("eps", concat("got ", config.eps, ", expected more than 1e-45: it is 0 in float32, and ", config.type,
-                           " divides by it where a gradient is 0, which gives NaN; the usual value is 1e-8"));
-}
-
 Optimizer::Group Optimizer::group_of(const Parameter& parameter) const {
   const bool norm_or_bias = parameter.value.dim() <= 1;
   const double decay = norm_or_bias && !config_.decay_norms_and_biases ? 0.0 : config_.weight_decay;

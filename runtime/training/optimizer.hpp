@@ -39,10 +39,6 @@ class Optimizer : public ParameterUpdater {
   std::map<Group, State> groups_;
 };
 
-/// Throws ConfigError when eps is 0 in float32, in which the kernels compute: then a parameter with a gradient of 0 is
-/// divided 0 by 0. `train`: the section that the config was read from.
-void check_eps(const OptimizerConfig& config, const Section& train);
-
 /// Throws ConfigError when a group, or a pattern of train.freeze, matches no parameter of the model. `train`: the
 /// section that both were read from.
 void check_patterns(const TrainConfig& config, const std::vector<std::string>& parameter_names, const Section& train);

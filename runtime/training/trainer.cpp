@@ -120,7 +120,6 @@ Trainer::Trainer(const Model& model, DataSplits data, Config config, Ranks ranks
   std::vector<std::string> parameter_names;
   for (const ParameterInfo& parameter : graph_.parameters) parameter_names.push_back(parameter.name);
   check_patterns(train, parameter_names, config_.root.section("train"));
-  check_eps(train.optimizer, config_.root.section("train"));
   check_evaluation(model);
   TargetChecks(graph_, losses_).check_all(*data_.train);
   check_slices();

@@ -26,31 +26,34 @@ class SavesTest(CliTest):
         self.write("endless.yaml", ENDLESS)
 
     def train_on_slow_disk(self, of, seconds, settings, ranks):
+        """The run folder's name must not contain `of`: all of its files would be slow."""
         self.assertTrue(SLOW_DISK, "SLOW_DISK is not set: run it by ctest")
-        line = command("train", "small.yaml", *overrides(["checkpoint.every=end", f"run_dir=run-{of}-{ranks}", *settings]), ranks=ranks)
+        line = command("train", "small.yaml", *overrides(["checkpoint.every=end", *settings]), ranks=ranks)
         return self.run_command(line, {"LD_PRELOAD": SLOW_DISK, "SLOW_FSYNC_OF": of, "SLOW_FSYNC_S": str(seconds)})
 
     # ---- saves ----
 
     def test_a_save_that_takes_longer_than_the_watchdogs_limit_is_no_hang(self):
         # Of a worker's own part, and of the publication, which the worker of row 0 waits for at the end.
-        for ranks, background, of in ((0, "never", "model-00002"), (2, "never", "model-00001"), (2, "always", "manifest.json")):
+        cases = ((0, "never", "model-00002"), (2, "never", "model-00001"), (2, "always", "manifest.json"))
+        for run, (ranks, background, of) in enumerate(cases):
             with self.subTest(ranks=ranks, of=of):
-                result = self.train_on_slow_disk(of, 5, ["comm.watchdog_s=2", f"checkpoint.background={background}"], ranks)
+                settings = ["comm.watchdog_s=2", f"checkpoint.background={background}", f"run_dir=run-{run}"]
+                result = self.train_on_slow_disk(of, 5, settings, ranks)
                 self.assertEqual(result.returncode, 0, result.stderr)
-                self.succeeds("checkpoint", "verify", f"run-{of}-{ranks}/checkpoints/step-00000004")
+                self.succeeds("checkpoint", "verify", f"run-{run}/checkpoints/step-00000004")
 
     def test_a_save_that_stands_still_ends_the_job_and_is_named(self):
-        for ranks, of in ((0, "model-00002"), (2, "model-00001"), (0, "manifest.json")):
+        for run, (ranks, of) in enumerate(((0, "model-00002"), (2, "model-00001"), (0, "manifest.json"))):
             with self.subTest(ranks=ranks, of=of):
                 started = time.monotonic()
-                result = self.train_on_slow_disk(of, 10 * LIMIT_S, ["comm.save_s=2"], ranks)
+                result = self.train_on_slow_disk(of, 10 * LIMIT_S, ["comm.save_s=2", f"run_dir=run-{run}"], ranks)
                 self.assertEqual(result.returncode, 4, result.stderr)
                 self.assertLess(time.monotonic() - started, LIMIT_S / 2)
                 self.assertRegex(result.stderr, r"(saves a checkpoint|its own save of a checkpoint): for \d+\.\d s no byte was written "
                                                 r"and no file synced; the limit is comm\.save_s: 2")
                 self.assertNotIn("layer '", result.stderr)
-                self.assertEqual(list((self.folder / f"run-{of}-{ranks}/checkpoints").glob("step-????????")), [])
+                self.assertEqual(list((self.folder / f"run-{run}/checkpoints").glob("step-????????")), [])
 
     # ---- suspension ----
 
@@ -115,10 +118,10 @@ class SavesTest(CliTest):
                 result = self.run_command(command("eval", "table.yaml", "--checkpoint", "run/checkpoints/step-00000003", ranks=ranks))
                 self.assertEqual((result.returncode, result.stdout), (1, ""), result.stderr)
                 self.assertRegex(result.stderr, r"(?m)^lockstep: the evaluation after step 3 is not finite: first in the loss, "
-                                                r"micro-batch 0 \(huge\.csv:1, huge\.csv:2.*\); ")
+                                                r"micro-batch 0 \(huge\.csv:1\); ")
         result = self.run_command(command("train", "table.yaml", *overrides(["train.eval_every=3", "run_dir=evaluated"])))
         self.assertEqual(result.returncode, 1, result.stderr)
-        self.assertRegex(result.stderr, r"(?m)^stopped: not finite in the evaluation after step 3: first in the loss, micro-batch 0 \(huge\.csv:1, ")
+        self.assertRegex(result.stderr, r"(?m)^stopped: not finite in the evaluation after step 3: first in the loss, micro-batch 0 \(huge\.csv:1\); ")
 
     def test_an_eps_that_is_0_in_float32_is_refused(self):
         for eps in ("0", "1.0e-50"):
@@ -126,7 +129,7 @@ class SavesTest(CliTest):
                 with self.subTest(eps=eps, kind=kind):
                     result = self.run_command(command("train", "small.yaml", "--set", f"train.optimizer={{type: {kind}, eps: {eps}}}"))
                     self.assertEqual(result.returncode, 2, result.stderr)
-                    self.assertRegex(result.stderr, r"\Alockstep: .*train\.optimizer\.eps: got (0|1e-50), expected more than 1e-45: it is 0 "
+                    self.assertRegex(result.stderr, r"\Alockstep: .*train\.optimizer\.eps: got (0|1\.0e-50), expected more than 1e-45: it is 0 "
                                                     r"in float32.*\n\Z")
         self.succeeds("train", "small.yaml", "--dry-run", settings=["train.optimizer={type: adam, eps: 1.0e-44}"])
 
