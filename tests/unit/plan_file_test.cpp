@@ -140,6 +140,16 @@ TEST_CASE("idle workers and what layers cost are part of a plan", "[unit][plan]"
   CHECK(idle_text(plan) == "2 of 4 workers: 39.0 s a step; with all 4: 39.6 s");
 }
 
+TEST_CASE("a plan of the first form, without profile and predicted micro-batches, is read", "[unit][plan]") {
+  std::string text = to_yaml(small_plan());
+  const std::string since = concat("  micro_batches: ", small_plan().micro_batches, "\n");
+  REQUIRE(text.find("predicted:\n") < text.find(since));
+  text.erase(text.find(since), since.size());
+  const PlanFile plan = reread(text);
+  CHECK(plan.predicted_micro_batches == small_plan().micro_batches);
+  CHECK(plan.profile.empty());
+}
+
 TEST_CASE("a plan without a prediction is a plan", "[unit][plan]") {
   PlanFile plan = small_plan();
   plan.predicted.reset();
