@@ -285,7 +285,8 @@ PlanFile read_plan(const Section& root) {
   if (root.has("predicted")) {
     const Section predicted = root.section("predicted");
     plan.key = predicted.get<std::string>("of");
-    plan.predicted_micro_batches = predicted.get("micro_batches", plan.micro_batches, at_least(1));  // the first plans did not say it
+    plan.predicted_micro_batches =
+        predicted.get("micro_batches", plan.micro_batches, at_least(1));  // the first plans did not say it
     plan.predicted = read_prediction(predicted, plan);
   }
   root.finish();
