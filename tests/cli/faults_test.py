@@ -413,7 +413,7 @@ class FaultsTest(CliTest):
 
     def test_memory_open_files_and_threads_stay_flat(self):
         # The same with 10000 steps: tools/bench/endurance_bench.py.
-        result = self.run_command([sys.executable, str(ROOT / "tools/bench/endurance_bench.py"), "--steps", "3000", "--grow-mb", "8",
+        result = self.run_command([sys.executable, str(ROOT / "tools/bench/endurance_bench.py"), "--steps", "5000", "--grow-mb", "8",
                                    "--lockstep", LOCKSTEP, "--mpirun", MPIEXEC], {"PYTHONDONTWRITEBYTECODE": "1"})
         self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
 
