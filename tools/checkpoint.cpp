@@ -85,6 +85,9 @@ int verify(const std::string& path) {
 int export_weights(const std::string& path, const std::string& output) {
   check_writable("--output", output);
   const OutputPlace place = place_of_output(output);
+  if (place.descriptor >= 0)
+    throw UserError(
+        concat("--output: ", output, " is an open descriptor; name a file or a FIFO: what is exported is no text"));
   if (!place.in_place && fs::exists(place.path))
     throw UserError(concat("--output: ", output, " is there already; remove it or choose another"));
   const std::vector<std::string> findings = find_damage(path);

@@ -101,9 +101,12 @@ void tell(Pipe& pipe) {
   close(pipe.read);
 }
 
-[[noreturn]] void become(const std::vector<std::string>& line, const Pipe& may_begin, int output, int error_output) {
+[[noreturn]] void become(const std::vector<std::string>& line, const Pipe& may_begin, const Pipe& all_is_well,
+                         int output, int error_output) {
   setpgid(0, 0);
-  signal(SIGPIPE, SIG_DFL);  // which main() ignores
+  // main() ignores SIGPIPE; the others would be taken for ours, and lost.
+  for (const int number : {SIGPIPE, SIGTERM, SIGINT, SIGUSR1}) signal(number, SIG_DFL);
+  close(all_is_well.write);
   if (!is_told(may_begin)) _exit(1);
   dup2(output, STDOUT_FILENO);
   dup2(error_output, STDERR_FILENO);
@@ -122,8 +125,9 @@ void tell(Pipe& pipe) {
 /// ranks leave at once), and mpiexec ends the ranks, on other hosts too. PR_SET_PDEATHSIG could give one signal to one
 /// process: not every launcher's ranks end when it is killed, and it may be a script that has started another. What
 /// mpiexec has to say meanwhile goes into pipes that stay open here: an end of file could end it before its ranks.
-[[noreturn]] void guard(pid_t group, const Pipe& all_is_well) {
+[[noreturn]] void guard(pid_t group, const Pipe& may_begin, const Pipe& all_is_well) {
   constexpr unsigned kPause_s = 2;
+  close(may_begin.write);
   setpgid(0, 0);
   for (const int number : {SIGTERM, SIGINT, SIGUSR1, SIGHUP}) signal(number, SIG_IGN);
   for (const int file : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) close(file);
@@ -165,13 +169,14 @@ Ended run_mpiexec(const std::vector<std::string>& line, const std::string& run_f
   RankWatch watch(run_folder, this_program());
   Pipe may_begin, all_is_well, output, errors;
   const pid_t child = fork_or_throw();
-  if (child == 0) become(line, may_begin, output.write, errors.write);
+  if (child == 0) become(line, may_begin, all_is_well, output.write, errors.write);
   setpgid(child, child);
   close(output.write);
   close(errors.write);
   const pid_t guardian = fork_or_throw();
-  if (guardian == 0) guard(child, all_is_well);
+  if (guardian == 0) guard(child, may_begin, all_is_well);
   launcher_pid = child;
+  if (StopSignals::asked()) pass_on(SIGTERM);  // it came before there was anybody to pass it on to
   tell(may_begin);
   LaunchListener hears_output(output.read, std::cout, console), hears_errors(errors.read, std::cerr, console);
   listen(hears_output, hears_errors, watch);

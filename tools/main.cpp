@@ -39,9 +39,19 @@ void check_verb(const CLI::App& app, int argc, char** argv) {
                           lockstep::did_you_mean(argv[1], verbs)));
 }
 
+/// A flag without a value, such as of a shell variable that is not set, is no flag that was left out.
+void check_values(const CLI::App& app) {
+  for (const CLI::Option* option : app.get_options())
+    for (const std::string& value : option->results())
+      if (value.empty())
+        refuse(lockstep::concat(option->get_name(), ": got nothing, expected a value; leave it out instead"));
+  for (const CLI::App* verb : app.get_subcommands()) check_values(*verb);
+}
+
 int parse_and_run(CLI::App& app, int argc, char** argv, const std::function<int()>& command) {
   try {
     app.parse(argc, argv);
+    check_values(app);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
     const auto verbs = app.get_subcommands();

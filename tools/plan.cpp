@@ -261,7 +261,11 @@ void plan(const PlanOptions& options) {
   if (options.output.empty()) return;
   write_whole_file(options.output, to_yaml(file));
   std::cout << "written to " << options.output << "; lockstep train " << options.source.path << " --plan "
-            << options.output << "\n";
+            << options.output
+            << (options.source.leaves_micro_batches() || file.micro_batches == config.train.micro_batches
+                    ? ""
+                    : concat(" --set train.micro_batches=", file.micro_batches))
+            << "\n";
 }
 
 int plan_command(const PlanOptions& options) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // `lockstep train`: one process, or every rank of an mpirun.
+#include <poll.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -38,6 +39,9 @@ struct TrainOptions {
 
 /// For whoever stops a job by hand, at once: what it does now, and how to leave sooner. The console alone; one write.
 void announce_stop(const Config& config) {
+  // Nobody reads: to wait for it would keep a later signal from being heard.
+  pollfd console{STDERR_FILENO, POLLOUT, 0};
+  if (poll(&console, 1, 0) != 1 || (console.revents & POLLOUT) == 0) return;
   // A progress line may stand there, and what the terminal echoed of a Ctrl-C.
   const char* clear = isatty(STDERR_FILENO) == 1 ? "\r\x1b[K" : "";
   std::cerr << concat(
@@ -250,8 +254,8 @@ class TrainRun {
     const JobEnd end = ending();
     const std::string doubt = end.code == 0 ? doubt_of_losses(reporter_->losses(), trainer_.config()) : "";
     if (process_.is_root() && !doubt.empty()) log_.warn(doubt);
-    if (end.code == 0)
-      log_.info(end.message);
+    if (end.code == 0 || !process_.is_root())
+      log_.info(end.message);  // on the console of one rank, in the log files of all
     else
       log_.error(end.message);
     if (process_.is_root()) remember(trainer_.config().run_dir, end);

@@ -98,4 +98,7 @@ int main(int count, char** arguments) try {
 } catch (const Error& error) {
   std::cerr << "own_model: " << error.what() << std::endl;
   return static_cast<int>(error.exit_code());
+} catch (const std::exception& error) {
+  std::cerr << "own_model: " << error.what() << std::endl;
+  return static_cast<int>(ExitCode::fault);
 }

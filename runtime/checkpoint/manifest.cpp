@@ -293,7 +293,7 @@ void prune_checkpoints(const std::string& checkpoints, int keep, std::int64_t sp
   }
 }
 
-void clear_after(const std::string& checkpoints, std::int64_t step) {
+void clear_after(const std::string& checkpoints, std::int64_t step, const std::string& spared) {
   for (const std::string& path : entries_of(checkpoints, kStep))
     if (path.find(".part", checkpoints.size()) != std::string::npos) remove_all(path);
   std::vector<std::string> later;
@@ -301,7 +301,9 @@ void clear_after(const std::string& checkpoints, std::int64_t step) {
     if (place.step > step) later.push_back(fs::path(place.path).filename().string());
   if (later.empty()) return;
   // One such future is kept, not all of them.
-  for (const std::string& path : entries_of(checkpoints, concat(kSuperseded, kStep))) remove_all(path);
+  std::error_code none;
+  for (const std::string& path : entries_of(checkpoints, concat(kSuperseded, kStep)))
+    if (spared.empty() || !fs::equivalent(path, spared, none)) remove_all(path);
   for (const std::string& name : later) rename(checkpoints + "/" + name, concat(checkpoints, "/", kSuperseded, name));
 }
 

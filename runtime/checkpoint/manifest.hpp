@@ -93,7 +93,8 @@ void prune_checkpoints(const std::string& checkpoints, int keep, std::int64_t sp
 
 /// Before a job writes: unfinished folders of a job that died are removed; checkpoints after `step` belong to a future
 /// that will not be, and are renamed to superseded-step-..., in the place of those that an earlier job renamed.
-void clear_after(const std::string& checkpoints, std::int64_t step);
+/// `spared`: a checkpoint that is never removed; may be empty.
+void clear_after(const std::string& checkpoints, std::int64_t step, const std::string& spared = {});
 
 /// The link `best`; a negative step removes it.
 void point_to_best(const std::string& checkpoints, std::int64_t step);

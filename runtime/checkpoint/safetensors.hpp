@@ -62,7 +62,7 @@ std::string damage_of(const at::Tensor& tensor, std::uint64_t expected);
 struct NamedTensor {
   std::string name;
   at::Tensor tensor;
-  bool may_be_infinite = false;  ///< a buffer, such as a mask
+  bool may_be_infinite = false;  ///< a buffer, such as a mask, or a parameter that is not trained
 };
 
 /// What was written, for the manifest.

@@ -132,9 +132,10 @@ std::shared_ptr<const Dataset> open_split(const Section& section, const std::str
   const auto have = static_cast<std::int64_t>(bytes.size());
   if (have <= options.context) {
     const std::string more = files.size() > 1 ? concat(" and ", files.size() - 1, " more") : "";
-    throw section.error(key, concat("got ", have, " bytes (", files.front(), more, "), expected at least ",
-                                    static_cast<std::uint64_t>(options.context) + 1, " (context + 1)",
-                                    have == options.max_bytes ? "; max_bytes is too small" : ""));
+    throw section.error(key,
+                        concat("got ", have, " bytes (", files.front(), more, "), expected at least ",
+                               static_cast<std::uint64_t>(options.context) + 1, " (context + 1)",
+                               options.max_bytes > 0 && have == options.max_bytes ? "; max_bytes is too small" : ""));
   }
   return std::make_shared<TextDataset>(std::move(bytes), options.context, options.stride);
 }

@@ -214,7 +214,7 @@ class Job {
       for (const Parameter* parameter : worker->parameters()) {
         const TensorScan scan = scan_of(parameter->value);
         result.parameters.push_back({parameter->index, scan.hash, parameter->value});
-        if (!scan.finite && result.not_finite.empty())
+        if (!scan.finite && parameter->trainable && result.not_finite.empty())
           result.not_finite = parameter->name + not_finite_element(parameter->value);
       }
       for (const Buffer* buffer : worker->buffers())

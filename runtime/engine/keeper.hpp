@@ -19,7 +19,7 @@ struct HeldTensor {
   std::string name;
   at::Tensor tensor;
   bool is_first_holder = true;   ///< false: a tied copy, which another worker saves
-  bool may_be_infinite = false;  ///< a buffer, such as a mask; else what is not finite is broken
+  bool may_be_infinite = false;  ///< a buffer, such as a mask, or frozen; else what is not finite is broken
 };
 
 struct WorkerState {

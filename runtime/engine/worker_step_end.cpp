@@ -194,7 +194,8 @@ WorkerState Worker::state() {
   std::map<const Parameter*, bool> first;
   for (std::size_t i = 0; i < owned_.size(); ++i) {
     first[owned_[i]] = in_norm_[i];
-    state.weights.push_back({owned_[i]->name, owned_[i]->value, in_norm_[i]});
+    state.weights.push_back(
+        {owned_[i]->name, owned_[i]->value, in_norm_[i], /*may_be_infinite=*/!owned_[i]->trainable});
   }
   for (const Buffer* buffer : buffers())
     state.weights.push_back({buffer->name, buffer->value, /*is_first_holder=*/true, /*may_be_infinite=*/true});

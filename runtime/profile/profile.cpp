@@ -74,9 +74,12 @@ LayerSample sample_at(const LayerProfile& layer, double rows) {
   while (upper + 1 < samples.size() && static_cast<double>(samples[upper].rows) < rows) ++upper;
   const LayerSample &a = samples[upper - 1], &b = samples[upper];
   const double share = (rows - static_cast<double>(a.rows)) / static_cast<double>(b.rows - a.rows);
+  // A row does not become cheaper when there are fewer of them, whatever a line through two noisy sizes says.
+  const double proportion = share < 0 ? rows / static_cast<double>(a.rows) : 0.0;
   for (const Field& field : kFields)
     if (field.per_row)
-      result.*field.member = std::max(0.0, a.*field.member + share * (b.*field.member - a.*field.member));
+      result.*field.member = std::max(proportion * a.*field.member,
+                                      std::max(0.0, a.*field.member + share * (b.*field.member - a.*field.member)));
   result.spread = std::max(a.spread, b.spread);
   return result;
 }

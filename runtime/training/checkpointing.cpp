@@ -153,7 +153,7 @@ Publisher::Publisher(PublisherOptions options)
       last_step_(options_.state.step),
       losses_(options_.state.losses),
       best_(options_.state.best) {
-  clear_after(options_.checkpoints, last_step_);
+  clear_after(options_.checkpoints, last_step_, options_.resume_from);
   for (const CheckpointPlace& place : list_checkpoints(options_.checkpoints)) published_.insert(place.step);
   // One that has been removed by hand is no rival.
   if (best_ && !published_.count(best_->step)) best_.reset();

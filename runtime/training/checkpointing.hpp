@@ -58,6 +58,7 @@ class ShardKeeper : public StateKeeper {
 
 struct PublisherOptions {
   std::string checkpoints;
+  std::string resume_from;  ///< what the workers are about to read; empty: nothing
   int rows = 1;
   int keep = 3;
   bool keep_best = false;

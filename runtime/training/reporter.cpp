@@ -7,6 +7,8 @@
 #include <numeric>
 #include <sstream>
 
+#include "runtime/training/trainer.hpp"
+
 namespace lockstep {
 namespace {
 
@@ -80,13 +82,17 @@ std::string samples_text(const Config& config, const DataSplits& data, const Not
   const std::vector<std::int64_t> slices =
       slice_rows(batch, static_cast<int>(std::min<std::int64_t>(config.train.micro_batches, batch)),
                  static_cast<std::int64_t>(samples.size()));
-  const auto slice = slices.begin() + run.first.micro_batch;
-  const auto begin = samples.begin() + std::accumulate(slices.begin(), slice, std::int64_t{0});
+  auto begin = samples.begin(), end = samples.end();
+  if (!is_of_whole_step(run.first)) {
+    const auto slice = slices.begin() + run.first.micro_batch;
+    begin += std::accumulate(slices.begin(), slice, std::int64_t{0});
+    end = begin + *slice;
+  }
   const bool has_places = !set.place_of(*begin).empty();
   std::vector<std::string> names;
-  for (auto sample = begin; sample != begin + *slice && names.size() < kMost; ++sample)
+  for (auto sample = begin; sample != end && names.size() < kMost; ++sample)
     names.push_back(has_places ? set.place_of(*sample) : concat(*sample));
-  const std::string more = *slice > static_cast<std::int64_t>(kMost) ? ", ..." : "";
+  const std::string more = end - begin > static_cast<std::ptrdiff_t>(kMost) ? ", ..." : "";
   if (has_places) return join(names) + more;
   return concat("samples ", join(names), more, " of the ", trains ? "training" : "evaluation", " set");
 }

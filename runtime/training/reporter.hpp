@@ -43,7 +43,8 @@ struct NotFiniteRun {
   std::int64_t position = 0;  ///< of an evaluation: its samples before this batch
 };
 
-/// What the micro-batch was made of: "samples 3, 17 of the training set", or where they stand: "x.csv:5, x.csv:19".
+/// What the micro-batch, or where it is known of no single one the batch, was made of: "samples 3, 17 of the training
+/// set", or where they stand: "x.csv:5, x.csv:19".
 std::string samples_text(const Config& config, const DataSplits& data, const NotFiniteRun& run);
 
 class Reporter : public Observer {

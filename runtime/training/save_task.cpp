@@ -21,6 +21,7 @@ struct SaveTask::State {
   WaitClock::Clock::time_point last_piece = WaitClock::Clock::now();
   std::exception_ptr failure;
   bool done = false;
+  bool abandoned = false;  // nobody waits any more: should it move again, it must not touch what others write by then
 };
 
 SaveTask::SaveTask(Work work, std::chrono::milliseconds patience)
@@ -30,6 +31,7 @@ SaveTask::SaveTask(Work work, std::chrono::milliseconds patience)
     try {
       work([&state] {
         const std::lock_guard lock(state->mutex);
+        if (state->abandoned) throw JobStopped();
         ++state->pieces;
         state->last_piece = WaitClock::Clock::now();
       });
@@ -48,6 +50,7 @@ SaveTask::~SaveTask() {
   std::unique_lock lock(state_->mutex);
   while (!state_->done && WaitClock::Clock::now() - state_->last_piece < patience_)
     state_->changed.wait_for(lock, kPoll);
+  state_->abandoned = true;
 }
 
 bool SaveTask::is_done() const {

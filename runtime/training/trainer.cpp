@@ -106,7 +106,12 @@ std::string describe(const NonFinite& found, const ModelGraph& graph) {
   const std::string place = head < 0 ? concat(" of layer ", found.layer, " '", graph.layers[found.layer].name, "'")
                             : graph.heads.size() > 1 ? concat(" of head ", head)
                                                      : "";
-  return concat("first in the ", found.what, place, ", micro-batch ", found.micro_batch);
+  return concat("first in the ", found.what, place,
+                is_of_whole_step(found) ? "" : concat(", micro-batch ", found.micro_batch));
+}
+
+bool is_of_whole_step(const NonFinite& found) {
+  return found.what.starts_with("gradient of ");
 }
 
 Trainer::Trainer(const Model& model, DataSplits data, Config config, Ranks ranks)
@@ -377,6 +382,7 @@ std::unique_ptr<Publisher> Trainer::make_publisher(const FitOptions& options) co
   if (options.checkpoints.empty() || !saves || layout_.rank_of_row.front() != layout_.here) return nullptr;
   PublisherOptions publisher;
   publisher.checkpoints = options.checkpoints;
+  publisher.resume_from = resumed_from_;
   publisher.rows = static_cast<int>(layout_.rank_of_row.size());
   publisher.keep = config_.checkpoint.keep;
   publisher.keep_best = config_.checkpoint.best != "none";

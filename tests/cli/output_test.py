@@ -229,6 +229,9 @@ class OutputTest(CliTest):
         checkpoint = "run/checkpoints/step-00000004"
         self.succeeds("simulate", "--schedule", "1f1b", "--stages", 2, "--micro-batches", 4, "--html", "page")
         self.succeeds("checkpoint", "export", checkpoint, "-o", "weights")
+        refused = self.run_command(command("checkpoint", "export", checkpoint, "-o", "/dev/stdout"))  # its summary goes there
+        self.assertEqual((refused.returncode, refused.stdout), (2, ""), refused.stderr)
+        self.assertIn("is an open descriptor; name a file or a FIFO", refused.stderr)
         for name in ("print", "trace", "page", "weights"):
             self.assertTrue((self.folder / name).is_symlink())
             self.assertGreater((self.folder / f"real-{name}").stat().st_size, 100)

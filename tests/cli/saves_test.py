@@ -58,7 +58,7 @@ class SavesTest(CliTest):
     # ---- suspension ----
 
     def test_a_job_that_is_suspended_and_continued_goes_on(self):
-        process = self.start(command("train", "endless.yaml", "--set", "run_dir=run", "--set", "comm.watchdog_s=2", ranks=2))
+        process = self.start(command("train", "endless.yaml", "--set", "run_dir=run", "--set", "comm.watchdog_s=3", ranks=2))
         file = self.folder / "run/metrics.jsonl"
         self.wait_until(lambda: metrics(file), "its first step", process)
         pids = [int(pid) for pid in re.findall(r"process (\d+)", self.run_command(command("why", "run")).stdout)]
@@ -66,7 +66,7 @@ class SavesTest(CliTest):
         os.kill(pids[0], signal.SIGSTOP)
         self.wait_until(lambda: "waiting for worker 0" in self.run_command(command("why", "run")).stdout, "the other waits", process)
         os.kill(pids[1], signal.SIGSTOP)
-        time.sleep(7)  # three times the limit
+        time.sleep(10)  # three times the limit
         steps = len(steps_of(file))
         os.kill(pids[1], signal.SIGCONT)  # the one that waits is the first to look
         time.sleep(0.3)

@@ -146,6 +146,9 @@ TEST_CASE("a future that will not be takes the place of the one before", "[contr
   CHECK(names().size() == 3);
   clear_after(folder.path, 2);
   CHECK(names() == std::set<std::string>{"superseded-step-00000003"});
+  fs::create_directory(folder.path + "/step-00000004");
+  clear_after(folder.path, 3, folder.path + "/./superseded-step-00000003");  // a job is about to go on from it
+  CHECK(names() == std::set<std::string>{"superseded-step-00000003", "superseded-step-00000004"});
 }
 
 TEST_CASE("reading into another shape or dtype names both", "[contract]") {

@@ -96,6 +96,28 @@ TEST_CASE("a save that stands still longer than its limit ends the wait, and nob
   CHECK_FALSE(disk.is_open);
 }
 
+TEST_CASE("a save that was given up touches nothing more when its disk comes back", "[unit]") {
+  Job job(kLimit);
+  Disk disk;
+  std::promise<bool> ended;
+  {
+    SaveTask task(
+        [&ended, opened = disk.opened](const FileProgress& progress) {
+          opened.wait();
+          try {
+            progress();
+            ended.set_value(false);
+          } catch (const JobStopped&) {
+            ended.set_value(true);
+          }
+        },
+        kLimit);
+    CHECK_THROWS_AS(task.wait(job.limits), WaitTimeout);
+  }
+  disk.open();
+  CHECK(ended.get_future().get());
+}
+
 TEST_CASE("a wait for a save ends when the job stops, and what moves is written to its end", "[unit]") {
   Job job(kLong);
   Disk disk;
