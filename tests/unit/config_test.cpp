@@ -102,7 +102,7 @@ TEST_CASE("a resolved config reads back as the same config", "[unit]") {
       read_config(load_config_file(reference_path())),
       small(),
       small("  optimizer: {type: sgd, lr: 0.1, momentum: 0.9, nesterov: true, weight_decay: 1.0e-300}\n"),
-      small("  optimizer: {type: adam, betas: [0.1, 0.3333333333333333], eps: 0}\n"),
+      small("  optimizer: {type: adam, betas: [0.1, 0.3333333333333333], eps: 1e-12}\n"),
       small("  optimizer:\n    groups:\n    - {match: ['*.bias', \"a: b\"], lr_scale: 2}\n    - {match: [x], "
             "weight_decay: 0}\n"),
       small("  lr_schedule: {type: cosine, warmup_steps: 2, min_lr: 1e-4}\n  eval_every: 3\n  freeze: [wte.*, '1']\n"),

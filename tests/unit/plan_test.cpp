@@ -135,7 +135,7 @@ TEST_CASE("fewer workers are taken where more are slower", "[unit][plan]") {
 TEST_CASE("a worker that is too slow or too small is left idle", "[unit][plan]") {
   PlanProblem problem = chain_problem(6, 4, 4);
   problem.workers[1].speed = 0.01;
-  const PlanChoice& fast = make_plan(problem).best().choice;
+  const PlanChoice fast = make_plan(problem).best().choice;
   CHECK(std::count(fast.placement.begin(), fast.placement.end(), 1) == 0);
   problem.workers[1].speed = 1;
   for (LayerCost& layer : problem.layers) layer.step_bytes = 10;
