@@ -129,6 +129,12 @@ class ErrorsTest(Refusals):
     def test_bad_command_lines(self):
         self.refuses_all([(command(*arguments), pattern) for arguments, pattern in BAD_LINES])
 
+    def test_a_flag_with_an_empty_value_is_not_taken_for_one_that_was_left_out(self):
+        said = "got nothing, expected a value; leave it out instead"
+        self.refuses_all([(command("train", "small.yaml", flag, ""), rf"{flag}: {said}")
+                          for flag in ("--plan", "--resume", "--metrics", "--fingerprint", "--trace")])
+        self.refuses(command("why", ""), rf"run_folder: {said}")
+
     def test_bad_files_are_named_with_line_and_column(self):
         lines = []
         for number, (text, pattern) in enumerate(BAD_FILES):
