@@ -43,7 +43,7 @@ void announce_stop(const Config& config) {
   pollfd console{STDERR_FILENO, POLLOUT, 0};
   if (poll(&console, 1, 0) != 1 || (console.revents & POLLOUT) == 0) return;
   // A progress line may stand there, and what the terminal echoed of a Ctrl-C.
-  const char* clear = isatty(STDERR_FILENO) == 1 ? "\r\x1b[K" : "";
+  const std::string clear = isatty(STDERR_FILENO) == 1 ? concat(Console::kDraw, Console::kErase) : "";
   std::cerr << concat(
                    clear, "stopping after this step",
                    config.checkpoint.on() ? ", with a checkpoint" : " (checkpoint.every: never, so nothing is saved)",

@@ -78,8 +78,8 @@ LayerSample sample_at(const LayerProfile& layer, double rows) {
   const double proportion = share < 0 ? rows / static_cast<double>(a.rows) : 0.0;
   for (const Field& field : kFields)
     if (field.per_row)
-      result.*field.member = std::max(proportion * a.*field.member,
-                                      std::max(0.0, a.*field.member + share * (b.*field.member - a.*field.member)));
+      result.*field.member =
+          std::max(proportion * a.*field.member, a.*field.member + share * (b.*field.member - a.*field.member));
   result.spread = std::max(a.spread, b.spread);
   return result;
 }

@@ -67,6 +67,11 @@ Losses losses_of(const Model& model, const Config& config) {
   return losses;
 }
 
+/// How long the end of a failed job waits for a save that stands still.
+std::chrono::milliseconds patience_of(const CommConfig& comm) {
+  return std::chrono::seconds(std::min(comm.watchdog_s, comm.save_s));
+}
+
 /// Whether this LibTorch and this machine have the device.
 at::Device device_of(const std::string& name, const Section& workers) {
   const at::Device device(name);
@@ -387,7 +392,7 @@ std::unique_ptr<Publisher> Trainer::make_publisher(const FitOptions& options) co
   publisher.keep = config_.checkpoint.keep;
   publisher.keep_best = config_.checkpoint.best != "none";
   publisher.stop_on_nan = config_.train.stop_on_nan;
-  publisher.patience = std::chrono::seconds(std::min(config_.comm.watchdog_s, config_.comm.save_s));
+  publisher.patience = patience_of(config_.comm);
   publisher.hub_config = hub_config_;
   publisher.state = start_;
   publisher.log = options.log;
@@ -424,7 +429,7 @@ JobOutcome Trainer::fit(const FitOptions& options) {
   shard.background = config_.checkpoint.background;
   // A copy counts like every tensor: under a limit that was set for training, auto makes none.
   if (shard.background == "auto" && config_.workers.memory_limit > 0) shard.background = "never";
-  shard.patience = std::chrono::seconds(std::min(config_.comm.watchdog_s, config_.comm.save_s));
+  shard.patience = patience_of(config_.comm);
   shard.rows = static_cast<int>(layout_.rank_of_row.size());
   shard.workers_here =
       static_cast<int>(std::count(layout_.rank_of_row.begin(), layout_.rank_of_row.end(), layout_.here));

@@ -65,6 +65,17 @@ struct Small {
   Small() { config.checkpoint.every = "1"; }
 };
 
+/// A run whose step 2 is not finite.
+Small blowing_up() {
+  Small the;
+  the.config.train.optimizer = {};
+  the.config.train.optimizer.type = "sgd";
+  the.config.train.optimizer.lr = 1e30;
+  the.config.train.lr_schedule = {};
+  the.config.train.clip_grad_norm = 0;
+  return the;
+}
+
 }  // namespace
 
 TEST_CASE("a run that stops and goes on with other stages and schedules gives the bits of the unbroken one",
@@ -259,12 +270,7 @@ TEST_CASE("a job that is told to stop before its first step trains none, and has
 }
 
 TEST_CASE("that the last step was not finite is the reason to stop, whatever else was", "[parity]") {
-  Small the;
-  the.config.train.optimizer = {};
-  the.config.train.optimizer.type = "sgd";
-  the.config.train.optimizer.lr = 1e30;
-  the.config.train.lr_schedule = {};
-  the.config.train.clip_grad_norm = 0;  // step 2 is not finite
+  Small the = blowing_up();
   for (const bool by_signal : {true, false}) {
     const TemporaryFolder folder;
     std::atomic<bool> signalled{false};
@@ -283,12 +289,7 @@ TEST_CASE("that the last step was not finite is the reason to stop, whatever els
 }
 
 TEST_CASE("nothing is published from the first step on that is not finite", "[parity]") {
-  Small the;
-  the.config.train.optimizer = {};
-  the.config.train.optimizer.type = "sgd";
-  the.config.train.optimizer.lr = 1e30;
-  the.config.train.lr_schedule = {};
-  the.config.train.clip_grad_norm = 0;
+  Small the = blowing_up();
   for (const bool stops : {true, false}) {
     const TemporaryFolder folder;
     the.config.train.stop_on_nan = stops;
