@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "runtime/schedule/layer_graph.hpp"
-#include "runtime/schedule/simulate.hpp"
+#include "runtime/schedule/simulation.hpp"
 
 namespace lockstep {
 

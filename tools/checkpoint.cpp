@@ -10,9 +10,9 @@
 #include "runtime/base/output_file.hpp"
 #include "runtime/checkpoint/store.hpp"
 #include "runtime/layer/tensor_hash.hpp"
+#include "runtime/session/command.hpp"
+#include "runtime/session/fingerprint.hpp"
 #include "runtime/training/trainer_state.hpp"
-#include "tools/command.hpp"
-#include "tools/fingerprint.hpp"
 
 namespace lockstep {
 namespace {

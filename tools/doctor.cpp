@@ -26,9 +26,9 @@
 #include <sstream>
 
 #include "runtime/config/size.hpp"
-#include "runtime/engine/machine.hpp"
+#include "runtime/host/machine.hpp"
 #include "runtime/layer/gemm_path.hpp"
-#include "tools/command.hpp"
+#include "runtime/session/command.hpp"
 
 namespace lockstep {
 namespace {

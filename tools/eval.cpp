@@ -6,9 +6,9 @@
 #include <iomanip>
 #include <iostream>
 
+#include "runtime/session/planning.hpp"
+#include "runtime/session/resume_point.hpp"
 #include "runtime/training/reporter.hpp"
-#include "tools/planning.hpp"
-#include "tools/resume.hpp"
 
 namespace lockstep {
 namespace {

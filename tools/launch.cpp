@@ -24,12 +24,12 @@
 #include <sstream>
 
 #include "runtime/checkpoint/manifest.hpp"
-#include "tools/command.hpp"
-#include "tools/launch_listener.hpp"
-#include "tools/launcher_terminal.hpp"
-#include "tools/rank_watch.hpp"
-#include "tools/stop_signals.hpp"
-#include "tools/why.hpp"
+#include "runtime/host/launch_listener.hpp"
+#include "runtime/host/launcher_terminal.hpp"
+#include "runtime/host/rank_watch.hpp"
+#include "runtime/host/stop_signals.hpp"
+#include "runtime/observe/story.hpp"
+#include "runtime/session/command.hpp"
 
 namespace lockstep {
 namespace {

@@ -7,8 +7,8 @@
 
 #include "models/registry.hpp"
 #include "runtime/schedule/generators.hpp"
-#include "runtime/training/loss.hpp"
-#include "tools/command.hpp"
+#include "runtime/session/command.hpp"
+#include "runtime/training/losses.hpp"
 
 namespace lockstep {
 namespace {

@@ -8,12 +8,12 @@
 #include <cstring>
 #include <iostream>
 
-#include "runtime/base/one_line.hpp"
-#include "tools/command.hpp"
+#include "runtime/base/text.hpp"
+#include "runtime/host/standard_files.hpp"
+#include "runtime/host/stop_signals.hpp"
+#include "runtime/session/command.hpp"
 #include "tools/report.hpp"
 #include "tools/simulate.hpp"
-#include "tools/standard_files.hpp"
-#include "tools/stop_signals.hpp"
 
 namespace {
 

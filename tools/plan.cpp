@@ -13,14 +13,15 @@
 #include <numeric>
 
 #include "runtime/base/output_file.hpp"
-#include "runtime/engine/binding.hpp"
+#include "runtime/base/text_table.hpp"
+#include "runtime/host/binding.hpp"
+#include "runtime/observe/page.hpp"
+#include "runtime/session/planning.hpp"
+#include "runtime/session/profiling.hpp"
+#include "runtime/training/run_record.hpp"
 #include "runtime/training/schedule_choice.hpp"
-#include "runtime/training/verify.hpp"
-#include "tools/page.hpp"
 #include "tools/plan_options.hpp"
-#include "tools/planning.hpp"
-#include "tools/profiling.hpp"
-#include "tools/table.hpp"
+#include "tools/simulate.hpp"
 
 namespace lockstep {
 namespace {

@@ -4,9 +4,9 @@
 #pragma once
 
 #include "partitioner/problem.hpp"
-#include "runtime/engine/model.hpp"
-#include "runtime/profile/profile.hpp"
-#include "tools/command.hpp"
+#include "partitioner/profile_file.hpp"
+#include "runtime/graph/model_graph.hpp"
+#include "runtime/session/command.hpp"
 
 namespace lockstep {
 

@@ -10,9 +10,9 @@
 #include <iostream>
 
 #include "runtime/base/output_file.hpp"
-#include "runtime/training/progress.hpp"
-#include "runtime/training/verify.hpp"
-#include "tools/profiling.hpp"
+#include "runtime/observe/progress.hpp"
+#include "runtime/session/profiling.hpp"
+#include "runtime/training/run_record.hpp"
 
 namespace lockstep {
 namespace {

@@ -10,8 +10,8 @@
 
 #include "runtime/base/error.hpp"
 #include "runtime/base/output_file.hpp"
-#include "tools/page.hpp"
-#include "tools/trace.hpp"
+#include "runtime/observe/page.hpp"
+#include "runtime/observe/trace.hpp"
 
 namespace lockstep {
 namespace {

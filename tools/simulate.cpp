@@ -12,17 +12,17 @@
 
 #include "runtime/base/error.hpp"
 #include "runtime/base/output_file.hpp"
+#include "runtime/base/text_table.hpp"
 #include "runtime/config/section.hpp"
+#include "runtime/observe/page.hpp"
+#include "runtime/observe/trace.hpp"
 #include "runtime/schedule/auto.hpp"
 #include "runtime/schedule/generators.hpp"
 #include "runtime/schedule/lower.hpp"
 #include "runtime/schedule/schedule_error.hpp"
-#include "runtime/schedule/simulate.hpp"
-#include "runtime/schedule/text.hpp"
+#include "runtime/schedule/schedule_text.hpp"
+#include "runtime/schedule/simulation.hpp"
 #include "runtime/schedule/validate.hpp"
-#include "tools/page.hpp"
-#include "tools/table.hpp"
-#include "tools/trace.hpp"
 
 namespace lockstep {
 

@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "runtime/schedule/simulate.hpp"
-#include "tools/run_timeline.hpp"
+#include "runtime/observe/run_timeline.hpp"
+#include "runtime/schedule/simulation.hpp"
 
 namespace CLI {
 class App;
@@ -44,6 +44,9 @@ struct SimulateSubject {
 };
 /// Of the plan in that file. Throws UserError.
 using SubjectOfPlan = std::function<SimulateSubject(const std::string& path)>;
+
+/// For `lockstep simulate --plan`: with the config that the plan names. Throws UserError, ConfigError.
+SimulateSubject subject_of_plan(const std::string& path);
 
 /// Prints grid (none beyond a million computes), step time, bubbles, micro-batches in flight and messages. Returns the
 /// exit code of the command. Throws UserError with one line that names the flag.

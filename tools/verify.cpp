@@ -6,8 +6,8 @@
 #include <iostream>
 
 #include "models/registry.hpp"
-#include "runtime/training/verify.hpp"
-#include "tools/planning.hpp"
+#include "runtime/session/planning.hpp"
+#include "runtime/training/run_record.hpp"
 
 namespace lockstep {
 namespace {

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <mutex>
 
-#include "runtime/base/one_line.hpp"
+#include "runtime/base/text.hpp"
 #include "runtime/config/value.hpp"
 
 namespace lockstep {

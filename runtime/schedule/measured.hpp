@@ -6,7 +6,7 @@
 #include <deque>
 #include <vector>
 
-#include "runtime/schedule/simulate.hpp"
+#include "runtime/schedule/simulation.hpp"
 #include "runtime/schedule/step_header.hpp"
 
 namespace lockstep {

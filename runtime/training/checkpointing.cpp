@@ -12,7 +12,7 @@
 
 #include "runtime/base/check.hpp"
 #include "runtime/base/clock.hpp"
-#include "runtime/engine/machine.hpp"
+#include "runtime/host/machine.hpp"
 #include "runtime/layer/tensor_hash.hpp"
 
 namespace lockstep {

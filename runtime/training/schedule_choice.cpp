@@ -4,7 +4,7 @@
 #include <numeric>
 
 #include "runtime/schedule/auto.hpp"
-#include "runtime/schedule/text.hpp"
+#include "runtime/schedule/schedule_text.hpp"
 
 namespace lockstep {
 namespace {

@@ -10,15 +10,15 @@
 #include <utility>
 
 #include "partitioner/cuts.hpp"
+#include "runtime/config/doubts.hpp"
 #include "runtime/schedule/measured.hpp"
 #include "runtime/training/checkpointing.hpp"
 #include "runtime/training/data_checks.hpp"
-#include "runtime/training/director.hpp"
-#include "runtime/training/doubts.hpp"
 #include "runtime/training/environment.hpp"
-#include "runtime/training/loss.hpp"
+#include "runtime/training/losses.hpp"
 #include "runtime/training/optimizer.hpp"
 #include "runtime/training/schedule_choice.hpp"
+#include "runtime/training/training_director.hpp"
 
 namespace lockstep {
 namespace {

@@ -10,9 +10,9 @@
 #include <sstream>
 
 #include "runtime/config/value.hpp"
+#include "runtime/session/command.hpp"
 #include "tests/fuzz/fuzz.hpp"
 #include "tests/test.hpp"
-#include "tools/command.hpp"
 
 namespace lockstep::fuzz {
 namespace {

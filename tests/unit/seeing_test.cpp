@@ -8,12 +8,12 @@
 #include <nlohmann/json.hpp>
 #include <regex>
 
+#include "runtime/observe/clocks.hpp"
+#include "runtime/observe/page.hpp"
+#include "runtime/observe/trace.hpp"
 #include "runtime/schedule/validate.hpp"
 #include "tests/unit/schedule_support.hpp"
-#include "tools/clocks.hpp"
-#include "tools/page.hpp"
 #include "tools/report.hpp"
-#include "tools/trace.hpp"
 
 using namespace lockstep;
 using namespace lockstep::test;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "runtime/training/speed_watch.hpp"
+#include "runtime/observe/speed_watch.hpp"
 
 #include <algorithm>
 #include <random>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tools/why.hpp"
+#include "runtime/observe/story.hpp"
 
 #include <sys/wait.h>
 #include <unistd.h>
