@@ -8,21 +8,12 @@
 
 #include "partitioner/count_search.hpp"
 #include "runtime/base/error.hpp"
-#include "runtime/config/size.hpp"
+#include "runtime/base/size.hpp"
+#include "runtime/base/text.hpp"
 #include "runtime/schedule/generators.hpp"
 
 namespace lockstep {
 namespace {
-
-std::string percent(double share) {
-  std::ostringstream out;
-  out << std::fixed << std::setprecision(1) << 100 * share << " %";
-  return out.str();
-}
-
-std::string bytes_text(double bytes) {
-  return size_text(static_cast<std::int64_t>(std::ceil(bytes)));
-}
 
 double sum(const std::vector<double>& values) {
   double total = 0;
@@ -38,9 +29,9 @@ double most(const std::vector<double>& values) {
 std::string why_it_does_not_fit(const PlanProblem& problem, const RankedPlan& plan) {
   const Excess excess = largest_excess(problem, plan);
   std::string text =
-      concat("needs ", bytes_text(excess.bytes), " on worker ", excess.worker, ", limit ", bytes_text(excess.limit));
-  if (bytes_text(excess.bytes) == bytes_text(excess.limit))
-    text += concat(" (", bytes_text(std::ceil(excess.bytes - excess.limit)), " more)");
+      concat("needs ", size_text(excess.bytes), " on worker ", excess.worker, ", limit ", size_text(excess.limit));
+  if (size_text(excess.bytes) == size_text(excess.limit))
+    text += concat(" (", size_text(excess.bytes - excess.limit), " more)");
   return text;
 }
 
@@ -50,15 +41,15 @@ std::string why_it_lost(const PlanProblem& problem, const RankedPlan& plan, cons
   constexpr double kSame = 1e-9;
   if (!plan.fits) return why_it_does_not_fit(problem, plan);
   if (const double by = longer(a.period_us, b.period_us); by > kSame) {
-    std::string text = concat("step ", percent(by), " longer: ");
+    std::string text = concat("step ", percent_text(by), " longer: ");
     const double work = longer(sum(a.work_us), sum(b.work_us));
-    if (work >= 0.001) text += concat(percent(work), " more work, ");
-    return text + concat("bubble ", percent(a.bubble_steady), " against ", percent(b.bubble_steady));
+    if (work >= 0.001) text += concat(percent_text(work), " more work, ");
+    return text + concat("bubble ", percent_text(a.bubble_steady), " against ", percent_text(b.bubble_steady));
   }
   if (const double by = longer(a.step_us, b.step_us); by > kSame)
-    return concat("a step alone takes ", percent(by), " longer");
+    return concat("a step alone takes ", percent_text(by), " longer");
   if (longer(most(a.total_bytes), most(b.total_bytes)) > kSame)
-    return concat("as fast, but needs ", bytes_text(most(a.total_bytes)), " against ", bytes_text(most(b.total_bytes)));
+    return concat("as fast, but needs ", size_text(most(a.total_bytes)), " against ", size_text(most(b.total_bytes)));
   return "just as good";
 }
 

@@ -16,32 +16,9 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr int kFormat = 1;
-constexpr double kMicrosecondsPerMs = 1e3, kBytesPerMib = 1048576, kBytesPerUsPerGigabyte = 1e3;
+constexpr double kBytesPerMib = 1048576, kBytesPerUsPerGigabyte = 1e3;
 
-/// A number of LayerSample, as it stands in `samples` and as people write it under `costs`.
-struct Field {
-  const char* key;
-  const char* by_hand;
-  double unit;   // of the number by hand
-  bool per_row;  // grows with the rows
-  double LayerSample::*member;
-};
-
-constexpr Field kFields[] = {
-    {"forward_us", "forward_ms", kMicrosecondsPerMs, true, &LayerSample::forward_us},
-    {"input_grad_us", "input_grad_ms", kMicrosecondsPerMs, true, &LayerSample::input_grad_us},
-    {"weight_grad_us", "weight_grad_ms", kMicrosecondsPerMs, true, &LayerSample::weight_grad_us},
-    {"update_us", "update_ms", kMicrosecondsPerMs, false, &LayerSample::update_us},
-    {"held_bytes", "held_mib", kBytesPerMib, true, &LayerSample::held_bytes},
-    {"again_held_bytes", "again_held_mib", kBytesPerMib, true, &LayerSample::again_held_bytes},
-    {"held_w_bytes", "held_w_mib", kBytesPerMib, true, &LayerSample::held_w_bytes},
-    {"step_bytes", "step_mib", kBytesPerMib, false, &LayerSample::step_bytes},
-    {"forward_extra_bytes", "forward_extra_mib", kBytesPerMib, true, &LayerSample::forward_extra_bytes},
-    {"input_grad_extra_bytes", "input_grad_extra_mib", kBytesPerMib, true, &LayerSample::input_grad_extra_bytes},
-    {"weight_grad_extra_bytes", "weight_grad_extra_mib", kBytesPerMib, true, &LayerSample::weight_grad_extra_bytes},
-    {"backward_extra_bytes", "backward_extra_mib", kBytesPerMib, true, &LayerSample::backward_extra_bytes},
-};
-constexpr int kTimesOfLayer = 3;  // the first ones: what a layer by hand has to have
+constexpr int kTimesOfLayer = 3;  // the first fields: what a layer by hand has to have
 
 struct LinkClass {
   const char* key;
@@ -66,7 +43,7 @@ LayerSample sample_at(const LayerProfile& layer, double rows) {
   if (samples.size() == 1) {
     if (samples[0].rows == 0) return result;
     const double scale = rows / static_cast<double>(samples[0].rows);
-    for (const Field& field : kFields)
+    for (const LayerCostField& field : layer_cost_fields())
       if (field.per_row) result.*field.member *= scale;
     return result;
   }
@@ -76,7 +53,7 @@ LayerSample sample_at(const LayerProfile& layer, double rows) {
   const double share = (rows - static_cast<double>(a.rows)) / static_cast<double>(b.rows - a.rows);
   // A row does not become cheaper when there are fewer of them, whatever a line through two noisy sizes says.
   const double proportion = share < 0 ? rows / static_cast<double>(a.rows) : 0.0;
-  for (const Field& field : kFields)
+  for (const LayerCostField& field : layer_cost_fields())
     if (field.per_row)
       result.*field.member =
           std::max(proportion * a.*field.member, a.*field.member + share * (b.*field.member - a.*field.member));
@@ -88,9 +65,9 @@ namespace {
 
 void put_in_place(const HandCosts& hand, LayerSample& sample, LayerProfile& layer) {
   for (const auto& [key, number] : hand.numbers)
-    for (const Field& field : kFields) {
+    for (const LayerCostField& field : layer_cost_fields()) {
       if (key != field.by_hand) continue;
-      if (&field < kFields + kTimesOfLayer) layer.misfit = 0;  // that was of the measured times
+      if (&field < layer_cost_fields().data() + kTimesOfLayer) layer.misfit = 0;  // that was of the measured times
       layer.rows_untold = layer.rows_untold || (field.per_row && hand.rows == 0 && number > 0);
       const bool scales = hand.rows > 0 && field.per_row;
       sample.*field.member =
@@ -101,7 +78,7 @@ void put_in_place(const HandCosts& hand, LayerSample& sample, LayerProfile& laye
 /// Nothing was measured: the times have to be there.
 void check_times(const HandCosts& hand, const std::string& layer) {
   for (int i = 0; i < kTimesOfLayer; ++i) {
-    const std::string wanted = kFields[i].by_hand;
+    const std::string wanted = layer_cost_fields()[i].by_hand;
     const auto given = [&](const auto& entry) { return entry.first == wanted; };
     if (std::none_of(hand.numbers.begin(), hand.numbers.end(), given))
       throw ConfigError(hand.at, "costs." + hand.pattern,
@@ -175,7 +152,7 @@ namespace {
 Json json_of(const LayerSample& sample) {
   Json json;
   json["rows"] = sample.rows;
-  for (const Field& field : kFields) json[field.key] = sample.*field.member;
+  for (const LayerCostField& field : layer_cost_fields()) json[field.key] = sample.*field.member;
   json["spread"] = sample.spread;
   return json;
 }
@@ -242,7 +219,8 @@ std::string to_yaml(const Profile& profile) {
 LayerSample read_sample(const Section& section) {
   LayerSample sample;
   sample.rows = section.get<std::int64_t>("rows", at_least<std::int64_t>(1));
-  for (const Field& field : kFields) sample.*field.member = section.get<double>(field.key, at_least(0.0));
+  for (const LayerCostField& field : layer_cost_fields())
+    sample.*field.member = section.get<double>(field.key, at_least(0.0));
   sample.spread = section.get<double>("spread", 0.0, at_least(0.0));
   section.finish();
   return sample;
@@ -286,7 +264,7 @@ HandCosts read_costs(const Section& section, const std::string& pattern) {
   costs.pattern = pattern;
   costs.at = section.location();
   costs.rows = section.get<std::int64_t>("rows", 0, at_least<std::int64_t>(1));
-  for (const Field& field : kFields)
+  for (const LayerCostField& field : layer_cost_fields())
     if (section.has(field.by_hand))
       costs.numbers.emplace_back(field.by_hand, section.get<double>(field.by_hand, at_least(0.0)));
   section.finish();

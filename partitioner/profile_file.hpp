@@ -19,19 +19,15 @@
 #include <utility>
 #include <vector>
 
+#include "partitioner/problem.hpp"
 #include "runtime/config/section.hpp"
-#include "runtime/schedule/simulation.hpp"
 
 namespace lockstep {
 
-/// One layer and one micro-batch of a number of rows: what it takes on average (measure.hpp). What each field means:
-/// LayerCost in partitioner/problem.hpp.
-struct LayerSample {
+/// One layer and one micro-batch of a number of rows: what it takes on average (measure.hpp).
+struct LayerSample : LayerCost {
   std::int64_t rows = 0;  ///< 0: of any number of rows (written by hand)
-  double forward_us = 0, input_grad_us = 0, weight_grad_us = 0, update_us = 0;
-  double held_bytes = 0, again_held_bytes = 0, held_w_bytes = 0, step_bytes = 0;
-  double forward_extra_bytes = 0, input_grad_extra_bytes = 0, weight_grad_extra_bytes = 0, backward_extra_bytes = 0;
-  double spread = 0;  ///< of F + I + W: (third quartile - first) / median
+  double spread = 0;      ///< of F + I + W: (third quartile - first) / median
   bool operator==(const LayerSample&) const = default;
 };
 

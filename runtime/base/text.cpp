@@ -2,6 +2,8 @@
 #include "runtime/base/text.hpp"
 
 #include <filesystem>
+#include <iomanip>
+#include <sstream>
 #include <string_view>
 
 namespace lockstep {
@@ -54,6 +56,28 @@ std::string reason_of(const std::exception& error) {
   const std::string text = error.what();
   const std::size_t end = text.starts_with("[json.exception.") ? text.find("] ") : std::string::npos;
   return end == std::string::npos ? text : text.substr(end + 2);
+}
+
+std::string fixed_text(double number, int digits) {
+  std::ostringstream out;
+  out << std::fixed << std::setprecision(digits) << number;
+  return out.str();
+}
+
+std::string time_text(double us) {
+  const double ms = us * 1e-3;
+  if (ms < 0.0005) return "0 ms";
+  if (ms >= 9999.5) return fixed_text(ms * 1e-3, 1) + " s";
+  return fixed_text(ms, ms >= 99.95 ? 0 : ms >= 9.995 ? 1 : ms >= 0.9995 ? 2 : 3) + " ms";
+}
+
+std::string percent_text(double share) {
+  return fixed_text(100 * share, 1) + " %";
+}
+
+std::string count_text(std::int64_t count) {
+  if (count < 100'000) return std::to_string(count);
+  return fixed_text(static_cast<double>(count) * 1e-6, count < 10'000'000 ? 2 : 1) + " M";
 }
 
 }  // namespace lockstep

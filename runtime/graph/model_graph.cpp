@@ -8,7 +8,7 @@
 #include <numeric>
 #include <set>
 
-#include "runtime/config/section.hpp"
+#include "runtime/base/nearest.hpp"
 
 namespace lockstep {
 namespace {

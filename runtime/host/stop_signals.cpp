@@ -37,22 +37,7 @@ void on_signal(int number) {
   errno = kept;
 }
 
-// What HUP was when we were started, seen before any library's constructor has run. Sanitizers have not begun either.
-bool ignores_hangup = false;
-
-__attribute__((no_sanitize("address", "thread"))) void look_at_hangup() {
-  static struct sigaction action;
-  sigaction(SIGHUP, nullptr, &action);
-  ignores_hangup = action.sa_handler == SIG_IGN;
-}
-
-__attribute__((section(".preinit_array"), used)) void (*const first_of_all)() = look_at_hangup;
-
 }  // namespace
-
-void take_hangup_back() {
-  signal(SIGHUP, ignores_hangup ? SIG_IGN : SIG_DFL);
-}
 
 StopSignals::StopSignals(Action leave) : leave_(std::move(leave)) {
   static_assert(std::atomic<double>::is_always_lock_free);
@@ -63,7 +48,9 @@ StopSignals::StopSignals(Action leave) : leave_(std::move(leave)) {
   action.sa_handler = on_signal;
   action.sa_flags = SA_RESTART;  // a save must not fail because of the signal that asked for it
   for (const int number : {SIGTERM, SIGINT, SIGUSR1}) sigaction(number, &action, nullptr);
-  if (!ignores_hangup) sigaction(SIGHUP, &action, nullptr);
+  struct sigaction hangup {};
+  sigaction(SIGHUP, nullptr, &hangup);
+  if (hangup.sa_handler != SIG_IGN) sigaction(SIGHUP, &action, nullptr);
 }
 
 StopSignals::~StopSignals() {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The signals that ask a long job to stop: TERM, INT, USR1, and HUP of a terminal that hangs up, unless HUP was ignored
-// when we were started (nohup).
+// (nohup).
 //
 // Until a job says that it can be asked they mean: leave at once. Then the first one asks, and those that follow within
 // a second are the same request: a batch system's warning and the TERM behind it, a Ctrl-C that comes from the terminal
@@ -13,10 +13,6 @@
 #include <thread>
 
 namespace lockstep {
-
-/// First of all in main(). UCX, which comes with MPI, takes HUP for its own debugging while it is loaded, from nohup
-/// too: here it is again what it was when we were started.
-void take_hangup_back();
 
 /// One at a time. Signals that come when it is gone still belong to its requests: who was told to stop and has is not
 /// killed by an echo.

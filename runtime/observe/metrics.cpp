@@ -11,6 +11,7 @@
 
 #include "runtime/base/clock.hpp"
 #include "runtime/base/error.hpp"
+#include "runtime/base/median.hpp"
 #include "runtime/base/output_file.hpp"
 
 namespace lockstep {
@@ -45,12 +46,9 @@ double per_second(std::int64_t samples, double ms) {
   return static_cast<double>(samples) / ms * 1e3;
 }
 
-std::optional<double> median(std::vector<double> values) {
-  // NaN (nothing was timed) has no place in an order.
-  std::erase_if(values, [](double value) { return std::isnan(value); });
-  if (values.empty()) return std::nullopt;
-  std::sort(values.begin(), values.end());
-  return std::midpoint(values[(values.size() - 1) / 2], values[values.size() / 2]);
+Json median_or_null(const std::vector<double>& values) {
+  const double middle = median(values);
+  return std::isnan(middle) ? Json() : number(middle);  // nothing was timed
 }
 
 Json by_kind(const MemoryByKind& bytes) {
@@ -63,7 +61,7 @@ Json by_kind(const MemoryByKind& bytes) {
 Json step_times(const std::vector<double>& step_ms) {
   if (step_ms.empty()) return nullptr;
   const auto [least, most] = std::minmax_element(step_ms.begin(), step_ms.end());
-  return {{"median", number_or_null(median(step_ms))}, {"min", number(*least)}, {"max", number(*most)}};
+  return {{"median", median_or_null(step_ms)}, {"min", number(*least)}, {"max", number(*most)}};
 }
 
 Json of_layer(const LayerPrediction& layer) {
@@ -204,7 +202,7 @@ void MetricsWriter::summary(const std::optional<Prediction>& predicted) {
                   {"loss", number_or_null(loss_)},
                   {"eval_loss", number_or_null(eval_loss_)},
                   {"best_eval_loss", number_or_null(best_eval_loss_)},
-                  {"bubble", number_or_null(median(bubbles_))},
+                  {"bubble", median_or_null(bubbles_)},
                   {"peak_bytes", peak_bytes_},
                   {"peak_by_kind", peaks},
                   {"wall_s", number((now_us() - started_us_) / 1e6)}};

@@ -11,6 +11,8 @@
 #include <sstream>
 
 #include "runtime/base/check.hpp"
+#include "runtime/base/median.hpp"
+#include "runtime/base/size.hpp"
 #include "runtime/base/text.hpp"
 
 namespace lockstep {
@@ -33,38 +35,6 @@ std::string escaped(const std::string& text) {
     }
   }
   return result;
-}
-
-std::string fixed(double value, int digits) {
-  std::ostringstream out;
-  out << std::fixed << std::setprecision(digits) << value;
-  return out.str();
-}
-
-/// Three significant digits.
-std::string milliseconds(double us) {
-  const double ms = us / 1000;
-  if (ms < 0.0005) return "0";
-  return fixed(ms, ms >= 99.95 ? 0 : ms >= 9.995 ? 1 : ms >= 0.9995 ? 2 : 3);
-}
-
-std::string percent(double share) {
-  return fixed(100 * share, 1) + " %";
-}
-
-std::string bytes_text(double bytes) {
-  constexpr double kKiB = 1024;
-  if (bytes < kKiB * kKiB) return fixed(bytes / kKiB, 1) + " KiB";
-  if (bytes < kKiB * kKiB * kKiB) return fixed(bytes / kKiB / kKiB, 1) + " MiB";
-  return fixed(bytes / kKiB / kKiB / kKiB, 2) + " GiB";
-}
-
-std::optional<double> median(std::vector<double> values) {
-  std::erase_if(values, [](double value) { return !std::isfinite(value); });
-  if (values.empty()) return std::nullopt;
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
 }
 
 /// The first step of a run pays for warming up.
@@ -136,8 +106,8 @@ std::string step_marks(const Timeline& timeline, const RunTimeline& all, double 
     const std::string name = all.ran()       ? concat("step ", all.first_step + span.step)
                              : all.steps > 1 ? concat("step ", span.step + 1)
                                              : std::string("one step");
-    marks += concat("<span data-at=\"", fixed(span.start_us / end_us * kUnits, 0),
-                    "\" style=\"left:", fixed(100 * span.start_us / end_us, 2), "%\">", name, "</span>");
+    marks += concat("<span data-at=\"", fixed_text(span.start_us / end_us * kUnits, 0),
+                    "\" style=\"left:", fixed_text(100 * span.start_us / end_us, 2), "%\">", name, "</span>");
   }
   return marks;
 }
@@ -151,7 +121,7 @@ std::string ticks(double end_us) {
   for (int i = 0; i * step <= end_us * 0.88; ++i) {
     std::ostringstream text;
     text << i * step / 1000;
-    result += concat("<span style=\"left:", fixed(100 * i * step / end_us, 2), "%\">", text.str(), " ms</span>");
+    result += concat("<span style=\"left:", fixed_text(100 * i * step / end_us, 2), "%\">", text.str(), " ms</span>");
   }
   return result;
 }
@@ -188,20 +158,20 @@ std::string memory_section(const RunTimeline& all, double end_us) {
     const double top = bottom - (height - 2) * static_cast<double>(sample.bytes) / static_cast<double>(most);
     const long x = std::clamp(std::lround(sample.at_us / end_us * kUnits), 0L, static_cast<long>(kUnits));
     if (areas[worker].empty()) areas[worker] = concat("M", x, " ", bottom);
-    areas[worker] += concat("H", x, "V", fixed(top, 1));
+    areas[worker] += concat("H", x, "V", fixed_text(top, 1));
   }
   std::string d;
   for (std::size_t worker = 0; worker < areas.size(); ++worker)
     if (!areas[worker].empty()) d += concat(areas[worker], "V", (worker + 1) * static_cast<std::size_t>(height), "z");
   const std::string caption =
-      concat("tensor bytes after each compute; a full row is ", bytes_text(static_cast<double>(most)));
+      concat("tensor bytes after each compute; a full row is ", size_text(static_cast<double>(most)));
   return figure("memory", "<b>Memory</b> " + caption, step_marks(all.measured, all, end_us), all.workers(),
                 concat(svg_begin(all.workers(), caption), "<path class=\"M\" d=\"", d, "\"/></svg>"), end_us);
 }
 
 std::string timeline_section(const std::string& kind, const Timeline& timeline, const RunTimeline& all, double end_us) {
   const Shares shares = shares_of(timeline, all.steps);
-  const std::string numbers = concat(milliseconds(shares.step_us), " ms per step, bubble ", percent(shares.bubble));
+  const std::string numbers = concat(time_text(shares.step_us), " per step, bubble ", percent_text(shares.bubble));
   return figure(kind, concat(kind == "measured" ? "<b>Measured</b> " : "<b>Simulated</b> ", numbers),
                 step_marks(timeline, all, end_us), timeline.workers,
                 drawing(timeline, end_us, concat(kind, ": ", numbers)), end_us);
@@ -256,27 +226,29 @@ std::string facts(const RunTimeline& all, const RunMetrics& metrics) {
   if (all.ran()) {
     const Shares measured = shares_of(all.measured, all.steps);
     const double longer = measured.step_us / simulated.step_us - 1;
-    result += fact("Step", milliseconds(measured.step_us) + " ms",
-                   concat("simulated ", milliseconds(simulated.step_us), " ms, measured is ", percent(std::abs(longer)),
+    result += fact("Step", time_text(measured.step_us),
+                   concat("simulated ", time_text(simulated.step_us), ", measured is ", percent_text(std::abs(longer)),
                           longer < 0 ? " shorter" : " longer"));
-    result += fact("Bubble", percent(measured.bubble), "simulated " + percent(simulated.bubble));
+    result += fact("Bubble", percent_text(measured.bubble), "simulated " + percent_text(simulated.bubble));
   } else {
-    result += fact("Step", milliseconds(simulated.step_us) + " ms", "simulated");
-    result += fact("Bubble", percent(simulated.bubble), "idle share, simulated");
+    result += fact("Step", time_text(simulated.step_us), "simulated");
+    result += fact("Bubble", percent_text(simulated.bubble), "idle share, simulated");
   }
-  if (const std::optional<double> step_ms = median(without_first(metrics.step_ms)))
-    result += fact("Whole run", milliseconds(*step_ms * 1000) + " ms",
+  if (!metrics.step_ms.empty()) {
+    const double step_ms = median(without_first(metrics.step_ms)), bubble = median(without_first(metrics.bubbles));
+    result += fact("Whole run", time_text(step_ms * 1000),
                    concat("median step without the first of ", metrics.step_ms.size(), ", bubble ",
-                          percent(median(without_first(metrics.bubbles)).value_or(0))));
+                          percent_text(std::isnan(bubble) ? 0 : bubble)));
+  }
   if (const std::vector<double>& peaks = peaks_of(all, metrics); !peaks.empty()) {
     const auto fullest = std::max_element(peaks.begin(), peaks.end());
     const auto worker = static_cast<std::size_t>(fullest - peaks.begin());
-    result += fact("Fullest worker", bytes_text(*fullest),
+    result += fact("Fullest worker", size_text(*fullest),
                    concat("worker ", worker, peaks_are_planned(metrics) ? ", planned" : ", peak tensor bytes",
-                          limit_of(all, worker) > 0 ? ", limit " + bytes_text(limit_of(all, worker)) : ""));
+                          limit_of(all, worker) > 0 ? ", limit " + size_text(limit_of(all, worker)) : ""));
   }
   if (!metrics.losses.empty())
-    result += fact("Loss", fixed(metrics.losses.back().second, 4), concat("step ", metrics.losses.back().first));
+    result += fact("Loss", fixed_text(metrics.losses.back().second, 4), concat("step ", metrics.losses.back().first));
   long sent = 0;
   for (const long messages : all.sent) sent += messages;
   result += fact("Messages", concat(sent), "values and gradients per step");
@@ -285,14 +257,14 @@ std::string facts(const RunTimeline& all, const RunMetrics& metrics) {
 
 std::string share_bar(const char* kind, const WorkerShare& share, double longest_us) {
   const auto part = [&](const char* look, double us) {
-    return us > 0 ? concat("<i class=\"", look, "\" style=\"width:", fixed(100 * us / longest_us, 2), "%\"></i>")
+    return us > 0 ? concat("<i class=\"", look, "\" style=\"width:", fixed_text(100 * us / longest_us, 2), "%\"></i>")
                   : std::string();
   };
   return concat("<div class=\"share\"><span class=\"kind\">", kind, "</span><span class=\"bar\">",
                 part("C", share.compute_us), part("U", share.other_us), part("R", share.wait_us),
-                "</span><span class=\"numbers\">compute ", milliseconds(share.compute_us), " &middot; other ",
-                milliseconds(share.other_us), " &middot; wait ", milliseconds(share.wait_us), " &middot; rest ",
-                milliseconds(share.rest_us), " ms</span></div>");
+                "</span><span class=\"numbers\">compute ", time_text(share.compute_us), " &middot; other ",
+                time_text(share.other_us), " &middot; wait ", time_text(share.wait_us), " &middot; rest ",
+                time_text(share.rest_us), "</span></div>");
 }
 
 /// What the worker's tensors took at most; behind it what the plan said and what the limit is.
@@ -301,10 +273,10 @@ std::string memory_cell(const RunTimeline& all, const RunMetrics& metrics, std::
   const double measured = of(metrics.peak_bytes), planned = of(all.planned_bytes), limit = of(all.limit_bytes);
   const double shown = measured > 0 ? measured : planned;
   std::string notes;
-  if (measured > 0 && planned > 0) notes += concat("planned ", bytes_text(planned));
-  if (limit > 0) notes += concat(notes.empty() ? "" : ", ", "limit ", bytes_text(limit));
-  return concat("<td data-name=\"peak memory\" class=\"number\">", bytes_text(shown),
-                "<span class=\"bar\"><i class=\"M\" style=\"width:", fixed(100 * shown / most_bytes, 1),
+  if (measured > 0 && planned > 0) notes += concat("planned ", size_text(planned));
+  if (limit > 0) notes += concat(notes.empty() ? "" : ", ", "limit ", size_text(limit));
+  return concat("<td data-name=\"peak memory\" class=\"number\">", size_text(shown),
+                "<span class=\"bar\"><i class=\"M\" style=\"width:", fixed_text(100 * shown / most_bytes, 1),
                 "%\"></i></span>", notes.empty() ? "" : concat("<small>", notes, "</small>"), "</td>");
 }
 
@@ -328,7 +300,7 @@ std::string workers_table(const RunTimeline& all, const RunMetrics& metrics) {
   std::string summary = concat(all.workers(), " workers");
   if (const std::vector<double>& peaks = peaks_of(all, metrics); !peaks.empty()) {
     const auto [least, most] = std::minmax_element(peaks.begin(), peaks.end());
-    summary += concat(", peak tensor bytes ", bytes_text(*least), " to ", bytes_text(*most));
+    summary += concat(", peak tensor bytes ", size_text(*least), " to ", size_text(*most));
   }
   return closed_if_long(
       static_cast<std::size_t>(all.workers()), summary,
@@ -347,8 +319,8 @@ std::string stage_bar(const char* kind, const StageCost& cost, bool trains, doub
   for (const auto& [letter, us] :
        {std::pair("F", cost.forward_us), {backward, cost.input_grad_us}, {"W", cost.weight_grad_us}}) {
     if (us <= 0) continue;
-    bar += concat("<i class=\"", letter, "\" style=\"width:", fixed(100 * us / longest_us, 2), "%\"></i>");
-    numbers += concat(numbers.empty() ? "" : " &middot; ", letter, " ", milliseconds(us));
+    bar += concat("<i class=\"", letter, "\" style=\"width:", fixed_text(100 * us / longest_us, 2), "%\"></i>");
+    numbers += concat(numbers.empty() ? "" : " &middot; ", letter, " ", time_text(us));
   }
   return concat("<div class=\"share\"><span class=\"kind\">", kind, "</span><span class=\"bar\">", bar,
                 "</span><span class=\"numbers\">", numbers, " ms</span></div>");
@@ -386,16 +358,18 @@ std::string loss_section(const RunMetrics& metrics) {
   const auto first = static_cast<double>(losses.front().first), last = static_cast<double>(losses.back().first);
   const auto point = [&](const std::pair<std::int64_t, double>& at) {
     const double x = (static_cast<double>(at.first) - first) / (last - first);
-    return concat(fixed(1000 * x, 1), " ", fixed(most > least ? 150 * (most - at.second) / (most - least) : 75, 1));
+    return concat(fixed_text(1000 * x, 1), " ",
+                  fixed_text(most > least ? 150 * (most - at.second) / (most - least) : 75, 1));
   };
   const auto line = [&](const auto& list) {
     std::string d;
     for (std::size_t i = 0; i < list.size(); ++i) d += concat(i == 0 ? "M" : "L", point(list[i]));
     return d;
   };
-  return concat("<section><h2>Loss</h2><div class=\"loss\"><span class=\"top\">", fixed(most, 3),
-                "</span><span class=\"bottom\">", fixed(least, 3), "</span><svg role=\"img\" aria-label=\"loss from ",
-                fixed(losses.front().second, 3), " to ", fixed(losses.back().second, 3),
+  return concat("<section><h2>Loss</h2><div class=\"loss\"><span class=\"top\">", fixed_text(most, 3),
+                "</span><span class=\"bottom\">", fixed_text(least, 3),
+                "</span><svg role=\"img\" aria-label=\"loss from ", fixed_text(losses.front().second, 3), " to ",
+                fixed_text(losses.back().second, 3),
                 "\" viewBox=\"0 -4 1000 158\" preserveAspectRatio=\"none\"><path class=\"train\" d=\"", line(losses),
                 "\"/>", evaluations.empty() ? "" : concat("<path class=\"eval\" d=\"", line(evaluations), "\"/>"),
                 "</svg><span class=\"left\">step ", losses.front().first, "</span><span class=\"right\">step ",
@@ -413,7 +387,7 @@ std::string subtitle(const RunTimeline& all) {
                          : concat("; steps ", all.first_step, " to ", all.first_step + all.steps - 1);
   if (all.cut) text += " (the recording reached its limit)";
   if (all.clock_error_us > 0)
-    text += concat("; clocks of the ranks agree within ", fixed(all.clock_error_us, 0), " us");
+    text += concat("; clocks of the ranks agree within ", fixed_text(all.clock_error_us, 0), " us");
   return text;
 }
 
@@ -481,7 +455,7 @@ std::string html_page(const RunTimeline& timeline, const RunMetrics& metrics) {
   fill(page, "workers", workers_table(timeline, metrics));
   fill(page, "stages", stages_table(timeline));
   fill(page, "loss", loss_section(metrics));
-  fill(page, "end", fixed(end_us, 3));
+  fill(page, "end", fixed_text(end_us, 3));
   fill(page, "data", for_script(to_json(timeline)));
   return page;
 }

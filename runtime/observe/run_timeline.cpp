@@ -11,6 +11,7 @@
 #include <tuple>
 
 #include "runtime/base/error.hpp"
+#include "runtime/base/median.hpp"
 #include "runtime/base/text.hpp"
 
 namespace lockstep {
@@ -33,12 +34,6 @@ RunTimeline described(const Program& program) {
     row.clear();
   }
   return result;
-}
-
-std::optional<double> median(std::vector<double> values) {
-  if (values.empty()) return std::nullopt;
-  std::sort(values.begin(), values.end());
-  return std::midpoint(values[(values.size() - 1) / 2], values[values.size() / 2]);
 }
 
 bool earlier(const Span& a, const Span& b) {
@@ -107,16 +102,19 @@ Costs costs_of(const Timeline& timeline, const Program& program) {
   }
   Costs costs = equal_costs(program.topology.stages, 0, 0, 0);
   for (int s = 0; s < program.topology.stages; ++s) {
-    const auto cost = [&](Op op) { return median(computes[{StageId(s), op}]); };
+    const auto cost = [&](Op op, double otherwise = 0) {
+      const std::vector<double>& us = computes[{StageId(s), op}];
+      return us.empty() ? otherwise : median(us);
+    };
     StageCost& stage = costs.stages[static_cast<std::size_t>(s)];
-    const std::optional<double> weight = cost(Op::weight_grad);
-    stage.forward_us = cost(Op::forward).value_or(0);
-    stage.weight_grad_us = weight.value_or(0);
-    const double full = std::max(0.0, cost(Op::backward).value_or(0) - stage.weight_grad_us);
-    stage.input_grad_us = cost(Op::input_grad).value_or(full);
+    stage.forward_us = cost(Op::forward);
+    stage.weight_grad_us = cost(Op::weight_grad);
+    stage.input_grad_us = cost(Op::input_grad, std::max(0.0, cost(Op::backward) - stage.weight_grad_us));
   }
-  for (int worker = 0; worker < program.workers(); ++worker)
-    costs.update_us.push_back(median(updates[WorkerId(worker)]).value_or(0));
+  for (int worker = 0; worker < program.workers(); ++worker) {
+    const std::vector<double>& us = updates[WorkerId(worker)];
+    costs.update_us.push_back(us.empty() ? 0 : median(us));
+  }
   return costs;
 }
 

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "runtime/schedule/measured.hpp"
+#include "runtime/base/median.hpp"
 
 namespace lockstep {
 namespace {

@@ -18,6 +18,7 @@
 #include <utility>
 
 #include "runtime/base/error.hpp"
+#include "runtime/base/text.hpp"
 
 namespace lockstep {
 
@@ -61,14 +62,7 @@ bool job_is_running(const std::string& run_folder) {
 }
 
 std::string duration(std::int64_t ns) {
-  const double ms = static_cast<double>(ns) / 1e6;
-  std::ostringstream out;
-  out << std::fixed << std::setprecision(ms < 10 ? 1 : 0);
-  if (ms < 10'000)
-    out << ms << " ms";
-  else
-    out << std::setprecision(1) << ms / 1e3 << " s";
-  return out.str();
+  return time_text(static_cast<double>(ns) * 1e-3);
 }
 
 std::string clock_time(std::int64_t ns) {

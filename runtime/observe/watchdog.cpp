@@ -2,8 +2,9 @@
 #include "runtime/observe/watchdog.hpp"
 
 #include <algorithm>
-#include <iomanip>
 #include <sstream>
+
+#include "runtime/base/text.hpp"
 
 namespace lockstep {
 namespace {
@@ -11,9 +12,7 @@ namespace {
 using std::chrono::milliseconds;
 
 std::string seconds(milliseconds time) {
-  std::ostringstream out;
-  out << std::fixed << std::setprecision(1) << static_cast<double>(time.count()) / 1e3 << " s";
-  return out.str();
+  return fixed_text(static_cast<double>(time.count()) / 1e3, 1) + " s";
 }
 
 }  // namespace

@@ -2,15 +2,15 @@
 //
 // `partition: auto`, and those by measured time or bytes: resolved before training starts.
 #include <algorithm>
-#include <cmath>
 #include <limits>
 
-#include "runtime/config/size.hpp"
+#include "runtime/base/size.hpp"
+#include "runtime/base/text.hpp"
 #include "runtime/schedule/generators.hpp"
 #include "runtime/schedule/schedule_error.hpp"
+#include "runtime/session/make_trainer.hpp"
 #include "runtime/session/planning.hpp"
 #include "runtime/session/profiling.hpp"
-#include "runtime/training/run_record.hpp"
 
 namespace lockstep {
 namespace {
@@ -42,9 +42,9 @@ PlanFile plan_cuts(const Config& config, const Planning& planning, const PlanPro
     constexpr double kWorthIt = 0.98;
     if (any.with_all && any.best().simulated.period_us <= kWorthIt * result.best().simulated.period_us) {
       const PlanFile fewer = planning.file(problem, any.best());
-      note = concat("fewer workers would be faster: ", fewer.workers.size(), " of ", problem.workers.size(), ", ",
-                    std::lround(fewer.predicted->step_us) * 1e-3,
-                    " ms a step; set pipeline.stages=", fewer.predicted->stages.size());
+      note =
+          concat("fewer workers would be faster: ", fewer.workers.size(), " of ", problem.workers.size(), ", ",
+                 time_text(fewer.predicted->step_us), " a step; set pipeline.stages=", fewer.predicted->stages.size());
     }
   }
   return planning.file(problem, result.best());
@@ -63,8 +63,7 @@ void check_pipeline(const Config& config, const ModelGraph& graph) {
                         concat("got ", pipeline.stages, ", the model has ", graph.layer_count(),
                                " layers and every stage needs at least one; use at most ", graph.layer_count()));
   if (pipeline.schedule == "auto") return;
-  std::vector<std::string> names;
-  for (const ScheduleGenerator& generator : schedule_generators()) names.push_back(generator.name);
+  std::vector<std::string> names = schedule_names();
   if (find_generator(pipeline.schedule) == nullptr)
     throw section.error("schedule", concat("there is no schedule '", pipeline.schedule, "'; there are: ", join(names),
                                            ", auto", did_you_mean(pipeline.schedule, names)));
@@ -83,14 +82,14 @@ Log start_log(const Process& process) {
 
 }  // namespace
 
-void resolve_partition(Process& process, const std::string& config_path, LoadedConfig& loaded) {
+void resolve_partition(Process& process, const ConfigSource& source, LoadedConfig& loaded) {
   Config& config = loaded.config;
   const std::string by = config.pipeline.partition.by;
   if (!config.pipeline.partition.needs_profile()) return;
   std::unique_ptr<Trainer> whole;
   std::vector<RankId> rank_of_worker;
   process.together([&] {
-    whole = make_trainer(one_worker(config), {});
+    whole = make_whole(source, config);
     check_pipeline(config, whole->graph());
     rank_of_worker = spread_workers(config.pipeline.workers(), process.size(), config.workers.per_rank,
                                     config.root.section("workers"));
@@ -108,7 +107,7 @@ void resolve_partition(Process& process, const std::string& config_path, LoadedC
         if (!process.is_root()) return;
         const double limit = config.workers.memory_limit > 0 ? static_cast<double>(config.workers.memory_limit)
                                                              : std::numeric_limits<double>::infinity();
-        const Planning planning(config, config_path, *whole, profile);
+        const Planning planning(config, source.path, *whole, profile);
         const PlanProblem problem =
             planning.problem(config.train.micro_batches, workers_on_ranks(profile, rank_of_worker, limit));
         text = to_yaml(plan_cuts(config, planning, problem, fewer));
@@ -123,11 +122,10 @@ void resolve_partition(Process& process, const std::string& config_path, LoadedC
   const std::string key = prediction_key(config, plan.workers);
   if (key != plan.key) plan.predicted.reset();
   plan.key = key;
-  loaded.notes.push_back(
-      concat("partition ", by, ": layers per stage [", join(config.pipeline.partition.counts), "]",
-             plan.predicted ? concat(", predicted ", std::lround(plan.predicted->step_us) * 1e-3, " ms a step, bubble ",
-                                     std::lround(plan.predicted->bubble_steady * 100), " %")
-                            : std::string()));
+  loaded.notes.push_back(concat("partition ", by, ": layers per stage [", join(config.pipeline.partition.counts), "]",
+                                plan.predicted ? concat(", predicted ", time_text(plan.predicted->step_us),
+                                                        " a step, bubble ", percent_text(plan.predicted->bubble_steady))
+                                               : std::string()));
   if (!fewer.empty()) loaded.notes.push_back(fewer);
   loaded.plan = std::move(plan);
 }
@@ -172,14 +170,14 @@ void predict_again(const Trainer& trainer, LoadedConfig& loaded) {
   plan.predicted = planning.predict(trainer, plan);
   plan.idle.clear();
   const PlanPrediction& p = *plan.predicted;
-  loaded.notes.push_back(concat(edited, ": predicted again, ", std::lround(p.step_us) * 1e-3, " ms a step, bubble ",
-                                std::lround(p.bubble_steady * 100), " %"));
+  loaded.notes.push_back(
+      concat(edited, ": predicted again, ", time_text(p.step_us), " a step, bubble ", percent_text(p.bubble_steady)));
   for (std::size_t row = 0; row < p.peak_bytes.size(); ++row) {
     const std::size_t worker =
         plan.choice.placement.empty() ? row : static_cast<std::size_t>(plan.choice.placement[row]);
     if (const double limit = plan.workers[worker].limit_bytes; p.peak_bytes[row] > limit)
-      loaded.notes.push_back(concat("worker ", worker, " will need ", size_text(std::llround(p.peak_bytes[row])),
-                                    ", its limit in ", file, " is ", size_text(std::llround(limit))));
+      loaded.notes.push_back(concat("worker ", worker, " will need ", size_text(p.peak_bytes[row]), ", its limit in ",
+                                    file, " is ", size_text(limit)));
   }
 }
 
@@ -214,8 +212,8 @@ void adopt_plan(const Trainer& trainer, LoadedConfig& loaded) {
   if (const std::string idle = idle_text(plan); !idle.empty()) loaded.notes.push_back(idle);
 }
 
-std::unique_ptr<Trainer> make_trainer(LoadedConfig& loaded, const Ranks& ranks) {
-  std::unique_ptr<Trainer> trainer = make_trainer(loaded.config, ranks);
+std::unique_ptr<Trainer> make_trainer(const ConfigSource& source, LoadedConfig& loaded, const Ranks& ranks) {
+  std::unique_ptr<Trainer> trainer = make_trainer(source, loaded.config, ranks);
   if (!loaded.plan) return trainer;
   adopt_plan(*trainer, loaded);
   if (runs_elsewhere(*trainer, *loaded.plan))

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//
-// What every verb reads: a config file, a plan over it, and overrides over both.
-#include <CLI/CLI.hpp>
+#include "runtime/session/config_source.hpp"
+
 #include <algorithm>
 
 #include "models/registry.hpp"
@@ -24,7 +23,7 @@ std::vector<std::string> replaced_keys(const Section& own, const Section& plan, 
   return keys;
 }
 
-void check_plan(const PlanFile& plan, const Config& config) {
+void check_plan(const PlanFile& plan, const Config& config, const Model& model) {
   const std::string file = config.root.location().file;
   if (plan.batch != config.train.batch)
     throw plan.train.error("batch",
@@ -36,7 +35,7 @@ void check_plan(const PlanFile& plan, const Config& config) {
         concat("got ", plan.micro_batches, ", but train.micro_batches of ", file, " is ", config.train.micro_batches,
                "; they are part of the numerics, so the plan does not change them; ", plan_again(plan, config),
                ", or set train.micro_batches=", plan.micro_batches));
-  const auto layers = static_cast<int>(make_model(config.model).layers.size());
+  const auto layers = static_cast<int>(model.layers.size());
   if (plan.layers != layers)
     throw plan.root.section("model").error("layers",
                                            concat("got ", plan.layers, ", but the model of ", file, " has ", layers,
@@ -58,25 +57,32 @@ void check_prediction(const PlanFile& plan, const Config& config) {
 
 }  // namespace
 
-void ConfigSource::add_flags(CLI::App& verb) {
-  verb.add_option("config", path, "YAML file; configs/reference.yaml explains every key")->required();
-  verb.add_option("--set", overrides, "Override a key: --set train.steps=10 (repeatable)")
-      ->take_all()
-      ->type_name("KEY=VALUE");
-}
-
-void ConfigSource::add_plan_flag(CLI::App& verb) {
-  verb.add_option("--plan", plan, "A plan of lockstep plan: its pipeline takes the place of the config's")
-      ->type_name("FILE");
-}
-
 bool ConfigSource::leaves_micro_batches() const {
-  return is_auto(load_config_file(path, overrides).section("train"));
+  return !config && is_auto(load_config_file(path, overrides).section("train"));
+}
+
+Model ConfigSource::make_model(const Config& of) const {
+  return model ? model() : lockstep::make_model(of.model);
+}
+
+DataSplits ConfigSource::open_data(const Config& of) const {
+  if (data) return data();
+  DataContext context;
+  context.seed = of.seed;
+  if (of.model.has("context")) context.context = of.model.get<std::int64_t>("context");
+  return lockstep::open_data(of.data, context);
 }
 
 LoadedConfig ConfigSource::load(int micro_batches) const {
   LoadedConfig loaded;
-  if (plan.empty()) {
+  if (config) {
+    if (!plan.empty() || !plan_text.empty() || !overrides.empty())
+      throw UserError("a config that is filled in by the program takes no plan and no overrides; set its fields");
+    loaded.config = *config;
+    check_config(loaded.config);
+    return loaded;
+  }
+  if (plan.empty() && plan_text.empty()) {
     std::vector<std::string> all = overrides;
     if (micro_batches > 0 && leaves_micro_batches()) {
       const auto batch = load_config_file(path, overrides).section("train").get("batch", at_least<std::int64_t>(1));
@@ -86,13 +92,13 @@ LoadedConfig ConfigSource::load(int micro_batches) const {
     return loaded;
   }
   const Section own = load_config_file(path, overrides);
-  PlanFile file = read_plan(load_config_file(plan));
+  PlanFile file = read_plan(plan.empty() ? load_config_text(plan_text, "the plan") : load_config_file(plan));
   std::vector<ConfigOverlay> overlays = {{"pipeline", file.pipeline}};
   if (is_auto(own.section("train"))) overlays.push_back({"train", file.train, {"micro_batches"}});
   const Section both = load_config_file(path, overrides, overlays);
   loaded.config = read_config(both);
-  check_plan(file, loaded.config);
-  loaded.notes.push_back("plan " + plan);
+  check_plan(file, loaded.config, make_model(loaded.config));
+  loaded.notes.push_back(plan.empty() ? "a plan" : "plan " + plan);
   const std::vector<std::string> replaced =
       replaced_keys(own.section("pipeline"), file.pipeline, both.section("pipeline"));
   if (!replaced.empty()) loaded.notes.back() += concat(": it takes the place of ", join(replaced), " in ", path);

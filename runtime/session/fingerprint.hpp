@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "runtime/session/command.hpp"
+#include "runtime/session/process.hpp"
 
 namespace lockstep {
 

@@ -7,7 +7,7 @@
 
 #include "runtime/observe/clocks.hpp"
 #include "runtime/observe/run_timeline.hpp"
-#include "runtime/session/command.hpp"
+#include "runtime/session/process.hpp"
 
 namespace lockstep {
 

@@ -4,22 +4,18 @@
 #include <cmath>
 #include <set>
 
-#include "runtime/config/size.hpp"
+#include "runtime/base/size.hpp"
 #include "runtime/session/planning.hpp"
 
 namespace lockstep {
 namespace {
 
-std::string bytes_text(double bytes) {
-  return size_text(static_cast<std::int64_t>(std::ceil(bytes)));
-}
-
 std::string limits_text(const PlanProblem& problem) {
   std::set<double> limits;
   for (const PlannedWorker& worker : problem.workers) limits.insert(worker.limit_bytes);
   const auto workers = problem.workers.size();
-  return concat(workers, workers == 1 ? " worker" : " workers", " of ", bytes_text(*limits.begin()),
-                limits.size() > 1 ? concat(" to ", bytes_text(*limits.rbegin())) : std::string());
+  return concat(workers, workers == 1 ? " worker" : " workers", " of ", size_text(*limits.begin()),
+                limits.size() > 1 ? concat(" to ", size_text(*limits.rbegin())) : std::string());
 }
 
 /// "; the smallest limit that would do with these cuts, the same on every worker, is 1.2 GiB (1288490188)"
@@ -27,7 +23,7 @@ std::string smallest_limit(const PlanResult& result, const char* with) {
   if (!(result.least_limit_bytes > 0) || !std::isfinite(result.least_limit_bytes)) return "";
   return concat(
       result.least_limit_exact ? "; the smallest limit that would do" : "; the smallest limit found that would do",
-      with, ", the same on every worker, is ", bytes_text(result.least_limit_bytes), " (",
+      with, ", the same on every worker, is ", size_text(result.least_limit_bytes), " (",
       static_cast<std::int64_t>(std::ceil(result.least_limit_bytes)), ")");
 }
 
@@ -58,8 +54,8 @@ std::string stage_in_the_way(const PlanProblem& problem, const RankedPlan& plan)
     stages.push_back(concat(s, " (", from, from == to ? "" : " .. " + to, ")"));
   }
   return concat(stages.size() == 1 ? "stage " : "stages ", join(stages, " and "),
-                stages.size() == 1 ? " needs " : " need ", bytes_text(excess.bytes), " on worker ", excess.worker, ", ",
-                bytes_text(excess.bytes - excess.limit), " more than its limit of ", bytes_text(excess.limit), " (",
+                stages.size() == 1 ? " needs " : " need ", size_text(excess.bytes), " on worker ", excess.worker, ", ",
+                size_text(excess.bytes - excess.limit), " more than its limit of ", size_text(excess.limit), " (",
                 schedule_text(plan.choice), ", recompute ", to_string(plan.choice.recompute), ")");
 }
 

@@ -1,31 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "runtime/session/plan_table.hpp"
+
 #include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
-#include <iomanip>
+#include <sstream>
 
+#include "runtime/base/size.hpp"
+#include "runtime/base/text.hpp"
 #include "runtime/base/text_table.hpp"
-#include "runtime/config/size.hpp"
-#include "runtime/session/planning.hpp"
 
 namespace lockstep {
 namespace {
-
-std::string fixed(double number, int digits) {
-  std::ostringstream out;
-  out << std::fixed << std::setprecision(digits) << number;
-  return out.str();
-}
-
-std::string bytes_text(double bytes) {
-  return size_text(static_cast<std::int64_t>(std::ceil(bytes)));
-}
-
-std::string in_millions(std::int64_t count) {
-  if (count < 100'000) return std::to_string(count);
-  return fixed(static_cast<double>(count) * 1e-6, count < 10'000'000 ? 2 : 1) + " M";
-}
 
 std::string shortened(const std::string& name) {
   constexpr std::size_t most = 16;
@@ -63,10 +50,10 @@ std::string stages_table(const PlanFile& plan, int width) {
     rows.push_back({number(static_cast<int>(s)),
                     number(worker_of(plan, stage.row)),
                     number(stage.layers),
-                    {fixed(cost.forward_us * 1e-3, 3)},
-                    {fixed(cost.input_grad_us * 1e-3, 3)},
-                    {fixed(cost.weight_grad_us * 1e-3, 3)},
-                    {in_millions(stage.parameters)},
+                    {fixed_text(cost.forward_us * 1e-3, 3)},
+                    {fixed_text(cost.input_grad_us * 1e-3, 3)},
+                    {fixed_text(cost.weight_grad_us * 1e-3, 3)},
+                    {count_text(stage.parameters)},
                     number(stage.in_flight),
                     {names[s]}});
   }
@@ -94,11 +81,11 @@ std::string workers_table(const PlanFile& plan, int width) {
     rows.push_back({number(worker_number),
                     number(worker.place.rank),
                     number(worker.place.host),
-                    {fixed(p.compute_us[row] * 1e-3, 2)},
-                    {fixed(p.wait_us[row] * 1e-3, 2)},
-                    {bytes_text(p.peak_bytes[row]), p.peak_bytes[row]},
-                    {limited ? bytes_text(worker.limit_bytes) : "none"},
-                    {limited ? fixed(used, 0) + " %" : "-", used}});
+                    {fixed_text(p.compute_us[row] * 1e-3, 2)},
+                    {fixed_text(p.wait_us[row] * 1e-3, 2)},
+                    {size_text(p.peak_bytes[row]), p.peak_bytes[row]},
+                    {limited ? size_text(worker.limit_bytes) : "none"},
+                    {limited ? fixed_text(used, 0) + " %" : "-", used}});
   }
   using Kind = Column::Kind;
   return table({{"worker", Kind::list},
@@ -122,9 +109,9 @@ std::string plan_table(const PlanFile& plan) {
       << (p.stages.size() == 1 ? " stage, " : " stages, ") << schedule_text(plan.choice) << ", " << plan.micro_batches
       << " micro-batches, recompute " << plan.recompute_text << "\n"
       << stages_table(plan, width) << "\n"
-      << workers_table(plan, width) << "\nstep " << fixed(p.step_us * 1e-3, 2) << " ms, bubble "
-      << fixed(p.bubble_steady * 100, 1) << " % (one step alone: " << fixed(p.alone_us * 1e-3, 2) << " ms, "
-      << fixed(p.bubble * 100, 1) << " %)\n";
+      << workers_table(plan, width) << "\nstep " << fixed_text(p.step_us * 1e-3, 2) << " ms, bubble "
+      << fixed_text(p.bubble_steady * 100, 1) << " % (one step alone: " << fixed_text(p.alone_us * 1e-3, 2) << " ms, "
+      << fixed_text(p.bubble * 100, 1) << " %)\n";
   if (!plan.idle.empty())
     out << idle_text(plan) << "\nidle: " << (plan.idle.size() == 1 ? "worker " : "workers ") << ranges_text(plan.idle)
         << " of those given\n";

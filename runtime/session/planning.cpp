@@ -35,18 +35,8 @@ double data_bytes(const ModelGraph& graph, std::int64_t batch) {
 LayerCost cost_of(const LayerProfile& layer, double mean_rows, std::int64_t most_rows) {
   const LayerSample times = sample_at(layer, mean_rows), bytes = sample_at(layer, static_cast<double>(most_rows));
   LayerCost cost;
-  cost.forward_us = times.forward_us;
-  cost.input_grad_us = times.input_grad_us;
-  cost.weight_grad_us = times.weight_grad_us;
-  cost.update_us = times.update_us;
-  cost.held_bytes = bytes.held_bytes;
-  cost.again_held_bytes = bytes.again_held_bytes;
-  cost.held_w_bytes = bytes.held_w_bytes;
-  cost.step_bytes = bytes.step_bytes;
-  cost.forward_extra_bytes = bytes.forward_extra_bytes;
-  cost.input_grad_extra_bytes = bytes.input_grad_extra_bytes;
-  cost.weight_grad_extra_bytes = bytes.weight_grad_extra_bytes;
-  cost.backward_extra_bytes = bytes.backward_extra_bytes;
+  for (const LayerCostField& field : layer_cost_fields())
+    cost.*field.member = (field.is_time ? times : bytes).*field.member;
   return cost;
 }
 

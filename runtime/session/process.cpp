@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "runtime/session/process.hpp"
+
 #include <sys/ioctl.h>
 #include <unistd.h>
-#include <algorithm>
 
+#include <algorithm>
 #include <cstdlib>
 #include <iostream>
 #include <thread>
 
 #include "runtime/base/check.hpp"
 #include "runtime/base/text.hpp"
+#include "runtime/host/launcher.hpp"
 #include "runtime/host/launcher_terminal.hpp"
 #include "runtime/observe/story.hpp"
-#include "runtime/session/command.hpp"
 
 #ifdef LOCKSTEP_WITH_MPI
 #include "runtime/engine/mpi_links.hpp"
@@ -120,11 +122,10 @@ MpiFacts Process::mpi_facts() const {
 
 Process::Process(bool) {
   host_ = host_name();
-  for (const char* variable : {"PMI_SIZE", "OMPI_COMM_WORLD_SIZE"})
-    if (const char* size = std::getenv(variable); size && std::atoi(size) > 1)
-      throw UserError(
-          concat("started by an MPI launcher with ", size,
-                 " ranks, but this lockstep was built with LOCKSTEP_MPI=OFF; build with MPI, or run without mpirun"));
+  if (const int ranks = launched_processes(); ranks > 1)
+    throw UserError(
+        concat("started by an MPI launcher with ", ranks,
+               " ranks, but this lockstep was built with LOCKSTEP_MPI=OFF; build with MPI, or run without mpirun"));
 }
 void Process::connect(Trainer&) {}
 std::unique_ptr<RemoteLinks> Process::make_links(int) {
@@ -224,6 +225,21 @@ void Process::compare(const Trainer& trainer) {
                    "; give every rank the same file and overrides, the same build of lockstep and the same kind "
                    "of processor"));
   });
+}
+
+int run_ranks(const std::function<int(Process&)>& work) {
+  std::unique_ptr<Process> process;
+  try {
+    process = std::make_unique<Process>();
+    return work(*process);
+  } catch (const AlreadyReported& reported) {
+    return reported.exit_code;
+  } catch (const std::exception& error) {
+    if (process) process->fail(error);
+    std::cerr << concat("lockstep: ", reason_of(error), "\n") << std::flush;
+    const auto* known = dynamic_cast<const Error*>(&error);
+    return static_cast<int>(known ? known->exit_code() : ExitCode::fault);
+  }
 }
 
 }  // namespace lockstep

@@ -8,10 +8,10 @@
 #include <map>
 #include <sstream>
 
-#include "models/registry.hpp"
 #include "partitioner/profile_cache.hpp"
 #include "runtime/host/machine.hpp"
 #include "runtime/profile/links.hpp"
+#include "runtime/session/make_trainer.hpp"
 #include "runtime/training/optimizer.hpp"
 
 namespace lockstep {
@@ -135,8 +135,7 @@ ProfileEnvironment profile_environment(const Config& config) {
 
 ModelGraph describe_for(const Trainer& trainer, std::int64_t rows) {
   const Config& config = trainer.config();
-  return describe_model(make_model(config.model), trainer.data().train->entries(rows), trainer.losses(),
-                        config.train.freeze);
+  return describe_model(trainer.model(), trainer.data().train->entries(rows), trainer.losses(), config.train.freeze);
 }
 
 Profile measure_profile(Process& process, const Config& config, const Trainer& trainer,
@@ -181,6 +180,17 @@ Profile measure_profile(Process& process, const Config& config, const Trainer& t
   measure_links(process, hosts, profile);
   measure_speeds(process, hosts, profile);
   return profile;
+}
+
+Profile measure_profile(Process& process, const ConfigSource& source, const ProfilingOptions& options) {
+  Config config;
+  std::unique_ptr<Trainer> whole;
+  process.together([&] {
+    config = source.load(kMicroBatchesToMeasure).config;
+    resolve_kernels(config);
+    whole = make_whole(source, config);
+  });
+  return measure_profile(process, config, *whole, options);
 }
 
 }  // namespace lockstep

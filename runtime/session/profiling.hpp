@@ -4,9 +4,13 @@
 #pragma once
 
 #include "runtime/profile/profile_model.hpp"
-#include "runtime/session/command.hpp"
+#include "runtime/session/config_source.hpp"
+#include "runtime/session/process.hpp"
 
 namespace lockstep {
+
+/// Of a config that leaves them to a plan: sizes that are not far from whatever it chooses.
+inline constexpr int kMicroBatchesToMeasure = 4;
 
 struct ProfilingOptions {
   std::vector<std::int64_t> rows;  ///< sizes of micro-batches, ascending; empty: rows_to_measure()
@@ -21,12 +25,15 @@ struct ProfilingOptions {
 /// The environment that a profile of this config is measured in: what foreign_environment() compares.
 ProfileEnvironment profile_environment(const Config& config);
 
-/// The model of the config for micro-batches of `rows` rows. Builds nothing.
+/// The model of the trainer for micro-batches of `rows` rows. Builds nothing.
 ModelGraph describe_for(const Trainer& trainer, std::int64_t rows);
 
 /// Measures layers, links and worker speeds. `trainer`: of this config or of one_worker() of it; `config`: as it will
 /// train. Collective: every rank calls it and gets the same profile. Throws LayerError, CommError.
 Profile measure_profile(Process& process, const Config& config, const Trainer& trainer,
                         const ProfilingOptions& options);
+
+/// The same for a config that nobody has looked at yet. Throws AlreadyReported for what is wrong with it.
+Profile measure_profile(Process& process, const ConfigSource& source, const ProfilingOptions& options = {});
 
 }  // namespace lockstep

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "runtime/base/text.hpp"
 #include "runtime/graph/partition.hpp"
 #include "runtime/host/binding.hpp"
 #include "runtime/profile/measure.hpp"
@@ -15,12 +16,6 @@
 
 namespace lockstep {
 namespace {
-
-std::string in_ms(double us) {
-  std::ostringstream out;
-  out << std::fixed << std::setprecision(1) << us * 1e-3 << " ms";
-  return out.str();
-}
 
 /// Nothing for a schedule that no generator makes. Workers are counted by row here.
 std::optional<PlanChoice> plannable(const Trainer& trainer) {
@@ -126,7 +121,7 @@ void Rebalancer::look_for_better_cuts(const SlowWorker& slow) {
   PlanProblem even = asked;
   for (PlannedWorker& worker : even.workers) worker.speed = 1;
   const double now_us = judge(asked, *now).period_us, even_us = judge(even, *now).period_us;
-  said << ": by simulation a step takes " << in_ms(now_us) << ", and " << in_ms(even_us) << " if it were not";
+  said << ": by simulation a step takes " << time_text(now_us) << ", and " << time_text(even_us) << " if it were not";
   PlanScope scope;
   scope.schedules = {now->schedule};
   scope.virtual_stages = {now->virtual_stages};
@@ -144,7 +139,7 @@ void Rebalancer::look_for_better_cuts(const SlowWorker& slow) {
   }
   const PlanChoice& better = result.best().choice;
   said << "; layers per stage [" << join(better.layers_per_stage) << "] instead of [" << join(now->layers_per_stage)
-       << "] would take " << in_ms(result.best().simulated.period_us);
+       << "] would take " << time_text(result.best().simulated.period_us);
   if (replan_) {
     Rebalanced found{better.layers_per_stage, std::vector<double>(asked.workers.size(), 0.0)};
     const Costs costs = costs_of(asked, better);

@@ -13,7 +13,7 @@
 #include "partitioner/make_plan.hpp"
 #include "runtime/observe/speed_watch.hpp"
 #include "runtime/schedule/measured.hpp"
-#include "runtime/session/command.hpp"
+#include "runtime/session/process.hpp"
 #include "runtime/training/trainer.hpp"
 
 namespace lockstep {

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "runtime/base/nearest.hpp"
+
 #include <algorithm>
 #include <cctype>
 
-#include "runtime/config/value.hpp"
+#include "runtime/base/error.hpp"
 
 namespace lockstep {
 
-using yaml::normal_word;
-
-std::string yaml::normal_word(const std::string& word) {
+std::string normal_word(const std::string& word) {
   std::string result = word;
   for (char& c : result) c = c == '-' ? '_' : static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
   return result;
@@ -41,7 +41,7 @@ std::optional<std::string> nearest(const std::string& word, const std::vector<st
   constexpr std::size_t longest_name = 64;
   constexpr std::size_t shortest_prefix = 3;
   if (word.size() > longest_name) return std::nullopt;
-  const std::string wanted = normal_word(word), known = yaml::own_name(word);
+  const std::string wanted = normal_word(word), known = own_name(word);
   const std::string ours = known.substr(known.rfind('.') + 1);
   if (!ours.empty() && std::find(candidates.begin(), candidates.end(), ours) != candidates.end()) return ours;
   const std::size_t furthest = std::max<std::size_t>(1, wanted.size() / 3);

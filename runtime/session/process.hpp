@@ -1,27 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the verbs of the `lockstep` command share. Each verb is one file: add_VERB() declares its flags and sets
-// `command`, which main calls after parsing and whose result is the exit code.
+// The ranks of a job, and the main of a program that is one of them:
+//
+//   int main() {
+//     return lockstep::run_ranks([](lockstep::Process& process) { ...; return 0; });
+//   }
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
-#include "partitioner/plan_file.hpp"
 #include "runtime/base/console.hpp"
-#include "runtime/config/config.hpp"
-#include "runtime/data/dataset.hpp"
-#include "runtime/engine/job.hpp"
+#include "runtime/engine/remote_links.hpp"
 #include "runtime/host/stop_signals.hpp"
-#include "runtime/training/environment.hpp"
 #include "runtime/training/trainer.hpp"
-
-namespace CLI {
-class App;
-}
 
 namespace lockstep {
 
@@ -32,7 +27,7 @@ struct MpiFacts {
   std::string problem;
 };
 
-/// The ranks of this job: MPI when a launcher started us, else this process alone.
+/// The ranks of this job: MPI when a launcher started us, else this process alone. At most one in a program.
 class Process {
  public:
   /// `always_mpi`: start MPI also without a launcher.
@@ -91,41 +86,8 @@ struct AlreadyReported {
   int exit_code = 0;
 };
 
-/// A config as a verb reads it.
-struct LoadedConfig {
-  Config config;
-  std::optional<PlanFile> plan;    ///< in it already. Without `predicted` when that is of something else
-  std::vector<std::string> notes;  ///< what the user should know of the two
-};
-
-/// A config file, the plan that is laid over it, and overrides.
-struct ConfigSource {
-  std::string path, plan;
-  std::vector<std::string> overrides;
-  void add_flags(CLI::App& verb);
-  void add_plan_flag(CLI::App& verb);
-  /// Whether the config leaves the number of micro-batches to a plan.
-  bool leaves_micro_batches() const;
-  /// Throws ConfigError; also when the plan is of another model, batch or number of micro-batches. `micro_batches`:
-  /// what `train.micro_batches: auto` counts as without a plan, at most the batch; 0: it is refused.
-  LoadedConfig load(int micro_batches = 0) const;
-};
-
-/// Config, model, data, checked against each other. Nothing is built.
-std::unique_ptr<Trainer> make_trainer(const Config& config, const Ranks& ranks);
-
-/// Stages, layers, parameters, ranks: a table that fits the terminal.
-std::string stage_table(const Trainer& trainer);
-
-void add_train(CLI::App& app, std::function<int()>& command);
-void add_verify(CLI::App& app, std::function<int()>& command);
-void add_checkpoint(CLI::App& app, std::function<int()>& command);
-void add_eval(CLI::App& app, std::function<int()>& command);
-void add_list(CLI::App& app, std::function<int()>& command);
-void add_launch(CLI::App& app, std::function<int()>& command);
-void add_why(CLI::App& app, std::function<int()>& command);
-void add_doctor(CLI::App& app, std::function<int()>& command);
-void add_profile(CLI::App& app, std::function<int()>& command);
-void add_plan(CLI::App& app, std::function<int()>& command);
+/// Runs `work` on every rank, and gives the exit code for main. An exception ends all ranks: the message on standard
+/// error, then the abort (Process::fail).
+int run_ranks(const std::function<int(Process&)>& work);
 
 }  // namespace lockstep

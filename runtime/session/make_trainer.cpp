@@ -1,32 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "runtime/session/make_trainer.hpp"
+
 #include <unistd.h>
 
-#include <iomanip>
-
-#include "models/registry.hpp"
+#include "runtime/base/text.hpp"
 #include "runtime/base/text_table.hpp"
-#include "runtime/session/command.hpp"
+#include "runtime/training/run_record.hpp"
 
 namespace lockstep {
-namespace {
-
-std::string in_millions(std::int64_t count) {
-  std::ostringstream out;
-  if (count < 100'000)
-    out << count;
-  else
-    out << std::fixed << std::setprecision(count < 10'000'000 ? 2 : 1) << static_cast<double>(count) * 1e-6 << " M";
-  return out.str();
+std::unique_ptr<Trainer> make_trainer(const ConfigSource& source, const Config& config, const Ranks& ranks) {
+  return std::make_unique<Trainer>(source.make_model(config), source.open_data(config), config, ranks);
 }
 
-}  // namespace
-
-std::unique_ptr<Trainer> make_trainer(const Config& config, const Ranks& ranks) {
-  const Model model = make_model(config.model);
-  DataContext context;
-  context.seed = config.seed;
-  if (config.model.has("context")) context.context = config.model.get<std::int64_t>("context");
-  return std::make_unique<Trainer>(model, open_data(config.data, context), config, ranks);
+std::unique_ptr<Trainer> make_whole(const ConfigSource& source, const Config& config) {
+  return make_trainer(source, one_worker(config), {});
 }
 
 std::string stage_table(const Trainer& trainer) {
@@ -45,7 +32,7 @@ std::string stage_table(const Trainer& trainer) {
                     number(row),
                     number(trainer.layout().rank_of_row[row].value()),
                     number(last - first + 1),
-                    {in_millions(parameters)},
+                    {count_text(parameters)},
                     {last > first ? name + " .. " + graph.layers[last].name : name}});
   }
   using Kind = Column::Kind;
@@ -56,7 +43,7 @@ std::string stage_table(const Trainer& trainer) {
                        {"parameters"},
                        {"first .. last layer", Kind::names, true}},
                       rows, columns_of_terminal(STDERR_FILENO)),
-                "model: ", graph.layer_count(), " layers, ", in_millions(graph.parameter_count()), " parameters");
+                "model: ", graph.layer_count(), " layers, ", count_text(graph.parameter_count()), " parameters");
 }
 
 }  // namespace lockstep

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tools/plan_options.hpp"
+#include "runtime/session/plan_options.hpp"
 
 #include <algorithm>
 #include <charconv>
@@ -7,8 +7,9 @@
 #include <numeric>
 #include <set>
 
-#include "runtime/config/size.hpp"
+#include "runtime/base/size.hpp"
 #include "runtime/schedule/generators.hpp"
+#include "runtime/training/trainer.hpp"
 
 namespace lockstep {
 
@@ -59,8 +60,7 @@ std::vector<Recompute> recomputes_of(const PlanOptions& options, const Config& c
 }
 
 void check_schedules(const std::vector<std::string>& given) {
-  std::vector<std::string> names;
-  for (const ScheduleGenerator& generator : schedule_generators()) names.push_back(generator.name);
+  std::vector<std::string> names = schedule_names();
   for (const std::string& name : given)
     if (find_generator(name) == nullptr)
       throw UserError(

@@ -4,9 +4,9 @@
 // between words says so.
 #include <algorithm>
 
-#include "runtime/config/value.hpp"
+#include "runtime/base/nearest.hpp"
 
-namespace lockstep::yaml {
+namespace lockstep {
 namespace {
 
 struct Row {
@@ -110,4 +110,4 @@ std::string own_name(const std::string& word) {
   return same.size() == 1 ? same.front() : "";
 }
 
-}  // namespace lockstep::yaml
+}  // namespace lockstep

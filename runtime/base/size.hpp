@@ -14,8 +14,8 @@ namespace lockstep {
 std::optional<std::int64_t> parse_size(const std::string& text);
 /// What parse_size accepts, for error messages.
 std::string size_rule();
-/// For people: "1.50 GiB", "512 MiB", "100 B".
-std::string size_text(std::int64_t bytes);
+/// For people: "1.50 GiB", "512 MiB", "100 B"; of a part of a byte, the whole one.
+std::string size_text(double bytes);
 /// The shortest text that parse_size reads back exactly: "2GiB", "1500MiB", "4097".
 std::string exact_size_text(std::int64_t bytes);
 

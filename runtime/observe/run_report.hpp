@@ -3,13 +3,8 @@
 // `lockstep report`: the page (and the trace) of a run that has ended, from what it left in its folder. Torch-free.
 #pragma once
 
-#include <functional>
 #include <iosfwd>
 #include <string>
-
-namespace CLI {
-class App;
-}
 
 namespace lockstep {
 
@@ -21,7 +16,5 @@ struct ReportOptions {
 
 /// Returns the exit code. Throws UserError when the folder is not there, holds no run, or the run no timeline.
 int report_command(const ReportOptions& options, std::ostream& out);
-
-void add_report(CLI::App& app, std::function<int()>& command);
 
 }  // namespace lockstep

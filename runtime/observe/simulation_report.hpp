@@ -11,10 +11,6 @@
 #include "runtime/observe/run_timeline.hpp"
 #include "runtime/schedule/simulation.hpp"
 
-namespace CLI {
-class App;
-}
-
 namespace lockstep {
 
 struct SimulateOptions {
@@ -45,14 +41,8 @@ struct SimulateSubject {
 /// Of the plan in that file. Throws UserError.
 using SubjectOfPlan = std::function<SimulateSubject(const std::string& path)>;
 
-/// For `lockstep simulate --plan`: with the config that the plan names. Throws UserError, ConfigError.
-SimulateSubject subject_of_plan(const std::string& path);
-
 /// Prints grid (none beyond a million computes), step time, bubbles, micro-batches in flight and messages. Returns the
 /// exit code of the command. Throws UserError with one line that names the flag.
 int simulate_command(const SimulateOptions& options, std::ostream& out, const SubjectOfPlan& of_plan = {});
-
-/// Adds the verb. Parsing it sets `command`, which main calls afterwards.
-void add_simulate(CLI::App& app, std::function<int()>& command, SubjectOfPlan of_plan = {});
 
 }  // namespace lockstep

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "runtime/config/size.hpp"
+#include "runtime/base/size.hpp"
 
 #include <array>
 #include <charconv>
 #include <cmath>
-#include <iomanip>
-#include <sstream>
 #include <utility>
+
+#include "runtime/base/error.hpp"
+#include "runtime/base/text.hpp"
 
 namespace lockstep {
 namespace {
@@ -46,19 +47,15 @@ std::string size_rule() {
   return "a size such as 2GiB, 512MiB or 1.5GB";
 }
 
-std::string size_text(std::int64_t bytes) {
+std::string size_text(double bytes) {
+  bytes = std::ceil(bytes);
   for (const auto& [name, size] : kBinary) {
-    if (bytes < size) continue;
-    std::ostringstream out;
-    const double number = static_cast<double>(bytes) / static_cast<double>(size);
-    out << std::fixed
-        << std::setprecision(bytes % size == 0 || number >= 100 ? 0
-                             : number >= 10                     ? 1
-                                                                : 2)
-        << number << " " << name;
-    return out.str();
+    const double number = bytes / static_cast<double>(size);
+    if (number < 1) continue;
+    const int digits = number == std::floor(number) || number >= 100 ? 0 : number >= 10 ? 1 : 2;
+    return concat(fixed_text(number, digits), " ", name);
   }
-  return std::to_string(bytes) + " B";
+  return fixed_text(bytes, 0) + " B";
 }
 
 std::string exact_size_text(std::int64_t bytes) {

@@ -6,15 +6,14 @@
 #include "partitioner/problem.hpp"
 #include "partitioner/profile_file.hpp"
 #include "runtime/graph/model_graph.hpp"
-#include "runtime/session/command.hpp"
+#include "runtime/session/config_source.hpp"
 
 namespace lockstep {
 
 inline constexpr int kMostPlannedWorkers = 4096;
 
+/// As they are written on the command line; empty: everything may be chosen.
 struct PlanOptions {
-  ConfigSource source;
-  std::string profile, costs, output, html;
   int workers = 0;
   bool all_workers = false;
   std::string memory, hosts, ranks, micro_batches, partition;
