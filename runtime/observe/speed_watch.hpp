@@ -30,7 +30,7 @@ class SpeedWatch {
  public:
   static constexpr int kWindow = 10;         ///< steps, at least
   static constexpr double kWindowUs = 2e6;   ///< of steps, at least
-  static constexpr int kWindows = 3;         ///< in a row, before anything is said
+  static constexpr int kWindows = 5;         ///< in a row, before anything is said
   static constexpr double kSlow = 1.2;       ///< factor from which a worker is slow
   static constexpr double kLeastUs = 1000;   ///< and by so much in a step
   static constexpr double kNearlyAll = 0.8;  ///< share of a window's steps
