@@ -26,7 +26,8 @@ LAWFUL = {
     "runtime/comm/mpi/call.hpp": "",
     "models/gpt.cpp": '#include "runtime/layer/layer.hpp"\n#include "runtime/config/section.hpp"\n',
     "partitioner/cuts.cpp": '#include "runtime/schedule/action.hpp"\n',
-    "tools/train.cpp": '#include "models/gpt.hpp"\n#include "runtime/comm/mpi/call.hpp"\n',
+    "runtime/engine/links.cpp": '#include "runtime/comm/mpi/call.hpp"\n',
+    "tools/train.cpp": '#include "models/gpt.hpp"\n',
     "models/gpt.hpp": "",
 }
 
