@@ -13,6 +13,7 @@
 #include "runtime/base/error.hpp"
 #include "runtime/base/median.hpp"
 #include "runtime/base/output_file.hpp"
+#include "runtime/base/text.hpp"
 
 namespace lockstep {
 namespace {
@@ -213,6 +214,37 @@ void MetricsWriter::summary(const std::optional<Prediction>& predicted) {
 void MetricsWriter::write(const std::string& line) {
   out_ << line << '\n' << std::flush;
   if (!out_) throw Error(concat("metrics: cannot write ", path_, ": ", std::strerror(errno)));
+}
+
+RunMetrics metrics_from_lines(const std::string& text, const std::string& file) {
+  RunMetrics metrics;
+  const auto number = [](const Json& json, const char* key) {
+    const auto found = json.find(key);
+    return found != json.end() && found->is_number() ? found->get<double>() : std::nan("");
+  };
+  std::size_t start = 0, count = 0;
+  for (std::size_t end = text.find('\n'); end != std::string::npos; end = text.find('\n', start)) {
+    const std::string line = text.substr(start, end - start);
+    start = end + 1;
+    ++count;
+    try {
+      const Json json = Json::parse(line);
+      if (json.contains("eval")) {
+        metrics.eval_losses.emplace_back(json.at("eval").at("step"), number(json.at("eval"), "eval_loss"));
+      } else if (json.contains("step")) {
+        metrics.losses.emplace_back(json.at("step"), number(json, "loss"));
+        metrics.step_ms.push_back(number(json, "step_ms"));
+        metrics.bubbles.push_back(number(json, "bubble"));
+        const Json& workers = json.at("workers");
+        metrics.peak_bytes.resize(workers.size());
+        for (std::size_t w = 0; w < workers.size(); ++w)
+          metrics.peak_bytes[w] = std::max(metrics.peak_bytes[w], number(workers[w], "peak_bytes"));
+      }
+    } catch (const Json::exception& error) {
+      throw UserError(concat(file, ":", count, ": not a line that lockstep train wrote: ", one_line(reason_of(error))));
+    }
+  }
+  return metrics;
 }
 
 }  // namespace lockstep

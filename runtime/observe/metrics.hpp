@@ -96,4 +96,14 @@ class MetricsWriter {
   std::optional<double> loss_, eval_loss_, best_eval_loss_;
 };
 
+/// From the metrics of a run: what is known of all its steps. Everything may be missing.
+struct RunMetrics {
+  std::vector<std::pair<std::int64_t, double>> losses, eval_losses;  ///< step, loss
+  std::vector<double> step_ms, bubbles;                              ///< by training step
+  std::vector<double> peak_bytes;                                    ///< by worker
+};
+
+/// Reads metrics.jsonl; an unfinished last line is left out. Throws UserError "`file`: ..." when a line is no metric.
+RunMetrics metrics_from_lines(const std::string& text, const std::string& file);
+
 }  // namespace lockstep

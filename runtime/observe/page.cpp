@@ -407,38 +407,6 @@ void fill(std::string& page, const std::string& name, const std::string& text) {
 
 }  // namespace
 
-RunMetrics metrics_from_lines(const std::string& text, const std::string& file) {
-  using Json = nlohmann::json;
-  RunMetrics metrics;
-  const auto number = [](const Json& json, const char* key) {
-    const auto found = json.find(key);
-    return found != json.end() && found->is_number() ? found->get<double>() : std::nan("");
-  };
-  std::size_t start = 0, count = 0;
-  for (std::size_t end = text.find('\n'); end != std::string::npos; end = text.find('\n', start)) {
-    const std::string line = text.substr(start, end - start);
-    start = end + 1;
-    ++count;
-    try {
-      const Json json = Json::parse(line);
-      if (json.contains("eval")) {
-        metrics.eval_losses.emplace_back(json.at("eval").at("step"), number(json.at("eval"), "eval_loss"));
-      } else if (json.contains("step")) {
-        metrics.losses.emplace_back(json.at("step"), number(json, "loss"));
-        metrics.step_ms.push_back(number(json, "step_ms"));
-        metrics.bubbles.push_back(number(json, "bubble"));
-        const Json& workers = json.at("workers");
-        metrics.peak_bytes.resize(workers.size());
-        for (std::size_t w = 0; w < workers.size(); ++w)
-          metrics.peak_bytes[w] = std::max(metrics.peak_bytes[w], number(workers[w], "peak_bytes"));
-      }
-    } catch (const Json::exception& error) {
-      throw UserError(concat(file, ":", count, ": not a line that lockstep train wrote: ", one_line(reason_of(error))));
-    }
-  }
-  return metrics;
-}
-
 std::string html_page(const RunTimeline& timeline, const RunMetrics& metrics) {
   const double end_us = std::max({end_of(timeline.measured), end_of(timeline.simulated), 1e-3});
   std::string timelines;

@@ -17,9 +17,6 @@
 namespace lockstep {
 namespace {
 
-constexpr double kMisfit = 0.15;  // and more than the noise, as lockstep profile marks it
-constexpr double kTinyUs = 100;   // of such layers nothing is said: no plan depends on them
-
 double data_bytes(const ModelGraph& graph, std::int64_t batch) {
   double bytes = 0;
   for (const int id : graph.sources) {

@@ -10,6 +10,9 @@
 
 namespace lockstep {
 
+inline constexpr double kMisfit = 0.15;  ///< of times that are not linear in rows; and more than the noise
+inline constexpr double kTinyUs = 100;   ///< of such layers nothing is said: no plan depends on them
+
 /// A model of measured layers, to be planned.
 class Planning {
  public:
