@@ -323,7 +323,7 @@ std::string stage_bar(const char* kind, const StageCost& cost, bool trains, doub
     numbers += concat(numbers.empty() ? "" : " &middot; ", letter, " ", time_text(us));
   }
   return concat("<div class=\"share\"><span class=\"kind\">", kind, "</span><span class=\"bar\">", bar,
-                "</span><span class=\"numbers\">", numbers, " ms</span></div>");
+                "</span><span class=\"numbers\">", numbers, "</span></div>");
 }
 
 /// What one micro-batch costs each stage.

@@ -96,7 +96,7 @@ class PlanTest(Planned):
         self.succeeds("simulate", "--plan", "plan.yaml", "--html", "again.html")
         for page in ("page.html", "again.html"):
             text = (self.folder / page).read_text()
-            for part in ("act.0 .. out", "Planned peak tensor bytes", "limit 1.00 GiB"):
+            for part in ("act.0 .. out", "Planned peak tensor bytes", "limit 1 GiB"):
                 self.assertIn(part, text)
 
     def test_workers_that_slow_the_others_down_are_left_idle(self):
@@ -104,7 +104,7 @@ class PlanTest(Planned):
         flags = ["--costs", "slow.yaml", "--workers", 3]
         printed = self.succeeds(*PLAN[:4], *flags, "-o", "plan.yaml").stdout
         plan = (self.folder / "plan.yaml").read_text()
-        self.assertRegex(printed, r"(?m)^2 of 3 workers: \d+\.\d\d ms a step; with all 3: \d+\.\d\d ms\nidle: worker 1 of those given$")
+        self.assertRegex(printed, r"(?m)^2 of 3 workers: [\d.]+ ms a step; with all 3: [\d.]+ ms\nidle: worker 1 of those given$")
         self.assertEqual(setting("idle", plan), "[1]")
         self.assertIn("rank: 1, host: 0}\n# Workers that", plan)
         run = self.train("small.yaml", "run", "--plan", "plan.yaml", ranks=2)
