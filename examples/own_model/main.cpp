@@ -16,7 +16,7 @@
 #include "runtime/session/process.hpp"
 #include "runtime/session/resume_point.hpp"
 #include "runtime/session/run_folder.hpp"
-#include "runtime/training/reporter.hpp"
+#include "runtime/observe/reporter.hpp"
 
 using namespace lockstep;
 

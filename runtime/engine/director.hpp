@@ -23,12 +23,4 @@ class Director {
   virtual Tensors micro_batch(int micro_batch) = 0;
 };
 
-/// Told of every finished result, once per process, in order, on some worker's thread.
-class Observer {
- public:
-  virtual ~Observer() = default;
-  virtual void on_result(const StepResult& result) = 0;
-  virtual void on_stop(StopReason) {}
-};
-
 }  // namespace lockstep

@@ -15,6 +15,7 @@
 #include "runtime/engine/stage.hpp"
 #include "runtime/engine/updater.hpp"
 #include "runtime/observe/flight_recorder.hpp"
+#include "runtime/observe/observer.hpp"
 #include "runtime/observe/span_recorder.hpp"
 #include "runtime/observe/watchdog.hpp"
 #include "runtime/schedule/programs.hpp"

@@ -2,7 +2,7 @@
 #include "runtime/session/evaluation.hpp"
 
 #include "runtime/session/prepared_job.hpp"
-#include "runtime/training/reporter.hpp"
+#include "runtime/training/not_finite.hpp"
 
 namespace lockstep {
 namespace {

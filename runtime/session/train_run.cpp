@@ -12,6 +12,7 @@
 #include "runtime/checkpoint/manifest.hpp"
 #include "runtime/config/doubts.hpp"
 #include "runtime/host/stop_signals.hpp"
+#include "runtime/observe/reporter.hpp"
 #include "runtime/observe/story.hpp"
 #include "runtime/observe/trace.hpp"
 #include "runtime/schedule/schedule_text.hpp"
@@ -22,7 +23,7 @@
 #include "runtime/session/prepared_job.hpp"
 #include "runtime/session/rebalance.hpp"
 #include "runtime/session/run_folder.hpp"
-#include "runtime/training/reporter.hpp"
+#include "runtime/training/not_finite.hpp"
 
 namespace lockstep {
 namespace {

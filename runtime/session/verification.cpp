@@ -5,6 +5,7 @@
 
 #include "runtime/session/make_trainer.hpp"
 #include "runtime/session/prepared_job.hpp"
+#include "runtime/training/not_finite.hpp"
 #include "runtime/training/run_record.hpp"
 
 namespace lockstep {

@@ -107,19 +107,6 @@ std::vector<RankId> spread_workers(int workers, int ranks, const std::vector<int
   return rank_of_worker;
 }
 
-std::string describe(const NonFinite& found, const ModelGraph& graph) {
-  const int head = found.layer - graph.layer_count();
-  const std::string place = head < 0 ? concat(" of layer ", found.layer, " '", graph.layers[found.layer].name, "'")
-                            : graph.heads.size() > 1 ? concat(" of head ", head)
-                                                     : "";
-  return concat("first in the ", found.what, place,
-                is_of_whole_step(found) ? "" : concat(", micro-batch ", found.micro_batch));
-}
-
-bool is_of_whole_step(const NonFinite& found) {
-  return found.what.starts_with("gradient of ");
-}
-
 Trainer::Trainer(Model model, DataSplits data, Config config, Ranks ranks)
     : config_(std::move(config)),
       model_(std::move(model)),

@@ -118,11 +118,6 @@ class Trainer {
   WrapChannel wrap_channel_;
 };
 
-/// "first in the output of layer 1 'fc.1', micro-batch 0"
-std::string describe(const NonFinite& found, const ModelGraph& graph);
-/// Of the gradient of a parameter it is only known when all micro-batches have been added.
-bool is_of_whole_step(const NonFinite& found);
-
 /// Rank of each worker: `per_rank` as in the config (empty: spread evenly, in order). ConfigError when a rank is left
 /// without a worker or the numbers do not add up. `section`: the config's workers.
 std::vector<RankId> spread_workers(int workers, int ranks, const std::vector<int>& per_rank, const Section& section);

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "runtime/training/reporter.hpp"
+#include "runtime/observe/reporter.hpp"
 
 #include <algorithm>
 #include <cmath>
 #include <iomanip>
-#include <numeric>
 #include <sstream>
 
+#include "runtime/base/error.hpp"
 #include "runtime/base/median.hpp"
-#include "runtime/training/trainer.hpp"
 
 namespace lockstep {
 namespace {
@@ -67,36 +66,6 @@ std::vector<std::string> lines_of(const Prediction& p) {
 }
 
 }  // namespace
-
-std::string samples_text(const Config& config, const DataSplits& data, const NotFiniteRun& run) {
-  constexpr std::size_t kMost = 8;
-  const bool trains = run.mode == Mode::train;
-  const Dataset& set = trains ? *data.train : *data.eval;
-  const std::int64_t batch = trains || config.train.eval_batch == 0 ? config.train.batch : config.train.eval_batch;
-  std::vector<std::int64_t> samples;
-  if (trains) {
-    samples = Sampler(set.size(), config.seed).of_step(run.step, batch);
-  } else {
-    samples.resize(static_cast<std::size_t>(std::min(batch, set.size() - run.position)));
-    std::iota(samples.begin(), samples.end(), run.position);
-  }
-  const std::vector<std::int64_t> slices =
-      slice_rows(batch, static_cast<int>(std::min<std::int64_t>(config.train.micro_batches, batch)),
-                 static_cast<std::int64_t>(samples.size()));
-  auto begin = samples.begin(), end = samples.end();
-  if (!is_of_whole_step(run.first)) {
-    const auto slice = slices.begin() + run.first.micro_batch;
-    begin += std::accumulate(slices.begin(), slice, std::int64_t{0});
-    end = begin + *slice;
-  }
-  const bool has_places = !set.place_of(*begin).empty();
-  std::vector<std::string> names;
-  for (auto sample = begin; sample != end && names.size() < kMost; ++sample)
-    names.push_back(has_places ? set.place_of(*sample) : concat(*sample));
-  const std::string more = end - begin > static_cast<std::ptrdiff_t>(kMost) ? ", ..." : "";
-  if (has_places) return join(names) + more;
-  return concat("samples ", join(names), more, " of the ", trains ? "training" : "evaluation", " set");
-}
 
 Reporter::Reporter(const ReporterOptions& options) : options_(options) {
   if (!options_.metrics_file.empty()) metrics_.emplace(options_.metrics_file, options_.resume_after);

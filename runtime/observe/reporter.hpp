@@ -9,16 +9,14 @@
 #include <optional>
 #include <string>
 
-#include "partitioner/plan_file.hpp"
 #include "runtime/base/console.hpp"
 #include "runtime/base/log.hpp"
-#include "runtime/config/config.hpp"
-#include "runtime/data/dataset.hpp"
-#include "runtime/engine/director.hpp"
 #include "runtime/observe/metrics.hpp"
+#include "runtime/observe/observer.hpp"
 #include "runtime/observe/progress.hpp"
 #include "runtime/observe/tensorboard.hpp"
 #include "runtime/schedule/measured.hpp"
+#include "runtime/schedule/plan_prediction.hpp"
 
 namespace lockstep {
 
@@ -42,10 +40,6 @@ struct NotFiniteRun {
   std::int64_t step = 0;      ///< of an evaluation: the step after which it ran
   std::int64_t position = 0;  ///< of an evaluation: its samples before this batch
 };
-
-/// What the micro-batch, or where it is known of no single one the batch, was made of: "samples 3, 17 of the training
-/// set", or where they stand: "x.csv:5, x.csv:19".
-std::string samples_text(const Config& config, const DataSplits& data, const NotFiniteRun& run);
 
 class Reporter : public Observer {
  public:
