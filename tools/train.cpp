@@ -14,6 +14,7 @@
 #include "runtime/schedule/simulate.hpp"
 #include "runtime/schedule/text.hpp"
 #include "runtime/training/doubts.hpp"
+#include "runtime/training/optimizer.hpp"
 #include "runtime/training/reporter.hpp"
 #include "runtime/training/schedule_choice.hpp"
 #include "tools/command.hpp"
@@ -55,7 +56,7 @@ void announce_stop(const Config& config) {
 std::string memory_of_state(const Trainer& trainer) {
   std::map<std::string, std::vector<int>> stages_of;  // stages alike are said once
   std::vector<std::string> order;
-  const double each = 8 + optimizer_bytes(trainer.config().train.optimizer);
+  const double each = 8 + state_bytes_per_element(trainer.config().train.optimizer);
   for (int stage = 0; stage < trainer.partition().stages(); ++stage) {
     std::int64_t elements = 0;
     for (int layer = trainer.partition().first_layer[stage]; layer < trainer.partition().first_layer[stage + 1];
