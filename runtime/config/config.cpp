@@ -3,8 +3,8 @@
 
 #include <filesystem>
 
+#include "runtime/base/size.hpp"
 #include "runtime/config/fields.hpp"
-#include "runtime/config/size.hpp"
 
 namespace lockstep {
 namespace {

@@ -4,7 +4,7 @@
 #include <numeric>
 
 #include "runtime/schedule/auto.hpp"
-#include "runtime/schedule/text.hpp"
+#include "runtime/schedule/schedule_text.hpp"
 
 namespace lockstep {
 namespace {
@@ -53,8 +53,7 @@ double number_of_stage(const Section& section, const std::string& key, const std
 void check_schedule_name(const Config& config) {
   const std::string& name = config.pipeline.schedule;
   if (name == "auto" || !config.pipeline.schedule_file().empty() || find_generator(name) != nullptr) return;
-  std::vector<std::string> names;
-  for (const ScheduleGenerator& generator : schedule_generators()) names.push_back(generator.name);
+  std::vector<std::string> names = schedule_names();
   names.push_back("auto");
   throw config.root.section("pipeline")
       .error("schedule",

@@ -7,8 +7,8 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
-#include "runtime/base/one_line.hpp"
-#include "runtime/checkpoint/error.hpp"
+#include "runtime/base/text.hpp"
+#include "runtime/checkpoint/checkpoint_error.hpp"
 #include "runtime/checkpoint/manifest.hpp"
 #include "runtime/layer/random.hpp"
 

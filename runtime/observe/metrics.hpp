@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Metrics for programs: a file of JSON lines. People read the log instead.
+//
+//   {"step":1,"loss":5.54,"grad_norm":1.2,"lr":0.001,"step_ms":35.1,"samples_per_s":911.7,"bubble":0.21,
+//    "workers":[{"compute_ms":27.9,"wait_ms":6.8,"peak_bytes":1048576,"peak_by_kind":
+//      {"parameters":...,"gradients":...,"optimizer":...,"activations":...,"slots":...}},...]}   per step, on one line
+//   {"eval":{"step":50,"eval_loss":2.31,"samples":512}}                                 per evaluation
+//   {"summary":{"steps":200,"samples":6400,"step_ms":{"median":...,"min":...,"max":...},"samples_per_s":...,
+//    "loss":...,"eval_loss":...,"best_eval_loss":...,"bubble":...,"peak_bytes":[...],"peak_by_kind":[...],"wall_s":...,
+//    "in_flight_bytes":[...],"predicted":{"by":"measured costs","step_ms":...,"bubble":...,"in_flight_bytes":[...]}}}
+//                                                                                        the last line
+//
+// A model with several heads adds "losses":[...] to steps and evaluations: the loss of each head, before its weight;
+// "loss" is their weighted sum.
+//
+// Workers stand in row order. `bubble` of a step is the measured idle share: 1 - sum of compute / (workers * elapsed).
+// In the summary, step_ms, samples_per_s (all samples / all time) and the median bubble leave out the first step
+// written, which pays for warming up; what there is no value for is null. Numbers read back as the same doubles; JSON
+// has no NaN, so what is not finite is the string "nan", "inf" or "-inf". `predicted` is what the plan said, with
+// "peak_bytes":[...] instead of in-flight bytes and "layers":[{"layer":...,"step_ms":...,"measured_ms":...},...] with
+// the "largest_miss" of them, "by": "plan"; without a plan it is the simulation with the costs that the workers
+// measured (runs of two steps or more).
+//
+// peak_bytes: the most bytes of tensors that the worker has had alive since the job began; peak_by_kind: what they were
+// for at that moment, so it adds up to peak_bytes. A tensor that was handed over in process counts once: a gradient
+// with its receiver, a value with its sender. `activations` is all that lives within a step: activations, their
+// gradients, workspaces, the batch.
+//
+// Every line is handed to the kernel before the call returns: a killed job keeps them all. Thread: one at a time.
+#pragma once
+
+#include <cstdint>
+#include <fstream>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "runtime/schedule/step_header.hpp"
+
+namespace lockstep {
+
+/// What was predicted for a run, beside what was measured.
+struct LayerPrediction {
+  std::string name;
+  double step_ms = 0, measured_ms = 0;  ///< in one step: F, I and W of all micro-batches
+};
+
+struct Prediction {
+  bool planned = false;                              ///< by a plan; else simulated with the costs that workers measured
+  double step_ms = 0, bubble = 0;                    ///< of steps that follow one another
+  double measured_step_ms = 0, measured_bubble = 0;  ///< medians without the first step
+  // Simulated:
+  std::vector<double> in_flight_bytes, measured_in_flight_bytes;  ///< by row: WorkerReport::in_flight_bytes
+  // Planned:
+  std::vector<double> peak_bytes, measured_peak_bytes;  ///< by row: WorkerReport::peak_bytes
+  std::vector<LayerPrediction> layers;
+
+  const LayerPrediction* largest_miss() const;  ///< in milliseconds; null without layers
+  /// By which the time of all layers is off, when it is by more than 10 % and they differ little in it.
+  std::optional<double> common_factor() const;
+};
+
+/// 1 - sum of the workers' compute time / (workers * elapsed time); NaN when nothing was timed.
+double measured_bubble(const StepResult& result);
+
+class MetricsWriter {
+ public:
+  /// Replaces the file, or, with `resume_after` >= 0, goes on with it: lines of later steps, of evaluations from that
+  /// step on (they are made again) and summaries are taken out. Throws UserError when it cannot be written. The
+  /// summary's wall clock starts here; it is of this job alone.
+  explicit MetricsWriter(const std::string& path, std::int64_t resume_after = -1);
+
+  /// Whether the file that is gone on with had an evaluation of that step, which has been taken out.
+  bool took_out_evaluation(std::int64_t step) const { return taken_out_ == step; }
+
+  // All throw Error when the disk takes no more.
+  void step(const StepResult& result);
+  /// One evaluation: heads and samples are sums over its batches.
+  void evaluation(const StepResult& result);
+  /// The last line; call once, when training ends.
+  void summary(const std::optional<Prediction>& predicted = {});
+
+ private:
+  void write(const std::string& line);
+
+  std::string path_;
+  std::ofstream out_;
+  double started_us_;
+  std::optional<std::int64_t> taken_out_;  ///< the step that is gone on after, if it had an evaluation
+  std::int64_t steps_ = 0, samples_ = 0;
+  std::int64_t timed_samples_ = 0;          ///< of step_ms_
+  std::vector<double> step_ms_, bubbles_;   ///< without the first step
+  std::vector<std::int64_t> peak_bytes_;    ///< by row
+  std::vector<MemoryByKind> peak_by_kind_;  ///< by row, of that peak
+  std::optional<double> loss_, eval_loss_, best_eval_loss_;
+};
+
+/// From the metrics of a run: what is known of all its steps. Everything may be missing.
+struct RunMetrics {
+  std::vector<std::pair<std::int64_t, double>> losses, eval_losses;  ///< step, loss
+  std::vector<double> step_ms, bubbles;                              ///< by training step
+  std::vector<double> peak_bytes;                                    ///< by worker
+};
+
+/// Reads metrics.jsonl; an unfinished last line is left out. Throws UserError "`file`: ..." when a line is no metric.
+RunMetrics metrics_from_lines(const std::string& text, const std::string& file);
+
+}  // namespace lockstep
