@@ -229,14 +229,16 @@ PlanPrediction read_prediction(const Section& section, const PlanFile& plan) {
 std::string prediction_key(const Config& config, const std::vector<PlannedWorker>& workers) {
   const PipelineConfig& pipeline = config.pipeline;
   const TrainConfig& train = config.train;
-  std::string text =
-      concat(pipeline.stages, ";", pipeline.virtual_stages, ";", pipeline.schedule, ";",
-             join(pipeline.partition.counts), ";", pipeline.partition.counts.empty() ? pipeline.partition.by : "", ";",
-             join(pipeline.partition.cut_before), ";", pipeline.recompute, ";", join(pipeline.recompute_layers), ";");
+  // A list of layers was a value of its own when the first plans were written.
+  const std::string recompute = pipeline.recompute_layers.empty() ? to_string(pipeline.recompute) : "layers";
+  std::string text = concat(
+      pipeline.stages, ";", pipeline.virtual_stages, ";", pipeline.schedule, ";", join(pipeline.partition.counts), ";",
+      pipeline.partition.counts.empty() ? to_string(pipeline.partition.by) : "", ";",
+      join(pipeline.partition.cut_before), ";", recompute, ";", join(pipeline.recompute_layers), ";");
   // Nothing but the identity is left out of a plan.
-  text += concat(join(pipeline.placement), ";", train.batch, ";", train.micro_batches, ";", train.precision, ";",
-                 train.optimizer.type, ";", train.optimizer.momentum > 0, ";", train.clip_grad_norm > 0, ";",
-                 train.post_validation, ";", config.workers.threads);
+  text += concat(join(pipeline.placement), ";", train.batch, ";", train.micro_batches, ";", to_string(train.precision),
+                 ";", to_string(train.optimizer.type), ";", train.optimizer.momentum > 0, ";", train.clip_grad_norm > 0,
+                 ";", train.post_validation, ";", config.workers.threads);
   for (const PlannedWorker& worker : workers)
     text += concat(";", number(worker.speed), ",", worker.place.rank, ",", worker.place.host);
   std::uint64_t hash = 0xcbf29ce484222325ULL;  // FNV-1a, 64 bits

@@ -13,6 +13,7 @@
 #include "runtime/session/planning.hpp"
 #include "runtime/session/prepared_job.hpp"
 #include "runtime/session/train_run.hpp"
+#include "runtime/training/optimizer.hpp"
 #include "runtime/training/schedule_choice.hpp"
 #include "tools/command.hpp"
 
@@ -23,7 +24,7 @@ namespace {
 std::string memory_of_state(const Trainer& trainer) {
   std::map<std::string, std::vector<int>> stages_of;  // stages alike are said once
   std::vector<std::string> order;
-  const double each = 8 + optimizer_bytes(trainer.config().train.optimizer);
+  const double each = 8 + state_bytes_per_element(trainer.config().train.optimizer);
   for (int stage = 0; stage < trainer.partition().stages(); ++stage) {
     std::int64_t elements = 0;
     for (int layer = trainer.partition().first_layer[stage]; layer < trainer.partition().first_layer[stage + 1];

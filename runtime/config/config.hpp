@@ -1,57 +1,89 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The whole job as typed values: what `lockstep train x.yaml` reads. Model and data keep their Sections: a model family
-// or a reader reads its own keys (models/registry.hpp, runtime/data/dataset.hpp).
+// The whole job as typed values: what `lockstep train x.yaml` reads, and what a program fills in. Model and data keep
+// their Sections: a model family or a reader reads its own keys (models/registry.hpp, runtime/data/dataset.hpp).
 //
-// Defaults stand here and nowhere else. Every key is documented in configs/reference.yaml.
+// Defaults stand here and nowhere else; those of YAML that depend on other keys, in the lists of keys (fields.hpp).
+// What a key means and may be is said there, and in configs/reference.yaml, which is made of them.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "runtime/base/names.hpp"
 #include "runtime/config/section.hpp"
+#include "runtime/schedule/recompute.hpp"
 
 namespace lockstep {
 
+enum class Precision { fp32, bf16 };
+enum class OptimizerType { sgd, adam, adamw };
+enum class LrScheduleType { constant, linear, cosine, step };
+enum class CutBy { layers, params, time, memory, block, automatic };
+enum class Bind { none, cores };
+enum class GemmChoice { automatic, libtorch };
+enum class KeepBest { none, eval_loss };
+enum class Background { automatic, always, never };
+
+template <>
+inline constexpr auto kNames<Precision> = std::array{"fp32", "bf16"};
+template <>
+inline constexpr auto kNames<OptimizerType> = std::array{"sgd", "adam", "adamw"};
+template <>
+inline constexpr auto kNames<LrScheduleType> = std::array{"constant", "linear", "cosine", "step"};
+template <>
+inline constexpr auto kNames<CutBy> = std::array{"layers", "params", "time", "memory", "block", "auto"};
+template <>
+inline constexpr auto kNames<Bind> = std::array{"none", "cores"};
+template <>
+inline constexpr auto kNames<GemmChoice> = std::array{"auto", "default"};
+template <>
+inline constexpr auto kNames<KeepBest> = std::array{"none", "eval_loss"};
+template <>
+inline constexpr auto kNames<Background> = std::array{"auto", "always", "never"};
+
 struct OptimizerGroup {
-  std::vector<std::string> match;  ///< parameter-name patterns (shell wildcards); the first group that matches wins
-  double lr_scale = 1.0;           ///< multiplies the scheduled learning rate
-  double weight_decay = -1.0;      ///< -1: the optimizer's (read_config fills it in)
+  std::vector<std::string> match;      ///< parameter-name patterns (shell wildcards); the first group that matches wins
+  double lr_scale = 1.0;               ///< multiplies the scheduled learning rate
+  std::optional<double> weight_decay;  ///< none: the optimizer's (read_config fills it in)
   bool operator==(const OptimizerGroup&) const = default;
 };
 
 struct OptimizerConfig {
-  std::string type = "adamw";  ///< sgd | adam | adamw
+  OptimizerType type = OptimizerType::adamw;
   double lr = 1e-3;
   double momentum = 0.0;                          ///< sgd
   bool nesterov = false;                          ///< sgd
   double dampening = 0.0;                         ///< sgd
   double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;  ///< adam, adamw (YAML: betas: [b1, b2])
-  double weight_decay = 0.0;                      ///< default 0.01 for adamw, as in LibTorch
+  double weight_decay = 0.0;                      ///< 0.01 for adamw where YAML leaves it out, as in LibTorch
   bool decay_norms_and_biases = true;             ///< false: parameters with one dimension or none take no weight decay
   std::vector<OptimizerGroup> groups;
   bool operator==(const OptimizerConfig&) const = default;
 };
 
 struct LrScheduleConfig {
-  std::string type = "constant";  ///< constant | linear | cosine | step
+  LrScheduleType type = LrScheduleType::constant;
   std::int64_t warmup_steps = 0;
   double min_lr = 0.0;           ///< linear, cosine: where the decay ends
   std::int64_t decay_steps = 0;  ///< linear, cosine: steps until min_lr; 0: train.steps
   std::int64_t step_every = 0;   ///< step: steps between drops (required for type step)
   double step_factor = 0.1;      ///< step
+  /// To min_lr, within decay_steps.
+  bool decays() const { return type == LrScheduleType::linear || type == LrScheduleType::cosine; }
   bool operator==(const LrScheduleConfig&) const = default;
 };
 
 struct TrainConfig {
-  std::int64_t steps = 0;          ///< required, >= 1
-  std::int64_t batch = 0;          ///< required: samples per optimizer step, over all replicas
-  int micro_batches = 1;           ///< <= batch
-  std::string loss;                ///< required; runtime/training/losses.hpp has the names
-  std::string precision = "fp32";  ///< fp32 | bf16
-  double clip_grad_norm = 0.0;     ///< 0: no clipping
-  bool post_validation = false;    ///< with clipping: update before the norm is known, and correct it afterwards
+  std::int64_t steps = 0;  ///< required, >= 1
+  std::int64_t batch = 0;  ///< required: samples per optimizer step, over all replicas
+  int micro_batches = 1;   ///< <= batch
+  std::string loss;        ///< required; runtime/training/losses.hpp has the names
+  Precision precision = Precision::fp32;
+  double clip_grad_norm = 0.0;   ///< 0: no clipping
+  bool post_validation = false;  ///< with clipping: update before the norm is known, and correct it afterwards
   OptimizerConfig optimizer;
   LrScheduleConfig lr_schedule;
   std::int64_t eval_every = 0;      ///< steps; 0: never
@@ -65,9 +97,8 @@ struct TrainConfig {
 };
 
 struct PartitionConfig {
-  /// layers | params | time | memory | block | auto, when neither counts nor cuts are given
-  std::string by = "params";
-  std::vector<int> counts;  ///< partition: [3, 3, 2] - layers per stage
+  CutBy by = CutBy::params;  ///< when neither counts nor cuts are given
+  std::vector<int> counts;   ///< partition: [3, 3, 2] - layers per stage
   /// partition: {cut_before: [h.2, h.4]} - first layer of each stage but the first
   std::vector<std::string> cut_before;
 
@@ -93,45 +124,44 @@ struct CostsConfig {
 };
 
 struct PipelineConfig {
-  int stages = 1;          ///< all of them
-  int virtual_stages = 1;  ///< stages per worker; of a schedule file: 0, the file says it
-  std::string schedule = "gpipe";
-  std::string schedule_file;  ///< of schedule: file:PATH; else empty
+  int stages = 1;                  ///< all of them
+  int virtual_stages = 1;          ///< stages per worker; a schedule file says it itself
+  std::string schedule = "gpipe";  ///< a name of `lockstep list schedules`, auto, or file:PATH
   PartitionConfig partition;
-  /// never | except_last (not where the backward follows straight upon its forward) | always | layers
-  /// (recompute_layers)
-  std::string recompute = "never";
-  std::vector<std::string> recompute_layers;  ///< layer-name patterns (shell wildcards)
+  Recompute recompute = Recompute::never;
+  std::vector<std::string> recompute_layers;  ///< with always: patterns (shell wildcards); empty: all layers
   std::int64_t in_flight_limit = 0;           ///< auto: most bytes of activations per worker; 0: none
   CostsConfig costs;
   /// placement[row] = worker: a permutation of 0..workers-1; empty: identity (read_config fills it in, where it knows
   /// the number of workers)
   std::vector<int> placement;
 
+  /// PATH of schedule: file:PATH; else empty.
+  std::string schedule_file() const;
   /// Of a schedule file: 0, the file says it.
-  int workers() const { return virtual_stages == 0 ? 0 : stages / virtual_stages; }
+  int workers() const { return virtual_stages < 1 || !schedule_file().empty() ? 0 : stages / virtual_stages; }
   bool operator==(const PipelineConfig&) const = default;
 };
 
 struct WorkersConfig {
-  std::vector<int> per_rank;         ///< empty: auto; one number: the same on every rank; else one per rank
-  std::vector<std::string> devices;  ///< default [cpu]; worker w takes devices[w mod size]
-  int threads = 1;                   ///< intra-op threads per worker: numerics, never derived
-  std::string bind = "none";         ///< none | cores: each worker on `threads` CPUs of its own
-  std::int64_t memory_limit = 0;     ///< bytes of tensors per worker; 0 (none): no limit
+  std::vector<int> per_rank;                   ///< empty: auto; one number: the same on every rank; else one per rank
+  std::vector<std::string> devices = {"cpu"};  ///< worker w takes devices[w mod size]
+  int threads = 1;                             ///< intra-op threads per worker: numerics, never derived
+  Bind bind = Bind::none;                      ///< cores: each worker on `threads` CPUs of its own
+  std::int64_t memory_limit = 0;               ///< bytes of tensors per worker; 0 (none): no limit
   bool operator==(const WorkersConfig&) const = default;
 };
 
 struct KernelsConfig {
-  std::string gemm = "auto";  ///< auto | default: auto lets MKL take its AVX-512 path on AMD CPUs
+  GemmChoice gemm = GemmChoice::automatic;  ///< automatic lets MKL take its AVX-512 path on AMD CPUs
   bool operator==(const KernelsConfig&) const = default;
 };
 
 struct CheckpointConfig {
   std::string every = "never";  ///< a number of steps ("100") or minutes ("10min"), end (the last step only) or never
   int keep = 3;                 ///< so many are kept, beside the best one
-  std::string best = "none";    ///< none | eval_loss: also keeps the checkpoint with the lowest evaluation loss
-  std::string background = "auto";  ///< auto | always | never: write a copy while training goes on
+  KeepBest best = KeepBest::none;  ///< eval_loss: also keeps the checkpoint with the lowest evaluation loss
+  Background background = Background::automatic;  ///< write a copy while training goes on
 
   bool on() const { return every != "never"; }
   std::int64_t every_steps() const;    ///< 0: not by steps
@@ -169,7 +199,13 @@ Config read_config(const Section& root);
 void check_config(const Config& config);
 
 /// The whole config as YAML with every default filled in, in the order of configs/reference.yaml; `model` and `data` as
-/// they were given. Reading it again gives the same Config. Keys that are not available yet are left out.
+/// they were given. Reading it again gives the same Config. Keys that are not available yet, and those that the type of
+/// an optimizer or learning-rate schedule does not use, are left out.
 std::string resolved_yaml(const Config& config);
+
+/// Whether another value of a key ("train.batch", "model.width") gives other bits, so that a checkpoint records it.
+bool decides_bits(const std::string& key);
+/// The value with which a checkpoint was trained that is older than the key; none where every checkpoint records it.
+std::optional<std::string> value_before(const std::string& key);
 
 }  // namespace lockstep

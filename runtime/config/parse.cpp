@@ -388,8 +388,7 @@ Value parse(const std::string& text, const Source& source) {
     TreeBuilder builder(places, source.path);
     std::istringstream stream(text);
     YAML::Parser parser(stream);
-    // Ends with the second document at the latest: the builder throws there. (Of a stray comma yaml-cpp makes endless
-    // ones.)
+    // Ends with the second document at the latest, where the builder throws: of a stray comma yaml-cpp makes no end.
     while (parser.HandleNextDocument(builder)) {
     }
     return builder.take_root();

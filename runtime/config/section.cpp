@@ -224,11 +224,6 @@ void Section::finish() const {
   }
 }
 
-void Section::refuse(const std::string& key, const std::string& reason) const {
-  // Not through has(): a refused key is not one of the keys that finish() offers.
-  if (node_->mapping->find(key)) throw unexpected(key, "no such key", concat("; ", reason, ": not available yet"));
-}
-
 ConfigError Section::error(const std::string& key, const std::string& message) const {
   const Value* value = node_->mapping->find(key);
   return ConfigError(value ? value->at : location(), yaml::join_path(path(), key), message);

@@ -107,9 +107,6 @@ class Section {
 
   /// Refuses every key that no get/has/section asked for. Call once per Section, after reading.
   void finish() const;
-  /// Keys of the design whose work comes later: ConfigError "REASON: not available yet" when present, never silently
-  /// ignored.
-  void refuse(const std::string& key, const std::string& reason) const;
 
   /// A ConfigError at the value of `key` (or at the mapping, when the key is absent).
   [[nodiscard]] ConfigError error(const std::string& key, const std::string& message) const;

@@ -128,15 +128,6 @@ const char* to_string(InstructionKind kind) {
   return "?";
 }
 
-const char* to_string(Recompute recompute) {
-  switch (recompute) {
-    case Recompute::never: return "never";
-    case Recompute::except_last: return "except_last";
-    case Recompute::always: return "always";
-  }
-  return "";
-}
-
 const char* to_string(Mode mode) {
   switch (mode) {
     case Mode::train: return "train";

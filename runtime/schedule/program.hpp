@@ -19,6 +19,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/schedule/recompute.hpp"
 #include "runtime/schedule/schedule.hpp"
 
 namespace lockstep {
@@ -119,13 +120,6 @@ enum class Mode : std::uint8_t {
   stop,      ///< no compute and no result: the last header, after which every worker leaves
 };
 
-/// Which forwards leave the layers that may be recomputed without their activations, to be run again in the backward.
-enum class Recompute : std::uint8_t {
-  never,
-  except_last,  ///< not where the backward follows straight upon its forward: that saves no memory
-  always,
-};
-
 struct Program {
   std::string name;  ///< e.g. "1f1b 4x8 train"
   Topology topology;
@@ -145,7 +139,6 @@ struct Program {
 const char* to_string(EdgeKind kind);
 const char* to_string(InstructionKind kind);
 const char* to_string(Mode mode);
-const char* to_string(Recompute recompute);  ///< as pipeline.recompute has it
 
 /// Whether the backward of (stage, micro-batch) runs its forward again: [stage * micro_batches + micro_batch].
 std::vector<bool> recomputed(const Program& program);

@@ -11,6 +11,7 @@
 #include "runtime/session/make_trainer.hpp"
 #include "runtime/session/planning.hpp"
 #include "runtime/session/profiling.hpp"
+#include "runtime/training/schedule_choice.hpp"
 
 namespace lockstep {
 namespace {
@@ -24,10 +25,10 @@ PlanFile plan_cuts(const Config& config, const Planning& planning, const PlanPro
   PlanScope scope;
   if (pipeline.schedule != "auto") scope.schedules = {pipeline.schedule};
   scope.virtual_stages = {pipeline.virtual_stages};
-  scope.recomputes = {recompute_of(pipeline)};
+  scope.recomputes = {pipeline.recompute};
   scope.placement = pipeline.placement;
   scope.all_workers = true;  // the config has said how many stages there are
-  if (pipeline.partition.by != "auto")
+  if (pipeline.partition.by != CutBy::automatic)
     scope.layers_per_stage = planning.cut_by(pipeline.partition.by, problem, pipeline.stages);
   const PlanResult result = make_plan(problem, scope);
   if (!result.fits())
@@ -54,19 +55,16 @@ PlanFile plan_cuts(const Config& config, const Planning& planning, const PlanPro
 void check_pipeline(const Config& config, const ModelGraph& graph) {
   const PipelineConfig& pipeline = config.pipeline;
   const Section section = config.root.section("pipeline");
-  if (!pipeline.schedule_file.empty())
-    throw section.error("partition",
-                        concat("got ", pipeline.partition.by, " with a schedule from a file, expected layers, ",
-                               "params, counts or cut_before; only generated schedules can be planned for"));
+  if (!pipeline.schedule_file().empty())
+    throw section.error(
+        "partition", concat("got ", to_string(pipeline.partition.by), " with a schedule from a file, expected layers, ",
+                            "params, counts or cut_before; only generated schedules can be planned for"));
   if (pipeline.stages > graph.layer_count())
     throw section.error("stages",
                         concat("got ", pipeline.stages, ", the model has ", graph.layer_count(),
                                " layers and every stage needs at least one; use at most ", graph.layer_count()));
   if (pipeline.schedule == "auto") return;
-  std::vector<std::string> names = schedule_names();
-  if (find_generator(pipeline.schedule) == nullptr)
-    throw section.error("schedule", concat("there is no schedule '", pipeline.schedule, "'; there are: ", join(names),
-                                           ", auto", did_you_mean(pipeline.schedule, names)));
+  check_schedule_name(config);
   try {
     make_schedule(pipeline.schedule, {pipeline.workers(), pipeline.virtual_stages, config.train.micro_batches});
   } catch (const ScheduleError& error) {
@@ -84,7 +82,7 @@ Log start_log(const Process& process) {
 
 void resolve_partition(Process& process, const ConfigSource& source, LoadedConfig& loaded) {
   Config& config = loaded.config;
-  const std::string by = config.pipeline.partition.by;
+  const std::string by = to_string(config.pipeline.partition.by);
   if (!config.pipeline.partition.needs_profile()) return;
   std::unique_ptr<Trainer> whole;
   std::vector<RankId> rank_of_worker;

@@ -41,15 +41,14 @@ std::vector<int> numbers(const char* flag, const std::string& text, const std::s
 }
 
 std::vector<Recompute> recomputes_of(const PlanOptions& options, const Config& config) {
-  const bool some_layers = config.pipeline.recompute == "layers";
+  const bool some_layers = !config.pipeline.recompute_layers.empty();
   std::vector<Recompute> result;
   for (const std::string& name : options.recomputes) {
-    const std::vector<std::string> names = {"never", "except_last", "always"};
-    const auto found = std::find(names.begin(), names.end(), name);
-    if (found == names.end())
-      throw UserError(
-          concat("--recompute: got ", name, ", expected never, except_last or always", did_you_mean(name, names)));
-    result.push_back(static_cast<Recompute>(found - names.begin()));
+    const std::optional<Recompute> recompute = value_of<Recompute>(name);
+    if (!recompute)
+      throw UserError(concat("--recompute: got ", name, ", expected ", join(names<Recompute>()),
+                             did_you_mean(name, names<Recompute>())));
+    result.push_back(*recompute);
     if (some_layers && result.back() == Recompute::except_last)
       throw UserError(
           "--recompute: got except_last, but pipeline.recompute of the config is a list of layers: expected never or "

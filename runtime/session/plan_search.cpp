@@ -28,19 +28,18 @@ std::vector<PlanScope> scopes_of(const PlanOptions& options, const Config& confi
   const std::string& text = options.partition;
   const int workers = static_cast<int>((scope.placement.empty() ? problem.workers.size() : scope.placement.size()));
   const int layers = problem.graph.layers();
-  if (text.empty() || text == "auto") return {scope};
+  if (text.empty() || text == "auto" || text == "by:auto") return {scope};
   if (text.rfind("by:", 0) == 0) {
-    const std::string by = text.substr(3);
-    const std::vector<std::string> names = {"layers", "params", "time", "memory", "block"};
-    if (std::find(names.begin(), names.end(), by) == names.end())
-      throw UserError(
-          concat(flag, ": got ", text, ", expected by: with one of ", join(names), did_you_mean(by, names)));
+    const std::optional<CutBy> by = value_of<CutBy>(text.substr(3));
+    if (!by)
+      throw UserError(concat(flag, ": got ", text, ", expected by: with one of ", join(names<CutBy>()),
+                             did_you_mean(text.substr(3), names<CutBy>())));
     std::vector<PlanScope> scopes;
     for (const int v : options.virtual_stages.empty() ? std::vector<int>{1, 2, 4} : options.virtual_stages) {
       if (workers * v > layers) continue;
       scopes.push_back(scope);
       scopes.back().virtual_stages = {v};
-      scopes.back().layers_per_stage = planning.cut_by(by, problem, workers * v);
+      scopes.back().layers_per_stage = planning.cut_by(*by, problem, workers * v);
     }
     if (scopes.empty())
       throw UserError(

@@ -10,8 +10,11 @@
 #include <set>
 
 #include "partitioner/cuts.hpp"
+#include "runtime/base/check.hpp"
 #include "runtime/layer/random.hpp"
 #include "runtime/session/profiling.hpp"
+#include "runtime/training/optimizer.hpp"
+#include "runtime/training/precision.hpp"
 #include "runtime/training/schedule_choice.hpp"
 
 namespace lockstep {
@@ -94,11 +97,11 @@ PlanProblem Planning::problem(int micro_batches, std::vector<PlannedWorker> work
   problem.graph = layer_graph_of(graph);
   for (const LayerProfile& layer : layers_) {
     problem.layers.push_back(cost_of(layer, mean_rows, rows));
-    if (config_.pipeline.recompute == "layers")
+    if (!config_.pipeline.recompute_layers.empty())
       problem.layers.back().recomputable = matches(config_.pipeline.recompute_layers, layer.name);
   }
-  problem.value_bytes = value_bytes(graph, train.precision == "bf16" ? at::kBFloat16 : at::kFloat);
-  problem.optimizer_bytes = optimizer_bytes(train.optimizer);
+  problem.value_bytes = value_bytes(graph, dtype_of(train.precision));
+  problem.optimizer_bytes = state_bytes_per_element(train.optimizer);
   problem.data_bytes = data_bytes(graph, train.batch);
   problem.workers = std::move(workers);
   problem.links = profile_.links;
@@ -200,16 +203,20 @@ std::vector<std::string> Planning::rows_untold() const {
   return names;
 }
 
-std::vector<int> Planning::cut_by(const std::string& by, const PlanProblem& problem, int stages) const {
+std::vector<int> Planning::cut_by(CutBy by, const PlanProblem& problem, int stages) const {
   std::vector<double> weights;
   for (int layer = 0; layer < problem.graph.layers(); ++layer) {
     const LayerCost& cost = problem.layers[static_cast<std::size_t>(layer)];
-    if (by == "layers") weights.push_back(1);
-    if (by == "params") weights.push_back(static_cast<double>(whole_.graph().elements_of_layer(layer)));
-    if (by == "time" || by == "block") weights.push_back(cost.forward_us + cost.input_grad_us + cost.weight_grad_us);
-    if (by == "memory") weights.push_back(state_bytes(problem, layer, layer + 1) + cost.held_bytes);
+    switch (by) {
+      case CutBy::layers: weights.push_back(1); break;
+      case CutBy::params: weights.push_back(static_cast<double>(whole_.graph().elements_of_layer(layer))); break;
+      case CutBy::memory: weights.push_back(state_bytes(problem, layer, layer + 1) + cost.held_bytes); break;
+      case CutBy::time:
+      case CutBy::block: weights.push_back(cost.forward_us + cost.input_grad_us + cost.weight_grad_us); break;
+      case CutBy::automatic: LOCKSTEP_CHECK(false, "auto is found by search");
+    }
   }
-  return by == "block" ? block_cut(weights, stages) : balanced_cut(weights, stages);
+  return by == CutBy::block ? block_cut(weights, stages) : balanced_cut(weights, stages);
 }
 
 std::vector<int> Planning::cut_before(const std::vector<std::string>& names, const std::string& flag) const {
@@ -270,11 +277,6 @@ std::string plan_again(const PlanFile& plan, const Config& config) {
                 plan.workers.size() + plan.idle.size(), " -o ", plan.root.location().file);
 }
 
-double optimizer_bytes(const OptimizerConfig& optimizer) {
-  if (optimizer.type == "sgd") return optimizer.momentum > 0 ? 4 : 0;
-  return 8;  // two averages
-}
-
 PlanChoice choice_of(const Trainer& trainer) {
   const PipelineConfig& pipeline = trainer.config().pipeline;
   const std::vector<int>& first = trainer.partition().first_layer;
@@ -283,18 +285,13 @@ PlanChoice choice_of(const Trainer& trainer) {
     choice.layers_per_stage.push_back(first[stage + 1] - first[stage]);
   choice.virtual_stages = pipeline.virtual_stages;
   choice.schedule = pipeline.schedule;
-  choice.recompute = recompute_of(pipeline);
+  choice.recompute = pipeline.recompute;
   choice.placement = pipeline.placement;
   return choice;
 }
 
-Recompute recompute_of(const PipelineConfig& pipeline) {
-  if (pipeline.recompute == "never") return Recompute::never;
-  return pipeline.recompute == "except_last" ? Recompute::except_last : Recompute::always;
-}
-
 std::string recompute_text(const PipelineConfig& pipeline) {
-  if (pipeline.recompute != "layers") return pipeline.recompute;
+  if (pipeline.recompute_layers.empty()) return to_string(pipeline.recompute);
   std::vector<std::string> quoted;
   for (const std::string& pattern : pipeline.recompute_layers) quoted.push_back("'" + pattern + "'");
   return "[" + join(quoted) + "]";
@@ -306,13 +303,10 @@ void take_choice(Config& config, const PlanChoice& choice, int micro_batches) {
   pipeline.stages = static_cast<int>(choice.layers_per_stage.size());
   pipeline.virtual_stages = choice.virtual_stages;
   pipeline.schedule = choice.schedule;
-  pipeline.schedule_file.clear();
   pipeline.partition = {};
   pipeline.partition.counts = choice.layers_per_stage;
-  if (choice.recompute != Recompute::always || pipeline.recompute != "layers") {
-    pipeline.recompute = to_string(choice.recompute);
-    pipeline.recompute_layers.clear();
-  }
+  if (choice.recompute != Recompute::always) pipeline.recompute_layers.clear();
+  pipeline.recompute = choice.recompute;
   pipeline.placement = choice.placement;
   if (!pipeline.placement.empty()) return;
   pipeline.placement.resize(static_cast<std::size_t>(pipeline.workers()));

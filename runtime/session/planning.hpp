@@ -28,8 +28,8 @@ class Planning {
   /// Layers whose costs by other numbers of rows nobody has measured or written.
   std::vector<std::string> rows_untold() const;
 
-  /// Layers per stage of a cutter: params, layers, time, memory, block.
-  std::vector<int> cut_by(const std::string& by, const PlanProblem& problem, int stages) const;
+  /// Layers per stage of a cutter; not of auto, which is a search.
+  std::vector<int> cut_by(CutBy by, const PlanProblem& problem, int stages) const;
   /// By the names of the first layers of all stages but the first. Throws UserError that begins with `flag`.
   std::vector<int> cut_before(const std::vector<std::string>& names, const std::string& flag) const;
 
@@ -56,13 +56,8 @@ std::string model_signature(const Trainer& trainer);
 /// What to run for a plan that fits the config.
 std::string plan_again(const PlanFile& plan, const Config& config);
 
-/// Of its state, per trained element.
-double optimizer_bytes(const OptimizerConfig& optimizer);
-
 /// What a trainer runs.
 PlanChoice choice_of(const Trainer& trainer);
-/// Whether forwards are run again; a list of layers counts as always.
-Recompute recompute_of(const PipelineConfig& pipeline);
 /// pipeline.recompute as it is written.
 std::string recompute_text(const PipelineConfig& pipeline);
 

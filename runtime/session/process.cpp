@@ -80,7 +80,7 @@ void Process::connect(Trainer& trainer) {
   mpi_->links.reset();  // one at a time
   mpi_->links = make_links(static_cast<int>(workers_here));
   ranks_.remote = mpi_->links.get();
-  if (trainer.config().workers.bind == "cores") {
+  if (trainer.config().workers.bind == Bind::cores) {
     // Ranks of one host that were not bound apart by the launcher share its CPUs: those before us take theirs first.
     const std::vector<std::string> places = all_gather(concat(mpi_->world.host(), " ", join(allowed_cpus())));
     ranks_.workers_before = static_cast<int>(std::count_if(ranks.begin(), ranks.end(), [&](RankId other) {

@@ -13,6 +13,7 @@
 #include "runtime/profile/links.hpp"
 #include "runtime/session/make_trainer.hpp"
 #include "runtime/training/optimizer.hpp"
+#include "runtime/training/precision.hpp"
 
 namespace lockstep {
 namespace {
@@ -129,7 +130,7 @@ ProfileEnvironment profile_environment(const Config& config) {
   for (const auto& [key, value] : environment_of(config).entries)
     if (key == "isa" || key == "gemm" || key == "torch" || key == "threads" || key == "precision")
       environment.emplace_back(key, value);
-  environment.emplace_back("optimizer", config.train.optimizer.type);
+  environment.emplace_back("optimizer", to_string(config.train.optimizer.type));
   return environment;
 }
 
@@ -153,7 +154,7 @@ Profile measure_profile(Process& process, const Config& config, const Trainer& t
     request.rows = rows_to_measure(config.train.batch, config.train.micro_batches, graph.least_rows);
   MeasureOptions& measure = request.measure;
   measure.stage.seed = config.seed;
-  measure.stage.precision = config.train.precision == "bf16" ? at::kBFloat16 : at::kFloat;
+  measure.stage.precision = dtype_of(config.train.precision);
   measure.stage.check_finite = config.train.stop_on_nan;
   measure.threads = config.workers.threads;
   measure.repeats = options.repeats;

@@ -13,6 +13,8 @@
 #include "runtime/profile/measure.hpp"
 #include "runtime/schedule/generators.hpp"
 #include "runtime/session/planning.hpp"
+#include "runtime/training/optimizer.hpp"
+#include "runtime/training/precision.hpp"
 
 namespace lockstep {
 namespace {
@@ -20,7 +22,7 @@ namespace {
 /// Nothing for a schedule that no generator makes. Workers are counted by row here.
 std::optional<PlanChoice> plannable(const Trainer& trainer) {
   const PipelineConfig& pipeline = trainer.config().pipeline;
-  if (find_generator(pipeline.schedule) == nullptr || !pipeline.schedule_file.empty()) return std::nullopt;
+  if (find_generator(pipeline.schedule) == nullptr || !pipeline.schedule_file().empty()) return std::nullopt;
   PlanChoice choice = choice_of(trainer);
   choice.placement.clear();
   return choice;
@@ -75,8 +77,8 @@ PlanProblem Rebalancer::problem(const Costs& costs) const {
   const std::vector<double> layer_us = meter_->layer_us();
   PlanProblem problem;
   problem.graph = layer_graph_of(graph);
-  problem.value_bytes = value_bytes(graph, config.train.precision == "bf16" ? at::kBFloat16 : at::kFloat);
-  problem.optimizer_bytes = optimizer_bytes(config.train.optimizer);
+  problem.value_bytes = value_bytes(graph, dtype_of(config.train.precision));
+  problem.optimizer_bytes = state_bytes_per_element(config.train.optimizer);
   problem.micro_batches = trainer_.micro_batches();
   problem.clip = config.train.clip_grad_norm > 0;
   problem.post_validation = config.train.post_validation;

@@ -74,7 +74,7 @@ void ShardKeeper::restore(const WorkerState& state, const WaitLimits& limits) {
 }
 
 bool ShardKeeper::copies(const Shard& shard) const {
-  if (options_.background != "auto") return options_.background == "always";
+  if (options_.background != Background::automatic) return options_.background == Background::always;
   return machine_memory().available_bytes > shard.bytes() * (options_.workers_here + 1);
 }
 

@@ -26,9 +26,9 @@
 namespace lockstep {
 
 struct ShardOptions {
-  std::string checkpoints;          ///< folder; empty: nothing is ever saved
-  std::string resume_from;          ///< a checkpoint; empty: start from the beginning
-  std::string background = "auto";  ///< as CheckpointConfig
+  std::string checkpoints;  ///< folder; empty: nothing is ever saved
+  std::string resume_from;  ///< a checkpoint; empty: start from the beginning
+  Background background = Background::automatic;
   int row = 0, rows = 1;
   int workers_here = 1;                         ///< in this process: they all copy at the same time
   std::chrono::milliseconds patience{300'000};  ///< SaveTask's

@@ -15,7 +15,7 @@
 namespace lockstep {
 
 std::string resolve_kernels(const Config& config) {
-  if (config.kernels.gemm == "default") opt_out_of_gemm_cure();
+  if (config.kernels.gemm == GemmChoice::libtorch) opt_out_of_gemm_cure();
   return gemm_path().reason;
 }
 
@@ -25,7 +25,7 @@ Environment environment_of(const Config& config) {
            {"gemm", gemm.cured && gemm.effective ? "mkl-" + cpu_isa() : "mkl-default"},
            {"torch", TORCH_VERSION},
            {"threads", std::to_string(config.workers.threads)},
-           {"precision", config.train.precision},
+           {"precision", to_string(config.train.precision)},
            {"micro_batches", std::to_string(config.train.micro_batches)},
            {"batch", std::to_string(config.train.batch)},
            {"seed", std::to_string(config.seed)}}};

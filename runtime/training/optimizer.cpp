@@ -23,7 +23,17 @@ void check_used(const std::vector<std::string>& patterns, const std::vector<std:
   throw section.error(key, concat("no parameter matches '", join(patterns), "'", did_you_mean(first, names)));
 }
 
+/// The tensors that it keeps beside each parameter, as PyTorch calls them; of the parameter's sizes, in float32.
+std::vector<const char*> state_names(const OptimizerConfig& config) {
+  if (config.type != OptimizerType::sgd) return {"exp_avg", "exp_avg_sq"};
+  return config.momentum > 0 ? std::vector{"momentum_buffer"} : std::vector<const char*>{};
+}
+
 }  // namespace
+
+double state_bytes_per_element(const OptimizerConfig& config) {
+  return static_cast<double>(state_names(config).size() * sizeof(float));
+}
 
 void check_patterns(const TrainConfig& config, const std::vector<std::string>& parameter_names, const Section& train) {
   for (const std::string& pattern : config.freeze) check_used({pattern}, parameter_names, train, "freeze");
@@ -35,21 +45,18 @@ Optimizer::Group Optimizer::group_of(const Parameter& parameter) const {
   const bool norm_or_bias = parameter.value.dim() <= 1;
   const double decay = norm_or_bias && !config_.decay_norms_and_biases ? 0.0 : config_.weight_decay;
   for (const OptimizerGroup& group : config_.groups)
-    if (matches(group.match, parameter.name))
-      return {group.lr_scale, group.weight_decay >= 0 ? group.weight_decay : decay};
+    if (matches(group.match, parameter.name)) return {group.lr_scale, group.weight_decay.value_or(decay)};
   return {1.0, decay};
 }
 
 void Optimizer::prepare(const std::vector<Parameter*>& parameters) {
+  const std::size_t kept = state_names(config_).size();
   for (Parameter* parameter : parameters) {
     State& state = groups_[group_of(*parameter)];
     state.parameters.push_back(parameter);
     state.values.push_back(parameter->value);
-    if (config_.type == "sgd") {
-      if (config_.momentum > 0) state.first.push_back(at::zeros_like(parameter->value));
-      continue;
-    }
-    state.first.push_back(at::zeros_like(parameter->value));
+    if (kept > 0) state.first.push_back(at::zeros_like(parameter->value));
+    if (kept < 2) continue;
     state.second.push_back(at::zeros_like(parameter->value));
     state.steps.push_back(at::zeros({}, parameter->value.options()));
   }
@@ -62,12 +69,12 @@ void Optimizer::update(const std::vector<Parameter*>& parameters, double learnin
 
 std::vector<UpdaterState> Optimizer::state(const std::vector<Parameter*>& parameters) {
   if (groups_.empty()) prepare(parameters);
-  const char* first = config_.type == "sgd" ? "momentum_buffer" : "exp_avg";
+  const std::vector<const char*> names = state_names(config_);
   std::vector<UpdaterState> states;
   for (const auto& [group, state] : groups_)
     for (std::size_t i = 0; i < state.parameters.size(); ++i) {
-      if (!state.first.empty()) states.push_back({state.parameters[i], first, state.first[i]});
-      if (!state.second.empty()) states.push_back({state.parameters[i], "exp_avg_sq", state.second[i]});
+      if (!state.first.empty()) states.push_back({state.parameters[i], names[0], state.first[i]});
+      if (!state.second.empty()) states.push_back({state.parameters[i], names[1], state.second[i]});
     }
   return states;
 }
@@ -75,7 +82,7 @@ std::vector<UpdaterState> Optimizer::state(const std::vector<Parameter*>& parame
 void Optimizer::update_group(const Group& group, State& state, double learning_rate, std::int64_t step) {
   std::vector<at::Tensor> gradients;
   for (const Parameter* parameter : state.parameters) gradients.push_back(parameter->gradient);
-  if (config_.type == "sgd") {
+  if (config_.type == OptimizerType::sgd) {
     at::_fused_sgd_(state.values, gradients, state.first, group.weight_decay, config_.momentum, learning_rate,
                     config_.dampening, config_.nesterov, /*maximize=*/false, /*is_first_step=*/step == 1);
     return;
@@ -89,7 +96,8 @@ void Optimizer::update_group(const Group& group, State& state, double learning_r
   using Kernel = void (*)(at::TensorList, at::TensorList, at::TensorList, at::TensorList, at::TensorList,
                           at::TensorList, double, double, double, double, double, bool, bool,
                           const std::optional<at::Tensor>&, const std::optional<at::Tensor>&);
-  fused(config_.type == "adam" ? static_cast<Kernel>(at::_fused_adam_) : static_cast<Kernel>(at::_fused_adamw_));
+  fused(config_.type == OptimizerType::adam ? static_cast<Kernel>(at::_fused_adam_)
+                                            : static_cast<Kernel>(at::_fused_adamw_));
 }
 
 }  // namespace lockstep

@@ -39,6 +39,9 @@ class Optimizer : public ParameterUpdater {
   std::map<Group, State> groups_;
 };
 
+/// Bytes of state that the optimizer keeps for each element that it trains.
+double state_bytes_per_element(const OptimizerConfig& config);
+
 /// Throws ConfigError when a group, or a pattern of train.freeze, matches no parameter of the model. `train`: the
 /// section that both were read from.
 void check_patterns(const TrainConfig& config, const std::vector<std::string>& parameter_names, const Section& train);

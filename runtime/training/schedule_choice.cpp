@@ -11,24 +11,25 @@ namespace {
 
 ScheduleChoice from_file(const Config& config, const Section& section) {
   const PipelineConfig& pipeline = config.pipeline;
+  const std::string file = pipeline.schedule_file();
   ScheduleChoice choice;
   try {
-    choice.schedule = read_csv(pipeline.schedule_file);
+    choice.schedule = read_csv(file);
   } catch (const UserError& error) {
     throw section.error("schedule", error.what());
   }
   const Schedule& schedule = choice.schedule;
   if (schedule.stages != pipeline.stages)
-    throw section.error("schedule", concat(pipeline.schedule_file, " has ", schedule.stages, " stages on ",
-                                           schedule.workers(), " workers, but the model is cut into ", pipeline.stages,
+    throw section.error("schedule", concat(file, " has ", schedule.stages, " stages on ", schedule.workers(),
+                                           " workers, but the model is cut into ", pipeline.stages,
                                            "; set pipeline.stages=", schedule.stages));
   if (schedule.micro_batches != config.train.micro_batches)
-    throw section.error("schedule", concat(pipeline.schedule_file, " has ", schedule.micro_batches,
-                                           " micro-batches, but train.micro_batches is ", config.train.micro_batches,
-                                           "; set train.micro_batches=", schedule.micro_batches));
+    throw section.error("schedule",
+                        concat(file, " has ", schedule.micro_batches, " micro-batches, but train.micro_batches is ",
+                               config.train.micro_batches, "; set train.micro_batches=", schedule.micro_batches));
   require_valid(schedule, Order::any);
   if (const WorkerId first = row_of_stage(schedule).front(); first.value() != 0)
-    throw section.error("schedule", concat(pipeline.schedule_file, " has stage 0 in line ", first.value() + 1,
+    throw section.error("schedule", concat(file, " has stage 0 in line ", first.value() + 1,
                                            "; the first worker reads the data: put that line first"));
   choice.order = Order::any;
   choice.warning = warning_of_order(schedule);
@@ -49,16 +50,22 @@ double number_of_stage(const Section& section, const std::string& key, const std
 
 }  // namespace
 
+void check_schedule_name(const Config& config) {
+  const std::string& name = config.pipeline.schedule;
+  if (name == "auto" || !config.pipeline.schedule_file().empty() || find_generator(name) != nullptr) return;
+  std::vector<std::string> names = schedule_names();
+  names.push_back("auto");
+  throw config.root.section("pipeline")
+      .error("schedule",
+             concat("there is no schedule '", name, "'; there are: ", join(names), did_you_mean(name, names)));
+}
+
 ScheduleChoice choose_schedule(const Config& config, const Partition& partition, const Costs* measured) {
   const PipelineConfig& pipeline = config.pipeline;
   const Section section = config.root.section("pipeline");
-  if (!pipeline.schedule_file.empty()) return from_file(config, section);
-  std::vector<std::string> names = schedule_names();
-  names.push_back("auto");
+  if (!pipeline.schedule_file().empty()) return from_file(config, section);
+  check_schedule_name(config);
   const bool automatic = pipeline.schedule == "auto";
-  if (!automatic && find_generator(pipeline.schedule) == nullptr)
-    throw section.error("schedule", concat("there is no schedule '", pipeline.schedule, "'; there are: ", join(names),
-                                           did_you_mean(pipeline.schedule, names)));
   if (partition.stages() % pipeline.virtual_stages != 0)
     throw section.error("stages",
                         concat("got ", partition.stages(), ", expected a multiple of virtual_stages, which is ",
@@ -75,7 +82,7 @@ ScheduleChoice choose_schedule(const Config& config, const Partition& partition,
     options.clip = config.train.clip_grad_norm > 0;
     if (pipeline.in_flight_limit > 0) options.limit_bytes = static_cast<double>(pipeline.in_flight_limit);
     Costs costs = measured ? *measured : costs_of(config, partition);
-    if (pipeline.recompute != "never")
+    if (pipeline.recompute != Recompute::never)
       for (StageCost& stage : costs.stages) {
         stage.input_grad_us += stage.recompute_us;
         stage.held_bytes = stage.checkpoint_bytes;

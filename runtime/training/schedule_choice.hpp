@@ -18,6 +18,9 @@ struct ScheduleChoice {
   std::string reason = {};         ///< of auto: what was chosen, and why
 };
 
+/// Throws ConfigError when the config names a schedule that there is not.
+void check_schedule_name(const Config& config);
+
 /// The schedule that the config names, for a full batch. `auto` is decided by `measured`, or else by costs_of(). Throws
 /// ConfigError for a name that there is not, a shape that the schedule forbids, or a file that cannot be read or is of
 /// another number of stages or micro-batches; ScheduleError for a file whose schedule cannot run.

@@ -18,6 +18,7 @@
 #include "runtime/training/environment.hpp"
 #include "runtime/training/losses.hpp"
 #include "runtime/training/optimizer.hpp"
+#include "runtime/training/precision.hpp"
 #include "runtime/training/schedule_choice.hpp"
 #include "runtime/training/training_director.hpp"
 
@@ -114,7 +115,6 @@ Trainer::Trainer(Model model, DataSplits data, Config config, Ranks ranks)
       ranks_(ranks),
       losses_(losses_of(model_, config_)) {
   const TrainConfig& train = config_.train;
-  if (config_.pipeline.schedule.empty()) config_.pipeline.schedule = "gpipe";
   check_config(config_);
   check_datasets(data_);
   graph_ = describe_model(model_, data_.train->entries(slice_rows(train.batch, train.micro_batches, train.batch)[0]),
@@ -161,9 +161,7 @@ void Trainer::take(ScheduleChoice choice) {
   LowerOptions options;
   options.clip = train.clip_grad_norm > 0;
   options.post_validation = train.post_validation;
-  if (config_.pipeline.recompute == "except_last") options.recompute = Recompute::except_last;
-  if (config_.pipeline.recompute == "always" || config_.pipeline.recompute == "layers")
-    options.recompute = Recompute::always;
+  options.recompute = config_.pipeline.recompute;
   programs_ = std::make_unique<Programs>(std::move(choice.schedule), partition_.topology, options, choice.order);
   check_programs();
 }
@@ -226,8 +224,7 @@ void Trainer::place(int workers) {
                                    " once: a worker for each of the ", workers, " rows"));
   const Section section = config_.root.section("workers");
   const std::vector<RankId> rank_of_worker = spread_workers(workers, ranks_.count, config_.workers.per_rank, section);
-  std::vector<std::string> device_names = config_.workers.devices;
-  if (device_names.empty()) device_names = {"cpu"};
+  const std::vector<std::string>& device_names = config_.workers.devices;
   layout_.here = ranks_.here;
   for (int row = 0; row < workers; ++row) {
     const int worker = config_.pipeline.placement.empty() ? row : config_.pipeline.placement[row];
@@ -238,8 +235,8 @@ void Trainer::place(int workers) {
 
 std::vector<bool> Trainer::recomputed_layers() const {
   const PipelineConfig& pipeline = config_.pipeline;
-  if (pipeline.recompute == "never") return {};
-  std::vector<bool> chosen(static_cast<std::size_t>(graph_.layer_count()), pipeline.recompute != "layers");
+  if (pipeline.recompute == Recompute::never) return {};
+  std::vector<bool> chosen(static_cast<std::size_t>(graph_.layer_count()), pipeline.recompute_layers.empty());
   const std::vector<std::string> names = names_of(graph_.layers);
   for (const std::string& pattern : pipeline.recompute_layers) {
     bool found = false;
@@ -303,7 +300,7 @@ std::vector<int> Trainer::layers_per_stage() const {
   const int layers = graph_.layer_count();
   if (pipeline.partition.needs_profile())
     throw section.error("partition",
-                        concat("got ", pipeline.partition.by,
+                        concat("got ", to_string(pipeline.partition.by),
                                ", expected layers, params, counts or "
                                "cut_before: only the lockstep command measures layers, and then gives counts"));
   if (!pipeline.partition.counts.empty()) {
@@ -320,7 +317,8 @@ std::vector<int> Trainer::layers_per_stage() const {
                                          " layers and every stage needs at least one; use at most ", layers));
   std::vector<double> weights;
   for (int layer = 0; layer < layers; ++layer)
-    weights.push_back(pipeline.partition.by == "layers" ? 1.0 : static_cast<double>(graph_.elements_of_layer(layer)));
+    weights.push_back(pipeline.partition.by == CutBy::layers ? 1.0
+                                                             : static_cast<double>(graph_.elements_of_layer(layer)));
   return balanced_cut(weights, pipeline.stages);
 }
 
@@ -339,7 +337,7 @@ std::string Trainer::agreement() const {
 }
 
 std::vector<Cpus> Trainer::bound_cpus(const Log& log) const {
-  if (config_.workers.bind == "none") return {};
+  if (config_.workers.bind == Bind::none) return {};
   const auto here = std::count(layout_.rank_of_row.begin(), layout_.rank_of_row.end(), layout_.here);
   const Cpus allowed = allowed_cpus();
   const int workers = static_cast<int>(here), threads = config_.workers.threads;
@@ -396,7 +394,7 @@ std::unique_ptr<Publisher> Trainer::make_publisher(const FitOptions& options) co
   publisher.resume_from = resumed_from_;
   publisher.rows = static_cast<int>(layout_.rank_of_row.size());
   publisher.keep = config_.checkpoint.keep;
-  publisher.keep_best = config_.checkpoint.best != "none";
+  publisher.keep_best = config_.checkpoint.best != KeepBest::none;
   publisher.stop_on_nan = config_.train.stop_on_nan;
   publisher.patience = patience_of(config_.comm);
   publisher.hub_config = model_.hub_config;
@@ -420,7 +418,7 @@ JobOutcome Trainer::fit(const FitOptions& options) {
                             options.signalled);
   JobSpec spec{graph_, partition_, losses_, *programs_, layout_};
   spec.stage.seed = config_.seed;
-  spec.stage.precision = config_.train.precision == "bf16" ? at::kBFloat16 : at::kFloat;
+  spec.stage.precision = dtype_of(config_.train.precision);
   spec.stage.initialise = resumed_from_.empty();
   spec.stage.check_finite = config_.train.stop_on_nan;
   spec.stage.recompute = recompute_;
@@ -434,7 +432,8 @@ JobOutcome Trainer::fit(const FitOptions& options) {
   shard.resume_from = resumed_from_;
   shard.background = config_.checkpoint.background;
   // A copy counts like every tensor: under a limit that was set for training, auto makes none.
-  if (shard.background == "auto" && config_.workers.memory_limit > 0) shard.background = "never";
+  if (shard.background == Background::automatic && config_.workers.memory_limit > 0)
+    shard.background = Background::never;
   shard.patience = patience_of(config_.comm);
   shard.rows = static_cast<int>(layout_.rank_of_row.size());
   shard.workers_here =

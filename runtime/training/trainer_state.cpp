@@ -6,7 +6,6 @@
 #include <cstdlib>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "runtime/base/text.hpp"
 #include "runtime/checkpoint/checkpoint_error.hpp"
@@ -18,24 +17,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 using Keys = std::vector<std::pair<std::string, std::string>>;
-
-/// Of workers only the number of threads does; of data all but the evaluation set.
-bool decides_bits(const std::string& key) {
-  static const std::set<std::string> free = {"name",
-                                             "run_dir",
-                                             "model.library",
-                                             "train.steps",
-                                             "train.eval_every",
-                                             "train.eval_batch",
-                                             "train.eval_steps",
-                                             "train.log_every",
-                                             "train.stop_on_nan",
-                                             "train.stop_after"};
-  if (key.starts_with("workers.")) return key == "workers.threads";
-  for (const char* section : {"pipeline.", "comm.", "checkpoint.", "data.eval"})
-    if (key.starts_with(section)) return false;
-  return free.count(key) == 0;
-}
 
 /// JSON holds UTF-8 only; a path may hold other bytes, which become U+FFFD.
 std::string in_utf8(const std::string& text) {
@@ -123,8 +104,7 @@ Keys numerics_of(const Config& config) {
   Config resolved = config;
   // A schedule that ends with the training is another one when training gets longer.
   LrScheduleConfig& schedule = resolved.train.lr_schedule;
-  const bool decays = schedule.type == "linear" || schedule.type == "cosine";
-  if (decays && schedule.decay_steps == 0) schedule.decay_steps = resolved.train.steps;
+  if (schedule.decays() && schedule.decay_steps == 0) schedule.decay_steps = resolved.train.steps;
   Keys keys;
   flatten(load_config_text(resolved_yaml(resolved), "resolved config"), "", keys);
   return keys;
@@ -147,8 +127,11 @@ void check_resumable(const Config& config, const TrainerState& fresh, const Trai
   for (const auto& [key, value] : state.numerics)
     if (!ours.count(key) || !same_value(ours.at(key), value))
       refuse(key, ours.count(key) ? ours.at(key) : "nothing", value);
-  for (const auto& [key, value] : now)
-    if (!theirs.count(key)) refuse(key, value, "nothing");
+  for (const auto& [key, value] : now) {
+    if (theirs.count(key)) continue;
+    const std::optional<std::string> before = value_before(key);
+    if (!before || !same_value(value, *before)) refuse(key, value, before.value_or("nothing"));
+  }
   if (fresh.samples != state.samples)
     throw config.root.error(
         "data", concat("got ", fresh.samples, " training samples, expected ", state.samples, " as in the checkpoint ",

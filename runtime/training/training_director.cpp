@@ -84,7 +84,7 @@ bool TrainingDirector::save_due() const {
   if (!checkpoint.on()) return false;
   if (step_ == config_.train.steps) return true;
   if (checkpoint.every_steps() > 0) return step_ % checkpoint.every_steps() == 0;
-  const bool wants_evaluation = checkpoint.best != "none" && step_ % config_.train.eval_every != 0;
+  const bool wants_evaluation = checkpoint.best != KeepBest::none && step_ % config_.train.eval_every != 0;
   constexpr double minute_us = 60e6;
   const double pause_us = static_cast<double>(checkpoint.every_minutes()) * minute_us;
   return pause_us > 0 && !wants_evaluation && now_us() - saved_us_ >= pause_us;

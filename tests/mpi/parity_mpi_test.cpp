@@ -96,7 +96,7 @@ TEST_CASE("every schedule, with recompute and workers in other places, trains to
     INFO(schedule.name);
     const int each = schedule.virtual_stages.least;
     Config tested = with_pipeline(config, workers * each, schedule.name, each);
-    tested.pipeline.recompute = turn % 2 == 0 ? "always" : "except_last";
+    tested.pipeline.recompute = turn % 2 == 0 ? Recompute::always : Recompute::except_last;
     tested.train.post_validation = turn % 2 == 1;
     if (turn % 3 == 0)
       for (int worker = workers; worker-- > 0;) tested.pipeline.placement.push_back(worker);

@@ -69,7 +69,7 @@ TEST_CASE("bf16 trains to the same bits for every cut", "[parity]") {
   const Model gpt = small_gpt(3, 0.2, true);
   const DataSplits data = token_data(21, 8, 11);
   Config config = small_config("sparse_categorical_cross_entropy", 8, 4);
-  config.train.precision = "bf16";
+  config.train.precision = Precision::bf16;
   const RunRecord reference = reference_run(gpt, data, config);
   for (const FinalParameter& parameter : reference.parameters) CHECK(parameter.value.scalar_type() == at::kFloat);
   for (int stages = 1; stages <= 4; ++stages)
@@ -79,15 +79,15 @@ TEST_CASE("bf16 trains to the same bits for every cut", "[parity]") {
 TEST_CASE("every optimizer trains to the same bits for every cut", "[parity]") {
   const Model model = mlp_with_skip(0.1, true);
   const DataSplits data = regression_data(21, 6, 3);
-  for (const char* type : {"sgd", "adam", "adamw"}) {
+  for (const OptimizerType type : {OptimizerType::sgd, OptimizerType::adam, OptimizerType::adamw}) {
     Config config = small_config("mean_squared_error", 8, 4);
     config.train.clip_grad_norm = 0;  // the norm travels with the results then
     config.train.optimizer.type = type;
-    if (config.train.optimizer.type == "sgd") {
+    if (type == OptimizerType::sgd) {
       config.train.optimizer.momentum = 0.9;
       config.train.optimizer.nesterov = true;
     }
-    INFO(type);
+    INFO(to_string(type));
     const RunRecord reference = reference_run(model, data, config);
     CHECK(reference.results[0].gradient_norm > 0);
     for (int stages = 2; stages <= 4; ++stages)

@@ -14,6 +14,7 @@
 #include "runtime/profile/links.hpp"
 #include "runtime/profile/profile_model.hpp"
 #include "runtime/training/optimizer.hpp"
+#include "runtime/training/precision.hpp"
 #include "tests/parity/support.hpp"
 #include "tests/test.hpp"
 
@@ -34,7 +35,7 @@ struct Case {
 };
 
 std::vector<Case> cases() {
-  const auto config = [](const std::string& loss, const char* precision = "fp32") {
+  const auto config = [](const std::string& loss, Precision precision = Precision::fp32) {
     Config made = small_config(loss, kBatch, kMicroBatches);
     made.train.precision = precision;
     made.train.steps = 2;
@@ -44,7 +45,7 @@ std::vector<Case> cases() {
       {"mlp", mlp_with_skip(0.25, true), regression_data(16, 6, 3), config("mean_squared_error")},
       {"gpt", small_gpt(3, 0.1, true), token_data(16, 8, 11), config("sparse_categorical_cross_entropy")},
       {"gpt in bf16", small_gpt(2, 0.1, false), token_data(16, 8, 11),
-       config("sparse_categorical_cross_entropy", "bf16")},
+       config("sparse_categorical_cross_entropy", Precision::bf16)},
       {"cnn", model_of("type: cnn, inputs: 3, classes: 5, channels: 4, depth: 2"), image_data(16, 3, 8, 5, false),
        config("sparse_categorical_cross_entropy")}};
   all.push_back(all[1]);
@@ -57,9 +58,8 @@ std::vector<Case> cases() {
 StageReport reported(const Case& the) {
   const TemporaryFolder folder;
   Config config = with_pipeline(the.config, 1, "", 0);
-  config.pipeline.schedule_file = folder.path() + "/apart.csv";
-  config.pipeline.schedule = "file:" + config.pipeline.schedule_file;
-  std::ofstream(config.pipeline.schedule_file) << "0F0,0I0,0W0,0F1,0I1,0W1\n";
+  config.pipeline.schedule = "file:" + folder.path() + "/apart.csv";
+  std::ofstream(config.pipeline.schedule_file()) << "0F0,0I0,0W0,0F1,0I1,0W1\n";
   Trainer trainer(the.model, the.data, config);
   struct Last : Observer {
     void on_result(const StepResult& result) override {
@@ -75,7 +75,7 @@ StageReport reported(const Case& the) {
 
 MeasureOptions options_of(const Config& config) {
   MeasureOptions options;
-  options.stage.precision = config.train.precision == "bf16" ? at::kBFloat16 : at::kFloat;
+  options.stage.precision = dtype_of(config.train.precision);
   options.repeats = kFewestRepeats;
   options.most_seconds = 0.2;
   options.clip = true;
@@ -128,7 +128,7 @@ TEST_CASE("bytes measured layer by layer add up to what a worker reports of the 
     } else {
       CHECK(held_w + step == static_cast<double>(report.held_w_bytes));
     }
-    CHECK((step > 0) == (the.config.train.precision == "bf16"));
+    CHECK((step > 0) == (the.config.train.precision == Precision::bf16));
   }
 }
 

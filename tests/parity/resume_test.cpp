@@ -69,7 +69,7 @@ struct Small {
 Small blowing_up() {
   Small the;
   the.config.train.optimizer = {};
-  the.config.train.optimizer.type = "sgd";
+  the.config.train.optimizer.type = OptimizerType::sgd;
   the.config.train.optimizer.lr = 1e30;
   the.config.train.lr_schedule = {};
   the.config.train.clip_grad_norm = 0;
@@ -94,18 +94,18 @@ TEST_CASE("optimizer state of every kind is resumed", "[parity]") {
   the.config.train.clip_grad_norm = 0;
   SECTION("sgd without momentum has none") {
     the.config.train.optimizer = {};
-    the.config.train.optimizer.type = "sgd";
+    the.config.train.optimizer.type = OptimizerType::sgd;
     the.config.train.optimizer.lr = 0.05;
   }
   SECTION("sgd with momentum and dampening") {
     the.config.train.optimizer = {};
-    the.config.train.optimizer.type = "sgd";
+    the.config.train.optimizer.type = OptimizerType::sgd;
     the.config.train.optimizer.lr = 0.05;
     the.config.train.optimizer.momentum = 0.9;
     the.config.train.optimizer.dampening = 0.1;
   }
   SECTION("adam with groups and frozen parameters") {
-    the.config.train.optimizer.type = "adam";
+    the.config.train.optimizer.type = OptimizerType::adam;
     the.config.train.optimizer.groups = {{{"fc.1.*"}, 0.5, 0.0}};
     the.config.train.freeze = {"fc.0.*"};
   }
@@ -114,8 +114,8 @@ TEST_CASE("optimizer state of every kind is resumed", "[parity]") {
 
 TEST_CASE("a bf16 run is resumed, written in place", "[parity]") {
   Config config = small_config("sparse_categorical_cross_entropy", 8, 4);
-  config.train.precision = "bf16";
-  config.checkpoint.background = "never";
+  config.train.precision = Precision::bf16;
+  config.checkpoint.background = Background::never;
   CHECK(stop_and_go(small_gpt(2, 0.2, true), token_data(21, 8, 11), config) == "");
 }
 
@@ -156,8 +156,8 @@ TEST_CASE("checkpoints in the background of training change no bit, and keep pru
   Small the;
   the.config.checkpoint.keep = 2;
   const RunRecord plain = reference_run(the.model, the.data, the.config);
-  for (const char* background : {"always", "never"}) {
-    INFO(background);
+  for (const Background background : {Background::always, Background::never}) {
+    INFO(to_string(background));
     const TemporaryFolder folder;
     the.config.checkpoint.background = background;
     Trainer trainer(the.model, the.data, with_pipeline(the.config, 3, "1f1b"));
@@ -173,7 +173,7 @@ TEST_CASE("the best checkpoint outlives keep and has a link", "[parity]") {
   Small the;
   the.config.checkpoint.every = "2";
   the.config.checkpoint.keep = 1;
-  the.config.checkpoint.best = "eval_loss";
+  the.config.checkpoint.best = KeepBest::eval_loss;
   the.config.train.steps = 8;
   the.config.train.lr_schedule = {};
   the.config.train.optimizer.lr = 0.3;  // after which the evaluation gets worse
@@ -403,6 +403,25 @@ TEST_CASE("what would not go on as the checkpoint's run is refused by its key", 
   Config tokens = the.config;
   tokens.train.loss = "sparse_categorical_cross_entropy";
   CHECK_THROWS_WITH(resume(tokens, small_gpt(2, 0, true), token_data(21, 8, 11)), Catch::Contains("train.loss"));
+}
+
+TEST_CASE("a checkpoint that is older than a key goes on as before there was one, and not otherwise", "[parity]") {
+  Small the;
+  const std::string key = "train.post_validation";
+  REQUIRE(value_before(key) == "false");
+  REQUIRE_FALSE(value_before("train.optimizer.lr"));
+  const auto resume = [&](const Config& config, const std::string& unknown) {
+    TrainerState older = Trainer(the.model, the.data, the.config).start(), fresh = older;
+    std::erase_if(older.numerics, [&](const auto& entry) { return entry.first == unknown; });
+    fresh.numerics = numerics_of(config);
+    check_resumable(config, fresh, older, "an older one");
+  };
+  CHECK_NOTHROW(resume(the.config, key));
+  Config other = the.config;
+  other.train.post_validation = true;
+  CHECK_THROWS_WITH(resume(other, key), Catch::Contains(key + ": got true, expected false as in the checkpoint"));
+  CHECK_THROWS_WITH(resume(the.config, "train.optimizer.lr"),
+                    Catch::Contains("train.optimizer.lr: got 0.01, expected nothing"));
 }
 
 TEST_CASE("a checkpoint that does not record the arithmetic of its data goes on with the one of its time", "[parity]") {

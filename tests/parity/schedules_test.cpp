@@ -62,15 +62,13 @@ std::string file_of(const std::string& name, const std::string& text) {
 }
 
 Config with_file(const Config& config, const std::string& path, int stages) {
-  Config tested = with_pipeline(config, stages, "file:" + path, 0);
-  tested.pipeline.schedule_file = path;
-  return tested;
+  return with_pipeline(config, stages, "file:" + path, 0);
 }
 
 }  // namespace
 
 TEST_CASE("every schedule, recompute and placement trains to the same bits", "[parity]") {
-  const std::vector<std::string> modes = {"never", "except_last", "always", "layers"};
+  const std::vector<Recompute> modes = {Recompute::never, Recompute::except_last, Recompute::always, Recompute::always};
   for (const Case& the : {mlp(), gpt()}) {
     const Config config = small_config(the.loss, kBatch, kMicroBatches);
     const RunRecord reference = reference_run(the.model, the.data, config);
@@ -81,11 +79,11 @@ TEST_CASE("every schedule, recompute and placement trains to the same bits", "[p
         Config tested =
             with_pipeline(config, shape.workers * shape.virtual_stages, schedule.name, shape.virtual_stages);
         tested.pipeline.recompute = modes[turn % modes.size()];
-        if (tested.pipeline.recompute == "layers") tested.pipeline.recompute_layers = {"*.1"};
+        if (turn % modes.size() == 3) tested.pipeline.recompute_layers = {"*.1"};
         if (turn % 3 == 1) tested.pipeline.placement = reversed(shape.workers);
         tested.train.post_validation = turn % 5 < 2;
         INFO(the.name << ", " << schedule.name << ", " << shape.workers << " workers with " << shape.virtual_stages
-                      << ", recompute " << tested.pipeline.recompute);
+                      << ", recompute " << to_string(tested.pipeline.recompute));
         CHECK(difference(reference, the.model, the.data, tested) == "");
         ++turn;
       }
@@ -97,8 +95,8 @@ TEST_CASE("every way to recompute trains to the same bits, with and without a sp
     const Config config = small_config(the.loss, kBatch, kMicroBatches);
     const RunRecord reference = reference_run(the.model, the.data, config);
     for (const std::string schedule : {"gpipe", "1f1b", "zb_h1"})
-      for (const std::string mode : {"except_last", "always"}) {
-        INFO(the.name << ", " << schedule << ", recompute " << mode);
+      for (const Recompute mode : {Recompute::except_last, Recompute::always}) {
+        INFO(the.name << ", " << schedule << ", recompute " << to_string(mode));
         Config tested = with_pipeline(config, 2, schedule);
         tested.pipeline.recompute = mode;
         CHECK(difference(reference, the.model, the.data, tested) == "");
@@ -108,17 +106,17 @@ TEST_CASE("every way to recompute trains to the same bits, with and without a sp
 
 TEST_CASE("an update that is corrected afterwards is the update that waited", "[parity]") {
   const Case the = mlp();
-  for (const char* optimizer : {"sgd", "adam", "adamw"})
+  for (const OptimizerType optimizer : {OptimizerType::sgd, OptimizerType::adam, OptimizerType::adamw})
     for (const double limit : {0.5, 1e9}) {  // bites in every step; never
       Config config = small_config(the.loss, kBatch, kMicroBatches);
       config.train.clip_grad_norm = limit;
       config.train.optimizer.type = optimizer;
-      config.train.optimizer.momentum = config.train.optimizer.type == "sgd" ? 0.9 : 0.0;
+      config.train.optimizer.momentum = optimizer == OptimizerType::sgd ? 0.9 : 0.0;
       const RunRecord reference = reference_run(the.model, the.data, config);
       for (const StepResult& result : reference.results)
         if (result.mode == Mode::train) REQUIRE((result.gradient_norm > limit) == (limit < 1));
       for (const int stages : {1, 3}) {
-        INFO(optimizer << ", limit " << limit << ", " << stages << " stages");
+        INFO(to_string(optimizer) << ", limit " << limit << ", " << stages << " stages");
         Config tested = with_pipeline(config, stages, "1f1b");
         tested.train.post_validation = true;
         CHECK(difference(reference, the.model, the.data, tested) == "");
@@ -202,8 +200,8 @@ TEST_CASE("what is measured in flight is what the simulator says, within 5 %", "
                {gpt, token_data(64, 8, 11), "sparse_categorical_cross_entropy"}};
   for (const auto& the : cases)
     for (const std::string name : {"gpipe", "1f1b", "interleaved_1f1b", "zb_h1", "zbv"})
-      for (const std::string recompute : {"never", "always"}) {
-        if (recompute == "always" && name != "gpipe") continue;  // so little is kept that one message is much
+      for (const Recompute recompute : {Recompute::never, Recompute::always}) {
+        if (recompute == Recompute::always && name != "gpipe") continue;  // so little is kept that one message is much
         Config config = small_config(the.loss, 64, 8);
         config.train.eval_every = 0;
         config.train.steps = 2;
@@ -216,7 +214,7 @@ TEST_CASE("what is measured in flight is what the simulator says, within 5 %", "
         for (const StepResult& result : record_run(trainer).results) meter.add(result);
         const std::vector<double> simulated = simulate(program, meter.costs()).peak_bytes;
         for (std::size_t row = 0; row < simulated.size(); ++row) {
-          INFO(the.model.name << ", " << name << ", recompute " << recompute << ", worker " << row);
+          INFO(the.model.name << ", " << name << ", recompute " << to_string(recompute) << ", worker " << row);
           CHECK(meter.in_flight_bytes()[row] == Approx(simulated[row]).epsilon(0.05));
         }
       }

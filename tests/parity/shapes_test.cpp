@@ -61,7 +61,7 @@ RunRecord expect_same_bits(const Model& model, const DataSplits& data, const Con
       if (stages % each != 0 || !is_legal(schedule, {stages / each, each, config.train.micro_batches})) continue;
       INFO(schedule.name << ", " << stages << " stages, " << config.train.micro_batches << " micro-batches");
       Config tested = with_pipeline(config, stages, schedule.name, each);
-      if (stages % 2 == 0) tested.pipeline.recompute = "always";
+      if (stages % 2 == 0) tested.pipeline.recompute = Recompute::always;
       CHECK(difference(reference, model, data, tested) == "");
     }
   return reference;
@@ -103,7 +103,7 @@ TEST_CASE("a U-Net trains to the same bits for every cut and schedule", "[parity
 TEST_CASE("a U-Net with group norm and nearest upsampling, in bf16, trains to the same bits for every cut",
           "[parity]") {
   Config config = config_of("segmentation_cross_entropy", 3);
-  config.train.precision = "bf16";
+  config.train.precision = Precision::bf16;
   const Model model =
       model_of("type: unet, inputs: 2, classes: 3, channels: 4, depth: 1, norm: group, groups: 2, up: nearest");
   const RunRecord reference = reference_run(model, segmented(), config);
@@ -124,7 +124,7 @@ TEST_CASE("deep supervision trains to the same bits for every cut and schedule, 
     CHECK(result.loss() == result.heads[0].loss() + 0.3 * result.heads[1].loss());
   }
   Config cut = with_pipeline(config, 4, "1f1b");
-  cut.pipeline.partition.by = "layers";
+  cut.pipeline.partition.by = CutBy::layers;
   CHECK(difference(reference, model, segmented(), cut) == "");
   const Trainer trainer(model, segmented(), cut);
   const int layers = trainer.graph().layer_count();
@@ -194,7 +194,7 @@ TEST_CASE("two heads and a batch norm give the bits of a hand-written LibTorch l
   Config config = with_pipeline(config_of("segmentation_cross_entropy", 1, /*clip=*/false), 3, "1f1b");
   config.train.eval_every = 0;
   config.train.optimizer = {};
-  config.train.optimizer.type = "sgd";
+  config.train.optimizer.type = OptimizerType::sgd;
   config.train.optimizer.lr = 0.1;
   config.train.lr_schedule = {};
   Trainer trainer(model, data, config);

@@ -120,7 +120,7 @@ Config small_config(const std::string& loss, std::int64_t batch, int micro_batch
   config.train.optimizer.lr = 0.01;
   config.train.optimizer.weight_decay = 0.1;
   config.train.optimizer.decay_norms_and_biases = false;
-  config.train.lr_schedule.type = "cosine";
+  config.train.lr_schedule.type = LrScheduleType::cosine;
   config.train.lr_schedule.warmup_steps = 2;
   config.train.eval_every = 2;
   config.train.eval_batch = 3;

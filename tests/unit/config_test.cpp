@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "runtime/base/text.hpp"
+#include "tests/golden.hpp"
 #include "tests/test.hpp"
 
 namespace lockstep {
@@ -139,70 +140,7 @@ TEST_CASE("a resolved config reads back as the same config", "[unit]") {
 TEST_CASE("a resolved config is complete and in the schema's order", "[unit]") {
   const Config config =
       small("  optimizer: {groups: [{match: ['*.bias'], weight_decay: 0}]}\n", "  stages: 2\n", {"model.layers=3"});
-  CHECK(resolved_yaml(config) == R"(name: job
-seed: 1
-model:
-  type: mlp
-  layers: 3
-data:
-  type: random
-train:
-  steps: 5
-  batch: 8
-  micro_batches: 1
-  loss: mse
-  precision: fp32
-  clip_grad_norm: 0
-  post_validation: false
-  optimizer:
-    type: adamw
-    lr: 0.001
-    betas: [0.9, 0.999]
-    eps: 1e-08
-    weight_decay: 0.01
-    decay_norms_and_biases: true
-    groups:
-      - match: ["*.bias"]
-        lr_scale: 1
-        weight_decay: 0
-  lr_schedule:
-    type: constant
-    warmup_steps: 0
-  eval_every: 0
-  eval_batch: 0
-  eval_steps: 0
-  freeze: []
-  stop_on_nan: true
-  log_every: 1
-  stop_after: 0
-pipeline:
-  stages: 2
-  virtual_stages: 1
-  schedule: gpipe
-  partition:
-    by: params
-  recompute: never
-  in_flight_limit: 0
-  placement: [0, 1]
-workers:
-  per_rank: auto
-  devices: [cpu]
-  threads: 1
-  bind: none
-  memory_limit: none
-kernels:
-  gemm: auto
-checkpoint:
-  every: never
-  keep: 3
-  best: none
-  background: auto
-comm:
-  watchdog_s: 300
-  startup_s: 600
-  save_s: 3600
-run_dir: runs/job
-)");
+  test::check_golden_file("tests/golden/config/resolved.yaml", resolved_yaml(config));
 }
 
 TEST_CASE("defaults that depend on other keys are filled in", "[unit]") {
@@ -237,9 +175,9 @@ TEST_CASE("checkpoints are due by steps, by minutes, at the end or never", "[uni
 }
 
 TEST_CASE("every form of a partition is understood", "[unit]") {
-  CHECK(small("", "  partition: layers\n").pipeline.partition.by == "layers");
-  CHECK(small("", "  partition: {by: layers}\n").pipeline.partition.by == "layers");
-  CHECK(small("", "  partition: {}\n").pipeline.partition.by == "params");
+  CHECK(small("", "  partition: layers\n").pipeline.partition.by == CutBy::layers);
+  CHECK(small("", "  partition: {by: layers}\n").pipeline.partition.by == CutBy::layers);
+  CHECK(small("", "  partition: {}\n").pipeline.partition.by == CutBy::params);
   CHECK(small("", "  partition: [1, 2]\n").pipeline.partition.counts == std::vector<int>{1, 2});
   CHECK(small("", "  partition: {cut_before: [b]}\n").pipeline.partition.cut_before == std::vector<std::string>{"b"});
 }
@@ -248,10 +186,10 @@ TEST_CASE("every form of a schedule file and of recompute is understood", "[unit
   for (const char* form : {"file:my.csv", "'file: my.csv'", "{file: my.csv}"}) {
     const PipelineConfig pipeline = small("", concat("  stages: 4\n  schedule: ", form, "\n")).pipeline;
     CHECK(pipeline.schedule == "file:my.csv");
-    CHECK(pipeline.schedule_file == "my.csv");
+    CHECK(pipeline.schedule_file() == "my.csv");
     CHECK(pipeline.workers() == 0);  // the file will say it
   }
-  CHECK(small("", "  recompute: always\n").pipeline.recompute == "always");
+  CHECK(small("", "  recompute: always\n").pipeline.recompute == Recompute::always);
   CHECK(small("", "  recompute: [h.0, h.1]\n").pipeline.recompute_layers == std::vector<std::string>{"h.0", "h.1"});
   CHECK(small("", "  stages: 6\n  virtual_stages: 2\n").pipeline.placement == std::vector<int>{0, 1, 2});
 }
@@ -344,16 +282,48 @@ TEST_CASE("a config that a program made keeps the same rules", "[unit]") {
   CHECK(refused([](Config& c) { c.train.micro_batches = 5; }) ==
         "Config: train.micro_batches: got 5, expected at most train.batch, which is 4");
   CHECK(refused([](Config& c) { c.train.steps = 0; }) == "Config: train.steps: got 0, expected an integer >= 1");
-  CHECK(refused([](Config& c) { c.train.precision = "fp16"; }) ==
-        "Config: train.precision: got fp16, expected one of fp32, bf16");
+  CHECK(refused([](Config& c) { c.train.precision = static_cast<Precision>(2); }) ==
+        "Config: train.precision: got 2, expected one of fp32, bf16");
   CHECK(refused([](Config& c) { c.train.optimizer.lr = std::numeric_limits<double>::quiet_NaN(); }) != "no error");
   CHECK(refused([](Config& c) { c.pipeline.virtual_stages = 2; }) ==
         "Config: pipeline.stages: got 1, expected a multiple of pipeline.virtual_stages, which is 2: 2");
   CHECK(refused([](Config& c) { c.workers.devices = {"gpu"}; }) ==
         "Config: workers.devices[0]: got gpu, expected cpu, cuda or cuda:N");
+  CHECK(refused([](Config& c) { c.workers.devices.clear(); }) ==
+        "Config: workers.devices: got [], expected at least one device, such as [cpu]");
+  CHECK(refused([](Config& c) { c.train.optimizer.type = static_cast<OptimizerType>(9); }) ==
+        "Config: train.optimizer.type: got 9, expected one of sgd, adam, adamw");
+  CHECK(refused([](Config& c) { c.train.lr_schedule.type = static_cast<LrScheduleType>(-1); }) ==
+        "Config: train.lr_schedule.type: got -1, expected one of constant, linear, cosine, step");
+  CHECK(
+      refused([](Config& c) { c.train.optimizer.momentum = 0.9; }) ==
+      "Config: train.optimizer.momentum: got 0.9, expected no momentum with type adamw; it belongs to sgd: remove it");
+  CHECK(refused([](Config& c) {
+          c.train.optimizer.groups = {{{"*.bias"}, -1.0, {}}};
+        }) == "Config: train.optimizer.groups[0].lr_scale: got -1, expected a number >= 0");
+  CHECK(refused([](Config& c) { c.pipeline.schedule.clear(); }) ==
+        "Config: pipeline.schedule: got \"\", expected a non-empty string");
+  CHECK(refused([](Config& c) { c.pipeline.virtual_stages = 0; }) ==
+        "Config: pipeline.virtual_stages: got 0, expected an integer from 1 to 4096");
+  CHECK(refused([](Config& c) { c.pipeline.recompute_layers = {"h.*"}; }) ==
+        "Config: pipeline.recompute_layers: got [h.*] with recompute: never, expected recompute: always");
+  CHECK(refused([](Config& c) { c.workers.memory_limit = -1; }) ==
+        "Config: workers.memory_limit: got -1, expected a size such as 2GiB, 512MiB or 1.5GB, or none");
   CHECK(refused([](Config& c) { c.checkpoint.every = "often"; }) != "no error");
   CHECK(refused([](Config& c) { c.comm.watchdog_s = 0; }) ==
         "Config: comm.watchdog_s: got 0, expected an integer >= 1");
+}
+
+TEST_CASE("what decides bits is known of every key, also of those of models and readers", "[unit]") {
+  for (const char* key : {"seed", "model.width", "data.train", "data.type", "train.batch", "train.optimizer.groups",
+                          "train.lr_schedule.decay_steps", "workers.threads", "kernels.gemm"})
+    CHECK(decides_bits(key));
+  for (const char* key :
+       {"name", "run_dir", "model.library", "data.eval", "data.eval_samples", "train.steps", "train.eval_every",
+        "pipeline.stages", "pipeline.costs.forward_ms", "workers.devices", "checkpoint.every", "comm.save_s"})
+    CHECK_FALSE(decides_bits(key));
+  CHECK(value_before("train.post_validation") == "false");
+  CHECK_FALSE(value_before("train.batch"));
 }
 
 TEST_CASE("a key that other tools call so, or that stands elsewhere, is named with its place", "[unit]") {

@@ -11,24 +11,24 @@ TEST_CASE("every learning-rate schedule warms up linearly and ends where it says
   schedule.min_lr = 0.1;
   schedule.step_every = 10;
   schedule.step_factor = 0.5;
-  for (const char* type : {"constant", "linear", "cosine", "step"}) {
-    schedule.type = type;
+  for (const std::string& type : names<LrScheduleType>()) {
+    schedule.type = value_of<LrScheduleType>(type).value();
     INFO(type);
     CHECK(learning_rate(schedule, 1.0, 1, 20) == 0.25);
     CHECK(learning_rate(schedule, 1.0, 4, 20) == 1.0);
   }
-  schedule.type = "constant";
+  schedule.type = LrScheduleType::constant;
   CHECK(learning_rate(schedule, 1.0, 20, 20) == 1.0);
-  schedule.type = "linear";
+  schedule.type = LrScheduleType::linear;
   CHECK(learning_rate(schedule, 1.0, 12, 20) == Approx(0.55));
   CHECK(learning_rate(schedule, 1.0, 20, 20) == Approx(0.1));
   CHECK(learning_rate(schedule, 1.0, 99, 20) == Approx(0.1));
-  schedule.type = "cosine";
+  schedule.type = LrScheduleType::cosine;
   CHECK(learning_rate(schedule, 1.0, 12, 20) == Approx(0.55));
   CHECK(learning_rate(schedule, 1.0, 20, 20) == Approx(0.1));
   schedule.decay_steps = 8;
   CHECK(learning_rate(schedule, 1.0, 8, 20) == Approx(0.1));
-  schedule.type = "step";
+  schedule.type = LrScheduleType::step;
   CHECK(learning_rate(schedule, 1.0, 10, 20) == 1.0);
   CHECK(learning_rate(schedule, 1.0, 11, 20) == 0.5);
   CHECK(learning_rate(schedule, 1.0, 21, 40) == 0.25);

@@ -162,7 +162,7 @@ TEST_CASE("a plan's pipeline takes the place of the config's, key by key", "[uni
   CHECK(config.pipeline.virtual_stages == 1);
   CHECK(config.pipeline.schedule == "1f1b");
   CHECK(config.pipeline.partition.counts == std::vector<int>{2, 1});
-  CHECK(config.pipeline.recompute == "layers");
+  CHECK(config.pipeline.recompute == Recompute::always);
   CHECK(config.pipeline.recompute_layers == std::vector<std::string>{"h.*"});
   CHECK(config.pipeline.placement == std::vector<int>{1, 0});
   CHECK(config.pipeline.in_flight_limit == 7);  // a plan has no such key

@@ -3,36 +3,20 @@
 // What the schedule tests share: golden files, small topologies, short ways to write actions and find instructions.
 #pragma once
 
-#include <cstdlib>
-#include <fstream>
-#include <sstream>
 #include <string>
 #include <vector>
 
 #include "runtime/schedule/generators.hpp"
 #include "runtime/schedule/lower.hpp"
 #include "runtime/schedule/schedule_error.hpp"
+#include "tests/golden.hpp"
 #include "tests/test.hpp"
 
 namespace lockstep::test {
 
-/// Compares with tests/golden/schedule/<name> as a whole. LOCKSTEP_UPDATE_GOLDEN=1 rewrites the file instead.
+/// Compares with tests/golden/schedule/<name>.
 inline void check_golden(const std::string& name, const std::string& text) {
-  const std::string path = concat(LOCKSTEP_SOURCE_DIR, "/tests/golden/schedule/", name);
-  const char* update = std::getenv("LOCKSTEP_UPDATE_GOLDEN");
-  if (update != nullptr && std::string(update) == "1") {
-    std::ofstream file(path, std::ios::binary);
-    file << text;
-    file.close();
-    REQUIRE(file);
-    return;
-  }
-  std::ifstream file(path, std::ios::binary);
-  INFO("golden file " << path << "; LOCKSTEP_UPDATE_GOLDEN=1 rewrites it");
-  REQUIRE(file);
-  std::ostringstream expected;
-  expected << file.rdbuf();
-  CHECK(text == expected.str());
+  check_golden_file("tests/golden/schedule/" + name, text);
 }
 
 inline std::vector<Action> actions(const std::vector<std::string>& texts) {

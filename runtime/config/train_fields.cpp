@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/config/fields.hpp"
+
+namespace lockstep {
+namespace {
+
+constexpr std::int64_t kNone = 0, kOne = 1;
+
+/// The kernels compute in float32: where eps is 0 in it a gradient of 0 is divided by 0.
+Rule<double> eps_in_float32() {
+  return {
+      "more than 1e-45: it is 0 in float32, and a gradient of 0 would be divided by it, which gives NaN; the usual "
+      "value is 1e-8",
+      [](const double& eps) { return static_cast<float>(eps) > 0; }};
+}
+
+Field betas(OptimizerConfig& optimizer) {
+  return {"two numbers >= 0 and < 1, such as [0.9, 0.999]",
+          [&optimizer](const Section& section, const std::string& key) {
+            const std::vector<double> betas = section.list<double>(key, fraction_below_one());
+            if (betas.size() != 2) throw section.unexpected(key, "two numbers >= 0 and < 1, such as [0.9, 0.999]");
+            optimizer.beta1 = betas[0];
+            optimizer.beta2 = betas[1];
+          },
+          [&optimizer] {
+            return list_value<double>({optimizer.beta1, optimizer.beta2});
+          }};
+}
+
+void fields(FieldVisitor& visit, OptimizerGroup& group, const OptimizerConfig& optimizer) {
+  double decay = group.weight_decay.value_or(optimizer.weight_decay);
+  visit("match", list(group.match, not_empty(), "at least one pattern of parameter names").required(), kDecides, "");
+  visit("lr_scale", value(group.lr_scale, at_least(0.0)), kDecides, "");
+  visit("weight_decay", value(decay, at_least(0.0)), kDecides, "");
+  group.weight_decay = decay;
+}
+
+Field groups(OptimizerConfig& optimizer) {
+  return {"",
+          [&optimizer](const Section& section, const std::string& key) {
+            for (const Section& from : section.sections(key))
+              read_fields(from,
+                          [&](FieldVisitor& visit) { fields(visit, optimizer.groups.emplace_back(), optimizer); });
+          },
+          [&optimizer] {
+            yaml::Value list = list_value<std::string>({});
+            for (OptimizerGroup group : optimizer.groups)
+              list.items.push_back(written_fields([&](FieldVisitor& visit) { fields(visit, group, optimizer); }));
+            return list;
+          }};
+}
+
+/// What `auto` would mean is found by `lockstep plan`.
+Field micro_batches(TrainConfig& train) {
+  Field field = value(train.micro_batches, at_least(1));
+  const auto read = field.read;
+  field.read = [read](const Section& section, const std::string& key) {
+    if (section.is_scalar(key) && section.get<std::string>(key) == "auto")
+      throw section.unexpected(key, "an integer >= 1",
+                               "; a plan names it: lockstep plan CONFIG ... -o plan.yaml, then --plan plan.yaml");
+    read(section, key);
+  };
+  return field.checked([&train](const Section& section) {
+    if (train.micro_batches > train.batch)
+      throw section.unexpected("micro_batches", concat("at most train.batch, which is ", train.batch));
+  });
+}
+
+Field post_validation(TrainConfig& train) {
+  return value(train.post_validation).checked([&train](const Section& section) {
+    if (train.post_validation && train.clip_grad_norm == 0.0)
+      throw section.unexpected("post_validation", "false without clip_grad_norm",
+                               "; only clipping makes an update wait: set train.clip_grad_norm, or leave it out");
+  });
+}
+
+}  // namespace
+
+void fields(FieldVisitor& visit, OptimizerConfig& optimizer) {
+  using enum OptimizerType;
+  visit("type", value(optimizer.type), kDecides, "Keys that the type does not use are errors.");
+  visit("lr", value(optimizer.lr, at_least(0.0)), kDecides, "Learning rate.");
+  visit("betas", betas(optimizer).only_of(optimizer.type, {adam, adamw}), kDecides,
+        "adam, adamw: decay rates of the two averages.");
+  Field eps = value(optimizer.eps, eps_in_float32()).only_of(optimizer.type, {adam, adamw}).with_example("1.0e-8");
+  eps.rule = "more than 0 in float32, in which it is computed";
+  visit("eps", eps, kDecides, "adam, adamw: added to the denominator.");
+  visit("momentum", value(optimizer.momentum, at_least(0.0)).only_of(optimizer.type, {sgd}), kDecides, "");
+  visit("dampening", value(optimizer.dampening, at_least(0.0)).only_of(optimizer.type, {sgd}), kDecides, "");
+  visit("nesterov",
+        value(optimizer.nesterov).only_of(optimizer.type, {sgd}).checked([&optimizer](const Section& section) {
+          if (!optimizer.nesterov || (optimizer.momentum > 0.0 && optimizer.dampening == 0.0)) return;
+          throw section.unexpected(
+              "nesterov", "false",
+              "; Nesterov's method needs a momentum above 0 and no dampening: set these, or leave it out");
+        }),
+        kDecides, "Needs momentum > 0 and dampening 0.");
+  visit("weight_decay", value(optimizer.weight_decay, at_least(0.0)).or_else([&optimizer] {
+    optimizer.weight_decay = optimizer.type == adamw ? 0.01 : 0.0;
+  }),
+        kDecides,
+        "Weight decay; default: 0.01 for adamw (decoupled from the gradient), 0 for sgd and adam (added to it).");
+  visit("decay_norms_and_biases", value(optimizer.decay_norms_and_biases), kDecides,
+        "false: parameters with one dimension or none (norms, biases) take no weight decay.");
+  visit(
+      "groups", groups(optimizer), kDecides,
+      "Parameters treated differently. `match`: names with shell wildcards (* ? [...]); the first group that matches a "
+      "parameter wins. `lr_scale` >= 0 multiplies the scheduled learning rate (default 1); `weight_decay` >= 0 "
+      "(default: the optimizer's). Such as:\n"
+      "groups:\n"
+      "  - match: [\"*.wte.weight\"]\n"
+      "    lr_scale: 0.5\n"
+      "    weight_decay: 0.0");
+}
+
+void fields(FieldVisitor& visit, LrScheduleConfig& schedule) {
+  using enum LrScheduleType;
+  visit("type", value(schedule.type), kDecides, "Keys that the type does not use are errors.");
+  visit("warmup_steps", value(schedule.warmup_steps, at_least(kNone)), kDecides,
+        "Steps in which the learning rate grows linearly from 0 to optimizer.lr.");
+  visit("min_lr", value(schedule.min_lr, at_least(0.0)).only_of(schedule.type, {linear, cosine}), kDecides,
+        "Learning rate at the end.");
+  visit("decay_steps", value(schedule.decay_steps, at_least(kNone)).only_of(schedule.type, {linear, cosine}), kDecides,
+        "Steps until min_lr; 0: train.steps.");
+  visit("step_every",
+        value(schedule.step_every, at_least(kOne)).required().only_of(schedule.type, {step}).with_example("100"),
+        kDecides, "Steps between drops.");
+  visit("step_factor", value(schedule.step_factor, above(0.0)).only_of(schedule.type, {step}), kDecides,
+        "Each drop multiplies the learning rate by it.");
+}
+
+void fields(FieldVisitor& visit, TrainConfig& train) {
+  visit("steps", value(train.steps, at_least(kOne)).required().with_example("200"), kFree, "Optimizer steps.");
+  visit("batch", value(train.batch, at_least(kOne)).required().with_example("32"), kDecides,
+        "Samples per optimizer step, over all replicas.");
+  visit("micro_batches", micro_batches(train), kDecides,
+        "Slices of the batch that stream through the pipeline; at most batch, need not divide it. More of them means "
+        "less idle time and smaller activations. They are part of the numerics. `auto`: a plan names them (lockstep "
+        "plan, then --plan).");
+  visit("loss", value(train.loss, not_empty()).required().with_example("sparse_categorical_cross_entropy"), kDecides,
+        "The loss (`lockstep list losses`).");
+  visit("precision", value(train.precision), kDecides,
+        "bf16: computes in bfloat16; weights, gradients and optimizer state stay in float32.");
+  visit("clip_grad_norm", value(train.clip_grad_norm, at_least(0.0)).with_example("0.0"), kDecides,
+        "The largest global gradient norm; larger gradients are scaled down to it. 0: no clipping.");
+  visit("post_validation", post_validation(train), decides_since("false"),
+        "With clipping: do not wait for the norm. Every worker updates at once as if nothing had to be clipped, with a "
+        "copy of its weights and optimizer state, and takes that back when the norm says otherwise. The same bits; "
+        "worth it where clipping is rare.");
+  visit("optimizer", mapping(train.optimizer), kDecides, "");
+  visit("lr_schedule", mapping(train.lr_schedule), kDecides, "");
+  visit("eval_every", value(train.eval_every, at_least(kNone)), kFree, "Steps between evaluations; 0: never.");
+  visit("eval_batch", value(train.eval_batch, at_least(kNone)), kFree, "Samples per evaluation step; 0: train.batch.");
+  visit("eval_steps", value(train.eval_steps, at_least(kNone)), kFree,
+        "Batches per evaluation; 0: the whole evaluation set.");
+  visit("freeze", list(train.freeze, not_empty()), kDecides,
+        "Parameters that are not trained: names with shell wildcards.");
+  visit("stop_on_nan", value(train.stop_on_nan), kFree, "Leave when a loss or gradient is not finite.");
+  visit("log_every", value(train.log_every, at_least(kOne)), kFree, "Steps between log lines.");
+  visit("stop_after", value(train.stop_after, at_least(kNone)), kFree,
+        "Leave with a checkpoint and exit code 0 after that many steps of this job, as if told to; 0: do not.");
+}
+
+}  // namespace lockstep
