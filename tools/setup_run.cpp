@@ -32,7 +32,7 @@ std::unique_ptr<Trainer> make_trainer(const Config& config, const Ranks& ranks) 
 std::string stage_table(const Trainer& trainer) {
   const ModelGraph& graph = trainer.graph();
   const Partition& partition = trainer.partition();
-  const std::vector<WorkerId>& row_of_stage = trainer.programs().get(Mode::stop, 0).row_of_stage;
+  const std::vector<WorkerId>& row_of_stage = trainer.programs().wiring().row_of_stage;
   const auto number = [](int value) { return Cell{std::to_string(value), static_cast<double>(value)}; };
   std::vector<std::vector<Cell>> rows;
   for (int stage = 0; stage < partition.stages(); ++stage) {

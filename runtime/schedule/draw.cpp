@@ -9,7 +9,6 @@
 #include "runtime/schedule/schedule_error.hpp"
 #include "runtime/schedule/simulate.hpp"
 #include "runtime/schedule/text.hpp"
-#include "runtime/schedule/wiring.hpp"
 
 namespace lockstep {
 

@@ -55,12 +55,12 @@ TEST_CASE("headers and row results survive the way through bytes", "[unit]") {
   CHECK(back.finished[0].workers.at(0).stages.at(0).layer_us == std::vector<double>{0.5, 0.25});
 
   RowResult row;
-  row.parameters = {3, 1};
-  row.squared_norms = {0.25, 4.0};
+  row.norm.parameters = {3, 1};
+  row.norm.squares = {0.25, 4.0};
   row.signalled = true;
   const RowResult row_back = RowResult::from_bytes(row.to_bytes());
-  CHECK(row_back.parameters == row.parameters);
-  CHECK(row_back.squared_norms == row.squared_norms);
+  CHECK(row_back.norm.parameters == row.norm.parameters);
+  CHECK(row_back.norm.squares == row.norm.squares);
   CHECK(row_back.signalled);
 }
 
