@@ -169,7 +169,7 @@ Costs CostModel::costs(const PlanChoice& choice, const Schedule& schedule) const
     for (const int layer : parameter.holders) ++holders[rows[at(stage_of_layer(first, layer).value())]];
     int most = 0;
     for (const auto& [row, count] : holders) most = std::max(most, count);
-    costs.tie_bytes.push_back(most * static_cast<double>(parameter.elements) * problem_.parameter_bytes);
+    costs.shared_bytes.push_back(most * static_cast<double>(parameter.elements) * problem_.parameter_bytes);
   }
   return costs;
 }

@@ -236,9 +236,7 @@ double CutSearch::bound(Goal goal, const std::vector<int>& layers_per_stage) {
 // ---- how soon row 0 can begin the next step ----
 
 const LinkCost& CutSearch::link(WorkerId from, WorkerId to) const {
-  const WorkerPlace &a = worker_of_row(from).place, &b = worker_of_row(to).place;
-  const Links& links = problem_.links;
-  return a.rank == b.rank ? links.same_rank : a.host == b.host ? links.same_host : links.other_host;
+  return problem_.links.between(worker_of_row(from).place, worker_of_row(to).place);
 }
 
 /// The header of a step is made when row 0 has ended the step before. From then on the first micro-batch has to come
@@ -270,9 +268,7 @@ double CutSearch::period_bound(const std::vector<int>& layers_per_stage) const {
       if (from == to) continue;
       const WorkerId a = facts_.rows()[at(from)], b = facts_.rows()[at(to)];
       const auto transfer_us = [&](WorkerId sender, WorkerId receiver) {
-        if (sender == receiver) return 0.0;
-        const LinkCost& cost = link(sender, receiver);
-        return cost.latency_us + model.value_bytes(read.value) / cost.bytes_per_us;
+        return sender == receiver ? 0.0 : link(sender, receiver).transfer_us(model.value_bytes(read.value));
       };
       arrives[at(to)] = std::max(arrives[at(to)], arrives[at(from)] + stages[at(from)].forward_us + transfer_us(a, b));
       if (!value.has_gradient) continue;

@@ -131,9 +131,9 @@ std::string predicted_text(const PlanFile& plan) {
     text += concat("    - {name: ", quoted(layer.name), ", forward_ms: ", ms(layer.forward_us),
                    ", input_grad_ms: ", ms(layer.input_grad_us), ", weight_grad_ms: ", ms(layer.weight_grad_us),
                    ", step_ms: ", ms(layer.step_us), "}\n");
-  text += concat("  # Messages: bytes of each flow between two stages, of each tied parameter, and the links.\n",
+  text += concat("  # Messages: bytes of each flow between two stages, of each shared parameter, and the links.\n",
                  "  flow_bytes: [", join(byte_list(p.costs.flow_bytes)), "]\n  tie_bytes: [",
-                 join(byte_list(p.costs.tie_bytes)), "]\n  links:\n");
+                 join(byte_list(p.costs.shared_bytes)), "]\n  links:\n");
   for (const LinkClass& link : kLinkClasses)
     text += concat("    ", link.key, ": ", link_text(p.costs.links.*link.member), "\n");
   return text;
@@ -218,7 +218,7 @@ PlanPrediction read_prediction(const Section& section, const PlanFile& plan) {
     p.layers.push_back(std::move(layer));
   }
   p.costs.flow_bytes = section.list<double>("flow_bytes", at_least(0.0));
-  p.costs.tie_bytes = section.list<double>("tie_bytes", at_least(0.0));
+  p.costs.shared_bytes = section.list<double>("tie_bytes", at_least(0.0));
   read_links(section.required_section("links"), p.costs.links);
   section.finish();
   return p;

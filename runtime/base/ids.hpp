@@ -4,6 +4,7 @@
 #pragma once
 
 #include <compare>
+#include <cstddef>
 #include <functional>
 #include <ostream>
 
@@ -23,6 +24,12 @@ class Id {
  private:
   int value_ = -1;
 };
+
+/// Where the thing stands in a list of all of its kind.
+template <typename Tag>
+constexpr std::size_t index(Id<Tag> id) {
+  return static_cast<std::size_t>(id.value());
+}
 
 using StageId = Id<struct StageTag>;    ///< a run of consecutive layers
 using WorkerId = Id<struct WorkerTag>;  ///< a row of the schedule: one device of one rank, run by one thread

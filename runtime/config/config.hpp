@@ -12,37 +12,92 @@
 #include <string>
 #include <vector>
 
-#include "runtime/base/names.hpp"
+#include "runtime/base/enums.hpp"
 #include "runtime/config/section.hpp"
 #include "runtime/schedule/recompute.hpp"
 
 namespace lockstep {
 
+// Each with its names in YAML.
 enum class Precision { fp32, bf16 };
-enum class OptimizerType { sgd, adam, adamw };
-enum class LrScheduleType { constant, linear, cosine, step };
-enum class CutBy { layers, params, time, memory, block, automatic };
-enum class Bind { none, cores };
-enum class GemmChoice { automatic, libtorch };
-enum class KeepBest { none, eval_loss };
-enum class Background { automatic, always, never };
+constexpr const char* to_string(Precision precision) {
+  switch (precision) {
+    case Precision::fp32: return "fp32";
+    case Precision::bf16: return "bf16";
+  }
+  return nullptr;
+}
 
-template <>
-inline constexpr auto kNames<Precision> = std::array{"fp32", "bf16"};
-template <>
-inline constexpr auto kNames<OptimizerType> = std::array{"sgd", "adam", "adamw"};
-template <>
-inline constexpr auto kNames<LrScheduleType> = std::array{"constant", "linear", "cosine", "step"};
-template <>
-inline constexpr auto kNames<CutBy> = std::array{"layers", "params", "time", "memory", "block", "auto"};
-template <>
-inline constexpr auto kNames<Bind> = std::array{"none", "cores"};
-template <>
-inline constexpr auto kNames<GemmChoice> = std::array{"auto", "default"};
-template <>
-inline constexpr auto kNames<KeepBest> = std::array{"none", "eval_loss"};
-template <>
-inline constexpr auto kNames<Background> = std::array{"auto", "always", "never"};
+enum class OptimizerType { sgd, adam, adamw };
+constexpr const char* to_string(OptimizerType type) {
+  switch (type) {
+    case OptimizerType::sgd: return "sgd";
+    case OptimizerType::adam: return "adam";
+    case OptimizerType::adamw: return "adamw";
+  }
+  return nullptr;
+}
+
+enum class LrScheduleType { constant, linear, cosine, step };
+constexpr const char* to_string(LrScheduleType type) {
+  switch (type) {
+    case LrScheduleType::constant: return "constant";
+    case LrScheduleType::linear: return "linear";
+    case LrScheduleType::cosine: return "cosine";
+    case LrScheduleType::step: return "step";
+  }
+  return nullptr;
+}
+
+enum class CutBy { layers, params, time, memory, block, automatic };
+constexpr const char* to_string(CutBy by) {
+  switch (by) {
+    case CutBy::layers: return "layers";
+    case CutBy::params: return "params";
+    case CutBy::time: return "time";
+    case CutBy::memory: return "memory";
+    case CutBy::block: return "block";
+    case CutBy::automatic: return "auto";
+  }
+  return nullptr;
+}
+
+enum class Bind { none, cores };
+constexpr const char* to_string(Bind bind) {
+  switch (bind) {
+    case Bind::none: return "none";
+    case Bind::cores: return "cores";
+  }
+  return nullptr;
+}
+
+enum class GemmChoice { automatic, libtorch };
+constexpr const char* to_string(GemmChoice gemm) {
+  switch (gemm) {
+    case GemmChoice::automatic: return "auto";
+    case GemmChoice::libtorch: return "default";
+  }
+  return nullptr;
+}
+
+enum class KeepBest { none, eval_loss };
+constexpr const char* to_string(KeepBest keep) {
+  switch (keep) {
+    case KeepBest::none: return "none";
+    case KeepBest::eval_loss: return "eval_loss";
+  }
+  return nullptr;
+}
+
+enum class Background { automatic, always, never };
+constexpr const char* to_string(Background background) {
+  switch (background) {
+    case Background::automatic: return "auto";
+    case Background::always: return "always";
+    case Background::never: return "never";
+  }
+  return nullptr;
+}
 
 struct OptimizerGroup {
   std::vector<std::string> match;      ///< parameter-name patterns (shell wildcards); the first group that matches wins

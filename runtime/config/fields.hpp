@@ -112,7 +112,7 @@ Field value(E& member) {
   const Rule<std::string> rule = one_of(names<E>());
   return {rule.text,
           [&member, rule](const Section& section, const std::string& key) {
-            member = *value_of<E>(section.get(key, rule));
+            member = *find_enum<E>(section.get(key, rule));
           },
           [&member] { return scalar_value(to_string(member)); }};
 }

@@ -120,10 +120,9 @@ class Job {
   }
 
   std::vector<int> stages_of(int row) const {
-    const Program& program = spec_.programs.get(Mode::stop, 0);
     std::vector<int> stages;
     for (int stage = 0; stage < spec_.partition.stages(); ++stage)
-      if (program.row_of_stage[stage].value() == row) stages.push_back(stage);
+      if (spec_.programs.wiring().row_of_stage[stage].value() == row) stages.push_back(stage);
     return stages;
   }
 

@@ -50,9 +50,8 @@ Worker::~Worker() = default;
 
 void Worker::build_stages() {
   const MemoryPool::Scope memory(*parts_.pool, MemoryKind::parameters);
-  const Program& program = parts_.programs.get(Mode::stop, 0);
   for (int s = 0; s < parts_.partition.stages(); ++s) {
-    if (program.row_of_stage[s].value() != parts_.row) continue;
+    if (parts_.programs.wiring().row_of_stage[s].value() != parts_.row) continue;
     const StageId id(s);
     stages_[id] = std::make_unique<Stage>(parts_.graph, parts_.partition, id, parts_.losses, parts_.stage, store_);
   }
@@ -73,23 +72,16 @@ void Worker::build_stages() {
       ++layer;
     }
   }
-  find_tie_holders();
+  find_shared_holders();
+  find_local_flows();
 }
 
-void Worker::find_tie_holders() {
-  for (const TieContents& tie : parts_.partition.ties) {
-    std::vector<Parameter*>& holders = tie_holders_.emplace_back();
-    std::map<int, int> seen;  // a layer may hold the parameter more than once
-    for (const int layer : tie.layers) {
-      int skip = seen[layer]++;
-      Parameter* holder = nullptr;
-      if (const StageId id = parts_.partition.stage_of(layer); is_mine(id))
-        for (Parameter& parameter : stage(id).parameters()[layer - stage(id).first_layer()])
-          if (parameter.index == tie.parameter && skip-- == 0) holder = &parameter;
-      holders.push_back(holder);
-    }
+void Worker::find_local_flows() {
+  for (const FlowContents& flow : parts_.partition.flows) {
+    if (!is_mine(flow.from) || !is_mine(flow.to)) continue;
+    flows_from_[flow.from].push_back(&flow);
+    flows_to_[flow.to].push_back(&flow);
   }
-  tie_received_.resize(tie_holders_.size());
 }
 
 void Worker::run() {
@@ -140,32 +132,44 @@ void Worker::guarded(const Instruction& instruction) {
 void Worker::execute(const Instruction& instruction) {
   if (parts_.limits.stop->raised()) throw JobStopped();
   const double start_us = now_us();
-  double end_us = 0;
-  const auto waited = [&] {
-    end_us = now_us();
-    current_.report.wait_us += end_us - start_us;
-  };
-  const auto computed = [&] {
-    WorkerReport& report = current_.report;
-    end_us = report.end_us = now_us();
-    report.compute_us += end_us - start_us;
-    if (report.begin_us == 0) report.begin_us = start_us;
-  };
-  const auto updated = [&] { current_.report.update_us += now_us() - start_us; };
   switch (instruction.kind) {
     case InstructionKind::make_header: make_header(); break;
     case InstructionKind::post: parts_.channels[instruction.edge.value()]->post(); break;
-    case InstructionKind::receive: receive(instruction), waited(); break;
-    case InstructionKind::send: send(instruction), waited(); break;
-    case InstructionKind::compute: compute(instruction.action), computed(); break;
-    case InstructionKind::tie_sum: sum_tie(instruction.tie), computed(); break;
-    case InstructionKind::norm_parts: collect_norm_parts(), computed(); break;
+    case InstructionKind::receive: receive(instruction); break;
+    case InstructionKind::send: send(instruction); break;
+    case InstructionKind::compute: compute(instruction.action); break;
+    case InstructionKind::shared_sum: sum_shared(instruction.item); break;
+    case InstructionKind::norm_parts: collect_norm_parts(); break;
     case InstructionKind::norm_total: total_norm(); break;
-    case InstructionKind::update: update(), computed(), updated(); break;
-    case InstructionKind::amend: amend(), computed(), updated(); break;
-    case InstructionKind::wait_sends: finish_sends(), waited(); break;
+    case InstructionKind::update: update(); break;
+    case InstructionKind::amend: amend(); break;
+    case InstructionKind::wait_sends: finish_sends(); break;
   }
-  if (parts_.spans) record(instruction, start_us, end_us > 0 ? end_us : now_us());
+  const double end_us = now_us();
+  account(instruction.kind, start_us, end_us);
+  if (parts_.spans) record(instruction, start_us, end_us);
+}
+
+/// Where the time of an instruction goes in this run's report.
+void Worker::account(InstructionKind kind, double start_us, double end_us) {
+  WorkerReport& report = current_.report;
+  switch (kind) {
+    case InstructionKind::receive:
+    case InstructionKind::send:
+    case InstructionKind::wait_sends: report.wait_us += end_us - start_us; return;
+    case InstructionKind::update:
+    case InstructionKind::amend: report.update_us += end_us - start_us; [[fallthrough]];
+    case InstructionKind::compute:
+    case InstructionKind::shared_sum:
+    case InstructionKind::norm_parts:
+      report.compute_us += end_us - start_us;
+      report.end_us = end_us;
+      if (report.begin_us == 0) report.begin_us = start_us;
+      return;
+    case InstructionKind::make_header:
+    case InstructionKind::post:
+    case InstructionKind::norm_total: return;
+  }
 }
 
 void Worker::finish_sends() {
@@ -201,8 +205,7 @@ void Worker::receive(const Instruction& instruction) {
   LOCKSTEP_CHECK(!per_micro_batch || message.micro_batch == instruction.action.micro_batch, "micro-batch ",
                  message.micro_batch, " instead of ", instruction.action.micro_batch);
   // What came into a slot is an activation now. In process a gradient becomes ours; a value is also an output that the
-  // sender keeps for its backward, and stays on its account, as do the buffers of a tie, of which only the sum will be
-  // ours.
+  // sender keeps for its backward, and stays on its account, as do shared buffers, of which only the sum will be ours.
   for (const at::Tensor& tensor : message.tensors) {
     if (edge.kind == EdgeKind::gradient) parts_.pool->take_over(tensor, MemoryKind::activations);
     if (edge.kind == EdgeKind::value) parts_.pool->relabel(tensor, MemoryKind::activations);
@@ -212,33 +215,18 @@ void Worker::receive(const Instruction& instruction) {
 
 void Worker::consume(const Edge& edge, int micro_batch, Message message) {
   switch (edge.kind) {
-    case EdgeKind::value: {
-      const FlowContents& contents = flow(edge.from_stage, edge.to_stage);
-      LOCKSTEP_CHECK(message.tensors.size() == contents.values.size(), "a value message of the wrong length");
-      for (std::size_t i = 0; i < contents.values.size(); ++i)
-        stage(edge.to_stage).put_value(micro_batch, contents.values[i], std::move(message.tensors[i]));
-      return;
-    }
-    case EdgeKind::gradient: {
-      const FlowContents& contents = flow(edge.to_stage, edge.from_stage);
-      LOCKSTEP_CHECK(message.tensors.size() == contents.gradients.size(), "a gradient message of the wrong length");
-      for (std::size_t i = 0; i < contents.gradients.size(); ++i)
-        stage(edge.to_stage)
-            .put_gradient(micro_batch, contents.gradients[i].value, contents.gradients[i].use,
-                          std::move(message.tensors[i]));
-      return;
-    }
-    case EdgeKind::tie: {
-      const std::vector<StageId>& holders = parts_.partition.topology.ties[edge.tie].holders;
+    case EdgeKind::value: put_values(flow(edge), micro_batch, std::move(message.tensors)); return;
+    case EdgeKind::gradient: put_gradients(flow(edge), micro_batch, std::move(message.tensors)); return;
+    case EdgeKind::shared: {
+      const std::vector<StageId>& holders = parts_.partition.topology.shared[edge.item].holders;
       std::size_t next = 0;
       for (std::size_t h = 0; h < holders.size(); ++h)
-        if (program_->row_of_stage[holders[h].value()] == edge.from)
-          tie_received_[edge.tie][static_cast<int>(h)] = message.tensors.at(next++);
+        if (program_->wiring.row_of_stage[holders[h].value()] == edge.from)
+          shared_received_[edge.item][static_cast<int>(h)] = message.tensors.at(next++);
       return;
     }
     case EdgeKind::norm: {
-      const RowResult parts = RowResult::from_bytes(to_bytes(message.tensors.at(0)));
-      for (std::size_t i = 0; i < parts.parameters.size(); ++i) squares_[parts.parameters[i]] = parts.squared_norms[i];
+      take_norm_parts(NormParts::from_bytes(to_bytes(message.tensors.at(0))), squares_);
       return;
     }
     case EdgeKind::scale: norm_ = message.tensors.at(0).item<double>(); return;
@@ -246,6 +234,18 @@ void Worker::consume(const Edge& edge, int micro_batch, Message message) {
     case EdgeKind::header: break;
   }
   LOCKSTEP_CHECK(false, "a header where there is none");
+}
+
+void Worker::put_values(const FlowContents& flow, int micro_batch, Tensors values) {
+  LOCKSTEP_CHECK(values.size() == flow.values.size(), "a value message of the wrong length");
+  for (std::size_t i = 0; i < values.size(); ++i)
+    stage(flow.to).put_value(micro_batch, flow.values[i], std::move(values[i]));
+}
+
+void Worker::put_gradients(const FlowContents& flow, int micro_batch, Tensors gradients) {
+  LOCKSTEP_CHECK(gradients.size() == flow.gradients.size(), "a gradient message of the wrong length");
+  for (std::size_t i = 0; i < gradients.size(); ++i)
+    stage(flow.from).put_gradient(micro_batch, flow.gradients[i].value, flow.gradients[i].use, std::move(gradients[i]));
 }
 
 void Worker::send(const Instruction& instruction) {
@@ -258,26 +258,19 @@ void Worker::send(const Instruction& instruction) {
 Tensors Worker::contents(const Edge& edge, int micro_batch) {
   switch (edge.kind) {
     case EdgeKind::header: return {to_tensor(header_.to_bytes())};
-    case EdgeKind::value: return stage(edge.from_stage).values_of(flow(edge.from_stage, edge.to_stage), micro_batch);
-    case EdgeKind::gradient:
-      return stage(edge.from_stage).gradients_of(flow(edge.to_stage, edge.from_stage), micro_batch);
-    case EdgeKind::tie: {
+    case EdgeKind::value: return stage(edge.from_stage).values_of(flow(edge), micro_batch);
+    case EdgeKind::gradient: return stage(edge.from_stage).gradients_of(flow(edge), micro_batch);
+    case EdgeKind::shared: {
       Tensors buffers;
-      for (const Parameter* holder : tie_holders_[edge.tie])
+      for (const Parameter* holder : shared_holders_[edge.item])
         if (holder) buffers.push_back(holder->gradient);
       return buffers;
     }
-    case EdgeKind::norm: return {to_tensor(current_.to_bytes())};
+    case EdgeKind::norm: return {to_tensor(current_.norm.to_bytes())};
     case EdgeKind::scale: return {at::full({}, norm_, at::kDouble)};
     case EdgeKind::result: return {to_tensor(last_.to_bytes())};
   }
   LOCKSTEP_CHECK(false, "unknown edge kind");
-}
-
-const FlowContents& Worker::flow(StageId from, StageId to) const {
-  for (const FlowContents& contents : parts_.partition.flows)
-    if (contents.from == from && contents.to == to) return contents;
-  LOCKSTEP_CHECK(false, "no flow ", from, " -> ", to);
 }
 
 // ---- headers ----
@@ -336,13 +329,6 @@ void Worker::compute(const Action& action) {
   sent_ = {action.stage, action.micro_batch, action.op != Op::forward, action.op == Op::input_grad, bytes_before};
 }
 
-std::int64_t Worker::gradient_bytes() const {
-  std::int64_t bytes = 0;
-  for (const Parameter* parameter : all_)
-    if (parameter->gradient.defined()) bytes += static_cast<std::int64_t>(parameter->gradient.nbytes());
-  return bytes;
-}
-
 /// Alive beyond what stood when the run began and the gradients that have been summed since.
 std::int64_t Worker::in_flight_bytes() const {
   return parts_.pool->bytes() - standing_bytes_ - gradient_bytes();
@@ -380,19 +366,12 @@ void Worker::load_data(int micro_batch) {
 
 void Worker::deliver_locally(const Action& action) {
   Stage& here = stage(action.stage);
-  for (const FlowContents& contents : parts_.partition.flows) {
-    if (action.op == Op::forward && contents.from == action.stage && is_mine(contents.to)) {
-      Tensors values = here.values_of(contents, action.micro_batch);
-      for (std::size_t i = 0; i < values.size(); ++i)
-        stage(contents.to).put_value(action.micro_batch, contents.values[i], std::move(values[i]));
-    }
-    if (action.op != Op::forward && contents.to == action.stage && is_mine(contents.from)) {
-      Tensors gradients = here.gradients_of(contents, action.micro_batch);
-      for (std::size_t i = 0; i < gradients.size(); ++i)
-        stage(contents.from)
-            .put_gradient(action.micro_batch, contents.gradients[i].value, contents.gradients[i].use,
-                          std::move(gradients[i]));
-    }
+  const bool forward = action.op == Op::forward;
+  for (const FlowContents* flow : forward ? flows_from_[action.stage] : flows_to_[action.stage]) {
+    if (forward)
+      put_values(*flow, action.micro_batch, here.values_of(*flow, action.micro_batch));
+    else
+      put_gradients(*flow, action.micro_batch, here.gradients_of(*flow, action.micro_batch));
   }
 }
 

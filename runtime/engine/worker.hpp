@@ -24,7 +24,7 @@ namespace lockstep {
 
 /// Of what a hash is. A buffer's index is that of ModelGraph::buffers.
 enum class Hashed {
-  gradient,  ///< summed over micro-batches and ties, before clipping
+  gradient,  ///< summed over micro-batches and holders, before clipping
   value,     ///< as the update left it
   buffer,    ///< as the step left it
 };
@@ -87,16 +87,20 @@ class Worker {
   };
 
   void build_stages();
-  void find_tie_holders();
+  void find_shared_holders();
+  void find_local_flows();
   void run_program();
   void guarded(const Instruction& instruction);
   void finish_sends();
   void execute(const Instruction& instruction);
+  void account(InstructionKind kind, double start_us, double end_us);
   void record(const Instruction& instruction, double start_us, double end_us);
   std::string where(const Instruction& instruction) const;
 
   void receive(const Instruction& instruction);
   void consume(const Edge& edge, int micro_batch, Message message);
+  void put_values(const FlowContents& flow, int micro_batch, Tensors values);
+  void put_gradients(const FlowContents& flow, int micro_batch, Tensors gradients);
   void send(const Instruction& instruction);
   Tensors contents(const Edge& edge, int micro_batch);
 
@@ -112,8 +116,9 @@ class Worker {
   void deliver_locally(const Action& action);
   void release_sent();
 
-  void sum_tie(int tie);
+  void sum_shared(std::size_t item);
   void collect_norm_parts();
+  static void take_norm_parts(const NormParts& parts, std::map<int, double>& squares);
   void total_norm();
   double clip_coefficient() const;
   void update();
@@ -130,17 +135,19 @@ class Worker {
   void keep();
 
   Stage& stage(StageId id) { return *stages_.at(id); }
-  const FlowContents& flow(StageId from, StageId to) const;
+  const FlowContents& flow(const Edge& edge) const { return parts_.partition.flows[edge.item]; }
   bool is_mine(StageId id) const { return stages_.count(id) > 0; }
 
   WorkerParts parts_;
   ParameterStore store_;
   std::map<StageId, std::unique_ptr<Stage>> stages_;
-  std::vector<Parameter*> all_;                          // every parameter of every layer here
-  std::vector<Parameter*> owned_;                        // one per stored tensor: the first holder here
-  std::vector<bool> in_norm_;                            // parallel to owned_: this row holds the model's first holder
-  std::vector<std::vector<Parameter*>> tie_holders_;     // per tie and holder; null: on another row
-  std::vector<std::map<int, at::Tensor>> tie_received_;  // per tie: holder -> gradient buffer
+  std::vector<Parameter*> all_;    // every parameter of every layer here
+  std::vector<Parameter*> owned_;  // one per stored tensor: the first holder here
+  std::vector<bool> in_norm_;      // parallel to owned_: this row holds the model's first holder
+  std::map<StageId, std::vector<const FlowContents*>> flows_from_, flows_to_;  // those within this row
+  // By item of Topology::shared.
+  std::vector<std::vector<Parameter*>> shared_holders_;     // per holder; null: on another row
+  std::vector<std::map<int, at::Tensor>> shared_received_;  // holder -> gradient buffer
 
   std::vector<Parameter*> trained_;   // the trainable ones of owned_: what the optimizer updates
   std::vector<at::Tensor> snapshot_;  // post-validation: weights and optimizer state before the update

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The second half of a worker: what follows the computes of a step. Ties, the norm, the update, results, checkpoints.
-// (The loop itself, messages and computes are in worker.cpp.)
+// The second half of a worker: what follows the computes of a step. Shared sums, the norm, the update, results,
+// checkpoints. (The loop itself, messages and computes are in worker.cpp.)
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
@@ -10,6 +10,7 @@
 #include <numeric>
 #include <utility>
 
+#include "runtime/base/check.hpp"
 #include "runtime/engine/layer_contract.hpp"
 #include "runtime/engine/tensor_math.hpp"
 #include "runtime/engine/worker.hpp"
@@ -19,21 +20,39 @@ namespace lockstep {
 
 // ---- sums, norm, update ----
 
-void Worker::sum_tie(int tie) {
+void Worker::find_shared_holders() {
+  for (const Shared& shared : parts_.partition.topology.shared) {
+    LOCKSTEP_CHECK(shared.parameters.size() == 1, "a bucket of ", shared.parameters.size(), " parameters");
+    const int index = shared.parameters.front();
+    std::vector<Parameter*>& holders = shared_holders_.emplace_back();
+    std::map<int, int> seen;  // a layer may hold the parameter more than once
+    for (const int layer : parts_.graph.parameters[index].holders) {
+      int skip = seen[layer]++;
+      Parameter* holder = nullptr;
+      if (const StageId id = parts_.partition.stage_of(layer); is_mine(id))
+        for (Parameter& parameter : stage(id).parameters()[layer - stage(id).first_layer()])
+          if (parameter.index == index && skip-- == 0) holder = &parameter;
+      holders.push_back(holder);
+    }
+  }
+  shared_received_.resize(shared_holders_.size());
+}
+
+void Worker::sum_shared(std::size_t item) {
   release_sent();
   at::NoGradGuard no_grad;
   at::Tensor sum;
   Parameter* first = nullptr;
-  for (std::size_t h = 0; h < tie_holders_[tie].size(); ++h) {
-    Parameter* holder = tie_holders_[tie][h];
-    const at::Tensor buffer = holder ? holder->gradient : tie_received_[tie].at(static_cast<int>(h));
+  for (std::size_t h = 0; h < shared_holders_[item].size(); ++h) {
+    Parameter* holder = shared_holders_[item][h];
+    const at::Tensor buffer = holder ? holder->gradient : shared_received_[item].at(static_cast<int>(h));
     // Never in place: received buffers belong to their sender, and ours have been lent to other rows.
     if (buffer.defined()) sum = sum.defined() ? sum + buffer.to(sum.device()) : buffer.to(parts_.stage.device).clone();
     if (holder && !first) first = holder;
     if (holder) holder->gradient.reset();
   }
   first->begin_gradient(std::move(sum));
-  tie_received_[tie].clear();
+  shared_received_[item].clear();
 }
 
 void Worker::collect_norm_parts() {
@@ -50,14 +69,17 @@ void Worker::collect_norm_parts() {
       current_.non_finite =
           first_of(current_.non_finite, NonFinite{parts_.graph.parameters[parameter.index].holders.front(),
                                                   program_->micro_batches - 1, "gradient of " + parameter.name});
-    current_.parameters.push_back(parameter.index);
-    current_.squared_norms.push_back(square);
+    current_.norm.parameters.push_back(parameter.index);
+    current_.norm.squares.push_back(square);
   }
 }
 
+void Worker::take_norm_parts(const NormParts& parts, std::map<int, double>& squares) {
+  for (std::size_t i = 0; i < parts.parameters.size(); ++i) squares[parts.parameters[i]] = parts.squares[i];
+}
+
 void Worker::total_norm() {
-  for (std::size_t i = 0; i < current_.parameters.size(); ++i)
-    squares_[current_.parameters[i]] = current_.squared_norms[i];
+  take_norm_parts(current_.norm, squares_);
   double sum = 0;
   for (const auto& [parameter, square] : squares_) sum += square;  // the model's parameter order
   squares_.clear();
@@ -111,6 +133,13 @@ void Worker::amend() {
   forget_gradients();
 }
 
+std::int64_t Worker::gradient_bytes() const {
+  std::int64_t bytes = 0;
+  for (const Parameter* parameter : all_)
+    if (parameter->gradient.defined()) bytes += static_cast<std::int64_t>(parameter->gradient.nbytes());
+  return bytes;
+}
+
 void Worker::forget_gradients() {
   for (Parameter* parameter : all_) {
     parameter->gradient.reset();
@@ -153,8 +182,7 @@ void Worker::end_program() {
   if (parts_.keeper) keep();
   if (parts_.row == 0) merge_results();
   if (parts_.clip_grad_norm > 0 && header_.mode == Mode::train) {  // the norm is at row 0 already
-    current_.parameters.clear();
-    current_.squared_norms.clear();
+    current_.norm = {};
     running_.gradient_norm = norm_;
   }
   last_ = std::move(current_);
@@ -174,7 +202,7 @@ void Worker::merge_results() {
     previous_.non_finite = first_of(previous_.non_finite, row.non_finite);
     previous_.signalled = previous_.signalled || row.signalled;
     previous_.workers.push_back(row.report);
-    for (std::size_t i = 0; i < row.parameters.size(); ++i) squares[row.parameters[i]] = row.squared_norms[i];
+    take_norm_parts(row.norm, squares);
     saved_.insert(saved_.end(), row.saved.begin(), row.saved.end());
   }
   rows_.clear();

@@ -63,9 +63,6 @@ Partition cut(const ModelGraph& graph, const std::vector<int>& layers_per_stage)
   partition.topology = topology_of(layers, partition.first_layer);
   for (const FlowValues& flow : flows_of(layers, partition.first_layer))
     partition.flows.push_back(contents_of(graph, partition, flow));
-  for (int index = 0; index < static_cast<int>(graph.parameters.size()); ++index)
-    if (const ParameterInfo& parameter = graph.parameters[index]; parameter.holders.size() > 1 && parameter.trainable)
-      partition.ties.push_back({index, parameter.holders});
   return partition;
 }
 

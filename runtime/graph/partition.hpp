@@ -25,18 +25,11 @@ struct FlowContents {
                                        ///< changes the order of additions.
 };
 
-/// Holder h of Topology::ties[t] is layer `layers[h]`.
-struct TieContents {
-  int parameter = -1;  ///< index in ModelGraph::parameters
-  std::vector<int> layers;
-};
-
 struct Partition {
   std::vector<int> first_layer;  ///< per stage; plus one final entry: the number of layers
   std::vector<int> head_layer;   ///< per head: the layer it lives with (GraphHead::layer)
   Topology topology;
   std::vector<FlowContents> flows;  ///< parallel to topology.flows
-  std::vector<TieContents> ties;    ///< parallel to topology.ties
 
   int stages() const { return static_cast<int>(first_layer.size()) - 1; }
   StageId stage_of(int layer) const;  ///< head h (layer number = layers + h) lives where its output is made

@@ -68,14 +68,9 @@ void* map_file(const std::string& path, std::size_t bytes, std::string& problem)
   return base;
 }
 
-template <typename Enum>
-bool within(Enum value, Enum last) {
-  return static_cast<unsigned>(value) <= static_cast<unsigned>(last);
-}
-
 bool makes_sense(const FlightRecord& record) {
-  return record.is_whole() && within(record.kind, InstructionKind::wait_sends) && within(record.op, Op::weight_grad) &&
-         within(record.edge, EdgeKind::result) && within(record.mode, Mode::stop);
+  return record.is_whole() && is_enumerator(record.kind) && is_enumerator(record.op) && is_enumerator(record.edge) &&
+         is_enumerator(record.mode);
 }
 
 struct OwnedLayer {
@@ -215,10 +210,8 @@ std::optional<FlightLog> read_flight_log(const std::string& path, std::string& p
   log.beats = header.pulse.beats.load();
   log.layer = header.pulse.layer.load();
   log.waits_for = header.pulse.waits_for.load();
-  if (const Activity activity = header.pulse.activity.load(); within(activity, Activity::saving))
-    log.activity = activity;
-  if (const std::uint32_t end = header.end.load(); end <= static_cast<std::uint32_t>(FlightEnd::stopped))
-    log.end = static_cast<FlightEnd>(end);
+  if (const Activity activity = header.pulse.activity.load(); is_enumerator(activity)) log.activity = activity;
+  if (const auto end = static_cast<FlightEnd>(header.end.load()); is_enumerator(end)) log.end = end;
   log.message.assign(header.message, std::min<std::size_t>(header.message_bytes, kMessage));
   const std::size_t there = std::min<std::size_t>(header.records, (bytes.size() - ring) / sizeof(FlightRecord));
   for (std::size_t i = 0; i < there; ++i) {

@@ -55,6 +55,16 @@ enum class FlightEnd : std::uint32_t {
   stopped,  ///< left because another worker had failed
 };
 
+constexpr const char* to_string(FlightEnd end) {
+  switch (end) {
+    case FlightEnd::none: return "none";
+    case FlightEnd::done: return "done";
+    case FlightEnd::failed: return "failed";
+    case FlightEnd::stopped: return "stopped";
+  }
+  return nullptr;
+}
+
 /// Who a recorder belongs to.
 struct FlightOwner {
   int row = 0, rank = 0, ranks = 1;

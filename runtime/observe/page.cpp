@@ -336,7 +336,7 @@ std::string stages_table(const RunTimeline& all) {
   std::string rows;
   for (std::size_t s = 0; s < simulated.stages.size(); ++s) {
     const bool trains = all.program.topology.has_weight_grad[s];
-    rows += concat("<tr><th scope=\"row\">stage ", s, "<small>worker ", all.program.row_of_stage[s].value(),
+    rows += concat("<tr><th scope=\"row\">stage ", s, "<small>worker ", all.program.wiring.row_of_stage[s].value(),
                    all.layers.empty() ? std::string() : ", " + escaped(all.layers[s]), "</small></th><td>");
     if (all.ran()) rows += stage_bar("measured", measured.stages[s], trains, longest_us);
     rows += stage_bar("simulated", simulated.stages[s], trains, longest_us) + "</td></tr>\n";

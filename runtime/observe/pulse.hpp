@@ -32,6 +32,15 @@ enum class Activity : std::int32_t {
   saving,     ///< writes its part, or waits until it or the whole checkpoint is on the disk
 };
 
+constexpr const char* to_string(Activity activity) {
+  switch (activity) {
+    case Activity::none: return "none";
+    case Activity::restoring: return "restoring";
+    case Activity::saving: return "saving";
+  }
+  return nullptr;
+}
+
 struct Pulse {
   std::atomic<std::uint64_t> beats{0};      ///< 0: has done nothing yet: it builds its part of the model
   std::atomic<std::int32_t> waits_for{-1};  ///< a row, while its instruction waits for that row's message or post

@@ -19,7 +19,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr int kFormat = 1;
+constexpr int kFormat = 2, kOldestFormat = 1;
 
 RunTimeline described(const Program& program) {
   RunTimeline result;
@@ -142,8 +142,8 @@ Shares shares_of(const Timeline& timeline, int steps) {
 
 std::string stages_of_worker(const RunTimeline& timeline, int worker) {
   std::vector<int> stages;
-  for (std::size_t s = 0; s < timeline.program.row_of_stage.size(); ++s)
-    if (timeline.program.row_of_stage[s].value() == worker) stages.push_back(static_cast<int>(s));
+  for (std::size_t s = 0; s < timeline.program.wiring.row_of_stage.size(); ++s)
+    if (timeline.program.wiring.row_of_stage[s].value() == worker) stages.push_back(static_cast<int>(s));
   std::string text = concat(stages.size() == 1 ? "stage " : "stages ", join(stages));
   if (stages.size() == 1 && !timeline.layers.empty())
     text += concat(": ", timeline.layers[static_cast<std::size_t>(stages.front())]);
@@ -159,10 +159,6 @@ double rounded(double us) {
   return std::round(us * kPerUs) / kPerUs;
 }
 
-bool is_message(InstructionKind kind) {
-  return kind == InstructionKind::receive || kind == InstructionKind::send;
-}
-
 Json spans_to_json(const Timeline& timeline) {
   Json workers = Json::array();
   for (int worker = 0; worker < timeline.workers; ++worker) workers.push_back(Json::array());
@@ -174,21 +170,16 @@ Json spans_to_json(const Timeline& timeline) {
       entry.push_back(what.edge.value());
       entry.push_back(what.action.stage.valid() ? what.action.micro_batch : -1);
     }
-    if (what.kind == InstructionKind::tie_sum) entry.push_back(what.tie);
+    if (what.item >= 0) entry.push_back(what.item);
     workers[static_cast<std::size_t>(span.worker.value())].push_back(std::move(entry));
   }
   return workers;
 }
 
-/// The last kinds of the enumerations, up to which names are looked up.
-constexpr auto kLastInstruction = InstructionKind::wait_sends;
-constexpr auto kLastEdge = EdgeKind::result;
-
-/// Anything else is the text of an action.
+/// Anything else is the text of an action. tie_sum: format 1.
 InstructionKind kind_of(const std::string& text) {
-  for (int k = 0; k <= static_cast<int>(kLastInstruction); ++k)
-    if (text == to_string(static_cast<InstructionKind>(k))) return static_cast<InstructionKind>(k);
-  return InstructionKind::compute;
+  return text == "tie_sum" ? InstructionKind::shared_sum
+                           : find_enum<InstructionKind>(text).value_or(InstructionKind::compute);
 }
 
 Timeline spans_from_json(const Json& json, const Program& program) {
@@ -207,7 +198,7 @@ Timeline spans_from_json(const Json& json, const Program& program) {
         span.what.action.op = edge.kind == EdgeKind::gradient ? Op::input_grad : Op::forward;
         span.what.action.micro_batch = std::max(0, entry.at(5).get<int>());
       }
-      if (span.what.kind == InstructionKind::tie_sum) span.what.tie = entry.at(4);
+      if (span.what.kind == InstructionKind::shared_sum) span.what.item = entry.at(4);
       timeline.spans.push_back(span);
     }
   return timeline;
@@ -218,20 +209,21 @@ Json edge_to_json(const Edge& edge) {
   if (edge.from_stage.valid()) {
     json["from_stage"] = edge.from_stage.value();
     json["to_stage"] = edge.to_stage.value();
+  } else if (edge.item >= 0) {
+    json["item"] = edge.item;
   }
-  if (edge.tie >= 0) json["tie"] = edge.tie;
   return json;
 }
 
 Edge edge_from_json(const Json& json) {
   Edge edge;
-  for (int k = 0; k <= static_cast<int>(kLastEdge); ++k)
-    if (json.at("kind") == to_string(static_cast<EdgeKind>(k))) edge.kind = static_cast<EdgeKind>(k);
+  const std::string kind = json.at("kind");
+  edge.kind = kind == "tie" ? EdgeKind::shared : find_enum<EdgeKind>(kind).value_or(EdgeKind::value);  // tie: format 1
   edge.from = WorkerId(json.at("from").get<int>());
   edge.to = WorkerId(json.at("to").get<int>());
   edge.from_stage = StageId(json.value("from_stage", -1));
   edge.to_stage = StageId(json.value("to_stage", -1));
-  edge.tie = json.value("tie", -1);
+  edge.item = json.value("item", json.value("tie", -1));
   return edge;
 }
 
@@ -239,7 +231,7 @@ Json stages_to_json(const RunTimeline& timeline) {
   const Topology& topology = timeline.program.topology;
   Json stages = Json::array();
   for (std::size_t s = 0; s < static_cast<std::size_t>(topology.stages); ++s)
-    stages.push_back({{"worker", timeline.program.row_of_stage[s].value()},
+    stages.push_back({{"worker", timeline.program.wiring.row_of_stage[s].value()},
                       {"layers", timeline.layers.empty() ? std::string() : timeline.layers[s]},
                       {"has_backward", static_cast<bool>(topology.has_backward[s])},
                       {"has_weight_grad", static_cast<bool>(topology.has_weight_grad[s])}});
@@ -250,7 +242,7 @@ void stages_from_json(const Json& json, RunTimeline& timeline) {
   Topology& topology = timeline.program.topology;
   topology.stages = static_cast<int>(json.size());
   for (const Json& stage : json) {
-    timeline.program.row_of_stage.emplace_back(stage.at("worker").get<int>());
+    timeline.program.wiring.row_of_stage.emplace_back(stage.at("worker").get<int>());
     timeline.layers.push_back(stage.at("layers"));
     topology.has_backward.push_back(stage.at("has_backward").get<bool>());
     topology.has_weight_grad.push_back(stage.at("has_weight_grad").get<bool>());
@@ -325,8 +317,9 @@ RunTimeline timeline_from_json(const std::string& text, const std::string& file)
   try {
     const Json json = Json::parse(text);
     const int format = json.at("format");
-    if (format != kFormat)
-      throw UserError(concat(file, ": timeline format ", format, ", this lockstep reads format ", kFormat));
+    if (format < kOldestFormat || format > kFormat)
+      throw UserError(
+          concat(file, ": timeline format ", format, ", this lockstep reads formats ", kOldestFormat, " to ", kFormat));
     return from_json(json);
   } catch (const Json::exception& error) {
     throw UserError(concat(file, ": not a timeline that lockstep train wrote: ", one_line(reason_of(error))));

@@ -3,7 +3,7 @@
 // The timeline of a run and its simulation, with what a reader needs to understand them: `timeline.json` of a run
 // folder, and what traces and pages are made from. Torch-free.
 //
-//   {"format": 1, "name": "quickstart", "program": "1f1b 2x8 train", "micro_batches": 8, "clip": true,
+//   {"format": 2, "name": "quickstart", "program": "1f1b 2x8 train", "micro_batches": 8, "clip": true,
 //    "rank_of_worker": [0, 0],
 //    "stages": [{"worker": 0, "layers": "embed .. h.1", "has_backward": true, "has_weight_grad": true}, ...],
 //    "flows": [[from stage, to stage, differentiable], ...],
@@ -15,7 +15,8 @@
 //    "simulated": ..., "memory": [[[at us, bytes], ...], ...]}
 //
 // By worker, ascending: [what, step counted from first_step, start us, duration us], and for messages the edge and the
-// micro-batch (-1: none), for tie_sum the tie. Times are in microseconds since the first work.
+// micro-batch (-1: none), for shared_sum which of the shared parameters, which is "item" of an edge. Times are in
+// microseconds since the first work. Format 1 had "tie", "tie_sum" and "tie" for "shared", "shared_sum" and "item".
 #pragma once
 
 #include <cstdint>

@@ -50,7 +50,7 @@ const char* category_of(const Instruction& what) {
 /// "F3"; "1F3" when the worker has several stages.
 std::string name_of(const RunTimeline& timeline, const Span& span) {
   if (span.what.kind != InstructionKind::compute) return describe(timeline.program, span.what);
-  const std::vector<WorkerId>& rows = timeline.program.row_of_stage;
+  const std::vector<WorkerId>& rows = timeline.program.wiring.row_of_stage;
   const std::string text = to_text(span.what.action);
   return std::count(rows.begin(), rows.end(), span.worker) > 1 ? text
                                                                : text.substr(text.find(letter(span.what.action.op)));

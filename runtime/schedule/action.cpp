@@ -3,7 +3,7 @@
 
 #include <charconv>
 
-#include "runtime/base/check.hpp"
+#include "runtime/base/enums.hpp"
 #include "runtime/base/error.hpp"
 #include "runtime/base/text.hpp"
 
@@ -30,27 +30,13 @@ int take_number(std::string_view text, std::string_view& rest, const char* what)
 }
 
 Op take_op(std::string_view text, std::string_view& rest) {
-  const char first = rest.empty() ? '\0' : rest.front();
-  for (const Op op : {Op::forward, Op::backward, Op::input_grad, Op::weight_grad}) {
-    if (first != letter(op)) continue;
-    rest.remove_prefix(1);
-    return op;
-  }
-  throw bad_action(text, "no such letter");
+  const std::optional<Op> op = find_enum<Op>(rest.substr(0, 1));
+  if (!op) throw bad_action(text, "no such letter");
+  rest.remove_prefix(1);
+  return *op;
 }
 
 }  // namespace
-
-char letter(Op op) {
-  switch (op) {
-    case Op::forward: return 'F';
-    case Op::backward: return 'B';
-    case Op::input_grad: return 'I';
-    case Op::weight_grad: return 'W';
-  }
-  LOCKSTEP_CHECK(false, "op ", static_cast<int>(op));
-  return '?';
-}
 
 std::string to_text(const Action& action) {
   return concat(action.stage, letter(action.op), action.micro_batch);

@@ -17,6 +17,20 @@ namespace lockstep {
 /// B is I then W through the same two functions.
 enum class Op : std::uint8_t { forward, backward, input_grad, weight_grad };
 
+/// The letter.
+constexpr const char* to_string(Op op) {
+  switch (op) {
+    case Op::forward: return "F";
+    case Op::backward: return "B";
+    case Op::input_grad: return "I";
+    case Op::weight_grad: return "W";
+  }
+  return nullptr;
+}
+constexpr char letter(Op op) {
+  return *to_string(op);
+}
+
 struct Action {
   StageId stage;
   Op op = Op::forward;
@@ -24,7 +38,6 @@ struct Action {
   auto operator<=>(const Action&) const = default;
 };
 
-char letter(Op op);
 std::string to_text(const Action& action);
 
 /// Reads "3B2". Throws UserError naming the text and the accepted form.

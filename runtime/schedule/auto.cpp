@@ -12,7 +12,6 @@
 #include "runtime/schedule/list_schedule.hpp"
 #include "runtime/schedule/lower.hpp"
 #include "runtime/schedule/schedule_error.hpp"
-#include "runtime/schedule/wiring.hpp"
 
 namespace lockstep {
 

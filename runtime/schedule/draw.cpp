@@ -9,7 +9,6 @@
 #include "runtime/schedule/schedule_error.hpp"
 #include "runtime/schedule/schedule_text.hpp"
 #include "runtime/schedule/simulation.hpp"
-#include "runtime/schedule/wiring.hpp"
 
 namespace lockstep {
 

@@ -4,7 +4,6 @@
 #include <algorithm>
 
 #include "runtime/base/check.hpp"
-#include "runtime/schedule/wiring.hpp"
 
 namespace lockstep {
 
@@ -61,6 +60,7 @@ bool Execution::execute(WorkerId id, const Instruction& instruction) {
       EdgeState& edge = edges_[index(instruction.edge)];
       ++edge.sent;
       edge.sent_us = row.now_us;
+      edge.actions[static_cast<std::size_t>(edge.sent % 2)] = instruction.action;
       row.now_us += clock_.busy_us(instruction.edge);
       if (edge.posted >= edge.sent) arrive(instruction.edge);
       wake(program_.edges[index(instruction.edge)].to, instruction.edge);
@@ -73,6 +73,8 @@ bool Execution::execute(WorkerId id, const Instruction& instruction) {
         return false;
       }
       ++edge.received;
+      const Action& sent = edge.actions[static_cast<std::size_t>(edge.received % 2)];
+      if (sent != instruction.action) mismatches_.push_back({id, row.position, sent});
       row.now_us = std::max(row.now_us + clock_.busy_us(instruction.edge), edge.arrived_us);
       return true;
     }
@@ -87,7 +89,7 @@ bool Execution::execute(WorkerId id, const Instruction& instruction) {
     }
     case InstructionKind::make_header:
     case InstructionKind::compute:
-    case InstructionKind::tie_sum:
+    case InstructionKind::shared_sum:
     case InstructionKind::norm_parts:
     case InstructionKind::norm_total:
     case InstructionKind::update:

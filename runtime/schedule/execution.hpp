@@ -8,6 +8,7 @@
 // for. The cost is linear in the number of instructions.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <vector>
 
@@ -47,6 +48,14 @@ class Execution {
 
   std::vector<BlockedRow> blocked() const;
 
+  /// A receive of something else than what was sent.
+  struct Mismatch {
+    WorkerId row;
+    std::size_t position = 0;
+    Action sent;
+  };
+  const std::vector<Mismatch>& mismatches() const { return mismatches_; }
+
  private:
   struct Row {
     std::size_t position = 0;
@@ -59,6 +68,7 @@ class Execution {
     long posted = 0, sent = 0, received = 0;
     double posted_us = 0, sent_us = 0;
     double arrived_us = 0;
+    std::array<Action, 2> actions;  ///< of the last two sends: one may be taken when the next has been started
     long arrived() const { return posted < sent ? posted : sent; }
     bool full() const { return sent > posted; }
   };
@@ -76,6 +86,7 @@ class Execution {
   std::vector<EdgeState> edges_;
   std::vector<std::vector<EdgeId>> edges_from_;  ///< by row
   std::vector<WorkerId> ready_;
+  std::vector<Mismatch> mismatches_;
 };
 
 }  // namespace lockstep

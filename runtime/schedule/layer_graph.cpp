@@ -50,11 +50,12 @@ Topology topology_of(const LayerGraph& graph, const std::vector<int>& first_laye
     topology.has_weight_grad.push_back(any(graph.trainable));
   }
   for (const FlowValues& flow : flows_of(graph, first_layer)) topology.flows.push_back(flow.flow);
-  for (const LayerParameter& parameter : graph.parameters) {
+  for (std::size_t i = 0; i < graph.parameters.size(); ++i) {
+    const LayerParameter& parameter = graph.parameters[i];
     if (parameter.holders.size() < 2 || !parameter.trainable) continue;
-    Tie tie;
-    for (const int layer : parameter.holders) tie.holders.push_back(stage_of_layer(first_layer, layer));
-    topology.ties.push_back(std::move(tie));
+    Shared& shared = topology.shared.emplace_back();
+    for (const int layer : parameter.holders) shared.holders.push_back(stage_of_layer(first_layer, layer));
+    shared.parameters = {static_cast<int>(i)};
   }
   return topology;
 }

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "runtime/schedule/program.hpp"
+#include "runtime/schedule/topology.hpp"
 
 namespace lockstep {
 
@@ -48,7 +48,7 @@ std::vector<int> first_layers(const std::vector<int>& layers_per_stage);
 /// Parallel to Topology::flows.
 std::vector<FlowValues> flows_of(const LayerGraph& graph, const std::vector<int>& first_layer);
 
-/// Topology::ties are the trainable parameters with several holders, in order.
+/// Topology::shared are the trainable parameters with several holders, in order.
 Topology topology_of(const LayerGraph& graph, const std::vector<int>& first_layer);
 
 }  // namespace lockstep

@@ -9,7 +9,6 @@
 #include <queue>
 
 #include "runtime/base/check.hpp"
-#include "runtime/schedule/wiring.hpp"
 
 namespace lockstep {
 
@@ -100,8 +99,7 @@ class ListScheduler {
       const auto [from, to] = std::minmax(required.stage, reader);
       if (topology_.flows[i].from == from && topology_.flows[i].to == to) bytes = costs_.flow_bytes[i];
     }
-    const LinkCost& link = costs_.link(from_row, to_row);
-    return link.latency_us + bytes / link.bytes_per_us;
+    return costs_.link(from_row, to_row).transfer_us(bytes);
   }
 
   double duration_us(const Action& action) const {

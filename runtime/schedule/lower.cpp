@@ -1,207 +1,216 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/schedule/lower.hpp"
 
+#include <algorithm>
+#include <array>
+#include <map>
+
 #include "runtime/base/check.hpp"
-#include "runtime/schedule/lanes.hpp"
 #include "runtime/schedule/schedule_error.hpp"
-#include "runtime/schedule/wiring.hpp"
 
 namespace lockstep {
 
 namespace {
 
-void check_topology(const Topology& topology) {
-  const auto stages = static_cast<std::size_t>(topology.stages);
-  LOCKSTEP_CHECK(topology.has_backward.size() == stages && topology.has_weight_grad.size() == stages, "topology sizes");
-  for (const Flow& flow : topology.flows) {
-    LOCKSTEP_CHECK(flow.from.valid() && flow.from < flow.to && flow.to.value() < topology.stages, "flow ", flow.from,
-                   "->", flow.to);
-    LOCKSTEP_CHECK(
-        !flow.differentiable || !topology.has_backward[index(flow.from)] || topology.has_backward[index(flow.to)],
-        "flow ", flow.from, "->", flow.to, " needs a gradient from a stage without backward");
-  }
-}
-
-void check_schedule(const Schedule& schedule, const Topology& topology) {
-  if (schedule.stages != topology.stages) {
-    throw ScheduleError(concat("schedule ", schedule.name, " has ", schedule.stages, " stages, the model was cut into ",
-                               topology.stages));
-  }
-  for (int worker = 0; worker < schedule.workers(); ++worker) {
-    for (const Action& action : schedule.rows[static_cast<std::size_t>(worker)]) {
-      if (action.micro_batch < 0 || action.micro_batch >= schedule.micro_batches) {
-        throw ScheduleError(concat("schedule ", schedule.name, ": worker ", worker, " has ", to_text(action),
-                                   ", but micro-batches are 0 to ", schedule.micro_batches - 1));
-      }
-    }
-  }
-}
-
-/// Writes one program. Each member appends one part of the row's shape in lower.hpp.
-class Lowering {
+/// Which messages a compute waits for and which it makes: required_before() translated to the edges of the table.
+class Around {
  public:
-  Lowering(const Schedule& schedule, const Topology& topology, const LowerOptions& options)
-      : schedule_(schedule),
-        program_(make_program(schedule, topology, options)),
-        wiring_(program_.topology, program_.edges, program_.row_of_stage) {}
-
-  Program run() {
-    for (int row = 0; row < program_.workers(); ++row) {
-      row_ = WorkerId(row);
-      out_ = &program_.rows[index(row_)];
-      lower_row();
+  Around(const Program& program, const std::vector<int>& first_edge) {
+    for (auto& by_op : parts_)
+      for (ByStage& by_stage : by_op) by_stage.resize(program.wiring.row_of_stage.size());
+    const StageGraph graph = stage_graph(program.topology);
+    std::size_t served = 0, needed = 0;
+    for (std::size_t e = 0; e < program.exchanges.size(); ++e) {
+      const Exchange& exchange = program.exchanges[e];
+      if (!exchange.per_micro_batch() || exchange.from == exchange.to) continue;
+      const Op op = exchange.kind == EdgeKind::value ? Op::forward : Op::input_grad;
+      const StageId from = exchange.stages.front(), to = exchange.stages.back();
+      const std::vector<Action> required = required_before({to, op, 0}, graph);
+      const Action made{from, op, 0};
+      LOCKSTEP_CHECK(std::find(required.begin(), required.end(), made) != required.end(), to_string(exchange.kind), " ",
+                     from, "->", to, ", which nobody needs");
+      for (const Phase& phase : exchange.phases)
+        parts_[at(phase.place)][slot(op)][index(phase.place == Place::maker ? from : to)].push_back(
+            {phase.what, first_edge[e], exchange.lanes, made});
+      ++served;
     }
-    return std::move(program_);
+    const std::vector<WorkerId>& row_of = program.wiring.row_of_stage;
+    for (std::size_t reader = 0; reader < row_of.size(); ++reader)
+      for (const Op op : {Op::forward, Op::input_grad})
+        for (const Action& required : required_before({StageId(static_cast<int>(reader)), op, 0}, graph))
+          needed += row_of[index(required.stage)] != row_of[reader] ? 1 : 0;
+    LOCKSTEP_CHECK(served == needed, served, " exchanges of values and gradients, expected ", needed);
+  }
+
+  /// Appends what stands there. B counts as I; W has no messages.
+  void append(Place place, const Action& action, std::vector<Instruction>& row) const {
+    if (action.op == Op::weight_grad) return;
+    for (const Part& part : parts_[at(place)][slot(action.op)][index(action.stage)])
+      row.push_back({part.what,
+                     EdgeId(part.first_edge + action.micro_batch % part.lanes),
+                     {part.maker.stage, part.maker.op, action.micro_batch}});
   }
 
  private:
-  static Program make_program(const Schedule& schedule, const Topology& topology, const LowerOptions& options) {
-    Program program;
-    program.name =
-        concat(schedule.name, " ", schedule.workers(), "x", schedule.micro_batches, " ", to_string(options.mode));
-    program.topology = topology;
-    program.row_of_stage = row_of_stage(schedule);
-    program.lanes = options.lanes.empty() ? lanes_of(schedule, topology) : options.lanes;
-    LOCKSTEP_CHECK(program.lanes.size() == topology.flows.size(), "lanes of ", program.lanes.size(), " flows");
-    program.edges = wire(topology, program.row_of_stage, schedule.workers(), program.lanes);
-    program.rows.resize(schedule.rows.size());
-    program.micro_batches = schedule.micro_batches;
-    program.mode = options.mode;
-    program.clip = options.clip;
-    program.post_validation = options.clip && options.post_validation;
-    program.recompute = options.recompute;
-    return program;
+  struct Part {
+    InstructionKind what;
+    int first_edge;
+    int lanes;
+    Action maker;  ///< of micro-batch 0
+  };
+  using ByStage = std::vector<std::vector<Part>>;
+
+  static std::size_t at(Place place) { return static_cast<std::size_t>(place); }
+  static std::size_t slot(Op op) { return op == Op::forward ? 0 : 1; }
+
+  std::array<std::array<ByStage, 2>, kCount<Place>> parts_;
+};
+
+/// Writes the rows of one program.
+class Lowering {
+ public:
+  using Rows = std::vector<std::vector<Instruction>>;
+
+  Lowering(const Program& program, const Schedule& schedule)
+      : program_(program), schedule_(schedule), first_edge_(first_edges(program)), around_(program, first_edge_) {}
+
+  Rows run() {
+    rows_.resize(schedule_.rows.size());
+    at(Place::begin);
+    for (std::size_t row = 0; row < rows_.size(); ++row) computes(WorkerId(static_cast<int>(row)));
+    for (int place = static_cast<int>(Place::gradients); place < kCount<Place>; ++place) at(static_cast<Place>(place));
+    for (std::vector<Instruction>& row : rows_) row.push_back({InstructionKind::wait_sends});
+    return std::move(rows_);
   }
 
-  void lower_row() {
-    const Mode mode = program_.mode;
-    header();
-    if (mode != Mode::stop) last_result();
-    if (mode == Mode::train || mode == Mode::evaluate) actions();
-    if (mode == Mode::train) {
-      ties();
-      norm();
-      local(program_.post_validation ? InstructionKind::amend : InstructionKind::update);
+ private:
+  /// The first edge of each exchange, and the number of all.
+  static std::vector<int> first_edges(const Program& program) {
+    std::vector<int> first = {0};
+    for (const Exchange& exchange : program.exchanges)
+      first.push_back(first.back() + static_cast<int>(wire({exchange}).size()));
+    return first;
+  }
+
+  /// `row`: on this one alone.
+  void at(Place place, std::size_t e, WorkerId row = {}) {
+    for (const Phase& phase : program_.exchanges[e].phases)
+      if (phase.place == place) append(e, phase, row);
+  }
+  void at(Place place) {
+    for (std::size_t e = 0; e < program_.exchanges.size(); ++e) at(place, e);
+  }
+
+  void append(std::size_t e, const Phase& phase, WorkerId only) {
+    const auto add = [&](WorkerId row, EdgeId edge, int item) {
+      if (!only.valid() || row == only) rows_[index(row)].push_back({phase.what, edge, {}, item});
+    };
+    if (!is_message(phase.what)) {
+      for (const WorkerId row : phase.on) add(row, {}, program_.exchanges[e].item);
+      return;
     }
-    if (mode != Mode::stop) each_edge(InstructionKind::receive, EdgeKind::result);
-    local(InstructionKind::wait_sends);
+    for (int id = first_edge_[e]; id < first_edge_[e + 1]; ++id) {
+      const Edge& edge = program_.edges[static_cast<std::size_t>(id)];
+      add(phase.what == InstructionKind::send ? edge.from : edge.to, EdgeId(id), -1);
+    }
   }
 
-  void header() {
-    if (row_.value() == 0) local(InstructionKind::make_header);
-    each_edge(InstructionKind::post, EdgeKind::header);
-    each_edge(InstructionKind::receive, EdgeKind::header);
-    each_edge(InstructionKind::send, EdgeKind::header);
-  }
-
-  void last_result() {
-    each_edge(InstructionKind::send, EdgeKind::result);
-    each_edge(InstructionKind::post, EdgeKind::result);
-  }
-
-  void actions() {
+  void computes(WorkerId id) {
     std::vector<Action> kept;
-    for (const Action& action : schedule_.rows[index(row_)]) {
+    for (const Action& action : schedule_.rows[index(id)])
       if (keeps(action)) kept.push_back(action);
-    }
-    std::vector<EdgeMessage> inputs;
-    if (!kept.empty()) inputs = wiring_.inputs(kept.front());
-    messages(InstructionKind::post, inputs);
+    const std::multimap<std::size_t, std::size_t> behind = behind_last_weight_grad(kept);
+    std::vector<Instruction>& row = rows_[index(id)];
+    if (!kept.empty()) around_.append(Place::ahead, kept.front(), row);
     for (std::size_t i = 0; i < kept.size(); ++i) {
-      messages(InstructionKind::receive, inputs);
-      if (i + 1 < kept.size()) {
-        inputs = wiring_.inputs(kept[i + 1]);
-        messages(InstructionKind::post, inputs);
-      }
-      Instruction compute;
-      compute.action = kept[i];
-      out_->push_back(compute);
-      messages(InstructionKind::send, wiring_.outputs(kept[i]));
+      around_.append(Place::reader, kept[i], row);
+      if (i + 1 < kept.size()) around_.append(Place::ahead, kept[i + 1], row);
+      row.push_back({InstructionKind::compute, {}, kept[i]});
+      around_.append(Place::maker, kept[i], row);
+      const auto [first, end] = behind.equal_range(i + 1);
+      for (auto at_end = first; at_end != end; ++at_end) at(Place::last_weight_grad, at_end->second, id);
     }
   }
 
   bool keeps(const Action& action) const {
-    const Topology& topology = program_.topology;
+    const bool trains = program_.mode == Mode::train;
     switch (action.op) {
-      case Op::forward: return true;
+      case Op::forward: return trains || program_.mode == Mode::evaluate;
       case Op::backward:
-      case Op::input_grad: return program_.mode == Mode::train && topology.has_backward[index(action.stage)];
-      case Op::weight_grad: return program_.mode == Mode::train && topology.has_weight_grad[index(action.stage)];
+      case Op::input_grad: return trains && program_.topology.has_backward[index(action.stage)];
+      case Op::weight_grad: return trains && program_.topology.has_weight_grad[index(action.stage)];
     }
     LOCKSTEP_CHECK(false, "op ", static_cast<int>(action.op));
     return false;
   }
 
-  void ties() {
-    for (int tie = 0; tie < static_cast<int>(program_.topology.ties.size()); ++tie) {
-      const std::vector<WorkerId> holders =
-          rows_holding(program_.topology.ties[static_cast<std::size_t>(tie)], program_.row_of_stage);
-      bool held = false;
-      for (const WorkerId holder : holders) held = held || holder == row_;
-      if (!held) continue;
-      each_edge(InstructionKind::post, EdgeKind::tie, tie);
-      each_edge(InstructionKind::send, EdgeKind::tie, tie);
-      each_edge(InstructionKind::receive, EdgeKind::tie, tie);
-      local(InstructionKind::tie_sum, tie);
+  /// Exchanges, by the number of the row's actions behind which they begin.
+  std::multimap<std::size_t, std::size_t> behind_last_weight_grad(const std::vector<Action>& actions) const {
+    std::multimap<std::size_t, std::size_t> found;
+    for (std::size_t e = 0; e < program_.exchanges.size(); ++e) {
+      const Exchange& exchange = program_.exchanges[e];
+      if (std::none_of(exchange.phases.begin(), exchange.phases.end(),
+                       [](const Phase& phase) { return phase.place == Place::last_weight_grad; }))
+        continue;
+      const auto last = std::find_if(actions.rbegin(), actions.rend(), [&](const Action& action) {
+        return (action.op == Op::backward || action.op == Op::weight_grad) &&
+               std::find(exchange.stages.begin(), exchange.stages.end(), action.stage) != exchange.stages.end();
+      });
+      found.emplace(last == actions.rend() ? actions.size() : static_cast<std::size_t>(actions.rend() - last), e);
     }
+    return found;
   }
 
-  void norm() {
-    if (program_.clip) each_edge(InstructionKind::post, EdgeKind::norm);
-    local(InstructionKind::norm_parts);
-    if (!program_.clip) return;
-    each_edge(InstructionKind::send, EdgeKind::norm);
-    if (program_.post_validation) local(InstructionKind::update);
-    each_edge(InstructionKind::receive, EdgeKind::norm);
-    if (row_.value() == 0) local(InstructionKind::norm_total);
-    each_edge(InstructionKind::send, EdgeKind::scale);
-    each_edge(InstructionKind::post, EdgeKind::scale);
-    each_edge(InstructionKind::receive, EdgeKind::scale);
-  }
-
-  void local(InstructionKind kind, int tie = -1) {
-    Instruction instruction;
-    instruction.kind = kind;
-    instruction.tie = tie;
-    out_->push_back(instruction);
-  }
-
-  void messages(InstructionKind kind, const std::vector<EdgeMessage>& list) {
-    for (const EdgeMessage& message : list) {
-      Instruction instruction;
-      instruction.kind = kind;
-      instruction.edge = message.edge;
-      instruction.action = message.action;
-      out_->push_back(instruction);
-    }
-  }
-
-  /// `kind` on every control edge of `edge_kind` that this row sends (send) or receives on (post, receive).
-  void each_edge(InstructionKind kind, EdgeKind edge_kind, int tie = -1) {
-    for (std::size_t i = 0; i < program_.edges.size(); ++i) {
-      const Edge& edge = program_.edges[i];
-      const WorkerId end = kind == InstructionKind::send ? edge.from : edge.to;
-      if (edge.kind != edge_kind || edge.tie != tie || end != row_) continue;
-      Instruction instruction;
-      instruction.kind = kind;
-      instruction.edge = EdgeId(static_cast<int>(i));
-      out_->push_back(instruction);
-    }
-  }
-
+  const Program& program_;
   const Schedule& schedule_;
-  Program program_;
-  Wiring wiring_;
-  WorkerId row_;
-  std::vector<Instruction>* out_ = nullptr;
+  const std::vector<int> first_edge_;
+  const Around around_;
+  Rows rows_;
 };
+
+/// Whether the rows of the schedule are those of the wiring.
+void check_wiring(const Schedule& schedule, const Topology& topology, const Wiring& wiring) {
+  LOCKSTEP_CHECK(wiring.row_of_stage.size() == static_cast<std::size_t>(topology.stages) &&
+                     wiring.lanes.size() == topology.flows.size() && wiring.rows == schedule.workers(),
+                 "a wiring of ", wiring.rows, " rows, ", wiring.row_of_stage.size(), " stages and ",
+                 wiring.lanes.size(), " flows");
+  check_ranges(schedule);
+  for (int worker = 0; worker < schedule.workers(); ++worker) {
+    for (const Action& action : schedule.rows[static_cast<std::size_t>(worker)]) {
+      if (const WorkerId row = wiring.row_of_stage[index(action.stage)]; row.value() != worker)
+        throw ScheduleError(concat("schedule ", schedule.name, ": worker ", worker, " has ", to_text(action),
+                                   ", but stage ", action.stage, " belongs to worker ", row));
+    }
+  }
+}
 
 }  // namespace
 
+std::vector<std::vector<Instruction>> rows_of(const Program& program, const Schedule& schedule) {
+  return Lowering(program, schedule).run();
+}
+
+Program lower(const Schedule& schedule, const Topology& topology, const Wiring& wiring, const LowerOptions& options) {
+  check_fits(schedule, topology);
+  check_wiring(schedule, topology, wiring);
+  Program program;
+  program.name =
+      concat(schedule.name, " ", schedule.workers(), "x", schedule.micro_batches, " ", to_string(options.mode));
+  program.topology = topology;
+  program.wiring = wiring;
+  program.micro_batches = schedule.micro_batches;
+  program.mode = options.mode;
+  program.clip = options.clip;
+  program.post_validation = options.clip && options.post_validation;
+  program.recompute = options.recompute;
+  program.exchanges = exchanges_of(topology, wiring, options.mode, options.clip, options.post_validation);
+  program.edges = wire(program.exchanges);
+  program.rows = rows_of(program, schedule);
+  return program;
+}
+
 Program lower(const Schedule& schedule, const Topology& topology, const LowerOptions& options) {
-  check_topology(topology);
-  check_schedule(schedule, topology);
-  return Lowering(schedule, topology, options).run();
+  return lower(schedule, topology, wiring_of(schedule, topology), options);
 }
 
 }  // namespace lockstep

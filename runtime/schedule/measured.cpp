@@ -10,8 +10,8 @@ namespace lockstep {
 
 CostMeter::CostMeter(const Program& program)
     : program_(program),
-      sums_(program.row_of_stage.size()),
-      recomputed_(program.row_of_stage.size(), 0),
+      sums_(program.wiring.row_of_stage.size()),
+      recomputed_(program.wiring.row_of_stage.size(), 0),
       in_flight_bytes_(program.rows.size(), 0.0) {
   costs_.update_us.assign(program.rows.size(), 0.0);
 }

@@ -8,10 +8,11 @@
 namespace lockstep {
 
 Programs::Programs(Schedule schedule, Topology topology, LowerOptions options, Order order)
-    : schedule_(std::move(schedule)), topology_(std::move(topology)), options_(std::move(options)), order_(order) {
-  options_.mode = Mode::stop;
-  options_.lanes = lower(schedule_, topology_, options_).lanes;
-}
+    : schedule_(std::move(schedule)),
+      topology_(std::move(topology)),
+      wiring_(wiring_of(schedule_, topology_)),
+      options_(options),
+      order_(order) {}
 
 const Program& Programs::get(Mode mode, int micro_batches) {
   std::lock_guard lock(mutex_);
@@ -21,11 +22,10 @@ const Program& Programs::get(Mode mode, int micro_batches) {
 }
 
 Program Programs::make(Mode mode, int micro_batches) const {
-  // Programs without compute still need the rows of a schedule.
   const Schedule schedule = first_micro_batches(schedule_, std::max(micro_batches, 1));
   LowerOptions options = options_;
   options.mode = mode;
-  Program program = lower(schedule, topology_, options);
+  Program program = lower(schedule, topology_, wiring_, options);
   require_valid(program, order_);
   return program;
 }

@@ -17,12 +17,13 @@ class Programs {
   /// `schedule`: of a full batch; a program of fewer micro-batches runs the first ones of it, over the same edges. Each
   /// new program is validated; ScheduleError with all findings. Order::any accepts a schedule that sums gradients in
   /// another order than 0..M-1: other bits; whoever passes it warns (warning_of_order() in validate.hpp).
-  /// `options`: for all of them; their mode and lanes are not used.
+  /// `options`: for all of them; their mode is not used.
   Programs(Schedule schedule, Topology topology, LowerOptions options, Order order = Order::ascending);
   virtual ~Programs() = default;
 
   /// 0 <= micro_batches <= those of the schedule.
   const Program& get(Mode mode, int micro_batches);
+  const Wiring& wiring() const { return wiring_; }
 
  protected:
   /// Overridden by tests of the verifier, to plant faults.
@@ -31,7 +32,8 @@ class Programs {
  private:
   const Schedule schedule_;
   const Topology topology_;
-  LowerOptions options_;  ///< with the lanes of the full batch, for all
+  const Wiring wiring_;  ///< of the full batch, for all
+  const LowerOptions options_;
   const Order order_;
   std::mutex mutex_;
   std::map<std::pair<Mode, int>, Program> programs_;

@@ -3,8 +3,6 @@
 
 #include <cstdint>
 
-#include "runtime/base/names.hpp"
-
 namespace lockstep {
 
 /// Which forwards leave the layers that may be recomputed without their activations, to be run again in the backward.
@@ -13,7 +11,15 @@ enum class Recompute : std::uint8_t {
   except_last,  ///< not where the backward follows straight upon its forward: that saves no memory
   always,
 };
-template <>
-inline constexpr auto kNames<Recompute> = std::array{"never", "except_last", "always"};
+
+/// As pipeline.recompute has it.
+constexpr const char* to_string(Recompute recompute) {
+  switch (recompute) {
+    case Recompute::never: return "never";
+    case Recompute::except_last: return "except_last";
+    case Recompute::always: return "always";
+  }
+  return nullptr;
+}
 
 }  // namespace lockstep

@@ -5,14 +5,23 @@
 
 namespace lockstep {
 
+void check_ranges(const Schedule& schedule) {
+  for (int worker = 0; worker < schedule.workers(); ++worker) {
+    for (const Action& action : schedule.rows[static_cast<std::size_t>(worker)]) {
+      const bool stage = action.stage.valid() && action.stage.value() < schedule.stages;
+      if (stage && action.micro_batch >= 0 && action.micro_batch < schedule.micro_batches) continue;
+      throw ScheduleError(concat("schedule ", schedule.name, ": worker ", worker, " has ", to_text(action),
+                                 stage ? ", but micro-batches are 0 to " : ", but stages are 0 to ",
+                                 (stage ? schedule.micro_batches : schedule.stages) - 1));
+    }
+  }
+}
+
 std::vector<WorkerId> row_of_stage(const Schedule& schedule) {
+  check_ranges(schedule);
   std::vector<WorkerId> rows(static_cast<std::size_t>(schedule.stages));
   for (int worker = 0; worker < schedule.workers(); ++worker) {
     for (const Action& action : schedule.rows[static_cast<std::size_t>(worker)]) {
-      if (!action.stage.valid() || action.stage.value() >= schedule.stages) {
-        throw ScheduleError(concat("schedule ", schedule.name, ": worker ", worker, " has ", to_text(action),
-                                   ", but stages are 0 to ", schedule.stages - 1));
-      }
       WorkerId& owner = rows[static_cast<std::size_t>(action.stage.value())];
       if (owner.valid() && owner.value() != worker) {
         throw ScheduleError(concat("schedule ", schedule.name, ": stage ", action.stage, " is on workers ", owner,

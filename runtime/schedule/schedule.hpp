@@ -23,7 +23,11 @@ struct Schedule {
   int workers() const { return static_cast<int>(rows.size()); }
 };
 
-/// The row that owns each stage, index = stage. Throws ScheduleError when a stage is on no row or on several.
+/// Throws ScheduleError at the first action whose stage or micro-batch is out of range.
+void check_ranges(const Schedule& schedule);
+
+/// The row that owns each stage, index = stage. Throws ScheduleError when a stage is on no row or on
+/// several, and as check_ranges().
 std::vector<WorkerId> row_of_stage(const Schedule& schedule);
 
 }  // namespace lockstep

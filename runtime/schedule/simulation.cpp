@@ -6,7 +6,6 @@
 
 #include "runtime/schedule/execution.hpp"
 #include "runtime/schedule/schedule_error.hpp"
-#include "runtime/schedule/wiring.hpp"
 
 namespace lockstep {
 
@@ -21,9 +20,7 @@ Costs equal_costs(int stages, double forward_us, double input_grad_us, double we
 }
 
 const LinkCost& Costs::link(WorkerId from, WorkerId to) const {
-  if (places.empty()) return links.same_host;
-  const WorkerPlace &a = places[index(from)], &b = places[index(to)];
-  return a.rank == b.rank ? links.same_rank : a.host == b.host ? links.same_host : links.other_host;
+  return places.empty() ? links.same_host : links.between(places[index(from)], places[index(to)]);
 }
 
 bool Costs::same_rank(WorkerId a, WorkerId b) const {
@@ -46,7 +43,7 @@ void check_cost(const char* what, double value) {
 void check_costs(const Program& program, const Costs& costs) {
   check_size("stages", costs.stages, static_cast<std::size_t>(program.topology.stages), false);
   check_size("flows", costs.flow_bytes, program.topology.flows.size(), true);
-  check_size("ties", costs.tie_bytes, program.topology.ties.size(), true);
+  check_size("shared parameters", costs.shared_bytes, program.topology.shared.size(), true);
   check_size("updates", costs.update_us, program.rows.size(), true);
   check_size("standing bytes", costs.standing_bytes, program.rows.size(), true);
   check_size("places", costs.places, program.rows.size(), true);
@@ -64,7 +61,7 @@ void check_costs(const Program& program, const Costs& costs) {
         check_cost("extra bytes", bytes);
   }
   for (const double bytes : costs.flow_bytes) check_cost("flow_bytes", bytes);
-  for (const double bytes : costs.tie_bytes) check_cost("tie_bytes", bytes);
+  for (const double bytes : costs.shared_bytes) check_cost("shared_bytes", bytes);
   for (const double us : costs.update_us) check_cost("update_us", us);
   for (const double bytes : costs.standing_bytes) check_cost("standing_bytes", bytes);
   for (const LinkCost& link : {costs.links.same_rank, costs.links.same_host, costs.links.other_host}) {
@@ -77,16 +74,11 @@ void check_costs(const Program& program, const Costs& costs) {
 
 /// Bytes of one message on each edge.
 std::vector<double> bytes_of_edges(const Program& program, const Costs& costs) {
-  const std::vector<Flow>& flows = program.topology.flows;
-  std::vector<double> bytes(program.edges.size(), 0.0);
-  for (std::size_t i = 0; i < bytes.size(); ++i) {
-    const Edge& edge = program.edges[i];
-    if (edge.tie >= 0 && !costs.tie_bytes.empty()) bytes[i] = costs.tie_bytes[static_cast<std::size_t>(edge.tie)];
-    if (!edge.from_stage.valid() || costs.flow_bytes.empty()) continue;
-    const auto [from, to] = std::minmax(edge.from_stage, edge.to_stage);
-    const auto flow = std::find_if(flows.begin(), flows.end(),
-                                   [from = from, to = to](const Flow& f) { return f.from == from && f.to == to; });
-    bytes[i] = costs.flow_bytes[static_cast<std::size_t>(flow - flows.begin())];
+  std::vector<double> bytes;
+  for (const Edge& edge : program.edges) {
+    const bool shared = edge.kind == EdgeKind::shared, flow = edge.from_stage.valid();
+    const std::vector<double>& of = shared ? costs.shared_bytes : costs.flow_bytes;
+    bytes.push_back((shared || flow) && !of.empty() ? of[static_cast<std::size_t>(edge.item)] : 0.0);
   }
   return bytes;
 }
@@ -116,7 +108,8 @@ class Memory {
     }
     for (std::size_t i = 0; i < costs.flow_bytes.size(); ++i) {
       const Flow& flow = program.topology.flows[i];
-      const bool within_row = program.row_of_stage[index(flow.from)] == program.row_of_stage[index(flow.to)];
+      const bool within_row =
+          program.wiring.row_of_stage[index(flow.from)] == program.wiring.row_of_stage[index(flow.to)];
       if (!within_row || !flow.differentiable || !backward_[index(flow.from)]) continue;
       hands_back_[index(flow.to)] += costs.flow_bytes[i];
       is_handed_[index(flow.from)] += costs.flow_bytes[i];
@@ -132,8 +125,8 @@ class Memory {
         row.unused_slots += slot_bytes_[index(instruction.edge)] + handed_bytes_[index(instruction.edge)];
         break;
       case InstructionKind::compute: compute(row, instruction.action); break;
-      case InstructionKind::tie_sum:
-        reach(row, tie_sum_bytes(id, instruction.tie));
+      case InstructionKind::shared_sum:
+        reach(row, shared_sum_bytes(id, static_cast<std::size_t>(instruction.item)));
         use_slots(row);
         break;
       case InstructionKind::update:
@@ -173,13 +166,13 @@ class Memory {
 
   /// The sum so far and the next one. Where the first buffer is the row's own it takes the place of that, unless
   /// another row of the rank still looks at it.
-  double tie_sum_bytes(WorkerId id, int tie) const {
-    if (costs_.tie_bytes.empty()) return 0;
-    const Tie& of = program_.topology.ties[static_cast<std::size_t>(tie)];
-    bool replaces = program_.row_of_stage[index(of.holders.front())] == id;
-    for (const WorkerId row : rows_holding(of, program_.row_of_stage))
+  double shared_sum_bytes(WorkerId id, std::size_t item) const {
+    if (costs_.shared_bytes.empty()) return 0;
+    const Shared& of = program_.topology.shared[item];
+    bool replaces = program_.wiring.row_of_stage[index(of.holders.front())] == id;
+    for (const WorkerId row : rows_holding(of, program_.wiring))
       if (row != id && costs_.same_rank(row, id)) replaces = false;
-    return (replaces ? 1 : 2) * costs_.tie_bytes[static_cast<std::size_t>(tie)];
+    return (replaces ? 1 : 2) * costs_.shared_bytes[item];
   }
 
   static void use_slots(Row& row) {
@@ -190,7 +183,7 @@ class Memory {
   void forget_gradients(WorkerId id) {
     rows_[index(id)].gradients = 0;
     for (std::size_t s = 0; s < summing_.size(); ++s)
-      if (program_.row_of_stage[s] == id) summing_[s] = false;
+      if (program_.wiring.row_of_stage[s] == id) summing_[s] = false;
   }
 
   void compute(Row& row, const Action& action) {
@@ -275,9 +268,7 @@ class CostClock : public ExecutionClock {
     return instruction.kind == InstructionKind::compute ? compute_us(instruction.action) : 0.0;
   }
 
-  double transfer_us(EdgeId edge) override {
-    return link(edge).latency_us + edge_bytes_[index(edge)] / link(edge).bytes_per_us;
-  }
+  double transfer_us(EdgeId edge) override { return link(edge).transfer_us(edge_bytes_[index(edge)]); }
   double busy_us(EdgeId edge) override { return edge_bytes_[index(edge)] * link(edge).busy_us_per_byte; }
 
   void ran(WorkerId row, const Instruction& instruction, int step, double start_us, double end_us) override {

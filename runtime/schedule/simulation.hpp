@@ -42,11 +42,8 @@ struct LinkCost {
   double bytes_per_us = std::numeric_limits<double>::infinity();
   double busy_us_per_byte = 0;  ///< that the worker at either end loses, where it moves the message while it computes
   bool operator==(const LinkCost&) const = default;
-};
 
-/// Links by class.
-struct Links {
-  LinkCost same_rank, same_host, other_host;
+  double transfer_us(double bytes) const { return latency_us + bytes / bytes_per_us; }
 };
 
 struct WorkerPlace {
@@ -55,10 +52,19 @@ struct WorkerPlace {
   bool operator==(const WorkerPlace&) const = default;
 };
 
+/// Links by class.
+struct Links {
+  LinkCost same_rank, same_host, other_host;
+
+  const LinkCost& between(const WorkerPlace& a, const WorkerPlace& b) const {
+    return a.rank == b.rank ? same_rank : a.host == b.host ? same_host : other_host;
+  }
+};
+
 struct Costs {
   std::vector<StageCost> stages;       ///< index = stage
   std::vector<double> flow_bytes;      ///< index = Topology::flows, per micro-batch, each way; empty: 0
-  std::vector<double> tie_bytes;       ///< index = Topology::ties; empty: 0
+  std::vector<double> shared_bytes;    ///< index = Topology::shared; empty: 0
   Links links;                         ///< messages of other kinds cost the latency alone
   std::vector<WorkerPlace> places;     ///< index = row; empty: each is a rank of its own on one host
   std::vector<double> update_us;       ///< index = row; empty: 0

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <tuple>
 #include <type_traits>
 
 #include "runtime/base/check.hpp"
@@ -41,10 +40,10 @@ class Reader {
   template <typename T>
   void operator()(T& value) {
     if constexpr (std::is_arithmetic_v<T> || std::is_enum_v<T>) {
+      static_assert(!std::is_enum_v<T> || sizeof(T) == 1);
       LOCKSTEP_CHECK(at_ + sizeof value <= bytes_.size(), "a control message ends early");
-      if constexpr (std::is_same_v<T, bool>) check_at_most(1);
-      if constexpr (std::is_same_v<T, Mode>) check_at_most(static_cast<unsigned char>(Mode::stop));
-      if constexpr (std::is_same_v<T, StopReason>) check_at_most(static_cast<unsigned char>(StopReason::replan));
+      if constexpr (std::is_same_v<T, bool>) check_below(2);
+      if constexpr (std::is_enum_v<T>) check_below(kCount<T>);
       std::memcpy(&value, bytes_.data() + at_, sizeof value);
       at_ += sizeof value;
     } else {
@@ -65,11 +64,9 @@ class Reader {
 
  private:
   /// Before a byte becomes a bool or an enum: others have no meaning there.
-  void check_at_most(unsigned char most) const {
-    static_assert(sizeof(bool) == 1 && sizeof(Mode) == 1 && sizeof(StopReason) == 1);
-    const auto byte = static_cast<unsigned char>(bytes_[at_]);
-    LOCKSTEP_CHECK(byte <= most, "a control message has the byte ", int{byte}, " where at most ", int{most},
-                   " may stand");
+  void check_below(int end) const {
+    const int byte = static_cast<unsigned char>(bytes_[at_]);
+    LOCKSTEP_CHECK(byte < end, "a control message has the byte ", byte, " where at most ", end - 1, " may stand");
   }
   std::size_t count() {
     std::uint64_t value = 0;
@@ -109,8 +106,11 @@ void fields(auto& archive, StepHeader& h) {
   each(archive, h.sequence, h.mode, h.step, h.slices, h.heads, h.learning_rate, h.last_of_evaluation, h.save, h.stop,
        h.finished);
 }
+void fields(auto& archive, NormParts& n) {
+  each(archive, n.parameters, n.squares);
+}
 void fields(auto& archive, RowResult& r) {
-  each(archive, r.report, r.loss_sums, r.non_finite, r.signalled, r.parameters, r.squared_norms, r.saved);
+  each(archive, r.report, r.loss_sums, r.non_finite, r.signalled, r.norm, r.saved);
 }
 
 template <typename T>
@@ -132,60 +132,23 @@ T read(const std::string& bytes) {
 
 }  // namespace
 
-void StepResult::add(const StepResult& batch) {
-  mode = batch.mode;
-  step = batch.step;
-  samples += batch.samples;
-  elapsed_us += batch.elapsed_us;
-  if (heads.empty()) {
-    heads = batch.heads;
-    return;
-  }
-  for (std::size_t head = 0; head < heads.size(); ++head) {
-    heads[head].sum += batch.heads[head].sum;
-    heads[head].denominator += batch.heads[head].denominator;
-  }
-}
-
-double StepResult::loss() const {
-  double sum = 0;
-  for (const HeadLoss& head : heads) sum += head.weight * head.loss();
-  return sum;
-}
-
-const char* to_string(MemoryKind kind) {
-  switch (kind) {
-    case MemoryKind::parameters: return "parameters";
-    case MemoryKind::gradients: return "gradients";
-    case MemoryKind::optimizer: return "optimizer";
-    case MemoryKind::activations: return "activations";
-    case MemoryKind::slots: return "slots";
-  }
-  return "?";
-}
-
 std::string StepHeader::to_bytes() const {
   return write(*this);
 }
 StepHeader StepHeader::from_bytes(const std::string& bytes) {
   return read<StepHeader>(bytes);
 }
+std::string NormParts::to_bytes() const {
+  return write(*this);
+}
+NormParts NormParts::from_bytes(const std::string& bytes) {
+  return read<NormParts>(bytes);
+}
 std::string RowResult::to_bytes() const {
   return write(*this);
 }
 RowResult RowResult::from_bytes(const std::string& bytes) {
   return read<RowResult>(bytes);
-}
-
-const NonFinite& first_of(const NonFinite& a, const NonFinite& b) {
-  if (!a.found() || !b.found()) return a.found() ? a : b;
-  // Outputs come before losses, gradients after both; backward runs from the last layer down.
-  const auto order = [](const NonFinite& n) {
-    const bool forward = n.what == "output";
-    const int phase = forward ? 0 : n.what == "loss" ? 1 : n.what == "input gradient" ? 2 : 3;
-    return std::tuple(phase, n.micro_batch, forward ? n.layer : -n.layer);
-  };
-  return order(b) < order(a) ? b : a;
 }
 
 std::vector<std::int64_t> slice_rows(std::int64_t batch, int micro_batches, std::int64_t rows) {

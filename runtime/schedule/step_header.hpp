@@ -7,85 +7,28 @@
 // other worker with the header of run k+2. What results decide (stop on NaN, signals) acts after run k+1, in every job.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
 
-#include "runtime/schedule/program.hpp"
+#include "runtime/schedule/step_result.hpp"
 
 namespace lockstep {
 
-/// The first value that was not finite: forward first by micro-batch, then by layer.
-struct NonFinite {
-  int layer = -1;  ///< index in the model; -1: none
-  int micro_batch = -1;
-  std::string what;  ///< "output", "input gradient", "loss", "gradient of <parameter>"
-  bool found() const { return !what.empty(); }
-};
-
-/// What tensor memory is for.
-enum class MemoryKind : std::uint8_t { parameters, gradients, optimizer, activations, slots };
-constexpr std::size_t kMemoryKinds = 5;
-using MemoryByKind = std::array<std::int64_t, kMemoryKinds>;  ///< bytes; index: MemoryKind
-const char* to_string(MemoryKind kind);
-
-/// What one stage cost in one program run. Times are summed over micro-batches.
-struct StageReport {
-  int stage = -1;
-  double forward_us = 0, input_grad_us = 0, weight_grad_us = 0;
-  double recompute_us = 0;  ///< forwards that were run again; not part of input_grad_us
-  int recomputed = 0;       ///< micro-batches whose forward was run again
-  // Tensor bytes that the first micro-batch of each sort kept: see StageCost.
-  std::int64_t held_bytes = 0, held_w_bytes = 0, checkpoint_bytes = 0;
-  std::vector<double> layer_us = {};  ///< by layer of the stage: all of the above, its losses included
-};
-
-/// What one worker did in one program run.
-struct WorkerReport {
-  int row = -1;
-  double compute_us = 0;            ///< in layers, loss and optimizer
-  double wait_us = 0;               ///< in receive, send and wait_sends
-  double begin_us = 0, end_us = 0;  ///< first and last compute, on the worker's own clock
-  std::int64_t peak_bytes = 0;      ///< tensor bytes alive at most, since the job began
-  MemoryByKind peak_by_kind{};      ///< what they were for: the sum is peak_bytes
-  /// Tensor bytes alive at most between two computes of this run, beyond parameters, gradients and optimizer state.
-  std::int64_t in_flight_bytes = 0;
-  double update_us = 0;                  ///< the optimizer step
-  std::vector<StageReport> stages = {};  ///< ascending
-};
-
-/// One head of the model in one program run.
-struct HeadLoss {
-  double sum = 0;          ///< of the numerators, in micro-batch order
-  double denominator = 1;  ///< N of the whole mini-batch, over all replicas
-  double weight = 1;       ///< in the sum over heads
-  double loss() const { return sum / denominator; }
-};
-
-/// What one program run gave, merged over all workers. The same on every rank.
-struct StepResult {
-  std::int64_t sequence = -1;  ///< which program run
-  Mode mode = Mode::train;
-  std::int64_t step = 0;  ///< optimizer step, from 1; of an evaluation: the step after which it ran
-  std::vector<HeadLoss> heads;
-  double gradient_norm = 0;  ///< global 2-norm before clipping; 0 in evaluation
-  double learning_rate = 0;
-  std::int64_t samples = 0;
-  int micro_batches = 0;
-  double elapsed_us = 0;  ///< row 0: from this header to the next
-  NonFinite non_finite;
-  bool signalled = false;             ///< some rank was asked to stop
-  bool last_of_evaluation = false;    ///< no further batch belongs to this evaluation
-  std::vector<WorkerReport> workers;  ///< by row
-
-  double loss() const;  ///< sum over heads, in head order, of weight * loss
-  /// Another batch of the same evaluation: sums of the heads, samples and time.
-  void add(const StepResult& batch);
-};
-
 /// replan: at a checkpoint, to go on from it with other cuts.
 enum class StopReason : std::uint8_t { none, finished, not_finite, signal, stop_after, replan };
+
+constexpr const char* to_string(StopReason reason) {
+  switch (reason) {
+    case StopReason::none: return "none";
+    case StopReason::finished: return "finished";
+    case StopReason::not_finite: return "not_finite";
+    case StopReason::signal: return "signal";
+    case StopReason::stop_after: return "stop_after";
+    case StopReason::replan: return "replan";
+  }
+  return nullptr;
+}
 
 struct StepHeader {
   std::int64_t sequence = 0;  ///< counts program runs from 0
@@ -102,23 +45,6 @@ struct StepHeader {
   std::string to_bytes() const;
   static StepHeader from_bytes(const std::string& bytes);  ///< throws InternalError on anything else
 };
-
-/// What one row sends to row 0 after a program run; merged into a StepResult there.
-struct RowResult {
-  WorkerReport report;
-  std::vector<double> loss_sums;  ///< by head; 0 for those of other rows
-  NonFinite non_finite;
-  bool signalled = false;
-  std::vector<int> parameters;        ///< indices in the model's parameter order
-  std::vector<double> squared_norms;  ///< of their gradients
-  std::vector<std::string> saved;     ///< what this row has written of checkpoints: StateKeeper::take_reports()
-
-  std::string to_bytes() const;
-  static RowResult from_bytes(const std::string& bytes);
-};
-
-/// Of two findings the one that came first in the step.
-const NonFinite& first_of(const NonFinite& a, const NonFinite& b);
 
 /// The design's rule: the first (rows mod m) slices are one row larger; a short batch fills the sizes of the full batch
 /// until its rows end, so it may have fewer slices. `batch`: rows of a full batch, `rows` <= batch.

@@ -23,20 +23,7 @@ struct Span {
 
 /// Whether the worker did work in this span, or only waited.
 inline bool is_work(const Instruction& instruction) {
-  switch (instruction.kind) {
-    case InstructionKind::make_header:
-    case InstructionKind::compute:
-    case InstructionKind::tie_sum:
-    case InstructionKind::norm_parts:
-    case InstructionKind::norm_total:
-    case InstructionKind::update:
-    case InstructionKind::amend: return true;
-    case InstructionKind::post:
-    case InstructionKind::receive:
-    case InstructionKind::send:
-    case InstructionKind::wait_sends: return false;
-  }
-  return false;
+  return !is_message(instruction.kind) && instruction.kind != InstructionKind::wait_sends;
 }
 
 struct Timeline {

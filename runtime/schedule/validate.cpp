@@ -5,7 +5,6 @@
 #include <sstream>
 
 #include "runtime/schedule/schedule_text.hpp"
-#include "runtime/schedule/wiring.hpp"
 
 namespace lockstep {
 

@@ -11,19 +11,15 @@
 //   order         an action before one that it needs, on the same row (required_before)
 //   accumulation  B, I or W of a stage not in ascending micro-batch order: gradients are summed in that order
 //   blocked       rows that wait for each other for ever
-// Rules of a Program, besides:
+//
+// A Program is right when it is what lower() makes of its own schedule, that schedule is complete and in order, and the
+// messages fit together. Rules, besides missing, twice, order and accumulation:
+//   range, stray  tables that do not fit, an instruction out of bounds or on a row that has no use for it
 //   edges         other edges than wire() makes
-//   stray         an instruction that this row has no use for
-//   header        something before the header has come, or the header not first
-//   post          a receive without its post, or two posts outstanding on one edge
-//   input         a compute before a message that it needs has been received
-//   output        a send of something that has not been computed yet
-//   match         posts, receives and sends of one edge that differ in their order
-//   tie, norm, update, wait_sends
-//                 one of these before something that it stands on
-//   place         an instruction outside its place in the shape that lower.hpp draws (a post one compute ahead of its
-//                 consumer, a send straight behind its producer, ...), even where that does no harm
-//   blocked       found by executing the blocking semantics of program.hpp, exactly
+//   lowered       a row that is not as lower() writes it: the first difference
+//   match         a receive that gets another message than it expects
+//   blocked       rows that wait for each other for ever: like match found by executing the program, exactly
+//
 // A broken program often breaks several rules at once; all are reported.
 #pragma once
 

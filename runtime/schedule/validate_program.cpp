@@ -1,484 +1,139 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
-#include <array>
 #include <map>
-#include <optional>
 
 #include "runtime/schedule/execution.hpp"
-#include "runtime/schedule/row_shape.hpp"
+#include "runtime/schedule/lower.hpp"
+#include "runtime/schedule/schedule_rules.hpp"
 #include "runtime/schedule/validate.hpp"
-#include "runtime/schedule/wiring.hpp"
 
 namespace lockstep {
 
 namespace {
 
-Instruction local(InstructionKind kind, int tie = -1) {
-  Instruction instruction;
-  instruction.kind = kind;
-  instruction.tie = tie;
-  return instruction;
-}
-
-Instruction compute(const Action& action) {
-  Instruction instruction;
-  instruction.action = action;
-  return instruction;
-}
-
-Instruction on_edge(InstructionKind kind, const EdgeMessage& message) {
-  Instruction instruction;
-  instruction.kind = kind;
-  instruction.edge = message.edge;
-  instruction.action = message.action;
-  return instruction;
-}
-
-bool is_message(InstructionKind kind) {
-  return kind == InstructionKind::post || kind == InstructionKind::receive || kind == InstructionKind::send;
-}
-
-/// Finds the positions of an instruction on its row in logarithmic time.
-class RowIndex {
+class ProgramProof {
  public:
-  explicit RowIndex(const std::vector<Instruction>& row) {
-    for (std::size_t i = 0; i < row.size(); ++i) sorted_.emplace_back(row[i], static_cast<int>(i));
-    std::sort(sorted_.begin(), sorted_.end());
-  }
-  /// First position, or -1.
-  int find(const Instruction& instruction) const {
-    const auto at = std::lower_bound(sorted_.begin(), sorted_.end(), std::pair(instruction, -1));
-    return at != sorted_.end() && at->first == instruction ? at->second : -1;
-  }
-  const std::vector<std::pair<Instruction, int>>& sorted() const { return sorted_; }
-
- private:
-  std::vector<std::pair<Instruction, int>> sorted_;
-};
-
-class ProgramRules {
- public:
-  explicit ProgramRules(const Program& program) : program_(program) {}
+  explicit ProgramProof(const Program& program) : program_(program) {}
 
   std::vector<Finding> run() {
     if (!structure()) return findings_;
-    const Wiring wiring(program_.topology, program_.edges, program_.row_of_stage);
-    wiring_ = &wiring;
-    graph_ = stage_graph(program_.topology);
-    split_ = stages_that_split();
-    for (int row = 0; row < program_.workers(); ++row) {
-      row_ = WorkerId(row);
-      const RowIndex positions(instructions());
-      positions_ = &positions;
-      counts();
-      needs();
-      places();
-      accumulation();
+    const Schedule schedule = schedule_of(program_);
+    for (Finding& finding : validate_computes(schedule, program_.topology, program_.mode)) {
+      finding.position = position_of_compute(finding.worker, finding.position);
+      findings_.push_back(std::move(finding));
     }
-    matches();
-    blocked();
+    lowered(rows_of(program_, schedule));
+    executed();
     return std::move(findings_);
   }
 
  private:
-  const std::vector<Instruction>& instructions() const { return program_.rows[index(row_)]; }
-  const Edge& edge_of(const Instruction& instruction) const { return program_.edges[index(instruction.edge)]; }
+  using Row = std::vector<Instruction>;
 
-  void add(int position, const char* rule, const std::string& message) {
-    findings_.push_back({row_, position, rule, message});
+  void add(WorkerId row, std::size_t position, const char* rule, const std::string& message) {
+    findings_.push_back({row, static_cast<int>(position), rule, message});
   }
+  void add(const char* rule, const std::string& message) { findings_.push_back({WorkerId(), -1, rule, message}); }
   std::string name(const Instruction& instruction) const { return describe(program_, instruction); }
+  std::string name(InstructionKind kind, EdgeId edge, const Action& action) const { return name({kind, edge, action}); }
 
-  // ---- structure: what the other rules index by ----
+  // ---- structure: what everything else indexes by ----
 
   bool structure() {
-    const Topology& topology = program_.topology;
-    const auto stages = static_cast<std::size_t>(topology.stages);
-    if (program_.row_of_stage.size() != stages || topology.has_backward.size() != stages ||
-        topology.has_weight_grad.size() != stages || program_.micro_batches < 1 || program_.workers() < 1) {
-      add(-1, "range", concat("program ", program_.name, ": its tables do not fit ", stages, " stages"));
-      return false;
-    }
-    for (const WorkerId row : program_.row_of_stage) {
-      if (!row.valid() || row.value() >= program_.workers()) {
-        add(-1, "range", concat("a stage is on row ", row, "; rows are 0 to ", program_.workers() - 1));
-        return false;
-      }
-    }
-    for (const Flow& flow : topology.flows) {
-      if (flow.from.valid() && flow.from < flow.to && flow.to.value() < topology.stages) continue;
-      add(-1, "range", concat("flow ", flow.from, "->", flow.to, ": stages are 0 to ", topology.stages - 1));
-      return false;
-    }
-    if (program_.lanes.size() != topology.flows.size()) {
-      add(-1, "edges", concat("lanes of ", program_.lanes.size(), " flows, expected ", topology.flows.size()));
-      return false;
-    }
-    const std::vector<Edge> expected = wire(topology, program_.row_of_stage, program_.workers(), program_.lanes);
-    if (program_.edges != expected) {
-      add(-1, "edges", concat("got ", program_.edges.size(), " edges, expected the ", expected.size(), " of wire()"));
-      return false;
-    }
-    for (int row = 0; row < program_.workers(); ++row) {
-      row_ = WorkerId(row);
-      for (std::size_t i = 0; i < instructions().size(); ++i) structure(static_cast<int>(i), instructions()[i]);
+    tables();
+    if (!findings_.empty()) return false;
+    for (std::size_t row = 0; row < program_.rows.size(); ++row) {
+      for (std::size_t i = 0; i < program_.rows[row].size(); ++i)
+        structure(WorkerId(static_cast<int>(row)), i, program_.rows[row][i]);
     }
     return findings_.empty();
   }
 
-  void structure(int position, const Instruction& instruction) {
+  void tables() {
+    const Topology& topology = program_.topology;
+    const Wiring& wiring = program_.wiring;
+    const auto stages = static_cast<std::size_t>(topology.stages);
+    const bool sizes = wiring.row_of_stage.size() == stages && topology.has_backward.size() == stages &&
+                       topology.has_weight_grad.size() == stages && program_.micro_batches >= 1 && wiring.rows >= 1 &&
+                       program_.workers() == wiring.rows && wiring.lanes.size() == topology.flows.size();
+    const bool rows = std::all_of(wiring.row_of_stage.begin(), wiring.row_of_stage.end(),
+                                  [&](WorkerId row) { return row.valid() && row.value() < wiring.rows; });
+    const bool flows = std::all_of(topology.flows.begin(), topology.flows.end(), [&](const Flow& flow) {
+      return flow.from.valid() && flow.from < flow.to && flow.to.value() < topology.stages;
+    });
+    if (!sizes || !rows || !flows)
+      return add("range",
+                 concat("the tables of ", program_.name, " do not fit ", stages, " stages on ", wiring.rows, " rows"));
+    if (const std::vector<Edge> expected = wire(program_.exchanges); program_.edges != expected)
+      add("edges", concat("got ", program_.edges.size(), " edges, expected the ", expected.size(), " of wire()"));
+  }
+
+  void structure(WorkerId row, std::size_t position, const Instruction& instruction) {
     if (is_message(instruction.kind)) {
-      if (!instruction.edge.valid() || index(instruction.edge) >= program_.edges.size()) {
-        add(position, "range", name(instruction));
-      } else if ((instruction.kind == InstructionKind::send ? edge_of(instruction).from : edge_of(instruction).to) !=
-                 row_) {
-        add(position, "stray", concat(name(instruction), " stands on row ", row_));
-      }
+      if (!instruction.edge.valid() || index(instruction.edge) >= program_.edges.size())
+        return add(row, position, "range", name(instruction));
+      const Edge& edge = program_.edges[index(instruction.edge)];
+      if ((instruction.kind == InstructionKind::send ? edge.from : edge.to) != row)
+        add(row, position, "stray", concat(name(instruction), " stands on row ", row));
     }
     if (instruction.kind != InstructionKind::compute) return;
     const Action& action = instruction.action;
     if (!action.stage.valid() || action.stage.value() >= program_.topology.stages || action.micro_batch < 0 ||
         action.micro_batch >= program_.micro_batches) {
-      add(position, "range",
+      add(row, position, "range",
           concat(name(instruction), ": stages are 0 to ", program_.topology.stages - 1, ", micro-batches 0 to ",
                  program_.micro_batches - 1));
-    } else if (program_.row_of_stage[index(action.stage)] != row_) {
-      add(position, "stray",
-          concat(name(instruction), " stands on row ", row_, ", its stage belongs to row ",
-                 program_.row_of_stage[index(action.stage)]));
+    } else if (const WorkerId owner = program_.wiring.row_of_stage[index(action.stage)]; owner != row) {
+      add(row, position, "stray",
+          concat(name(instruction), " stands on row ", row, ", its stage belongs to row ", owner));
     }
   }
 
-  /// [stage * M + m]: whether the backward stands as I and W.
-  std::vector<bool> stages_that_split() const {
-    const auto m = static_cast<std::size_t>(program_.micro_batches);
-    std::vector<bool> split(program_.row_of_stage.size() * m, false);
-    for (const std::vector<Instruction>& row : program_.rows) {
-      for (const Instruction& instruction : row) {
-        const Action& action = instruction.action;
-        if (instruction.kind != InstructionKind::compute) continue;
-        if (action.op == Op::forward || action.op == Op::backward) continue;
-        split[index(action.stage) * m + static_cast<std::size_t>(action.micro_batch)] = true;
-      }
-    }
-    return split;
-  }
-
-  // ---- counts: every instruction of the row exactly once ----
-
-  std::vector<Action> expected_actions() const {
-    std::vector<Action> actions;
-    const bool train = program_.mode == Mode::train;
-    if (!train && program_.mode != Mode::evaluate) return actions;
-    for (int s = 0; s < program_.topology.stages; ++s) {
-      const StageId stage(s);
-      if (program_.row_of_stage[index(stage)] != row_) continue;
-      for (int m = 0; m < program_.micro_batches; ++m) {
-        actions.push_back({stage, Op::forward, m});
-        if (!train || !program_.topology.has_backward[index(stage)]) continue;
-        if (!split_[index(stage) * static_cast<std::size_t>(program_.micro_batches) + static_cast<std::size_t>(m)]) {
-          actions.push_back({stage, Op::backward, m});
-          continue;
-        }
-        actions.push_back({stage, Op::input_grad, m});
-        if (program_.topology.has_weight_grad[index(stage)]) actions.push_back({stage, Op::weight_grad, m});
-      }
-    }
-    return actions;
-  }
-
-  /// Whether a program of this mode uses the edges of a kind that carry no action.
-  bool uses(EdgeKind kind) const {
-    switch (kind) {
-      case EdgeKind::header: return true;
-      case EdgeKind::value:
-      case EdgeKind::gradient: return false;
-      case EdgeKind::tie: return program_.mode == Mode::train;
-      case EdgeKind::norm:
-      case EdgeKind::scale: return program_.mode == Mode::train && program_.clip;
-      case EdgeKind::result: return program_.mode != Mode::stop;
-    }
-    return false;
-  }
-
-  std::vector<Instruction> expected() const {
-    std::vector<Instruction> list;
-    for (const Action& action : expected_actions()) {
-      list.push_back(compute(action));
-      for (const EdgeMessage& message : wiring_->inputs(action)) {
-        list.push_back(on_edge(InstructionKind::post, message));
-        list.push_back(on_edge(InstructionKind::receive, message));
-      }
-      for (const EdgeMessage& message : wiring_->outputs(action))
-        list.push_back(on_edge(InstructionKind::send, message));
-    }
-    for (std::size_t i = 0; i < program_.edges.size(); ++i) {
-      const Edge& edge = program_.edges[i];
-      if (!uses(edge.kind)) continue;
-      const EdgeMessage message{EdgeId(static_cast<int>(i)), {}};
-      if (edge.from == row_) list.push_back(on_edge(InstructionKind::send, message));
-      if (edge.to != row_) continue;
-      list.push_back(on_edge(InstructionKind::post, message));
-      list.push_back(on_edge(InstructionKind::receive, message));
-    }
-    if (row_.value() == 0) list.push_back(local(InstructionKind::make_header));
-    if (program_.mode == Mode::train) {
-      for (const int tie : ties_of_row()) list.push_back(local(InstructionKind::tie_sum, tie));
-      list.push_back(local(InstructionKind::norm_parts));
-      if (row_.value() == 0 && program_.clip) list.push_back(local(InstructionKind::norm_total));
-      list.push_back(local(InstructionKind::update));
-      if (program_.post_validation) list.push_back(local(InstructionKind::amend));
-    }
-    list.push_back(local(InstructionKind::wait_sends));
-    std::sort(list.begin(), list.end());
-    return list;
-  }
-
-  std::vector<int> ties_of_row() const {
-    std::vector<int> held;
-    for (std::size_t tie = 0; tie < program_.topology.ties.size(); ++tie) {
-      const std::vector<WorkerId> rows = rows_holding(program_.topology.ties[tie], program_.row_of_stage);
-      if (std::find(rows.begin(), rows.end(), row_) != rows.end()) held.push_back(static_cast<int>(tie));
-    }
-    return held;
-  }
-
-  void counts() {
-    const std::vector<Instruction> expected_list = expected();
-    auto wanted = expected_list.begin();
-    const auto& found = positions_->sorted();
-    for (std::size_t i = 0; i < found.size(); ++i) {
-      const auto& [instruction, position] = found[i];
-      for (; wanted != expected_list.end() && *wanted < instruction; ++wanted) missing(*wanted);
-      if (wanted != expected_list.end() && *wanted == instruction) {
-        ++wanted;
-      } else if (i > 0 && found[i - 1].first == instruction) {
-        add(position, "twice", concat(name(instruction), " stands at ", found[i - 1].second, " and at ", position));
-      } else {
-        add(position, "stray", concat(name(instruction), " has no use on row ", row_, " of a program of this kind"));
-      }
-    }
-    for (; wanted != expected_list.end(); ++wanted) missing(*wanted);
-  }
-
-  void missing(const Instruction& instruction) {
-    add(-1, "missing", concat("row ", row_, " lacks ", name(instruction)));
-  }
-
-  // ---- needs: what must stand before an instruction on its own row ----
-
-  void need(int position, const char* rule, const Instruction& first) {
-    const int at = positions_->find(first);
-    if (at < 0 || at < position) return;  // a missing one has its own finding
-    add(position, rule,
-        concat(name(instructions()[static_cast<std::size_t>(position)]), " stands before ", name(first),
-               ", which it needs"));
-  }
-
-  void need_edges(int position, const char* rule, InstructionKind kind, EdgeKind edge_kind, int tie = -1) {
-    for (std::size_t i = 0; i < program_.edges.size(); ++i) {
-      const Edge& edge = program_.edges[i];
-      const WorkerId end = kind == InstructionKind::send ? edge.from : edge.to;
-      if (edge.kind != edge_kind || edge.tie != tie || end != row_) continue;
-      need(position, rule, on_edge(kind, {EdgeId(static_cast<int>(i)), {}}));
-    }
-  }
-
-  void need_last_compute(int position, const char* rule) {
-    if (last_compute_ <= position) return;
-    add(position, rule,
-        concat(name(instructions()[static_cast<std::size_t>(position)]), " stands before ",
-               name(instructions()[static_cast<std::size_t>(last_compute_)]), ", the last compute of row ", row_));
-  }
-
-  void needs() {
-    last_compute_ = -1;
-    for (std::size_t i = 0; i < instructions().size(); ++i) {
-      if (instructions()[i].kind == InstructionKind::compute) last_compute_ = static_cast<int>(i);
-    }
-    header_ = header_position();
-    std::map<EdgeId, int> outstanding;
-    for (std::size_t i = 0; i < instructions().size(); ++i) {
-      const Instruction& instruction = instructions()[i];
-      const int position = static_cast<int>(i);
-      need_header(position, instruction);
-      switch (instruction.kind) {
-        case InstructionKind::make_header: break;
-        case InstructionKind::post:
-          if (++outstanding[instruction.edge] > 1) {
-            add(position, "post", concat(name(instruction), ": the post before it on this edge has not been received"));
-          }
-          break;
-        case InstructionKind::receive:
-          --outstanding[instruction.edge];
-          need(position, "post", on_edge(InstructionKind::post, {instruction.edge, instruction.action}));
-          break;
-        case InstructionKind::send: send_needs(position, instruction); break;
-        case InstructionKind::compute: compute_needs(position, instruction.action); break;
-        case InstructionKind::tie_sum:
-          need_last_compute(position, "tie");
-          need_edges(position, "tie", InstructionKind::send, EdgeKind::tie, instruction.tie);
-          need_edges(position, "tie", InstructionKind::receive, EdgeKind::tie, instruction.tie);
-          break;
-        case InstructionKind::norm_parts:
-          need_last_compute(position, "norm");
-          for (const int tie : ties_of_row()) need(position, "norm", local(InstructionKind::tie_sum, tie));
-          break;
-        case InstructionKind::norm_total:
-          need(position, "norm", local(InstructionKind::norm_parts));
-          need_edges(position, "norm", InstructionKind::receive, EdgeKind::norm);
-          break;
-        case InstructionKind::update:
-          need_last_compute(position, "update");
-          for (const int tie : ties_of_row()) need(position, "update", local(InstructionKind::tie_sum, tie));
-          need(position, "update", local(InstructionKind::norm_parts));
-          if (!program_.post_validation) need_norm(position);
-          break;
-        case InstructionKind::amend:
-          need(position, "update", local(InstructionKind::update));
-          need_norm(position);
-          break;
-        case InstructionKind::wait_sends:
-          if (i + 1 != instructions().size()) {
-            add(position, "wait_sends",
-                concat("wait_sends stands before ", name(instructions()[i + 1]), "; it is the last"));
-          }
-          break;
-      }
-    }
-  }
-
-  void need_norm(int position) {
-    need(position, "update", local(InstructionKind::norm_total));
-    need_edges(position, "update", InstructionKind::receive, EdgeKind::scale);
-  }
-
-  /// Position of make_header (row 0) or of the receive of the header; -1 when it is missing.
-  int header_position() const {
-    if (row_.value() == 0) return positions_->find(local(InstructionKind::make_header));
-    const auto header = std::find_if(program_.edges.begin(), program_.edges.end(), [this](const Edge& edge) {
-      return edge.kind == EdgeKind::header && edge.to == row_;
+  int position_of_compute(WorkerId row, int number) const {
+    if (!row.valid() || number < 0) return number;
+    const Row& instructions = program_.rows[index(row)];
+    const auto at = std::find_if(instructions.begin(), instructions.end(), [&](const Instruction& instruction) {
+      return instruction.kind == InstructionKind::compute && number-- == 0;
     });
-    const EdgeId id(static_cast<int>(header - program_.edges.begin()));
-    return positions_->find(on_edge(InstructionKind::receive, {id, {}}));
+    return static_cast<int>(at - instructions.begin());
   }
 
-  void need_header(int position, const Instruction& instruction) {
-    if (position >= header_) return;
-    const bool taking = instruction.kind == InstructionKind::post || instruction.kind == InstructionKind::receive;
-    if (taking && edge_of(instruction).kind == EdgeKind::header) return;
-    add(position, "header",
-        concat(name(instruction), " stands before ", name(instructions()[static_cast<std::size_t>(header_)]),
-               ", which it needs"));
-  }
+  // ---- the program is what lower() makes of its schedule ----
 
-  void send_needs(int position, const Instruction& instruction) {
-    switch (edge_of(instruction).kind) {
-      case EdgeKind::header:
-      case EdgeKind::result: break;
-      case EdgeKind::value:
-      case EdgeKind::gradient: need(position, "output", compute(as_written(instruction.action))); break;
-      case EdgeKind::tie: need_last_compute(position, "tie"); break;
-      case EdgeKind::norm: need(position, "norm", local(InstructionKind::norm_parts)); break;
-      case EdgeKind::scale: need(position, "norm", local(InstructionKind::norm_total)); break;
+  void lowered(const std::vector<Row>& expected) {
+    for (std::size_t r = 0; r < expected.size(); ++r) {
+      const auto [got, want] =
+          std::mismatch(program_.rows[r].begin(), program_.rows[r].end(), expected[r].begin(), expected[r].end());
+      const auto text = [this](auto at, const Row& row) { return at == row.end() ? "nothing more" : name(*at); };
+      if (got == program_.rows[r].end() && want == expected[r].end()) continue;
+      add(WorkerId(static_cast<int>(r)), static_cast<std::size_t>(got - program_.rows[r].begin()), "lowered",
+          concat("got ", text(got, program_.rows[r]), ", expected ", text(want, expected[r])));
     }
   }
 
-  void compute_needs(int position, const Action& action) {
-    for (const EdgeMessage& message : wiring_->inputs(action)) {
-      need(position, "input", on_edge(InstructionKind::receive, message));
-    }
-    for (const Action& required : required_before(action, graph_)) {
-      if (program_.row_of_stage[index(required.stage)] == row_) need(position, "order", compute(as_written(required)));
-    }
-  }
+  // ---- it comes to an end, and every row receives what it expects ----
 
-  /// An I that is looked for may stand there as a B.
-  Action as_written(Action action) const {
-    if (action.op == Op::input_grad && positions_->find(compute(action)) < 0) action.op = Op::backward;
-    return action;
-  }
-
-  // ---- places: the shape of a row ----
-
-  void places() {
-    const std::vector<Place> places = places_of_row(program_, *wiring_, instructions());
-    for (const std::size_t i : out_of_order(places)) {
-      const std::optional<std::size_t> target = belongs_behind(places, i);
-      const std::string where = target ? concat("behind ", name(instructions()[*target])) : "at the start of the row";
-      add(static_cast<int>(i), "place", concat(name(instructions()[i]), " is out of place; it belongs ", where));
-    }
-  }
-
-  // ---- rules over several rows ----
-
-  void accumulation() {
-    std::map<std::pair<StageId, Op>, int> latest;
-    for (std::size_t i = 0; i < instructions().size(); ++i) {
-      const Action& action = instructions()[i].action;
-      if (instructions()[i].kind != InstructionKind::compute || action.op == Op::forward) continue;
-      const auto parts =
-          action.op == Op::backward ? std::vector<Op>{Op::input_grad, Op::weight_grad} : std::vector<Op>{action.op};
-      int before = -1;
-      for (const Op part : parts) {
-        const auto [entry, first] = latest.try_emplace({action.stage, part}, -1);
-        before = std::max(before, entry->second);
-        entry->second = std::max(entry->second, action.micro_batch);
-      }
-      if (before <= action.micro_batch) continue;
-      add(static_cast<int>(i), "accumulation",
-          concat(name(instructions()[i]), " stands after micro-batch ", before,
-                 " of its stage; gradients are summed in ascending order"));
-      findings_.back().fatal = false;
-    }
-  }
-
-  void matches() {
-    using Sequence = std::vector<std::pair<Action, int>>;  // with positions
-    std::map<InstructionKind, std::vector<Sequence>> sequences;
-    for (const auto kind : {InstructionKind::post, InstructionKind::receive, InstructionKind::send}) {
-      sequences[kind].resize(program_.edges.size());
-    }
-    for (const std::vector<Instruction>& row : program_.rows) {
-      for (std::size_t i = 0; i < row.size(); ++i) {
-        if (!is_message(row[i].kind)) continue;
-        sequences[row[i].kind][index(row[i].edge)].emplace_back(row[i].action, static_cast<int>(i));
-      }
-    }
-    for (std::size_t e = 0; e < program_.edges.size(); ++e) {
-      const Sequence& sent = sequences[InstructionKind::send][e];
-      for (const auto kind : {InstructionKind::post, InstructionKind::receive}) {
-        const Sequence& taken = sequences[kind][e];
-        std::size_t i = 0;
-        while (i < std::min(sent.size(), taken.size()) && sent[i].first == taken[i].first) ++i;
-        if (i == sent.size() && i == taken.size()) continue;
-        row_ = program_.edges[e].to;
-        const EdgeMessage by_sender{EdgeId(static_cast<int>(e)), i < sent.size() ? sent[i].first : Action{}};
-        const EdgeMessage by_taker{by_sender.edge, i < taken.size() ? taken[i].first : Action{}};
-        add(i < taken.size() ? taken[i].second : -1, "match",
-            concat("message ", i, " of its edge: row ", program_.edges[e].from, " has ",
-                   i < sent.size() ? name(on_edge(InstructionKind::send, by_sender)) : "no more sends", ", row ", row_,
-                   " has ",
-                   i < taken.size() ? name(on_edge(kind, by_taker)) : concat("no more ", to_string(kind), "s")));
-      }
-    }
-  }
-
-  void blocked() {
+  void executed() {
     ExecutionClock no_time;
     Execution execution(program_, no_time);
-    if (execution.run(1)) return;
+    const bool ends = execution.run(1);
+    for (const Execution::Mismatch& mismatch : execution.mismatches()) {
+      const Instruction& instruction = program_.rows[index(mismatch.row)][mismatch.position];
+      add(mismatch.row, mismatch.position, "match",
+          concat(name(instruction), " gets what was sent by ",
+                 name(InstructionKind::send, instruction.edge, mismatch.sent)));
+    }
+    if (ends) return;
     const std::vector<BlockedRow> rows = execution.blocked();
     for (const BlockedRow& blocked : rows) {
-      row_ = blocked.row;
-      const Instruction& instruction = instructions()[blocked.position];
-      const Instruction waited = instruction.kind == InstructionKind::receive
-                                     ? on_edge(InstructionKind::send, {blocked.edge, instruction.action})
-                                     : on_edge(InstructionKind::post, {blocked.edge, last_sent(blocked)});
-      const std::string what = blocked.waits_for == row_ ? std::string("for its own post, which never comes")
-                                                         : concat("for row ", blocked.waits_for, " to ", name(waited));
-      add(static_cast<int>(blocked.position), "blocked",
-          concat("row ", row_, " stops at ", blocked.position, ", ", name(instruction), ", and waits ", what,
+      const Instruction& instruction = program_.rows[index(blocked.row)][blocked.position];
+      const std::string waited = instruction.kind == InstructionKind::receive
+                                     ? name(InstructionKind::send, blocked.edge, instruction.action)
+                                     : name(InstructionKind::post, blocked.edge, last_sent(blocked));
+      const std::string what = blocked.waits_for == blocked.row ? std::string("for its own post, which never comes")
+                                                                : concat("for row ", blocked.waits_for, " to ", waited);
+      add(blocked.row, blocked.position, "blocked",
+          concat("row ", blocked.row, " stops at ", blocked.position, ", ", name(instruction), ", and waits ", what,
                  chain_from(blocked, rows)));
     }
   }
@@ -486,7 +141,7 @@ class ProgramRules {
   /// The action that the message under way on the edge belongs to: a send waits for the one before it.
   Action last_sent(const BlockedRow& blocked) const {
     for (std::size_t i = blocked.position; i-- > 0;) {
-      const Instruction& instruction = instructions()[i];
+      const Instruction& instruction = program_.rows[index(blocked.row)][i];
       if (instruction.kind == InstructionKind::send && instruction.edge == blocked.edge) return instruction.action;
     }
     return {};
@@ -508,20 +163,13 @@ class ProgramRules {
   }
 
   const Program& program_;
-  StageGraph graph_;
   std::vector<Finding> findings_;
-  const Wiring* wiring_ = nullptr;
-  std::vector<bool> split_;
-  WorkerId row_;
-  const RowIndex* positions_ = nullptr;
-  int last_compute_ = -1;
-  int header_ = -1;
 };
 
 }  // namespace
 
 std::vector<Finding> validate(const Program& program) {
-  return ProgramRules(program).run();
+  return ProgramProof(program).run();
 }
 
 }  // namespace lockstep

@@ -1,56 +1,46 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Which messages a compute waits for and which it makes: required_before() translated to edges. Lowering places these
-// messages, validation looks for them. Private to this folder.
+// Where the stages of a job are and how many edges its flows have: what all programs of a job have in common, whatever
+// their mode and number of micro-batches, so that they can follow one another over the same channels.
 #pragma once
 
-#include <array>
-#include <cstddef>
 #include <vector>
 
-#include "runtime/schedule/program.hpp"
+#include "runtime/schedule/schedule.hpp"
+#include "runtime/schedule/topology.hpp"
 
 namespace lockstep {
 
-struct EdgeMessage {
-  EdgeId edge;
-  Action action;  ///< the sender's action whose result travels: F or I
-  auto operator<=>(const EdgeMessage&) const = default;
+struct Wiring {
+  std::vector<WorkerId> row_of_stage;
+  int rows = 0;
+  std::vector<int> lanes;  ///< edges per direction of each flow, index = Topology::flows
+
+  bool operator==(const Wiring&) const = default;
 };
 
-class Wiring {
- public:
-  /// `edges` as wire() made them for this topology and these rows.
-  Wiring(const Topology& topology, const std::vector<Edge>& edges, const std::vector<WorkerId>& row_of_stage);
+/// The fewest edges per flow and direction: its length in stages. A neighbour needs one. A skip of length n is sent n -
+/// 1 stages before it is read, so n of its messages are under way at once; over a single edge, where a send waits for
+/// the one before it, the producer would stall (GPipe) or both ends would wait for each other for ever (1F1B from 6
+/// stages on, with a differentiable skip from the first to the last). With n lanes 1F1B never waits in a send, whatever
+/// the stages cost.
+int fewest_lanes(const Flow& flow);
 
-  /// From other rows only, in edge order. B counts as I; W has neither.
-  std::vector<EdgeMessage> inputs(const Action& action) const { return messages(inputs_, action); }
-  std::vector<EdgeMessage> outputs(const Action& action) const { return messages(outputs_, action); }
+/// What a schedule asks for. Lanes: at least fewest_lanes(); 1 within a row; else as many as a run on paper
+/// (schedule_run.hpp) has messages that were sent but not posted for. That run is one order in which everything can
+/// happen, so with these lanes no program of this schedule can block, whatever things cost.
+///
+/// Where every worker has one stage, neighbours need one lane. Where a worker has several, its stages take turns, and
+/// what one of them is sent meanwhile has to lie somewhere: looped_bfs with P workers sends M - P + 1 messages to
+/// stage P before worker 0 turns to it.
+///
+/// Throws ScheduleError when a stage is on no row or on several, as check_fits() and check_ranges().
+Wiring wiring_of(const Schedule& schedule, const Topology& topology);
 
- private:
-  /// All lanes of one flow in one direction.
-  struct Channel {
-    EdgeId first;
-    int lanes = 1;
-    Action action;  ///< stage and op of the sender
-  };
-  /// [0]: of F, [1]: of I; then by stage.
-  using Table = std::array<std::vector<std::vector<Channel>>, 2>;
+/// Throws ScheduleError when the schedule has another number of stages than the topology.
+void check_fits(const Schedule& schedule, const Topology& topology);
 
-  static std::vector<EdgeMessage> messages(const Table& table, const Action& action);
-
-  Table inputs_;
-  Table outputs_;
-};
-
-inline std::size_t index(WorkerId id) {
-  return static_cast<std::size_t>(id.value());
-}
-inline std::size_t index(StageId id) {
-  return static_cast<std::size_t>(id.value());
-}
-inline std::size_t index(EdgeId id) {
-  return static_cast<std::size_t>(id.value());
-}
+/// The rows that hold shared parameters, ascending. More than one: gradients travel.
+std::vector<WorkerId> rows_holding(const Shared& shared, const Wiring& wiring);
 
 }  // namespace lockstep

@@ -19,7 +19,7 @@ std::unique_ptr<Trainer> make_whole(const ConfigSource& source, const Config& co
 std::string stage_table(const Trainer& trainer) {
   const ModelGraph& graph = trainer.graph();
   const Partition& partition = trainer.partition();
-  const std::vector<WorkerId>& row_of_stage = trainer.programs().get(Mode::stop, 0).row_of_stage;
+  const std::vector<WorkerId>& row_of_stage = trainer.programs().wiring().row_of_stage;
   const auto number = [](int value) { return Cell{std::to_string(value), static_cast<double>(value)}; };
   std::vector<std::vector<Cell>> rows;
   for (int stage = 0; stage < partition.stages(); ++stage) {

@@ -44,7 +44,7 @@ std::string what_would_do(const PlanProblem& problem, const PlanResult& result, 
 /// "stage 1 (h.2 .. head) needs 2.30 GiB on worker 1, 307 MiB more than its limit"
 std::string stage_in_the_way(const PlanProblem& problem, const RankedPlan& plan) {
   const Excess excess = largest_excess(problem, plan);
-  const std::vector<WorkerId> rows = program_of(problem, plan.choice).row_of_stage;
+  const std::vector<WorkerId> rows = program_of(problem, plan.choice).wiring.row_of_stage;
   const std::vector<int> first = first_layers(plan.choice.layers_per_stage);
   std::vector<std::string> stages;
   for (std::size_t s = 0; s < rows.size(); ++s) {

@@ -44,7 +44,7 @@ std::vector<Recompute> recomputes_of(const PlanOptions& options, const Config& c
   const bool some_layers = !config.pipeline.recompute_layers.empty();
   std::vector<Recompute> result;
   for (const std::string& name : options.recomputes) {
-    const std::optional<Recompute> recompute = value_of<Recompute>(name);
+    const std::optional<Recompute> recompute = find_enum<Recompute>(name);
     if (!recompute)
       throw UserError(concat("--recompute: got ", name, ", expected ", join(names<Recompute>()),
                              did_you_mean(name, names<Recompute>())));

@@ -30,7 +30,7 @@ std::vector<PlanScope> scopes_of(const PlanOptions& options, const Config& confi
   const int layers = problem.graph.layers();
   if (text.empty() || text == "auto" || text == "by:auto") return {scope};
   if (text.rfind("by:", 0) == 0) {
-    const std::optional<CutBy> by = value_of<CutBy>(text.substr(3));
+    const std::optional<CutBy> by = find_enum<CutBy>(text.substr(3));
     if (!by)
       throw UserError(concat(flag, ": got ", text, ", expected by: with one of ", join(names<CutBy>()),
                              did_you_mean(text.substr(3), names<CutBy>())));

@@ -68,7 +68,7 @@ double state_bytes(const PlanProblem& problem, int first, int last) {
 
 /// By stage: forwards whose backward has not ended, at most.
 std::vector<int> in_flight_of(const Program& program) {
-  std::vector<int> alive(program.row_of_stage.size(), 0), most(alive);
+  std::vector<int> alive(program.wiring.row_of_stage.size(), 0), most(alive);
   for (const auto& row : program.rows)
     for (const Instruction& instruction : row) {
       if (instruction.kind != InstructionKind::compute) continue;
@@ -150,7 +150,7 @@ PlanPrediction Planning::prediction(const PlanProblem& problem, const PlanChoice
   const auto m = static_cast<std::size_t>(problem.micro_batches);
   for (std::size_t s = 0; s + 1 < first.size(); ++s) {
     PredictedStage& stage = p.stages.emplace_back();
-    stage.row = program.row_of_stage[s].value();
+    stage.row = program.wiring.row_of_stage[s].value();
     stage.layers = first[s + 1] - first[s];
     stage.in_flight = in_flight[s];
     stage.state_bytes = state_bytes(problem, first[s], first[s + 1]);

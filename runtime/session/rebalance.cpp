@@ -73,7 +73,7 @@ PlanProblem Rebalancer::problem(const Costs& costs) const {
   const ModelGraph& graph = trainer_.graph();
   const Partition& partition = trainer_.partition();
   const Config& config = trainer_.config();
-  const std::vector<WorkerId>& row_of_stage = trainer_.programs().get(Mode::stop, 0).row_of_stage;
+  const std::vector<WorkerId>& row_of_stage = trainer_.programs().wiring().row_of_stage;
   const std::vector<double> layer_us = meter_->layer_us();
   PlanProblem problem;
   problem.graph = layer_graph_of(graph);
@@ -148,7 +148,7 @@ void Rebalancer::look_for_better_cuts(const SlowWorker& slow) {
     const Program program = program_of(asked, better);
     for (std::size_t stage = 0; stage < costs.stages.size(); ++stage) {
       const StageCost& cost = costs.stages[stage];
-      found.expected_us[static_cast<std::size_t>(program.row_of_stage[stage].value())] +=
+      found.expected_us[static_cast<std::size_t>(program.wiring.row_of_stage[stage].value())] +=
           asked.micro_batches * (cost.forward_us + cost.input_grad_us + cost.weight_grad_us);
     }
     found_ = std::move(found);

@@ -160,7 +160,7 @@ NonFinite some_finding(Random& random) {
 StepResult some_result(Random& random) {
   StepResult result;
   result.sequence = static_cast<std::int64_t>(random.bits());
-  result.mode = static_cast<Mode>(random.below(4));
+  result.mode = static_cast<Mode>(random.below(kCount<Mode>));
   result.heads.resize(random.below(3), {0.5, 2, 1});
   result.non_finite = some_finding(random);
   result.signalled = random.one_in(2);
@@ -171,9 +171,9 @@ StepResult some_result(Random& random) {
 StepHeader some_header(Random& random) {
   StepHeader header;
   header.sequence = static_cast<std::int64_t>(random.bits());
-  header.mode = static_cast<Mode>(random.below(4));
+  header.mode = static_cast<Mode>(random.below(kCount<Mode>));
   header.slices.resize(random.below(9), 4);
-  header.stop = static_cast<StopReason>(random.below(4));
+  header.stop = static_cast<StopReason>(random.below(kCount<StopReason>));
   for (std::size_t results = random.below(3); results > 0; --results) header.finished.push_back(some_result(random));
   return header;
 }
@@ -181,8 +181,8 @@ StepHeader some_header(Random& random) {
 RowResult some_row(Random& random) {
   RowResult row;
   row.non_finite = some_finding(random);
-  row.parameters.resize(random.below(9), 7);
-  row.squared_norms.resize(row.parameters.size(), 0.25);
+  row.norm.parameters.resize(random.below(9), 7);
+  row.norm.squares.resize(row.norm.parameters.size(), 0.25);
   return row;
 }
 

@@ -28,8 +28,7 @@ class ReversedBackward : public Programs {
 
  protected:
   Program make(Mode mode, int micro_batches) const override {
-    return lower(backwards(std::max(micro_batches, 1)), topology_,
-                 {mode, true, {}});  // not validated: it would be refused
+    return lower(backwards(std::max(micro_batches, 1)), topology_, {mode, true});  // not validated: it would be refused
   }
 
  private:

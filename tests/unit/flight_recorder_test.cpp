@@ -134,7 +134,7 @@ TEST_CASE("records agree with what describe() says of every instruction", "[unit
   const Program program = test::lowered("1f1b", 3, 4);
   for (const auto& row : program.rows)
     for (const Instruction& instruction : row) {
-      if (instruction.tie >= 0) continue;  // a tie's number is not recorded
+      if (instruction.item >= 0) continue;  // an item's number is not recorded
       CHECK(record_of(program, instruction).text() == describe(program, instruction));
     }
 }

@@ -12,7 +12,7 @@ TEST_CASE("every learning-rate schedule warms up linearly and ends where it says
   schedule.step_every = 10;
   schedule.step_factor = 0.5;
   for (const std::string& type : names<LrScheduleType>()) {
-    schedule.type = value_of<LrScheduleType>(type).value();
+    schedule.type = find_enum<LrScheduleType>(type).value();
     INFO(type);
     CHECK(learning_rate(schedule, 1.0, 1, 20) == 0.25);
     CHECK(learning_rate(schedule, 1.0, 4, 20) == 1.0);

@@ -81,8 +81,8 @@ TEST_CASE("values travel once to each stage that reads them, with a gradient whe
   CHECK(topology.has_backward == std::vector<bool>{true, true});
   CHECK(topology.has_weight_grad == std::vector<bool>{true, true});
   REQUIRE(topology.flows.size() == 1);
-  REQUIRE(topology.ties.size() == 1);  // a frozen parameter is no tie
-  CHECK(topology.ties[0].holders == std::vector<StageId>{StageId(0), StageId(1)});
+  REQUIRE(topology.shared.size() == 1);  // a frozen parameter is no tie
+  CHECK(topology.shared[0].holders == std::vector<StageId>{StageId(0), StageId(1)});
   CHECK(topology_of(graph, first_layers({1, 1, 1, 1})).has_weight_grad == std::vector<bool>{true, true, false, true});
 }
 
@@ -137,7 +137,7 @@ TEST_CASE("parameters stand once a worker, their gradients once a holder", "[uni
   CHECK(apart.standing_bytes == std::vector<double>{12 * 12 + 7, 5 * 12});
   CHECK(apart.stages[0].gradient_bytes == 12 * 4);
   CHECK(apart.stages[1].gradient_bytes == 5 * 4);
-  CHECK(apart.tie_bytes == std::vector<double>{20});
+  CHECK(apart.shared_bytes == std::vector<double>{20});
   CHECK(apart.update_us == std::vector<double>{16, 8});
 
   problem.clip = problem.post_validation = true;
@@ -150,8 +150,8 @@ TEST_CASE("parameters stand once a worker, their gradients once a holder", "[uni
   const Costs together = costs_of(problem, {{1, 2}, 2, "zbv", Recompute::never, {}});
   CHECK(together.standing_bytes == std::vector<double>{12 * 12 + 7 + 6});
   CHECK(together.stages[1].gradient_bytes == 9 * 4);
-  CHECK(together.tie_bytes == std::vector<double>{40});  // both buffers would travel in one message
-  CHECK(together.update_us == std::vector<double>{16});  // c has nothing of its own
+  CHECK(together.shared_bytes == std::vector<double>{40});  // both buffers would travel in one message
+  CHECK(together.update_us == std::vector<double>{16});     // c has nothing of its own
 }
 
 TEST_CASE("frozen layers hold nothing; what a trained layer reads of them is held where it is read", "[unit][plan]") {
@@ -167,7 +167,7 @@ TEST_CASE("frozen layers hold nothing; what a trained layer reads of them is hel
   CHECK(costs.stages[1].weight_grad_us == 0);
   CHECK(costs.stages[1].held_w_bytes == 0);
   CHECK(costs.standing_bytes == std::vector<double>{8 * 4 + 4 * 12 + 7, 5 * 4});
-  CHECK(costs.tie_bytes.empty());
+  CHECK(costs.shared_bytes.empty());
 
   const Costs frozen_first = costs_of(problem, {{1, 2}});
   CHECK(frozen_first.stages[0].held_bytes == 0);
@@ -215,7 +215,7 @@ TEST_CASE("the program of a choice is valid, with all that the problem asks for"
   CHECK(program.clip);
   CHECK(program.post_validation);
   CHECK(program.recompute == Recompute::always);
-  CHECK(program.topology.ties.size() == 1);
+  CHECK(program.topology.shared.size() == 1);
   CHECK(program.workers() == 2);
 }
 
@@ -354,9 +354,9 @@ TEST_CASE("total bytes: a tie's sum takes the first buffer's place, or stands be
   Costs costs;
   costs.stages.resize(2);
   for (StageCost& stage : costs.stages) stage.gradient_bytes = 10;
-  costs.tie_bytes = {10};
+  costs.shared_bytes = {10};
   Topology topology = chain_topology(2);
-  topology.ties.push_back({{StageId(0), StageId(1)}});
+  topology.shared.push_back({{StageId(0), StageId(1)}});
   const auto total = [&](LowerOptions options = {}) {
     return simulate(lower(make_schedule("gpipe", {2, 1, 1}), topology, options), costs).total_bytes;
   };

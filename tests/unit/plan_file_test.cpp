@@ -36,7 +36,7 @@ PlanFile small_plan() {
   p.costs.stages[1].recompute_us = 5;
   p.costs.update_us = {10, 20};
   p.costs.flow_bytes = {4096};
-  p.costs.tie_bytes = {};
+  p.costs.shared_bytes = {};
   p.costs.links.same_host = {5, 6000};
   p.costs.places = {{1, 0}, {0, 0}};  // by row: row 0 is on worker 1
   return plan;

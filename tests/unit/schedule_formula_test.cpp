@@ -177,7 +177,7 @@ TEST_CASE("a short batch runs the first micro-batches of any schedule over the s
         CAPTURE(generator.name, shape.workers, shape.virtual_stages, m);
         CHECK(text_of(validate(shorter)).empty());
         for (const Mode mode : {Mode::train, Mode::evaluate}) {
-          const Program few = lower(shorter, topology, {mode, false, program.lanes});
+          const Program few = lower(shorter, topology, program.wiring, {mode, false});
           CHECK(text_of(validate(few)).empty());
           CHECK(few.edges == program.edges);
         }

@@ -7,6 +7,7 @@
 #include "runtime/schedule/execution.hpp"
 #include "runtime/schedule/schedule_text.hpp"
 #include "runtime/schedule/validate.hpp"
+#include "tests/unit/program_oracle.hpp"
 #include "tests/unit/schedule_support.hpp"
 
 using namespace lockstep;
@@ -54,6 +55,26 @@ TEST_CASE("every mode of every generator gives a valid program", "[unit]") {
       for (const bool clip : {false, true}) {
         const Schedule schedule = make_schedule(generator.name, {2, generator.virtual_stages.least, 5});
         CHECK(text_of(validate(lower(schedule, rich_topology(schedule.stages), {mode, clip}))).empty());
+      }
+    }
+  }
+}
+
+TEST_CASE("every program is what lower() makes of its own schedule, short and empty ones too", "[unit]") {
+  for (const ScheduleGenerator& generator : schedule_generators()) {
+    const Schedule full = make_schedule(generator.name, {2, generator.virtual_stages.least, 5});
+    const Topology topology = rich_topology(full.stages);
+    const Wiring wiring = wiring_of(full, topology);
+    for (int mode = 0; mode < kCount<Mode>; ++mode) {
+      for (const bool clip : {false, true}) {
+        for (const int micro_batches : {1, 2, 5}) {
+          const LowerOptions options{static_cast<Mode>(mode), clip, true};
+          const Program program = lower(first_micro_batches(full, micro_batches), topology, wiring, options);
+          CAPTURE(program.name, clip);
+          CHECK(lower(schedule_of(program), topology, wiring, options).rows == program.rows);
+          CHECK(text_of(validate(program)).empty());
+          CHECK(text_of(oracle(program)).empty());
+        }
       }
     }
   }
@@ -166,14 +187,14 @@ TEST_CASE("a long skip over a single edge would block 1f1b: why a flow has as ma
   CHECK_FALSE(Execution(program, no_time).run(1));
 }
 
-TEST_CASE("a tie is exchanged between all rows that hold it, once, and summed on each", "[unit]") {
+TEST_CASE("a shared parameter is exchanged between all rows that hold it, once, and summed on each", "[unit]") {
   Topology topology = chain_topology(4);
-  topology.ties = {{{StageId(0), StageId(2), StageId(3), StageId(3)}}, {{StageId(1), StageId(1)}}};
+  topology.shared = {{{StageId(0), StageId(2), StageId(3), StageId(3)}}, {{StageId(1), StageId(1)}}};
   const Program program = lower(make_schedule("1f1b", {4, 1, 4}), topology, {Mode::train, true});
   CHECK(text_of(validate(program)).empty());
-  CHECK(sends(program, EdgeKind::tie) == 6);
-  CHECK(count(program, [](const Instruction& i) { return i.kind == InstructionKind::tie_sum && i.tie == 0; }) == 3);
-  CHECK(count(program, [](const Instruction& i) { return i.kind == InstructionKind::tie_sum && i.tie == 1; }) == 1);
+  CHECK(sends(program, EdgeKind::shared) == 6);
+  CHECK(count(program, [](const Instruction& i) { return i.kind == InstructionKind::shared_sum && i.item == 0; }) == 3);
+  CHECK(count(program, [](const Instruction& i) { return i.kind == InstructionKind::shared_sum && i.item == 1; }) == 1);
 }
 
 TEST_CASE("a schedule that does not fit the model is refused", "[unit]") {

@@ -42,10 +42,11 @@ inline Topology chain_with_skip(int stages, int from, int to, bool differentiabl
   return topology;
 }
 
-/// A skip from the first to the last stage, a tie between them, and a frozen stage that only passes gradients on.
+/// A skip from the first to the last stage, a parameter that both hold, and a frozen stage that only passes gradients
+/// on.
 inline Topology rich_topology(int stages) {
   Topology topology = stages > 2 ? chain_with_skip(stages, 0, stages - 1, true) : chain_topology(stages);
-  topology.ties.push_back({{StageId(0), StageId(stages - 1)}});
+  topology.shared.push_back({{StageId(0), StageId(stages - 1)}});
   if (stages > 2) topology.has_weight_grad[1] = false;
   return topology;
 }

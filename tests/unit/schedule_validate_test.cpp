@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The validator must be able to fail: one broken schedule or program per rule, and a sweep over every single mistake.
+// Of programs the oracle names the rule; the proof finds something too.
 #include "runtime/schedule/validate.hpp"
 
 #include <algorithm>
 #include <random>
 
 #include "runtime/schedule/schedule_text.hpp"
+#include "tests/unit/program_oracle.hpp"
 #include "tests/unit/schedule_support.hpp"
 
 using namespace lockstep;
@@ -22,11 +24,23 @@ bool names(const std::vector<Finding>& findings, const std::string& rule, int wo
   });
 }
 
-#define CHECK_NAMED(subject, rule, worker, part)          \
-  do {                                                    \
-    const std::vector<Finding> found = validate(subject); \
-    INFO(text_of(found));                                 \
-    CHECK(names(found, rule, worker, part));              \
+std::vector<Finding> findings_of(const Schedule& schedule) {
+  return validate(schedule);
+}
+
+/// What the oracle finds, and what the proof finds, which may not be nothing.
+std::vector<Finding> findings_of(const Program& program) {
+  std::vector<Finding> found = validate(program);
+  CHECK_FALSE(found.empty());
+  for (Finding& finding : oracle(program)) found.push_back(std::move(finding));
+  return found;
+}
+
+#define CHECK_NAMED(subject, rule, worker, part)                 \
+  do {                                                           \
+    const std::vector<Finding> all_found = findings_of(subject); \
+    INFO(text_of(all_found));                                    \
+    CHECK(names(all_found, rule, worker, part));                 \
   } while (false)
 
 Row& row_of(Program& program, int row) {
@@ -152,7 +166,7 @@ TEST_CASE("an instruction out of bounds is named before anything else", "[unit]"
   at(bad, 0, "send value 0->1 m0 (row 0 -> 1)").edge = EdgeId(99);
   CHECK_NAMED(bad, "range", 0, "edge 99");
   bad = lowered("1f1b", 2, 2);
-  bad.row_of_stage[0] = WorkerId(7);
+  bad.wiring.row_of_stage[0] = WorkerId(7);
   CHECK_NAMED(bad, "range", -1, "a stage is on row 7");
 }
 
@@ -251,16 +265,16 @@ TEST_CASE("an edge whose ends count differently is named", "[unit]") {
   CHECK_NAMED(bad, "match", 1, "message 0 of its edge: row 0 has send value 0->1 m1");
 }
 
-TEST_CASE("ties, norm and update in the wrong order are named", "[unit]") {
+TEST_CASE("sums, norm and update in the wrong order are named", "[unit]") {
   Program bad = tied();
-  move_before(bad, 0, "tie_sum 0", "receive tie 0 (row 2 -> 0)");
-  CHECK_NAMED(bad, "tie", 0, "tie_sum 0 stands before receive tie 0");
+  move_before(bad, 0, "shared_sum 0", "receive shared 0 (row 2 -> 0)");
+  CHECK_NAMED(bad, "shared", 0, "shared_sum 0 stands before receive shared 0");
   bad = tied();
-  move_before(bad, 2, "send tie 0 (row 2 -> 0)", "2B2");
-  CHECK_NAMED(bad, "tie", 2, "send tie 0 (row 2 -> 0) stands before 2B2, the last compute");
+  move_before(bad, 2, "send shared 0 (row 2 -> 0)", "2B2");
+  CHECK_NAMED(bad, "shared", 2, "send shared 0 (row 2 -> 0) stands before 2B2, the last compute");
   bad = tied();
-  move_before(bad, 0, "norm_parts", "tie_sum 0");
-  CHECK_NAMED(bad, "norm", 0, "norm_parts stands before tie_sum 0");
+  move_before(bad, 0, "norm_parts", "shared_sum 0");
+  CHECK_NAMED(bad, "norm", 0, "norm_parts stands before shared_sum 0");
   bad = tied();
   move_before(bad, 0, "norm_total", "receive norm (row 1 -> 0)");
   CHECK_NAMED(bad, "norm", 0, "norm_total stands before receive norm (row 1 -> 0)");
@@ -284,11 +298,39 @@ TEST_CASE("an instruction behind wait_sends is named", "[unit]") {
 TEST_CASE("an instruction out of its place is named even where it does no harm", "[unit]") {
   Program bad = tied();
   move_before(bad, 2, "send gradient 2->1 m0 (row 2 -> 1)", "2B1");  // late, but nothing blocks
-  const auto found = validate(bad);
+  const auto found = oracle(bad);
   INFO(text_of(found));
   REQUIRE(found.size() == 1);
   CHECK(found[0].rule == "place");
   CHECK(contains(found[0].message, "send gradient 2->1 m0 (row 2 -> 1) is out of place; it belongs behind"));
+  CHECK_NAMED(bad, "lowered", 2, "got receive value 0->2 m1 (row 0 -> 2), expected send gradient 2->1 m0");
+}
+
+TEST_CASE("the first difference of a row from what lower() makes of it is named", "[unit]") {
+  Program bad = lowered("1f1b", 2, 2);
+  const int position = position_of(bad, 1, "send gradient 1->0 m0 (row 1 -> 0)");
+  take(row_of(bad, 1), position);
+  const auto found = validate(bad);
+  INFO(text_of(found));
+  REQUIRE(names(found, "lowered", 1,
+                "got receive value 0->1 m1 (row 0 -> 1), expected send gradient 1->0 m0 (row 1 -> 0)"));
+  CHECK(found[0].position == position);
+  bad = lowered("1f1b", 2, 2);
+  row_of(bad, 0).pop_back();
+  CHECK_NAMED(bad, "lowered", 0, "got nothing more, expected wait_sends");
+}
+
+TEST_CASE("computes that no message shows are named: a lone W dropped, doubled, or before its I", "[unit]") {
+  const Program good = lower(make_schedule("zb_h1", {2, 1, 2}), chain_topology(2), {});
+  REQUIRE(validate(good).empty());
+  Program bad = good;
+  const Instruction last = take(row_of(bad, 0), position_of(bad, 0, "0W1"));
+  CHECK_NAMED(bad, "missing", -1, "0W1");
+  row_of(bad, 0).insert(row_of(bad, 0).begin() + position_of(bad, 0, "0I1"), last);
+  CHECK_NAMED(bad, "order", 0, "0W1 stands before 0I1, which it needs");
+  bad = good;
+  row_of(bad, 0).insert(row_of(bad, 0).begin() + position_of(bad, 0, "0W1"), last);
+  CHECK_NAMED(bad, "twice", 0, "0W1 stands");
 }
 
 TEST_CASE("gradients of a program summed in another order are named", "[unit]") {
@@ -340,8 +382,9 @@ Program random_program(std::mt19937& random) {
   const int micro_batches = generator.name == "dualpipev" ? 2 * workers + draw_from(0, 1) : draw_from(1, 6);
   const int stages = workers * virtual_stages;
   const Topology topology = draw_from(0, 1) == 0 ? chain_topology(stages) : rich_topology(stages);
-  const Mode mode = draw_from(0, 3) == 0 ? Mode::evaluate : Mode::train;
-  return lower(generator.make({workers, virtual_stages, micro_batches}), topology, {mode, draw_from(0, 1) == 1});
+  const Mode mode = draw_from(0, 1) == 0 ? Mode::train : static_cast<Mode>(draw_from(0, kCount<Mode> - 1));
+  const bool clip = draw_from(0, 1) == 1, post_validation = draw_from(0, 1) == 1;
+  return lower(generator.make({workers, virtual_stages, micro_batches}), topology, {mode, clip, post_validation});
 }
 
 /// A move that only passes instructions of its own kind (a receive past other receives) may be as good, and a W that is
@@ -358,8 +401,7 @@ bool passes_only_its_kind(const Row& row, std::size_t from, std::size_t to) {
 bool may_move(const Program& good, const Program& moved, const Row& row, std::size_t from, std::size_t to) {
   if (passes_only_its_kind(row, from, to)) return true;
   if (row[from].kind != InstructionKind::compute || row[from].action.op != Op::weight_grad) return false;
-  const LowerOptions options{good.mode, good.clip, good.lanes};
-  return lower(schedule_of(moved), good.topology, options).rows == moved.rows;
+  return rows_of(good, schedule_of(moved)) == moved.rows;
 }
 
 }  // namespace
@@ -370,6 +412,7 @@ TEST_CASE("dropping, doubling or moving any one instruction of a program is foun
     const Program good = random_program(random);
     CAPTURE(good.name);
     REQUIRE(text_of(validate(good)).empty());
+    REQUIRE(text_of(oracle(good)).empty());
     Program bad = good;
     for (std::size_t row = 0; row < good.rows.size(); ++row) {
       for (std::size_t i = 0; i < good.rows[row].size(); ++i) {
@@ -377,13 +420,14 @@ TEST_CASE("dropping, doubling or moving any one instruction of a program is foun
         CAPTURE(row, i, what);
         Row& changed = bad.rows[row];
         const Instruction taken = take(changed, static_cast<int>(i));
-        if (validate(bad).empty()) FAIL("dropped");
+        if (validate(bad).empty() || oracle(bad).empty()) FAIL("dropped");
         const std::size_t to = std::uniform_int_distribution<std::size_t>(0, changed.size())(random);
         changed.insert(changed.begin() + static_cast<std::ptrdiff_t>(to), taken);
-        if (validate(bad).empty() && !may_move(good, bad, good.rows[row], i, to)) FAIL("moved to " << to);
+        if ((validate(bad).empty() || oracle(bad).empty()) && !may_move(good, bad, good.rows[row], i, to))
+          FAIL("moved to " << to);
         changed = good.rows[row];
         changed.insert(changed.begin() + static_cast<std::ptrdiff_t>(to), taken);
-        if (validate(bad).empty()) FAIL("doubled at " << to);
+        if (validate(bad).empty() || oracle(bad).empty()) FAIL("doubled at " << to);
         changed = good.rows[row];
       }
     }

@@ -235,8 +235,29 @@ TEST_CASE("a timeline reads back from the file that it was written to", "[unit]"
   check_golden("timeline_1f1b_2x2.json", to_json(small_run(2, 2, 1)));
 }
 
+TEST_CASE("a timeline of format 1, which said tie for what is shared, is read as it was meant", "[unit]") {
+  const Program program = lower(make_schedule("1f1b", {3, 1, 2}), rich_topology(3), {Mode::train, true});
+  Costs costs = uneven_costs(program);
+  costs.shared_bytes = {10};
+  costs.links.same_host.bytes_per_us = 1;
+  RunTimeline run = simulated_timeline(program, costs, 1);
+  Instruction sum = of_kind(InstructionKind::shared_sum);
+  sum.item = 0;
+  run.simulated.spans.push_back({WorkerId(2), sum, 0, 1600, 1610});
+  const std::string now = to_json(timeline_from_json(to_json(run), "now.json"));
+  for (const char* word : {"\"item\":0", "\"shared\"", "\"shared_sum\""}) REQUIRE(contains(now, word));
+  std::string old = now;
+  for (const auto& [word, before] : {std::pair("\"format\":2", "\"format\":1"),
+                                     {"\"item\":", "\"tie\":"},
+                                     {"\"shared\"", "\"tie\""},
+                                     {"\"shared_sum\"", "\"tie_sum\""}})
+    for (std::size_t at; (at = old.find(word)) != std::string::npos;) old.replace(at, std::string(word).size(), before);
+  REQUIRE(!contains(old, "shared"));
+  CHECK(to_json(timeline_from_json(old, "old.json")) == now);
+}
+
 TEST_CASE("what is no timeline is refused by name", "[unit]") {
-  for (const char* text : {"", "{", "[]", "{}", R"({"format":1,"name":3})"}) {
+  for (const char* text : {"", "{", "[]", "{}", R"({"format":1,"name":3})", R"({"format":2,"name":3})"}) {
     const std::string message = error_of<UserError>([&] { timeline_from_json(text, "t.json"); });
     CHECK(contains(message, "t.json: not a timeline"));
   }

@@ -55,13 +55,45 @@ TEST_CASE("headers and row results survive the way through bytes", "[unit]") {
   CHECK(back.finished[0].workers.at(0).stages.at(0).layer_us == std::vector<double>{0.5, 0.25});
 
   RowResult row;
-  row.parameters = {3, 1};
-  row.squared_norms = {0.25, 4.0};
+  row.norm.parameters = {3, 1};
+  row.norm.squares = {0.25, 4.0};
   row.signalled = true;
   const RowResult row_back = RowResult::from_bytes(row.to_bytes());
-  CHECK(row_back.parameters == row.parameters);
-  CHECK(row_back.squared_norms == row.squared_norms);
+  CHECK(row_back.norm.parameters == row.norm.parameters);
+  CHECK(row_back.norm.squares == row.norm.squares);
   CHECK(row_back.signalled);
+}
+
+namespace {
+
+/// Whether every enumerator survives in this field of a header, and what is beyond the last is refused.
+template <typename Enum>
+void check_every(Enum StepHeader::*field) {
+  StepHeader header;
+  for (int i = 0; i < kCount<Enum>; ++i) {
+    header.*field = static_cast<Enum>(i);
+    CHECK(StepHeader::from_bytes(header.to_bytes()).*field == header.*field);
+    CHECK(find_enum<Enum>(to_string(header.*field)) == header.*field);
+    CHECK(is_enumerator(header.*field));
+  }
+  header.*field = static_cast<Enum>(kCount<Enum>);
+  CHECK_THROWS_AS(StepHeader::from_bytes(header.to_bytes()), InternalError);
+  CHECK_FALSE(is_enumerator(header.*field));
+}
+
+}  // namespace
+
+TEST_CASE("every mode and every reason to stop travels in a header; a byte beyond them is refused", "[unit]") {
+  check_every(&StepHeader::mode);
+  check_every(&StepHeader::stop);
+  CHECK_FALSE(find_enum<Mode>("flus"));
+}
+
+TEST_CASE("norm parts survive the way through bytes", "[unit]") {
+  const NormParts parts{{4, 7}, {0.5, 2.25}};
+  const NormParts back = NormParts::from_bytes(parts.to_bytes());
+  CHECK(back.parameters == parts.parameters);
+  CHECK(back.squares == parts.squares);
 }
 
 TEST_CASE("a control message that was cut or lengthened is refused", "[unit]") {

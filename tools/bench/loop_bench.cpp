@@ -103,7 +103,7 @@ Config bench_config(const Options& options, std::int64_t batch) {
   config.train.batch = batch;
   config.train.micro_batches = options.micro_batches;
   config.train.loss = "mean_squared_error";
-  config.train.optimizer.type = value_of<OptimizerType>(options.optimizer).value();
+  config.train.optimizer.type = find_enum<OptimizerType>(options.optimizer).value();
   config.train.optimizer.lr = kLearningRate;
   config.train.optimizer.weight_decay = kWeightDecay;
   config.train.stop_on_nan = options.check_finite;

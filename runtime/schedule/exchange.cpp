@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/schedule/exchange.hpp"
+
+namespace lockstep {
+
+namespace {
+
+using Rows = std::vector<WorkerId>;
+using Kind = InstructionKind;
+
+Rows rows_between(int first, int end) {
+  Rows rows;
+  for (int row = first; row < end; ++row) rows.emplace_back(row);
+  return rows;
+}
+
+/// Writes the lines of the table in exchange.hpp.
+class Table {
+ public:
+  Table(const Topology& topology, const Wiring& wiring, Mode mode, bool clip, bool post_validation)
+      : topology_(topology),
+        wiring_(wiring),
+        mode_(mode),
+        clip_(clip),
+        post_validation_(clip && post_validation),
+        row_0_{WorkerId(0)},
+        others_(rows_between(1, wiring.rows)),
+        all_(rows_between(0, wiring.rows)) {}
+
+  std::vector<Exchange> run() {
+    headers();
+    for (std::size_t i = 0; i < topology_.flows.size(); ++i)
+      flow(EdgeKind::value, i, topology_.flows[i].from, topology_.flows[i].to);
+    for (std::size_t i = 0; i < topology_.flows.size(); ++i) {
+      const Flow& forward = topology_.flows[i];
+      if (sends_gradient_back(topology_, forward)) flow(EdgeKind::gradient, i, forward.to, forward.from);
+    }
+    for (std::size_t i = 0; i < topology_.shared.size(); ++i) shared(i);
+    norm();
+    scale();
+    result();
+    return std::move(table_);
+  }
+
+ private:
+  bool trains() const { return mode_ == Mode::train; }
+  bool computes() const { return trains() || mode_ == Mode::evaluate; }
+
+  Exchange& add(EdgeKind kind, Rows from, Rows to, int item = -1) {
+    Exchange exchange;
+    exchange.kind = kind;
+    exchange.item = item;
+    exchange.from = std::move(from);
+    exchange.to = std::move(to);
+    return table_.emplace_back(std::move(exchange));
+  }
+
+  /// A tree, from row 0: today a chain.
+  void headers() {
+    for (int row = 0; row < std::max(wiring_.rows - 1, 1); ++row) {
+      Exchange& header = add(EdgeKind::header, {WorkerId(row)}, rows_between(row + 1, std::min(row + 2, wiring_.rows)));
+      if (row == 0) header.phases.push_back({Kind::make_header, Place::begin, row_0_});
+      for (const Kind what : {Kind::send, Kind::post, Kind::receive}) header.phases.push_back({what, Place::begin});
+    }
+  }
+
+  void flow(EdgeKind kind, std::size_t item, StageId from, StageId to) {
+    Exchange& exchange =
+        add(kind, {wiring_.row_of_stage[index(from)]}, {wiring_.row_of_stage[index(to)]}, static_cast<int>(item));
+    exchange.stages = {from, to};
+    exchange.lanes = wiring_.lanes[item];
+    if (kind == EdgeKind::value ? computes() : trains())
+      exchange.phases = {{Kind::post, Place::ahead}, {Kind::receive, Place::reader}, {Kind::send, Place::maker}};
+  }
+
+  void shared(std::size_t item) {
+    const Shared& of = topology_.shared[item];
+    const Rows rows = rows_holding(of, wiring_);
+    Exchange& exchange = add(EdgeKind::shared, rows, rows, static_cast<int>(item));
+    exchange.stages = of.holders;
+    if (!trains()) return;
+    switch (of.algorithm) {
+      case Shared::Algorithm::all_to_all:
+        exchange.phases = {{Kind::post, Place::gradients},
+                           {Kind::send, Place::gradients},
+                           {Kind::receive, Place::gradients},
+                           {Kind::shared_sum, Place::gradients, rows}};
+        break;
+    }
+  }
+
+  void norm() {
+    Exchange& norm = add(EdgeKind::norm, others_, row_0_);
+    if (!trains()) return;
+    if (!clip_) {
+      norm.phases = {{Kind::norm_parts, Place::norm, all_}};
+      return;
+    }
+    norm.phases = {{Kind::post, Place::norm},
+                   {Kind::norm_parts, Place::norm, all_},
+                   {Kind::send, Place::norm},
+                   {Kind::receive, Place::total},
+                   {Kind::norm_total, Place::total, row_0_}};
+  }
+
+  void scale() {
+    Exchange& scale = add(EdgeKind::scale, row_0_, others_);
+    if (!trains()) return;
+    if (clip_) scale.phases = {{Kind::send, Place::total}, {Kind::post, Place::total}, {Kind::receive, Place::total}};
+    scale.phases.push_back({Kind::update, post_validation_ ? Place::norm : Place::update, all_});
+    if (post_validation_) scale.phases.push_back({Kind::amend, Place::update, all_});
+  }
+
+  void result() {
+    Exchange& result = add(EdgeKind::result, others_, row_0_);
+    if (mode_ != Mode::stop)
+      result.phases = {{Kind::send, Place::begin}, {Kind::post, Place::begin}, {Kind::receive, Place::end}};
+  }
+
+  const Topology& topology_;
+  const Wiring& wiring_;
+  const Mode mode_;
+  const bool clip_, post_validation_;
+  const Rows row_0_, others_, all_;
+  std::vector<Exchange> table_;
+};
+
+}  // namespace
+
+std::vector<Exchange> exchanges_of(const Topology& topology, const Wiring& wiring, Mode mode, bool clip,
+                                   bool post_validation) {
+  return Table(topology, wiring, mode, clip, post_validation).run();
+}
+
+}  // namespace lockstep

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/schedule/step_result.hpp"
+
+#include <tuple>
+
+namespace lockstep {
+
+void StepResult::add(const StepResult& batch) {
+  mode = batch.mode;
+  step = batch.step;
+  samples += batch.samples;
+  elapsed_us += batch.elapsed_us;
+  if (heads.empty()) {
+    heads = batch.heads;
+    return;
+  }
+  for (std::size_t head = 0; head < heads.size(); ++head) {
+    heads[head].sum += batch.heads[head].sum;
+    heads[head].denominator += batch.heads[head].denominator;
+  }
+}
+
+double StepResult::loss() const {
+  double sum = 0;
+  for (const HeadLoss& head : heads) sum += head.weight * head.loss();
+  return sum;
+}
+
+const NonFinite& first_of(const NonFinite& a, const NonFinite& b) {
+  if (!a.found() || !b.found()) return a.found() ? a : b;
+  // Outputs come before losses, gradients after both; backward runs from the last layer down.
+  const auto order = [](const NonFinite& n) {
+    const bool forward = n.what == "output";
+    const int phase = forward ? 0 : n.what == "loss" ? 1 : n.what == "input gradient" ? 2 : 3;
+    return std::tuple(phase, n.micro_batch, forward ? n.layer : -n.layer);
+  };
+  return order(b) < order(a) ? b : a;
+}
+
+}  // namespace lockstep
