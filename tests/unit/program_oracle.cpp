@@ -11,45 +11,6 @@ namespace lockstep::test {
 
 namespace {
 
-Instruction local(InstructionKind kind, int item = -1) {
-  Instruction instruction;
-  instruction.kind = kind;
-  instruction.item = item;
-  return instruction;
-}
-
-Instruction compute(const Action& action) {
-  Instruction instruction;
-  instruction.action = action;
-  return instruction;
-}
-
-Instruction on_edge(InstructionKind kind, const EdgeMessage& message) {
-  Instruction instruction;
-  instruction.kind = kind;
-  instruction.edge = message.edge;
-  instruction.action = message.action;
-  return instruction;
-}
-
-/// Finds the positions of an instruction on its row in logarithmic time.
-class RowIndex {
- public:
-  explicit RowIndex(const std::vector<Instruction>& row) {
-    for (std::size_t i = 0; i < row.size(); ++i) sorted_.emplace_back(row[i], static_cast<int>(i));
-    std::sort(sorted_.begin(), sorted_.end());
-  }
-  /// First position, or -1.
-  int find(const Instruction& instruction) const {
-    const auto at = std::lower_bound(sorted_.begin(), sorted_.end(), std::pair(instruction, -1));
-    return at != sorted_.end() && at->first == instruction ? at->second : -1;
-  }
-  const std::vector<std::pair<Instruction, int>>& sorted() const { return sorted_; }
-
- private:
-  std::vector<std::pair<Instruction, int>> sorted_;
-};
-
 class ProgramRules {
  public:
   explicit ProgramRules(const Program& program) : program_(program) {}
@@ -69,7 +30,7 @@ class ProgramRules {
       places();
       accumulation();
     }
-    matches();
+    for (Finding& finding : mismatches(program_)) findings_.push_back(std::move(finding));
     return std::move(findings_);
   }
 
@@ -81,8 +42,6 @@ class ProgramRules {
     findings_.push_back({row_, position, rule, message});
   }
   std::string name(const Instruction& instruction) const { return describe(program_, instruction); }
-
-  // ---- structure: what the other rules index by ----
 
   bool structure() {
     const Topology& topology = program_.topology;
@@ -156,8 +115,6 @@ class ProgramRules {
     }
     return split;
   }
-
-  // ---- counts: every instruction of the row exactly once ----
 
   std::vector<Action> expected_actions() const {
     std::vector<Action> actions;
@@ -257,8 +214,6 @@ class ProgramRules {
   void missing(const Instruction& instruction) {
     add(-1, "missing", concat("row ", row_, " lacks ", name(instruction)));
   }
-
-  // ---- needs: what must stand before an instruction on its own row ----
 
   void need(int position, const char* rule, const Instruction& first) {
     const int at = positions_->find(first);
@@ -393,8 +348,6 @@ class ProgramRules {
     return action;
   }
 
-  // ---- places: the shape of a row ----
-
   void places() {
     const std::vector<Spot> places = places_of_row(program_, *messages_, instructions());
     for (const std::size_t i : out_of_order(places)) {
@@ -403,8 +356,6 @@ class ProgramRules {
       add(static_cast<int>(i), "place", concat(name(instructions()[i]), " is out of place; it belongs ", where));
     }
   }
-
-  // ---- rules over several rows ----
 
   void accumulation() {
     std::map<std::pair<StageId, Op>, int> latest;
@@ -424,37 +375,6 @@ class ProgramRules {
           concat(name(instructions()[i]), " stands after micro-batch ", before,
                  " of its stage; gradients are summed in ascending order"));
       findings_.back().fatal = false;
-    }
-  }
-
-  void matches() {
-    using Sequence = std::vector<std::pair<Action, int>>;  // with positions
-    std::map<InstructionKind, std::vector<Sequence>> sequences;
-    for (const auto kind : {InstructionKind::post, InstructionKind::receive, InstructionKind::send}) {
-      sequences[kind].resize(program_.edges.size());
-    }
-    for (const std::vector<Instruction>& row : program_.rows) {
-      for (std::size_t i = 0; i < row.size(); ++i) {
-        if (!is_message(row[i].kind)) continue;
-        sequences[row[i].kind][index(row[i].edge)].emplace_back(row[i].action, static_cast<int>(i));
-      }
-    }
-    for (std::size_t e = 0; e < program_.edges.size(); ++e) {
-      const Sequence& sent = sequences[InstructionKind::send][e];
-      for (const auto kind : {InstructionKind::post, InstructionKind::receive}) {
-        const Sequence& taken = sequences[kind][e];
-        std::size_t i = 0;
-        while (i < std::min(sent.size(), taken.size()) && sent[i].first == taken[i].first) ++i;
-        if (i == sent.size() && i == taken.size()) continue;
-        row_ = program_.edges[e].to;
-        const EdgeMessage by_sender{EdgeId(static_cast<int>(e)), i < sent.size() ? sent[i].first : Action{}};
-        const EdgeMessage by_taker{by_sender.edge, i < taken.size() ? taken[i].first : Action{}};
-        add(i < taken.size() ? taken[i].second : -1, "match",
-            concat("message ", i, " of its edge: row ", program_.edges[e].from, " has ",
-                   i < sent.size() ? name(on_edge(InstructionKind::send, by_sender)) : "no more sends", ", row ", row_,
-                   " has ",
-                   i < taken.size() ? name(on_edge(kind, by_taker)) : concat("no more ", to_string(kind), "s")));
-      }
     }
   }
 

@@ -226,4 +226,39 @@ std::optional<std::size_t> belongs_behind(const std::vector<Spot>& places, std::
   return target;
 }
 
+std::vector<Finding> mismatches(const Program& program) {
+  std::vector<Finding> findings;
+  using Sequence = std::vector<std::pair<Action, int>>;  // with positions
+  std::map<InstructionKind, std::vector<Sequence>> sequences;
+  for (const auto kind : {InstructionKind::post, InstructionKind::receive, InstructionKind::send}) {
+    sequences[kind].resize(program.edges.size());
+  }
+  for (const std::vector<Instruction>& row : program.rows) {
+    for (std::size_t i = 0; i < row.size(); ++i) {
+      if (!is_message(row[i].kind)) continue;
+      sequences[row[i].kind][index(row[i].edge)].emplace_back(row[i].action, static_cast<int>(i));
+    }
+  }
+  for (std::size_t e = 0; e < program.edges.size(); ++e) {
+    const Sequence& sent = sequences[InstructionKind::send][e];
+    for (const auto kind : {InstructionKind::post, InstructionKind::receive}) {
+      const Sequence& taken = sequences[kind][e];
+      std::size_t i = 0;
+      while (i < std::min(sent.size(), taken.size()) && sent[i].first == taken[i].first) ++i;
+      if (i == sent.size() && i == taken.size()) continue;
+      const WorkerId row = program.edges[e].to;
+      const EdgeMessage by_sender{EdgeId(static_cast<int>(e)), i < sent.size() ? sent[i].first : Action{}};
+      const EdgeMessage by_taker{by_sender.edge, i < taken.size() ? taken[i].first : Action{}};
+      findings.push_back(
+          {row, i < taken.size() ? taken[i].second : -1, "match",
+           concat("message ", i, " of its edge: row ", program.edges[e].from, " has ",
+                  i < sent.size() ? describe(program, on_edge(InstructionKind::send, by_sender)) : "no more sends",
+                  ", row ", row, " has ",
+                  i < taken.size() ? describe(program, on_edge(kind, by_taker))
+                                   : concat("no more ", to_string(kind), "s"))});
+    }
+  }
+  return findings;
+}
+
 }  // namespace lockstep::test

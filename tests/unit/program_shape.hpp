@@ -4,12 +4,15 @@
 // instructions of a row stand.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "runtime/schedule/program.hpp"
+#include "runtime/schedule/schedule_error.hpp"
 
 namespace lockstep::test {
 
@@ -60,5 +63,47 @@ std::vector<std::size_t> out_of_order(const std::vector<Spot>& spots);
 
 /// The instruction behind which the one at `position` belongs; none: it belongs first.
 std::optional<std::size_t> belongs_behind(const std::vector<Spot>& spots, std::size_t position);
+
+inline Instruction local(InstructionKind kind, int item = -1) {
+  Instruction instruction;
+  instruction.kind = kind;
+  instruction.item = item;
+  return instruction;
+}
+
+inline Instruction compute(const Action& action) {
+  Instruction instruction;
+  instruction.action = action;
+  return instruction;
+}
+
+inline Instruction on_edge(InstructionKind kind, const EdgeMessage& message) {
+  Instruction instruction;
+  instruction.kind = kind;
+  instruction.edge = message.edge;
+  instruction.action = message.action;
+  return instruction;
+}
+
+/// Finds the positions of an instruction on its row in logarithmic time.
+class RowIndex {
+ public:
+  explicit RowIndex(const std::vector<Instruction>& row) {
+    for (std::size_t i = 0; i < row.size(); ++i) sorted_.emplace_back(row[i], static_cast<int>(i));
+    std::sort(sorted_.begin(), sorted_.end());
+  }
+  /// First position, or -1.
+  int find(const Instruction& instruction) const {
+    const auto at = std::lower_bound(sorted_.begin(), sorted_.end(), std::pair(instruction, -1));
+    return at != sorted_.end() && at->first == instruction ? at->second : -1;
+  }
+  const std::vector<std::pair<Instruction, int>>& sorted() const { return sorted_; }
+
+ private:
+  std::vector<std::pair<Instruction, int>> sorted_;
+};
+
+/// Rule match: posts, receives and sends of one edge that differ in their order.
+std::vector<Finding> mismatches(const Program& program);
 
 }  // namespace lockstep::test
