@@ -90,7 +90,7 @@ void resolve_partition(Process& process, const std::string& config_path, LoadedC
   std::unique_ptr<Trainer> whole;
   std::vector<RankId> rank_of_worker;
   process.together([&] {
-    whole = make_trainer(one_worker(config), {});
+    whole = make_trainer(one_worker(config), {}, loaded.trained);
     check_pipeline(config, whole->graph());
     rank_of_worker = spread_workers(config.pipeline.workers(), process.size(), config.workers.per_rank,
                                     config.root.section("workers"));
@@ -215,7 +215,7 @@ void adopt_plan(const Trainer& trainer, LoadedConfig& loaded) {
 }
 
 std::unique_ptr<Trainer> make_trainer(LoadedConfig& loaded, const Ranks& ranks) {
-  std::unique_ptr<Trainer> trainer = make_trainer(loaded.config, ranks);
+  std::unique_ptr<Trainer> trainer = make_trainer(loaded.config, ranks, loaded.trained);
   if (!loaded.plan) return trainer;
   adopt_plan(*trainer, loaded);
   if (runs_elsewhere(*trainer, *loaded.plan))

@@ -97,6 +97,8 @@ struct LoadedConfig {
   Config config;
   std::optional<PlanFile> plan;    ///< in it already. Without `predicted` when that is of something else
   std::vector<std::string> notes;  ///< what the user should know of the two
+  /// Of an evaluation: the training set of its checkpoint, so that it need not be there.
+  std::optional<TrainedOn> trained = {};
 };
 
 /// A config file, the plan that is laid over it, and overrides.
@@ -112,8 +114,9 @@ struct ConfigSource {
   LoadedConfig load(int micro_batches = 0) const;
 };
 
-/// Config, model, data, checked against each other. Nothing is built.
-std::unique_ptr<Trainer> make_trainer(const Config& config, const Ranks& ranks);
+/// Config, model, data, checked against each other. Nothing is built. `trained`: DataContext's.
+std::unique_ptr<Trainer> make_trainer(const Config& config, const Ranks& ranks,
+                                      const std::optional<TrainedOn>& trained = {});
 
 /// Stages, layers, parameters, ranks: a table that fits the terminal.
 std::string stage_table(const Trainer& trainer);

@@ -6,6 +6,7 @@
 #include <iomanip>
 #include <iostream>
 
+#include "runtime/training/data_record.hpp"
 #include "runtime/training/reporter.hpp"
 #include "tools/planning.hpp"
 #include "tools/resume.hpp"
@@ -39,8 +40,11 @@ int evaluate(const EvalOptions& options) {
   std::unique_ptr<Trainer> trainer;
   LoadedConfig loaded;
   Config& config = loaded.config;
-  process.together([&] { choose_checkpoint(process, options.checkpoint, ""); });
-  process.together([&] { loaded = options.source.load(); });
+  process.together([&] { choose_checkpoint(process, options.checkpoint, "", "--checkpoint"); });
+  process.together([&] {
+    loaded = options.source.load();
+    loaded.trained = trained_on(options.checkpoint);
+  });
   resolve_partition(process, options.source.path, loaded);
   process.together([&] {
     config.checkpoint = {};
@@ -48,7 +52,7 @@ int evaluate(const EvalOptions& options) {
     config.train.stop_on_nan = true;  // who asks for one evaluation wants to know
     resolve_kernels(config);
     trainer = make_trainer(loaded, process.ranks());
-    trainer->resume(options.checkpoint);
+    trainer->resume(options.checkpoint, {.evaluates = true});
   });
   process.compare(*trainer);
   try {

@@ -21,10 +21,12 @@ std::string in_millions(std::int64_t count) {
 
 }  // namespace
 
-std::unique_ptr<Trainer> make_trainer(const Config& config, const Ranks& ranks) {
+std::unique_ptr<Trainer> make_trainer(const Config& config, const Ranks& ranks,
+                                      const std::optional<TrainedOn>& trained) {
   const Model model = make_model(config.model);
   DataContext context;
   context.seed = config.seed;
+  context.trained = trained;
   if (config.model.has("context")) context.context = config.model.get<std::int64_t>("context");
   return std::make_unique<Trainer>(model, open_data(config.data, context), config, ranks);
 }

@@ -33,6 +33,7 @@ namespace {
 
 struct TrainOptions {
   ConfigSource source;
+  std::vector<std::string> changes;
   std::string metrics, fingerprint, resume, trace, trace_steps;
   bool dry_run = false, replan = false;
 };
@@ -221,9 +222,13 @@ class TrainRun {
       return;
     }
     log_.info(concat("resumed after step ", trainer_.start().step, " from ", resume_.checkpoint));
+    const ResumeFindings& found = trainer_.resumption();
+    for (const std::string& change : found.changed) log_.info(concat("changed knowingly: ", change));
+    for (const std::string& note : found.notes) log_.info(note);
+    if (!found.warning.empty() && process_.is_root()) log_.warn(found.warning);
     const std::string difference = environment_difference(trainer_.resumed_state(), trainer_.start().environment);
     if (!difference.empty())
-      log_.warn(concat("bits will differ from an unbroken run: ", difference, " (see docs/numerics.md)"));
+      log_.warn(concat("bits may differ from an unbroken run: ", difference, " (see docs/numerics.md)"));
   }
 
   std::int64_t last_step() const {
@@ -317,6 +322,18 @@ void take_cuts(LoadedConfig& loaded, const std::vector<int>& layers_per_stage) {
   loaded.plan->profile.clear();  // the workers are not as fast as it says
 }
 
+/// `--change KEY=VALUE` sets the key as --set does.
+void set_changes(const TrainOptions& options, ConfigSource& source, ResumeRules& rules) {
+  if (!options.changes.empty() && options.resume.empty())
+    throw UserError(concat("--change: got ", options.changes.front(),
+                           " without --resume, expected a checkpoint to go on from; else set keys with --set"));
+  for (const std::string& change : options.changes) {
+    const std::size_t equals = change.find('=');
+    if (equals != std::string::npos) source.overrides.push_back("--change " + change);
+    rules.changes.push_back(change.substr(0, equals));
+  }
+}
+
 int train(const TrainOptions& options) {
   Process process;
   try {
@@ -324,15 +341,18 @@ int train(const TrainOptions& options) {
     std::string kernels;
     ResumePoint resume;
     LoadedConfig loaded;
+    ResumeRules rules;
     process.together([&] {
-      loaded = options.source.load();
+      ConfigSource source = options.source;
+      set_changes(options, source, rules);
+      loaded = source.load();
       kernels = resolve_kernels(loaded.config);
     });
     resolve_partition(process, options.source.path, loaded);
     process.together([&] { trainer = make_trainer(loaded, process.ranks()); });
     process.together([&] { resume = choose_checkpoint(process, options.resume, trainer->config().run_dir); });
     process.together([&] {
-      if (!resume.checkpoint.empty()) trainer->resume(resume.checkpoint);
+      if (!resume.checkpoint.empty()) trainer->resume(resume.checkpoint, rules);
     });
     process.compare(*trainer);
     if (options.dry_run) return dry_run(process, *trainer, trainer->programs(), loaded);
@@ -384,6 +404,12 @@ void add_train(CLI::App& app, std::function<int()>& command) {
                    "Go on from a checkpoint folder, or from the newest good one of the run folder (auto), which starts "
                    "from the beginning when there is none yet")
       ->type_name("auto|DIR");
+  verb->add_option(
+          "--change", options->changes,
+          "With --resume: go on with another value than the checkpoint's, knowingly (repeatable); KEY alone: with "
+          "what the config has there; data: with other data")
+      ->take_all()
+      ->type_name("KEY[=VALUE]");
   verb->add_option("--trace", options->trace, "Write a Chrome trace of a few steps, for ui.perfetto.dev")
       ->type_name("FILE");
   verb->add_option("--trace-steps", options->trace_steps,
@@ -399,6 +425,7 @@ void add_train(CLI::App& app, std::function<int()>& command) {
       "  lockstep train configs/quickstart.yaml\n"
       "  mpirun -n 2 lockstep train configs/quickstart.yaml --set run_dir=runs/two-ranks\n"
       "  lockstep train configs/quickstart.yaml --set checkpoint.every=50 --resume auto\n"
+      "  lockstep train configs/quickstart.yaml --resume auto --change train.optimizer.lr=0.0001\n"
       "  lockstep train configs/quickstart.yaml --plan plan.yaml");
   verb->callback([options, &command] { command = [options] { return train(*options); }; });
 }
