@@ -26,10 +26,6 @@ std::int64_t bytes_of(const Manifest& manifest) {
   return bytes;
 }
 
-TrainerState state_of(const CheckpointStore& store) {
-  return TrainerState::from_json(store.text(kTrainerFile), store.path() + "/" + kTrainerFile);
-}
-
 /// A run folder: its checkpoints, one a line.
 int list_run(const std::string& run) {
   for (const CheckpointPlace& place : list_checkpoints(checkpoints_of(run)))
@@ -42,6 +38,17 @@ void print_tensors(CheckpointStore& store, TensorKind kind, const std::string& t
   std::cout << title << "\n";
   for (const std::string& name : store.names(kind))
     std::cout << "  " << std::left << std::setw(44) << name << " " << to_string(store.entry(kind, name)) << "\n";
+}
+
+void print_data(const DataRecord& record) {
+  std::cout << "data\n";
+  for (const auto& [set, files] : {std::pair("train", record.train), {"eval", record.eval}})
+    for (const DataFile& file : files)
+      std::cout << "  " << set << ": "
+                << (file.path.empty() ? concat(file.size, " samples") : concat(file.path, ", ", file.size, " bytes"))
+                << ", hash " << hex(file.hash) << "\n";
+  for (const ColumnScaling& each : record.scaling)
+    std::cout << "  scaling of " << each.column << ": mean " << each.mean << ", deviation " << each.deviation << "\n";
 }
 
 int inspect(const std::string& path) {
@@ -62,10 +69,15 @@ int inspect(const std::string& path) {
   for (const auto& [key, value] : state.numerics) std::cout << "  " << key << ": " << value << "\n";
   std::cout << "environment\n";
   for (const auto& [key, value] : state.environment.entries) std::cout << "  " << key << ": " << value << "\n";
+  if (state.data) print_data(*state.data);
+  if (!state.changes.empty()) std::cout << "changed knowingly\n";
+  for (const std::string& change : state.changes) std::cout << "  " << change << "\n";
   return 0;
 }
 
 int verify(const std::string& path) {
+  // A folder of something else is not a damaged one.
+  if (!fs::exists(path + "/" + kManifestFile)) read_manifest(path);
   const std::vector<std::string> findings = find_damage(path);
   for (const std::string& finding : findings) std::cout << "DAMAGED: " << finding << "\n";
   if (!findings.empty()) return static_cast<int>(ExitCode::fault);

@@ -47,7 +47,7 @@ std::string memory_of_state(const Trainer& trainer) {
 }
 
 int dry_run(Process& process, const TrainOptions& options) {
-  const PreparedJob job = prepare_job(process, options.source, options.resume);
+  const PreparedJob job = prepare_job(process, options.source, {.resume = options.resume, .changes = options.changes});
   if (!process.is_root()) return 0;
   const Trainer& trainer = *job.trainer;
   const LoadedConfig& loaded = job.loaded;
@@ -86,6 +86,18 @@ void add_train(CLI::App& app, Command& command) {
                    "Go on from a checkpoint folder, or from the newest good one of the run folder (auto), which starts "
                    "from the beginning when there is none yet")
       ->type_name("auto|DIR");
+  verb->add_option(
+          "--change", options->changes,
+          "With --resume: go on with another value than the checkpoint's, knowingly (repeatable); KEY alone: with "
+          "what the config has there; data: with other data")
+      ->take_all()
+      ->type_name("KEY[=VALUE]");
+  verb->add_option(
+          "--change", options->changes,
+          "With --resume: go on with another value than the checkpoint's, knowingly (repeatable); KEY alone: with "
+          "what the config has there; data: with other data")
+      ->take_all()
+      ->type_name("KEY[=VALUE]");
   verb->add_option("--trace", options->trace, "Write a Chrome trace of a few steps, for ui.perfetto.dev")
       ->type_name("FILE");
   verb->add_option("--trace-steps", options->trace_steps,
@@ -101,6 +113,8 @@ void add_train(CLI::App& app, Command& command) {
       "  lockstep train configs/quickstart.yaml\n"
       "  mpirun -n 2 lockstep train configs/quickstart.yaml --set run_dir=runs/two-ranks\n"
       "  lockstep train configs/quickstart.yaml --set checkpoint.every=50 --resume auto\n"
+      "  lockstep train configs/quickstart.yaml --resume auto --change train.optimizer.lr=0.0001\n"
+      "  lockstep train configs/quickstart.yaml --resume auto --change train.optimizer.lr=0.0001\n"
       "  lockstep train configs/quickstart.yaml --plan plan.yaml");
   verb->callback([options, is_dry, &command] {
     command = [options, is_dry] {

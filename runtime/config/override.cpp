@@ -46,15 +46,18 @@ void make_mapping(Value& value, const std::string& path, const Location& at) {
 }  // namespace
 
 void apply_override(Value& root, const std::string& text) {
-  const Location at{"--set " + text, 0, 0};
-  const auto equals = text.find('=');
-  const std::string path = trim(text.substr(0, equals));
+  // "--change KEY=VALUE" says itself which flag it comes from.
+  const std::size_t flag_end = text.starts_with("--") ? text.find(' ') + 1 : 0;
+  const Location at{flag_end > 0 ? text : "--set " + text, 0, 0};
+  const std::string assignment = text.substr(flag_end);
+  const auto equals = assignment.find('=');
+  const std::string path = trim(assignment.substr(0, equals));
   if (equals == std::string::npos) throw ConfigError(at, "", "got no '=', expected key=value, such as train.steps=100");
   const std::vector<std::string> parts = split_path(path);
   if (std::find(parts.begin(), parts.end(), "") != parts.end()) {
     throw ConfigError(at, "", "got an empty key, expected key=value, such as train.steps=100");
   }
-  Value value = parse(text.substr(equals + 1), {at.file, path, /*located=*/false});
+  Value value = parse(assignment.substr(equals + 1), {at.file, path, /*located=*/false});
   Value* target = &root;
   std::string walked;
   for (const std::string& part : parts) {

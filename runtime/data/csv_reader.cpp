@@ -10,7 +10,9 @@
 //   delimiter     one character, default ","
 //   normalize     true: features get the mean 0 and the standard deviation 1 of the training split, in both splits; a
 //                 constant feature becomes 0. Targets stay as they are. Computed in double from the text, then
-//                 rounded to float32, so that large numbers with small differences (times) keep them
+//                 rounded to float32, so that large numbers with small differences (times) keep them. Mean and
+//                 deviation are what the training set taught: they are recorded (DataRecord), and a record's take
+//                 their place
 //
 // x float32 [rows, features]. Regression: targets float32 [rows, target columns]. Classification: one target column of
 // class indices (0, 1, 2, ...; "2.0" is 2), targets int64 [rows].
@@ -30,9 +32,11 @@
 #include <utility>
 
 #include "runtime/base/check.hpp"
+#include "runtime/data/absent.hpp"
 #include "runtime/data/csv_text.hpp"
 #include "runtime/data/input_files.hpp"
 #include "runtime/data/readers.hpp"
+#include "runtime/data/scaling.hpp"
 #include "runtime/data/table_dataset.hpp"
 
 namespace lockstep {
@@ -102,6 +106,8 @@ class CsvFile {
     read_columns();
   }
 
+  const std::string& path() const { return path_; }
+  DataFile file() const { return data_file(path_, text_); }
   const std::vector<std::string>& names() const { return table_.names; }
   int columns() const { return table_.columns; }
 
@@ -209,14 +215,6 @@ class CsvFile {
     return number;
   }
 
-  static const char* what_it_may_be(std::string_view cell) {
-    if (cell.starts_with('"')) return "; numbers stand without quotes";
-    const bool one_comma = std::count(cell.begin(), cell.end(), ',') == 1;
-    std::string with_point(cell);
-    std::replace(with_point.begin(), with_point.end(), ',', '.');
-    return one_comma && is_number(with_point) ? "; decimals are written with a point" : "";
-  }
-
   std::int64_t to_class(int column, std::string_view cell, std::size_t begin, double number) const {
     constexpr double most = std::numeric_limits<std::int32_t>::max();
     if (number < 0 || number > most || number != std::floor(number)) {
@@ -251,8 +249,9 @@ class CsvFile {
 };
 
 /// The column that `target` names or numbers.
-int find_column(const Section& section, const std::string& target, const CsvFile& file, const std::string& path) {
+int find_column(const Section& section, const std::string& target, const CsvFile& file) {
   const std::vector<std::string>& names = file.names();
+  const std::string& path = file.path();
   const auto named = std::count(names.begin(), names.end(), target);
   if (named > 1) {
     throw section.error("targets", concat("got '", target, "', the name of ", named, " columns of ", path,
@@ -274,58 +273,34 @@ ColumnPlan plan_columns(const Section& section, const CsvOptions& options, const
   ColumnPlan plan;
   plan.slot.assign(static_cast<std::size_t>(file.columns()), kFeature);
   for (const std::string& target : options.targets) {
-    int& slot = plan.slot[static_cast<std::size_t>(find_column(section, target, file, options.train))];
+    int& slot = plan.slot[static_cast<std::size_t>(find_column(section, target, file))];
     if (slot != kFeature) throw section.error("targets", concat("got column '", target, "' twice, expected it once"));
     slot = plan.targets++;
   }
   if (plan.features() == 0) {
-    throw section.error("targets", concat("got all ", plan.targets, " columns of ", options.train,
+    throw section.error("targets", concat("got all ", plan.targets, " columns of ", file.path(),
                                           ", expected at least one to be left as a feature"));
   }
   return plan;
 }
 
-void check_same_columns(const CsvFile& train, const CsvFile& eval, const CsvOptions& options) {
-  const bool both_named = !train.names().empty() && !eval.names().empty();
-  if (train.columns() == eval.columns() && (!both_named || train.names() == eval.names())) return;
-  const auto shown = [](const CsvFile& file) {
-    return file.names().empty() ? concat(file.columns(), " columns")
-                                : concat(file.columns(), " columns (", join(file.names()), ")");
+void check_same_columns(const CsvFile& file, int columns, const std::vector<std::string>& names,
+                        const std::string& as_in) {
+  const bool both_named = !names.empty() && !file.names().empty();
+  if (file.columns() == columns && (!both_named || file.names() == names)) return;
+  const auto shown = [](int count, const std::vector<std::string>& of) {
+    return of.empty() ? concat(count, " columns") : concat(count, " columns (", join(of), ")");
   };
-  throw DataError(concat(options.eval, ": got ", shown(eval), ", expected ", shown(train), " as in ", options.train));
+  throw DataError(concat(file.path(), ": got ", shown(file.columns(), file.names()), ", expected ",
+                         shown(columns, names), " as in ", as_in));
 }
 
-/// Mean and standard deviation of every feature, in double and two passes: the first cancels nothing in the second.
-/// Means are summed from the first row (`from_first`; not so in what was written before): the sum of 1000 times 14.62
-/// divided by 1000 is not 14.62, and a constant feature would have a deviation.
-class Normalization {
- public:
-  Normalization(const std::vector<double>& x, std::size_t features, bool from_first)
-      : mean_(features), deviation_(features) {
-    const auto rows = static_cast<double>(x.size() / features);
-    const auto origin = [&](std::size_t feature) { return from_first ? x[feature] : 0.0; };
-    for (std::size_t i = 0; i < x.size(); ++i) mean_[i % features] += x[i] - origin(i % features);
-    for (std::size_t feature = 0; feature < features; ++feature)
-      mean_[feature] = origin(feature) + mean_[feature] / rows;
-    for (std::size_t i = 0; i < x.size(); ++i) {
-      const double off = x[i] - mean_[i % features];
-      deviation_[i % features] += off * off;
-    }
-    for (double& deviation : deviation_) deviation = std::sqrt(deviation / rows);
-  }
-  /// From wide_x to x.
-  void apply(CsvTable& table) const {
-    const std::vector<double> x = std::exchange(table.wide_x, {});
-    table.x.reserve(x.size());
-    for (std::size_t i = 0; i < x.size(); ++i) {
-      const double deviation = deviation_[i % mean_.size()];
-      table.x.push_back(static_cast<float>((x[i] - mean_[i % mean_.size()]) / (deviation > 0 ? deviation : 1)));
-    }
-  }
-
- private:
-  std::vector<double> mean_, deviation_;
-};
+std::vector<std::string> names_of_features(const CsvFile& file, const ColumnPlan& plan) {
+  std::vector<std::string> names;
+  for (std::size_t column = 0; column < plan.slot.size(); ++column)
+    if (plan.slot[column] == kFeature) names.push_back(file.names().empty() ? concat(column) : file.names()[column]);
+  return names;
+}
 
 template <typename T>
 at::Tensor to_tensor(const std::vector<T>& values, std::vector<std::int64_t> sizes, at::ScalarType dtype) {
@@ -347,23 +322,29 @@ std::shared_ptr<const Dataset> to_dataset(CsvTable& table, const std::string& pa
                                         });
 }
 
-DataSplits open_files(const Section& section, const CsvOptions& options) {
+/// `taught`: the record whose scaling counts; null: the training file's own.
+DataSplits open_both(const Section& section, const CsvOptions& options, const DataRecord* taught) {
   CsvFile train_file(options.train, options);
   const ColumnPlan plan = plan_columns(section, options, train_file);
-  CsvTable train;
+  DataSplits splits;
+  DataRecord& record = splits.record.emplace();
+  record.train = {train_file.file()};
+  record.columns = train_file.names();
   std::optional<CsvTable> eval;
   if (!options.eval.empty()) {
     CsvFile eval_file(options.eval, options);
-    check_same_columns(train_file, eval_file, options);
+    check_same_columns(eval_file, train_file.columns(), train_file.names(), options.train);
+    record.eval = {eval_file.file()};
     eval = eval_file.read_rows(plan);
   }
-  train = train_file.read_rows(plan);
+  const std::vector<std::string> features = names_of_features(train_file, plan);
+  CsvTable train = train_file.read_rows(plan);
   if (options.normalize) {
-    const Normalization normalization(train.wide_x, static_cast<std::size_t>(plan.features()), !options.unrecorded);
-    normalization.apply(train);
-    if (eval) normalization.apply(*eval);
+    if (taught) check_scaling(taught->scaling, plan.features(), options.train);
+    record.scaling = taught ? taught->scaling : scaling_of(train.wide_x, features, !options.unrecorded);
+    train.x = scaled(std::exchange(train.wide_x, {}), record.scaling);
+    if (eval) eval->x = scaled(std::exchange(eval->wide_x, {}), record.scaling);
   }
-  DataSplits splits;
   splits.train = to_dataset(train, options.train, plan, options.classification);
   if (eval) splits.eval = to_dataset(*eval, options.eval, plan, options.classification);
   splits.notes = std::move(train.notes);
@@ -371,15 +352,41 @@ DataSplits open_files(const Section& section, const CsvOptions& options) {
   return splits;
 }
 
-DataSplits open_csv(const Section& section, const DataContext&) {
-  const CsvOptions options = read_options(section);
-  DataSplits splits = open_files(section, options);
+DataSplits open_eval(const Section& section, const CsvOptions& options, const TrainedOn& trained) {
+  CsvFile file(options.eval, options);
+  const ColumnPlan plan = plan_columns(section, options, file);
+  if (const auto& columns = trained.record.columns; !columns.empty())
+    check_same_columns(file, static_cast<int>(columns.size()), columns, "the training data of the checkpoint");
+  if (options.normalize) check_scaling(trained.record.scaling, plan.features(), options.eval);
+  DataSplits splits;
+  DataRecord& record = splits.record.emplace(trained.record);
+  record.eval = {file.file()};
+  CsvTable table = file.read_rows(plan);
+  if (options.normalize) table.x = scaled(std::exchange(table.wide_x, {}), record.scaling);
+  splits.eval = to_dataset(table, options.eval, plan, options.classification);
+  splits.train = std::make_shared<AbsentDataset>(splits.eval, trained.samples);
+  splits.notes = std::move(table.notes);
+  return splits;
+}
+
+DataSplits open_files(const Section& section, const CsvOptions& options, const DataContext& context,
+                      const DataRecord* taught = nullptr) {
+  const bool knows_scaling = !options.normalize || (context.trained && !context.trained->record.scaling.empty());
+  DataSplits splits = context.trained && knows_scaling && !options.eval.empty()
+                          ? open_eval(section, options, *context.trained)
+                          : open_both(section, options, taught);
   if (!options.normalize) return splits;
+  splits.taught_by = [=](const DataRecord& record) { return open_files(section, options, context, &record); };
+  if (options.unrecorded) return splits;
   splits.arithmetic = "float64";
   CsvOptions before = options;
   before.unrecorded = true;
-  splits.unrecorded = [section, before] { return open_files(section, before); };
+  splits.unrecorded = [=] { return open_files(section, before, context); };
   return splits;
+}
+
+DataSplits open_csv(const Section& section, const DataContext& context) {
+  return open_files(section, read_options(section), context);
 }
 
 }  // namespace

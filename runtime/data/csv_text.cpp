@@ -32,6 +32,14 @@ std::string in_quotes(std::string_view text) {
   return concat("'", one_line(std::string(text), longest), "'");
 }
 
+const char* what_it_may_be(std::string_view cell) {
+  if (cell.starts_with('"')) return "; numbers stand without quotes";
+  const bool one_comma = std::count(cell.begin(), cell.end(), ',') == 1;
+  std::string with_point(cell);
+  std::replace(with_point.begin(), with_point.end(), ',', '.');
+  return one_comma && is_number(with_point) ? "; decimals are written with a point" : "";
+}
+
 std::vector<std::string> split_names(std::string_view line, char delimiter) {
   std::vector<std::string> names;
   std::string name;

@@ -22,6 +22,9 @@ bool is_number(std::string_view text);
 /// What a message shows of a cell: short, on one line.
 std::string in_quotes(std::string_view text);
 
+/// The end of a message about a cell that is no number: what it may have been meant to be.
+const char* what_it_may_be(std::string_view cell);
+
 /// The cells of a line of names. They may stand in double quotes, then hold the delimiter, and "" for a quote (RFC
 /// 4180, without line breaks).
 std::vector<std::string> split_names(std::string_view line, char delimiter);

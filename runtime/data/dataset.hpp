@@ -3,7 +3,9 @@
 // Data as numbered samples with named entries. Only the worker of stage 0 reads it.
 #pragma once
 
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -38,6 +40,28 @@ class Dataset {
 /// it throws something that is none of ours.
 Tensors read_samples(const Dataset& data, const std::vector<std::int64_t>& samples);
 
+/// A file as it was read. Neither its time nor the spelling of its path says that it is another one.
+struct DataFile {
+  std::string path;        ///< for messages; empty: no file, but samples of a set that is read from none
+  std::int64_t size = 0;   ///< bytes that were read; without a path: samples that were looked at
+  std::uint64_t hash = 0;  ///< of these bytes (tensor_hash.hpp)
+};
+
+/// What `normalize` does to a feature: (x - mean) / deviation, or 0 where the deviation is.
+struct ColumnScaling {
+  std::string column;  ///< its name; its 0-based number in a file without names
+  double mean = 0, deviation = 0;
+  bool operator==(const ColumnScaling&) const = default;
+};
+
+/// What a run's data was, and what the training set taught, which belongs to the trained model as its weights do: a
+/// checkpoint holds it (data.json).
+struct DataRecord {
+  std::vector<DataFile> train, eval;   ///< in the order in which they were read; the keys of `data` that name them
+  std::vector<std::string> columns;    ///< of a table with names
+  std::vector<ColumnScaling> scaling;  ///< by feature; empty: nothing is scaled
+};
+
 struct DataSplits {
   std::shared_ptr<const Dataset> train;
   std::shared_ptr<const Dataset> eval;  ///< null when the config names none
@@ -47,12 +71,26 @@ struct DataSplits {
   std::string arithmetic = {};
   /// With an `arithmetic`: the same data as a checkpoint that records none was trained on.
   std::function<DataSplits()> unrecorded = {};
+  /// What a checkpoint says of this data; nothing in it when the config says all. Absent: a set that is not known here,
+  /// some of whose samples stand for it.
+  std::optional<DataRecord> record = {};
+  /// With a record whose training set teaches something: the same files with what another one taught.
+  std::function<DataSplits(const DataRecord&)> taught_by = {};
+};
+
+/// A training set as a checkpoint knows it.
+struct TrainedOn {
+  std::int64_t samples = 0;
+  DataRecord record;
 };
 
 /// What a reader may need to know from outside its section.
 struct DataContext {
   std::uint64_t seed = 1;
   std::int64_t context = 0;  ///< model.context when the model has one: default sequence length of text
+  /// Only the evaluation set is wanted: readers of files do not open the training set, where the record has what it
+  /// taught; a set of its size that cannot be read takes its place.
+  std::optional<TrainedOn> trained = {};
 };
 
 struct DataReader {

@@ -11,7 +11,7 @@
 #include <filesystem>
 #include <memory>
 
-#include "runtime/data/dataset.hpp"
+#include "runtime/layer/tensor_hash.hpp"
 
 namespace lockstep {
 namespace {
@@ -53,6 +53,10 @@ std::string read_file(const std::string& path, std::int64_t most) {
     room = std::max(block, bytes.size());
   }
   return bytes;
+}
+
+DataFile data_file(const std::string& path, std::string_view bytes) {
+  return {path, static_cast<std::int64_t>(bytes.size()), hash_of(bytes)};
 }
 
 namespace {

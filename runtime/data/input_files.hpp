@@ -8,10 +8,15 @@
 #include <string_view>
 #include <vector>
 
+#include "runtime/data/dataset.hpp"
+
 namespace lockstep {
 
 /// The bytes of a file, or its first `most` (0: all). Throws DataError that names the path and the reason.
 std::string read_file(const std::string& path, std::int64_t most = 0);
+
+/// A file whose bytes have just been read.
+DataFile data_file(const std::string& path, std::string_view bytes);
 
 /// Why these bytes are no text of lines: compressed, a table of another format, UTF-16, ...; with what to do about it.
 /// Empty: they may be. (foreign.cpp)

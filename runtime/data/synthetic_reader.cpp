@@ -308,6 +308,7 @@ bool unbounded_noise(const std::string& task) {
 template <typename Made, typename Task>
 DataSplits make_splits(const Common& common, std::uint64_t seed, const Task& task) {
   DataSplits splits;
+  splits.record.emplace();  // the config says it all
   splits.train = kept_if_small(std::make_shared<Made>(common.samples, seed, "train", task));
   if (common.eval_samples > 0) {
     splits.eval = kept_if_small(std::make_shared<Made>(common.eval_samples, seed, "eval", task));

@@ -19,6 +19,7 @@
 #include <algorithm>
 
 #include "runtime/base/check.hpp"
+#include "runtime/data/absent.hpp"
 #include "runtime/data/input_files.hpp"
 #include "runtime/data/readers.hpp"
 #include "runtime/data/table_dataset.hpp"
@@ -106,8 +107,9 @@ std::vector<std::string> files_of(const Section& section, const std::string& key
   return files;
 }
 
-/// `note`: of the first file that is no text.
-std::string joined(const std::vector<std::string>& files, std::int64_t max_bytes, std::string& note) {
+/// `note`: of the first file that is no text. `read`: the files as they were read.
+std::string joined(const std::vector<std::string>& files, std::int64_t max_bytes, std::string& note,
+                   std::vector<DataFile>& read) {
   constexpr std::size_t looked_at = 1 << 16;
   std::string bytes;
   for (const std::string& file : files) {
@@ -117,6 +119,7 @@ std::string joined(const std::vector<std::string>& files, std::int64_t max_bytes
     if (const std::string format = foreign_format(std::string_view(more).substr(0, looked_at));
         note.empty() && !format.empty())
       note = concat(file, ": ", format, "; its bytes are the tokens, as they are");
+    read.push_back(data_file(file, more));
     bytes += more;
   }
   return bytes;
@@ -124,10 +127,10 @@ std::string joined(const std::vector<std::string>& files, std::int64_t max_bytes
 
 std::shared_ptr<const Dataset> open_split(const Section& section, const std::string& key,
                                           const std::vector<std::string>& globs, const TextOptions& options,
-                                          std::vector<std::string>& notes) {
+                                          std::vector<DataFile>& read, std::vector<std::string>& notes) {
   const std::vector<std::string> files = files_of(section, key, globs);
   std::string note;
-  std::string bytes = joined(files, options.max_bytes, note);
+  std::string bytes = joined(files, options.max_bytes, note, read);
   if (!note.empty()) notes.push_back(one_line(note));
   const auto have = static_cast<std::int64_t>(bytes.size());
   if (have <= options.context) {
@@ -142,9 +145,13 @@ std::shared_ptr<const Dataset> open_split(const Section& section, const std::str
 
 DataSplits open_text(const Section& section, const DataContext& defaults) {
   const TextOptions options = read_options(section, defaults);
+  const bool absent = defaults.trained && !options.eval.empty();
   DataSplits splits;
-  splits.train = open_split(section, "train", options.train, options, splits.notes);
-  if (!options.eval.empty()) splits.eval = open_split(section, "eval", options.eval, options, splits.notes);
+  DataRecord& record = splits.record.emplace();
+  if (!absent) splits.train = open_split(section, "train", options.train, options, record.train, splits.notes);
+  if (!options.eval.empty())
+    splits.eval = open_split(section, "eval", options.eval, options, record.eval, splits.notes);
+  if (absent) splits.train = std::make_shared<AbsentDataset>(splits.eval, defaults.trained->samples);
   return splits;
 }
 

@@ -87,7 +87,7 @@ void resolve_partition(Process& process, const ConfigSource& source, LoadedConfi
   std::unique_ptr<Trainer> whole;
   std::vector<RankId> rank_of_worker;
   process.together([&] {
-    whole = make_whole(source, config);
+    whole = make_whole(source, config, loaded.trained);
     check_pipeline(config, whole->graph());
     rank_of_worker = spread_workers(config.pipeline.workers(), process.size(), config.workers.per_rank,
                                     config.root.section("workers"));
@@ -211,7 +211,7 @@ void adopt_plan(const Trainer& trainer, LoadedConfig& loaded) {
 }
 
 std::unique_ptr<Trainer> make_trainer(const ConfigSource& source, LoadedConfig& loaded, const Ranks& ranks) {
-  std::unique_ptr<Trainer> trainer = make_trainer(source, loaded.config, ranks);
+  std::unique_ptr<Trainer> trainer = make_trainer(source, loaded.config, ranks, loaded.trained);
   if (!loaded.plan) return trainer;
   adopt_plan(*trainer, loaded);
   if (runs_elsewhere(*trainer, *loaded.plan))

@@ -104,10 +104,15 @@ void look_at_mpi(Findings& findings, Process& process) {
 
 void look_at_torch(Findings& findings) {
   Environment environment = environment_of(Config());
-  std::string version, isa;
+  std::string version, isa, libraries, operators;
   for (const auto& [key, value] : environment.entries) {
     if (key == "torch") version = value;
     if (key == "isa") isa = value;
+    if (key == "mkl") libraries += "MKL " + value;
+    if (key == "onednn") libraries += ", oneDNN " + value;
+    if (key == "aten") libraries += ", ATen's kernels for " + value;
+    if (const std::string begin = kOperator; key.starts_with(begin))
+      operators += concat(operators.empty() ? "" : ", ", key.substr(begin.size()), " ", value);
   }
   std::string library;
   std::ifstream maps("/proc/self/maps");
@@ -121,6 +126,8 @@ void look_at_torch(Findings& findings) {
 #endif
   findings.push_back({library.empty() ? Verdict::bad : Verdict::ok, "torch", concat(version, ", ", abi, ", ", library),
                       library.empty() ? "libtorch_cpu.so is not loaded: build again with tools/build.sh" : ""});
+  findings.push_back({Verdict::ok, "libraries", libraries, ""});
+  findings.push_back({Verdict::ok, "operators", operators, ""});
   const GemmPath gemm = gemm_path();
   const bool lost = gemm.cured && !gemm.effective;
   findings.push_back({lost ? Verdict::warn : Verdict::ok, "GEMM", concat(gemm.reason, "; CPU: ", isa),

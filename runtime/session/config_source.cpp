@@ -65,10 +65,11 @@ Model ConfigSource::make_model(const Config& of) const {
   return model ? model() : lockstep::make_model(of.model);
 }
 
-DataSplits ConfigSource::open_data(const Config& of) const {
+DataSplits ConfigSource::open_data(const Config& of, const std::optional<TrainedOn>& trained) const {
   if (data) return data();
   DataContext context;
   context.seed = of.seed;
+  context.trained = trained;
   if (of.model.has("context")) context.context = of.model.get<std::int64_t>("context");
   return lockstep::open_data(of.data, context);
 }

@@ -21,6 +21,8 @@ struct LoadedConfig {
   Config config;
   std::optional<PlanFile> plan;    ///< in it already. Without `predicted` when that is of something else
   std::vector<std::string> notes;  ///< what the user should know of the two
+  /// Of an evaluation: the training set of its checkpoint, so that it need not be there.
+  std::optional<TrainedOn> trained = {};
 };
 
 struct ConfigSource {
@@ -40,7 +42,7 @@ struct ConfigSource {
   LoadedConfig load(int micro_batches = 0) const;
   /// For this config, as it was loaded or changed.
   Model make_model(const Config& of) const;
-  DataSplits open_data(const Config& of) const;
+  DataSplits open_data(const Config& of, const std::optional<TrainedOn>& trained) const;
 };
 
 }  // namespace lockstep

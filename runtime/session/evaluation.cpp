@@ -33,7 +33,8 @@ void evaluate_only(Config& config) {
 }  // namespace
 
 Evaluation evaluate(Process& process, const ConfigSource& source, const std::string& checkpoint) {
-  const PreparedJob job = prepare_job(process, source, checkpoint, evaluate_only);
+  const PreparedJob job = prepare_job(
+      process, source, {.resume = checkpoint, .flag = "--checkpoint", .evaluates = true, .adjust = evaluate_only});
   Trainer& trainer = *job.trainer;
   process.connect(trainer);
   Sum sum;

@@ -8,12 +8,14 @@
 #include "runtime/training/run_record.hpp"
 
 namespace lockstep {
-std::unique_ptr<Trainer> make_trainer(const ConfigSource& source, const Config& config, const Ranks& ranks) {
-  return std::make_unique<Trainer>(source.make_model(config), source.open_data(config), config, ranks);
+std::unique_ptr<Trainer> make_trainer(const ConfigSource& source, const Config& config, const Ranks& ranks,
+                                      const std::optional<TrainedOn>& trained) {
+  return std::make_unique<Trainer>(source.make_model(config), source.open_data(config, trained), config, ranks);
 }
 
-std::unique_ptr<Trainer> make_whole(const ConfigSource& source, const Config& config) {
-  return make_trainer(source, one_worker(config), {});
+std::unique_ptr<Trainer> make_whole(const ConfigSource& source, const Config& config,
+                                    const std::optional<TrainedOn>& trained) {
+  return make_trainer(source, one_worker(config), {}, trained);
 }
 
 std::string stage_table(const Trainer& trainer) {

@@ -11,10 +11,12 @@
 
 namespace lockstep {
 
-/// Config, model, data, checked against each other. Nothing is built. Throws UserError.
-std::unique_ptr<Trainer> make_trainer(const ConfigSource& source, const Config& config, const Ranks& ranks);
+/// Config, model, data, checked against each other. Nothing is built. `trained`: DataContext's. Throws UserError.
+std::unique_ptr<Trainer> make_trainer(const ConfigSource& source, const Config& config, const Ranks& ranks,
+                                      const std::optional<TrainedOn>& trained = {});
 /// On one worker, whatever the pipeline says: every layer in its place.
-std::unique_ptr<Trainer> make_whole(const ConfigSource& source, const Config& config);
+std::unique_ptr<Trainer> make_whole(const ConfigSource& source, const Config& config,
+                                    const std::optional<TrainedOn>& trained = {});
 
 /// Stages, layers, parameters, ranks: a table that fits the terminal.
 std::string stage_table(const Trainer& trainer);

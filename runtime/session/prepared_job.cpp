@@ -2,23 +2,48 @@
 #include "runtime/session/prepared_job.hpp"
 
 #include "runtime/session/planning.hpp"
+#include "runtime/training/data_record.hpp"
 #include "runtime/training/environment.hpp"
 
 namespace lockstep {
+namespace {
 
-PreparedJob prepare_job(Process& process, const ConfigSource& source, const std::string& resume,
-                        const std::function<void(Config&)>& adjust) {
+/// The keys that --change names; with a value it is set in `source`.
+ResumeRules take_changes(const PrepareOptions& options, ConfigSource& source) {
+  if (!options.changes.empty() && options.resume.empty())
+    throw UserError(concat("--change: got ", options.changes.front(),
+                           " without --resume, expected a checkpoint to go on from; else set keys with --set"));
+  ResumeRules rules;
+  rules.evaluates = options.evaluates;
+  for (const std::string& change : options.changes) {
+    const std::size_t equals = change.find('=');
+    if (equals != std::string::npos) source.overrides.push_back("--change " + change);
+    rules.changes.push_back(change.substr(0, equals));
+  }
+  return rules;
+}
+
+}  // namespace
+
+PreparedJob prepare_job(Process& process, const ConfigSource& source, const PrepareOptions& options) {
   PreparedJob job;
+  ResumeRules rules;
   process.together([&] {
-    job.loaded = source.load();
-    if (adjust) adjust(job.loaded.config);
+    ConfigSource changed = source;
+    rules = take_changes(options, changed);
+    job.loaded = changed.load();
+    if (options.adjust) options.adjust(job.loaded.config);
     job.kernels = resolve_kernels(job.loaded.config);
   });
-  process.together([&] { job.resume = choose_checkpoint(process, resume, job.loaded.config.run_dir); });
+  process.together(
+      [&] { job.resume = choose_checkpoint(process, options.resume, job.loaded.config.run_dir, options.flag); });
+  process.together([&] {
+    if (options.evaluates) job.loaded.trained = trained_on(job.resume.checkpoint);
+  });
   resolve_partition(process, source, job.loaded);
   process.together([&] { job.trainer = make_trainer(source, job.loaded, process.ranks()); });
   process.together([&] {
-    if (!job.resume.checkpoint.empty()) job.trainer->resume(job.resume.checkpoint);
+    if (!job.resume.checkpoint.empty()) job.trainer->resume(job.resume.checkpoint, rules);
   });
   process.compare(*job.trainer);
   return job;

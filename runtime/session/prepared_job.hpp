@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "runtime/session/config_source.hpp"
 #include "runtime/session/process.hpp"
@@ -21,10 +22,16 @@ struct PreparedJob {
   std::unique_ptr<Trainer> trainer;  ///< resumed, if `resume` has a checkpoint
 };
 
-/// Config, plan and partition, model and data, checkpoint. `resume`: as choose_checkpoint(). `adjust`: what the caller
-/// has to say of the config, once it has been read. Collective. Throws AlreadyReported for what is wrong with any of
-/// them, on all ranks.
-PreparedJob prepare_job(Process& process, const ConfigSource& source, const std::string& resume = "",
-                        const std::function<void(Config&)>& adjust = {});
+struct PrepareOptions {
+  std::string resume = {};                   ///< as choose_checkpoint()
+  std::string flag = "--resume";             ///< what names it, for messages
+  bool evaluates = false;                    ///< as ResumeRules
+  std::vector<std::string> changes = {};     ///< of --change: "KEY=VALUE" sets the key as --set does; or "KEY"
+  std::function<void(Config&)> adjust = {};  ///< what the caller has to say of the config, once it has been read
+};
+
+/// Config, plan and partition, model and data, checkpoint. Collective. Throws AlreadyReported for what is wrong with
+/// any of them, on all ranks.
+PreparedJob prepare_job(Process& process, const ConfigSource& source, const PrepareOptions& options = {});
 
 }  // namespace lockstep

@@ -220,10 +220,10 @@ void Process::compare(const Trainer& trainer) {
   together([&] {
     for (std::size_t rank = 1; rank < all.size(); ++rank)
       if (all[rank] != all[0])
-        throw UserError(
-            concat("rank ", rank, " differs from rank 0 in ", first_different_line(all[0], all[rank]),
-                   "; give every rank the same file and overrides, the same build of lockstep and the same kind "
-                   "of processor"));
+        throw UserError(concat(
+            "rank ", rank, " differs from rank 0 in ", first_different_line(all[0], all[rank]),
+            "; give every rank the same file and overrides, the same build of lockstep, the same kind of processor, "
+            "and the same variables of torch and MKL (ATEN_CPU_CAPABILITY, MKL_CBWR, ...)"));
   });
 }
 

@@ -51,7 +51,8 @@ ResumePoint newest_good(Process& process, const std::string& run_dir) {
 
 }  // namespace
 
-ResumePoint choose_checkpoint(Process& process, const std::string& resume, const std::string& run_dir) {
+ResumePoint choose_checkpoint(Process& process, const std::string& resume, const std::string& run_dir,
+                              const std::string& flag) {
   if (resume.empty()) return {};
   if (resume == "auto") return newest_good(process, run_dir);
   ResumePoint point;
@@ -60,8 +61,7 @@ ResumePoint choose_checkpoint(Process& process, const std::string& resume, const
   if (!folder.has_filename()) folder = folder.parent_path();
   point.reuses_folder = fs::weakly_canonical(fs::absolute(checkpoints_of(run_dir))) == folder.parent_path();
   const std::string damage = damage_of(process, resume);
-  if (!damage.empty() && process.is_root())
-    throw UserError(concat("--resume: ", damage, other_good_checkpoint(resume)));
+  if (!damage.empty() && process.is_root()) throw UserError(concat(flag, ": ", damage, other_good_checkpoint(resume)));
   return point;
 }
 

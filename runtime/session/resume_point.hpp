@@ -18,7 +18,8 @@ struct ResumePoint {
 
 /// `resume`: auto (the newest good checkpoint of the run folder; the beginning when it never had one), a checkpoint
 /// folder, or empty (do not resume). The ranks read all of it, each a part. Throws UserError on rank 0 alone: call it
-/// through Process::together. Collective.
-ResumePoint choose_checkpoint(Process& process, const std::string& resume, const std::string& run_dir);
+/// through Process::together. Collective. `flag`: what names it, for messages.
+ResumePoint choose_checkpoint(Process& process, const std::string& resume, const std::string& run_dir,
+                              const std::string& flag = "--resume");
 
 }  // namespace lockstep

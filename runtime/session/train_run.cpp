@@ -175,9 +175,13 @@ class TrainRun {
       return;
     }
     log_.info(concat("resumed after step ", trainer_.start().step, " from ", resume_.checkpoint));
+    const ResumeFindings& found = trainer_.resumption();
+    for (const std::string& change : found.changed) log_.info(concat("changed knowingly: ", change));
+    for (const std::string& note : found.notes) log_.info(note);
+    if (!found.warning.empty() && process_.is_root()) log_.warn(found.warning);
     const std::string difference = environment_difference(trainer_.resumed_state(), trainer_.start().environment);
     if (!difference.empty())
-      log_.warn(concat("bits will differ from an unbroken run: ", difference, " (see docs/numerics.md)"));
+      log_.warn(concat("bits may differ from an unbroken run: ", difference, " (see docs/numerics.md)"));
   }
 
   std::int64_t last_step() const {
@@ -283,7 +287,7 @@ void take_cuts(LoadedConfig& loaded, const std::vector<int>& layers_per_stage) {
 }  // namespace
 
 TrainResult train(Process& process, const TrainOptions& options) {
-  PreparedJob job = prepare_job(process, options.source, options.resume);
+  PreparedJob job = prepare_job(process, options.source, {.resume = options.resume, .changes = options.changes});
   if (options.replan && !job.trainer->config().checkpoint.on())
     process.together([] {
       throw UserError(

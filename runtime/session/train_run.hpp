@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "runtime/observe/run_timeline.hpp"
 #include "runtime/session/config_source.hpp"
@@ -16,12 +17,13 @@ namespace lockstep {
 /// As the flags of `lockstep train`.
 struct TrainOptions {
   ConfigSource source;
-  std::string resume = {};       ///< a checkpoint; "auto": the newest good one of the run folder; empty: none
-  std::string metrics = {};      ///< files; empty: in the run folder alone
-  std::string fingerprint = {};  ///< likewise
-  std::string trace = {};        ///< a Chrome trace; empty: none
-  std::string trace_steps = {};  ///< "FIRST-LAST" that trace and timeline show; empty: usual_range()
-  bool replan = false;           ///< move layers away from a slow worker at a checkpoint
+  std::string resume = {};                ///< a checkpoint; "auto": the newest good one of the run folder; empty: none
+  std::vector<std::string> changes = {};  ///< of what a resume compares, knowingly: "KEY=VALUE", "KEY", "data"
+  std::string metrics = {};               ///< files; empty: in the run folder alone
+  std::string fingerprint = {};           ///< likewise
+  std::string trace = {};                 ///< a Chrome trace; empty: none
+  std::string trace_steps = {};           ///< "FIRST-LAST" that trace and timeline show; empty: usual_range()
+  bool replan = false;                    ///< move layers away from a slow worker at a checkpoint
 };
 
 /// What became of a run. The same on every rank, but for the timeline.

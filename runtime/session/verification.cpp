@@ -41,11 +41,11 @@ Verdict compare(const ConfigSource& source, const Trainer& trainer, const RunRec
 }  // namespace
 
 Verdict verify(Process& process, const ConfigSource& source, std::int64_t steps) {
-  const PreparedJob job = prepare_job(process, source, "", [&](Config& config) {
+  const auto adjust = [steps](Config& config) {
     config.train.steps = steps;
-    // A run that goes on after a NaN compares more.
-    config.train.stop_on_nan = false;
-  });
+    config.train.stop_on_nan = false;  // a run that goes on after a NaN compares more
+  };
+  const PreparedJob job = prepare_job(process, source, {.adjust = adjust});
   process.connect(*job.trainer);
   RunRecord tested = record_run(*job.trainer);
   const std::vector<std::string> all = process.all_gather(tested.hashes_to_bytes());

@@ -16,6 +16,7 @@
 #include "runtime/base/text.hpp"
 #include "runtime/host/machine.hpp"
 #include "runtime/layer/tensor_hash.hpp"
+#include "runtime/training/data_record.hpp"
 
 namespace lockstep {
 namespace {
@@ -258,7 +259,8 @@ void Publisher::publish(Pending pending, const WaitLimits& limits) {
     }
   pending.state.best = best_;
   const std::map<std::string, std::string> texts = {{"config.json", config_json()},
-                                                    {kTrainerFile, pending.state.to_json()}};
+                                                    {kTrainerFile, pending.state.to_json()},
+                                                    {kDataFile, to_json(pending.state.data.value())}};
   published_.insert(manifest.step);
   const bool is_best = best_ && best_->step == manifest.step;
   const std::int64_t spared = best_ ? best_->step : -1;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/training/environment.hpp"
 
+#include <ATen/Version.h>
 #include <dlfcn.h>
-#include <torch/version.h>
 
 #include <fstream>
 #include <iomanip>
@@ -11,8 +11,28 @@
 
 #include "runtime/layer/gemm_path.hpp"
 #include "runtime/layer/random.hpp"
+#include "runtime/training/operator_probe.hpp"
 
 namespace lockstep {
+namespace {
+
+/// What stands between `before` and the first of `ends`: "2.13.0" of "..., TORCH_VERSION=2.13.0, USE_CUDA=0, ...".
+std::string part_of(const std::string& text, const std::string& before, const std::string& ends) {
+  const std::size_t found = text.find(before);
+  if (found == std::string::npos) return "none";
+  const std::size_t begin = found + before.size();
+  return text.substr(begin, text.find_first_of(ends, begin) - begin);
+}
+
+/// Computed once per process: nothing that it depends on changes in one.
+const std::vector<std::pair<std::string, std::string>>& operators(bool bfloat16) {
+  static const auto plain = operator_probe(false);
+  if (!bfloat16) return plain;
+  static const auto all = operator_probe(true);
+  return all;
+}
+
+}  // namespace
 
 std::string resolve_kernels(const Config& config) {
   if (config.kernels.gemm == GemmChoice::libtorch) opt_out_of_gemm_cure();
@@ -20,15 +40,22 @@ std::string resolve_kernels(const Config& config) {
 }
 
 Environment environment_of(const Config& config) {
+  resolve_kernels(config);  // the probe multiplies matrices
   const GemmPath gemm = gemm_path();
-  return {{{"isa", cpu_isa()},
-           {"gemm", gemm.cured && gemm.effective ? "mkl-" + cpu_isa() : "mkl-default"},
-           {"torch", TORCH_VERSION},
-           {"threads", std::to_string(config.workers.threads)},
-           {"precision", to_string(config.train.precision)},
-           {"micro_batches", std::to_string(config.train.micro_batches)},
-           {"batch", std::to_string(config.train.batch)},
-           {"seed", std::to_string(config.seed)}}};
+  Environment environment{{{"isa", cpu_isa()},
+                           {"gemm", gemm.cured && gemm.effective ? "mkl-" + cpu_isa() : "mkl-default"},
+                           {"torch", part_of(at::show_config(), "TORCH_VERSION=", ",\n")},
+                           {"mkl", part_of(at::get_mkl_version(), "Version ", " -")},
+                           {"onednn", part_of(at::get_mkldnn_version(), "MKL-DNN ", " ")},
+                           {"aten", at::get_cpu_capability()},
+                           {"threads", std::to_string(config.workers.threads)},
+                           {"precision", to_string(config.train.precision)},
+                           {"micro_batches", std::to_string(config.train.micro_batches)},
+                           {"batch", std::to_string(config.train.batch)},
+                           {"seed", std::to_string(config.seed)}}};
+  for (const auto& [name, bits] : operators(config.train.precision == Precision::bf16))
+    environment.entries.emplace_back(kOperator + name, bits);
+  return environment;
 }
 
 std::string library_hash() {

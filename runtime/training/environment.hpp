@@ -9,11 +9,14 @@
 
 namespace lockstep {
 
-/// Where numbers come from: ISA, GEMM path, threads, torch build, precision, micro-batches. Runs with different ones
-/// cannot be compared bit by bit.
+/// Where numbers come from: ISA, GEMM path, the libraries that are loaded, what their operators compute, threads,
+/// precision, micro-batches. Runs with different ones cannot be compared bit by bit.
 struct Environment {
   std::vector<std::pair<std::string, std::string>> entries;
 };
+/// How the entries of operator_probe() begin: "operator.matmul".
+inline constexpr const char* kOperator = "operator.";
+/// Of this process. Multiplies matrices when it is first called.
 Environment environment_of(const Config& config);
 /// 64-bit hash of the file that this library was loaded from, as hex: ranks with different builds do not match.
 std::string library_hash();

@@ -15,6 +15,7 @@
 #include "runtime/schedule/measured.hpp"
 #include "runtime/training/checkpointing.hpp"
 #include "runtime/training/data_checks.hpp"
+#include "runtime/training/data_record.hpp"
 #include "runtime/training/environment.hpp"
 #include "runtime/training/losses.hpp"
 #include "runtime/training/optimizer.hpp"
@@ -326,7 +327,9 @@ std::string Trainer::agreement() const {
   std::string text = resolved_yaml(config_);
   for (const auto& [key, value] : environment_of(config_).entries) text += concat(key, ": ", value, "\n");
   text += concat("library: ", library_hash(), "\n");
-  if (!resumed_from_.empty()) text += concat("resumed from step ", start_.step, ": ", start_.to_json());
+  TrainerState start = start_;
+  start.changes.clear();  // data that is none of a file is looked at by one rank
+  if (!resumed_from_.empty()) text += concat("resumed from step ", start.step, ": ", start.to_json());
   text += concat("first layers: ", join(partition_.first_layer), "\nranks of rows: ", join(layout_.rank_of_row), "\n");
   const Program& program = programs_->get(Mode::train, config_.train.micro_batches);
   for (const auto& row : program.rows) {
@@ -356,39 +359,13 @@ TrainerState Trainer::fresh_state() const {
   state.numerics = numerics_of(config_);
   if (!data_.arithmetic.empty()) state.numerics.emplace_back(kDataArithmetic, data_.arithmetic);
   state.environment = environment_of(config_);
+  state.data = data_.record;
   return state;
-}
-
-void Trainer::resume(const std::string& checkpoint) {
-  CheckpointStore store(checkpoint);
-  const std::string file = checkpoint + "/" + kTrainerFile;
-  const TrainerState state = TrainerState::from_json(store.text(kTrainerFile), file);
-  if (state.step != store.manifest().step) throw CheckpointError(file, "is of another step than the manifest");
-  // Without the mark the data was read as it was before the mark; what is saved from here on has none either.
-  if (data_.unrecorded && !state.records(kDataArithmetic)) data_ = data_.unrecorded();
-  check_resumable(config_, fresh_state(), state, checkpoint);
-  const auto expect = [&](const std::string& name, at::ScalarType dtype, const std::vector<std::int64_t>& sizes) {
-    const TensorEntry& entry = store.entry(TensorKind::weight, name);
-    if (entry.dtype != dtype || entry.sizes != sizes)
-      throw CheckpointError(
-          checkpoint, name, -1,
-          concat("is ", to_string(entry), ", the model has ", c10::toString(dtype), " [", join(sizes), "]"));
-  };
-  for (const ParameterInfo& parameter : graph_.parameters) expect(parameter.name, at::kFloat, parameter.sizes);
-  for (const BufferInfo& buffer : graph_.buffers) expect(buffer.name, buffer.dtype, buffer.sizes);
-  resumed_from_ = checkpoint;
-  start_ = fresh_state();
-  start_.step = state.step;
-  start_.position = state.position;
-  start_.loss = state.loss;
-  start_.losses = state.losses;
-  start_.best = state.best;
-  resumed_state_ = state;
 }
 
 std::unique_ptr<Publisher> Trainer::make_publisher(const FitOptions& options) const {
   const bool saves = config_.checkpoint.on() || config_.train.stop_after > 0;
-  if (options.checkpoints.empty() || !saves || layout_.rank_of_row.front() != layout_.here) return nullptr;
+  if (options.checkpoints.empty() || !saves || !feeds()) return nullptr;
   PublisherOptions publisher;
   publisher.checkpoints = options.checkpoints;
   publisher.resume_from = resumed_from_;
@@ -399,6 +376,7 @@ std::unique_ptr<Publisher> Trainer::make_publisher(const FitOptions& options) co
   publisher.patience = patience_of(config_.comm);
   publisher.hub_config = model_.hub_config;
   publisher.state = start_;
+  if (!start_.data) publisher.state.data = record_of(data_);
   publisher.log = options.log;
   return std::make_unique<Publisher>(std::move(publisher));
 }

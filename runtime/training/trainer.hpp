@@ -53,8 +53,11 @@ class Trainer {
   ~Trainer();
 
   /// Goes on from a checkpoint instead of from the beginning; before fit(). Nothing is read but headers. Throws
-  /// CheckpointError when it is damaged or of another model, ConfigError when the config would compute other numbers.
-  void resume(const std::string& checkpoint);
+  /// CheckpointError when it is damaged or of another model, ConfigError when the config would compute other numbers,
+  /// or the data is other data, and `rules` do not say that this is meant.
+  void resume(const std::string& checkpoint, const ResumeRules& rules = {});
+  /// What the rules let through, and what else is to be said of it.
+  const ResumeFindings& resumption() const { return resumption_; }
   /// Where training starts: step 0, or that of the checkpoint.
   const TrainerState& start() const { return start_; }
   /// As the checkpoint has it, with the machine that wrote it; that of step 0 without one.
@@ -98,6 +101,8 @@ class Trainer {
   void check_evaluation() const;
   void check_slices() const;
   TrainerState fresh_state() const;
+  /// Whether this process has the row that reads the data.
+  bool feeds() const { return layout_.rank_of_row.front() == layout_.here; }
   std::unique_ptr<Publisher> make_publisher(const FitOptions& options) const;
 
   Config config_;
@@ -115,6 +120,7 @@ class Trainer {
   std::vector<std::string> warnings_;
   std::string resumed_from_;  // empty: the beginning
   TrainerState start_, resumed_state_;
+  ResumeFindings resumption_;
   WrapChannel wrap_channel_;
 };
 

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstdlib>
 #include <map>
 #include <nlohmann/json.hpp>
 
@@ -11,6 +10,7 @@
 #include "runtime/checkpoint/checkpoint_error.hpp"
 #include "runtime/checkpoint/manifest.hpp"
 #include "runtime/layer/random.hpp"
+#include "runtime/training/data_record.hpp"
 
 namespace lockstep {
 namespace {
@@ -31,21 +31,6 @@ void flatten(const Section& section, const std::string& path, Keys& keys) {
     else if (decides_bits(name))
       keys.emplace_back(name, in_utf8(section.text(key)));
   }
-}
-
-/// The section that holds `key`, and the key's own name.
-std::pair<Section, std::string> find(const Section& root, const std::string& key) {
-  const std::size_t dot = key.find('.');
-  if (dot == std::string::npos || !root.is_mapping(key.substr(0, dot))) return {root, key};
-  return find(root.section(key.substr(0, dot)), key.substr(dot + 1));
-}
-
-/// 0 and 0.0 are one value.
-bool same_value(const std::string& a, const std::string& b) {
-  if (a == b) return true;
-  char *end_a = nullptr, *end_b = nullptr;
-  const double x = std::strtod(a.c_str(), &end_a), y = std::strtod(b.c_str(), &end_b);
-  return !a.empty() && !b.empty() && *end_a == '\0' && *end_b == '\0' && x == y;
 }
 
 /// JSON has no infinities or NaN.
@@ -75,7 +60,14 @@ std::string TrainerState::to_json() const {
   for (const auto& [key, value] : numerics) json["numerics"][key] = value;
   json["environment"] = Json::object();
   for (const auto& [key, value] : environment.entries) json["environment"][key] = value;
+  if (!changes.empty()) json["changes"] = changes;
   return json.dump(2) + "\n";
+}
+
+TrainerState state_of(const CheckpointStore& store) {
+  TrainerState state = TrainerState::from_json(store.text(kTrainerFile), store.path() + "/" + kTrainerFile);
+  state.data = data_record_of(store);
+  return state;
 }
 
 TrainerState TrainerState::from_json(const std::string& text, const std::string& file) {
@@ -93,6 +85,7 @@ TrainerState TrainerState::from_json(const std::string& text, const std::string&
       state.numerics.emplace_back(key, value.get<std::string>());
     for (const auto& [key, value] : json.at("environment").items())
       state.environment.entries.emplace_back(key, value.get<std::string>());
+    if (json.contains("changes")) state.changes = json.at("changes").get<std::vector<std::string>>();
     if (state.step < 1 || state.position < 1) throw std::runtime_error("step and position must be 1 or more");
     return state;
   } catch (const std::exception& error) {
@@ -108,38 +101,6 @@ Keys numerics_of(const Config& config) {
   Keys keys;
   flatten(load_config_text(resolved_yaml(resolved), "resolved config"), "", keys);
   return keys;
-}
-
-void check_resumable(const Config& config, const TrainerState& fresh, const TrainerState& state,
-                     const std::string& checkpoint) {
-  const Keys& now = fresh.numerics;
-  const std::map<std::string, std::string> ours(now.begin(), now.end());
-  const std::map<std::string, std::string> theirs(state.numerics.begin(), state.numerics.end());
-  const auto refuse = [&](const std::string& key, const std::string& got, const std::string& expected) {
-    const auto [section, name] = find(config.root, key);
-    const std::string advice =
-        key == "train.lr_schedule.decay_steps"
-            ? concat("set train.lr_schedule.decay_steps=", expected, " to train longer at the same learning rates")
-            : std::string("set it as it was, or train from the start in another run_dir");
-    throw section.error(name, concat("got ", got, ", expected ", expected, " as in the checkpoint ", checkpoint,
-                                     ": resuming would not go on as that run; ", advice));
-  };
-  for (const auto& [key, value] : state.numerics)
-    if (!ours.count(key) || !same_value(ours.at(key), value))
-      refuse(key, ours.count(key) ? ours.at(key) : "nothing", value);
-  for (const auto& [key, value] : now) {
-    if (theirs.count(key)) continue;
-    const std::optional<std::string> before = value_before(key);
-    if (!before || !same_value(value, *before)) refuse(key, value, before.value_or("nothing"));
-  }
-  if (fresh.samples != state.samples)
-    throw config.root.error(
-        "data", concat("got ", fresh.samples, " training samples, expected ", state.samples, " as in the checkpoint ",
-                       checkpoint, ": the files have changed; train on the same ones"));
-  if (config.train.steps < state.step)
-    throw config.root.section("train").error(
-        "steps", concat("got ", config.train.steps, ", expected at least ", state.step, ", the step of the checkpoint ",
-                        checkpoint, "; set it to more, or resume from an older one"));
 }
 
 std::string environment_difference(const TrainerState& state, const Environment& here) {

@@ -9,7 +9,9 @@
 #include <utility>
 #include <vector>
 
+#include "runtime/checkpoint/store.hpp"
 #include "runtime/config/config.hpp"
+#include "runtime/data/dataset.hpp"
 #include "runtime/training/environment.hpp"
 
 namespace lockstep {
@@ -33,12 +35,18 @@ struct TrainerState {
   /// numerics_of() the config, and kDataArithmetic where there is one.
   std::vector<std::pair<std::string, std::string>> numerics;
   Environment environment;
+  /// What parts of the run were gone on with knowingly: "after step 100: seed: 2 instead of 1".
+  std::vector<std::string> changes;
+  std::optional<DataRecord> data;  ///< of the checkpoint's data.json: not in to_json()
 
   bool records(const std::string& key) const;  ///< among the numerics
   std::string to_json() const;
   /// Throws CheckpointError naming `file`.
   static TrainerState from_json(const std::string& text, const std::string& file);
 };
+
+/// Throws CheckpointError.
+TrainerState state_of(const CheckpointStore& store);
 
 /// The hash over a run's losses, one after the other: starts at 0.
 std::uint64_t losses_hash(std::uint64_t before, double loss);
@@ -47,12 +55,27 @@ std::uint64_t losses_hash(std::uint64_t before, double loss);
 /// stages, schedule, placement, devices, evaluation, logs, the run folder, and how long to train.
 std::vector<std::pair<std::string, std::string>> numerics_of(const Config& config);
 
-/// Throws ConfigError at the first key with which `config` would not go on as the checkpoint's run would have. `fresh`:
-/// what a run that begins now would record.
-void check_resumable(const Config& config, const TrainerState& fresh, const TrainerState& state,
-                     const std::string& checkpoint);
+/// What a checkpoint is wanted for, and what may differ from it.
+struct ResumeRules {
+  /// Keys, each with all that is below it, in which the config or the data knowingly differ: "train.batch", "data".
+  std::vector<std::string> changes = {};
+  bool evaluates = false;  ///< nothing is trained: only what the evaluation depends on counts
+};
 
-/// "isa avx2 instead of avx512, ..." when the machine or build is another one, so that bits will differ; else empty.
+struct ResumeFindings {
+  std::vector<std::string> changed = {};  ///< "train.batch: 8 instead of 10": what the rules let through
+  std::vector<std::string> notes = {};    ///< changes that are none, for the log
+  std::string warning = {};               ///< of the evaluation set; empty: none
+};
+
+/// Throws ConfigError at the first key with which `config` would not go on as the checkpoint's run would have, with the
+/// changes to go on all the same. `fresh`: what a run that begins now would record.
+ResumeFindings check_resumable(const Config& config, const TrainerState& fresh, const TrainerState& state,
+                               const std::string& checkpoint, const ResumeRules& rules = {});
+
+/// "isa avx2 instead of avx512, operator.matmul 7eb1835b instead of 1d0c4fe2, ..." when machine, libraries or what
+/// their operators compute are others, so that bits may differ; else empty. What an older checkpoint lacks is not
+/// compared.
 std::string environment_difference(const TrainerState& state, const Environment& here);
 
 }  // namespace lockstep

@@ -2,7 +2,9 @@
 """Checkpoints and --resume, as a user meets them; bit for bit is tests/parity/resume_test.cpp's business."""
 import json
 import os
+import random
 import re
+import shlex
 import signal
 import struct
 import unittest
@@ -10,6 +12,12 @@ import unittest
 from cli import ENDLESS, MLP, CliTest, command, metrics, overrides, steps_of
 
 STEPS = 7
+TABLE = """\
+model: {type: mlp, inputs: 2, width: 4, layers: 1, outputs: 1}
+data: {type: csv, train: t.csv, eval: e.csv, targets: [y], task: regression, normalize: true}
+train: {steps: 5, batch: 6, loss: mean_squared_error, eval_every: 1}
+checkpoint: {every: 1, keep: 9}
+"""
 SAVE = ["checkpoint.every=2", f"train.steps={STEPS}", "train.eval_every=2", "model.dropout=0.2"]
 
 
@@ -78,6 +86,14 @@ class ResumeTest(CliTest):
 
     def checkpoint(self, step):
         return self.folder / f"run/checkpoints/step-{step:08d}"
+
+    def table(self, seed):
+        """t.csv and e.csv, of another seed with the same names and sizes."""
+        numbers = random.Random(seed)
+        for name, rows in (("t.csv", 20), ("e.csv", 6)):
+            lines = ["%.3f,%.3f,%.3f\n" % tuple(numbers.uniform(1, 9) for _ in range(3)) for _ in range(rows)]
+            if name == "t.csv" or seed == 1:
+                self.write(name, "a,b,y\n" + "".join(lines))
 
     def damage(self, step):
         """One bit of a shard; returns its path."""
@@ -209,6 +225,64 @@ class ResumeTest(CliTest):
         self.assertRegex(self.refuses("--resume", "none", settings=[*SAVE, "run_dir=run"]), "none: there is no such checkpoint")
         self.assertRegex(self.refuses(settings=[*SAVE, "run_dir=run"]), "already holds a run; go on with it")
 
+    def test_other_data_is_refused_by_its_file_and_taken_knowingly(self):
+        self.table(seed=1)
+        self.write("table.yaml", TABLE)
+        self.train("table.yaml", "run", settings=["train.stop_after=2"])
+        resume = ["--resume", "auto"]
+
+        def says(*arguments, settings=(), code):
+            result = self.run_command(command("train", "table.yaml", *resume, *arguments,
+                                              *overrides([*settings, "train.stop_after=1", "run_dir=run"])))
+            self.assertEqual(result.returncode, code, result.stderr)
+            return result.stderr
+
+        says(settings=[f"data.train={self.folder}/t.csv"], code=0)
+        self.table(seed=2)
+        said = says(code=2)
+        self.assertRegex(said, r"table\.yaml:2:\d+: data\.train: got t\.csv \(\d+ bytes, hash \w+\), expected t\.csv \(.*\) as in the "
+                               r"checkpoint run/checkpoints/step-00000003: .*knowingly: --change data\n")
+        self.assertIn("changed knowingly: data.train: t.csv (", says("--change", "data", code=0))
+        seen = self.succeeds("checkpoint", "inspect", self.checkpoint(4)).stdout
+        self.assertRegex(seen, r"(?s)data\n  train: t\.csv, \d+ bytes, hash .*scaling of a: mean .*after step 3: data\.train: ")
+        self.write("e.csv", (self.folder / "e.csv").read_text().replace("1", "2"))
+        self.assertIn("the evaluation data is e.csv (", says(code=0))
+
+    def test_every_key_can_be_changed_knowingly_with_the_flags_that_the_refusal_names(self):
+        self.train("small.yaml", "run", settings=[*SAVE, "train.stop_after=3"])
+        wanted = ["train.optimizer.lr=0.01", "train.lr_schedule={type: cosine, warmup_steps: 2}", "train.batch=8"]
+        said = self.refuses("--resume", "auto", settings=[*SAVE, *wanted, "run_dir=run"])
+        flags = shlex.split(re.search(r"knowingly: (.*)", said)[1])
+        self.assertIn("train.batch=8", flags)
+        result = self.succeeds("train", "small.yaml", "--resume", "auto", *flags, settings=[*SAVE, "run_dir=run", *wanted[1:2]])
+        self.assertIn("changed knowingly: train.batch: 8 instead of 10", result.stderr)
+        self.assertEqual(steps_of(self.folder / "run/metrics.jsonl")[-1]["step"], STEPS)
+        self.assertIn("after step 3: train.batch: 8 instead of 10", self.succeeds("checkpoint", "inspect", self.checkpoint(STEPS)).stdout)
+        # The same command again, as a launcher starts it: nothing is left to change.
+        result = self.succeeds("train", "small.yaml", "--resume", "auto", *flags, settings=[*SAVE, "run_dir=run", *wanted[1:2]])
+        self.assertIn("--change train.batch: nothing that a resume compares differs there", result.stderr)
+
+    def test_a_change_that_cannot_be_meant_is_named(self):
+        self.train("small.yaml", "run", settings=[*SAVE, "train.stop_after=3"])
+        for arguments, said in (
+                (["--change", "train.batch=8"], r"--change: got train\.batch=8 without --resume, expected a checkpoint to go on from; "),
+                (["--resume", "auto", "--change", "train.bach=8"], r"--change train\.bach=8: train\.bach: got an unknown key, .*'batch'\?"),
+                (["--resume", "auto", "--change", "dtaa"], r"--change: got dtaa, expected KEY=VALUE or .*; did you mean 'data'\?")):
+            self.assertRegex(self.refuses(*arguments, settings=[*SAVE, "run_dir=run"]), said)
+
+    def test_kernels_that_compute_other_bits_are_a_warning_with_both_values(self):
+        self.train("small.yaml", "run", settings=[*SAVE, "train.stop_after=3"])
+        line = command("train", "small.yaml", "--resume", "auto", *overrides([*SAVE, "train.stop_after=1", "run_dir=run"]))
+        environment = json.loads((self.checkpoint(3) / "trainer.json").read_text())["environment"]
+        for variable, value, expected in (("ATEN_CPU_CAPABILITY", "default", r"aten DEFAULT instead of \w+, .*operator\.\w+ \w{8} instead of "),
+                                          ("MKL_CBWR", "COMPATIBLE", r"operator\.matmul \w{8} instead of \w{8}")):
+            with self.subTest(variable):
+                if environment["isa"] == "default":
+                    self.skipTest("this processor has one set of kernels only")
+                result = self.run_command(line, environment={variable: value})
+                self.assertEqual(result.returncode, 0, result.stderr)
+                self.assertRegex(result.stderr, r"bits may differ from an unbroken run: .*" + expected)
+
     def test_a_run_folder_in_use_is_not_resumed(self):
         self.write("endless.yaml", ENDLESS)
         process = self.start(command("train", "endless.yaml", "--set", "run_dir=run"))
@@ -241,6 +315,40 @@ class ResumeTest(CliTest):
             result = self.succeeds("eval", "small.yaml", "--checkpoint", self.checkpoint(6), settings=SAVE, ranks=ranks)
             found = re.fullmatch(r"step 6  eval loss (\S+)  \(10 samples\)\n", result.stdout)
             self.assertAlmostEqual(float(found.group(1)), losses[6], places=7)
+
+    def test_eval_needs_no_training_file_and_no_scaling_but_the_checkpoints(self):
+        self.table(seed=1)
+        self.write("table.yaml", TABLE)
+        self.train("table.yaml", "run")
+
+        def loss(*settings):
+            return self.succeeds("eval", "table.yaml", "--checkpoint", self.checkpoint(5), settings=settings).stdout
+
+        expected = loss()
+        self.assertIn("step 5  eval loss ", expected)
+        self.assertEqual(loss("train.optimizer.lr=0.5", "train.steps=1"), expected)
+        self.table(seed=2)
+        self.assertEqual(loss(), expected)
+        (self.folder / "t.csv").unlink()
+        self.assertEqual(loss(), expected)
+        scaling = json.loads((self.checkpoint(5) / "data.json").read_text())["scaling"]
+        self.assertEqual([column["column"] for column in scaling], ["a", "b"])
+
+    def test_eval_speaks_of_evaluating(self):
+        self.train("small.yaml", "run", settings=SAVE)
+        for checkpoint, settings, said in (
+                ("none", [], r"lockstep: --checkpoint: none: there is no such checkpoint folder"),
+                (self.checkpoint(6), ["model.width=16"], r"model\.width: got 16, expected 8 as in the checkpoint .*: the evaluation would ")):
+            result = self.run_command(command("eval", "small.yaml", "--checkpoint", checkpoint, *overrides([*SAVE, *settings])))
+            self.assertEqual(result.returncode, 2, result.stderr)
+            self.assertRegex(result.stderr, said)
+            self.assertNotIn("resum", result.stderr)
+
+    def test_a_folder_of_something_else_is_not_called_damaged(self):
+        (self.folder / "other").mkdir()
+        result = self.run_command(command("checkpoint", "verify", "other"))
+        self.assertEqual((result.returncode, result.stdout), (2, ""), result.stderr)
+        self.assertIn("other: is no checkpoint: it has no manifest.json", result.stderr)
 
     def test_a_gpt_checkpoint_is_a_hugging_face_folder(self):
         self.write("gpt.yaml", """\

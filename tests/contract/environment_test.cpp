@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a run says of the machine it runs on. That variables of MKL, oneDNN and ATen show in it is tests/cli's business:
+// they are read once per process.
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <map>
+
+#include "runtime/training/environment.hpp"
+#include "runtime/training/operator_probe.hpp"
+#include "runtime/training/trainer_state.hpp"
+#include "tests/test.hpp"
+
+using namespace lockstep;
+
+namespace {
+
+std::map<std::string, std::string> probe(bool bfloat16 = false) {
+  const auto entries = operator_probe(bfloat16);
+  return {entries.begin(), entries.end()};
+}
+
+}  // namespace
+
+TEST_CASE("the probe is the same every time, on any number of threads, and leaves that number alone", "[contract]") {
+  const auto first = probe();
+  CHECK(first.size() == 11);
+  const int before = at::get_num_threads();
+  for (const int threads : {1, 2, 4}) {
+    at::set_num_threads(threads);
+    CHECK(probe() == first);
+    CHECK(at::get_num_threads() == threads);
+  }
+  at::set_num_threads(before);
+  auto all = probe(true);
+  CHECK(all.erase("matmul_bf16") == 1);
+  CHECK(all == first);
+}
+
+TEST_CASE("the probe draws no random number", "[contract]") {
+  at::manual_seed(3);
+  const at::Tensor expected = at::rand({4});
+  at::manual_seed(3);
+  probe();
+  CHECK(at::equal(at::rand({4}), expected));
+}
+
+TEST_CASE("the probe shows that denormals are flushed", "[contract]") {
+  const auto before = probe();
+  REQUIRE(at::globalContext().setFlushDenormal(true));
+  const auto flushed = probe();
+  at::globalContext().setFlushDenormal(false);
+  CHECK(flushed.at("denormals") != before.at("denormals"));
+  CHECK(flushed.at("matmul") == before.at("matmul"));
+  CHECK(probe() == before);
+}
+
+TEST_CASE("the environment names the libraries that are loaded, and a difference says both values", "[contract]") {
+  const Environment here = environment_of(Config());
+  std::map<std::string, std::string> entries(here.entries.begin(), here.entries.end());
+  for (const char* key : {"torch", "mkl", "onednn"}) {
+    INFO(key << " " << entries.at(key));
+    CHECK(entries.at(key).find_first_of("0123456789") != std::string::npos);
+    CHECK(entries.at(key).find(' ') == std::string::npos);
+  }
+  TrainerState state;
+  state.environment = here;
+  CHECK(environment_difference(state, here).empty());
+  for (auto& [key, value] : state.environment.entries)
+    if (key == "operator.exp") value = "00000000";
+  CHECK(environment_difference(state, here) == "operator.exp " + entries.at("operator.exp") + " instead of 00000000");
+  std::erase_if(state.environment.entries, [](const auto& entry) { return entry.first.starts_with("operator."); });
+  CHECK(environment_difference(state, here).empty());  // an older checkpoint
+}
