@@ -3,7 +3,7 @@
 # liblockstep.so: all folders in one library. It is listed before torch wherever both are linked, so that MKL asks our
 # library which path to take (runtime/layer/gemm_path.hpp).
 
-set(folders base config schedule partitioner layer comm engine data checkpoint training profile models)
+set(folders base config schedule observe host partitioner layer graph comm engine data checkpoint training profile models session)
 if(LOCKSTEP_MPI)
   list(APPEND folders comm_mpi)
 endif()

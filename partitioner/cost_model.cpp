@@ -30,18 +30,7 @@ void check_number(const std::string& where, const char* what, double value) {
 }
 
 void check_layer(const std::string& where, const LayerCost& cost) {
-  check_number(where, "forward_us", cost.forward_us);
-  check_number(where, "input_grad_us", cost.input_grad_us);
-  check_number(where, "weight_grad_us", cost.weight_grad_us);
-  check_number(where, "update_us", cost.update_us);
-  check_number(where, "held_bytes", cost.held_bytes);
-  check_number(where, "again_held_bytes", cost.again_held_bytes);
-  check_number(where, "held_w_bytes", cost.held_w_bytes);
-  check_number(where, "step_bytes", cost.step_bytes);
-  check_number(where, "forward_extra_bytes", cost.forward_extra_bytes);
-  check_number(where, "input_grad_extra_bytes", cost.input_grad_extra_bytes);
-  check_number(where, "weight_grad_extra_bytes", cost.weight_grad_extra_bytes);
-  check_number(where, "backward_extra_bytes", cost.backward_extra_bytes);
+  for (const LayerCostField& field : layer_cost_fields()) check_number(where, field.key, cost.*field.member);
 }
 
 /// Where the stages of a choice are.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Cutting a list of layers into runs by one number per layer: elements, measured time, bytes. Torch-free. (Measured,
-// memory-aware planning is plan.hpp; these are what it is compared with.)
+// memory-aware planning is make_plan.hpp; these are what it is compared with.)
 #pragma once
 
 #include <vector>

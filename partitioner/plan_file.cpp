@@ -7,7 +7,8 @@
 #include <limits>
 
 #include "runtime/base/check.hpp"
-#include "runtime/config/size.hpp"
+#include "runtime/base/size.hpp"
+#include "runtime/base/text.hpp"
 
 namespace lockstep {
 namespace {
@@ -295,17 +296,11 @@ PlanFile read_plan(const Section& root) {
 
 std::string idle_text(const PlanFile& plan) {
   if (plan.idle.empty() || !plan.predicted) return "";
-  const auto seconds = [](double us) {
-    std::ostringstream out;
-    out << std::fixed << std::setprecision(us < 10e6 ? 2 : 1) << us / (us < 10e6 ? kUsPerMs : 1e6)
-        << (us < 10e6 ? " ms" : " s");
-    return out.str();
-  };
   const std::size_t all = plan.workers.size() + plan.idle.size();
   const double with_all_us = plan.predicted->with_all_us;
   return concat(
-      plan.workers.size(), " of ", all, " workers: ", seconds(plan.predicted->step_us), " a step; with all ", all,
-      with_all_us > 0 ? ": " + seconds(with_all_us) : std::string(" nothing fits, or there are too few layers"));
+      plan.workers.size(), " of ", all, " workers: ", time_text(plan.predicted->step_us), " a step; with all ", all,
+      with_all_us > 0 ? ": " + time_text(with_all_us) : std::string(" nothing fits, or there are too few layers"));
 }
 
 std::string schedule_text(const PlanChoice& choice) {

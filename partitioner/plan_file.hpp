@@ -57,7 +57,7 @@ struct PlanFile {
   std::string key;                     ///< prediction_key() of what was predicted
   int predicted_micro_batches = 0;     ///< that it was predicted with
   std::optional<PlanPrediction> predicted;
-  std::string profile;            ///< YAML: what layers and links cost (runtime/profile/profile.hpp); empty: not known
+  std::string profile;            ///< YAML: what layers and links cost (partitioner/profile_file.hpp); empty: not known
   Section root, pipeline, train;  ///< as read
 };
 

@@ -18,8 +18,8 @@
 #include <vector>
 
 #include "partitioner/cut_search.hpp"
+#include "partitioner/make_plan.hpp"
 #include "partitioner/placements.hpp"
-#include "partitioner/plan.hpp"
 
 namespace lockstep {
 

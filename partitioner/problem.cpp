@@ -10,6 +10,29 @@
 namespace lockstep {
 namespace {
 
+constexpr double kMs = 1000, kMiB = 1048576;
+constexpr LayerCostField kFields[] = {
+    {"forward_us", "forward_ms", kMs, true, true, &LayerCost::forward_us},
+    {"input_grad_us", "input_grad_ms", kMs, true, true, &LayerCost::input_grad_us},
+    {"weight_grad_us", "weight_grad_ms", kMs, true, true, &LayerCost::weight_grad_us},
+    {"update_us", "update_ms", kMs, true, false, &LayerCost::update_us},
+    {"held_bytes", "held_mib", kMiB, false, true, &LayerCost::held_bytes},
+    {"again_held_bytes", "again_held_mib", kMiB, false, true, &LayerCost::again_held_bytes},
+    {"held_w_bytes", "held_w_mib", kMiB, false, true, &LayerCost::held_w_bytes},
+    {"step_bytes", "step_mib", kMiB, false, false, &LayerCost::step_bytes},
+    {"forward_extra_bytes", "forward_extra_mib", kMiB, false, true, &LayerCost::forward_extra_bytes},
+    {"input_grad_extra_bytes", "input_grad_extra_mib", kMiB, false, true, &LayerCost::input_grad_extra_bytes},
+    {"weight_grad_extra_bytes", "weight_grad_extra_mib", kMiB, false, true, &LayerCost::weight_grad_extra_bytes},
+    {"backward_extra_bytes", "backward_extra_mib", kMiB, false, true, &LayerCost::backward_extra_bytes},
+};
+
+}  // namespace
+
+std::span<const LayerCostField> layer_cost_fields() {
+  return kFields;
+}
+namespace {
+
 Schedule schedule_of_choice(const CostModel& model, const PlanChoice& choice) {
   model.check(choice);
   const int rows = rows_of(model.problem(), choice);

@@ -5,11 +5,12 @@
 #pragma once
 
 #include <limits>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "runtime/schedule/layer_graph.hpp"
-#include "runtime/schedule/simulate.hpp"
+#include "runtime/schedule/simulation.hpp"
 
 namespace lockstep {
 
@@ -30,7 +31,20 @@ struct LayerCost {
   double weight_grad_extra_bytes = 0;  ///< the same of W, when the summed gradients are there
   double backward_extra_bytes = 0;     ///< of B, I and then W, while its inputs and the gradients of its outputs stay
   bool recomputable = true;            ///< may be run again when the plan says so
+  bool operator==(const LayerCost&) const = default;
 };
+
+/// A number of LayerCost, as files have it and as people write it by hand.
+struct LayerCostField {
+  const char* key;      ///< "forward_us"
+  const char* by_hand;  ///< "forward_ms"
+  double unit;          ///< of the number by hand
+  bool is_time;         ///< else bytes
+  bool per_row;         ///< grows with the rows of the micro-batch
+  double LayerCost::*member;
+};
+/// All of them; the first three are what a layer by hand has to have.
+std::span<const LayerCostField> layer_cost_fields();
 
 struct PlannedWorker {
   double speed = 1;  ///< times on it are those of LayerCost divided by this

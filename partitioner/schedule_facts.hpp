@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "runtime/schedule/schedule.hpp"
-#include "runtime/schedule/simulate.hpp"
+#include "runtime/schedule/simulation.hpp"
 
 namespace lockstep {
 

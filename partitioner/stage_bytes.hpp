@@ -5,7 +5,7 @@
 
 #include <vector>
 
-#include "runtime/schedule/simulate.hpp"
+#include "runtime/schedule/simulation.hpp"
 
 namespace lockstep {
 

@@ -8,22 +8,17 @@
 #include <iostream>
 
 #include "runtime/base/output_file.hpp"
+#include "runtime/base/size.hpp"
 #include "runtime/checkpoint/store.hpp"
 #include "runtime/layer/tensor_hash.hpp"
+#include "runtime/session/fingerprint.hpp"
 #include "runtime/training/trainer_state.hpp"
 #include "tools/command.hpp"
-#include "tools/fingerprint.hpp"
 
 namespace lockstep {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string mebibytes(std::int64_t bytes) {
-  std::ostringstream out;
-  out << std::fixed << std::setprecision(bytes < 10'485'760 ? 2 : 0) << static_cast<double>(bytes) / 1048576 << " MiB";
-  return out.str();
-}
 
 std::int64_t bytes_of(const Manifest& manifest) {
   std::int64_t bytes = 0;
@@ -38,7 +33,7 @@ TrainerState state_of(const CheckpointStore& store) {
 /// A run folder: its checkpoints, one a line.
 int list_run(const std::string& run) {
   for (const CheckpointPlace& place : list_checkpoints(checkpoints_of(run)))
-    std::cout << place.path << "  step " << place.step << "  " << mebibytes(bytes_of(read_manifest(place.path)))
+    std::cout << place.path << "  step " << place.step << "  " << size_text(bytes_of(read_manifest(place.path)))
               << "\n";
   return 0;
 }
@@ -59,7 +54,7 @@ int inspect(const std::string& path) {
     std::cout << "best evaluation so far: step " << state.best->step << ", loss " << state.best->loss << "\n";
   std::cout << "files\n";
   for (const auto& [name, shard] : store.manifest().shards)
-    std::cout << "  " << std::left << std::setw(44) << name << " " << mebibytes(shard.bytes) << ", "
+    std::cout << "  " << std::left << std::setw(44) << name << " " << size_text(shard.bytes) << ", "
               << shard.tensors.size() << " tensors\n";
   print_tensors(store, TensorKind::weight, "weights");
   print_tensors(store, TensorKind::optimizer, "optimizer");
@@ -78,7 +73,7 @@ int verify(const std::string& path) {
   std::size_t tensors = 0;
   for (const auto& [name, shard] : manifest.shards) tensors += shard.tensors.size();
   std::cout << "good: " << path << ": step " << manifest.step << ", " << tensors << " tensors, "
-            << mebibytes(bytes_of(manifest)) << "\n";
+            << size_text(bytes_of(manifest)) << "\n";
   return 0;
 }
 
@@ -102,7 +97,7 @@ int export_weights(const std::string& path, const std::string& output) {
     throw;
   }
   if (!place.in_place) fs::rename(file, place.path);
-  std::cout << output << ": " << written.tensors.size() << " tensors, " << mebibytes(written.bytes) << "\n";
+  std::cout << output << ": " << written.tensors.size() << " tensors, " << size_text(written.bytes) << "\n";
   return 0;
 }
 
@@ -117,7 +112,7 @@ int fingerprint(const std::string& path) {
 
 }  // namespace
 
-void add_checkpoint(CLI::App& app, std::function<int()>& command) {
+void add_checkpoint(CLI::App& app, Command& command) {
   CLI::App* verb = app.add_subcommand("checkpoint", "Look at a checkpoint, verify it, or export its weights");
   verb->require_subcommand(1);
   verb->footer(

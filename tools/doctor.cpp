@@ -25,9 +25,10 @@
 #include <set>
 #include <sstream>
 
-#include "runtime/config/size.hpp"
-#include "runtime/engine/machine.hpp"
+#include "runtime/base/size.hpp"
+#include "runtime/host/machine.hpp"
 #include "runtime/layer/gemm_path.hpp"
+#include "runtime/session/process.hpp"
 #include "tools/command.hpp"
 
 namespace lockstep {
@@ -343,7 +344,7 @@ int doctor(const std::string& run_folder, bool probe) {
 
 }  // namespace
 
-void add_doctor(CLI::App& app, std::function<int()>& command) {
+void add_doctor(CLI::App& app, Command& command) {
   CLI::App* verb =
       app.add_subcommand("doctor", "Look at this machine: MPI, torch, cores, memory, run folder; say what to do");
   auto folder = std::make_shared<std::string>("runs");

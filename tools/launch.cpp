@@ -24,12 +24,13 @@
 #include <sstream>
 
 #include "runtime/checkpoint/manifest.hpp"
+#include "runtime/host/launch_listener.hpp"
+#include "runtime/host/launcher_terminal.hpp"
+#include "runtime/host/rank_watch.hpp"
+#include "runtime/host/stop_signals.hpp"
+#include "runtime/observe/story.hpp"
+#include "runtime/session/process.hpp"
 #include "tools/command.hpp"
-#include "tools/launch_listener.hpp"
-#include "tools/launcher_terminal.hpp"
-#include "tools/rank_watch.hpp"
-#include "tools/stop_signals.hpp"
-#include "tools/why.hpp"
 
 namespace lockstep {
 namespace {
@@ -290,7 +291,7 @@ int launch(const LaunchOptions& options) {
 
 }  // namespace
 
-void add_why(CLI::App& app, std::function<int()>& command) {
+void add_why(CLI::App& app, Command& command) {
   CLI::App* verb =
       app.add_subcommand("why", "Say what happened to a run: who died first, doing what, who waited for whom");
   auto folder = std::make_shared<std::string>();
@@ -300,7 +301,7 @@ void add_why(CLI::App& app, std::function<int()>& command) {
   verb->callback([folder, &command] { command = [folder] { return why(*folder); }; });
 }
 
-void add_launch(CLI::App& app, std::function<int()>& command) {
+void add_launch(CLI::App& app, Command& command) {
   CLI::App* verb =
       app.add_subcommand("launch", "Start ranks with mpiexec; say what happened when they fail; restart them");
   auto options = std::make_shared<LaunchOptions>();

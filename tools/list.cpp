@@ -7,7 +7,7 @@
 
 #include "models/registry.hpp"
 #include "runtime/schedule/generators.hpp"
-#include "runtime/training/loss.hpp"
+#include "runtime/training/losses.hpp"
 #include "tools/command.hpp"
 
 namespace lockstep {
@@ -44,7 +44,7 @@ int list(const std::string& what) {
 
 }  // namespace
 
-void add_list(CLI::App& app, std::function<int()>& command) {
+void add_list(CLI::App& app, Command& command) {
   CLI::App* verb = app.add_subcommand("list", "List models, schedules, losses and data readers");
   auto what = std::make_shared<std::string>();
   verb->add_option("what", *what, "models, schedules, losses or readers; default: all")

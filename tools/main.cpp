@@ -8,12 +8,11 @@
 #include <cstring>
 #include <iostream>
 
-#include "runtime/base/one_line.hpp"
+#include "runtime/base/text.hpp"
+#include "runtime/host/standard_files.hpp"
+#include "runtime/session/process.hpp"
 #include "tools/command.hpp"
-#include "tools/report.hpp"
-#include "tools/simulate.hpp"
-#include "tools/standard_files.hpp"
-#include "tools/stop_signals.hpp"
+#include "tools/hangup.hpp"
 
 namespace {
 
@@ -48,7 +47,7 @@ void check_values(const CLI::App& app) {
   for (const CLI::App* verb : app.get_subcommands()) check_values(*verb);
 }
 
-int parse_and_run(CLI::App& app, int argc, char** argv, const std::function<int()>& command) {
+int parse_and_run(CLI::App& app, int argc, char** argv, const lockstep::Command& command) {
   try {
     app.parse(argc, argv);
     check_values(app);
@@ -66,12 +65,12 @@ int run(int argc, char** argv) {
   app.set_version_flag("--version", LOCKSTEP_VERSION);
   app.set_help_all_flag("--help-all", "Print the help of all subcommands: lockstep --help-all > lockstep.txt");
   app.require_subcommand(1);
-  std::function<int()> command;
+  lockstep::Command command;
   lockstep::add_train(app, command);
   lockstep::add_verify(app, command);
   lockstep::add_profile(app, command);
   lockstep::add_plan(app, command);
-  lockstep::add_simulate(app, command, lockstep::subject_of_plan);
+  lockstep::add_simulate(app, command);
   lockstep::add_report(app, command);
   lockstep::add_checkpoint(app, command);
   lockstep::add_eval(app, command);

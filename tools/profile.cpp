@@ -10,9 +10,12 @@
 #include <iostream>
 
 #include "runtime/base/output_file.hpp"
-#include "runtime/training/progress.hpp"
-#include "runtime/training/verify.hpp"
-#include "tools/profiling.hpp"
+#include "runtime/base/text.hpp"
+#include "runtime/observe/progress.hpp"
+#include "runtime/session/make_trainer.hpp"
+#include "runtime/session/profiling.hpp"
+#include "runtime/training/run_record.hpp"
+#include "tools/command.hpp"
 
 namespace lockstep {
 namespace {
@@ -47,15 +50,9 @@ class Shown {
   std::unique_ptr<Progress> bar_;
 };
 
-std::string fixed(double number, int digits) {
-  std::ostringstream out;
-  out << std::fixed << std::setprecision(digits) << number;
-  return out.str();
-}
-
 /// Milliseconds, in eight columns up to days.
 std::string ms(double us) {
-  return fixed(us * 1e-3, us < 1e6 ? 3 : us < 1e8 ? 1 : 0);
+  return fixed_text(us * 1e-3, us < 1e6 ? 3 : us < 1e8 ? 1 : 0);
 }
 
 /// Of --rows.
@@ -123,16 +120,16 @@ void print_table(std::ostream& out, const Trainer& trainer, const Profile& profi
     if (count > 1) name += " .. " + graph.layers[run.last].name;
     const double all_us = sample.forward_us + sample.input_grad_us + sample.weight_grad_us;
     if (layer.misfit > kMisfit + sample.spread && all_us > kTinyUs)
-      name += concat("  misfit ", fixed(layer.misfit * 100, 0), " %: not linear in rows between the two sizes");
+      name += concat("  misfit ", fixed_text(layer.misfit * 100, 0), " %: not linear in rows between the two sizes");
     print_row(out,
               {std::to_string(count), ms(sample.forward_us), ms(sample.input_grad_us), ms(sample.weight_grad_us),
-               ms(sample.update_us), fixed(sample.spread * 100, 0) + " %", fixed(parameter_mib, 2),
-               fixed(sample.held_bytes / mib, 2)},
+               ms(sample.update_us), fixed_text(sample.spread * 100, 0) + " %", fixed_text(parameter_mib, 2),
+               fixed_text(sample.held_bytes / mib, 2)},
               name);
   }
   print_row(out,
             {std::to_string(graph.layer_count()), ms(forward), ms(input_grad), ms(weight_grad), ms(update), "",
-             fixed(parameters, 2), fixed(held, 2)},
+             fixed_text(parameters, 2), fixed_text(held, 2)},
             "all layers, each by itself");
 }
 
@@ -140,17 +137,17 @@ void print_links(std::ostream& out, const Profile& profile) {
   const auto print = [&](const char* name, const LinkCost& link) {
     const bool given =
         std::find(profile.given_links.begin(), profile.given_links.end(), name) != profile.given_links.end();
-    out << "link " << name << ": " << fixed(link.latency_us, 1) << " us";
-    if (std::isfinite(link.bytes_per_us)) out << ", " << fixed(link.bytes_per_us * 1e-3, 2) << " GB/s";
+    out << "link " << name << ": " << fixed_text(link.latency_us, 1) << " us";
+    if (std::isfinite(link.bytes_per_us)) out << ", " << fixed_text(link.bytes_per_us * 1e-3, 2) << " GB/s";
     if (link.busy_us_per_byte > 0)
-      out << ", takes " << fixed(link.busy_us_per_byte * 1048576, 0) << " us of each end per MiB";
+      out << ", takes " << fixed_text(link.busy_us_per_byte * 1048576, 0) << " us of each end per MiB";
     out << (given ? "\n" : " (assumed, not measured)\n");
   };
   print("same_rank", profile.links.same_rank);
   print("same_host", profile.links.same_host);
   print("other_host", profile.links.other_host);
   std::vector<std::string> speeds;
-  for (const ProfiledWorker& worker : profile.workers) speeds.push_back(fixed(worker.speed, 2));
+  for (const ProfiledWorker& worker : profile.workers) speeds.push_back(fixed_text(worker.speed, 2));
   if (speeds.size() > 1) out << "speed by rank: " << join(speeds) << "\n";
 }
 
@@ -161,11 +158,10 @@ int profile(const ProfileOptions& options) {
   Profile by_hand;
   std::vector<std::int64_t> rows;
   process.together([&] {
-    // Where a plan will name them: sizes that are not far from whatever it chooses.
-    config = options.source.load(/*micro_batches=*/4).config;
+    config = options.source.load(kMicroBatchesToMeasure).config;
     resolve_kernels(config);
     // One stage is every layer in its place; nothing of it is built.
-    trainer = make_trainer(one_worker(config), {});
+    trainer = make_whole(options.source, config);
     if (!options.costs.empty()) by_hand = overlaid({}, load_profile(options.costs));
     rows = rows_of(options.rows, *trainer);
     if (process.is_root()) check_writable("-o", options.output);
@@ -200,10 +196,10 @@ int profile(const ProfileOptions& options) {
 
 }  // namespace
 
-void add_profile(CLI::App& app, std::function<int()>& command) {
+void add_profile(CLI::App& app, Command& command) {
   CLI::App* verb = app.add_subcommand("profile", "Measure what each layer, the links and the workers cost");
   auto options = std::make_shared<ProfileOptions>();
-  options->source.add_flags(*verb);
+  add_config_flags(*verb, options->source);
   verb->add_option("-o,--output", options->output, "The profile, JSON")->required()->type_name("FILE");
   verb->add_option("--rows", options->rows, "Sizes of micro-batches to measure (default: the config's, and half of it)")
       ->type_name("ROWS[,ROWS]");

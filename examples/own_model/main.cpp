@@ -1,19 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A model of one's own: a layer, a list of layers, a data set, and a main that trains it on three workers of this process.
+// A model of one's own: a layer, a list of layers, a data set, and a main that trains it on three workers.
 // docs/cpp_api.md walks through it.
 //
 //   own_model                trains
 //   own_model RUN_FOLDER     also keeps checkpoints and metrics there, and goes on from what is there
+//
+// and with mpirun -n 2 or 3 before it on as many ranks.
 #include <ATen/ATen.h>
 
-#include <filesystem>
 #include <iostream>
 
 #include "runtime/checkpoint/manifest.hpp"
 #include "runtime/layer/layers.hpp"
+#include "runtime/session/process.hpp"
+#include "runtime/session/resume_point.hpp"
+#include "runtime/session/run_folder.hpp"
 #include "runtime/training/reporter.hpp"
-#include "runtime/training/trainer.hpp"
 
 using namespace lockstep;
 
@@ -51,14 +54,18 @@ class Sine : public Dataset {
 // Reporter writes metrics.jsonl.
 class Print : public Reporter {
  public:
-  using Reporter::Reporter;
+  Print(const ReporterOptions& options, bool speaks) : Reporter(options), speaks_(speaks) {}
   void on_result(const StepResult& result) override {
-    if (result.step % 50 == 0) std::cout << "step " << result.step << "  loss " << result.loss() << std::endl;
+    if (speaks_ && result.step % 50 == 0)
+      std::cout << "step " << result.step << "  loss " << result.loss() << std::endl;
     Reporter::on_result(result);
   }
+
+ private:
+  bool speaks_;
 };
 
-int main(int count, char** arguments) try {
+int own_model(Process& process, const std::string& folder) {
   Model model{"wave", {}};
   model.layers.push_back({"in", std::make_shared<Linear>(1, 64)});
   for (int i = 0; i < 4; ++i) {
@@ -76,29 +83,31 @@ int main(int count, char** arguments) try {
   config.pipeline.stages = 3;
   config.pipeline.schedule = "1f1b";
 
-  const std::string folder = count > 1 ? arguments[1] : "";
   if (!folder.empty()) config.checkpoint.every = "50";
 
-  Trainer trainer(model, {std::make_shared<Sine>(), nullptr}, config);
+  Trainer trainer(model, {std::make_shared<Sine>(), nullptr}, config, process.ranks());
   FitOptions options;
   ReporterOptions report;
   report.steps = config.train.steps;
+  std::unique_ptr<RunFolder> run;  // one job at a time in a folder
   if (!folder.empty()) {
-    std::filesystem::create_directories(folder);
-    const CheckpointChoice newest = latest_good_checkpoint(folder);
-    if (!newest.path.empty()) trainer.resume(newest.path);
+    process.together([&] {
+      if (process.is_root()) run = std::make_unique<RunFolder>(folder, /*resume=*/true);
+    });
+    const ResumePoint newest = choose_checkpoint(process, "auto", folder);
+    if (!newest.checkpoint.empty()) trainer.resume(newest.checkpoint);
     options.checkpoints = checkpoints_of(folder);
-    report.metrics_file = folder + "/metrics.jsonl";
+    if (process.is_root()) report.metrics_file = folder + "/metrics.jsonl";
     report.resume_after = trainer.start().step;
   }
-  Print print(report);
+  process.compare(trainer);
+  process.connect(trainer);
+  Print print(report, process.is_root());
   options.observer = &print;
   trainer.fit(options);
   return 0;
-} catch (const Error& error) {
-  std::cerr << "own_model: " << error.what() << std::endl;
-  return static_cast<int>(error.exit_code());
-} catch (const std::exception& error) {
-  std::cerr << "own_model: " << error.what() << std::endl;
-  return static_cast<int>(ExitCode::fault);
+}
+
+int main(int count, char** arguments) {
+  return run_ranks([&](Process& process) { return own_model(process, count > 1 ? arguments[1] : ""); });
 }

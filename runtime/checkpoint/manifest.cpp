@@ -9,7 +9,7 @@
 #include <iomanip>
 #include <nlohmann/json.hpp>
 
-#include "runtime/base/one_line.hpp"
+#include "runtime/base/text.hpp"
 #include "runtime/layer/tensor_hash.hpp"
 
 namespace lockstep {

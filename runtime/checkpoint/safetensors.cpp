@@ -11,7 +11,7 @@
 #include <set>
 
 #include "runtime/base/check.hpp"
-#include "runtime/base/one_line.hpp"
+#include "runtime/base/text.hpp"
 #include "runtime/layer/tensor_hash.hpp"
 
 namespace lockstep {

@@ -14,8 +14,8 @@
 #include <string>
 #include <vector>
 
-#include "runtime/checkpoint/error.hpp"
-#include "runtime/checkpoint/files.hpp"
+#include "runtime/checkpoint/checkpoint_error.hpp"
+#include "runtime/checkpoint/durable_files.hpp"
 
 namespace lockstep {
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A one-way channel between two workers; waiting.hpp has the rules of waiting. One Channel object serves one edge of
-// the Program; the sender uses send/finish, the receiver post/receive. In one process both ends are the same object
-// (LocalChannel, tensors handed over by pointer); over MPI each rank has its own half (MpiChannel).
+// A one-way channel between two workers; observe/waiting.hpp has the rules of waiting. One Channel object serves one
+// edge of the Program; the sender uses send/finish, the receiver post/receive. In one process both ends are the same
+// object (LocalChannel, tensors handed over by pointer); over MPI each rank has its own half (MpiChannel).
 //
 // Threads: at most one thread sends and at most one receives on a channel.
 #pragma once
@@ -10,7 +10,7 @@
 #include <string>
 
 #include "runtime/comm/message.hpp"
-#include "runtime/comm/waiting.hpp"
+#include "runtime/observe/waiting.hpp"
 
 namespace lockstep {
 

@@ -5,7 +5,7 @@
 #include <filesystem>
 #include <string_view>
 
-#include "runtime/config/size.hpp"
+#include "runtime/base/size.hpp"
 #include "runtime/config/value.hpp"
 
 namespace lockstep {

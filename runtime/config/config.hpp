@@ -48,7 +48,7 @@ struct TrainConfig {
   std::int64_t steps = 0;          ///< required, >= 1
   std::int64_t batch = 0;          ///< required: samples per optimizer step, over all replicas
   int micro_batches = 1;           ///< <= batch
-  std::string loss;                ///< required; runtime/training/loss.hpp has the names
+  std::string loss;                ///< required; runtime/training/losses.hpp has the names
   std::string precision = "fp32";  ///< fp32 | bf16
   double clip_grad_norm = 0.0;     ///< 0: no clipping
   bool post_validation = false;    ///< with clipping: update before the norm is known, and correct it afterwards

@@ -2,8 +2,8 @@
 //
 // A Config written back as YAML. Every key that config.cpp reads has its line here; the round-trip test holds the two
 // together.
+#include "runtime/base/size.hpp"
 #include "runtime/config/config.hpp"
-#include "runtime/config/size.hpp"
 #include "runtime/config/value.hpp"
 
 namespace lockstep {

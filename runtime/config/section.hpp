@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "runtime/base/error.hpp"
+#include "runtime/base/nearest.hpp"
 
 namespace lockstep {
 
@@ -45,12 +46,6 @@ class ConfigError : public UserError {
   Location location_;
   std::string key_;
 };
-
-/// The candidate that other tools call `word` (aliases.cpp), else the one closest to it (Damerau-Levenshtein,
-/// case-insensitive), if any is close enough to be meant.
-std::optional<std::string> nearest(const std::string& word, const std::vector<std::string>& candidates);
-/// "; did you mean 'x'?" or "".
-std::string did_you_mean(const std::string& word, const std::vector<std::string>& candidates);
 
 /// A rule for a value: its text ("an integer >= 1") and its test.
 template <typename T>

@@ -64,13 +64,6 @@ std::string number_text(double number);
 /// What an error says was got: `-3`, `"3"`, `[0, 0, 1]`, `a mapping`. One line, cut when long.
 std::string describe(const Value& value);
 
-/// Case and the choice between - and _ are not what people get wrong on purpose. (nearest.cpp)
-std::string normal_word(const std::string& word);
-/// What we call what other tools call `word`, or where the key of ours that is called so stands: "train.batch", or a
-/// value; empty when it is not known.
-/// (aliases.cpp)
-std::string own_name(const std::string& word);
-
 /// "a.b" from "a" and "b"; the path of a root's key is the key.
 std::string join_path(const std::string& path, const std::string& key);
 

@@ -6,7 +6,7 @@
 #include <set>
 
 #include "runtime/base/error.hpp"
-#include "runtime/base/one_line.hpp"
+#include "runtime/base/text.hpp"
 
 namespace lockstep {
 

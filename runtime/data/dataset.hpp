@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "runtime/base/one_line.hpp"
+#include "runtime/base/text.hpp"
 #include "runtime/config/section.hpp"
 #include "runtime/layer/layer.hpp"
 

@@ -3,7 +3,7 @@
 #include <array>
 
 #include "runtime/base/error.hpp"
-#include "runtime/data/files.hpp"
+#include "runtime/data/input_files.hpp"
 
 namespace lockstep {
 namespace {

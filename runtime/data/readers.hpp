@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The readers that come with Lockstep, one per file; registry.cpp lists them. Private to this folder.
+// The readers that come with Lockstep, one per file; readers.cpp lists them. Private to this folder.
 //
 // DataReader::open reads every key of the section and calls finish() before it opens a file, so that a misspelled key
 // is not found after minutes of reading. What is wrong with the section is a ConfigError, with a file a DataError.

@@ -5,8 +5,8 @@
 
 #include <vector>
 
-#include "runtime/comm/waiting.hpp"
 #include "runtime/layer/layer.hpp"
+#include "runtime/observe/waiting.hpp"
 #include "runtime/schedule/step_header.hpp"
 
 namespace lockstep {

@@ -11,10 +11,10 @@
 #include <string>
 #include <vector>
 
-#include "runtime/engine/binding.hpp"
 #include "runtime/engine/memory.hpp"
 #include "runtime/engine/remote_links.hpp"
 #include "runtime/engine/worker.hpp"
+#include "runtime/host/binding.hpp"
 
 namespace lockstep {
 

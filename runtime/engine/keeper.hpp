@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "runtime/comm/waiting.hpp"
+#include "runtime/observe/waiting.hpp"
 
 namespace lockstep {
 

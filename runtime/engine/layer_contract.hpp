@@ -4,7 +4,7 @@
 // mistake of whoever wrote the layer (ModelError): the layers around it would fail with something that says nothing.
 #pragma once
 
-#include "runtime/engine/model.hpp"
+#include "runtime/graph/model_graph.hpp"
 
 namespace lockstep {
 

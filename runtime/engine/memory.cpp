@@ -13,7 +13,7 @@
 #include <new>
 #include <vector>
 
-#include "runtime/config/size.hpp"
+#include "runtime/base/size.hpp"
 
 namespace lockstep {
 namespace {

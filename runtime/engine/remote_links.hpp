@@ -10,8 +10,8 @@
 
 #include "runtime/base/ids.hpp"
 #include "runtime/comm/channel.hpp"
-#include "runtime/comm/pulse.hpp"
 #include "runtime/engine/memory.hpp"
+#include "runtime/observe/pulse.hpp"
 
 namespace lockstep {
 

@@ -13,9 +13,9 @@
 #include <memory>
 #include <unordered_map>
 
-#include "runtime/comm/pulse.hpp"
-#include "runtime/engine/partition.hpp"
+#include "runtime/graph/partition.hpp"
 #include "runtime/layer/context.hpp"
+#include "runtime/observe/pulse.hpp"
 #include "runtime/schedule/step_header.hpp"
 
 namespace lockstep {

@@ -10,14 +10,14 @@
 #include "runtime/base/log.hpp"
 #include "runtime/comm/channel.hpp"
 #include "runtime/engine/director.hpp"
-#include "runtime/engine/flight_recorder.hpp"
 #include "runtime/engine/keeper.hpp"
 #include "runtime/engine/memory.hpp"
-#include "runtime/engine/programs.hpp"
-#include "runtime/engine/span_recorder.hpp"
 #include "runtime/engine/stage.hpp"
 #include "runtime/engine/updater.hpp"
-#include "runtime/engine/watchdog.hpp"
+#include "runtime/observe/flight_recorder.hpp"
+#include "runtime/observe/span_recorder.hpp"
+#include "runtime/observe/watchdog.hpp"
+#include "runtime/schedule/programs.hpp"
 
 namespace lockstep {
 

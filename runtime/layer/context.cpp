@@ -4,7 +4,7 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
-#include "runtime/config/section.hpp"
+#include "runtime/base/nearest.hpp"
 
 namespace lockstep {
 

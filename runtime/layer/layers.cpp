@@ -5,7 +5,7 @@
 
 #include <cmath>
 
-#include "runtime/config/section.hpp"
+#include "runtime/base/nearest.hpp"
 
 namespace lockstep {
 namespace {

@@ -8,8 +8,8 @@
 #include <thread>
 
 #include "runtime/base/clock.hpp"
+#include "runtime/base/median.hpp"
 #include "runtime/comm/local_channel.hpp"
-#include "runtime/schedule/measured.hpp"
 
 namespace lockstep {
 namespace {

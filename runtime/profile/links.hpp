@@ -5,8 +5,8 @@
 
 #include <functional>
 
+#include "partitioner/profile_file.hpp"
 #include "runtime/comm/channel.hpp"
-#include "runtime/profile/profile.hpp"
 
 namespace lockstep {
 

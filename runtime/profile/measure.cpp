@@ -14,6 +14,7 @@
 
 #include "runtime/base/check.hpp"
 #include "runtime/base/clock.hpp"
+#include "runtime/base/median.hpp"
 #include "runtime/profile/layer_bench.hpp"
 
 namespace lockstep {
@@ -165,7 +166,7 @@ double quantile(std::vector<double> values, double share) {
 /// twice the median is a disturbance and counts as twice.
 double typical(const std::vector<double>& values) {
   if (values.empty()) return 0;
-  const double most = 2 * quantile(values, 0.5);
+  const double most = 2 * median(values);
   double sum = 0;
   for (const double value : values) sum += std::min(value, most);
   return sum / static_cast<double>(values.size());
@@ -176,8 +177,8 @@ void put_times(LayerSample& sample, const Times& times) {
   sample.input_grad_us = rounded(typical(times.input_grad_us));
   sample.weight_grad_us = rounded(typical(times.weight_grad_us));
   sample.update_us = rounded(typical(times.update_us));
-  const double median = quantile(times.all_us, 0.5);
-  sample.spread = median > 0 ? rounded((quantile(times.all_us, 0.75) - quantile(times.all_us, 0.25)) / median) : 0;
+  const double middle = median(times.all_us);
+  sample.spread = middle > 0 ? rounded((quantile(times.all_us, 0.75) - quantile(times.all_us, 0.25)) / middle) : 0;
 }
 
 }  // namespace

@@ -19,12 +19,12 @@
 #include <string>
 #include <vector>
 
-#include "runtime/engine/model.hpp"
-#include "runtime/engine/partition.hpp"
+#include "partitioner/layer_groups.hpp"
+#include "partitioner/profile_file.hpp"
 #include "runtime/engine/stage.hpp"
 #include "runtime/engine/updater.hpp"
-#include "runtime/profile/layer_groups.hpp"
-#include "runtime/profile/profile.hpp"
+#include "runtime/graph/model_graph.hpp"
+#include "runtime/graph/partition.hpp"
 
 namespace lockstep {
 

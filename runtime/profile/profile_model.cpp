@@ -9,8 +9,8 @@
 #include <sstream>
 #include <thread>
 
+#include "partitioner/profile_cache.hpp"
 #include "runtime/base/check.hpp"
-#include "runtime/profile/cache.hpp"
 
 namespace lockstep {
 namespace {

@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
+#include "partitioner/profile_file.hpp"
 #include "runtime/base/log.hpp"
 #include "runtime/profile/measure.hpp"
-#include "runtime/profile/profile.hpp"
 
 namespace lockstep {
 

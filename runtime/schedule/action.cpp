@@ -5,7 +5,7 @@
 
 #include "runtime/base/check.hpp"
 #include "runtime/base/error.hpp"
-#include "runtime/base/one_line.hpp"
+#include "runtime/base/text.hpp"
 
 namespace lockstep {
 

@@ -3,11 +3,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <iomanip>
 #include <optional>
 #include <sstream>
 #include <tuple>
 
+#include "runtime/base/size.hpp"
+#include "runtime/base/text.hpp"
 #include "runtime/schedule/list_schedule.hpp"
 #include "runtime/schedule/lower.hpp"
 #include "runtime/schedule/schedule_error.hpp"
@@ -57,23 +58,6 @@ std::vector<ListRule> rules(const ScheduleShape& shape) {
   return list;
 }
 
-std::string in_ms(double us) {
-  std::ostringstream out;
-  out << std::fixed << std::setprecision(3) << us / 1000 << " ms";
-  return out.str();
-}
-
-std::string in_bytes(double bytes) {
-  constexpr double kMiB = 1024 * 1024;
-  std::ostringstream out;
-  if (bytes >= kMiB) {
-    out << std::fixed << std::setprecision(1) << bytes / kMiB << " MiB";
-  } else {
-    out << std::ceil(bytes) << " bytes";
-  }
-  return out.str();
-}
-
 double most(const std::vector<double>& values) {
   return *std::max_element(values.begin(), values.end());
 }
@@ -103,9 +87,9 @@ class Contest {
   BestSchedule winner() {
     if (!best_) {
       throw ScheduleError(concat("schedule auto: none of ", tried_, " schedules fits the limit of ",
-                                 in_bytes(options_.limit_bytes), " in flight on a worker; the smallest limit that one ",
-                                 "fits is ", in_bytes(least_bytes_), " (",
-                                 static_cast<long long>(std::ceil(least_bytes_)),
+                                 size_text(options_.limit_bytes),
+                                 " in flight on a worker; the smallest limit that one ", "fits is ",
+                                 size_text(least_bytes_), " (", static_cast<long long>(std::ceil(least_bytes_)),
                                  " bytes); more workers, or more and smaller micro-batches, need less"));
     }
     best_->reason = reason();
@@ -125,18 +109,18 @@ class Contest {
 
   std::string reason() const {
     std::ostringstream out;
-    out << best_->chosen << ": " << in_ms(best_->simulated.period_us) << " a step, bubble_steady " << std::fixed
-        << std::setprecision(1) << 100 * best_->simulated.bubble_steady << " %";
+    out << best_->chosen << ": " << time_text(best_->simulated.period_us) << " a step, bubble_steady "
+        << percent_text(best_->simulated.bubble_steady);
     const double bytes = most(best_->simulated.peak_bytes);
-    if (bytes > 0) out << ", at most " << in_bytes(bytes) << " in flight on a worker";
+    if (bytes > 0) out << ", at most " << size_text(bytes) << " in flight on a worker";
     out << "; the best of " << fit_ << " schedules by simulation";
-    if (fit_ < tried_) out << " (" << tried_ - fit_ << " more do not fit " << in_bytes(options_.limit_bytes) << ")";
+    if (fit_ < tried_) out << " (" << tried_ - fit_ << " more do not fit " << size_text(options_.limit_bytes) << ")";
     if (!best_fixed_) {
       out << "; no named schedule fits";
     } else if (best_fixed_->chosen != best_->chosen) {
       const double share = 1 - best_->simulated.period_us / best_fixed_->simulated.period_us;
-      out << "; " << 100 * share << " % less than the best named one, " << best_fixed_->chosen << " ("
-          << in_ms(best_fixed_->simulated.period_us) << ")";
+      out << "; " << percent_text(share) << " less than the best named one, " << best_fixed_->chosen << " ("
+          << time_text(best_fixed_->simulated.period_us) << ")";
     }
     return out.str();
   }

@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "runtime/schedule/generators.hpp"
-#include "runtime/schedule/simulate.hpp"
+#include "runtime/schedule/simulation.hpp"
 
 namespace lockstep {
 

@@ -7,8 +7,8 @@
 
 #include "runtime/schedule/lower.hpp"
 #include "runtime/schedule/schedule_error.hpp"
-#include "runtime/schedule/simulate.hpp"
-#include "runtime/schedule/text.hpp"
+#include "runtime/schedule/schedule_text.hpp"
+#include "runtime/schedule/simulation.hpp"
 #include "runtime/schedule/wiring.hpp"
 
 namespace lockstep {

@@ -25,6 +25,12 @@ const std::vector<ScheduleGenerator>& schedule_generators() {
   return table;
 }
 
+std::vector<std::string> schedule_names() {
+  std::vector<std::string> names;
+  for (const ScheduleGenerator& generator : schedule_generators()) names.push_back(generator.name);
+  return names;
+}
+
 const ScheduleGenerator* find_generator(const std::string& name) {
   for (const ScheduleGenerator& generator : schedule_generators()) {
     if (generator.name == name) return &generator;
@@ -45,9 +51,7 @@ Schedule make_schedule(const std::string& name, const ScheduleShape& shape) {
   }
   const ScheduleGenerator* generator = find_generator(name);
   if (generator == nullptr) {
-    std::vector<std::string> names;
-    for (const ScheduleGenerator& known : schedule_generators()) names.push_back(known.name);
-    throw ScheduleError(concat("unknown schedule '", name, "'; known schedules: ", join(names)));
+    throw ScheduleError(concat("unknown schedule '", name, "'; known schedules: ", join(schedule_names())));
   }
   const VirtualStages& allowed = generator->virtual_stages;
   if (!allowed.allows(shape.virtual_stages)) {

@@ -42,6 +42,9 @@ struct ScheduleGenerator {
 /// All generators, in the order in which they are listed.
 const std::vector<ScheduleGenerator>& schedule_generators();
 
+/// Their names, in that order.
+std::vector<std::string> schedule_names();
+
 /// Null when there is no such schedule.
 const ScheduleGenerator* find_generator(const std::string& name);
 

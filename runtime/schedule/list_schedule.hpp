@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "runtime/schedule/simulate.hpp"
+#include "runtime/schedule/simulation.hpp"
 
 namespace lockstep {
 

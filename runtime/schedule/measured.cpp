@@ -4,14 +4,9 @@
 #include <algorithm>
 
 #include "runtime/base/check.hpp"
+#include "runtime/base/median.hpp"
 
 namespace lockstep {
-
-double median(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
 
 CostMeter::CostMeter(const Program& program)
     : program_(program),

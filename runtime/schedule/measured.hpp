@@ -6,13 +6,10 @@
 #include <deque>
 #include <vector>
 
-#include "runtime/schedule/simulate.hpp"
+#include "runtime/schedule/simulation.hpp"
 #include "runtime/schedule/step_header.hpp"
 
 namespace lockstep {
-
-/// Of at least one value; of an even number the upper one of the two in the middle.
-double median(std::vector<double> values);
 
 /// Averages over the training steps that were added. All steps of one job, so of one program and one number of
 /// micro-batches: shorter batches are left out.

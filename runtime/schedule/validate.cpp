@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <sstream>
 
-#include "runtime/schedule/text.hpp"
+#include "runtime/schedule/schedule_text.hpp"
 #include "runtime/schedule/wiring.hpp"
 
 namespace lockstep {

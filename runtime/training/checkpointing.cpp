@@ -12,7 +12,9 @@
 
 #include "runtime/base/check.hpp"
 #include "runtime/base/clock.hpp"
-#include "runtime/engine/machine.hpp"
+#include "runtime/base/size.hpp"
+#include "runtime/base/text.hpp"
+#include "runtime/host/machine.hpp"
 #include "runtime/layer/tensor_hash.hpp"
 
 namespace lockstep {
@@ -32,10 +34,8 @@ std::string shard_name(const char* kind, int row, int rows) {
 }
 
 void log_time(const Log& log, std::int64_t step, std::int64_t bytes, const char* what, double start_us) {
-  std::ostringstream text;
-  text << "checkpoint of step " << step << ": " << std::fixed << std::setprecision(1)
-       << static_cast<double>(bytes) / 1048576 << " MiB " << what << " in " << (now_us() - start_us) * 1e-3 << " ms";
-  log.debug(text.str());
+  log.debug(concat("checkpoint of step ", step, ": ", size_text(static_cast<double>(bytes)), " ", what, " in ",
+                   time_text(now_us() - start_us)));
 }
 
 }  // namespace

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "runtime/data/dataset.hpp"
-#include "runtime/engine/model.hpp"
+#include "runtime/graph/model_graph.hpp"
 #include "runtime/layer/loss.hpp"
 
 namespace lockstep {

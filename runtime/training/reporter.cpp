@@ -7,6 +7,7 @@
 #include <numeric>
 #include <sstream>
 
+#include "runtime/base/median.hpp"
 #include "runtime/training/trainer.hpp"
 
 namespace lockstep {

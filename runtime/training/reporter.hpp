@@ -15,10 +15,10 @@
 #include "runtime/config/config.hpp"
 #include "runtime/data/dataset.hpp"
 #include "runtime/engine/director.hpp"
+#include "runtime/observe/metrics.hpp"
+#include "runtime/observe/progress.hpp"
+#include "runtime/observe/tensorboard.hpp"
 #include "runtime/schedule/measured.hpp"
-#include "runtime/training/metrics.hpp"
-#include "runtime/training/progress.hpp"
-#include "runtime/training/tensorboard.hpp"
 
 namespace lockstep {
 

@@ -10,8 +10,8 @@
 #include <functional>
 #include <memory>
 
-#include "runtime/checkpoint/files.hpp"
-#include "runtime/comm/waiting.hpp"
+#include "runtime/checkpoint/durable_files.hpp"
+#include "runtime/observe/waiting.hpp"
 
 namespace lockstep {
 

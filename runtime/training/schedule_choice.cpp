@@ -4,7 +4,7 @@
 #include <numeric>
 
 #include "runtime/schedule/auto.hpp"
-#include "runtime/schedule/text.hpp"
+#include "runtime/schedule/schedule_text.hpp"
 
 namespace lockstep {
 namespace {
@@ -53,8 +53,7 @@ ScheduleChoice choose_schedule(const Config& config, const Partition& partition,
   const PipelineConfig& pipeline = config.pipeline;
   const Section section = config.root.section("pipeline");
   if (!pipeline.schedule_file.empty()) return from_file(config, section);
-  std::vector<std::string> names;
-  for (const ScheduleGenerator& generator : schedule_generators()) names.push_back(generator.name);
+  std::vector<std::string> names = schedule_names();
   names.push_back("auto");
   const bool automatic = pipeline.schedule == "auto";
   if (!automatic && find_generator(pipeline.schedule) == nullptr)

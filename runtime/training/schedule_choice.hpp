@@ -5,8 +5,8 @@
 #pragma once
 
 #include "runtime/config/config.hpp"
-#include "runtime/engine/partition.hpp"
-#include "runtime/schedule/simulate.hpp"
+#include "runtime/graph/partition.hpp"
+#include "runtime/schedule/simulation.hpp"
 #include "runtime/schedule/validate.hpp"
 
 namespace lockstep {

@@ -10,15 +10,16 @@
 #include <utility>
 
 #include "partitioner/cuts.hpp"
+#include "runtime/config/doubts.hpp"
+#include "runtime/host/launcher.hpp"
 #include "runtime/schedule/measured.hpp"
 #include "runtime/training/checkpointing.hpp"
 #include "runtime/training/data_checks.hpp"
-#include "runtime/training/director.hpp"
-#include "runtime/training/doubts.hpp"
 #include "runtime/training/environment.hpp"
-#include "runtime/training/loss.hpp"
+#include "runtime/training/losses.hpp"
 #include "runtime/training/optimizer.hpp"
 #include "runtime/training/schedule_choice.hpp"
+#include "runtime/training/training_director.hpp"
 
 namespace lockstep {
 namespace {
@@ -119,18 +120,22 @@ bool is_of_whole_step(const NonFinite& found) {
   return found.what.starts_with("gradient of ");
 }
 
-Trainer::Trainer(const Model& model, DataSplits data, Config config, Ranks ranks)
-    : config_(std::move(config)), data_(std::move(data)), ranks_(ranks), losses_(losses_of(model, config_)) {
+Trainer::Trainer(Model model, DataSplits data, Config config, Ranks ranks)
+    : config_(std::move(config)),
+      model_(std::move(model)),
+      data_(std::move(data)),
+      ranks_(ranks),
+      losses_(losses_of(model_, config_)) {
   const TrainConfig& train = config_.train;
   if (config_.pipeline.schedule.empty()) config_.pipeline.schedule = "gpipe";
   check_config(config_);
   check_datasets(data_);
-  graph_ = describe_model(model, data_.train->entries(slice_rows(train.batch, train.micro_batches, train.batch)[0]),
+  graph_ = describe_model(model_, data_.train->entries(slice_rows(train.batch, train.micro_batches, train.batch)[0]),
                           losses_, train.freeze);
   std::vector<std::string> parameter_names;
   for (const ParameterInfo& parameter : graph_.parameters) parameter_names.push_back(parameter.name);
   check_patterns(train, parameter_names, config_.root.section("train"));
-  check_evaluation(model);
+  check_evaluation();
   TargetChecks(graph_, losses_).check_all(*data_.train);
   check_slices();
   partition_ = cut(graph_, layers_per_stage());
@@ -144,9 +149,23 @@ Trainer::Trainer(const Model& model, DataSplits data, Config config, Ranks ranks
   if (!choice.warning.empty()) warnings_.push_back(choice.warning);
   place(choice.schedule.workers());
   take(std::move(choice));
-  hub_config_ = model.hub_config;
   start_ = fresh_state();
 }
+
+namespace {
+
+Ranks this_process_alone() {
+  if (const int processes = launched_processes(); processes > 1)
+    throw UserError(concat("a trainer without ranks in one of ", processes,
+                           " processes of a launcher, of which each would train by itself; give it process.ranks() "
+                           "inside lockstep::run_ranks (runtime/session/process.hpp)"));
+  return {};
+}
+
+}  // namespace
+
+Trainer::Trainer(Model model, DataSplits data, Config config)
+    : Trainer(std::move(model), std::move(data), std::move(config), this_process_alone()) {}
 
 Trainer::~Trainer() = default;
 
@@ -263,14 +282,14 @@ void Trainer::check_programs() const {
     check(Mode::evaluate, data_.eval->size(), train.eval_batch > 0 ? train.eval_batch : train.batch);
 }
 
-void Trainer::check_evaluation(const Model& model) const {
+void Trainer::check_evaluation() const {
   const TrainConfig& train = config_.train;
   if (train.eval_every == 0) return;
   if (!data_.eval)
     throw config_.root.section("train").error(
         "eval_every", concat("got ", train.eval_every, ", but the data has no evaluation set; give it one, or leave ",
                              "eval_every out"));
-  describe_model(model, data_.eval->entries(1), losses_, train.freeze);
+  describe_model(model_, data_.eval->entries(1), losses_, train.freeze);
   TargetChecks(graph_, losses_).check_all(*data_.eval);
 }
 
@@ -393,7 +412,7 @@ std::unique_ptr<Publisher> Trainer::make_publisher(const FitOptions& options) co
   publisher.keep_best = config_.checkpoint.best != "none";
   publisher.stop_on_nan = config_.train.stop_on_nan;
   publisher.patience = patience_of(config_.comm);
-  publisher.hub_config = hub_config_;
+  publisher.hub_config = model_.hub_config;
   publisher.state = start_;
   publisher.log = options.log;
   return std::make_unique<Publisher>(std::move(publisher));

@@ -23,7 +23,7 @@ namespace lockstep {
 class Publisher;
 struct ScheduleChoice;
 
-/// The processes of the job. Default: this one alone.
+/// The processes of the job (Process::ranks() in runtime/session/process.hpp). Default: this one alone.
 struct Ranks {
   RankId here = RankId(0);
   int count = 1;
@@ -47,7 +47,9 @@ struct FitOptions {
 class Trainer {
  public:
   /// Throws UserError (ConfigError, ModelError, DataError, ScheduleError).
-  Trainer(const Model& model, DataSplits data, Config config, Ranks ranks = {});
+  Trainer(Model model, DataSplits data, Config config, Ranks ranks);
+  /// Of this process alone. Throws UserError when a launcher started several, of which each would train by itself.
+  Trainer(Model model, DataSplits data, Config config);
   ~Trainer();
 
   /// Goes on from a checkpoint instead of from the beginning; before fit(). Nothing is read but headers. Throws
@@ -65,6 +67,7 @@ class Trainer {
   JobOutcome evaluate(const FitOptions& options);
 
   const Config& config() const { return config_; }
+  const Model& model() const { return model_; }
   const ModelGraph& graph() const { return graph_; }
   const Losses& losses() const { return losses_; }
   const Partition& partition() const { return partition_; }
@@ -92,12 +95,13 @@ class Trainer {
   void place(int workers);
   std::vector<bool> recomputed_layers() const;
   void check_programs() const;
-  void check_evaluation(const Model& model) const;
+  void check_evaluation() const;
   void check_slices() const;
   TrainerState fresh_state() const;
   std::unique_ptr<Publisher> make_publisher(const FitOptions& options) const;
 
   Config config_;
+  Model model_;
   DataSplits data_;
   Ranks ranks_;
   Losses losses_;  // by head
@@ -109,7 +113,6 @@ class Trainer {
   std::vector<bool> recompute_;  // by layer
   bool measures_ = false;        // schedule: auto without costs: the first steps of fit() decide it
   std::vector<std::string> warnings_;
-  std::string hub_config_;
   std::string resumed_from_;  // empty: the beginning
   TrainerState start_, resumed_state_;
   WrapChannel wrap_channel_;

@@ -8,8 +8,8 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "runtime/base/one_line.hpp"
-#include "runtime/checkpoint/error.hpp"
+#include "runtime/base/text.hpp"
+#include "runtime/checkpoint/checkpoint_error.hpp"
 #include "runtime/checkpoint/manifest.hpp"
 #include "runtime/layer/random.hpp"
 

@@ -13,7 +13,7 @@ name: uneven
 model: {type: delay, layers: 6, width: 4, forward_ms: [2, 2, 2, 4, 4, 4], input_grad_ms: [2, 2, 2, 4, 4, 4],
         weight_grad_ms: [2, 2, 2, 4, 4, 4]}
 data: {type: synthetic, task: regression, inputs: 4, outputs: 4, samples: 64, eval_samples: 8}
-train: {steps: 60, batch: 8, micro_batches: 4, loss: mean_squared_error, eval_every: 20, clip_grad_norm: 0.1}
+train: {steps: 100, batch: 8, micro_batches: 4, loss: mean_squared_error, eval_every: 20, clip_grad_norm: 0.1}
 pipeline: {stages: 2, schedule: 1f1b}
 checkpoint: {every: 5}
 """
@@ -52,9 +52,9 @@ class RebalanceTest(CliTest):
                 name = f"moves-{ranks}"
                 said = self.train_planned(name, "--replan", ranks=ranks)
                 self.assertEqual(len(re.findall(SLOW + "; they are moved at the next checkpoint", said)), 1, said)
-                # Three windows of two seconds and at least ten steps, then the next checkpoint.
-                stopped = int(re.search(r"(?m)^stopped after step (\d+) of 60 to move layers$", said)[1])
-                self.assertTrue(35 <= stopped <= 55 and stopped % 5 == 0, stopped)
+                # Five windows of two seconds and at least ten steps, then the next checkpoint.
+                stopped = int(re.search(r"(?m)^stopped after step (\d+) of 100 to move layers$", said)[1])
+                self.assertTrue(52 <= stopped <= 95 and stopped % 5 == 0, stopped)
                 self.assertIn("layers per stage from here on: [4, 2]", said)
                 moves = self.folder / name
                 self.assertEqual((moves / "fingerprint.json").read_bytes(), (stays / "fingerprint.json").read_bytes())

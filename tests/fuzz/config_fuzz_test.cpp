@@ -10,9 +10,9 @@
 #include <sstream>
 
 #include "runtime/config/value.hpp"
+#include "runtime/session/make_trainer.hpp"
 #include "tests/fuzz/fuzz.hpp"
 #include "tests/test.hpp"
-#include "tools/command.hpp"
 
 namespace lockstep::fuzz {
 namespace {
@@ -355,7 +355,7 @@ void check_before_training(const Input& input, int ranks) {
   Config config = config_of(input);
   // The command measures the layers of these, then has counts. What it makes of a damaged file is the same without.
   if (config.pipeline.partition.needs_profile()) config.pipeline.partition = {};
-  make_trainer(config, {RankId(0), ranks, nullptr});
+  make_trainer({}, config, {RankId(0), ranks, nullptr});
 }
 
 }  // namespace

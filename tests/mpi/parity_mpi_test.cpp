@@ -165,7 +165,7 @@ TEST_CASE("a run that goes from ranks to one process and back gives the bits of 
   world().barrier();
   over_ranks(world().size(), "1f1b", {}, 0);
   if (world().rank() == 0) {
-    const Trainer trainer(model, data, one_worker(config));
+    const Trainer trainer(model, data, one_worker(config), Ranks{});
     CHECK(first_difference(unbroken, run, trainer.graph()).value_or("") == "");
   }
 }

@@ -14,7 +14,7 @@
 #include "runtime/layer/norms.hpp"
 #include "runtime/layer/operators.hpp"
 #include "runtime/layer/random.hpp"
-#include "runtime/training/loss.hpp"
+#include "runtime/training/losses.hpp"
 #include "tests/test.hpp"
 
 using namespace lockstep;

@@ -8,9 +8,9 @@
 #include <cmath>
 #include <map>
 
+#include "runtime/config/lr_schedule.hpp"
 #include "runtime/engine/stage.hpp"
 #include "runtime/engine/tensor_math.hpp"
-#include "runtime/training/lr_schedule.hpp"
 #include "tests/parity/support.hpp"
 #include "tests/test.hpp"
 

@@ -7,7 +7,7 @@
 
 #include <cmath>
 
-#include "runtime/training/loss.hpp"
+#include "runtime/training/losses.hpp"
 #include "tests/parity/support.hpp"
 #include "tests/test.hpp"
 

@@ -9,8 +9,8 @@
 #include <fstream>
 #include <thread>
 
+#include "partitioner/profile_cache.hpp"
 #include "runtime/layer/layers.hpp"
-#include "runtime/profile/cache.hpp"
 #include "runtime/profile/links.hpp"
 #include "runtime/profile/profile_model.hpp"
 #include "runtime/training/optimizer.hpp"

@@ -8,7 +8,7 @@
 #include "runtime/layer/layers.hpp"
 #include "runtime/schedule/generators.hpp"
 #include "runtime/schedule/measured.hpp"
-#include "runtime/schedule/text.hpp"
+#include "runtime/schedule/schedule_text.hpp"
 #include "tests/parity/support.hpp"
 #include "tests/test.hpp"
 

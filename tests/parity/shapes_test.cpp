@@ -6,13 +6,13 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 
+#include "runtime/config/lr_schedule.hpp"
 #include "runtime/engine/stage.hpp"
 #include "runtime/engine/tensor_math.hpp"
 #include "runtime/layer/image_layers.hpp"
 #include "runtime/layer/norms.hpp"
 #include "runtime/schedule/generators.hpp"
-#include "runtime/training/loss.hpp"
-#include "runtime/training/lr_schedule.hpp"
+#include "runtime/training/losses.hpp"
 #include "tests/parity/support.hpp"
 #include "tests/test.hpp"
 

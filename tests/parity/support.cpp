@@ -136,7 +136,7 @@ Config with_pipeline(Config config, int stages, const std::string& schedule, int
 }
 
 RunRecord reference_run(const Model& model, const DataSplits& data, const Config& config) {
-  Trainer trainer(model, data, one_worker(config));
+  Trainer trainer(model, data, one_worker(config), Ranks{});
   return record_run(trainer);
 }
 

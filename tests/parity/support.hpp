@@ -6,8 +6,8 @@
 #include <string>
 
 #include "models/registry.hpp"
+#include "runtime/training/run_record.hpp"
 #include "runtime/training/trainer.hpp"
-#include "runtime/training/verify.hpp"
 
 namespace lockstep::test {
 

@@ -4,7 +4,7 @@
 #include <ATen/ATen.h>
 
 #include "runtime/schedule/generators.hpp"
-#include "runtime/training/loss.hpp"
+#include "runtime/training/losses.hpp"
 #include "tests/parity/support.hpp"
 #include "tests/test.hpp"
 

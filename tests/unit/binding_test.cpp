@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "runtime/engine/binding.hpp"
+#include "runtime/host/binding.hpp"
 
 #include <thread>
 

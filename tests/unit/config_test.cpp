@@ -12,7 +12,7 @@
 #include <thread>
 #include <vector>
 
-#include "runtime/base/one_line.hpp"
+#include "runtime/base/text.hpp"
 #include "tests/test.hpp"
 
 namespace lockstep {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What a user is told of settings that are legal and senseless, and of a training that has gone wrong.
-#include "runtime/training/doubts.hpp"
+#include "runtime/config/doubts.hpp"
 
 #include "tests/test.hpp"
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "runtime/engine/flight_recorder.hpp"
+#include "runtime/observe/flight_recorder.hpp"
 
 #include <sys/wait.h>
 #include <unistd.h>

@@ -11,11 +11,11 @@
 #include <sstream>
 
 #include "runtime/base/error.hpp"
+#include "runtime/host/launch_listener.hpp"
+#include "runtime/host/launcher_terminal.hpp"
+#include "runtime/host/rank_watch.hpp"
 #include "tests/test.hpp"
 #include "tests/unit/terminal.hpp"
-#include "tools/launch_listener.hpp"
-#include "tools/launcher_terminal.hpp"
-#include "tools/rank_watch.hpp"
 
 using namespace lockstep;
 namespace fs = std::filesystem;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "runtime/profile/layer_groups.hpp"
+#include "partitioner/layer_groups.hpp"
 
 #include <map>
 #include <set>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "runtime/training/lr_schedule.hpp"
+#include "runtime/config/lr_schedule.hpp"
 
 #include "tests/test.hpp"
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "runtime/training/metrics.hpp"
+#include "runtime/observe/metrics.hpp"
 
 #include <unistd.h>
 

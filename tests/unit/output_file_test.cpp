@@ -14,7 +14,7 @@
 
 #include "runtime/base/error.hpp"
 #include "runtime/base/output_file.hpp"
-#include "runtime/training/metrics.hpp"
+#include "runtime/observe/metrics.hpp"
 #include "tests/test.hpp"
 #include "tests/unit/terminal.hpp"
 

@@ -131,10 +131,10 @@ TEST_CASE("idle workers and what layers cost are part of a plan", "[unit][plan]"
   PlanFile again = back;
   again.choice = plan.choice;
   CHECK(reread(to_yaml(again)).profile == back.profile);
-  CHECK(idle_text(back) == "2 of 4 workers: 12.00 ms a step; with all 4: 13.50 ms");
+  CHECK(idle_text(back) == "2 of 4 workers: 12.0 ms a step; with all 4: 13.5 ms");
   plan.predicted->with_all_us = 0;
   CHECK(idle_text(reread(to_yaml(plan))) ==
-        "2 of 4 workers: 12.00 ms a step; with all 4 nothing fits, or there are too few layers");
+        "2 of 4 workers: 12.0 ms a step; with all 4 nothing fits, or there are too few layers");
   plan.predicted->step_us = 39e6;
   plan.predicted->with_all_us = 39.6e6;
   CHECK(idle_text(plan) == "2 of 4 workers: 39.0 s a step; with all 4: 39.6 s");

@@ -10,7 +10,7 @@
 #include <set>
 #include <vector>
 
-#include "partitioner/plan.hpp"
+#include "partitioner/make_plan.hpp"
 #include "tests/unit/schedule_support.hpp"
 
 namespace lockstep::test {

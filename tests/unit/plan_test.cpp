@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "partitioner/plan.hpp"
+#include "partitioner/make_plan.hpp"
 
 #include <map>
 #include <optional>

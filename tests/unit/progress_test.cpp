@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "runtime/training/progress.hpp"
+#include "runtime/observe/progress.hpp"
 
 #include <unistd.h>
 

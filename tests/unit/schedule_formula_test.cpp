@@ -6,7 +6,7 @@
 #include <cmath>
 #include <random>
 
-#include "runtime/schedule/simulate.hpp"
+#include "runtime/schedule/simulation.hpp"
 #include "runtime/schedule/validate.hpp"
 #include "tests/unit/schedule_support.hpp"
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 
-#include "runtime/schedule/simulate.hpp"
-#include "runtime/schedule/text.hpp"
+#include "runtime/schedule/schedule_text.hpp"
+#include "runtime/schedule/simulation.hpp"
 #include "runtime/schedule/validate.hpp"
 #include "tests/unit/schedule_support.hpp"
 

@@ -5,7 +5,7 @@
 
 #include "runtime/base/check.hpp"
 #include "runtime/schedule/execution.hpp"
-#include "runtime/schedule/text.hpp"
+#include "runtime/schedule/schedule_text.hpp"
 #include "runtime/schedule/validate.hpp"
 #include "tests/unit/schedule_support.hpp"
 

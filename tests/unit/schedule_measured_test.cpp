@@ -49,7 +49,7 @@ TEST_CASE("measured costs are averages over micro-batches and steps", "[unit]") 
   CHECK(costs.stages.at(1).held_bytes == 101);
   CHECK(costs.update_us == std::vector<double>{6, 6});
   CHECK(meter.in_flight_bytes() == std::vector<double>{3000, 3001});
-  CHECK(meter.layer_us() == std::vector<double>{15, 21, 15, 24});
+  CHECK(meter.layer_us() == std::vector<double>{10, 14, 10, 16});
   CHECK(simulate(program, costs).step_us > 0);
 }
 

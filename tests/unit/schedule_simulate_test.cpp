@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "runtime/schedule/simulate.hpp"
+#include "runtime/schedule/simulation.hpp"
 
 #include <algorithm>
 #include <map>

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "runtime/schedule/text.hpp"
+#include "runtime/schedule/schedule_text.hpp"
 
 #include <cstdio>
 #include <filesystem>
 
-#include "runtime/schedule/simulate.hpp"
+#include "runtime/schedule/simulation.hpp"
 #include "tests/unit/schedule_support.hpp"
 
 using namespace lockstep;

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <CLI/CLI.hpp>
 #include <filesystem>
 
+#include "runtime/observe/simulation_report.hpp"
 #include "tests/unit/schedule_support.hpp"
-#include "tools/simulate.hpp"
 
 using namespace lockstep;
 using namespace lockstep::test;
@@ -118,13 +117,4 @@ TEST_CASE("lockstep simulate names the flag of a bad value in one line", "[unit]
   options = options_of("1f1b", 4, 4);
   options.width = 3;
   CHECK(contains(refused(options), "--width: got 3"));
-}
-
-TEST_CASE("the simulate verb parses its flags, one number or a list per stage", "[unit]") {
-  CLI::App app;
-  std::function<int()> command;
-  add_simulate(app, command);
-  app.parse("simulate --schedule gpipe --stages 3 --micro-batches 2 --forward-ms 1,2,3 --backward-ms 4", false);
-  CHECK(command);
-  CHECK(contains(app.get_subcommand("simulate")->help(), "Example:\n  lockstep simulate --schedule"));
 }

@@ -4,8 +4,8 @@
 // and simulated, and compared with ours.
 #include <algorithm>
 
-#include "runtime/schedule/simulate.hpp"
-#include "runtime/schedule/text.hpp"
+#include "runtime/schedule/schedule_text.hpp"
+#include "runtime/schedule/simulation.hpp"
 #include "runtime/schedule/validate.hpp"
 #include "tests/unit/schedule_support.hpp"
 

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <random>
 
-#include "runtime/schedule/text.hpp"
+#include "runtime/schedule/schedule_text.hpp"
 #include "tests/unit/schedule_support.hpp"
 
 using namespace lockstep;

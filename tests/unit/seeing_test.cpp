@@ -8,12 +8,12 @@
 #include <nlohmann/json.hpp>
 #include <regex>
 
+#include "runtime/observe/clocks.hpp"
+#include "runtime/observe/page.hpp"
+#include "runtime/observe/run_report.hpp"
+#include "runtime/observe/trace.hpp"
 #include "runtime/schedule/validate.hpp"
 #include "tests/unit/schedule_support.hpp"
-#include "tools/clocks.hpp"
-#include "tools/page.hpp"
-#include "tools/report.hpp"
-#include "tools/trace.hpp"
 
 using namespace lockstep;
 using namespace lockstep::test;
@@ -320,9 +320,9 @@ TEST_CASE("a page holds both timelines, the workers and its data, and loads noth
   run.planned_bytes = {3145728, 2097152, 1048576, 1048576};
   run.limit_bytes = {4194304, 4194304, 4194304, 4194304};
   const std::string page = html_page(run, metrics);
-  for (const char* part : {"<b>Measured</b>", "<th scope=\"row\">stage 3", "planned 3.0 MiB, limit 4.0 MiB",
-                           "<b>Simulated</b>", "<th scope=\"row\">worker 3", "2.0 MiB", "<h2>Loss</h2>",
-                           "<b>Memory</b>", "small &lt;run&gt; &amp; &quot;friends&quot;", "step 4", "0 % longer"}) {
+  for (const char* part : {"<b>Measured</b>", "<th scope=\"row\">stage 3", "planned 3 MiB, limit 4 MiB",
+                           "<b>Simulated</b>", "<th scope=\"row\">worker 3", "2 MiB", "<h2>Loss</h2>", "<b>Memory</b>",
+                           "small &lt;run&gt; &amp; &quot;friends&quot;", "step 4", "0 % longer"}) {
     INFO(part);
     CHECK(contains(page, part));
   }
@@ -346,8 +346,8 @@ TEST_CASE("a page of a plan shows what each worker will hold", "[unit]") {
   plan.limit_bytes = {4194304, 8388608, 0};
   const std::string page = html_page(plan, {});
   for (const char* part :
-       {"Planned peak tensor bytes", "<dd>3.0 MiB</dd><dd class=\"note\">worker 1, planned, limit 8.0 MiB",
-        "2.0 MiB<span", "<small>limit 4.0 MiB</small>"}) {
+       {"Planned peak tensor bytes", "<dd>3 MiB</dd><dd class=\"note\">worker 1, planned, limit 8 MiB", "2 MiB<span",
+        "<small>limit 4 MiB</small>"}) {
     INFO(part);
     CHECK(contains(page, part));
   }
@@ -360,7 +360,7 @@ TEST_CASE("long tables of a page are closed, and say what they hold", "[unit]") 
   plan.planned_bytes.assign(20, 1048576);
   plan.planned_bytes[7] = 2097152;
   const std::string page = html_page(plan, {});
-  CHECK(contains(page, "<summary>20 workers, peak tensor bytes 1.0 MiB to 2.0 MiB</summary><table>"));
+  CHECK(contains(page, "<summary>20 workers, peak tensor bytes 1 MiB to 2 MiB</summary><table>"));
   CHECK(contains(page, "<summary>20 stages</summary><table>"));
 }
 

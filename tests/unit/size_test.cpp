@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "runtime/config/size.hpp"
+#include "runtime/base/size.hpp"
 
 #include "tests/test.hpp"
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tools/table.hpp"
+#include "runtime/base/text_table.hpp"
 
 #include <algorithm>
 #include <sstream>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "runtime/training/tensorboard.hpp"
+#include "runtime/observe/tensorboard.hpp"
 
 #include <unistd.h>
 

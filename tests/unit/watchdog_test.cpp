@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "runtime/engine/watchdog.hpp"
+#include "runtime/observe/watchdog.hpp"
 
 #include <array>
 #include <chrono>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tools/why.hpp"
+#include "runtime/observe/story.hpp"
 
 #include <sys/wait.h>
 #include <unistd.h>
@@ -128,10 +128,11 @@ TEST_CASE("why says that a worker saves", "[unit]") {
 
 TEST_CASE("of killed ranks the one that fell silent first is named, with probably", "[unit]") {
   const KilledRun run;
-  CHECK_THAT(run.text(), Catch::StartsWith(concat("killed: ", run.name(2),
-                                                  ", probably died first: its last sign of life "
-                                                  "came 10 ms before any other's: worker 2 (stage 2: fc.2), step 0")) &&
-                             Catch::Contains("  <- probably first\n"));
+  CHECK_THAT(run.text(),
+             Catch::StartsWith(concat("killed: ", run.name(2),
+                                      ", probably died first: its last sign of life "
+                                      "came 10.0 ms before any other's: worker 2 (stage 2: fc.2), step 0")) &&
+                 Catch::Contains("  <- probably first\n"));
 }
 
 TEST_CASE("of two ranks that fell silent together both are named", "[unit]") {
@@ -139,7 +140,7 @@ TEST_CASE("of two ranks that fell silent together both are named", "[unit]") {
   CHECK_THAT(run.text(),
              Catch::StartsWith(concat("killed: ", run.name(2), ", or ", run.name(1),
                                       ", probably died first: "
-                                      "their last signs of life are 1.0 ms apart: worker 2 (stage 2: fc.2)")));
+                                      "their last signs of life are 1.00 ms apart: worker 2 (stage 2: fc.2)")));
 }
 
 TEST_CASE("what launch saw of all ranks is certain", "[unit]") {
@@ -164,7 +165,7 @@ TEST_CASE("who launch saw to end later is innocent, a rank of another host is no
   remember(run.path(), run.ended({3, 2, 0}));  // of rank 1 it knows nothing
   CHECK_THAT(run.text(), Catch::StartsWith(concat("killed: ", run.name(1),
                                                   ", probably died first: its last sign of life "
-                                                  "came 10 ms before any other's")));
+                                                  "came 10.0 ms before any other's")));
 }
 
 TEST_CASE("what launch saw is no more than likely when a rank has left no recorder", "[unit]") {

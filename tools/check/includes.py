@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks every #include of runtime/, models/, partitioner/ and tools/ against includes.table.
 
-Usage: tools/check/includes.py [ROOT] [--table FILE] [--torch-free]
+Usage: tools/check/includes.py [ROOT] [--table FILE] [--loose] [--torch-free]
 Prints every finding as file:line, and ends with 1 when there is one. --torch-free prints the folders that see no torch
 instead, one a line: for them there are more checks. Needs only Python's standard library.
 """
@@ -54,14 +54,14 @@ class Table:
     def sees(self, folder, external):
         """May a file of this folder include the external, itself or through the folders that it may include?"""
         allowed = self.folders[folder]
-        if "*" in allowed or folder in self.externals[external][1]:
+        if folder in self.externals[external][1]:
             return True
         targets = {name if name in self.folders else self.folder_of(name) for name in allowed}
         return any(self.sees(target, external) for target in targets - {folder})
 
     def _check_names(self):
         for folder, allowed in self.folders.items():
-            for name in allowed - {"*"}:
+            for name in allowed:
                 if name not in self.folders and self.folder_of(name) is None:
                     raise TableError(f"{folder} may include {name}, which is in no folder of the table")
         for pair in self.apart:
@@ -78,7 +78,7 @@ class Table:
             if folder in done:
                 return
             path.append(folder)
-            for name in sorted(self.folders[folder] - {"*"}):
+            for name in sorted(self.folders[folder]):
                 target = name if name in self.folders else self.folder_of(name)
                 if target != folder:
                     visit(target)
@@ -106,6 +106,7 @@ class Checker:
     def __init__(self, root, table):
         self.root, self.table, self.findings = root, table, []
         self.ours, self.seen = {}, {}  # file -> our files it includes; file -> {external: line}
+        self.used = set()  # (folder, entry of its row) that some file needs
 
     def run(self):
         files = list(sources(self.root))
@@ -113,7 +114,7 @@ class Checker:
             self._check_file(path)
         for path in files:
             self._check_apart(path)
-        return len(files), sorted(self.findings)
+        return len(files)
 
     def _report(self, path, line, message):
         self.findings.append((path, line, message))
@@ -146,7 +147,11 @@ class Checker:
         self.ours[path].setdefault(target, line)
         other = self.table.folder_of(target)
         allowed = self.table.folders[folder]
-        if other == folder or "*" in allowed or target in allowed or other in allowed:
+        if other == folder:
+            return
+        needed = {name for name in (target, other) if name in allowed}
+        self.used.update((folder, name) for name in needed)
+        if needed:
             return
         may = ", ".join(sorted(allowed)) or "nothing else of ours"
         self._report(path, line, f"{folder} may not include {target} (it may include: {may})")
@@ -157,6 +162,18 @@ class Checker:
                 self.seen[path].setdefault(external, line)
                 if not any(path.startswith(folder + "/") for folder in folders):
                     self._report(path, line, f"<{name}> is {external}, which only {', '.join(sorted(folders))} may include")
+
+    def check_tight(self):
+        """Reports what the table allows and no file needs. After run()."""
+        for folder, allowed in self.table.folders.items():
+            for name in sorted(allowed):
+                if (folder, name) not in self.used:
+                    self._report(folder, 1, f"the table lets it include {name}, which no file of it does; take it out")
+        for external, (_, folders) in self.table.externals.items():
+            users = {path for path, seen in self.seen.items() if external in seen}
+            for folder in sorted(folders):
+                if not any(path.startswith(folder + "/") for path in users):
+                    self._report(folder, 1, f"the table lets it include {external}, which no file of it does; take it out")
 
     def _check_apart(self, path):
         """Follows our headers from this file; reports where it comes to see two externals that exclude each other."""
@@ -188,7 +205,8 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("root", nargs="?", type=pathlib.Path, default=here.parents[2])
     parser.add_argument("--table", type=pathlib.Path, default=here.with_name("includes.table"))
-    parser.add_argument("--torch-free", action="store_true")
+    parser.add_argument("--loose", action="store_true", help="say nothing of what the table allows and no file needs")
+    parser.add_argument("--torch-free", action="store_true", help="print the folders that see no torch")
     options = parser.parse_args(arguments)
     try:
         table = Table(options.table.read_text())
@@ -198,7 +216,11 @@ def main(arguments=None):
     if options.torch_free:
         print(*(f for f in table.folders if (options.root / f).is_dir() and not table.sees(f, "torch")), sep="\n")
         return 0
-    count, findings = Checker(options.root, table).run()
+    checker = Checker(options.root, table)
+    count = checker.run()
+    if not options.loose:
+        checker.check_tight()
+    findings = sorted(checker.findings)
     for path, line, message in findings:
         print(f"{path}:{line}: {message}")
     if count == 0:

@@ -6,7 +6,7 @@
 #include "runtime/base/error.hpp"
 #include "runtime/comm/mpi/mpi_call.hpp"
 #include "runtime/comm/mpi/slot.hpp"
-#include "runtime/comm/waiting.hpp"
+#include "runtime/observe/waiting.hpp"
 
 namespace lockstep::mpi {
 namespace {

@@ -19,7 +19,7 @@
 #include <vector>
 
 #include "runtime/comm/mpi/mpi_world.hpp"
-#include "runtime/comm/pulse.hpp"
+#include "runtime/observe/pulse.hpp"
 
 namespace lockstep::mpi {
 

@@ -5,7 +5,7 @@
 
 #include "runtime/comm/channel.hpp"
 #include "runtime/comm/mpi/mpi_endpoint.hpp"
-#include "runtime/comm/mpi/progress.hpp"
+#include "runtime/comm/mpi/mpi_progress.hpp"
 #include "runtime/comm/mpi/slot.hpp"
 
 namespace lockstep::mpi {

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/config/doubts.hpp"
+
+#include <algorithm>
+
+#include "runtime/config/lr_schedule.hpp"
+
+namespace lockstep {
+namespace {
+
+class Doubts {
+ public:
+  explicit Doubts(const Config& config) : train_(config.train), section_(config.root.section("train")) {}
+
+  std::vector<std::string> all(std::int64_t samples) {
+    if (train_.batch > samples)
+      add(section_, "batch",
+          concat("got ", train_.batch, ", but there are ", samples, " training samples: every step trains with ",
+                 samples));
+    optimizer();
+    schedule();
+    if (train_.eval_every == 0 && train_.eval_steps + train_.eval_batch > 0)
+      add(section_, train_.eval_steps > 0 ? "eval_steps" : "eval_batch",
+          "does nothing without train.eval_every: training evaluates nothing");
+    return std::move(found_);
+  }
+
+ private:
+  void add(const Section& section, const std::string& key, const std::string& message) {
+    found_.emplace_back(section.error(key, message).what());
+  }
+
+  void optimizer() {
+    const OptimizerConfig& optimizer = train_.optimizer;
+    const Section section = section_.section("optimizer");
+    if (optimizer.lr == 0) add(section, "lr", "got 0: no parameter will change");
+    if (optimizer.type == "sgd" && optimizer.momentum >= 1)
+      add(section, "momentum",
+          concat("got ", optimizer.momentum,
+                 ": no gradient is ever forgotten, so that updates grow without bound; it is usually 0.9"));
+    // Both subtract lr * weight_decay of every weight from it; adam's decay goes through its moments.
+    if (const double taken = optimizer.lr * optimizer.weight_decay; optimizer.type != "adam" && taken >= 1)
+      add(section, "weight_decay",
+          concat("got ", optimizer.weight_decay, " with lr ", optimizer.lr, ": an update takes ", taken,
+                 " times each weight away from it; their product is usually far below 1"));
+  }
+
+  void schedule() {
+    const LrScheduleConfig& schedule = train_.lr_schedule;
+    const double lr = train_.optimizer.lr;
+    const Section section = section_.section("lr_schedule");
+    const bool decays = schedule.type == "linear" || schedule.type == "cosine";
+    if (schedule.warmup_steps > train_.steps)
+      add(section, "warmup_steps",
+          concat("got ", schedule.warmup_steps, ", but training has ", train_.steps,
+                 " steps: it ends in the warm-up, at a learning rate of ",
+                 learning_rate(schedule, lr, train_.steps, train_.steps), " instead of ", lr));
+    if (decays && schedule.min_lr > lr)
+      add(section, "min_lr",
+          concat("got ", schedule.min_lr, ", which is above lr (", lr, "): the learning rate rises"));
+    if (decays && schedule.decay_steps > 0 && schedule.decay_steps <= schedule.warmup_steps)
+      add(section, "decay_steps",
+          concat("got ", schedule.decay_steps, ", which is not after the warm-up (", schedule.warmup_steps,
+                 " steps): the learning rate drops to min_lr at once; it is counted from step 1"));
+    if (schedule.type == "step" && schedule.step_every >= train_.steps)
+      add(section, "step_every",
+          concat("got ", schedule.step_every, ", but training has ", train_.steps,
+                 " steps: the learning rate never drops"));
+    if (schedule.type == "step" && schedule.step_factor > 1)
+      add(section, "step_factor", concat("got ", schedule.step_factor, ", which is above 1: the learning rate rises"));
+  }
+
+  const TrainConfig& train_;
+  Section section_;
+  std::vector<std::string> found_;
+};
+
+}  // namespace
+
+std::vector<std::string> doubts_of(const Config& config, std::int64_t samples) {
+  return Doubts(config).all(samples);
+}
+
+std::string doubt_of_losses(const std::vector<double>& losses, const Config& config) {
+  constexpr double kGrown = 100;    // steps differ by their samples, but not by that much for long
+  constexpr std::size_t kLast = 5;  // so many in a row
+  if (losses.size() < 2 || !(losses.front() > 0)) return "";
+  const std::size_t last = std::min(kLast, losses.size() - 1);
+  const double least = *std::min_element(losses.end() - static_cast<std::ptrdiff_t>(last), losses.end());
+  if (!(least > kGrown * losses.front())) return "";
+  return concat("the loss has grown from ", losses.front(), " in the first step to ", losses.back(),
+                " in the last: the model has become worse, not better; lower train.optimizer.lr (it is ",
+                config.train.optimizer.lr, ") or clip gradients (train.clip_grad_norm)");
+}
+
+}  // namespace lockstep

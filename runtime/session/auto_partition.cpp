@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// `partition: auto`, and those by measured time or bytes: resolved before training starts.
+#include <algorithm>
+#include <limits>
+
+#include "runtime/base/size.hpp"
+#include "runtime/base/text.hpp"
+#include "runtime/schedule/generators.hpp"
+#include "runtime/schedule/schedule_error.hpp"
+#include "runtime/session/make_trainer.hpp"
+#include "runtime/session/planning.hpp"
+#include "runtime/session/profiling.hpp"
+
+namespace lockstep {
+namespace {
+
+constexpr std::chrono::hours kPatience{24};  // ranks wait for the one that plans
+
+/// The cuts for all of the config's workers. `note`: whether fewer would be faster.
+PlanFile plan_cuts(const Config& config, const Planning& planning, const PlanProblem& problem, std::string& note) {
+  const PipelineConfig& pipeline = config.pipeline;
+  const Section section = config.root.section("pipeline");
+  PlanScope scope;
+  if (pipeline.schedule != "auto") scope.schedules = {pipeline.schedule};
+  scope.virtual_stages = {pipeline.virtual_stages};
+  scope.recomputes = {recompute_of(pipeline)};
+  scope.placement = pipeline.placement;
+  scope.all_workers = true;  // the config has said how many stages there are
+  if (pipeline.partition.by != "auto")
+    scope.layers_per_stage = planning.cut_by(pipeline.partition.by, problem, pipeline.stages);
+  const PlanResult result = make_plan(problem, scope);
+  if (!result.fits())
+    throw section.error("partition",
+                        concat(planning.nothing_fits(problem, result),
+                               "; raise workers.memory_limit, use more stages, or pipeline.recompute: always"));
+  const bool in_order = std::is_sorted(scope.placement.begin(), scope.placement.end());
+  if (in_order && scope.layers_per_stage.empty()) {
+    scope.all_workers = false;
+    scope.placement.clear();
+    const PlanResult any = make_plan(problem, scope);
+    constexpr double kWorthIt = 0.98;
+    if (any.with_all && any.best().simulated.period_us <= kWorthIt * result.best().simulated.period_us) {
+      const PlanFile fewer = planning.file(problem, any.best());
+      note =
+          concat("fewer workers would be faster: ", fewer.workers.size(), " of ", problem.workers.size(), ", ",
+                 time_text(fewer.predicted->step_us), " a step; set pipeline.stages=", fewer.predicted->stages.size());
+    }
+  }
+  return planning.file(problem, result.best());
+}
+
+/// What can be known to be wrong before anything is measured.
+void check_pipeline(const Config& config, const ModelGraph& graph) {
+  const PipelineConfig& pipeline = config.pipeline;
+  const Section section = config.root.section("pipeline");
+  if (!pipeline.schedule_file.empty())
+    throw section.error("partition",
+                        concat("got ", pipeline.partition.by, " with a schedule from a file, expected layers, ",
+                               "params, counts or cut_before; only generated schedules can be planned for"));
+  if (pipeline.stages > graph.layer_count())
+    throw section.error("stages",
+                        concat("got ", pipeline.stages, ", the model has ", graph.layer_count(),
+                               " layers and every stage needs at least one; use at most ", graph.layer_count()));
+  if (pipeline.schedule == "auto") return;
+  std::vector<std::string> names = schedule_names();
+  if (find_generator(pipeline.schedule) == nullptr)
+    throw section.error("schedule", concat("there is no schedule '", pipeline.schedule, "'; there are: ", join(names),
+                                           ", auto", did_you_mean(pipeline.schedule, names)));
+  try {
+    make_schedule(pipeline.schedule, {pipeline.workers(), pipeline.virtual_stages, config.train.micro_batches});
+  } catch (const ScheduleError& error) {
+    throw section.error("schedule", error.what());
+  }
+}
+
+Log start_log(const Process& process) {
+  Log::Options options;
+  options.console_info = process.is_root();
+  return Log(options);
+}
+
+}  // namespace
+
+void resolve_partition(Process& process, const ConfigSource& source, LoadedConfig& loaded) {
+  Config& config = loaded.config;
+  const std::string by = config.pipeline.partition.by;
+  if (!config.pipeline.partition.needs_profile()) return;
+  std::unique_ptr<Trainer> whole;
+  std::vector<RankId> rank_of_worker;
+  process.together([&] {
+    whole = make_whole(source, config);
+    check_pipeline(config, whole->graph());
+    rank_of_worker = spread_workers(config.pipeline.workers(), process.size(), config.workers.per_rank,
+                                    config.root.section("workers"));
+  });
+  const Log log = start_log(process);
+  if (process.is_root())
+    log.info(concat("partition ", by, ": measuring ", whole->graph().layer_count(),
+                    " layers (what is in the cache is not measured again)"));
+  ProfilingOptions options;
+  options.log = log;
+  const Profile profile = measure_profile(process, config, *whole, options);
+  std::string text, fewer;
+  process.together(
+      [&] {
+        if (!process.is_root()) return;
+        const double limit = config.workers.memory_limit > 0 ? static_cast<double>(config.workers.memory_limit)
+                                                             : std::numeric_limits<double>::infinity();
+        const Planning planning(config, source.path, *whole, profile);
+        const PlanProblem problem =
+            planning.problem(config.train.micro_batches, workers_on_ranks(profile, rank_of_worker, limit));
+        text = to_yaml(plan_cuts(config, planning, problem, fewer));
+      },
+      kPatience);
+  // What one rank found is what all of them do.
+  const std::string planned = process.all_gather(text, kPatience).front();
+  PlanFile plan = read_plan(load_config_text(planned, "the plan of partition: " + by));
+  config.pipeline.partition = {};
+  config.pipeline.partition.counts = plan.pipeline.get<std::vector<int>>("partition");
+  // Which schedule `auto` will come to is not known yet.
+  const std::string key = prediction_key(config, plan.workers);
+  if (key != plan.key) plan.predicted.reset();
+  plan.key = key;
+  loaded.notes.push_back(concat("partition ", by, ": layers per stage [", join(config.pipeline.partition.counts), "]",
+                                plan.predicted ? concat(", predicted ", time_text(plan.predicted->step_us),
+                                                        " a step, bubble ", percent_text(plan.predicted->bubble_steady))
+                                               : std::string()));
+  if (!fewer.empty()) loaded.notes.push_back(fewer);
+  loaded.plan = std::move(plan);
+}
+
+namespace {
+
+/// Why an edited plan cannot be predicted from the costs that it carries; empty: it can.
+std::string why_not_predicted(const Trainer& trainer, const PlanFile& plan, const Profile& profile,
+                              const Planning& planning) {
+  const Config& config = trainer.config();
+  if (config.pipeline.schedule == "auto") return "which schedule `auto` comes to is known when the run has measured it";
+  if (const std::size_t needed = trainer.layout().rank_of_row.size(); needed > plan.workers.size())
+    return concat("the pipeline has ", needed, " workers, and `workers` says of ", plan.workers.size(),
+                  " what they are");
+  ProfileEnvironment decisive = profile_environment(config);  // another machine is no edit
+  std::erase_if(decisive, [](const auto& entry) {
+    return entry.first != "threads" && entry.first != "precision" && entry.first != "optimizer";
+  });
+  if (const std::string other = foreign_environment(profile, decisive); !other.empty())
+    return "its costs are of other settings, " + other;
+  const std::vector<std::string> untold = planning.rows_untold();
+  if (trainer.micro_batches() != plan.predicted_micro_batches && !untold.empty())
+    return concat("its costs do not say how those of layer '", untold.front(), "' depend on the rows of a micro-batch");
+  return "";
+}
+
+/// Of a plan that was edited: from the costs that it carries.
+void predict_again(const Trainer& trainer, LoadedConfig& loaded) {
+  PlanFile& plan = *loaded.plan;
+  const std::string file = plan.root.location().file, edited = file + " or the config was edited since it was planned";
+  if (plan.profile.empty()) {
+    loaded.notes.push_back(concat(edited, ", and it carries no `profile` to predict from: nothing is predicted; ",
+                                  plan_again(plan, loaded.config)));
+    return;
+  }
+  const Profile profile = read_profile(plan.root.section("profile"));
+  const Planning planning(trainer.config(), plan.config, trainer, profile);
+  if (const std::string why = why_not_predicted(trainer, plan, profile, planning); !why.empty()) {
+    loaded.notes.push_back(concat(edited, ", and nothing is predicted: ", why, "; ", plan_again(plan, loaded.config)));
+    return;
+  }
+  plan.predicted = planning.predict(trainer, plan);
+  plan.idle.clear();
+  const PlanPrediction& p = *plan.predicted;
+  loaded.notes.push_back(
+      concat(edited, ": predicted again, ", time_text(p.step_us), " a step, bubble ", percent_text(p.bubble_steady)));
+  for (std::size_t row = 0; row < p.peak_bytes.size(); ++row) {
+    const std::size_t worker =
+        plan.choice.placement.empty() ? row : static_cast<std::size_t>(plan.choice.placement[row]);
+    if (const double limit = plan.workers[worker].limit_bytes; p.peak_bytes[row] > limit)
+      loaded.notes.push_back(concat("worker ", worker, " will need ", size_text(p.peak_bytes[row]), ", its limit in ",
+                                    file, " is ", size_text(limit)));
+  }
+}
+
+/// Neighbours on one rank hand over by pointer, others send: that is what messages cost.
+bool runs_elsewhere(const Trainer& trainer, const PlanFile& plan) {
+  const std::vector<RankId>& rank_of_row = trainer.layout().rank_of_row;
+  if (plan.workers.size() != rank_of_row.size()) return true;
+  const auto planned_rank = [&](std::size_t row) {
+    const std::vector<int>& placement = trainer.config().pipeline.placement;
+    return plan.workers[placement.empty() ? row : static_cast<std::size_t>(placement[row])].place.rank;
+  };
+  for (std::size_t row = 1; row < rank_of_row.size(); ++row)
+    if ((planned_rank(row) == planned_rank(row - 1)) != (rank_of_row[row] == rank_of_row[row - 1])) return true;
+  return false;
+}
+
+}  // namespace
+
+void adopt_plan(const Trainer& trainer, LoadedConfig& loaded) {
+  PlanFile& plan = *loaded.plan;
+  if (plan.signature != model_signature(trainer))
+    throw plan.root.section("model").error(
+        "signature", concat("the plan is of another model: the layers of ", loaded.config.root.location().file,
+                            " have other names, options, shapes or losses; ", plan_again(plan, loaded.config)));
+  const PipelineConfig& pipeline = loaded.config.pipeline;
+  plan.choice = choice_of(trainer);
+  plan.recompute_text = recompute_text(pipeline);
+  if (!plan.profile.empty()) plan.profile = to_yaml(read_profile(plan.root.section("profile")));  // as it was written
+  const std::string key = prediction_key(loaded.config, plan.workers);
+  if (key != plan.key) predict_again(trainer, loaded);
+  plan.key = key;
+  if (const std::string idle = idle_text(plan); !idle.empty()) loaded.notes.push_back(idle);
+}
+
+std::unique_ptr<Trainer> make_trainer(const ConfigSource& source, LoadedConfig& loaded, const Ranks& ranks) {
+  std::unique_ptr<Trainer> trainer = make_trainer(source, loaded.config, ranks);
+  if (!loaded.plan) return trainer;
+  adopt_plan(*trainer, loaded);
+  if (runs_elsewhere(*trainer, *loaded.plan))
+    loaded.notes.emplace_back(
+        "the plan is for workers on other ranks than they are on here: messages will cost something else");
+  return trainer;
+}
+
+}  // namespace lockstep

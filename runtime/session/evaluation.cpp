@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/session/evaluation.hpp"
+
+#include "runtime/session/prepared_job.hpp"
+#include "runtime/training/reporter.hpp"
+
+namespace lockstep {
+namespace {
+
+class Sum : public Observer {
+ public:
+  void on_result(const StepResult& result) override {
+    if (result.mode != Mode::evaluate) return;
+    if (result.non_finite.found() && !not_finite_)
+      not_finite_ = NotFiniteRun{result.non_finite, result.mode, result.step, sum_.samples};
+    sum_.add(result);
+  }
+  const StepResult& sum() const { return sum_; }
+  const std::optional<NotFiniteRun>& not_finite() const { return not_finite_; }
+
+ private:
+  StepResult sum_;
+  std::optional<NotFiniteRun> not_finite_;
+};
+
+/// A job that resumes where nothing is left to train evaluates and leaves.
+void evaluate_only(Config& config) {
+  config.checkpoint = {};
+  config.train.eval_every = 1;
+  config.train.stop_on_nan = true;  // who asks for one evaluation wants to know
+}
+
+}  // namespace
+
+Evaluation evaluate(Process& process, const ConfigSource& source, const std::string& checkpoint) {
+  const PreparedJob job = prepare_job(process, source, checkpoint, evaluate_only);
+  Trainer& trainer = *job.trainer;
+  process.connect(trainer);
+  Sum sum;
+  FitOptions fit;
+  fit.observer = &sum;
+  trainer.evaluate(fit);
+  if (sum.not_finite())
+    throw Error(concat("the evaluation after step ", trainer.start().step,
+                       " is not finite: ", describe(sum.not_finite()->first, trainer.graph()), " (",
+                       samples_text(trainer.config(), trainer.data(), *sum.not_finite()),
+                       "); look at the data of these samples"));
+  return {trainer.start().step, sum.sum().loss(), sum.sum().samples};
+}
+
+}  // namespace lockstep

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The loss of a checkpoint on the evaluation set. Evaluation is a program of the engine.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "runtime/session/config_source.hpp"
+#include "runtime/session/process.hpp"
+
+namespace lockstep {
+
+struct Evaluation {
+  std::int64_t step = 0;  ///< of the checkpoint
+  double loss = 0;
+  std::int64_t samples = 0;
+};
+
+/// `checkpoint`: its folder. Collective; the same on every rank. Throws AlreadyReported for what is found before it
+/// starts, Error when a value is not finite.
+Evaluation evaluate(Process& process, const ConfigSource& source, const std::string& checkpoint);
+
+}  // namespace lockstep

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/session/make_trainer.hpp"
+
+#include <unistd.h>
+
+#include "runtime/base/text.hpp"
+#include "runtime/base/text_table.hpp"
+#include "runtime/training/run_record.hpp"
+
+namespace lockstep {
+std::unique_ptr<Trainer> make_trainer(const ConfigSource& source, const Config& config, const Ranks& ranks) {
+  return std::make_unique<Trainer>(source.make_model(config), source.open_data(config), config, ranks);
+}
+
+std::unique_ptr<Trainer> make_whole(const ConfigSource& source, const Config& config) {
+  return make_trainer(source, one_worker(config), {});
+}
+
+std::string stage_table(const Trainer& trainer) {
+  const ModelGraph& graph = trainer.graph();
+  const Partition& partition = trainer.partition();
+  const std::vector<WorkerId>& row_of_stage = trainer.programs().get(Mode::stop, 0).row_of_stage;
+  const auto number = [](int value) { return Cell{std::to_string(value), static_cast<double>(value)}; };
+  std::vector<std::vector<Cell>> rows;
+  for (int stage = 0; stage < partition.stages(); ++stage) {
+    const int first = partition.first_layer[stage], last = partition.first_layer[stage + 1] - 1;
+    std::int64_t parameters = 0;
+    for (int layer = first; layer <= last; ++layer) parameters += graph.elements_of_layer(layer);
+    const int row = row_of_stage[stage].value();
+    const std::string& name = graph.layers[first].name;
+    rows.push_back({number(stage),
+                    number(row),
+                    number(trainer.layout().rank_of_row[row].value()),
+                    number(last - first + 1),
+                    {count_text(parameters)},
+                    {last > first ? name + " .. " + graph.layers[last].name : name}});
+  }
+  using Kind = Column::Kind;
+  return concat(table({{"stage", Kind::list},
+                       {"worker", Kind::list},
+                       {"rank", Kind::list, true},
+                       {"layers"},
+                       {"parameters"},
+                       {"first .. last layer", Kind::names, true}},
+                      rows, columns_of_terminal(STDERR_FILENO)),
+                "model: ", graph.layer_count(), " layers, ", count_text(graph.parameter_count()), " parameters");
+}
+
+}  // namespace lockstep

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/session/plan_table.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <sstream>
+
+#include "runtime/base/size.hpp"
+#include "runtime/base/text.hpp"
+#include "runtime/base/text_table.hpp"
+
+namespace lockstep {
+namespace {
+
+std::string shortened(const std::string& name) {
+  constexpr std::size_t most = 16;
+  return name.size() <= most ? name : name.substr(0, most - 2) + "..";
+}
+
+Cell number(int value) {
+  return {std::to_string(value), static_cast<double>(value)};
+}
+
+/// "first .. last" layer of each stage.
+std::vector<std::string> layers_of_stages(const PlanPrediction& p) {
+  std::vector<std::string> names;
+  std::size_t layer = 0;
+  for (const PredictedStage& stage : p.stages) {
+    std::string text = shortened(p.layers[layer].name);
+    layer += static_cast<std::size_t>(stage.layers);
+    if (stage.layers > 1) text += " .. " + shortened(p.layers[layer - 1].name);
+    names.push_back(text);
+  }
+  return names;
+}
+
+int worker_of(const PlanFile& plan, int row) {
+  return plan.choice.placement.empty() ? row : plan.choice.placement[static_cast<std::size_t>(row)];
+}
+
+std::string stages_table(const PlanFile& plan, int width) {
+  const PlanPrediction& p = *plan.predicted;
+  const std::vector<std::string> names = layers_of_stages(p);
+  std::vector<std::vector<Cell>> rows;
+  for (std::size_t s = 0; s < p.stages.size(); ++s) {
+    const PredictedStage& stage = p.stages[s];
+    const StageCost& cost = p.costs.stages[s];
+    rows.push_back({number(static_cast<int>(s)),
+                    number(worker_of(plan, stage.row)),
+                    number(stage.layers),
+                    {fixed_text(cost.forward_us * 1e-3, 3)},
+                    {fixed_text(cost.input_grad_us * 1e-3, 3)},
+                    {fixed_text(cost.weight_grad_us * 1e-3, 3)},
+                    {count_text(stage.parameters)},
+                    number(stage.in_flight),
+                    {names[s]}});
+  }
+  using Kind = Column::Kind;
+  return table({{"stage", Kind::list},
+                {"worker", Kind::list},
+                {"layers"},
+                {"F ms"},
+                {"I ms"},
+                {"W ms"},
+                {"parameters", Kind::same, true},
+                {"in flight", Kind::range, true},
+                {"first .. last", Kind::names, true}},
+               rows, width);
+}
+
+std::string workers_table(const PlanFile& plan, int width) {
+  const PlanPrediction& p = *plan.predicted;
+  std::vector<std::vector<Cell>> rows;
+  for (std::size_t row = 0; row < p.compute_us.size(); ++row) {
+    const int worker_number = worker_of(plan, static_cast<int>(row));
+    const PlannedWorker& worker = plan.workers[static_cast<std::size_t>(worker_number)];
+    const bool limited = std::isfinite(worker.limit_bytes);
+    const double used = limited ? 100 * p.peak_bytes[row] / worker.limit_bytes : 0;
+    rows.push_back({number(worker_number),
+                    number(worker.place.rank),
+                    number(worker.place.host),
+                    {fixed_text(p.compute_us[row] * 1e-3, 2)},
+                    {fixed_text(p.wait_us[row] * 1e-3, 2)},
+                    {size_text(p.peak_bytes[row]), p.peak_bytes[row]},
+                    {limited ? size_text(worker.limit_bytes) : "none"},
+                    {limited ? fixed_text(used, 0) + " %" : "-", used}});
+  }
+  using Kind = Column::Kind;
+  return table({{"worker", Kind::list},
+                {"rank", Kind::list, true},
+                {"host", Kind::list, true},
+                {"compute ms"},
+                {"wait ms"},
+                {"peak bytes", Kind::range},
+                {"limit", Kind::same, true},
+                {"used", Kind::range}},
+               rows, width);
+}
+
+}  // namespace
+
+std::string plan_table(const PlanFile& plan) {
+  const PlanPrediction& p = *plan.predicted;
+  const int width = columns_of_terminal(STDOUT_FILENO);
+  std::ostringstream out;
+  out << plan.workers.size() << (plan.workers.size() == 1 ? " worker, " : " workers, ") << p.stages.size()
+      << (p.stages.size() == 1 ? " stage, " : " stages, ") << schedule_text(plan.choice) << ", " << plan.micro_batches
+      << " micro-batches, recompute " << plan.recompute_text << "\n"
+      << stages_table(plan, width) << "\n"
+      << workers_table(plan, width) << "\nstep " << fixed_text(p.step_us * 1e-3, 2) << " ms, bubble "
+      << fixed_text(p.bubble_steady * 100, 1) << " % (one step alone: " << fixed_text(p.alone_us * 1e-3, 2) << " ms, "
+      << fixed_text(p.bubble * 100, 1) << " %)\n";
+  if (!plan.idle.empty())
+    out << idle_text(plan) << "\nidle: " << (plan.idle.size() == 1 ? "worker " : "workers ") << ranges_text(plan.idle)
+        << " of those given\n";
+  return out.str();
+}
+
+}  // namespace lockstep

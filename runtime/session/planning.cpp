@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/session/planning.hpp"
+
+#include <fnmatch.h>
+
+#include <algorithm>
+#include <cmath>
+#include <iomanip>
+#include <numeric>
+#include <set>
+
+#include "partitioner/cuts.hpp"
+#include "runtime/layer/random.hpp"
+#include "runtime/session/profiling.hpp"
+#include "runtime/training/schedule_choice.hpp"
+
+namespace lockstep {
+namespace {
+
+constexpr double kMisfit = 0.15;  // and more than the noise, as lockstep profile marks it
+constexpr double kTinyUs = 100;   // of such layers nothing is said: no plan depends on them
+
+double data_bytes(const ModelGraph& graph, std::int64_t batch) {
+  double bytes = 0;
+  for (const int id : graph.sources) {
+    const EntrySpec& entry = graph.values[id].spec;
+    double size = static_cast<double>(c10::elementSize(entry.dtype));
+    for (std::size_t i = entry.batched ? 1 : 0; i < entry.sizes.size(); ++i)
+      size *= static_cast<double>(entry.sizes[i]);
+    bytes += size * (entry.batched ? static_cast<double>(batch) : 1.0);
+  }
+  return bytes;
+}
+
+LayerCost cost_of(const LayerProfile& layer, double mean_rows, std::int64_t most_rows) {
+  const LayerSample times = sample_at(layer, mean_rows), bytes = sample_at(layer, static_cast<double>(most_rows));
+  LayerCost cost;
+  for (const LayerCostField& field : layer_cost_fields())
+    cost.*field.member = (field.is_time ? times : bytes).*field.member;
+  return cost;
+}
+
+bool matches(const std::vector<std::string>& patterns, const std::string& name) {
+  return std::any_of(patterns.begin(), patterns.end(),
+                     [&](const std::string& pattern) { return fnmatch(pattern.c_str(), name.c_str(), 0) == 0; });
+}
+
+std::int64_t most_rows(const Config& config, int micro_batches) {
+  return (config.train.batch + micro_batches - 1) / micro_batches;
+}
+
+double standing_bytes(const PlanProblem& problem, const LayerParameter& parameter) {
+  const double each =
+      problem.parameter_bytes + (parameter.trainable ? problem.parameter_bytes + problem.optimizer_bytes : 0);
+  return each * static_cast<double>(parameter.elements);
+}
+
+/// Parameters, gradients and optimizer state of layers [first, last), each once.
+double state_bytes(const PlanProblem& problem, int first, int last) {
+  double bytes = 0;
+  for (const LayerParameter& parameter : problem.graph.parameters) {
+    const bool held = std::any_of(parameter.holders.begin(), parameter.holders.end(),
+                                  [&](int layer) { return layer >= first && layer < last; });
+    if (held) bytes += standing_bytes(problem, parameter);
+  }
+  return bytes;
+}
+
+/// By stage: forwards whose backward has not ended, at most.
+std::vector<int> in_flight_of(const Program& program) {
+  std::vector<int> alive(program.row_of_stage.size(), 0), most(alive);
+  for (const auto& row : program.rows)
+    for (const Instruction& instruction : row) {
+      if (instruction.kind != InstructionKind::compute) continue;
+      const auto stage = static_cast<std::size_t>(instruction.action.stage.value());
+      if (instruction.action.op == Op::forward) most[stage] = std::max(most[stage], ++alive[stage]);
+      if (instruction.action.op == Op::backward || instruction.action.op == Op::input_grad) --alive[stage];
+    }
+  return most;
+}
+
+}  // namespace
+
+Planning::Planning(const Config& config, std::string config_path, const Trainer& whole, const Profile& profile)
+    : config_(config), config_path_(std::move(config_path)), whole_(whole), profile_(profile) {
+  const ModelGraph& graph = whole.graph();
+  for (int layer = 0; layer < graph.layer_count(); ++layer)
+    layers_.push_back(profile_of_layer(profile, graph.layers[layer].name, signature_of(graph, layer, whole.losses())));
+}
+
+PlanProblem Planning::problem(int micro_batches, std::vector<PlannedWorker> workers) const {
+  const TrainConfig& train = config_.train;
+  const std::int64_t rows = most_rows(config_, micro_batches);
+  const double mean_rows = static_cast<double>(train.batch) / micro_batches;
+  const ModelGraph graph = describe_for(whole_, rows);
+  PlanProblem problem;
+  problem.graph = layer_graph_of(graph);
+  for (const LayerProfile& layer : layers_) {
+    problem.layers.push_back(cost_of(layer, mean_rows, rows));
+    if (config_.pipeline.recompute == "layers")
+      problem.layers.back().recomputable = matches(config_.pipeline.recompute_layers, layer.name);
+  }
+  problem.value_bytes = value_bytes(graph, train.precision == "bf16" ? at::kBFloat16 : at::kFloat);
+  problem.optimizer_bytes = optimizer_bytes(train.optimizer);
+  problem.data_bytes = data_bytes(graph, train.batch);
+  problem.workers = std::move(workers);
+  problem.links = profile_.links;
+  problem.micro_batches = micro_batches;
+  problem.clip = train.clip_grad_norm > 0;
+  problem.post_validation = train.post_validation;
+  return problem;
+}
+
+PlanFile Planning::file(const PlanProblem& asked, const RankedPlan& plan) const {
+  PlanProblem problem = asked;
+  PlanFile file;
+  file.choice = plan.choice;
+  file.idle = drop_idle(problem, file.choice);
+  file.config = config_path_;
+  file.model = config_.name;
+  file.layers = whole_.graph().layer_count();
+  file.signature = model_signature(whole_);
+  file.batch = config_.train.batch;
+  file.micro_batches = problem.micro_batches;
+  file.workers = problem.workers;
+  Config planned = config_;
+  take_choice(planned, file.choice, problem.micro_batches);
+  file.recompute_text = recompute_text(planned.pipeline);
+  file.key = prediction_key(planned, file.workers);
+  file.predicted = prediction(problem, file.choice, program_of(problem, file.choice), costs_of(problem, file.choice),
+                              plan.simulated);
+  file.profile = carried_profile();
+  return file;
+}
+
+PlanPrediction Planning::prediction(const PlanProblem& problem, const PlanChoice& choice, const Program& program,
+                                    Costs costs, const Simulation& simulated) const {
+  const ModelGraph& graph = whole_.graph();
+  PlanPrediction p;
+  p.costs = std::move(costs);
+  p.step_us = simulated.period_us;
+  p.alone_us = simulated.step_us;
+  p.bubble = simulated.bubble;
+  p.bubble_steady = simulated.bubble_steady;
+  p.compute_us = simulated.work_us;
+  for (const double us : p.compute_us) p.wait_us.push_back(std::max(0.0, p.step_us - us));
+  p.peak_bytes = simulated.total_bytes;
+  const std::vector<int> first = first_layers(choice.layers_per_stage), in_flight = in_flight_of(program);
+  const std::vector<bool> again = recomputed(program);
+  const auto m = static_cast<std::size_t>(problem.micro_batches);
+  for (std::size_t s = 0; s + 1 < first.size(); ++s) {
+    PredictedStage& stage = p.stages.emplace_back();
+    stage.row = program.row_of_stage[s].value();
+    stage.layers = first[s + 1] - first[s];
+    stage.in_flight = in_flight[s];
+    stage.state_bytes = state_bytes(problem, first[s], first[s + 1]);
+    const auto row = static_cast<std::size_t>(stage.row);
+    const auto worker = choice.placement.empty() ? row : static_cast<std::size_t>(choice.placement[row]);
+    const double speed = problem.workers[worker].speed;
+    const auto begin = again.begin() + static_cast<std::ptrdiff_t>(s * m);
+    const auto runs_again = static_cast<double>(std::count(begin, begin + static_cast<std::ptrdiff_t>(m), true));
+    for (int layer = first[s]; layer < first[s + 1]; ++layer) {
+      stage.parameters += graph.elements_of_layer(layer);
+      const LayerCost& cost = problem.layers[static_cast<std::size_t>(layer)];
+      PredictedLayer& entry = p.layers.emplace_back();
+      entry.name = graph.layers[layer].name;
+      entry.forward_us = cost.forward_us / speed;
+      entry.input_grad_us = cost.input_grad_us / speed;
+      entry.weight_grad_us = cost.weight_grad_us / speed;
+      entry.step_us = static_cast<double>(m) * (entry.forward_us + entry.input_grad_us + entry.weight_grad_us) +
+                      (cost.recomputable ? runs_again * entry.forward_us : 0.0);
+    }
+  }
+  return p;
+}
+
+/// No more of the profile than this model needs; the plan has the workers itself.
+std::string Planning::carried_profile() const {
+  Profile carried = profile_;
+  carried.workers.clear();
+  std::erase_if(carried.layers, [this](const LayerProfile& layer) {
+    return std::none_of(layers_.begin(), layers_.end(),
+                        [&](const LayerProfile& used) { return used.signature == layer.signature; });
+  });
+  return to_yaml(carried);
+}
+
+PlanPrediction Planning::predict(const Trainer& trainer, const PlanFile& plan) const {
+  PlanChoice choice = choice_of(trainer);
+  const PlanProblem problem = this->problem(trainer.micro_batches(), plan.workers);
+  const Schedule schedule = choose_schedule(trainer.config(), trainer.partition()).schedule;
+  for (int row = static_cast<int>(choice.placement.size()); row < schedule.workers(); ++row)
+    choice.placement.push_back(row);
+  const Costs costs = costs_of(problem, choice, schedule);
+  const Program& program = trainer.programs().get(Mode::train, trainer.micro_batches());
+  return prediction(problem, choice, program, costs, simulate(program, costs, 0));
+}
+
+std::vector<std::string> Planning::rows_untold() const {
+  std::vector<std::string> names;
+  for (const LayerProfile& layer : layers_)
+    if (layer.rows_untold) names.push_back(layer.name);
+  return names;
+}
+
+std::vector<int> Planning::cut_by(const std::string& by, const PlanProblem& problem, int stages) const {
+  std::vector<double> weights;
+  for (int layer = 0; layer < problem.graph.layers(); ++layer) {
+    const LayerCost& cost = problem.layers[static_cast<std::size_t>(layer)];
+    if (by == "layers") weights.push_back(1);
+    if (by == "params") weights.push_back(static_cast<double>(whole_.graph().elements_of_layer(layer)));
+    if (by == "time" || by == "block") weights.push_back(cost.forward_us + cost.input_grad_us + cost.weight_grad_us);
+    if (by == "memory") weights.push_back(state_bytes(problem, layer, layer + 1) + cost.held_bytes);
+  }
+  return by == "block" ? block_cut(weights, stages) : balanced_cut(weights, stages);
+}
+
+std::vector<int> Planning::cut_before(const std::vector<std::string>& names, const std::string& flag) const {
+  std::vector<std::string> layers;
+  for (const LayerSpec& layer : whole_.graph().layers) layers.push_back(layer.name);
+  std::vector<int> counts;
+  int start = 0;
+  for (const std::string& name : names) {
+    const auto found = std::find(layers.begin(), layers.end(), name);
+    if (found == layers.end())
+      throw UserError(concat(flag, ": the model has no layer '", name, "'", did_you_mean(name, layers)));
+    const int layer = static_cast<int>(found - layers.begin());
+    if (layer <= start)
+      throw UserError(concat(flag, ": got layer '", name,
+                             "' behind one that comes later or is the first; name the first ",
+                             "layer of every stage but the first, in order"));
+    counts.push_back(layer - start);
+    start = layer;
+  }
+  counts.push_back(static_cast<int>(layers.size()) - start);
+  return counts;
+}
+
+std::vector<std::string> Planning::doubts(int micro_batches) const {
+  std::vector<std::string> doubts;
+  std::set<std::string> misfits, seen;  // layers of one signature are said once
+  const auto rows = most_rows(config_, micro_batches);
+  bool beyond = false;
+  for (const LayerProfile& layer : layers_) {
+    const LayerSample sample = sample_at(layer, static_cast<double>(rows));
+    const double all_us = sample.forward_us + sample.input_grad_us + sample.weight_grad_us;
+    if (layer.misfit > kMisfit + sample.spread && all_us > kTinyUs && seen.insert(layer.signature).second)
+      misfits.insert(concat(layer.name, " (", std::lround(layer.misfit * 100), " %)"));
+    beyond = beyond || (layer.samples.front().rows > 0 &&
+                        (rows > 2 * layer.samples.back().rows || 2 * rows < layer.samples.front().rows));
+  }
+  if (!misfits.empty())
+    doubts.push_back(concat("times not linear in rows: ", join(misfits), "; measure with --rows close to ", rows));
+  if (beyond)
+    doubts.push_back(concat("micro-batches of ", rows,
+                            " rows are far from those that were measured; measure with --rows ",
+                            std::max<std::int64_t>(1, rows / 2), ",", rows));
+  return doubts;
+}
+
+std::string model_signature(const Trainer& trainer) {
+  const ModelGraph& graph = trainer.graph();
+  std::string text;
+  for (int layer = 0; layer < graph.layer_count(); ++layer)
+    text += concat(graph.layers[layer].name, " ", signature_of(graph, layer, trainer.losses()), "\n");
+  std::ostringstream out;
+  out << std::hex << std::setw(16) << std::setfill('0') << mix_seed(0, 0, 0, text);
+  return out.str();
+}
+
+std::string plan_again(const PlanFile& plan, const Config& config) {
+  return concat("plan again: lockstep plan ", config.root.location().file, " --profile profile.json --workers ",
+                plan.workers.size() + plan.idle.size(), " -o ", plan.root.location().file);
+}
+
+double optimizer_bytes(const OptimizerConfig& optimizer) {
+  if (optimizer.type == "sgd") return optimizer.momentum > 0 ? 4 : 0;
+  return 8;  // two averages
+}
+
+PlanChoice choice_of(const Trainer& trainer) {
+  const PipelineConfig& pipeline = trainer.config().pipeline;
+  const std::vector<int>& first = trainer.partition().first_layer;
+  PlanChoice choice;
+  for (std::size_t stage = 0; stage + 1 < first.size(); ++stage)
+    choice.layers_per_stage.push_back(first[stage + 1] - first[stage]);
+  choice.virtual_stages = pipeline.virtual_stages;
+  choice.schedule = pipeline.schedule;
+  choice.recompute = recompute_of(pipeline);
+  choice.placement = pipeline.placement;
+  return choice;
+}
+
+Recompute recompute_of(const PipelineConfig& pipeline) {
+  if (pipeline.recompute == "never") return Recompute::never;
+  return pipeline.recompute == "except_last" ? Recompute::except_last : Recompute::always;
+}
+
+std::string recompute_text(const PipelineConfig& pipeline) {
+  if (pipeline.recompute != "layers") return pipeline.recompute;
+  std::vector<std::string> quoted;
+  for (const std::string& pattern : pipeline.recompute_layers) quoted.push_back("'" + pattern + "'");
+  return "[" + join(quoted) + "]";
+}
+
+void take_choice(Config& config, const PlanChoice& choice, int micro_batches) {
+  PipelineConfig& pipeline = config.pipeline;
+  config.train.micro_batches = micro_batches;
+  pipeline.stages = static_cast<int>(choice.layers_per_stage.size());
+  pipeline.virtual_stages = choice.virtual_stages;
+  pipeline.schedule = choice.schedule;
+  pipeline.schedule_file.clear();
+  pipeline.partition = {};
+  pipeline.partition.counts = choice.layers_per_stage;
+  if (choice.recompute != Recompute::always || pipeline.recompute != "layers") {
+    pipeline.recompute = to_string(choice.recompute);
+    pipeline.recompute_layers.clear();
+  }
+  pipeline.placement = choice.placement;
+  if (!pipeline.placement.empty()) return;
+  pipeline.placement.resize(static_cast<std::size_t>(pipeline.workers()));
+  std::iota(pipeline.placement.begin(), pipeline.placement.end(), 0);
+}
+
+std::vector<PlannedWorker> workers_on_ranks(const Profile& profile, const std::vector<RankId>& rank_of_worker,
+                                            double limit_bytes) {
+  std::vector<PlannedWorker> workers;
+  for (const RankId rank : rank_of_worker) {
+    PlannedWorker worker;
+    worker.limit_bytes = limit_bytes;
+    worker.place.rank = rank.value();
+    if (const auto known = static_cast<std::size_t>(rank.value()); known < profile.workers.size()) {
+      worker.speed = profile.workers[known].speed;
+      worker.place.host = profile.workers[known].place.host;
+    }
+    workers.push_back(worker);
+  }
+  return workers;
+}
+
+}  // namespace lockstep

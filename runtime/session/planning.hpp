@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Where configs, profiles and the planner meet: `lockstep plan`, `--plan` and `partition: auto`.
+#pragma once
+
+#include "partitioner/make_plan.hpp"
+#include "runtime/profile/profile_model.hpp"
+#include "runtime/session/config_source.hpp"
+#include "runtime/session/process.hpp"
+
+namespace lockstep {
+
+/// A model of measured layers, to be planned.
+class Planning {
+ public:
+  /// `whole`: of one_worker() of the config. References are kept; `config` is read for everything but the cuts. Throws
+  /// UserError when the profile lacks a layer.
+  Planning(const Config& config, std::string config_path, const Trainer& whole, const Profile& profile);
+
+  PlanProblem problem(int micro_batches, std::vector<PlannedWorker> workers) const;
+  /// One point of the search as it is written down, with its prediction.
+  PlanFile file(const PlanProblem& problem, const RankedPlan& plan) const;
+  /// Of what the trainer runs (which takes no more workers than the plan has).
+  PlanPrediction predict(const Trainer& trainer, const PlanFile& plan) const;
+  /// Layers whose costs by other numbers of rows nobody has measured or written.
+  std::vector<std::string> rows_untold() const;
+
+  /// Layers per stage of a cutter: params, layers, time, memory, block.
+  std::vector<int> cut_by(const std::string& by, const PlanProblem& problem, int stages) const;
+  /// By the names of the first layers of all stages but the first. Throws UserError that begins with `flag`.
+  std::vector<int> cut_before(const std::vector<std::string>& names, const std::string& flag) const;
+
+  /// What the numbers are not sure of: layers that do not scale, sizes that were not measured.
+  std::vector<std::string> doubts(int micro_batches) const;
+  /// Why nothing fits, and what would: for a UserError.
+  std::string nothing_fits(const PlanProblem& problem, const PlanResult& result) const;
+
+ private:
+  PlanPrediction prediction(const PlanProblem& problem, const PlanChoice& choice, const Program& program, Costs costs,
+                            const Simulation& simulated) const;
+  std::string carried_profile() const;
+
+  const Config& config_;
+  std::string config_path_;
+  const Trainer& whole_;
+  const Profile& profile_;
+  std::vector<LayerProfile> layers_;
+};
+
+/// What a plan is recognised by: names and signatures of the layers.
+std::string model_signature(const Trainer& trainer);
+
+/// What to run for a plan that fits the config.
+std::string plan_again(const PlanFile& plan, const Config& config);
+
+/// Of its state, per trained element.
+double optimizer_bytes(const OptimizerConfig& optimizer);
+
+/// What a trainer runs.
+PlanChoice choice_of(const Trainer& trainer);
+/// Whether forwards are run again; a list of layers counts as always.
+Recompute recompute_of(const PipelineConfig& pipeline);
+/// pipeline.recompute as it is written.
+std::string recompute_text(const PipelineConfig& pipeline);
+
+/// The config as the choice has it. `micro_batches` too.
+void take_choice(Config& config, const PlanChoice& choice, int micro_batches);
+
+/// `workers` workers as the profile knows them by rank; ranks that it does not know are of speed 1.
+std::vector<PlannedWorker> workers_on_ranks(const Profile& profile, const std::vector<RankId>& rank_of_worker,
+                                            double limit_bytes);
+
+/// Where the partition has to be measured (PartitionConfig::needs_profile): profiles with the cache, cuts, and puts the
+/// counts into the config, the same on every rank; the plan is in `loaded`. Collective. Throws AlreadyReported when
+/// nothing fits, LayerError.
+void resolve_partition(Process& process, const ConfigSource& source, LoadedConfig& loaded);
+
+/// The plan as the trainer runs it: predicted again, from the costs that it carries, where it was edited. Notes say so,
+/// or why not. Throws ConfigError when the plan is of another model.
+void adopt_plan(const Trainer& trainer, LoadedConfig& loaded);
+
+/// The trainer, and the plan with the cuts that will run; notes where the job is not what the plan was made for. Throws
+/// ConfigError when the plan is of another model.
+std::unique_ptr<Trainer> make_trainer(const ConfigSource& source, LoadedConfig& loaded, const Ranks& ranks);
+
+}  // namespace lockstep

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What every verb that runs a model does first.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "runtime/session/config_source.hpp"
+#include "runtime/session/process.hpp"
+#include "runtime/session/resume_point.hpp"
+
+namespace lockstep {
+
+/// A job that all ranks have checked and agreed on. It has no links yet: Process::connect().
+struct PreparedJob {
+  LoadedConfig loaded;
+  std::string kernels;  ///< which kernels are used: a line for the log
+  ResumePoint resume;
+  std::unique_ptr<Trainer> trainer;  ///< resumed, if `resume` has a checkpoint
+};
+
+/// Config, plan and partition, model and data, checkpoint. `resume`: as choose_checkpoint(). `adjust`: what the caller
+/// has to say of the config, once it has been read. Collective. Throws AlreadyReported for what is wrong with any of
+/// them, on all ranks.
+PreparedJob prepare_job(Process& process, const ConfigSource& source, const std::string& resume = "",
+                        const std::function<void(Config&)>& adjust = {});
+
+}  // namespace lockstep
