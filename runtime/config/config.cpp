@@ -279,7 +279,7 @@ std::vector<int> read_placement(const Section& section, int workers) {
   if (workers == 0) return section.list<int>("placement", {}, at_least(0));  // a schedule file: checked with it
   std::vector<int> identity(static_cast<std::size_t>(workers));
   for (int row = 0; row < workers; ++row) identity[static_cast<std::size_t>(row)] = row;
-  const std::vector<int> placement = section.get("placement", identity);
+  std::vector<int> placement = section.get("placement", identity);
   if (placement.empty()) return identity;
   std::vector<int> sorted = placement;
   std::sort(sorted.begin(), sorted.end());

@@ -102,8 +102,8 @@ class CommandsTest(CliTest):
 
     def test_the_marks_are_counted(self):
         marks = [block.where for page in PAGES for block in blocks_of(page.name, page.read_text()) if block.mark]
-        everything = "".join(page.read_text() for page in PAGES)
-        self.assertEqual(len(marks), everything.count("<!-- not run"), "a mark stands on the line above its block")
+        written = [line for page in PAGES for line in page.read_text().splitlines() if line.startswith("<!-- not run")]
+        self.assertEqual(len(marks), len(written), "a mark stands on the line above its block")
         self.assertEqual(len(marks), MARKS, "\n".join(marks))
 
     def test_what_is_wrong_on_a_page_is_found(self):

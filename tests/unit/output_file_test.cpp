@@ -15,6 +15,7 @@
 #include "runtime/base/error.hpp"
 #include "runtime/base/output_file.hpp"
 #include "runtime/observe/metrics.hpp"
+#include "tests/temporary_folder.hpp"
 #include "tests/test.hpp"
 #include "tests/unit/terminal.hpp"
 
@@ -23,14 +24,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-class Folder {
+class Folder : public test::TemporaryFolder {
  public:
-  Folder() {
-    std::string pattern = (fs::temp_directory_path() / "lockstep-output-XXXXXX").string();
-    path_ = mkdtemp(pattern.data());
-  }
-  ~Folder() { fs::remove_all(path_); }
-  std::string file(const std::string& name) const { return path_ + "/" + name; }
   void write(const std::string& name, const std::string& text) const { std::ofstream(file(name)) << text; }
   std::string read(const std::string& name) const {
     std::ostringstream text;
@@ -38,11 +33,8 @@ class Folder {
     return text.str();
   }
   std::size_t entries() const {
-    return static_cast<std::size_t>(std::distance(fs::directory_iterator(path_), fs::directory_iterator()));
+    return static_cast<std::size_t>(std::distance(fs::directory_iterator(path()), fs::directory_iterator()));
   }
-
- private:
-  std::string path_;
 };
 
 template <typename Function>
