@@ -60,7 +60,7 @@ class CostModel {
     return layer_has_backward(layer) && problem_.graph.trainable[static_cast<std::size_t>(layer)];
   }
   /// The worker of a row.
-  int worker_of(const PlanChoice& choice, int row) const {
+  static int worker_of(const PlanChoice& choice, int row) {
     return choice.placement.empty() ? row : choice.placement[static_cast<std::size_t>(row)];
   }
 

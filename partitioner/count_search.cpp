@@ -122,7 +122,7 @@ void CountSearch::note(int workers) {
 }
 
 void CountSearch::sample(int workers, int share) {
-  if (planners_.count(workers) > 0 || !may_be_better(workers) || planner(workers) == nullptr) return;
+  if (planners_.contains(workers) || !may_be_better(workers) || planner(workers) == nullptr) return;
   planner(workers)->give(budget(share));
   planner(workers)->seed(best_workers_ > 0 ? planners_.at(best_workers_)->best_found() : nullptr);
   note(workers);
@@ -189,7 +189,7 @@ PlanResult CountSearch::best() {
   sample(most_, 1);
   search(most_);
   if (!fixed_) most_ <= kMostCounts ? search_all_smaller() : search_some_smaller();
-  if (best_workers_ == 0) throw *refusal_;
+  if (best_workers_ == 0) throw UserError(*refusal_);
   Planner& best = *planner(best_workers_);
   best.give(budget(2));
   PlanResult result = best.ranked();
@@ -200,7 +200,7 @@ PlanResult CountSearch::best() {
     if (workers == best_workers_ || !may_be_better(workers)) continue;
     const auto made = planners_.find(workers);
     const bool illegal = made != planners_.end() && made->second == nullptr;
-    const bool searched = searched_.count(workers) > 0;
+    const bool searched = searched_.contains(workers);
     if (!illegal && !(searched && made->second->proves(result.best()))) result.exact_workers = false;
   }
   result.simulations = simulations();

@@ -104,7 +104,7 @@ void find_fewest_workers(const PlanProblem& problem, const PlanScope& scope, Pla
       }
       result.least_workers_exact = result.least_workers_exact && sure;
     } catch (const UserError&) {
-      // No legal shape for so many.
+      continue;  // no legal shape for so many
     }
   }
 }

@@ -67,7 +67,7 @@ std::string pipeline_text(const PlanFile& plan) {
       "# says is then predicted again, from `profile`.\n", "pipeline:\n", "  stages: ", choice.layers_per_stage.size(),
       "\n",
       choice.virtual_stages > 0 ? concat("  virtual_stages: ", choice.virtual_stages, "  # stages per worker\n") : "",
-      "  schedule: ", choice.schedule.rfind("file:", 0) == 0 ? quoted(choice.schedule) : choice.schedule, "\n",
+      "  schedule: ", choice.schedule.starts_with("file:") ? quoted(choice.schedule) : choice.schedule, "\n",
       "  partition: [", join(choice.layers_per_stage), "]  # layers per stage\n", "  recompute: ", plan.recompute_text,
       "\n", "  placement: [", join(placement), "]  # worker of each row of the schedule\n");
 }

@@ -103,7 +103,7 @@ void Planner::add_combinations() {
         }
       } catch (const ScheduleError& error) {
         if (find_generator(schedule) == nullptr) throw;
-        refused.push_back(error.what());
+        refused.emplace_back(error.what());
       }
     }
   }
@@ -315,8 +315,10 @@ void Planner::search() {
   for (Combination* combination : in_order())
     if (free) improve(*combination, left_.cells / 16);  // the better the plan, the fewer cuts to look at
   std::vector<Combination*> too_large;
-  for (Combination* combination : in_order())
-    if (!(combination->proved = prove(*combination, Goal::fastest, true))) too_large.push_back(combination);
+  for (Combination* combination : in_order()) {
+    combination->proved = prove(*combination, Goal::fastest, true);
+    if (!combination->proved) too_large.push_back(combination);
+  }
   for (Combination& combination : combinations_)
     if (!combination.best) combination.proved = prove(combination, Goal::fastest, true);
   for (Combination* combination : too_large)

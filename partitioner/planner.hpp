@@ -93,7 +93,7 @@ class Planner {
   bool move_boundaries(Combination& combination, long& most_cells);
   bool swap_rows(Combination& combination, long& most_cells);
   double cutoff(const Combination& combination, Goal goal, bool against_all) const;
-  double least_bound(Combination& combination, Goal goal);
+  static double least_bound(Combination& combination, Goal goal);
   /// Those that have a plan, best first.
   std::vector<Combination*> in_order();
   CutSearch& search_of(Combination& combination, const std::vector<int>& placement);

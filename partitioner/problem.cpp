@@ -52,7 +52,7 @@ std::vector<int> drop_idle(PlanProblem& problem, PlanChoice& choice) {
   std::vector<int> idle;
   std::map<int, int> number, rank;  // the new ones
   for (int worker = 0; worker < static_cast<int>(problem.workers.size()); ++worker) {
-    if (used.count(worker) == 0) {
+    if (!used.contains(worker)) {
       idle.push_back(worker);
       continue;
     }

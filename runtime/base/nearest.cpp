@@ -42,7 +42,7 @@ std::optional<std::string> nearest(const std::string& word, const std::vector<st
   constexpr std::size_t shortest_prefix = 3;
   if (word.size() > longest_name) return std::nullopt;
   const std::string wanted = normal_word(word), known = own_name(word);
-  const std::string ours = known.substr(known.rfind('.') + 1);
+  std::string ours = known.substr(known.rfind('.') + 1);
   if (!ours.empty() && std::find(candidates.begin(), candidates.end(), ours) != candidates.end()) return ours;
   const std::size_t furthest = std::max<std::size_t>(1, wanted.size() / 3);
   const auto other_length = [&](const std::string& name) {

@@ -46,7 +46,7 @@ std::string write_all(int descriptor, const std::string& text) {
 }
 
 /// Some file systems say only here that the disk is full.
-std::string close_of(int descriptor, std::string problem) {
+std::string close_of(int descriptor, const std::string& problem) {
   const bool closed = ::close(descriptor) == 0;
   return problem.empty() && !closed ? std::strerror(errno) : problem;
 }

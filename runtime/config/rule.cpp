@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <concepts>
+#include <utility>
 
 #include "runtime/config/value.hpp"
 
@@ -54,7 +55,7 @@ Rule<std::string> one_of(std::vector<std::string> names) {
     }
     return false;
   };
-  return {text, holds, [names](const std::string& name) { return did_you_mean(name, names); }};
+  return {text, holds, [names = std::move(names)](const std::string& name) { return did_you_mean(name, names); }};
 }
 
 #define LOCKSTEP_NUMBER_RULES(T) \

@@ -101,7 +101,8 @@ std::string message_text(const Location& at, const std::string& key, const std::
 
 /// For a key that is not known in the mapping `path`: it may be one of another mapping.
 std::string hint_for(const std::string& key, const std::string& path, const std::vector<std::string>& known) {
-  const std::string near = did_you_mean(key, known), ours = own_name(key);
+  std::string near = did_you_mean(key, known);
+  const std::string ours = own_name(key);
   if (!near.empty() || ours.empty()) return near;
   const std::size_t dot = ours.rfind('.');
   return ours.substr(0, dot == std::string::npos ? 0 : dot) == path ? "" : concat("; did you mean ", ours, "?");

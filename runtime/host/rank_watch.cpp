@@ -119,7 +119,7 @@ void RankWatch::watch(int pid, const std::string& host) {
 
 void RankWatch::hear() {
   std::array<epoll_event, 64> events{};
-  for (int count; (count = epoll_wait(events_, events.data(), static_cast<int>(events.size()), 0)) > 0;)
+  for (int count = 0; (count = epoll_wait(events_, events.data(), static_cast<int>(events.size()), 0)) > 0;)
     for (int i = 0; i < count; ++i) {
       const int process = events[static_cast<std::size_t>(i)].data.fd;
       EndedRank rank = running_.at(process);

@@ -138,7 +138,7 @@ FlightRecorder::FlightRecorder(const std::string& path, const FlightOwner& owner
   header->started_ns = wall_ns();
   std::strncpy(header->host, owner.host.c_str(), sizeof(header->host) - 1);
   auto* text = static_cast<char*>(base_) + kPage;
-  std::memcpy(text, owner.owns.data(), owner.owns.size());
+  std::copy(owner.owns.begin(), owner.owns.end(), text);
   ring_ = reinterpret_cast<FlightRecord*>(text + to_pages(owner.owns.size()));
   pulse_ = &header->pulse;
   pulse_->alive();

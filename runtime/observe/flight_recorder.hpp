@@ -116,7 +116,7 @@ struct FlightLog {
   std::vector<FlightRecord> records;  ///< whole ones, by sequence
 
   const FlightRecord* last() const { return records.empty() ? nullptr : &records.back(); }
-  std::string layer_name(int layer) const;    ///< or "layer N"
+  std::string layer_name(int index) const;    ///< or "layer N"
   std::vector<int> stages() const;            ///< ascending
   std::string layers_of(int stage_id) const;  ///< "h.2 .. head"
 };

@@ -46,7 +46,7 @@ std::string progress_line(const ProgressState& state, int columns) {
               format("%.0f samples/s", state.samples_per_s), eta};
   std::string line;
   for (const std::string& field : fields) {
-    const std::string next = line.empty() ? field : line + "  " + field;
+    const std::string next = line.empty() ? field : concat(line, "  ", field);
     if (next.size() > room) return line;
     line = next;
   }

@@ -25,7 +25,7 @@ std::string contents(const fs::path& path) {
 }
 
 fs::path timeline_file(const std::string& given) {
-  const fs::path path = given;
+  fs::path path = given;
   if (fs::is_regular_file(path)) return path;
   if (!fs::is_directory(path)) throw UserError(concat("report: there is no run folder ", given));
   if (!fs::exists(path / "config.yaml"))

@@ -32,7 +32,7 @@ const std::string kAuto = "auto";
 
 /// The path behind file:, or a path that ends in .csv; empty for a generator's name.
 std::string path_of(const std::string& schedule) {
-  if (schedule.rfind("file:", 0) == 0) return schedule.substr(5);
+  if (schedule.starts_with("file:")) return schedule.substr(5);
   const bool csv = schedule.size() > 4 && schedule.compare(schedule.size() - 4, 4, ".csv") == 0;
   return csv ? schedule : "";
 }

@@ -25,7 +25,7 @@ bool SpanRecorder::has_room(int step) {
   if (cut_) return false;
   const std::size_t done = spans_.size();
   if (step != last_step_) {  // is there room for a step like those before?
-    const std::size_t steps = static_cast<std::size_t>(last_step_ + 1);
+    const std::size_t steps = static_cast<std::size_t>(last_step_) + 1;
     cut_ = steps > 0 && done + done / steps > range_.most_spans;
     last_step_ = step;
   }

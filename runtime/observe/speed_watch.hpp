@@ -14,6 +14,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "runtime/schedule/step_header.hpp"
@@ -38,7 +39,8 @@ class SpeedWatch {
   static constexpr std::int64_t kWarm = 2;   ///< first steps that are left out
 
   /// `planned_us`: by row, the compute time (F, I, W) of one step. Empty: the fastest window so far.
-  explicit SpeedWatch(std::vector<double> planned_us = {}) : planned_(!planned_us.empty()), expected_us_(planned_us) {}
+  explicit SpeedWatch(std::vector<double> planned_us = {})
+      : planned_(!planned_us.empty()), expected_us_(std::move(planned_us)) {}
 
   /// The slowest worker, when it has just become certain; then again only after it has been as fast as the others, or
   /// when it has become slower by kSlow once more. Evaluations and short batches are passed over.

@@ -145,7 +145,8 @@ Grid in_order(const Schedule& schedule) {
   Grid grid;
   for (const std::vector<Action>& row : schedule.rows) {
     std::vector<Cell>& cells = grid.emplace_back();
-    for (const Action& action : row) cells.push_back({action, static_cast<double>(cells.size()), cells.size() + 1.0});
+    for (const Action& action : row)
+      cells.push_back({action, static_cast<double>(cells.size()), static_cast<double>(cells.size() + 1)});
   }
   return grid;
 }

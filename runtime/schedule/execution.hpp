@@ -73,12 +73,12 @@ class Execution {
     bool full() const { return sent > posted; }
   };
 
-  void advance(WorkerId row, int steps);
-  bool execute(WorkerId row, const Instruction& instruction);
-  /// The row waits for the message under way on `edge` when there is one; false when that has to come first.
-  bool wait_for_send(Row& row, EdgeId edge);
-  void arrive(EdgeId edge);
-  void wake(WorkerId row, EdgeId edge);
+  void advance(WorkerId id, int steps);
+  bool execute(WorkerId id, const Instruction& instruction);
+  /// The row waits for the message under way on the edge when there is one; false when that has to come first.
+  bool wait_for_send(Row& row, EdgeId id);
+  void arrive(EdgeId id);
+  void wake(WorkerId id, EdgeId edge);
 
   const Program& program_;
   ExecutionClock& clock_;

@@ -142,7 +142,7 @@ std::string to_csv(const Schedule& schedule) {
   for (const std::vector<Action>& row : schedule.rows) {
     for (std::size_t i = 0; i < row.size(); ++i) {
       if (i > 0) out << ',';
-      if (i + 1 < row.size() && pairs.count({row[i], row[i + 1]}) > 0) {
+      if (i + 1 < row.size() && pairs.contains({row[i], row[i + 1]})) {
         out << '(' << to_text(row[i]) << ';' << to_text(row[i + 1]) << ')' << kOverlap;
         ++i;
       } else {

@@ -347,8 +347,9 @@ double settle(Execution& execution, const CostClock& clock, int steps) {
     if (settled) return period;
   }
   double slowest = 0;
+  const int half = last / 2;
   for (std::size_t row = 0; row < rows; ++row)
-    slowest = std::max(slowest, gained(last / 2, last - 1, row) / (last - 1 - last / 2));
+    slowest = std::max(slowest, gained(half, last - 1, row) / (last - 1 - half));
   return slowest;
 }
 

@@ -156,7 +156,7 @@ class ProgramProof {
     for (WorkerId at = start.waits_for; at != seen.back(); at = waits_for[at]) {
       chain += concat(" -> row ", at);
       if (std::find(seen.begin(), seen.end(), at) != seen.end()) return chain + " (a cycle)";
-      if (waits_for.count(at) == 0) return chain + " (which has ended)";
+      if (!waits_for.contains(at)) return chain + " (which has ended)";
       seen.push_back(at);
     }
     return seen.size() == 1 ? "" : chain + " (which waits for its own post)";

@@ -125,6 +125,21 @@ class IncludesTest(unittest.TestCase):
         self.assertIn("in no folder", self.check(LAWFUL, "runtime/base: runtime/nowhere\n")[1])
         self.assertIn("line 1", self.check(LAWFUL, "what is this\n")[1])
 
+    def test_torch_free_is_who_sees_torch_through_nobody(self):
+        table = "base:\nlayer: base\nmodels: layer/layer.hpp\ncuts: base\ntools: models\nexternal torch: torch/ = layer\n"
+        files = {f"{folder}/a.hpp": "" for folder in ("base", "layer", "models", "cuts", "tools")}
+        with tempfile.TemporaryDirectory() as folder:
+            for name in files:
+                path = pathlib.Path(folder, name)
+                path.parent.mkdir()
+                path.touch()
+            path = pathlib.Path(folder, "a.table")
+            path.write_text(table)
+            output = io.StringIO()
+            with contextlib.redirect_stdout(output):
+                self.assertEqual(includes.main([folder, "--table", str(path), "--torch-free"]), 0)
+        self.assertEqual(output.getvalue(), "base\ncuts\n")
+
     def test_a_tree_without_sources_is_no_success(self):
         self.assertEqual(self.check({"README.md": ""})[0], 1)
 

@@ -3,9 +3,6 @@
 
 #include <ATen/ATen.h>
 
-#include <cstdlib>
-#include <filesystem>
-
 #include "runtime/checkpoint/manifest.hpp"
 #include "runtime/layer/layers.hpp"
 #include "runtime/layer/random.hpp"
@@ -144,17 +141,6 @@ std::string difference(const RunRecord& reference, const Model& model, const Dat
   Trainer trainer(model, data, config);
   const RunRecord tested = record_run(trainer);
   return first_difference(reference, tested, trainer.graph()).value_or("");
-}
-
-TemporaryFolder::TemporaryFolder() {
-  std::string pattern = (std::filesystem::temp_directory_path() / "lockstep-test-XXXXXX").string();
-  REQUIRE(mkdtemp(pattern.data()) != nullptr);
-  path_ = pattern;
-}
-
-TemporaryFolder::~TemporaryFolder() {
-  std::error_code failure;
-  std::filesystem::remove_all(path_, failure);
 }
 
 RunRecord next_leg(const Model& model, const DataSplits& data, const Config& config, const std::string& folder,

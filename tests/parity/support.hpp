@@ -8,6 +8,7 @@
 #include "models/registry.hpp"
 #include "runtime/training/run_record.hpp"
 #include "runtime/training/trainer.hpp"
+#include "tests/temporary_folder.hpp"
 
 namespace lockstep::test {
 
@@ -35,19 +36,6 @@ Config with_pipeline(Config config, int stages, const std::string& schedule, int
 RunRecord reference_run(const Model& model, const DataSplits& data, const Config& config);
 /// Trains as configured, in process, and returns what differs from the reference, or "" when all bits are the same.
 std::string difference(const RunRecord& reference, const Model& model, const DataSplits& data, const Config& config);
-
-/// A folder of its own, removed at the end.
-class TemporaryFolder {
- public:
-  TemporaryFolder();
-  ~TemporaryFolder();
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
 
 /// One job of a run that stops and goes on: from the newest checkpoint in `folder` when there is one.
 RunRecord next_leg(const Model& model, const DataSplits& data, const Config& config, const std::string& folder,

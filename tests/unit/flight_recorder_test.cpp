@@ -11,6 +11,7 @@
 
 #include "runtime/schedule/generators.hpp"
 #include "runtime/schedule/lower.hpp"
+#include "tests/temporary_folder.hpp"
 #include "tests/test.hpp"
 #include "tests/unit/schedule_support.hpp"
 
@@ -21,14 +22,10 @@ namespace {
 
 class Folder {
  public:
-  Folder() : path_(fs::temp_directory_path() / concat("lockstep-flight-", ::getpid())) {
-    fs::create_directories(path_);
-  }
-  ~Folder() { fs::remove_all(path_); }
-  std::string file() const { return path_ / "worker-3.bin"; }
+  std::string file() const { return folder_.file("worker-3.bin"); }
 
  private:
-  fs::path path_;
+  test::TemporaryFolder folder_;
 };
 
 const FlightOwner kOwner{3, 1, 2, "node7", "1\t4\th.3\n1\t5\thead\n"};

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "partitioner/profile_cache.hpp"
+#include "tests/temporary_folder.hpp"
 #include "tests/test.hpp"
 
 namespace lockstep {
@@ -266,27 +267,9 @@ TEST_CASE("another environment is told, what changes no time is not", "[unit][pr
         "isa: avx2 here, avx512 in p.json; threads: 2 here, 1 in p.json");
 }
 
-namespace {
-
-/// A folder of its own, removed at the end.
-struct Folder {
-  Folder() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "lockstep-cache-XXXXXX").string();
-    REQUIRE(mkdtemp(pattern.data()) != nullptr);
-    path = pattern;
-  }
-  ~Folder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path, ignored);
-  }
-  std::string path;
-};
-
-}  // namespace
-
 TEST_CASE("the cache gives back what was stored under the whole key", "[unit][profile]") {
-  const Folder folder;
-  const ProfileCache cache(folder.path + "/a/b");
+  const test::TemporaryFolder folder;
+  const ProfileCache cache(folder.path() + "/a/b");
   CHECK_FALSE(cache.find("key").has_value());
   CHECK(cache.store("key", sample_of(2, 1.0 / 3)).empty());
   CHECK(cache.find("key") == sample_of(2, 1.0 / 3));
@@ -295,12 +278,12 @@ TEST_CASE("the cache gives back what was stored under the whole key", "[unit][pr
   CHECK_FALSE(cache.find("other").has_value());
   CHECK(cache.store("other", sample_of(3, 1)).empty());
   CHECK(cache.find("other") == sample_of(3, 1));
-  CHECK(std::distance(std::filesystem::directory_iterator(folder.path + "/a/b"), {}) == 2);
+  CHECK(std::distance(std::filesystem::directory_iterator(folder.path() + "/a/b"), {}) == 2);
 }
 
 TEST_CASE("a damaged entry of the cache counts as not there", "[unit][profile]") {
-  const Folder folder;
-  const ProfileCache cache(folder.path);
+  const test::TemporaryFolder folder;
+  const ProfileCache cache(folder.path());
   CHECK(cache.store("key", sample_of(2, 1)).empty());
   const std::string file = cache.file_of("key");
   const auto size = std::filesystem::file_size(file);
@@ -313,9 +296,9 @@ TEST_CASE("a damaged entry of the cache counts as not there", "[unit][profile]")
 }
 
 TEST_CASE("a cache that cannot be written says so, one without a folder keeps nothing", "[unit][profile]") {
-  const Folder folder;
-  std::ofstream(folder.path + "/file") << "x";
-  CHECK_THAT(ProfileCache(folder.path + "/file/below").store("key", sample_of(2, 1)),
+  const test::TemporaryFolder folder;
+  std::ofstream(folder.path() + "/file") << "x";
+  CHECK_THAT(ProfileCache(folder.path() + "/file/below").store("key", sample_of(2, 1)),
              Catch::Contains("cannot be written"));
   CHECK(ProfileCache("").store("key", sample_of(2, 1)).empty());
   CHECK_FALSE(ProfileCache("").find("key").has_value());

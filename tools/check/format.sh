@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Every C++ file is as clang-format 14 (Debian 12's) writes it; other versions write other things. Exit code 3: not here.
+# Every C++ file is as clang-format 14 (Debian 12's) writes it; other versions write other things.
 # Usage: tools/check/format.sh [--fix]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -15,7 +15,7 @@ for candidate in clang-format-14 clang-format; do
 done
 if [[ -z $formatter ]]; then
   echo "format: no clang-format 14 here (apt-get install clang-format-14)" >&2
-  exit 3
+  exit 1
 fi
 mapfile -t files < <(find runtime models partitioner tools tests cmake -name '*.[ch]pp' | sort)
 if [[ ${1:-} == --fix ]]; then

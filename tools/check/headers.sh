@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 folders=("$@")
-((${#folders[@]})) || folders=(runtime/base runtime/config runtime/schedule partitioner)
+((${#folders[@]})) || mapfile -t folders < <(tools/check/includes.py --torch-free)
 mapfile -t headers < <(find "${folders[@]}" -name '*.hpp' | sort)
 ((${#headers[@]})) || { echo "headers: no header in ${folders[*]}" >&2; exit 1; }
 

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks every #include of runtime/, models/, partitioner/ and tools/ against includes.table.
 
-Usage: tools/check/includes.py [ROOT] [--table FILE] [--loose]
-Prints every finding as file:line, and ends with 1 when there is one. Needs only Python's standard library.
+Usage: tools/check/includes.py [ROOT] [--table FILE] [--loose] [--torch-free]
+Prints every finding as file:line, and ends with 1 when there is one. --torch-free prints the folders that see no torch
+instead, one a line: for them there are more checks. Needs only Python's standard library.
 """
 import argparse
 import pathlib
@@ -49,6 +50,14 @@ class Table:
         """The longest folder of the table that holds this path, or None."""
         holders = [f for f in self.folders if path.startswith(f + "/")]
         return max(holders, key=len, default=None)
+
+    def sees(self, folder, external):
+        """May a file of this folder include the external, itself or through the folders that it may include?"""
+        allowed = self.folders[folder]
+        if folder in self.externals[external][1]:
+            return True
+        targets = {name if name in self.folders else self.folder_of(name) for name in allowed}
+        return any(self.sees(target, external) for target in targets - {folder})
 
     def _check_names(self):
         for folder, allowed in self.folders.items():
@@ -197,12 +206,16 @@ def main(arguments=None):
     parser.add_argument("root", nargs="?", type=pathlib.Path, default=here.parents[2])
     parser.add_argument("--table", type=pathlib.Path, default=here.with_name("includes.table"))
     parser.add_argument("--loose", action="store_true", help="say nothing of what the table allows and no file needs")
+    parser.add_argument("--torch-free", action="store_true", help="print the folders that see no torch")
     options = parser.parse_args(arguments)
     try:
         table = Table(options.table.read_text())
     except TableError as error:
         print(f"{options.table}: {error}", file=sys.stderr)
         return 1
+    if options.torch_free:
+        print(*(f for f in table.folders if (options.root / f).is_dir() and not table.sees(f, "torch")), sep="\n")
+        return 0
     checker = Checker(options.root, table)
     count = checker.run()
     if not options.loose:
