@@ -24,6 +24,7 @@ int from_config(Process& process, const std::string& config, const std::string& 
   const Profile profile = measure_profile(process, source);
   PlanOptions two;
   two.workers = 2;
+  two.all_workers = true;  // every rank needs one
   const std::string table = take_plan(process, source, profile, two);
   if (process.is_root()) std::cout << table << std::flush;
 
