@@ -143,8 +143,9 @@ struct ConfigOverlay {
 
 /// Reads a file into its root Section. Errors: unreadable file, bad YAML (with line and column), several documents, not
 /// a mapping, duplicate keys anywhere (both lines named), tags. Aliases and merge keys (`<<: *a`) are expanded.
-/// `overrides`: "a.b=c" texts (--set); c is parsed as YAML; each is applied in turn before anything is read, replaces
-/// what was there and creates missing mappings on the way. `overlays` come before them.
+/// `overrides`: "a.b=c" texts (--set; "--change a.b=c" of another flag); c is parsed as YAML; each is applied in turn
+/// before anything is read, replaces what was there and creates missing mappings on the way. `overlays` come before
+/// them.
 Section load_config_file(const std::string& path, const std::vector<std::string>& overrides = {},
                          const std::vector<ConfigOverlay>& overlays = {});
 /// The same from text; `name` stands in for the file name in errors.

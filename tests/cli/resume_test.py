@@ -240,7 +240,7 @@ class ResumeTest(CliTest):
         says(settings=[f"data.train={self.folder}/t.csv"], code=0)
         self.table(seed=2)
         said = says(code=2)
-        self.assertRegex(said, r"table\.yaml:2:\d+: data\.train: got t\.csv \(\d+ bytes, hash \w+\), expected t\.csv \(.*\) as in the "
+        self.assertRegex(said, r"table\.yaml:2:\d+: data\.train: got t\.csv \(\d+ bytes, hash \w+\), expected \S*t\.csv \(.*\) as in the "
                                r"checkpoint run/checkpoints/step-00000003: .*knowingly: --change data\n")
         self.assertIn("changed knowingly: data.train: t.csv (", says("--change", "data", code=0))
         seen = self.succeeds("checkpoint", "inspect", self.checkpoint(4)).stdout
