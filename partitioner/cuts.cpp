@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "runtime/base/error.hpp"
+#include "runtime/base/nearest.hpp"
 
 namespace lockstep {
 namespace {
@@ -102,6 +103,25 @@ std::vector<int> block_cut(const std::vector<double>& weights, int stages) {
   }
   std::vector<int> counts = end;
   std::adjacent_difference(end.begin(), end.end(), counts.begin());
+  return counts;
+}
+
+std::vector<int> cut_before(const std::vector<std::string>& layers, const std::vector<std::string>& first) {
+  std::vector<int> counts;
+  int start = 0;
+  for (const std::string& name : first) {
+    const auto found = std::find(layers.begin(), layers.end(), name);
+    if (found == layers.end())
+      throw UserError(
+          concat("the model has no layer '", name, "'; it has: ", join(layers), did_you_mean(name, layers)));
+    const int layer = static_cast<int>(found - layers.begin());
+    if (layer <= start)
+      throw UserError(concat("layer '", name, "' is layer ", layer, ", but the stage before it starts at ", start,
+                             "; name the first layer of every stage but the first, in order"));
+    counts.push_back(layer - start);
+    start = layer;
+  }
+  counts.push_back(static_cast<int>(layers.size()) - start);
   return counts;
 }
 

@@ -4,6 +4,7 @@
 // memory-aware planning is make_plan.hpp; these are what it is compared with.)
 #pragma once
 
+#include <string>
 #include <vector>
 
 namespace lockstep {
@@ -20,5 +21,8 @@ std::vector<int> balanced_cut(const std::vector<double>& weights, int stages);
 /// balance_by_time does, whose partition of measured times this is. Every stage gets at least one layer. Throws
 /// UserError as balanced_cut().
 std::vector<int> block_cut(const std::vector<double>& weights, int stages);
+
+/// Layers per stage by the names of the first layers of all stages but the first. Throws UserError.
+std::vector<int> cut_before(const std::vector<std::string>& layers, const std::vector<std::string>& first);
 
 }  // namespace lockstep

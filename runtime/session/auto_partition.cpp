@@ -11,6 +11,7 @@
 #include "runtime/session/make_trainer.hpp"
 #include "runtime/session/planning.hpp"
 #include "runtime/session/profiling.hpp"
+#include "runtime/training/placement.hpp"
 #include "runtime/training/schedule_choice.hpp"
 
 namespace lockstep {

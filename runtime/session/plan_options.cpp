@@ -9,7 +9,7 @@
 
 #include "runtime/base/size.hpp"
 #include "runtime/schedule/generators.hpp"
-#include "runtime/training/trainer.hpp"
+#include "runtime/training/placement.hpp"
 
 namespace lockstep {
 

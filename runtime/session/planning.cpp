@@ -222,22 +222,11 @@ std::vector<int> Planning::cut_by(CutBy by, const PlanProblem& problem, int stag
 std::vector<int> Planning::cut_before(const std::vector<std::string>& names, const std::string& flag) const {
   std::vector<std::string> layers;
   for (const LayerSpec& layer : whole_.graph().layers) layers.push_back(layer.name);
-  std::vector<int> counts;
-  int start = 0;
-  for (const std::string& name : names) {
-    const auto found = std::find(layers.begin(), layers.end(), name);
-    if (found == layers.end())
-      throw UserError(concat(flag, ": the model has no layer '", name, "'", did_you_mean(name, layers)));
-    const int layer = static_cast<int>(found - layers.begin());
-    if (layer <= start)
-      throw UserError(concat(flag, ": got layer '", name,
-                             "' behind one that comes later or is the first; name the first ",
-                             "layer of every stage but the first, in order"));
-    counts.push_back(layer - start);
-    start = layer;
+  try {
+    return lockstep::cut_before(layers, names);
+  } catch (const UserError& error) {
+    throw UserError(concat(flag, ": ", error.what()));
   }
-  counts.push_back(static_cast<int>(layers.size()) - start);
-  return counts;
 }
 
 std::vector<std::string> Planning::doubts(int micro_batches) const {

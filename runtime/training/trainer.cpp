@@ -2,14 +2,11 @@
 #include "runtime/training/trainer.hpp"
 
 #include <ATen/Parallel.h>
-#include <c10/core/impl/DeviceGuardImplInterface.h>
-#include <fnmatch.h>
 
 #include <algorithm>
 #include <numeric>
 #include <utility>
 
-#include "partitioner/cuts.hpp"
 #include "runtime/config/doubts.hpp"
 #include "runtime/host/launcher.hpp"
 #include "runtime/schedule/measured.hpp"
@@ -19,40 +16,13 @@
 #include "runtime/training/environment.hpp"
 #include "runtime/training/losses.hpp"
 #include "runtime/training/optimizer.hpp"
+#include "runtime/training/placement.hpp"
 #include "runtime/training/precision.hpp"
 #include "runtime/training/schedule_choice.hpp"
 #include "runtime/training/training_director.hpp"
 
 namespace lockstep {
 namespace {
-
-std::vector<std::string> names_of(const std::vector<LayerSpec>& layers) {
-  std::vector<std::string> names;
-  for (const LayerSpec& layer : layers) names.push_back(layer.name);
-  return names;
-}
-
-std::vector<int> cut_before(const ModelGraph& graph, const Config& config) {
-  const std::vector<std::string> names = names_of(graph.layers);
-  std::vector<int> counts;
-  int start = 0;
-  for (const std::string& cut : config.pipeline.partition.cut_before) {
-    const auto found = std::find(names.begin(), names.end(), cut);
-    const Section partition = config.root.section("pipeline").section("partition");
-    if (found == names.end())
-      throw partition.error(
-          "cut_before", concat("the model has no layer '", cut, "'; it has: ", join(names), did_you_mean(cut, names)));
-    const int layer = static_cast<int>(found - names.begin());
-    if (layer <= start)
-      throw partition.error("cut_before",
-                            concat("layer '", cut, "' is layer ", layer, ", but the stage before it starts at ", start,
-                                   "; name the first layer of every stage but the first, in order"));
-    counts.push_back(layer - start);
-    start = layer;
-  }
-  counts.push_back(graph.layer_count() - start);
-  return counts;
-}
 
 Losses losses_of(const Model& model, const Config& config) {
   Losses losses;
@@ -75,39 +45,7 @@ std::chrono::milliseconds patience_of(const CommConfig& comm) {
   return std::chrono::seconds(std::min(comm.watchdog_s, comm.save_s));
 }
 
-/// Whether this LibTorch and this machine have the device.
-at::Device device_of(const std::string& name, const Section& workers) {
-  const at::Device device(name);
-  if (device.is_cpu()) return device;
-  const bool known = c10::impl::hasDeviceGuardImpl(device.type());
-  const int count = known ? c10::impl::getDeviceGuardImpl(device.type())->deviceCount() : 0;
-  if (std::max<int>(device.index(), 0) >= count)
-    throw workers.error("devices",
-                        concat("got ", name, ", but ",
-                               known ? concat("this machine has ", count) : std::string("this LibTorch knows no"), " ",
-                               c10::DeviceTypeName(device.type(), /*lower_case=*/true), " devices; use [cpu]"));
-  return device;
-}
-
 }  // namespace
-
-std::vector<RankId> spread_workers(int workers, int ranks, const std::vector<int>& per_rank, const Section& section) {
-  std::vector<int> counts = per_rank;
-  if (counts.empty())
-    for (int r = 0; r < ranks; ++r) counts.push_back(workers / ranks + (r < workers % ranks ? 1 : 0));
-  if (counts.size() == 1) counts.assign(static_cast<std::size_t>(ranks), per_rank.empty() ? counts[0] : per_rank[0]);
-  const std::int64_t total = std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
-  const bool idle = std::any_of(counts.begin(), counts.end(), [](int count) { return count < 1; });
-  if (static_cast<int>(counts.size()) != ranks || total != workers || idle)
-    throw section.error("per_rank",
-                        concat("[", join(counts), "] places ", total, " workers on ", counts.size(),
-                               " ranks, but the job has ", workers, " workers (pipeline.stages / virtual_stages) and ",
-                               ranks, " ranks, and every rank needs at least one; start ", workers,
-                               " ranks or fewer, or change pipeline.stages"));
-  std::vector<RankId> rank_of_worker;
-  for (int rank = 0; rank < ranks; ++rank) rank_of_worker.insert(rank_of_worker.end(), counts[rank], RankId(rank));
-  return rank_of_worker;
-}
 
 Trainer::Trainer(Model model, DataSplits data, Config config, Ranks ranks)
     : config_(std::move(config)),
@@ -126,8 +64,8 @@ Trainer::Trainer(Model model, DataSplits data, Config config, Ranks ranks)
   check_evaluation();
   TargetChecks(graph_, losses_).check_all(*data_.train);
   check_slices();
-  partition_ = cut(graph_, layers_per_stage());
-  recompute_ = recomputed_layers();
+  partition_ = cut(graph_, layers_per_stage(graph_, config_));
+  recompute_ = recomputed_layers(graph_, config_);
 
   if (config_.pipeline.costs.given) costs_of(config_, partition_);  // finds mistakes now
   measures_ = config_.pipeline.schedule == "auto" && !config_.pipeline.costs.given;
@@ -234,25 +172,6 @@ void Trainer::place(int workers) {
   }
 }
 
-std::vector<bool> Trainer::recomputed_layers() const {
-  const PipelineConfig& pipeline = config_.pipeline;
-  if (pipeline.recompute == Recompute::never) return {};
-  std::vector<bool> chosen(static_cast<std::size_t>(graph_.layer_count()), pipeline.recompute_layers.empty());
-  const std::vector<std::string> names = names_of(graph_.layers);
-  for (const std::string& pattern : pipeline.recompute_layers) {
-    bool found = false;
-    for (std::size_t layer = 0; layer < names.size(); ++layer) {
-      if (fnmatch(pattern.c_str(), names[layer].c_str(), 0) != 0) continue;
-      chosen[layer] = found = true;
-    }
-    if (!found)
-      throw config_.root.section("pipeline")
-          .error("recompute", concat("no layer matches '", pattern, "'; the model has: ", join(names),
-                                     did_you_mean(pattern, names)));
-  }
-  return chosen;
-}
-
 /// Every program that the run will come to, so that one that cannot run is found now.
 void Trainer::check_programs() const {
   const TrainConfig& train = config_.train;
@@ -293,34 +212,6 @@ void Trainer::check_slices() const {
                                 ") expects more than 1 value per channel when training: at least ", graph_.least_rows,
                                 " samples; use fewer micro-batches, or a batch that leaves no such remainder"));
   }
-}
-
-std::vector<int> Trainer::layers_per_stage() const {
-  const PipelineConfig& pipeline = config_.pipeline;
-  const Section section = config_.root.section("pipeline");
-  const int layers = graph_.layer_count();
-  if (pipeline.partition.needs_profile())
-    throw section.error("partition",
-                        concat("got ", to_string(pipeline.partition.by),
-                               ", expected layers, params, counts or "
-                               "cut_before: only the lockstep command measures layers, and then gives counts"));
-  if (!pipeline.partition.counts.empty()) {
-    const std::vector<int>& counts = pipeline.partition.counts;
-    const std::int64_t total = std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
-    if (total != layers)
-      throw section.error("partition", concat("got ", total, " layers in [", join(pipeline.partition.counts),
-                                              "], the model has ", layers, ": ", join(names_of(graph_.layers))));
-    return pipeline.partition.counts;
-  }
-  if (!pipeline.partition.cut_before.empty()) return cut_before(graph_, config_);
-  if (pipeline.stages > layers)
-    throw section.error("stages", concat("got ", pipeline.stages, ", the model has ", layers,
-                                         " layers and every stage needs at least one; use at most ", layers));
-  std::vector<double> weights;
-  for (int layer = 0; layer < layers; ++layer)
-    weights.push_back(pipeline.partition.by == CutBy::layers ? 1.0
-                                                             : static_cast<double>(graph_.elements_of_layer(layer)));
-  return balanced_cut(weights, pipeline.stages);
 }
 
 std::string Trainer::agreement() const {

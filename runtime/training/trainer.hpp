@@ -91,12 +91,10 @@ class Trainer {
   std::string agreement() const;
 
  private:
-  std::vector<int> layers_per_stage() const;
   std::vector<Cpus> bound_cpus(const Log& log) const;
   void take(ScheduleChoice choice);
   void measure(const FitOptions& options);
   void place(int workers);
-  std::vector<bool> recomputed_layers() const;
   void check_programs() const;
   void check_evaluation() const;
   void check_slices() const;
@@ -123,9 +121,5 @@ class Trainer {
   ResumeFindings resumption_;
   WrapChannel wrap_channel_;
 };
-
-/// Rank of each worker: `per_rank` as in the config (empty: spread evenly, in order). ConfigError when a rank is left
-/// without a worker or the numbers do not add up. `section`: the config's workers.
-std::vector<RankId> spread_workers(int workers, int ranks, const std::vector<int>& per_rank, const Section& section);
 
 }  // namespace lockstep

@@ -312,7 +312,7 @@ class RefusalsTest(Refusals):
             (["--partition", "2,2"], r"--partition: got 4 layers in 2,2, the model has 5"),
             (["--partition", "1,1,3"], r"--partition: got 3 stages in 1,1,3, expected a multiple of the 2 workers"),
             (["--partition", "by:tiem"], r"--partition: got by:tiem, .*; did you mean 'time'\?"),
-            (["--partition", "before:fc1"], r"--partition: the model has no layer 'fc1'; did you mean 'fc\.1'\?"),
+            (["--partition", "before:fc1"], r"--partition: the model has no layer 'fc1'; it has: .*; did you mean 'fc\.1'\?"),
             (["--micro-batches", "11"], r"--micro-batches: got 11, expected at most 10: train\.batch is 10"),
             (["--profile", "other.yaml"], r"other\.yaml: got no cost of layer 'act\.0' .*; measure again: lockstep profile .*"),
             (["--profile", "none.json"], r"none\.json: got no file .*"),

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Where layers and workers go: the config's `pipeline` and `workers`, for a model at hand.
+#pragma once
+
+#include <c10/core/Device.h>
+
+#include <string>
+#include <vector>
+
+#include "runtime/base/ids.hpp"
+#include "runtime/config/config.hpp"
+#include "runtime/graph/model_graph.hpp"
+
+namespace lockstep {
+
+/// Of pipeline.partition. Throws ConfigError when it does not fit the model.
+std::vector<int> layers_per_stage(const ModelGraph& graph, const Config& config);
+
+/// By layer, whether its forward may be run again; empty: of none. Throws ConfigError for a pattern without a layer.
+std::vector<bool> recomputed_layers(const ModelGraph& graph, const Config& config);
+
+/// Rank of each worker: `per_rank` as in the config (empty: spread evenly, in order). ConfigError when a rank is left
+/// without a worker or the numbers do not add up. `section`: the config's workers.
+std::vector<RankId> spread_workers(int workers, int ranks, const std::vector<int>& per_rank, const Section& section);
+
+/// Throws ConfigError when this LibTorch or this machine has no such device.
+at::Device device_of(const std::string& name, const Section& workers);
+
+}  // namespace lockstep
