@@ -92,12 +92,6 @@ void add_train(CLI::App& app, Command& command) {
           "what the config has there; data: with other data")
       ->take_all()
       ->type_name("KEY[=VALUE]");
-  verb->add_option(
-          "--change", options->changes,
-          "With --resume: go on with another value than the checkpoint's, knowingly (repeatable); KEY alone: with "
-          "what the config has there; data: with other data")
-      ->take_all()
-      ->type_name("KEY[=VALUE]");
   verb->add_option("--trace", options->trace, "Write a Chrome trace of a few steps, for ui.perfetto.dev")
       ->type_name("FILE");
   verb->add_option("--trace-steps", options->trace_steps,
@@ -113,7 +107,6 @@ void add_train(CLI::App& app, Command& command) {
       "  lockstep train configs/quickstart.yaml\n"
       "  mpirun -n 2 lockstep train configs/quickstart.yaml --set run_dir=runs/two-ranks\n"
       "  lockstep train configs/quickstart.yaml --set checkpoint.every=50 --resume auto\n"
-      "  lockstep train configs/quickstart.yaml --resume auto --change train.optimizer.lr=0.0001\n"
       "  lockstep train configs/quickstart.yaml --resume auto --change train.optimizer.lr=0.0001\n"
       "  lockstep train configs/quickstart.yaml --plan plan.yaml");
   verb->callback([options, is_dry, &command] {

@@ -46,6 +46,12 @@ concept Named = std::is_enum_v<Enum> && requires(Enum value) {
   { to_string(value) } -> std::convertible_to<const char*>;
 };
 
+/// Its name; of a value that a program has cast, the number.
+template <Named Enum>
+std::string name_of(Enum value) {
+  return is_enumerator(value) ? to_string(value) : std::to_string(static_cast<std::int64_t>(value));
+}
+
 /// As people write them, in order.
 template <Named Enum>
 std::vector<std::string> names() {

@@ -237,8 +237,8 @@ void check_config(const Config& config) {
   complete.model = complete.data = load_config_text("type: any", "Config");
   if (config.pipeline.recompute != Recompute::always && !config.pipeline.recompute_layers.empty())
     throw ConfigError({"Config", 0, 0}, "pipeline.recompute_layers",
-                      concat("got [", join(config.pipeline.recompute_layers), "] with recompute: ",
-                             to_string(config.pipeline.recompute), ", expected recompute: always"));
+                      concat("got [", join(config.pipeline.recompute_layers),
+                             "] with recompute: ", name_of(config.pipeline.recompute), ", expected recompute: always"));
   read_config(yaml::root_section(std::make_shared<yaml::Value>(written(std::move(complete)))));
 }
 

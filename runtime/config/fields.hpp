@@ -56,7 +56,7 @@ struct Field {
     if (std::find(types.begin(), types.end(), chosen) != types.end()) return *this;
     std::vector<std::string> all;
     for (const E one : types) all.push_back(to_string(one));
-    type = to_string(chosen);
+    type = name_of(chosen);
     return set(users, join(all, " and "));
   }
 
@@ -114,7 +114,7 @@ Field value(E& member) {
           [&member, rule](const Section& section, const std::string& key) {
             member = *find_enum<E>(section.get(key, rule));
           },
-          [&member] { return scalar_value(to_string(member)); }};
+          [&member] { return scalar_value(name_of(member)); }};
 }
 /// `some`: what is expected in place of an empty list, when that is an error.
 template <typename T>

@@ -47,7 +47,7 @@ PartitionConfig read_partition(const Section& pipeline, const std::string& key) 
 yaml::Value partition_value(const PartitionConfig& partition) {
   if (!partition.counts.empty()) return list_value(partition.counts);
   if (!partition.cut_before.empty()) return mapping_value("cut_before", list_value(partition.cut_before));
-  return mapping_value("by", scalar_value(to_string(partition.by)));
+  return mapping_value("by", scalar_value(name_of(partition.by)));
 }
 
 /// Fills in the number of stages, where only the partition says it.
@@ -98,7 +98,7 @@ Field recompute(PipelineConfig& pipeline) {
           },
           [&pipeline] {
             const bool some = pipeline.recompute == Recompute::always && !pipeline.recompute_layers.empty();
-            return some ? list_value(pipeline.recompute_layers) : scalar_value(to_string(pipeline.recompute));
+            return some ? list_value(pipeline.recompute_layers) : scalar_value(name_of(pipeline.recompute));
           }};
 }
 
