@@ -17,6 +17,10 @@ struct EvalOptions {
 int eval(const EvalOptions& options) {
   return run_ranks([&](Process& process) {
     const Evaluation found = evaluate(process, options.source, options.checkpoint);
+    if (!found.not_finite.empty()) {
+      if (process.is_root()) std::cerr << "lockstep: " << found.not_finite << std::endl;
+      return static_cast<int>(ExitCode::fault);
+    }
     if (process.is_root())
       std::cout << "step " << found.step << "  eval loss " << std::setprecision(9) << found.loss << "  ("
                 << found.samples << " samples)" << std::endl;

@@ -76,7 +76,6 @@ void print_search(const std::list<Searched>& all) {
 void plan(const PlanFlags& flags) {
   for (const auto& [flag, file] : {std::pair("-o", flags.output), {"--html", flags.html}})
     if (!file.empty()) check_writable(flag, file);
-  check_schedules(flags.schedules);
   Profile profile = load_profile(flags.profile);
   if (!flags.costs.empty()) profile = overlaid(std::move(profile), load_profile(flags.costs));
   const PlanSearch search = find_plan(flags.source, profile, flags);
@@ -101,7 +100,7 @@ int run_plan(const PlanFlags& flags) {
         [&] {
           if (process.is_root()) plan(flags);
         },
-        std::chrono::hours(24));
+        kLongPatience);
     return 0;
   });
 }

@@ -64,8 +64,7 @@ std::vector<std::int64_t> rows_of(const std::string& text, const Trainer& traine
   return rows;
 }
 
-int profile(const ProfileOptions& options) {
-  Process process;
+int profile(Process& process, const ProfileOptions& options) {
   std::unique_ptr<Trainer> trainer;
   Config config;
   Profile by_hand;
@@ -79,31 +78,27 @@ int profile(const ProfileOptions& options) {
     rows = rows_of(options.rows, *trainer);
     if (process.is_root()) check_writable("-o", options.output);
   });
-  try {
-    Shown shown(process.console());
-    ProfilingOptions profiling;
-    profiling.rows = rows;
-    profiling.repeats = options.repeats;
-    profiling.workers = options.workers;
-    profiling.cache = !options.no_cache;
-    if (process.is_root()) profiling.progress = [&](const ProfileProgress& progress) { shown(progress); };
-    Log::Options log;
-    log.console_info = process.is_root();
-    log.console = process.console();
-    profiling.log = Log(log);
-    const Profile measured = overlaid(measure_profile(process, config, *trainer, profiling), by_hand);
-    shown.finish();
-    if (!process.is_root()) return 0;
-    write_whole_file(options.output, to_json(measured));
-    const auto slice = (config.train.batch + config.train.micro_batches - 1) / config.train.micro_batches;
-    std::cout << trainer->config().name << ": " << trainer->graph().layer_count() << " layers, "
-              << measured.layers.size() << " different, micro-batches of " << slice << " rows\n";
-    std::cout << profile_table(*trainer, measured, static_cast<double>(slice));
-    std::cout << "written to " << options.output << std::endl;
-    return 0;
-  } catch (const std::exception& error) {
-    process.fail(error);
-  }
+  Shown shown(process.console());
+  ProfilingOptions profiling;
+  profiling.rows = rows;
+  profiling.repeats = options.repeats;
+  profiling.workers = options.workers;
+  profiling.cache = !options.no_cache;
+  if (process.is_root()) profiling.progress = [&](const ProfileProgress& progress) { shown(progress); };
+  Log::Options log;
+  log.console_info = process.is_root();
+  log.console = process.console();
+  profiling.log = Log(log);
+  const Profile measured = overlaid(measure_profile(process, config, *trainer, profiling), by_hand);
+  shown.finish();
+  if (!process.is_root()) return 0;
+  write_whole_file(options.output, to_json(measured));
+  const auto slice = (config.train.batch + config.train.micro_batches - 1) / config.train.micro_batches;
+  std::cout << trainer->config().name << ": " << trainer->graph().layer_count() << " layers, " << measured.layers.size()
+            << " different, micro-batches of " << slice << " rows\n"
+            << profile_table(*trainer, measured, static_cast<double>(slice)) << "written to " << options.output
+            << std::endl;
+  return 0;
 }
 
 }  // namespace
@@ -129,7 +124,9 @@ void add_profile(CLI::App& app, Command& command) {
       "Examples:\n"
       "  lockstep profile configs/quickstart.yaml -o profile.json\n"
       "  mpirun -n 2 lockstep profile configs/gpt-10b.yaml -o gpt-10b.json");
-  verb->callback([options, &command] { command = [options] { return profile(*options); }; });
+  verb->callback([options, &command] {
+    command = [options] { return run_ranks([&](Process& process) { return profile(process, *options); }); };
+  });
 }
 
 }  // namespace lockstep

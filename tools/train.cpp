@@ -2,10 +2,11 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <iomanip>
 #include <iostream>
 #include <map>
 
+#include "runtime/base/size.hpp"
+#include "runtime/base/text.hpp"
 #include "runtime/base/text_table.hpp"
 #include "runtime/schedule/schedule_text.hpp"
 #include "runtime/session/make_trainer.hpp"
@@ -30,17 +31,16 @@ std::string memory_of_state(const Trainer& trainer) {
     for (int layer = trainer.partition().first_layer[stage]; layer < trainer.partition().first_layer[stage + 1];
          ++layer)
       elements += trainer.graph().elements_of_layer(layer);
-    std::ostringstream size;
-    size << std::fixed << std::setprecision(1) << static_cast<double>(elements) * each / 1048576;
-    std::vector<int>& stages = stages_of[size.str()];
-    if (stages.empty()) order.push_back(size.str());
+    const std::string size = size_text(static_cast<double>(elements) * each);
+    std::vector<int>& stages = stages_of[size];
+    if (stages.empty()) order.push_back(size);
     stages.push_back(stage);
   }
   std::string text;
   for (const std::string& size : order) {
     const std::vector<int>& stages = stages_of.at(size);
     text += concat(stages.size() == 1 ? "stage " : "stages ", ranges_text(stages),
-                   ": parameters, gradients and optimizer state need ", size, stages.size() == 1 ? " MiB" : " MiB each",
+                   ": parameters, gradients and optimizer state need ", size, stages.size() == 1 ? "" : " each",
                    ", activations come on top\n");
   }
   return text;
@@ -62,8 +62,7 @@ int dry_run(Process& process, const TrainOptions& options) {
             << (planned ? "with the plan's costs:\n"
                 : given ? "with pipeline.costs:\n"
                         : "as if all stages took the same time (forward 1, backward 2):\n")
-            << draw(simulation.timeline, drawing) << "bubble " << std::fixed << std::setprecision(1)
-            << simulation.bubble * 100 << " %\n\n";
+            << draw(simulation.timeline, drawing) << "bubble " << percent_text(simulation.bubble) << "\n\n";
   if (!planned) std::cout << memory_of_state(trainer);
   for (const std::string& warning : trainer.warnings()) std::cout << "warning: " << warning << "\n";
   std::cout << "dry run: nothing was trained or written\n";

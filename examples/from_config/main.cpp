@@ -34,6 +34,7 @@ int from_config(Process& process, const std::string& config, const std::string& 
   if (trained.exit_code != 0) return trained.exit_code;
 
   const Evaluation found = evaluate(process, source, trained.checkpoint);
+  if (!found.not_finite.empty()) throw Error(found.not_finite);
   if (!process.is_root()) return 0;
   std::cout << "step " << trained.step << "  loss " << trained.loss << "  eval loss " << found.loss << "\n";
   if (trained.timeline) write_whole_file(run_folder + "/timeline.html", html_page(*trained.timeline, {}));

@@ -13,10 +13,10 @@
 
 #include "runtime/checkpoint/manifest.hpp"
 #include "runtime/layer/layers.hpp"
+#include "runtime/observe/reporter.hpp"
 #include "runtime/session/process.hpp"
 #include "runtime/session/resume_point.hpp"
 #include "runtime/session/run_folder.hpp"
-#include "runtime/observe/reporter.hpp"
 
 using namespace lockstep;
 
@@ -85,26 +85,29 @@ int own_model(Process& process, const std::string& folder) {
 
   if (!folder.empty()) config.checkpoint.every = "50";
 
-  Trainer trainer(model, {std::make_shared<Sine>(), nullptr}, config, process.ranks());
+  std::unique_ptr<Trainer> trainer;
   FitOptions options;
   ReporterOptions report;
   report.steps = config.train.steps;
   std::unique_ptr<RunFolder> run;  // one job at a time in a folder
+  process.together([&] {
+    trainer = std::make_unique<Trainer>(model, DataSplits{std::make_shared<Sine>(), nullptr}, config, process.ranks());
+    if (!folder.empty() && process.is_root()) run = std::make_unique<RunFolder>(folder, /*resume=*/true);
+  });
   if (!folder.empty()) {
     process.together([&] {
-      if (process.is_root()) run = std::make_unique<RunFolder>(folder, /*resume=*/true);
+      const ResumePoint newest = choose_checkpoint(process, "auto", folder);
+      if (!newest.checkpoint.empty()) trainer->resume(newest.checkpoint);
     });
-    const ResumePoint newest = choose_checkpoint(process, "auto", folder);
-    if (!newest.checkpoint.empty()) trainer.resume(newest.checkpoint);
     options.checkpoints = checkpoints_of(folder);
     if (process.is_root()) report.metrics_file = folder + "/metrics.jsonl";
-    report.resume_after = trainer.start().step;
+    report.resume_after = trainer->start().step;
   }
-  process.compare(trainer);
-  process.connect(trainer);
+  process.compare(*trainer);
+  process.connect(*trainer);
   Print print(report, process.is_root());
   options.observer = &print;
-  trainer.fit(options);
+  trainer->fit(options);
   return 0;
 }
 

@@ -260,6 +260,8 @@ std::string resolved_yaml(const Config& config);
 
 /// Whether another value of a key ("train.batch", "model.width") gives other bits, so that a checkpoint records it.
 bool decides_bits(const std::string& key);
+/// All keys that there are: "train.batch". Those of `model` and `data` belong to families and readers.
+std::vector<std::string> config_keys();
 /// The value with which a checkpoint was trained that is older than the key; none where every checkpoint records it.
 std::optional<std::string> value_before(const std::string& key);
 

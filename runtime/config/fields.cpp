@@ -140,6 +140,12 @@ bool decides_bits(const std::string& key) {
   return bits.decide && !spared;
 }
 
+std::vector<std::string> config_keys() {
+  std::vector<std::string> keys;
+  for (const auto& [key, bits] : facts().bits) keys.push_back(key);
+  return keys;
+}
+
 std::optional<std::string> value_before(const std::string& key) {
   const auto found = facts().bits.find(key);
   if (found == facts().bits.end() || found->second.before == nullptr) return std::nullopt;

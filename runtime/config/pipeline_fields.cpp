@@ -102,8 +102,9 @@ Field recompute(PipelineConfig& pipeline) {
           }};
 }
 
+/// Of a number that a program has set and nobody has looked at yet, no more than there can be.
 std::vector<int> in_order(int workers) {
-  std::vector<int> rows(static_cast<std::size_t>(workers));
+  std::vector<int> rows(static_cast<std::size_t>(std::clamp(workers, 0, kMostStages)));
   std::iota(rows.begin(), rows.end(), 0);
   return rows;
 }

@@ -7,7 +7,7 @@
 namespace lockstep {
 
 int launched_processes() {
-  for (const char* variable : {"PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"})
+  for (const char* variable : {"PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MPI_LOCALNRANKS", "SLURM_STEP_NUM_TASKS"})
     if (const char* size = std::getenv(variable); size && std::atoi(size) > 1) return std::atoi(size);
   return 1;
 }

@@ -61,8 +61,8 @@ std::string facts(const RunTimeline& all, const RunMetrics& metrics) {
     result += fact("Step", time_text(simulated.step_us), "simulated");
     result += fact("Bubble", percent_text(simulated.bubble), "idle share, simulated");
   }
-  if (!metrics.step_ms.empty()) {
-    const double step_ms = median(without_first(metrics.step_ms)), bubble = median(without_first(metrics.bubbles));
+  const double step_ms = median(without_first(metrics.step_ms)), bubble = median(without_first(metrics.bubbles));
+  if (!std::isnan(step_ms)) {
     result += fact("Whole run", time_text(step_ms * 1000),
                    concat("median step without the first of ", metrics.step_ms.size(), ", bubble ",
                           percent_text(std::isnan(bubble) ? 0 : bubble)));

@@ -7,7 +7,7 @@
 // waits. A PulseBoard has the pulses of all rows of the job: those of this process are read where they are written, the
 // others are copies that messages between ranks keep fresh (mpi/heartbeats.hpp). No torch, no MPI.
 //
-// All fields are lock-free, so that a Pulse may lie in a file that several processes map (engine/flight_recorder.hpp).
+// All fields are lock-free, so that a Pulse may lie in a file that several processes map (flight_recorder.hpp).
 #pragma once
 
 #include <atomic>

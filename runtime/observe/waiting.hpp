@@ -56,7 +56,7 @@ class WaitClock {
   Clock::duration waited_{0};
 };
 
-/// Judges waits that have become long: the watchdog of a worker (engine/watchdog.hpp).
+/// Judges waits that have become long: the watchdog of a worker (watchdog.hpp).
 class WaitGuard {
  public:
   virtual ~WaitGuard() = default;

@@ -122,13 +122,17 @@ class Lowering {
     const std::multimap<std::size_t, std::size_t> behind = behind_last_weight_grad(kept);
     std::vector<Instruction>& row = rows_[index(id)];
     if (!kept.empty()) around_.append(Place::ahead, kept.front(), row);
+    const auto append_behind = [&](std::size_t actions) {
+      const auto [first, end] = behind.equal_range(actions);
+      for (auto exchange = first; exchange != end; ++exchange) at(Place::last_weight_grad, exchange->second, id);
+    };
+    append_behind(0);
     for (std::size_t i = 0; i < kept.size(); ++i) {
       around_.append(Place::reader, kept[i], row);
       if (i + 1 < kept.size()) around_.append(Place::ahead, kept[i + 1], row);
       row.push_back({InstructionKind::compute, {}, kept[i]});
       around_.append(Place::maker, kept[i], row);
-      const auto [first, end] = behind.equal_range(i + 1);
-      for (auto at_end = first; at_end != end; ++at_end) at(Place::last_weight_grad, at_end->second, id);
+      append_behind(i + 1);
     }
   }
 

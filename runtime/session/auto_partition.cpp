@@ -17,8 +17,6 @@
 namespace lockstep {
 namespace {
 
-constexpr std::chrono::hours kPatience{24};  // ranks wait for the one that plans
-
 /// The cuts for all of the config's workers. `note`: whether fewer would be faster.
 PlanFile plan_cuts(const Config& config, const Planning& planning, const PlanProblem& problem, std::string& note) {
   const PipelineConfig& pipeline = config.pipeline;
@@ -111,9 +109,9 @@ void resolve_partition(Process& process, const ConfigSource& source, LoadedConfi
             planning.problem(config.train.micro_batches, workers_on_ranks(profile, rank_of_worker, limit));
         text = to_yaml(plan_cuts(config, planning, problem, fewer));
       },
-      kPatience);
+      kLongPatience);
   // What one rank found is what all of them do.
-  const std::string planned = process.all_gather(text, kPatience).front();
+  const std::string planned = process.all_gather(text, kLongPatience).front();
   PlanFile plan = read_plan(load_config_text(planned, "the plan of partition: " + by));
   config.pipeline.partition = {};
   config.pipeline.partition.counts = plan.pipeline.get<std::vector<int>>("partition");
@@ -211,7 +209,7 @@ void adopt_plan(const Trainer& trainer, LoadedConfig& loaded) {
   if (const std::string idle = idle_text(plan); !idle.empty()) loaded.notes.push_back(idle);
 }
 
-std::unique_ptr<Trainer> make_trainer(const ConfigSource& source, LoadedConfig& loaded, const Ranks& ranks) {
+std::unique_ptr<Trainer> make_planned_trainer(const ConfigSource& source, LoadedConfig& loaded, const Ranks& ranks) {
   std::unique_ptr<Trainer> trainer = make_trainer(source, loaded.config, ranks, loaded.trained);
   if (!loaded.plan) return trainer;
   adopt_plan(*trainer, loaded);

@@ -41,12 +41,13 @@ Evaluation evaluate(Process& process, const ConfigSource& source, const std::str
   FitOptions fit;
   fit.observer = &sum;
   trainer.evaluate(fit);
+  Evaluation found{trainer.start().step, sum.sum().loss(), sum.sum().samples};
   if (sum.not_finite())
-    throw Error(concat("the evaluation after step ", trainer.start().step,
-                       " is not finite: ", describe(sum.not_finite()->first, trainer.graph()), " (",
-                       samples_text(trainer.config(), trainer.data(), *sum.not_finite()),
-                       "); look at the data of these samples"));
-  return {trainer.start().step, sum.sum().loss(), sum.sum().samples};
+    found.not_finite = concat("the evaluation after step ", found.step,
+                              " is not finite: ", describe(sum.not_finite()->first, trainer.graph()), " (",
+                              samples_text(trainer.config(), trainer.data(), *sum.not_finite()),
+                              "); look at the data of these samples");
+  return found;
 }
 
 }  // namespace lockstep

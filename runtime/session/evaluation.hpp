@@ -15,10 +15,11 @@ struct Evaluation {
   std::int64_t step = 0;  ///< of the checkpoint
   double loss = 0;
   std::int64_t samples = 0;
+  std::string not_finite = {};  ///< what was not: the loss counts for nothing then; empty: all was finite
 };
 
 /// `checkpoint`: its folder. Collective; the same on every rank. Throws AlreadyReported for what is found before it
-/// starts, Error when a value is not finite.
+/// starts.
 Evaluation evaluate(Process& process, const ConfigSource& source, const std::string& checkpoint);
 
 }  // namespace lockstep

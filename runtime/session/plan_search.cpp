@@ -174,18 +174,21 @@ PlanSearch find_plan(const ConfigSource& source, const Profile& profile, const P
 }
 
 std::string take_plan(Process& process, ConfigSource& source, const Profile& profile, const PlanOptions& options) {
-  constexpr std::chrono::hours patience{24};
   std::string text, table;
   process.together(
       [&] {
+        if (source.config)
+          throw UserError(
+              "a plan is laid over a config file; a config that the program fills in takes cuts and "
+              "schedule from find_plan() itself");
         if (!process.is_root()) return;
         const PlanFile best = find_plan(source, profile, options).best;
         text = to_yaml(best);
         table = plan_table(best);
       },
-      patience);
+      kLongPatience);
   source.plan.clear();
-  source.plan_text = process.all_gather(text, patience).front();
+  source.plan_text = process.all_gather(text, kLongPatience).front();
   return process.all_gather(table).front();
 }
 

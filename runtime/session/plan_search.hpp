@@ -27,6 +27,12 @@ struct FoundPlan {
 };
 
 struct PlanSearch {
+  PlanSearch() = default;
+  PlanSearch(PlanSearch&&) = default;
+  PlanSearch(const PlanSearch&) = delete;  // `ranked` points into `all`
+  PlanSearch& operator=(PlanSearch&&) = default;
+  PlanSearch& operator=(const PlanSearch&) = delete;
+
   std::list<Searched> all;
   std::vector<FoundPlan> ranked;      ///< of all, best first
   PlanFile best;                      ///< as it is written down

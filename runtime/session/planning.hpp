@@ -79,6 +79,6 @@ void adopt_plan(const Trainer& trainer, LoadedConfig& loaded);
 
 /// The trainer, and the plan with the cuts that will run; notes where the job is not what the plan was made for. Throws
 /// ConfigError when the plan is of another model.
-std::unique_ptr<Trainer> make_trainer(const ConfigSource& source, LoadedConfig& loaded, const Ranks& ranks);
+std::unique_ptr<Trainer> make_planned_trainer(const ConfigSource& source, LoadedConfig& loaded, const Ranks& ranks);
 
 }  // namespace lockstep

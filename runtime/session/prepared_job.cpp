@@ -17,6 +17,9 @@ ResumeRules take_changes(const PrepareOptions& options, ConfigSource& source) {
   rules.evaluates = options.evaluates;
   for (const std::string& change : options.changes) {
     const std::size_t equals = change.find('=');
+    if (equals != std::string::npos && source.config)
+      throw UserError(concat("changes: got ", change, ", expected ", change.substr(0, equals),
+                             ": a config that the program fills in has its value already"));
     if (equals != std::string::npos) source.overrides.push_back("--change " + change);
     rules.changes.push_back(change.substr(0, equals));
   }
@@ -32,16 +35,20 @@ PreparedJob prepare_job(Process& process, const ConfigSource& source, const Prep
     ConfigSource changed = source;
     rules = take_changes(options, changed);
     job.loaded = changed.load();
-    if (options.adjust) options.adjust(job.loaded.config);
     job.kernels = resolve_kernels(job.loaded.config);
   });
   process.together(
       [&] { job.resume = choose_checkpoint(process, options.resume, job.loaded.config.run_dir, options.flag); });
   process.together([&] {
-    if (options.evaluates) job.loaded.trained = trained_on(job.resume.checkpoint);
+    if (!options.evaluates) return;
+    if (job.resume.checkpoint.empty()) throw UserError(concat(options.flag, ": there is no checkpoint to evaluate"));
+    job.loaded.trained = trained_on(job.resume.checkpoint);
   });
   resolve_partition(process, source, job.loaded);
-  process.together([&] { job.trainer = make_trainer(source, job.loaded, process.ranks()); });
+  process.together([&] {
+    if (options.adjust) options.adjust(job.loaded.config);  // not before: a partition is measured as `train` does
+    job.trainer = make_planned_trainer(source, job.loaded, process.ranks());
+  });
   process.together([&] {
     if (!job.resume.checkpoint.empty()) job.trainer->resume(job.resume.checkpoint, rules);
   });

@@ -149,6 +149,12 @@ void Process::leave_by_signals() {
   signals_ = std::make_unique<StopSignals>([this](int number) { end_all(128 + number); });
 }
 
+void Process::end_run() {
+  run_folder_.clear();
+  signals_.reset();
+  if (size() > 1) leave_by_signals();
+}
+
 void Process::stop_when_asked(std::function<void(int)> announce) {
   if (!signals_) leave_by_signals();
   signals_->ask(std::move(announce));

@@ -20,6 +20,9 @@
 
 namespace lockstep {
 
+/// How long ranks wait for one that plans, measures or reads a checkpoint.
+inline constexpr std::chrono::hours kLongPatience{24};
+
 /// What `lockstep doctor` says of MPI.
 struct MpiFacts {
   std::string library;       ///< empty: there is none, and `problem` says why
@@ -65,6 +68,8 @@ class Process {
   /// From here on a signal to stop raises StopSignals::asked() and calls `announce`; a later one ends all ranks at
   /// once. Before, and in all other verbs, already the first one ends all ranks.
   void stop_when_asked(std::function<void(int)> announce);
+  /// The run has ended: takes set_run_folder() and stop_when_asked() back.
+  void end_run();
 
  private:
   void leave();

@@ -18,7 +18,6 @@
 namespace lockstep {
 namespace {
 
-constexpr std::chrono::hours kPatience{24};  // ranks wait for the slowest share
 /// Of speeds that are as good as equal: what ranks of one kind of machine differ by from one run to the next.
 constexpr double kSpeedNoise = 0.05;
 
@@ -176,7 +175,7 @@ Profile measure_profile(Process& process, const Config& config, const Trainer& t
   ProfileSharing sharing;
   sharing.rank = process.rank();
   sharing.ranks = process.size();
-  sharing.all_gather = [&](const std::string& mine) { return process.all_gather(mine, kPatience); };
+  sharing.all_gather = [&](const std::string& mine) { return process.all_gather(mine, kLongPatience); };
   Profile profile = profile_model(request, sharing);
   measure_links(process, hosts, profile);
   measure_speeds(process, hosts, profile);

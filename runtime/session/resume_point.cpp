@@ -14,7 +14,7 @@ namespace fs = std::filesystem;
 /// What is wrong with a checkpoint, as all ranks together see it; the same on every rank.
 std::string damage_of(Process& process, const std::string& checkpoint) {
   const std::vector<std::string> mine = find_damage(checkpoint, process.rank(), process.size());
-  const std::vector<std::string> all = process.all_gather(mine.empty() ? "" : mine.front(), std::chrono::hours(24));
+  const std::vector<std::string> all = process.all_gather(mine.empty() ? "" : mine.front(), kLongPatience);
   for (const std::string& damage : all)
     if (!damage.empty()) return damage;
   return "";
@@ -31,7 +31,7 @@ std::vector<std::string> candidates(Process& process, const std::string& run_dir
   return list;
 }
 
-ResumePoint newest_good(Process& process, const std::string& run_dir) {
+ResumePoint newest_good(Process& process, const std::string& run_dir, const std::string& flag) {
   ResumePoint point;
   point.reuses_folder = true;
   for (const std::string& path : candidates(process, run_dir)) {
@@ -43,7 +43,7 @@ ResumePoint newest_good(Process& process, const std::string& run_dir) {
     point.skipped.push_back(damage);
   }
   if (!point.skipped.empty() && process.is_root())
-    throw UserError(concat("--resume auto: no checkpoint in ", checkpoints_of(run_dir),
+    throw UserError(concat(flag, " auto: no checkpoint in ", checkpoints_of(run_dir),
                            " is good: ", join(point.skipped, "; "),
                            "; repair one, or train from the start in another folder: --set run_dir=..."));
   return point;
@@ -54,7 +54,7 @@ ResumePoint newest_good(Process& process, const std::string& run_dir) {
 ResumePoint choose_checkpoint(Process& process, const std::string& resume, const std::string& run_dir,
                               const std::string& flag) {
   if (resume.empty()) return {};
-  if (resume == "auto") return newest_good(process, run_dir);
+  if (resume == "auto") return newest_good(process, run_dir, flag);
   ResumePoint point;
   point.checkpoint = resume;
   fs::path folder = fs::weakly_canonical(fs::absolute(resume));

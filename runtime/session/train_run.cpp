@@ -305,11 +305,14 @@ TrainResult train(Process& process, const TrainOptions& options) {
       TrainRun run(process, job, options, expected);
       TrainResult result = run.run();
       moved = run.moved();
-      if (!moved) return result;
+      if (!moved) {
+        process.end_run();
+        return result;
+      }
     }
     take_cuts(job.loaded, moved->layers_per_stage);
     expected = moved->expected_us;
-    process.together([&] { job.trainer = make_trainer(options.source, job.loaded, process.ranks()); });
+    process.together([&] { job.trainer = make_planned_trainer(options.source, job.loaded, process.ranks()); });
     process.together([&] { job.resume = choose_checkpoint(process, "auto", job.trainer->config().run_dir); });
     process.together([&] { job.trainer->resume(job.resume.checkpoint); });
     process.compare(*job.trainer);

@@ -53,7 +53,7 @@ Verdict verify(Process& process, const ConfigSource& source, std::int64_t steps)
   for (const std::string& bytes : all) tested.add_hashes(bytes);
   Verdict verdict;
   if (process.is_root()) verdict = compare(source, *job.trainer, tested, process.size());
-  const auto told = [&](const std::string& mine) { return process.all_gather(mine, std::chrono::hours(24)).front(); };
+  const auto told = [&](const std::string& mine) { return process.all_gather(mine, kLongPatience).front(); };
   verdict.text = told(verdict.text);
   verdict.identical = told(verdict.identical ? "1" : "") == "1";
   verdict.not_finite = told(verdict.not_finite);

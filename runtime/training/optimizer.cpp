@@ -45,7 +45,8 @@ Optimizer::Group Optimizer::group_of(const Parameter& parameter) const {
   const bool norm_or_bias = parameter.value.dim() <= 1;
   const double decay = norm_or_bias && !config_.decay_norms_and_biases ? 0.0 : config_.weight_decay;
   for (const OptimizerGroup& group : config_.groups)
-    if (matches(group.match, parameter.name)) return {group.lr_scale, group.weight_decay.value_or(decay)};
+    if (matches(group.match, parameter.name))
+      return {group.lr_scale, group.weight_decay.value_or(config_.weight_decay)};
   return {1.0, decay};
 }
 

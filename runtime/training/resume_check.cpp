@@ -87,7 +87,8 @@ class ResumeCheck {
   /// Keys that follow from another one change with it.
   bool accepts(const std::string& change, const std::string& key) const {
     if (key == kDecaySteps && follows_steps() && is_within("train.steps", change)) return true;
-    if (key == kDataArithmetic && is_within(change, "data")) return true;
+    // A file with other samples has another number of them, and another arithmetic.
+    if ((key == kDataArithmetic || key == "data") && is_within(change, "data")) return true;
     return is_within(key, change);
   }
   bool follows_steps() const { return config_.train.lr_schedule.decay_steps == 0; }
@@ -97,8 +98,8 @@ class ResumeCheck {
     for (const TrainerState* state : {&fresh_, &state_})
       for (const auto& [key, value] : state->numerics) keys.push_back(key);
     if (std::any_of(keys.begin(), keys.end(), [&](const std::string& key) { return is_within(key, change); })) return;
-    const auto [section, name] = find(config_.root, change);
-    if (!section.has(name))
+    const std::vector<std::string> all = config_keys();
+    if (std::none_of(all.begin(), all.end(), [&](const std::string& key) { return is_within(key, change); }))
       throw UserError(concat("--change: got ", change, ", expected KEY=VALUE or a key of the config, such as data",
                              did_you_mean(change, keys)));
   }
@@ -118,7 +119,9 @@ class ResumeCheck {
     const std::map<std::string, std::string> ours(fresh_.numerics.begin(), fresh_.numerics.end());
     const std::map<std::string, std::string> theirs(state_.numerics.begin(), state_.numerics.end());
     for (const auto& [key, value] : state_.numerics)
-      if (!ours.count(key))
+      if (!decides_bits(key))
+        continue;  // it did when the checkpoint was written
+      else if (!ours.count(key))
         add(key, "nothing", value, key);
       else if (!same_value(ours.at(key), value))
         add(key, ours.at(key), value, flag_of(key, ours.at(key)));

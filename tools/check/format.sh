@@ -17,7 +17,7 @@ if [[ -z $formatter ]]; then
   echo "format: no clang-format 14 here (apt-get install clang-format-14)" >&2
   exit 1
 fi
-mapfile -t files < <(find runtime models partitioner tools tests cmake -name '*.[ch]pp' | sort)
+mapfile -t files < <(find runtime models partitioner tools tests examples cmake -name '*.[ch]pp' | sort)
 if [[ ${1:-} == --fix ]]; then
   "$formatter" -i "${files[@]}"
 elif ! "$formatter" --dry-run --Werror "${files[@]}" </dev/null; then
