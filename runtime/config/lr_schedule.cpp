@@ -12,8 +12,10 @@ double learning_rate(const LrScheduleConfig& schedule, double base, std::int64_t
     return base * static_cast<double>(step) / static_cast<double>(schedule.warmup_steps);
   switch (schedule.type) {
     case LrScheduleType::constant: return base;
-    case LrScheduleType::step:
-      return base * std::pow(schedule.step_factor, static_cast<double>((step - 1) / schedule.step_every));
+    case LrScheduleType::step: {
+      const std::int64_t drops = (step - 1) / schedule.step_every;
+      return base * std::pow(schedule.step_factor, static_cast<double>(drops));
+    }
     case LrScheduleType::linear:
     case LrScheduleType::cosine: break;
   }

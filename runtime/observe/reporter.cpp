@@ -58,7 +58,7 @@ std::vector<std::string> lines_of(const Prediction& p) {
                            against(miss->step_ms, miss->measured_ms, 1, "ms", 3)));
   if (const std::optional<double> factor = p.common_factor())
     lines.push_back(
-        concat("all layers took about ", std::lround(*factor * 100) * 0.01,
+        concat("all layers took about ", static_cast<double>(std::lround(*factor * 100)) * 0.01,
                " times what the profile says: the machine runs at another speed, or has other work than "
                "when it was measured; measure again: lockstep profile --no-cache, or without the cache where "
                "partition: auto does it"));
