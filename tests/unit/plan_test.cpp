@@ -147,7 +147,8 @@ TEST_CASE("a worker that is too slow or too small is left idle", "[unit][plan]")
   CHECK(contains(small.with_all->why, "needs 10 B on worker 2, limit 5 B"));
 }
 
-TEST_CASE("of many workers some numbers are tried, and the plan is never worse than that of all", "[unit][plan][search]") {
+TEST_CASE("of many workers some numbers are tried, and the plan is never worse than that of all",
+          "[unit][plan][search]") {
   std::mt19937 random(18);
   std::uniform_real_distribution<double> cost(5, 15);
   PlanScope scope;
