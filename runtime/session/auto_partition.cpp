@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//
-// `partition: auto`, and those by measured time or bytes: resolved before training starts.
+#include "runtime/session/auto_partition.hpp"
+
 #include <algorithm>
 #include <limits>
 

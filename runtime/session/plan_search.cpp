@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "runtime/host/binding.hpp"
+#include "runtime/session/auto_partition.hpp"
 #include "runtime/session/make_trainer.hpp"
 #include "runtime/session/plan_table.hpp"
 #include "runtime/session/planning.hpp"

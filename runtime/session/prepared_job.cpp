@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/session/prepared_job.hpp"
 
-#include "runtime/session/planning.hpp"
+#include "runtime/session/auto_partition.hpp"
 #include "runtime/training/data_record.hpp"
 #include "runtime/training/environment.hpp"
 
@@ -17,11 +17,12 @@ ResumeRules take_changes(const PrepareOptions& options, ConfigSource& source) {
   rules.evaluates = options.evaluates;
   for (const std::string& change : options.changes) {
     const std::size_t equals = change.find('=');
-    if (equals != std::string::npos && source.config)
-      throw UserError(concat("changes: got ", change, ", expected ", change.substr(0, equals),
-                             ": a config that the program fills in has its value already"));
-    if (equals != std::string::npos) source.overrides.push_back("--change " + change);
     rules.changes.push_back(change.substr(0, equals));
+    if (equals == std::string::npos) continue;
+    if (source.config)
+      throw UserError(concat("changes: got ", change, ", expected ", rules.changes.back(),
+                             ": a config that the program fills in has its value already"));
+    source.overrides.push_back("--change " + change);
   }
   return rules;
 }

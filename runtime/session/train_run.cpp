@@ -16,6 +16,7 @@
 #include "runtime/observe/story.hpp"
 #include "runtime/observe/trace.hpp"
 #include "runtime/schedule/schedule_text.hpp"
+#include "runtime/session/auto_partition.hpp"
 #include "runtime/session/fingerprint.hpp"
 #include "runtime/session/gather_timeline.hpp"
 #include "runtime/session/make_trainer.hpp"

@@ -67,6 +67,16 @@ struct Small {
   Small() { config.checkpoint.every = "1"; }
 };
 
+/// One that has left after step 2, with a checkpoint.
+struct Stopped : Small {
+  TemporaryFolder folder;
+  std::string checkpoint = checkpoint_path(folder.path(), 2);
+  Stopped() {
+    config.train.stop_after = 2;
+    next_leg(model, data, config, folder.path());
+  }
+};
+
 /// A run whose step 2 is not finite.
 Small blowing_up() {
   Small the;
@@ -373,14 +383,10 @@ TEST_CASE("a damaged checkpoint is named with file and tensor", "[parity]") {
 }
 
 TEST_CASE("what would not go on as the checkpoint's run is refused by its key", "[parity]") {
-  Small the;
-  const TemporaryFolder folder;
-  the.config.train.stop_after = 2;
-  next_leg(the.model, the.data, the.config, folder.path());
-  const std::string checkpoint = checkpoint_path(folder.path(), 2);
+  Stopped the;
   const auto resume = [&](const Config& config, const Model& model, const DataSplits& data) {
     Trainer trainer(model, data, config);
-    trainer.resume(checkpoint);
+    trainer.resume(the.checkpoint);
   };
   CHECK_NOTHROW(resume(with_pipeline(the.config, 4, "1f1b"), the.model, the.data));
   const auto refused = [&](const std::string& key, const auto& change) {
@@ -570,12 +576,9 @@ TEST_CASE("a checkpoint without a record of its data is resumed as it was", "[pa
 }
 
 TEST_CASE("a set that is read from no file is known by its samples", "[parity]") {
-  Small the;
-  const TemporaryFolder folder;
-  the.config.train.stop_after = 2;
-  next_leg(the.model, the.data, the.config, folder.path());
+  Stopped the;
   Trainer other(the.model, {the.data.train, the.data.eval}, the.config);
-  CHECK_NOTHROW(other.resume(checkpoint_path(folder.path(), 2)));
+  CHECK_NOTHROW(other.resume(the.checkpoint));
   const DataSplits longer = regression_data(22, 6, 3);
   class Head : public Dataset {
    public:
@@ -588,16 +591,12 @@ TEST_CASE("a set that is read from no file is known by its samples", "[parity]")
     std::shared_ptr<const Dataset> data_;
   };
   Trainer trainer(the.model, {std::make_shared<Head>(longer.train), the.data.eval}, the.config);
-  CHECK_THROWS_WITH(trainer.resume(checkpoint_path(folder.path(), 2)),
+  CHECK_THROWS_WITH(trainer.resume(the.checkpoint),
                     Catch::Contains("data.train: got samples (21 of them: hash ") && Catch::Contains("--change data"));
 }
 
 TEST_CASE("what a resume refuses can be changed knowingly, and is recorded", "[parity]") {
-  Small the;
-  const TemporaryFolder folder;
-  the.config.train.stop_after = 2;
-  next_leg(the.model, the.data, the.config, folder.path());
-  const std::string checkpoint = checkpoint_path(folder.path(), 2);
+  Stopped the;
   Config other = the.config;
   other.train.stop_after = 0;
   other.train.batch = 6;
@@ -605,7 +604,7 @@ TEST_CASE("what a resume refuses can be changed knowingly, and is recorded", "[p
   other.train.steps = 9;
   const auto resume = [&](const ResumeRules& rules) {
     Trainer trainer(the.model, the.data, other);
-    trainer.resume(checkpoint, rules);
+    trainer.resume(the.checkpoint, rules);
     return trainer.resumption();
   };
   CHECK_THROWS_WITH(resume({}), Catch::EndsWith("knowingly: --change train.batch=6 --change train.optimizer.lr=0.005 "
@@ -622,15 +621,15 @@ TEST_CASE("what a resume refuses can be changed knowingly, and is recorded", "[p
                                                           "train.lr_schedule.decay_steps: 9 instead of 5"});
   CHECK(resume(rules).notes == std::vector<std::string>{"--change seed: nothing that a resume compares differs there"});
   Trainer trainer(the.model, the.data, other);
-  trainer.resume(checkpoint, rules);
-  const RunRecord run = record_run(trainer, {.checkpoints = folder.path()});
+  trainer.resume(the.checkpoint, rules);
+  const RunRecord run = record_run(trainer, {.checkpoints = the.folder.path()});
   CHECK(run.results.back().step == 9);
-  const TrainerState state = state_of(CheckpointStore(list_checkpoints(folder.path()).back().path));
+  const TrainerState state = state_of(CheckpointStore(list_checkpoints(the.folder.path()).back().path));
   REQUIRE(state.changes.size() == 3);
   CHECK(state.changes[0] == "after step 2: train.batch: 6 instead of 8");
   // From here on it is what this run has.
   Trainer next(the.model, the.data, other);
-  CHECK_NOTHROW(next.resume(list_checkpoints(folder.path()).back().path));
+  CHECK_NOTHROW(next.resume(list_checkpoints(the.folder.path()).back().path));
   CHECK(next.start().changes == state.changes);
 }
 
@@ -678,13 +677,10 @@ TEST_CASE("a record of the data is read back bit for bit, and a damaged one is n
 }
 
 TEST_CASE("an evaluation asks for the checkpoint's model and data, not for how it was trained", "[parity]") {
-  Small the;
-  const TemporaryFolder folder;
-  the.config.train.stop_after = 2;
-  next_leg(the.model, the.data, the.config, folder.path());
+  Stopped the;
   const auto resume = [&](const Config& config) {
     Trainer trainer(the.model, the.data, config);
-    trainer.resume(checkpoint_path(folder.path(), 2), {.evaluates = true});
+    trainer.resume(the.checkpoint, {.evaluates = true});
   };
   Config other = the.config;
   other.train.optimizer.lr = 0.5;
