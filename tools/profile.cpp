@@ -85,10 +85,7 @@ int profile(Process& process, const ProfileOptions& options) {
   profiling.workers = options.workers;
   profiling.cache = !options.no_cache;
   if (process.is_root()) profiling.progress = [&](const ProfileProgress& progress) { shown(progress); };
-  Log::Options log;
-  log.console_info = process.is_root();
-  log.console = process.console();
-  profiling.log = Log(log);
+  profiling.log = process.log();
   const Profile measured = overlaid(measure_profile(process, config, *trainer, profiling), by_hand);
   shown.finish();
   if (!process.is_root()) return 0;

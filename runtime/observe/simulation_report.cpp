@@ -8,7 +8,6 @@
 #include <memory>
 
 #include "runtime/base/error.hpp"
-#include "runtime/base/nearest.hpp"
 #include "runtime/base/output_file.hpp"
 #include "runtime/base/text_table.hpp"
 #include "runtime/observe/page.hpp"
@@ -64,12 +63,8 @@ void check_at_least_1(const char* flag, int value) {
 }
 
 ScheduleShape shape_of(const SimulateOptions& options) {
-  std::vector<std::string> names = schedule_names();
-  names.push_back(kAuto);
-  if (std::find(names.begin(), names.end(), options.schedule) == names.end()) {
-    throw UserError(concat("--schedule: unknown schedule '", options.schedule, "', expected one of ", join(names),
-                           ", or file:PATH", did_you_mean(options.schedule, names)));
-  }
+  if (options.schedule != kAuto && find_generator(options.schedule) == nullptr)
+    throw UserError(concat("--schedule: ", no_such_schedule(options.schedule, {kAuto, "file:PATH"})));
   check_at_least_1("--virtual-stages", options.virtual_stages);
   check_at_least_1("--stages", options.stages);
   check_at_least_1("--micro-batches", options.micro_batches);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/schedule/generators.hpp"
 
+#include "runtime/base/nearest.hpp"
+#include "runtime/base/text.hpp"
 #include "runtime/schedule/schedule_error.hpp"
 
 namespace lockstep {
@@ -38,6 +40,12 @@ const ScheduleGenerator* find_generator(const std::string& name) {
   return nullptr;
 }
 
+std::string no_such_schedule(const std::string& name, const std::vector<std::string>& beside) {
+  std::vector<std::string> names = schedule_names();
+  names.insert(names.end(), beside.begin(), beside.end());
+  return concat("there is no schedule '", name, "'; there are: ", join(names), did_you_mean(name, names));
+}
+
 std::string VirtualStages::text() const {
   if (most == kAnyNumber) return concat(">= ", least);
   return least == most ? concat(least) : concat(least, " to ", most);
@@ -50,9 +58,7 @@ Schedule make_schedule(const std::string& name, const ScheduleShape& shape) {
                                " micro-batches; each must be at least 1"));
   }
   const ScheduleGenerator* generator = find_generator(name);
-  if (generator == nullptr) {
-    throw ScheduleError(concat("unknown schedule '", name, "'; known schedules: ", join(schedule_names())));
-  }
+  if (generator == nullptr) throw ScheduleError(no_such_schedule(name));
   const VirtualStages& allowed = generator->virtual_stages;
   if (!allowed.allows(shape.virtual_stages)) {
     const int nearest = allowed.nearest(shape.virtual_stages);

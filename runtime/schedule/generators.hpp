@@ -48,7 +48,10 @@ std::vector<std::string> schedule_names();
 /// Null when there is no such schedule.
 const ScheduleGenerator* find_generator(const std::string& name);
 
-/// Throws ScheduleError that lists all names when there is no such schedule (tools add the nearest one), and one that
+/// "there is no schedule '1f1n'; there are: ...; did you mean '1f1b'?". `beside`: what else may be asked for.
+std::string no_such_schedule(const std::string& name, const std::vector<std::string>& beside = {});
+
+/// Throws ScheduleError with no_such_schedule(), and one that
 /// names the nearest legal shape when the schedule's definition forbids this one.
 Schedule make_schedule(const std::string& name, const ScheduleShape& shape);
 

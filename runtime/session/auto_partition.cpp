@@ -71,12 +71,6 @@ void check_pipeline(const Config& config, const ModelGraph& graph) {
   }
 }
 
-Log start_log(const Process& process) {
-  Log::Options options;
-  options.console_info = process.is_root();
-  return Log(options);
-}
-
 }  // namespace
 
 void resolve_partition(Process& process, const ConfigSource& source, LoadedConfig& loaded) {
@@ -91,7 +85,7 @@ void resolve_partition(Process& process, const ConfigSource& source, LoadedConfi
     rank_of_worker = spread_workers(config.pipeline.workers(), process.size(), config.workers.per_rank,
                                     config.root.section("workers"));
   });
-  const Log log = start_log(process);
+  const Log log = process.log();
   if (process.is_root())
     log.info(concat("partition ", by, ": measuring ", whole->graph().layer_count(),
                     " layers (what is in the cache is not measured again)"));

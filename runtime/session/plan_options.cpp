@@ -59,11 +59,8 @@ std::vector<Recompute> recomputes_of(const PlanOptions& options, const Config& c
 }
 
 void check_schedules(const std::vector<std::string>& given) {
-  std::vector<std::string> names = schedule_names();
   for (const std::string& name : given)
-    if (find_generator(name) == nullptr)
-      throw UserError(
-          concat("--schedule: there is no schedule '", name, "'; there are: ", join(names), did_you_mean(name, names)));
+    if (find_generator(name) == nullptr) throw UserError(concat("--schedule: ", no_such_schedule(name)));
 }
 
 namespace {

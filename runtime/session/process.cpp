@@ -10,8 +10,8 @@
 #include <thread>
 
 #include "runtime/base/check.hpp"
+#include "runtime/base/launcher.hpp"
 #include "runtime/base/text.hpp"
-#include "runtime/host/launcher.hpp"
 #include "runtime/host/launcher_terminal.hpp"
 #include "runtime/observe/story.hpp"
 
@@ -31,6 +31,14 @@ std::string host_name() {
 
 }  // namespace
 
+Log Process::log(const std::string& file) const {
+  Log::Options options;
+  options.file = file;
+  options.console_info = is_root();
+  options.console = console_;
+  return Log(options);
+}
+
 #ifdef LOCKSTEP_WITH_MPI
 
 struct Process::Mpi {
@@ -42,7 +50,7 @@ bool Process::has_mpi() {
   return true;
 }
 bool Process::launched() {
-  return MpiWorld::launched();
+  return lockstep::launched();
 }
 MpiFacts Process::mpi_facts() const {
   if (!mpi_) return {"", "", "not started"};
@@ -51,7 +59,7 @@ MpiFacts Process::mpi_facts() const {
 
 Process::Process(bool always_mpi) {
   host_ = host_name();
-  if (!MpiWorld::launched() && !always_mpi) return;
+  if (!lockstep::launched() && !always_mpi) return;
   try {
     mpi_ = std::make_unique<Mpi>();
   } catch (const UserError& error) {
@@ -60,7 +68,7 @@ Process::Process(bool always_mpi) {
       throw AlreadyReported{static_cast<int>(error.exit_code())};
     throw;
   }
-  if (MpiWorld::launched()) console_ = std::make_shared<Console>(STDERR_FILENO, terminal_of_launcher());
+  if (lockstep::launched()) console_ = std::make_shared<Console>(STDERR_FILENO, terminal_of_launcher());
   ranks_.here = RankId(mpi_->world.rank());
   ranks_.count = mpi_->world.size();
   if (size() > 1) leave_by_signals();

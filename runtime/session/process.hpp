@@ -57,6 +57,8 @@ class Process {
   const std::string& host() const { return host_; }
   /// What is printed on standard error while a line may move there, by all ranks.
   const std::shared_ptr<Console>& console() const { return console_; }
+  /// A log whose info lines show on the console of one rank; with a file, they go there too.
+  Log log(const std::string& file = "") const;
   static bool has_mpi();   ///< built with it
   static bool launched();  ///< started by mpirun or srun
   MpiFacts mpi_facts() const;

@@ -135,11 +135,7 @@ class TrainRun {
 
  private:
   void open_log(const std::string& run_dir) {
-    Log::Options log;
-    log.file = run_dir + (process_.is_root() ? "/log.txt" : concat("/log.rank", process_.rank(), ".txt"));
-    log.console_info = process_.is_root();
-    log.console = process_.console();
-    log_ = Log(log);
+    log_ = process_.log(run_dir + (process_.is_root() ? "/log.txt" : concat("/log.rank", process_.rank(), ".txt")));
     ReporterOptions reporter;
     reporter.steps = trainer_.config().train.steps;
     reporter.log_every = trainer_.config().train.log_every;

@@ -53,11 +53,7 @@ double number_of_stage(const Section& section, const std::string& key, const std
 void check_schedule_name(const Config& config) {
   const std::string& name = config.pipeline.schedule;
   if (name == "auto" || !config.pipeline.schedule_file().empty() || find_generator(name) != nullptr) return;
-  std::vector<std::string> names = schedule_names();
-  names.push_back("auto");
-  throw config.root.section("pipeline")
-      .error("schedule",
-             concat("there is no schedule '", name, "'; there are: ", join(names), did_you_mean(name, names)));
+  throw config.root.section("pipeline").error("schedule", no_such_schedule(name, {"auto"}));
 }
 
 ScheduleChoice choose_schedule(const Config& config, const Partition& partition, const Costs* measured) {

@@ -7,8 +7,8 @@
 #include <numeric>
 #include <utility>
 
+#include "runtime/base/launcher.hpp"
 #include "runtime/config/doubts.hpp"
-#include "runtime/host/launcher.hpp"
 #include "runtime/schedule/measured.hpp"
 #include "runtime/training/checkpointing.hpp"
 #include "runtime/training/data_checks.hpp"

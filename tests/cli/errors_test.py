@@ -77,7 +77,7 @@ BAD_LINES = [
     (["train", "none.yaml"], r"none\.yaml: got no file \(No such file or directory\), expected a YAML file .*"),
     (["train", "."], r"\.: got a folder, expected a YAML file"),
     (["verify", "small.yaml", "--steps", "0"], r"--steps: .*; see lockstep verify --help"),
-    (["simulate", "--schedule", "1f1n"], r"--schedule: unknown schedule '1f1n', expected one of .*; did you mean '1f1b'\?"),
+    (["simulate", "--schedule", "1f1n"], r"--schedule: there is no schedule '1f1n'; there are: .*; did you mean '1f1b'\?"),
     (["simulate", "--stages", "2"], r"--micro-batches: missing, expected a number of at least 1"),
     (["list", "lossses"], r"what: lossses .*losses.*; see lockstep list --help"),
 ]

@@ -14,29 +14,15 @@
 
 #include "runtime/checkpoint/store.hpp"
 #include "runtime/layer/tensor_hash.hpp"
+#include "tests/temporary_folder.hpp"
 #include "tests/test.hpp"
 
 using namespace lockstep;
+using namespace lockstep::test;
 
 namespace {
 
 namespace fs = std::filesystem;
-
-class Folder {
- public:
-  Folder() {
-    std::string pattern = (fs::temp_directory_path() / "lockstep-test-XXXXXX").string();
-    REQUIRE(mkdtemp(pattern.data()) != nullptr);
-    path = pattern;
-  }
-  ~Folder() { fs::remove_all(path); }
-  std::string path;
-};
-
-std::string bytes_of(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
 
 void put(const std::string& path, const std::string& bytes) {
   std::ofstream(path, std::ios::binary) << bytes;
@@ -69,9 +55,9 @@ std::string error_of(const std::string& path) {
 }  // namespace
 
 TEST_CASE("safetensors are read back as they were written, aligned", "[contract]") {
-  const Folder folder;
-  const WrittenFile written = write_safetensors(folder.path, "x.safetensors", some_tensors());
-  const SafetensorsFile file(folder.path + "/x.safetensors");
+  const TemporaryFolder folder;
+  const WrittenFile written = write_safetensors(folder.path(), "x.safetensors", some_tensors());
+  const SafetensorsFile file(folder.path() + "/x.safetensors");
   CHECK(file.entries().size() == some_tensors().size());
   CHECK(file.size() == written.bytes);
   CHECK(hash_of(file.header()) == written.header_hash);
@@ -118,43 +104,43 @@ TEST_CASE("the pass that hashes a tensor sees every element that is not finite",
 }
 
 TEST_CASE("writing names the first element that is not finite; a buffer may hold infinities", "[contract]") {
-  const Folder folder;
+  const TemporaryFolder folder;
   const at::Tensor infinite = at::full({2}, -std::numeric_limits<float>::infinity());
-  CHECK(write_safetensors(folder.path, "x", some_tensors()).not_finite.empty());
-  CHECK(write_safetensors(folder.path, "x", {{"mask", infinite, /*may_be_infinite=*/true}}).not_finite.empty());
-  CHECK(write_safetensors(folder.path, "x", {{"a", at::zeros({3})}, {"w", infinite}}).not_finite == "w[0] is -inf");
+  CHECK(write_safetensors(folder.path(), "x", some_tensors()).not_finite.empty());
+  CHECK(write_safetensors(folder.path(), "x", {{"mask", infinite, /*may_be_infinite=*/true}}).not_finite.empty());
+  CHECK(write_safetensors(folder.path(), "x", {{"a", at::zeros({3})}, {"w", infinite}}).not_finite == "w[0] is -inf");
   at::Tensor nan = at::zeros({2, 2});
   nan[1][0] = std::nan("");
-  CHECK(write_safetensors(folder.path, "x", {{"mask", nan, true}}).not_finite == "mask[1, 0] is nan");
+  CHECK(write_safetensors(folder.path(), "x", {{"mask", nan, true}}).not_finite == "mask[1, 0] is nan");
   CHECK(damage_of(infinite, hash_of(infinite)).empty());
   CHECK(damage_of(nan, hash_of(nan)) == "its element [1, 0] is nan");
 }
 
 TEST_CASE("a future that will not be takes the place of the one before", "[contract]") {
-  const Folder folder;
+  const TemporaryFolder folder;
   const auto names = [&] {
     std::set<std::string> found;
-    for (const auto& entry : fs::directory_iterator(folder.path)) found.insert(entry.path().filename().string());
+    for (const auto& entry : fs::directory_iterator(folder.path())) found.insert(entry.path().filename().string());
     return found;
   };
   for (const char* name : {"step-00000002", "step-00000004", "step-00000005.part"})
-    fs::create_directory(folder.path + "/" + name);
-  clear_after(folder.path, 0);
+    fs::create_directory(folder.path() + "/" + name);
+  clear_after(folder.path(), 0);
   CHECK(names() == std::set<std::string>{"superseded-step-00000002", "superseded-step-00000004"});
-  fs::create_directory(folder.path + "/step-00000003");
-  clear_after(folder.path, 3);  // nothing is superseded: what is there stays
+  fs::create_directory(folder.path() + "/step-00000003");
+  clear_after(folder.path(), 3);  // nothing is superseded: what is there stays
   CHECK(names().size() == 3);
-  clear_after(folder.path, 2);
+  clear_after(folder.path(), 2);
   CHECK(names() == std::set<std::string>{"superseded-step-00000003"});
-  fs::create_directory(folder.path + "/step-00000004");
-  clear_after(folder.path, 3, folder.path + "/./superseded-step-00000003");  // a job is about to go on from it
+  fs::create_directory(folder.path() + "/step-00000004");
+  clear_after(folder.path(), 3, folder.path() + "/./superseded-step-00000003");  // a job is about to go on from it
   CHECK(names() == std::set<std::string>{"superseded-step-00000003", "superseded-step-00000004"});
 }
 
 TEST_CASE("reading into another shape or dtype names both", "[contract]") {
-  const Folder folder;
-  write_safetensors(folder.path, "x.safetensors", some_tensors());
-  const SafetensorsFile file(folder.path + "/x.safetensors");
+  const TemporaryFolder folder;
+  write_safetensors(folder.path(), "x.safetensors", some_tensors());
+  const SafetensorsFile file(folder.path() + "/x.safetensors");
   const TensorEntry& entry = *file.find("a.weight");
   CHECK_THROWS_WITH(file.read(entry, at::empty({3, 2})), Catch::Contains("tensor 'a.weight' at byte") &&
                                                              Catch::Contains("is F32 [2, 3], expected F32 [3, 2]"));
@@ -162,8 +148,8 @@ TEST_CASE("reading into another shape or dtype names both", "[contract]") {
 }
 
 TEST_CASE("every way to break a safetensors file is named", "[contract]") {
-  const Folder folder;
-  const std::string path = folder.path + "/x.safetensors", data(16, 'x');
+  const TemporaryFolder folder;
+  const std::string path = folder.path() + "/x.safetensors", data(16, 'x');
   const auto says = [&](const std::string& bytes, const std::string& message) {
     put(path, bytes);
     INFO(bytes.substr(0, 200));
@@ -206,9 +192,9 @@ TEST_CASE("every way to break a safetensors file is named", "[contract]") {
 }
 
 TEST_CASE("random damage to a safetensors file is refused or harmless", "[contract]") {
-  const Folder folder;
-  write_safetensors(folder.path, "x.safetensors", some_tensors());
-  const std::string path = folder.path + "/x.safetensors", whole = bytes_of(path);
+  const TemporaryFolder folder;
+  write_safetensors(folder.path(), "x.safetensors", some_tensors());
+  const std::string path = folder.path() + "/x.safetensors", whole = text_of_file(path);
   std::mt19937 random(1);
   const auto below = [&](std::size_t count) {
     return std::uniform_int_distribution<std::size_t>(0, count - 1)(random);
@@ -244,8 +230,8 @@ TEST_CASE("random damage to a safetensors file is refused or harmless", "[contra
 }
 
 TEST_CASE("a damaged manifest is refused, whatever the damage", "[contract]") {
-  const Folder folder;
-  const std::string part = folder.path + "/step-00000001.part", path = folder.path + "/step-00000001";
+  const TemporaryFolder folder;
+  const std::string part = folder.path() + "/step-00000001.part", path = folder.path() + "/step-00000001";
   fs::create_directory(part);
   Manifest manifest;
   manifest.step = 1;
@@ -254,12 +240,13 @@ TEST_CASE("a damaged manifest is refused, whatever the damage", "[contract]") {
   publish_checkpoint(part, path, manifest, {{kTrainerFile, "{}"}});
   CHECK_FALSE(fs::exists(part));
   REQUIRE(find_damage(path).empty());
-  CHECK_THAT(bytes_of(path + "/model.safetensors.index.json"), Catch::Contains("\"a.weight\": \"model-00001-of-00001"));
+  CHECK_THAT(text_of_file(path + "/model.safetensors.index.json"),
+             Catch::Contains("\"a.weight\": \"model-00001-of-00001"));
   std::size_t bytes_of_tensors = 0;  // as Hugging Face counts them: no headers
   for (const NamedTensor& each : some_tensors()) bytes_of_tensors += each.tensor.nbytes();
-  CHECK_THAT(bytes_of(path + "/model.safetensors.index.json"),
+  CHECK_THAT(text_of_file(path + "/model.safetensors.index.json"),
              Catch::Contains(concat("\"total_size\": ", bytes_of_tensors, "\n")));
-  const std::string whole = bytes_of(path + "/manifest.json");
+  const std::string whole = text_of_file(path + "/manifest.json");
   std::mt19937 random(2);
   for (int round = 0; round < 500; ++round) {
     std::string bytes = whole;
@@ -276,15 +263,15 @@ TEST_CASE("a damaged manifest is refused, whatever the damage", "[contract]") {
 }
 
 TEST_CASE("only whole checkpoints are listed, oldest first", "[contract]") {
-  const Folder folder;
+  const TemporaryFolder folder;
   for (const char* name : {"step-00000010", "step-00000002", "step-00000003.part", "step-x", "best", "step-123456789"})
-    fs::create_directory(folder.path + "/" + name);
+    fs::create_directory(folder.path() + "/" + name);
   std::vector<std::int64_t> steps;
-  for (const CheckpointPlace& place : list_checkpoints(folder.path)) steps.push_back(place.step);
+  for (const CheckpointPlace& place : list_checkpoints(folder.path())) steps.push_back(place.step);
   CHECK(steps == std::vector<std::int64_t>{2, 10, 123456789});
-  prune_checkpoints(folder.path, 1, 2);
+  prune_checkpoints(folder.path(), 1, 2);
   steps.clear();
-  for (const CheckpointPlace& place : list_checkpoints(folder.path)) steps.push_back(place.step);
+  for (const CheckpointPlace& place : list_checkpoints(folder.path())) steps.push_back(place.step);
   CHECK(steps == std::vector<std::int64_t>{2, 123456789});
-  CHECK(list_checkpoints(folder.path + "/none").empty());
+  CHECK(list_checkpoints(folder.path() + "/none").empty());
 }

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // safetensors files, damaged as bytes and as headers: a CheckpointError in one line, or tensors that lie in the file.
-#include <unistd.h>
-
 #include <ATen/ATen.h>
 
 #include <filesystem>
@@ -12,29 +10,14 @@
 
 #include "runtime/checkpoint/safetensors.hpp"
 #include "tests/fuzz/fuzz.hpp"
+#include "tests/temporary_folder.hpp"
 #include "tests/test.hpp"
 
 namespace lockstep::fuzz {
 namespace {
 
-class ScratchFolder {
- public:
-  ScratchFolder() : path(std::filesystem::temp_directory_path() / concat("lockstep-fuzz-store-", ::getpid())) {
-    std::filesystem::create_directories(path);
-  }
-  ~ScratchFolder() { std::filesystem::remove_all(path); }
-  const std::filesystem::path path;
-};
-
-std::string read_text(const std::filesystem::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::stringstream text;
-  text << file.rdbuf();
-  return text.str();
-}
-
 /// The bytes of a whole file: several dtypes, an empty tensor, a scalar, and values that are not numbers.
-std::string whole_file(const std::filesystem::path& folder) {
+std::string whole_file(const std::string& folder) {
   at::Tensor odd = at::zeros({5, 3});
   odd.fill_(std::numeric_limits<double>::quiet_NaN());
   odd[0][0] = std::numeric_limits<double>::infinity();
@@ -44,7 +27,7 @@ std::string whole_file(const std::filesystem::path& folder) {
                      {"count", at::full({}, 7, at::kLong)},
                      {"empty", at::zeros({0, 4})},
                      {"mask", at::ones({9}, at::kBool)}});
-  return read_text(folder / "whole.safetensors");
+  return test::text_of_file(folder + "/whole.safetensors");
 }
 
 constexpr std::size_t kLengthBytes = 8;
@@ -122,9 +105,9 @@ std::string read_all(const std::string& path, std::size_t size) {
 }  // namespace
 
 TEST_CASE("damaged safetensors files are refused in one line, or hold what they say", "[fuzz]") {
-  const ScratchFolder folder;
-  const std::string whole = whole_file(folder.path);
-  const std::string path = (folder.path / "damaged.safetensors").string();
+  const test::TemporaryFolder folder;
+  const std::string whole = whole_file(folder.path());
+  const std::string path = folder.file("damaged.safetensors");
   int good = 0, bad = 0;
   const std::string wrong = run_cases("safetensors", 600, [&](Random& random, bool show) {
     const std::string bytes = damaged(whole, random);

@@ -12,6 +12,7 @@
 #include "runtime/config/value.hpp"
 #include "runtime/session/make_trainer.hpp"
 #include "tests/fuzz/fuzz.hpp"
+#include "tests/temporary_folder.hpp"
 #include "tests/test.hpp"
 
 namespace lockstep::fuzz {
@@ -23,31 +24,21 @@ using yaml::Value;
 /// An empty working folder with a few small text files, so that no damaged pattern or path finds anything large.
 class Scratch {
  public:
-  Scratch() : before_(std::filesystem::current_path()) {
-    folder_ = std::filesystem::temp_directory_path() / concat("lockstep-fuzz-", ::getpid());
-    std::filesystem::create_directories(folder_ / "text");
+  Scratch() {
+    std::filesystem::create_directories(folder_.file("text"));
     for (int i = 0; i < 3; ++i) {
-      std::ofstream file(folder_ / "text" / concat(i, ".txt"));
+      std::ofstream file(folder_.file(concat("text/", i, ".txt")));
       for (int line = 0; line < 200; ++line) file << "line " << line << " of file " << i << "\n";
     }
-    std::filesystem::current_path(folder_);
+    std::filesystem::current_path(folder_.path());
   }
-  ~Scratch() {
-    std::filesystem::current_path(before_);
-    std::filesystem::remove_all(folder_);
-  }
-  std::string text_pattern() const { return (folder_ / "text" / "*.txt").string(); }
+  ~Scratch() { std::filesystem::current_path(before_); }
+  std::string text_pattern() const { return folder_.file("text/*.txt"); }
 
  private:
-  std::filesystem::path before_, folder_;
+  std::filesystem::path before_ = std::filesystem::current_path();
+  test::TemporaryFolder folder_;
 };
-
-std::string read_text(const std::filesystem::path& path) {
-  std::ifstream file(path);
-  std::stringstream text;
-  text << file.rdbuf();
-  return text.str();
-}
 
 void each_value(Value& value, const std::function<void(Value&)>& visit) {
   visit(value);
@@ -69,7 +60,7 @@ std::map<std::string, Value> all_configs(const Scratch& scratch) {
   std::map<std::string, Value> configs;
   for (const auto& file : std::filesystem::directory_iterator(LOCKSTEP_SOURCE_DIR "/configs")) {
     if (file.path().extension() != ".yaml") continue;
-    Value root = yaml::parse(read_text(file.path()), {file.path().filename().string()});
+    Value root = yaml::parse(test::text_of_file(file.path()), {file.path().filename().string()});
     localize(root, scratch);
     configs[file.path().filename().string()] = root;
   }

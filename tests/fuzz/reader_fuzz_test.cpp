@@ -1,25 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Every reader on damaged files: what comes out is samples of the promised shape, or one line for the user.
-#include <unistd.h>
-
 #include <filesystem>
 #include <fstream>
 #include <sstream>
 
 #include "runtime/data/dataset.hpp"
 #include "tests/fuzz/fuzz.hpp"
+#include "tests/temporary_folder.hpp"
 #include "tests/test.hpp"
 
 namespace lockstep::fuzz {
 namespace {
-
-std::string read_text(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::stringstream text;
-  text << file.rdbuf();
-  return text.str();
-}
 
 void write_text(const std::string& path, const std::string& text) {
   std::ofstream(path, std::ios::binary) << text;
@@ -88,15 +80,6 @@ std::string judge_reader(const std::string& section, Random& random, bool show, 
   return verdict.empty() ? inside : verdict;
 }
 
-/// A file that is gone with the test.
-class ScratchFile {
- public:
-  explicit ScratchFile(const std::string& name)
-      : path((std::filesystem::temp_directory_path() / concat("lockstep-fuzz-", ::getpid(), "-", name)).string()) {}
-  ~ScratchFile() { std::filesystem::remove(path); }
-  const std::string path;
-};
-
 const std::vector<std::string>& table_pieces() {
   static const std::vector<std::string> pieces = [] {
     std::vector<std::string> all = {",",     ";",   "\t",           "\n",     "\r\n",
@@ -114,19 +97,20 @@ const std::vector<std::string>& table_pieces() {
 }  // namespace
 
 TEST_CASE("damaged tables give rows or one line for the user", "[fuzz]") {
-  const std::string whole = read_text(LOCKSTEP_SOURCE_DIR "/configs/data/iris-like.csv");
+  const std::string whole = test::text_of_file(LOCKSTEP_SOURCE_DIR "/configs/data/iris-like.csv");
   REQUIRE(whole.size() > 1000);
-  const ScratchFile train("train.csv"), eval("eval.csv");
-  write_text(eval.path, whole);
+  const test::TemporaryFolder folder;
+  const std::string train = folder.file("train.csv"), eval = folder.file("eval.csv");
+  write_text(eval, whole);
   Tally tally;
   const std::string wrong = run_cases("csv", 400, [&](Random& random, bool show) {
     // A few rows of it: then most of the damage is in what is read first.
     std::string text = random.one_in(2) ? whole : whole.substr(0, whole.find('\n', 200 + random.below(400)) + 1);
     text = damaged(text, random, table_pieces());
-    write_text(train.path, text);
+    write_text(train, text);
     const std::vector<std::string> targets = {"kind", "0", "4", "petal", "-1", "99999999999", ""};
     const std::string section =
-        concat("type: csv\ntrain: ", train.path, "\n", random.one_in(3) ? concat("eval: ", eval.path, "\n") : "",
+        concat("type: csv\ntrain: ", train, "\n", random.one_in(3) ? concat("eval: ", eval, "\n") : "",
                "task: ", random.one_in(2) ? "classification" : "regression", "\ntargets: [\"",
                random.one_in(4) ? random.any(targets) : "kind", "\"]\n", random.one_in(2) ? "normalize: true\n" : "",
                random.one_in(4) ? "header: true\n" : "", random.one_in(8) ? "delimiter: \";\"\n" : "");
@@ -141,8 +125,9 @@ TEST_CASE("damaged tables give rows or one line for the user", "[fuzz]") {
 }
 
 TEST_CASE("a table of one endless line, of ten thousand columns or of nothing is read or refused", "[fuzz]") {
-  const ScratchFile file("odd.csv");
-  const std::string section = concat("{type: csv, train: ", file.path, ", task: regression, targets: [\"0\"]}");
+  const test::TemporaryFolder folder;
+  const std::string file = folder.file("odd.csv");
+  const std::string section = concat("{type: csv, train: ", file, ", task: regression, targets: [\"0\"]}");
   const auto numbers = [](const char* number, int count) {
     std::string text = number;
     for (int i = 1; i < count; ++i) text += concat(",", number);
@@ -155,7 +140,7 @@ TEST_CASE("a table of one endless line, of ten thousand columns or of nothing is
        {std::string(), std::string("\n\n\n"), std::string(1 << 22, '7'), std::string(1 << 22, ','),
         std::string(1 << 20, '\0'), std::string(1 << 20, '"'), row + "\n" + row + "\n", row + "\n" + row + ",1\n",
         numbers("name", 10'000) + "\n1\n", in_utf16(row)}) {
-    write_text(file.path, text);
+    write_text(file, text);
     INFO(text.substr(0, 40));
     CHECK(judge_reader(section, random, false, tally) == "");
   }
@@ -163,13 +148,14 @@ TEST_CASE("a table of one endless line, of ten thousand columns or of nothing is
 }
 
 TEST_CASE("text of any bytes and any numbers about it give samples or one line for the user", "[fuzz]") {
-  const ScratchFile train("train.txt");
+  const test::TemporaryFolder folder;
+  const std::string train = folder.file("train.txt");
   Tally tally;
   const std::string wrong = run_cases("text", 200, [&](Random& random, bool show) {
     std::string text;
     for (std::size_t i = random.below(300); i > 0; --i) text += static_cast<char>(random.bits());
-    write_text(train.path, text);
-    std::string section = concat("type: text\ntrain: ", train.path, "\n");
+    write_text(train, text);
+    std::string section = concat("type: text\ntrain: ", train, "\n");
     for (const char* key : {"context", "stride", "max_bytes"}) {
       if (random.one_in(2))
         section += concat(key, ": ", random.one_in(2) ? concat(random.below(40)) : random.any(odd_numbers()), "\n");

@@ -3,6 +3,7 @@
 #include <map>
 #include <tuple>
 
+#include "runtime/base/launcher.hpp"
 #include "runtime/comm/mpi/mpi_endpoint.hpp"
 #include "runtime/comm/mpi/slot.hpp"
 #include "tests/contract/channel_contract.hpp"
@@ -126,7 +127,7 @@ TEST_CASE("several launched tasks in a world of one are the user's error", "[mpi
   for (const char* name : {"SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"}) {
     MpiWorld::check_launcher(1);
     setenv(name, "2", 1);
-    REQUIRE(MpiWorld::launched());
+    REQUIRE(launched());
     REQUIRE_THROWS_AS(MpiWorld::check_launcher(1), UserError);
     MpiWorld::check_launcher(2);
     unsetenv(name);

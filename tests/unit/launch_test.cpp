@@ -14,10 +14,12 @@
 #include "runtime/host/launch_listener.hpp"
 #include "runtime/host/launcher_terminal.hpp"
 #include "runtime/host/rank_watch.hpp"
+#include "tests/temporary_folder.hpp"
 #include "tests/test.hpp"
 #include "tests/unit/terminal.hpp"
 
 using namespace lockstep;
+using namespace lockstep::test;
 namespace fs = std::filesystem;
 
 namespace {
@@ -213,9 +215,8 @@ TEST_CASE("launchers that label lines or write them to files do not lead to a te
 }
 
 TEST_CASE("launch sees in which order ranks end, however late it looks", "[unit]") {
-  const std::string run = fs::temp_directory_path() / concat("lockstep-launch-", getpid());
-  fs::remove_all(run);
-  fs::create_directories(run);
+  const TemporaryFolder folder;
+  const std::string& run = folder.path();
   fresh_recorder_folder(run);
   char host[256] = "";
   gethostname(host, sizeof host - 1);
@@ -242,5 +243,4 @@ TEST_CASE("launch sees in which order ranks end, however late it looks", "[unit]
   watch.hear();
   for (const EndedRank& rank : watch.ended()) seen.push_back(rank.pid);
   CHECK(seen == order);
-  fs::remove_all(run);
 }

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/observe/metrics.hpp"
 
-#include <unistd.h>
-
 #include <cmath>
 #include <filesystem>
 #include <limits>
 #include <nlohmann/json.hpp>
 
 #include "runtime/base/error.hpp"
+#include "tests/temporary_folder.hpp"
 #include "tests/test.hpp"
 
 namespace lockstep {
@@ -18,11 +17,9 @@ using Json = nlohmann::json;
 
 class MetricsFile {
  public:
-  MetricsFile() { std::filesystem::remove(path_); }
-  ~MetricsFile() { std::filesystem::remove(path_); }
-  const std::string& path() const { return path_; }
+  std::string path() const { return folder_.file("metrics.jsonl"); }
   std::vector<std::string> lines() const {
-    std::ifstream file(path_);
+    std::ifstream file(path());
     std::vector<std::string> result;
     for (std::string line; std::getline(file, line);) result.push_back(line);
     return result;
@@ -34,8 +31,7 @@ class MetricsFile {
   }
 
  private:
-  std::string path_ =
-      (std::filesystem::temp_directory_path() / concat("lockstep_metrics_", getpid(), ".jsonl")).string();
+  test::TemporaryFolder folder_;
 };
 
 StepResult step_result(std::int64_t step, double elapsed_us, double loss = 0.5) {

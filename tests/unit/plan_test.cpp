@@ -321,7 +321,7 @@ TEST_CASE("what contradicts itself is refused with what would do", "[unit][plan]
   scope.all_workers = true;
   CHECK(contains(error(chain_problem(2, 3, 1), scope), "use at most 2 workers"));
   scope.schedules = {"1f2b"};
-  CHECK(contains(error(problem, scope), "unknown schedule '1f2b'"));
+  CHECK(contains(error(problem, scope), "no schedule '1f2b'"));
   scope.schedules = {"dualpipev"};
   CHECK(contains(error(problem, scope), "needs 2 micro-batches per worker"));
   scope.all_workers = false;

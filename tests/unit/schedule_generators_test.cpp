@@ -73,8 +73,8 @@ TEST_CASE("an unknown schedule or an empty shape is refused by name", "[unit]") 
   CHECK(error_of<ScheduleError>([] {
           make_schedule("gpip", {2, 1, 4});
         }) ==
-        "unknown schedule 'gpip'; known schedules: gpipe, 1f1b, interleaved_1f1b, looped_bfs, zb_h1, "
-        "interleaved_zb, zbv, dualpipev");
+        "there is no schedule 'gpip'; there are: gpipe, 1f1b, interleaved_1f1b, looped_bfs, zb_h1, "
+        "interleaved_zb, zbv, dualpipev; did you mean 'gpipe'?");
   CHECK(contains(error_of<ScheduleError>([] { make_schedule("gpipe", {0, 1, 4}); }), "got 0 workers"));
   CHECK(contains(error_of<ScheduleError>([] { make_schedule("gpipe", {1, 1, -4}); }), "-4 micro-batches"));
 }

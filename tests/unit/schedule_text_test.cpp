@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "runtime/schedule/simulation.hpp"
+#include "tests/temporary_folder.hpp"
 #include "tests/unit/schedule_support.hpp"
 
 using namespace lockstep;
@@ -61,14 +62,14 @@ TEST_CASE("a bad CSV cell is named by file, line and cell", "[unit]") {
 }
 
 TEST_CASE("CSV files are written and read; paths that cannot be are named", "[unit]") {
-  const auto path = std::filesystem::temp_directory_path() / "lockstep_schedule_text_test.csv";
+  const TemporaryFolder folder;
+  const std::string path = folder.file("schedule.csv");
   const Schedule schedule = make_schedule("gpipe", {2, 1, 3});
-  write_csv(schedule, path.string());
-  CHECK(read_csv(path.string()).rows == schedule.rows);
-  std::filesystem::remove(path);
+  write_csv(schedule, path);
+  CHECK(read_csv(path).rows == schedule.rows);
   CHECK(contains(error_of<UserError>([] { read_csv("/nonexistent/a.csv"); }), "/nonexistent/a.csv: cannot read"));
   CHECK(contains(error_of<Error>([&] { write_csv(schedule, "/nonexistent/a.csv"); }), "cannot write"));
-  CHECK_THROWS_AS(read_csv(std::filesystem::temp_directory_path().string()), UserError);
+  CHECK_THROWS_AS(read_csv(folder.path()), UserError);
 }
 
 TEST_CASE("a grid too wide or too tall is cut and says so, and no line is wider than asked", "[unit]") {

@@ -2,6 +2,7 @@
 #include <filesystem>
 
 #include "runtime/observe/simulation_report.hpp"
+#include "tests/temporary_folder.hpp"
 #include "tests/unit/schedule_support.hpp"
 
 using namespace lockstep;
@@ -34,7 +35,8 @@ TEST_CASE("lockstep simulate prints grid, step, bubbles, micro-batches in flight
 }
 
 TEST_CASE("lockstep simulate reads the CSV file that it wrote", "[unit]") {
-  const std::string path = (std::filesystem::temp_directory_path() / "lockstep_schedule_tool_test.csv").string();
+  const TemporaryFolder folder;
+  const std::string path = folder.file("schedule.csv");
   SimulateOptions options = options_of("gpipe", 3, 4);
   options.csv = path;
   const std::string written = output_of(options);
@@ -43,7 +45,6 @@ TEST_CASE("lockstep simulate reads the CSV file that it wrote", "[unit]") {
     CHECK(contains(written, read.substr(read.find('\n'))));
   }
   CHECK(contains(error_of<UserError>([&] { output_of(options_of(path, 4, 0)); }), "--stages: got 4, but"));
-  std::filesystem::remove(path);
 }
 
 TEST_CASE("lockstep simulate takes virtual stages, I and W apart, the update and the norm, and auto", "[unit]") {
@@ -86,8 +87,8 @@ TEST_CASE("lockstep simulate names the flag of a bad value in one line", "[unit]
   CHECK(refused(options_of("1f1b", 4, -4)) == "--micro-batches: got -4, expected a number of at least 1");
   CHECK(contains(refused(options_of("1f1b", 1 << 20, 1 << 20)), "--micro-batches: 1048576 stages x 1048576"));
   CHECK(refused(options_of("gpip", 4, 4)) ==
-        "--schedule: unknown schedule 'gpip', expected one of gpipe, 1f1b, interleaved_1f1b, looped_bfs, zb_h1, "
-        "interleaved_zb, zbv, dualpipev, auto, or file:PATH; did you mean 'gpipe'?");
+        "--schedule: there is no schedule 'gpip'; there are: gpipe, 1f1b, interleaved_1f1b, looped_bfs, zb_h1, "
+        "interleaved_zb, zbv, dualpipev, auto, file:PATH; did you mean 'gpipe'?");
   CHECK(contains(refused(options_of("none.csv", 0, 0)), "--schedule: none.csv: cannot read"));
   SimulateOptions options = options_of("1f1b", 4, 4);
   options.virtual_stages = 2;

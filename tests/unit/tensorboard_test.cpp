@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/observe/tensorboard.hpp"
 
-#include <unistd.h>
-
 #include <cmath>
 #include <cstring>
 #include <filesystem>
@@ -12,20 +10,11 @@
 #include <vector>
 
 #include "runtime/base/error.hpp"
+#include "tests/temporary_folder.hpp"
 #include "tests/test.hpp"
 
 namespace lockstep {
 namespace {
-
-class EventFolder {
- public:
-  EventFolder() { std::filesystem::create_directories(path_); }
-  ~EventFolder() { std::filesystem::remove_all(path_); }
-  std::string path() const { return path_.string(); }
-
- private:
-  std::filesystem::path path_ = std::filesystem::temp_directory_path() / concat("lockstep_tensorboard_", getpid());
-};
 
 // A reader of its own: fixed-width fields by memcpy, the checksum bit by bit.
 
@@ -139,7 +128,7 @@ TEST_CASE("crc32c gives the published values", "[unit]") {
 }
 
 TEST_CASE("a job that goes on tells TensorBoard from which step on it does", "[unit]") {
-  const EventFolder folder;
+  const test::TemporaryFolder folder;
   TensorBoardWriter writer(folder.path(), 8);
   writer.scalar("loss", 8, 0.5);
   const std::vector<Event> events = read_events(writer.path());
@@ -151,7 +140,7 @@ TEST_CASE("a job that goes on tells TensorBoard from which step on it does", "[u
 }
 
 TEST_CASE("an event file starts with its version and keeps every scalar", "[unit]") {
-  const EventFolder folder;
+  const test::TemporaryFolder folder;
   TensorBoardWriter writer(folder.path());
   writer.scalar("loss", 1, 0.5, 1700000000.25);
   writer.scalar("a/long tag \xc3\xa9" + std::string(200, 'x'), std::int64_t{1} << 40, -1e-3, 1700000001.0);
@@ -174,7 +163,7 @@ TEST_CASE("an event file starts with its version and keeps every scalar", "[unit
 }
 
 TEST_CASE("writers of one second do not share a file", "[unit]") {
-  const EventFolder folder;
+  const test::TemporaryFolder folder;
   TensorBoardWriter one(folder.path()), two(folder.path()), three(folder.path());
   two.scalar("x", 1, 1);
   CHECK(one.path() != two.path());

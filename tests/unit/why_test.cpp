@@ -9,9 +9,11 @@
 #include <fstream>
 
 #include "runtime/base/error.hpp"
+#include "tests/temporary_folder.hpp"
 #include "tests/test.hpp"
 
 using namespace lockstep;
+using namespace lockstep::test;
 namespace fs = std::filesystem;
 
 namespace {
@@ -19,15 +21,12 @@ namespace {
 /// A run folder with the recorders of two workers, or more; what they did is up to the test.
 class Run {
  public:
-  explicit Run(int ranks = 2) : path_(fs::temp_directory_path() / concat("lockstep-why-", ::getpid())) {
-    fs::remove_all(path_);
-    fs::create_directories(path_);
+  explicit Run(int ranks = 2) {
     fresh_recorder_folder(path());
     for (int row = 0; row < ranks; ++row)
       recorders.push_back(std::make_unique<FlightRecorder>(recorder_file(path(), row), owner(row, ranks)));
   }
-  ~Run() { fs::remove_all(path_); }
-  std::string path() const { return path_; }
+  const std::string& path() const { return folder_.path(); }
   std::string text() const { return text_of(story_of(path()), checkpoint); }
   static FlightOwner owner(int row, int ranks) {
     return {row, row, ranks, "node", concat(row, "\t", row, "\tfc.", row, "\n")};
@@ -36,7 +35,7 @@ class Run {
   std::string checkpoint;
 
  private:
-  fs::path path_;
+  TemporaryFolder folder_;
 };
 
 /// Four ranks that were killed, each a process of its own, by the milliseconds after 1970 at which they were last seen:

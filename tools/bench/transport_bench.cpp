@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "runtime/base/clock.hpp"
+#include "runtime/base/launcher.hpp"
 #include "runtime/comm/mpi/mpi_endpoint.hpp"
 
 namespace lockstep {
@@ -167,7 +168,7 @@ void overlap(MpiWorld& world, MpiEndpoint& endpoint) {
 }
 
 int run(const std::string& mode) {
-  if (!MpiWorld::launched())
+  if (!launched())
     throw UserError(
         "start it under mpirun: mpirun -n 2 transport_bench pingpong | pingpong-fresh | ring | hog | overlap");
   MpiWorld world;

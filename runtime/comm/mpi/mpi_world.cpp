@@ -104,12 +104,6 @@ void MpiWorld::State::wait(MPI_Request request, const char* operation, std::chro
   }
 }
 
-bool MpiWorld::launched() {
-  for (const char* name : {"PMI_RANK", "PMI_SIZE", "PMIX_RANK", "OMPI_COMM_WORLD_SIZE", "MPI_LOCALNRANKS"})
-    if (std::getenv(name) != nullptr) return true;
-  return number_in_environment("SLURM_STEP_NUM_TASKS") > 1;  // srun without any PMI: the constructor says what is wrong
-}
-
 void MpiWorld::check_launcher(int world_size) {
   if (world_size != 1) return;
   if (const int tasks = number_in_environment("SLURM_STEP_NUM_TASKS"); tasks > 1)

@@ -3,7 +3,7 @@
 // The MPI job that this process is a rank of: MPI_Init to MPI_Finalize, and the few collectives that start and end a
 // run.
 //
-//   if (MpiWorld::launched()) { MpiWorld world; MpiEndpoint endpoint(world); ... }    // in main, at most once
+//   if (launched()) { MpiWorld world; MpiEndpoint endpoint(world); ... }    // in main, at most once
 //
 // What it is not: it moves no tensors (MpiEndpoint does), and nothing in a training step calls it.
 //
@@ -23,8 +23,6 @@ class MpiWorld {
  public:
   static constexpr std::chrono::milliseconds kTimeout{300'000};
 
-  /// Whether mpirun or srun started this process: says so from the environment, without touching MPI.
-  static bool launched();
   /// UserError when the launcher started several tasks and MPI sees a world of one (srun without a matching PMI starts
   /// N singletons that each believe to be rank 0 of 1). The constructor calls it.
   static void check_launcher(int world_size);

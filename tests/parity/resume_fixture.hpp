@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the tests of resuming share: a small run, and one that has left with a checkpoint.
+#pragma once
+
+#include <filesystem>
+
+#include "runtime/checkpoint/store.hpp"
+#include "tests/parity/support.hpp"
+#include "tests/test.hpp"
+
+namespace lockstep::test {
+
+struct Small {
+  Model model = mlp_with_skip(0.25, true);
+  DataSplits data = regression_data(21, 6, 3);
+  Config config = small_config("mean_squared_error", 8, 3);
+  Small() { config.checkpoint.every = "1"; }
+};
+
+/// One that has left after step 2, with a checkpoint.
+struct Stopped : Small {
+  TemporaryFolder folder;
+  std::string checkpoint = checkpoint_path(folder.path(), 2);
+  Stopped() {
+    config.train.stop_after = 2;
+    next_leg(model, data, config, folder.path());
+  }
+};
+
+/// One tensor file of a checkpoint whose name begins so.
+inline std::filesystem::path shard_of(const std::string& checkpoint, const std::string& kind) {
+  for (const auto& entry : std::filesystem::directory_iterator(checkpoint))
+    if (entry.path().filename().string().starts_with(kind) && entry.path().extension() == ".safetensors")
+      return entry.path();
+  FAIL("no " << kind << " in " << checkpoint);
+  return {};
+}
+
+}  // namespace lockstep::test
