@@ -17,7 +17,7 @@ enum class ExitCode : int {
   done = 0,
   fault = 1,       ///< a worker failed while the job ran
   user_input = 2,  ///< found before anything was built or written
-  watchdog = 4,    ///< a wait lasted past `comm.watchdog_s`
+  watchdog = 4,    ///< a wait lasted past `comm.watchdog_s`, or a rank was lost
 };
 
 class Error : public std::runtime_error {

@@ -157,8 +157,8 @@ struct PartitionConfig {
   /// partition: {cut_before: [h.2, h.4]} - first layer of each stage but the first
   std::vector<std::string> cut_before;
 
-  /// Whether the layers have to be measured first (time, memory, block, auto): the lockstep command does that, and puts
-  /// counts in its place before a Trainer is made.
+  /// Whether the layers have to be measured first (time, memory, block, auto): resolve_partition() of runtime/session
+  /// does that, and puts counts in its place before a Trainer is made.
   bool needs_profile() const;
   bool operator==(const PartitionConfig&) const = default;
 };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The control plane: one StepHeader per program run, decided by row 0 and travelling ahead of the activations, and what
-// comes back. Nothing else is ever broadcast while a job runs.
+// comes back. But for the norm, where gradients are clipped, nothing else is broadcast while a job runs.
 //
 // Results are late by design, so that nothing drains: the results of run k reach row 0 at the end of run k+1 and every
 // other worker with the header of run k+2. What results decide (stop on NaN, signals) acts after run k+1, in every job.

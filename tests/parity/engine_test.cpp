@@ -2,11 +2,13 @@
 //
 // What the engine does besides the plain matrix: precision, freezing, optimizers, and how it fails.
 #include <ATen/ATen.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include <numeric>
 
 #include "runtime/engine/stage.hpp"
 #include "runtime/layer/layers.hpp"
+#include "runtime/layer/tensor_hash.hpp"
 #include "tests/parity/support.hpp"
 #include "tests/test.hpp"
 
@@ -224,5 +226,63 @@ TEST_CASE("what does not fit together is named before anything is built", "[pari
     Config frozen = config;
     frozen.train.freeze = {"*"};
     CHECK_THROWS_WITH(Trainer(model, data, frozen), Catch::Contains("nothing to train"));
+  }
+}
+
+namespace {
+
+/// Multiplies by one vector, the same in all layers of the model.
+class SharedScale : public Layer {
+ public:
+  explicit SharedScale(bool first) : first_(first) {}
+  std::string type() const override { return "shared_scale"; }
+  LayerDescription describe(const std::vector<EntrySpec>& inputs) const override {
+    return {{{"scale", {inputs[0].sizes.back()}, Init::normal(1.0), first_ ? "" : "a.scale"}}, {inputs[0]}};
+  }
+  Tensors forward(const Tensors& inputs, LayerContext& context) const override {
+    return {inputs[0] * context.leaf("scale")};
+  }
+
+ private:
+  bool first_;
+};
+
+}  // namespace
+
+TEST_CASE("the gradients of a parameter that three layers share are added in layer order", "[parity]") {
+  const Model model{"shared",
+                    {{"a", std::make_shared<SharedScale>(true)},
+                     {"b", std::make_shared<SharedScale>(false)},
+                     {"c", std::make_shared<SharedScale>(false)}}};
+  const DataSplits data = regression_data(8, 6, 6);
+  Config config = small_config("mean_squared_error", 8, 1);
+  config.train.steps = 1;
+  config.train.eval_every = 0;
+
+  // By hand: a leaf for each layer.
+  const Tensors batch = data.train->read(Sampler(8, config.seed).batch(0, 8));
+  const Trainer whole(model, data, one_worker(config));
+  std::vector<at::Tensor> scales;
+  for (int layer = 0; layer < 3; ++layer)
+    scales.push_back(initial_value(whole.graph().parameters[0], config.seed, at::kCPU).requires_grad_(true));
+  const at::Tensor output = batch[0] * scales[0] * scales[1] * scales[2];
+  const Loss& loss = *whole.losses()[0];
+  const float seed = 1.0f / static_cast<float>(loss.denominator(batch[1]));
+  const Tensors parts = torch::autograd::grad({loss.numerator(output, batch[1])}, scales, {at::full({}, seed)});
+  const std::uint64_t in_order = hash_of(parts[0] + parts[1] + parts[2]);
+  REQUIRE(in_order != hash_of(parts[0] + (parts[1] + parts[2])));
+  REQUIRE(in_order != hash_of(parts[0] + parts[2] + parts[1]));
+
+  for (const int stages : {1, 2, 3}) {
+    Trainer trainer(model, data, with_pipeline(config, stages, "1f1b"));
+    FitOptions options;
+    options.record_hashes = true;
+    int holders = 0;
+    for (const ParameterHash& of : trainer.fit(options).hashes) {
+      if (of.what != Hashed::gradient) continue;
+      CHECK(of.hash == in_order);
+      ++holders;
+    }
+    CHECK(holders == stages);
   }
 }

@@ -370,9 +370,3 @@ TEST_CASE("an evaluation asks for the checkpoint's model and data, not for how i
   CHECK_THROWS_WITH(resume(other), Catch::EndsWith("the evaluation would not be that of what it has trained; set it as "
                                                    "it was"));
 }
-
-TEST_CASE("a path that is no UTF-8 can be recorded, and resumed from", "[parity]") {
-  Small the;
-  the.config.data = load_config_text("{type: csv, train: \"gr\xf6\xdf\x65.csv\"}", "test");
-  CHECK(stop_and_go(the.model, the.data, the.config) == "");
-}

@@ -300,3 +300,9 @@ TEST_CASE("what a job that died left unfinished is cleared, and a future that wi
   CHECK(fs::exists(folder.path() + "/superseded-step-00000004"));
   CHECK_FALSE(fs::exists(checkpoint_path(folder.path(), 5) + ".part"));
 }
+
+TEST_CASE("a path that is no UTF-8 can be recorded, and resumed from", "[parity]") {
+  Small the;
+  the.config.data = load_config_text("{type: csv, train: \"gr\xf6\xdf\x65.csv\"}", "test");
+  CHECK(stop_and_go(the.model, the.data, the.config) == "");
+}
