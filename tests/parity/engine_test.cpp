@@ -231,7 +231,7 @@ TEST_CASE("what does not fit together is named before anything is built", "[pari
 
 namespace {
 
-/// Multiplies by one vector, the same in all layers of the model.
+/// tanh of a product with one vector, the same in all layers of the model.
 class SharedScale : public Layer {
  public:
   explicit SharedScale(bool first) : first_(first) {}
@@ -240,7 +240,7 @@ class SharedScale : public Layer {
     return {{{"scale", {inputs[0].sizes.back()}, Init::normal(1.0), first_ ? "" : "a.scale"}}, {inputs[0]}};
   }
   Tensors forward(const Tensors& inputs, LayerContext& context) const override {
-    return {inputs[0] * context.leaf("scale")};
+    return {at::tanh(inputs[0] * context.leaf("scale"))};
   }
 
  private:
@@ -265,7 +265,8 @@ TEST_CASE("the gradients of a parameter that three layers share are added in lay
   std::vector<at::Tensor> scales;
   for (int layer = 0; layer < 3; ++layer)
     scales.push_back(initial_value(whole.graph().parameters[0], config.seed, at::kCPU).requires_grad_(true));
-  const at::Tensor output = batch[0] * scales[0] * scales[1] * scales[2];
+  at::Tensor output = batch[0];
+  for (const at::Tensor& scale : scales) output = at::tanh(output * scale);
   const Loss& loss = *whole.losses()[0];
   const float seed = 1.0f / static_cast<float>(loss.denominator(batch[1]));
   const Tensors parts = torch::autograd::grad({loss.numerator(output, batch[1])}, scales, {at::full({}, seed)});
