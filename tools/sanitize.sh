@@ -35,7 +35,7 @@ record=1
 changes=$(git status --porcelain --untracked-files=no -- . ":!$page")
 commit=$(git rev-parse --short=10 HEAD)
 for preset in "${presets[@]}"; do
-  tools/test.sh --preset "$preset" -LE 'cli|install' "${@:2}"
+  tools/test.sh --preset "$preset" -LE 'cli|install' -E '^unit_test_without_searches$' "${@:2}"
   ((record == 0)) || grep -q 'testcase name="planted_' "build/$preset/test-results.xml" ||
     { echo "sanitize: error: no planted mistake was tried under $preset" >&2; exit 1; }
 done
