@@ -23,10 +23,16 @@ enum class ExitCode : int {
 class Error : public std::runtime_error {
  public:
   explicit Error(const std::string& message, ExitCode code = ExitCode::fault)
-      : std::runtime_error(message), code_(code) {}
+      : std::runtime_error(message), message_(message), code_(code) {}
+  const char* what() const noexcept override { return message_.c_str(); }
   ExitCode exit_code() const { return code_; }
 
+  /// Puts a place in front, on the way up: `catch (Error& error) { error.add_place("worker 1"); throw; }` keeps the
+  /// type.
+  void add_place(const std::string& place) { message_ = place + ": " + message_; }
+
  private:
+  std::string message_;
   ExitCode code_;
 };
 

@@ -158,8 +158,9 @@ class Job {
         .losses = spec_.losses,
         .programs = spec_.programs,
         .stage = stage,
+        .initialise = spec_.initialise,
         .clip_grad_norm = spec_.clip_grad_norm,
-        .updater = spec_.make_updater(),
+        .make_updater = spec_.make_updater,
         .channels = by_row_[row],
         .limits = {&stop_, Watchdog::scan_every(spec_.wait_limit), watchdogs_[row].get(), stage.pulse},
         .director = row == 0 ? spec_.director : nullptr,
@@ -210,13 +211,13 @@ class Job {
   JobOutcome outcome() const {
     JobOutcome result;
     for (const auto& worker : workers_) {
-      for (const Parameter* parameter : worker->parameters()) {
+      for (const Parameter* parameter : worker->weights().parameters()) {
         const TensorScan scan = scan_of(parameter->value);
         result.parameters.push_back({parameter->index, scan.hash, parameter->value});
         if (!scan.finite && parameter->trainable && result.not_finite.empty())
           result.not_finite = parameter->name + not_finite_element(parameter->value);
       }
-      for (const Buffer* buffer : worker->buffers())
+      for (const Buffer* buffer : worker->weights().buffers())
         result.buffers.push_back({buffer->index, hash_of(buffer->value), buffer->value});
       result.hashes.insert(result.hashes.end(), worker->hashes().begin(), worker->hashes().end());
     }

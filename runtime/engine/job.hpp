@@ -34,11 +34,12 @@ struct JobSpec {
   Programs& programs;
   Layout layout;
   StageOptions stage = {};               ///< of row 0; `device` is replaced per row
+  bool initialise = true;                ///< false: the weights come from a checkpoint
   std::vector<at::Device> devices = {};  ///< by row
   int threads = 1;                       ///< intra-op threads of every worker
   std::vector<Cpus> cpus = {};           ///< of the rows that are here, in row order; empty: not bound
   double clip_grad_norm = 0;
-  std::function<std::unique_ptr<ParameterUpdater>()> make_updater = {};
+  MakeUpdater make_updater = {};
   std::function<std::unique_ptr<StateKeeper>(int row)> make_keeper = {};  ///< empty: nothing is saved or restored
   std::chrono::milliseconds wait_limit{300'000};                          ///< of a wait for a worker that stands still
   std::chrono::milliseconds startup_limit{600'000};                       ///< of a wait for a worker that has not begun

@@ -18,6 +18,11 @@ bool have_described_sizes(const ModelGraph& graph, int layer, const Tensors& inp
 
 }  // namespace
 
+std::string short_message(const std::exception& error) {
+  if (const auto* torch_error = dynamic_cast<const c10::Error*>(&error)) return torch_error->what_without_backtrace();
+  return error.what();
+}
+
 std::string layer_text(const ModelGraph& graph, int layer) {
   const LayerSpec& spec = graph.layers[layer];
   return concat("layer '", spec.name, "' (", spec.layer->type(), ")");

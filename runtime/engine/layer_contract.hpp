@@ -8,6 +8,15 @@
 
 namespace lockstep {
 
+/// A layer failed: the message has the layer, what it was at and the input shapes; or a parameter could not be made.
+class LayerError : public Error {
+ public:
+  using Error::Error;
+};
+
+/// What it says, without LibTorch's stack of C++ frames, which says nothing to whoever wrote the layer.
+std::string short_message(const std::exception& error);
+
 /// "layer 'h.3' (gpt_block)".
 std::string layer_text(const ModelGraph& graph, int layer);
 

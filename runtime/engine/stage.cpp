@@ -9,7 +9,6 @@
 #include <cmath>
 
 #include "runtime/base/check.hpp"
-#include "runtime/base/clock.hpp"
 #include "runtime/engine/layer_contract.hpp"
 #include "runtime/engine/remote_links.hpp"
 #include "runtime/engine/tensor_math.hpp"
@@ -26,60 +25,10 @@ std::string shapes(const Tensors& tensors) {
   return join(texts);
 }
 
-// LibTorch's messages carry a stack of C++ frames that says nothing to whoever wrote the layer.
-std::string short_message(const std::exception& error) {
-  if (const auto* torch_error = dynamic_cast<const c10::Error*>(&error)) return torch_error->what_without_backtrace();
-  return error.what();
-}
-
-/// Adds the time that it lives to a sum.
-class Timed {
- public:
-  explicit Timed(double& sum_us) : sum_us_(sum_us), start_us_(now_us()) {}
-  ~Timed() { sum_us_ += now_us() - start_us_; }
-  Timed(const Timed&) = delete;
-  Timed& operator=(const Timed&) = delete;
-
- private:
-  double& sum_us_;
-  double start_us_;
-};
-
-}  // namespace
-
-at::Tensor initial_value(const ParameterInfo& parameter, std::uint64_t seed, at::Device device) {
-  at::NoGradGuard no_grad;
-  // Drawn on the host, so that a device's generator never matters.
-  at::Tensor value = at::empty(parameter.sizes, at::kFloat);
-  const RandomScope scope(mix_seed(seed, 0, 0, parameter.name));
-  switch (parameter.init.kind) {
-    case Init::Kind::zeros: value.zero_(); break;
-    case Init::Kind::ones: value.fill_(1.0); break;
-    case Init::Kind::normal: value.normal_(0.0, parameter.init.scale); break;
-    case Init::Kind::uniform: value.uniform_(-parameter.init.scale, parameter.init.scale); break;
-  }
-  return value.to(device);
-}
-
-at::Tensor initial_value(const BufferInfo& buffer, at::Device device) {
-  return at::full(buffer.sizes, buffer.initial, at::TensorOptions(buffer.dtype).device(device));
-}
-
-namespace {
-
-at::Tensor new_parameter(const ParameterInfo& info, const StageOptions& options) {
-  try {
-    if (!options.initialise) return at::empty(info.sizes, at::TensorOptions(at::kFloat).device(options.device));
-    return initial_value(info, options.seed, options.device);
-  } catch (const std::exception& error) {
-    throw LayerError(concat("parameter '", info.name, "' [", join(info.sizes), "]: ", short_message(error)));
-  }
-}
-
 }  // namespace
 
 Stage::Stage(const ModelGraph& graph, const Partition& partition, StageId id, const Losses& losses,
-             const StageOptions& options, ParameterStore& store)
+             const StageOptions& options, StageWeights& weights)
     : graph_(graph),
       id_(id),
       first_(partition.first_layer[id.value()]),
@@ -87,40 +36,20 @@ Stage::Stage(const ModelGraph& graph, const Partition& partition, StageId id, co
       has_backward_(partition.topology.has_backward[id.value()]),
       losses_of_heads_(losses),
       options_(options),
-      anchor_(at::zeros({}, at::TensorOptions(at::kFloat).device(options.device)).requires_grad_(true)) {
+      anchor_(at::zeros({}, at::TensorOptions(at::kFloat).device(options.device)).requires_grad_(true)),
+      weights_(weights) {
   collected_.resize(last_ - first_);
   for (int head = 0; head < graph.head_count(); ++head)
     if (partition.stage_of(graph.layer_count() + head) == id) heads_.push_back(head);
-  for (int layer = first_; layer < last_; ++layer) {
-    std::vector<Buffer>& buffers = buffers_.emplace_back();
-    for (const int index : graph.held_buffers[layer]) {
-      const BufferInfo& info = graph.buffers[index];
-      buffers.push_back({info.local_name, info.name, index, initial_value(info, options.device)});
-    }
-    std::vector<Parameter>& held = parameters_.emplace_back();
-    for (const HeldParameter& wanted : graph.held[layer]) {
-      const ParameterInfo& info = graph.parameters[wanted.index];
-      const auto [stored, is_new] = store.try_emplace(wanted.index);
-      if (is_new) stored->second = new_parameter(info, options);
-      Parameter parameter;
-      parameter.local_name = wanted.local_name;
-      parameter.name = info.name;
-      parameter.index = wanted.index;
-      parameter.value = stored->second;
-      parameter.trainable = info.trainable;
-      held.push_back(std::move(parameter));
-    }
-  }
 }
 
-void Stage::begin(const StepHeader& header) {
+void Stage::begin(const StepHeader& header, StageMeter& meter) {
   LOCKSTEP_CHECK(alive_.empty(), "stage ", id_, " still holds micro-batch ", alive_.begin()->first, " of the last run");
   header_ = &header;
+  meter_ = &meter;
+  meter.begin(id_.value(), last_ - first_);
   losses_.clear();
   non_finite_ = {};
-  report_ = {};
-  report_.stage = id_.value();
-  report_.layer_us.assign(static_cast<std::size_t>(last_ - first_), 0.0);
 }
 
 void Stage::put_value(int micro_batch, int value, at::Tensor tensor) {
@@ -147,19 +76,18 @@ void Stage::note_non_finite(int layer, int micro_batch, const char* what) {
 }
 
 void Stage::forward(int micro_batch, bool recompute) {
-  const double start_us = now_us();
+  const StageMeter::Work timed(*meter_, &StageReport::forward_us);
   MicroBatch& batch = alive_[micro_batch];
   batch.recompute = recompute && !options_.recompute.empty();
   const bool training = header_->mode == Mode::train;
   if (training && has_backward_) batch.islands.resize(last_ - first_);
   for (int layer = first_; layer < last_; ++layer) forward_layer(layer, batch, micro_batch);
   for (const int head : heads_) forward_head(head, batch, micro_batch);
-  report_.forward_us += now_us() - start_us;
 }
 
 void Stage::forward_layer(int layer, MicroBatch& batch, int micro_batch) {
   enter_layer(layer);
-  const Timed timed(time_of(layer));
+  const StageMeter::Layer timed(*meter_, layer - first_);
   const bool needs_graph = header_->mode == Mode::train && graph_.has_backward[layer];
   Tensors inputs;
   std::vector<std::uint32_t> versions;
@@ -206,9 +134,9 @@ Tensors Stage::call_layer(int layer, const Tensors& inputs, Island& island, bool
   const LayerSpec& spec = graph_.layers[layer];
   const bool training = header_->mode == Mode::train;
   island.weight_grads = std::make_unique<WeightGradQueue>();
-  LayerContext context(parameters_[layer - first_], *island.weight_grads, anchor_, training, options_.precision,
+  LayerContext context(weights_.parameters[layer - first_], *island.weight_grads, anchor_, training, options_.precision,
                        recomputing);
-  context.lend_buffers(buffers_[layer - first_]);
+  context.lend_buffers(weights_.buffers[layer - first_]);
   const RandomScope random(mix_seed(options_.seed, static_cast<std::uint64_t>(header_->step),
                                     static_cast<std::uint64_t>(first_micro_batch_ + micro_batch), spec.name));
   const at::AutoGradMode grad_mode(needs_graph);
@@ -230,7 +158,7 @@ Tensors Stage::call_layer(int layer, const Tensors& inputs, Island& island, bool
 
 void Stage::forward_head(int head, MicroBatch& batch, int micro_batch) {
   const GraphHead& here = graph_.heads[head];
-  const Timed timed(time_of(here.layer));
+  const StageMeter::Layer timed(*meter_, here.layer - first_);
   const bool needs_graph = header_->mode == Mode::train && graph_.values[here.output].requires_grad;
   const at::Tensor& output = batch.values.at(here.output);
   const at::Tensor& targets = batch.values.at(here.targets);
@@ -283,7 +211,7 @@ void Stage::release_gradients(int micro_batch) {
 
 void Stage::loss_gradients(MicroBatch& batch) {
   for (const LossIsland& loss : batch.losses) {
-    const Timed timed(time_of(graph_.heads[loss.head].layer));
+    const StageMeter::Layer timed(*meter_, graph_.heads[loss.head].layer - first_);
     const HeadLoss& head = header_->heads[loss.head];
     const float seed = static_cast<float>(head.weight) * (1.0f / static_cast<float>(head.denominator));
     const at::Tensor seed_tensor = at::full({}, seed, loss.numerator.options().requires_grad(false));
@@ -308,12 +236,11 @@ at::Tensor Stage::take_gradient(MicroBatch& batch, int value) {
 
 void Stage::input_grad_layer(int layer, MicroBatch& batch, int micro_batch) {
   enter_layer(layer);
-  const Timed timed(time_of(layer));
+  const StageMeter::Layer timed(*meter_, layer - first_);
   Island& island = batch.islands[layer - first_];
   if (island.recompute) {
-    const double start_us = now_us();
+    const StageMeter::Work again(*meter_, &StageReport::recompute_us);
     island.outputs = call_layer(layer, island.inputs, island, /*needs_graph=*/true, micro_batch, /*recomputing=*/true);
-    report_.recompute_us += now_us() - start_us;
   }
   Tensors roots, seeds;
   {
@@ -359,24 +286,22 @@ void Stage::input_grad_layer(int layer, MicroBatch& batch, int micro_batch) {
 }
 
 void Stage::run_backward(int micro_batch, bool with_weights) {
-  const double start_us = now_us(), others_us = report_.recompute_us + report_.weight_grad_us;
+  const StageMeter::Work timed(*meter_, &StageReport::input_grad_us);
   MicroBatch& batch = alive_.at(micro_batch);
-  if (batch.recompute) ++report_.recomputed;
+  if (batch.recompute) meter_->recomputed();
   loss_gradients(batch);
   for (int layer = last_ - 1; layer >= first_; --layer) {
     if (!graph_.has_backward[layer]) continue;
     input_grad_layer(layer, batch, micro_batch);
     if (!with_weights) continue;
-    const double weights_us = now_us();
+    const StageMeter::Work weights(*meter_, &StageReport::weight_grad_us);
     run_weight_grads(layer, batch.islands[layer - first_]);
-    report_.weight_grad_us += now_us() - weights_us;
   }
-  report_.input_grad_us += now_us() - start_us - (report_.recompute_us + report_.weight_grad_us - others_us);
 }
 
 void Stage::run_weight_grads(int layer, Island& island) {
   enter_layer(layer);
-  const Timed timed(time_of(layer));
+  const StageMeter::Layer timed(*meter_, layer - first_);
   try {
     island.weight_grads->run();
   } catch (const ModelError& error) {
@@ -402,7 +327,7 @@ void Stage::end_step() {
     std::vector<Tensors> in_order;
     for (auto& [micro_batch, statistics] : collected) in_order.push_back(std::move(statistics));
     try {
-      graph_.layers[layer].layer->end_step(buffers_[layer - first_], in_order);
+      graph_.layers[layer].layer->end_step(weights_.buffers[layer - first_], in_order);
     } catch (const std::exception& error) {
       throw LayerError(concat(layer_text(graph_, layer), " failed in end_step: ", short_message(error)));
     }
@@ -420,11 +345,10 @@ void Stage::weight_grad(int micro_batch) {
   // A stage whose layers compute all in I has nothing left, and the micro-batch is gone already.
   const auto batch = alive_.find(micro_batch);
   if (batch == alive_.end()) return;
-  const double start_us = now_us();
+  const StageMeter::Work timed(*meter_, &StageReport::weight_grad_us);
   for (int layer = last_ - 1; layer >= first_; --layer)
     if (Island& island = batch->second.islands[layer - first_]; island.weight_grads) run_weight_grads(layer, island);
   alive_.erase(batch);
-  report_.weight_grad_us += now_us() - start_us;
 }
 
 }  // namespace lockstep

@@ -6,15 +6,16 @@
 // of a layer is freed as soon as its input gradient is known.
 //
 // One worker thread owns a Stage. Values and gradients go in with put_*, come out with values_of and gradients_of, and
-// are let go with release_*; tensors that are put in are never written to.
+// are let go with release_*; tensors that are put in are never written to. Its weights are lent to it, and so is the
+// meter that it tells what it is at.
 #pragma once
 
 #include <map>
 #include <memory>
 #include <unordered_map>
 
-#include "runtime/graph/partition.hpp"
-#include "runtime/layer/context.hpp"
+#include "runtime/engine/stage_meter.hpp"
+#include "runtime/engine/weights.hpp"
 #include "runtime/observe/pulse.hpp"
 #include "runtime/schedule/step_header.hpp"
 
@@ -22,35 +23,24 @@ namespace lockstep {
 
 class RemoteLinks;
 
-/// The stored parameters of one worker, by index in the model. Stages of one worker share tensors of tied parameters.
-using ParameterStore = std::map<int, at::Tensor>;
-
 struct StageOptions {
-  std::uint64_t seed = 1;
+  std::uint64_t seed = 1;  ///< of the layers' random streams
   at::ScalarType precision = at::kFloat;
   at::Device device = at::kCPU;
-  bool initialise = true;            ///< false: the values come from a checkpoint
   bool check_finite = true;          ///< look at every output and input gradient: names the first layer that breaks
   std::vector<bool> recompute = {};  ///< by layer of the model: may be run again in the backward; empty: none is
   Pulse* pulse = nullptr;            ///< of the worker: beats with every layer; may be null
   RemoteLinks* links = nullptr;      ///< looked at when a layer begins; may be null
 };
 
-/// A layer failed on a micro-batch. The message has the layer, the action and the input shapes.
-class LayerError : public Error {
- public:
-  using Error::Error;
-};
-
 class Stage {
  public:
-  /// Allocates and initialises the parameters that are not in `store` yet. `losses`: one per head. All references
-  /// outlive the stage.
+  /// `losses`: one per head. All references outlive the stage.
   Stage(const ModelGraph& graph, const Partition& partition, StageId id, const Losses& losses,
-        const StageOptions& options, ParameterStore& store);
+        const StageOptions& options, StageWeights& weights);
 
-  /// A program run begins: nothing of an earlier one is alive.
-  void begin(const StepHeader& header);
+  /// A program run begins: nothing of an earlier one is alive. Both outlive the run.
+  void begin(const StepHeader& header, StageMeter& meter);
 
   void put_value(int micro_batch, int value, at::Tensor tensor);
   void put_gradient(int micro_batch, int value, Use use, at::Tensor tensor);
@@ -69,9 +59,6 @@ class Stage {
   void release_values(int micro_batch);
   void release_gradients(int micro_batch);
 
-  /// What this run has cost so far; bytes are for the worker to fill in.
-  StageReport& report() { return report_; }
-
   /// Of a training run, after the last compute: what layers collected is merged into their buffers, in micro-batch
   /// order.
   void end_step();
@@ -79,13 +66,6 @@ class Stage {
   /// Per head of the model: numerators of this run, added in micro-batch order; 0 for heads of other stages.
   std::vector<double> loss_sums() const;
   const NonFinite& non_finite() const { return non_finite_; }
-
-  /// Parameters as this stage's layers hold them: [layer - first layer][position].
-  std::vector<std::vector<Parameter>>& parameters() { return parameters_; }
-  /// Buffers of this stage's layers: [layer - first layer][position].
-  const std::vector<std::vector<Buffer>>& buffers() const { return buffers_; }
-  StageId id() const { return id_; }
-  int first_layer() const { return first_; }
 
  private:
   struct Island {
@@ -118,7 +98,6 @@ class Stage {
   void run_weight_grads(int layer, Island& island);
   void enter_layer(int layer) const;
   void note_non_finite(int layer, int micro_batch, const char* what);
-  double& time_of(int layer) { return report_.layer_us[static_cast<std::size_t>(layer - first_)]; }
 
   const ModelGraph& graph_;
   StageId id_;
@@ -128,21 +107,14 @@ class Stage {
   const Losses& losses_of_heads_;
   StageOptions options_;
   at::Tensor anchor_;
-  std::vector<std::vector<Parameter>> parameters_;
-  std::vector<std::vector<Buffer>> buffers_;
+  StageWeights& weights_;
   std::vector<std::map<int, Tensors>> collected_;  // by layer - first_, then micro-batch
   std::map<int, MicroBatch> alive_;
   const StepHeader* header_ = nullptr;
   std::int64_t first_micro_batch_ = 0;            // of this replica: replica * M
   std::map<std::pair<int, int>, double> losses_;  // by (head, micro-batch)
   NonFinite non_finite_;
-  StageReport report_;
+  StageMeter* meter_ = nullptr;
 };
-
-/// The initial value of a buffer.
-at::Tensor initial_value(const BufferInfo& buffer, at::Device device);
-
-/// Draws the initial value of a parameter from the stream (seed, name). Float32.
-at::Tensor initial_value(const ParameterInfo& parameter, std::uint64_t seed, at::Device device);
 
 }  // namespace lockstep

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the engine asks of an optimizer: one worker's parameters, one step.
+// What the engine asks of an optimizer: one step over the parameters that it was made for.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -22,12 +23,15 @@ struct UpdaterState {
 class ParameterUpdater {
  public:
   virtual ~ParameterUpdater() = default;
-  /// Updates value in place from gradient (defined, already scaled). `step` counts from 1. The engine lets the
-  /// gradients go afterwards. The list is the same at every call.
-  virtual void update(const std::vector<Parameter*>& parameters, double learning_rate, std::int64_t step) = 0;
+  /// Updates values in place from gradients (defined, already scaled). `step` counts from 1. The engine lets the
+  /// gradients go afterwards.
+  virtual void update(double learning_rate, std::int64_t step) = 0;
   /// All that it remembers from step to step, made now if there was no step yet. The tensors are the live ones: a
-  /// checkpoint copies them, a resumed job fills them in. The same list as for update().
-  virtual std::vector<UpdaterState> state(const std::vector<Parameter*>& parameters) = 0;
+  /// checkpoint copies them, a resumed job fills them in.
+  virtual std::vector<UpdaterState> state() = 0;
 };
+
+/// An updater of these parameters, which outlive it.
+using MakeUpdater = std::function<std::unique_ptr<ParameterUpdater>(const std::vector<Parameter*>& parameters)>;
 
 }  // namespace lockstep

@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-//
-// The loop, messages and computes. What follows the computes of a step is in worker_step_end.cpp.
 #include "runtime/engine/worker.hpp"
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 
-#include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <numeric>
 #include <utility>
 
 #include "runtime/base/check.hpp"
 #include "runtime/base/clock.hpp"
+#include "runtime/engine/layer_contract.hpp"
+#include "runtime/layer/tensor_hash.hpp"
 
 namespace lockstep {
 namespace {
@@ -34,60 +35,38 @@ void say_where(const Work& work, const Where& where) {
     work();
   } catch (const JobStopped&) {
     throw;
-  } catch (const Error& error) {
-    throw Error(concat(where(), ": ", error.what()), error.exit_code());
-  } catch (const c10::Error& error) {
-    throw Error(concat(where(), ": ", error.what_without_backtrace()));
+  } catch (Error& error) {
+    error.add_place(where());
+    throw;
   } catch (const std::exception& error) {
-    throw Error(concat(where(), ": ", error.what()));
+    throw Error(concat(where(), ": ", short_message(error)));
   }
 }
 
 }  // namespace
 
-Worker::Worker(WorkerParts parts) : parts_(std::move(parts)) {}
-Worker::~Worker() = default;
-
-void Worker::build_stages() {
-  const MemoryPool::Scope memory(*parts_.pool, MemoryKind::parameters);
-  for (int s = 0; s < parts_.partition.stages(); ++s) {
-    if (parts_.programs.wiring().row_of_stage[s].value() != parts_.row) continue;
-    const StageId id(s);
-    stages_[id] = std::make_unique<Stage>(parts_.graph, parts_.partition, id, parts_.losses, parts_.stage, store_);
-  }
-  std::map<int, Parameter*> first;
-  for (auto& [id, stage] : stages_) {
-    int layer = stage->first_layer();
-    for (std::vector<Parameter>& held : stage->parameters()) {
-      for (Parameter& parameter : held) {
-        all_.push_back(&parameter);
-        parameter.on_new_gradient = [this](const at::Tensor& gradient) {
-          parts_.pool->take_over(gradient, MemoryKind::gradients);
-        };
-        if (!first.emplace(parameter.index, &parameter).second) continue;
-        owned_.push_back(&parameter);
-        if (parameter.trainable) trained_.push_back(&parameter);
-        in_norm_.push_back(parts_.graph.parameters[parameter.index].holders.front() == layer);
-      }
-      ++layer;
-    }
-  }
-  find_shared_holders();
-  find_local_flows();
+Worker::Worker(WorkerParts parts) : parts_(std::move(parts)) {
+  const std::vector<WorkerId>& row_of_stage = parts_.programs.wiring().row_of_stage;
+  for (std::size_t s = 0; s < row_of_stage.size(); ++s)
+    if (row_of_stage[s].value() == parts_.row) ids_.emplace_back(static_cast<int>(s));
+  if (parts_.row == 0) ledger_.emplace(*parts_.director);
 }
 
-void Worker::find_local_flows() {
-  for (const FlowContents& flow : parts_.partition.flows) {
-    if (!is_mine(flow.from) || !is_mine(flow.to)) continue;
-    flows_from_[flow.from].push_back(&flow);
-    flows_to_[flow.to].push_back(&flow);
-  }
+void Worker::build() {
+  const MemoryPool::Scope memory(*parts_.pool, MemoryKind::parameters);
+  const WeightOptions weights{parts_.stage.seed, parts_.stage.device, parts_.initialise, parts_.make_updater};
+  weights_.emplace(parts_.graph, parts_.partition, ids_, weights, *parts_.pool);
+  stages_.emplace(parts_.graph, parts_.partition, ids_, parts_.losses, parts_.stage, *weights_, *parts_.pool,
+                  parts_.director);
 }
 
 void Worker::run() {
   const MemoryPool::Scope memory(*parts_.pool);
-  say_where([&] { build_stages(); }, [&] { return concat("worker ", parts_.row, ", building its layers"); });
-  if (parts_.keeper && parts_.keeper->resumes()) restore();
+  say_where([&] { build(); }, [&] { return concat("worker ", parts_.row, ", building its layers"); });
+  if (parts_.keeper && parts_.keeper->resumes()) {
+    at::NoGradGuard no_grad;
+    parts_.keeper->restore(weights_->state(), parts_.limits);
+  }
   do {
     run_program();
   } while (header_.mode != Mode::stop);
@@ -111,10 +90,8 @@ void Worker::run_program() {
 }
 
 std::string Worker::where(const Instruction& instruction) const {
-  std::vector<int> ids;
-  for (const auto& [id, stage] : stages_) ids.push_back(id.value());
   const bool computes = instruction.kind == InstructionKind::compute;
-  return concat("worker ", parts_.row, " (stage ", join(ids), "), step ", header_.step, ", ", to_string(header_.mode),
+  return concat("worker ", parts_.row, " (stage ", join(ids_), "), step ", header_.step, ", ", to_string(header_.mode),
                 ", ", describe(*program_, instruction),
                 computes ? concat(" (micro-batch ", instruction.action.micro_batch, ")") : "");
 }
@@ -133,14 +110,17 @@ void Worker::execute(const Instruction& instruction) {
   if (parts_.limits.stop->raised()) throw JobStopped();
   const double start_us = now_us();
   switch (instruction.kind) {
-    case InstructionKind::make_header: make_header(); break;
+    case InstructionKind::make_header: take_header(ledger_->open(parts_.limits)); break;
     case InstructionKind::post: parts_.channels[instruction.edge.value()]->post(); break;
     case InstructionKind::receive: receive(instruction); break;
     case InstructionKind::send: send(instruction); break;
-    case InstructionKind::compute: compute(instruction.action); break;
-    case InstructionKind::shared_sum: sum_shared(instruction.item); break;
+    case InstructionKind::compute: stages_->compute(instruction.action, recomputes(instruction.action)); break;
+    case InstructionKind::shared_sum:
+      stages_->release_sent();
+      weights_->sum_shared(instruction.item);
+      break;
     case InstructionKind::norm_parts: collect_norm_parts(); break;
-    case InstructionKind::norm_total: total_norm(); break;
+    case InstructionKind::norm_total: norm_ = ledger_->total_norm(current_.norm); break;
     case InstructionKind::update: update(); break;
     case InstructionKind::amend: amend(); break;
     case InstructionKind::wait_sends: finish_sends(); break;
@@ -172,6 +152,8 @@ void Worker::account(InstructionKind kind, double start_us, double end_us) {
   }
 }
 
+// ---- messages ----
+
 void Worker::finish_sends() {
   for (std::size_t e = 0; e < program_->edges.size(); ++e) {
     const Edge& edge = program_->edges[e];
@@ -188,8 +170,6 @@ void Worker::record(const Instruction& instruction, double start_us, double end_
   parts_.spans->add(header_.mode, header_.step, instruction, start_us, end_us);
   if (instruction.kind == InstructionKind::compute) parts_.spans->held(end_us, parts_.pool->bytes());
 }
-
-// ---- messages ----
 
 void Worker::receive(const Instruction& instruction) {
   const Edge& edge = program_->edges[instruction.edge.value()];
@@ -210,42 +190,28 @@ void Worker::receive(const Instruction& instruction) {
     if (edge.kind == EdgeKind::gradient) parts_.pool->take_over(tensor, MemoryKind::activations);
     if (edge.kind == EdgeKind::value) parts_.pool->relabel(tensor, MemoryKind::activations);
   }
-  consume(edge, message.micro_batch, std::move(message));
+  consume(edge, std::move(message));
 }
 
-void Worker::consume(const Edge& edge, int micro_batch, Message message) {
+void Worker::consume(const Edge& edge, Message message) {
+  Tensors& tensors = message.tensors;
   switch (edge.kind) {
-    case EdgeKind::value: put_values(flow(edge), micro_batch, std::move(message.tensors)); return;
-    case EdgeKind::gradient: put_gradients(flow(edge), micro_batch, std::move(message.tensors)); return;
+    case EdgeKind::value: stages_->put_values(flow(edge), message.micro_batch, std::move(tensors)); return;
+    case EdgeKind::gradient: stages_->put_gradients(flow(edge), message.micro_batch, std::move(tensors)); return;
     case EdgeKind::shared: {
       const std::vector<StageId>& holders = parts_.partition.topology.shared[edge.item].holders;
       std::size_t next = 0;
       for (std::size_t h = 0; h < holders.size(); ++h)
         if (program_->wiring.row_of_stage[holders[h].value()] == edge.from)
-          shared_received_[edge.item][static_cast<int>(h)] = message.tensors.at(next++);
+          weights_->put_shared_gradient(edge.item, static_cast<int>(h), tensors.at(next++));
       return;
     }
-    case EdgeKind::norm: {
-      take_norm_parts(NormParts::from_bytes(to_bytes(message.tensors.at(0))), squares_);
-      return;
-    }
-    case EdgeKind::scale: norm_ = message.tensors.at(0).item<double>(); return;
-    case EdgeKind::result: rows_.push_back(RowResult::from_bytes(to_bytes(message.tensors.at(0)))); return;
+    case EdgeKind::norm: ledger_->add(NormParts::from_bytes(to_bytes(tensors.at(0)))); return;
+    case EdgeKind::scale: norm_ = tensors.at(0).item<double>(); return;
+    case EdgeKind::result: ledger_->add(RowResult::from_bytes(to_bytes(tensors.at(0)))); return;
     case EdgeKind::header: break;
   }
   LOCKSTEP_CHECK(false, "a header where there is none");
-}
-
-void Worker::put_values(const FlowContents& flow, int micro_batch, Tensors values) {
-  LOCKSTEP_CHECK(values.size() == flow.values.size(), "a value message of the wrong length");
-  for (std::size_t i = 0; i < values.size(); ++i)
-    stage(flow.to).put_value(micro_batch, flow.values[i], std::move(values[i]));
-}
-
-void Worker::put_gradients(const FlowContents& flow, int micro_batch, Tensors gradients) {
-  LOCKSTEP_CHECK(gradients.size() == flow.gradients.size(), "a gradient message of the wrong length");
-  for (std::size_t i = 0; i < gradients.size(); ++i)
-    stage(flow.from).put_gradient(micro_batch, flow.gradients[i].value, flow.gradients[i].use, std::move(gradients[i]));
 }
 
 void Worker::send(const Instruction& instruction) {
@@ -258,14 +224,9 @@ void Worker::send(const Instruction& instruction) {
 Tensors Worker::contents(const Edge& edge, int micro_batch) {
   switch (edge.kind) {
     case EdgeKind::header: return {to_tensor(header_.to_bytes())};
-    case EdgeKind::value: return stage(edge.from_stage).values_of(flow(edge), micro_batch);
-    case EdgeKind::gradient: return stage(edge.from_stage).gradients_of(flow(edge), micro_batch);
-    case EdgeKind::shared: {
-      Tensors buffers;
-      for (const Parameter* holder : shared_holders_[edge.item])
-        if (holder) buffers.push_back(holder->gradient);
-      return buffers;
-    }
+    case EdgeKind::value: return stages_->values_of(flow(edge), micro_batch);
+    case EdgeKind::gradient: return stages_->gradients_of(flow(edge), micro_batch);
+    case EdgeKind::shared: return weights_->shared_gradients(edge.item);
     case EdgeKind::norm: return {to_tensor(current_.norm.to_bytes())};
     case EdgeKind::scale: return {at::full({}, norm_, at::kDouble)};
     case EdgeKind::result: return {to_tensor(last_.to_bytes())};
@@ -273,29 +234,7 @@ Tensors Worker::contents(const Edge& edge, int micro_batch) {
   LOCKSTEP_CHECK(false, "unknown edge kind");
 }
 
-// ---- headers ----
-
-void Worker::make_header() {
-  const double time_us = now_us();
-  previous_ = std::move(running_);
-  previous_.elapsed_us = time_us - header_time_us_;
-  header_time_us_ = time_us;
-  if (!saved_.empty()) parts_.director->saved(std::exchange(saved_, {}));
-  StepHeader header = parts_.director->next(finished_, parts_.limits);
-  header.sequence = previous_.sequence + 1;
-  header.finished = std::move(finished_);
-  finished_.clear();
-  running_ = {};
-  running_.sequence = header.sequence;
-  running_.mode = header.mode;
-  running_.step = header.step;
-  running_.heads = header.heads;
-  running_.learning_rate = header.learning_rate;
-  running_.micro_batches = static_cast<int>(header.slices.size());
-  running_.last_of_evaluation = header.last_of_evaluation;
-  for (const std::int64_t rows : header.slices) running_.samples += rows;
-  take_header(std::move(header));
-}
+// ---- a program's ends, and the end of a step ----
 
 void Worker::take_header(StepHeader header) {
   header_ = std::move(header);
@@ -303,51 +242,9 @@ void Worker::take_header(StepHeader header) {
     for (const StepResult& result : header_.finished) parts_.observer->on_result(result);
     if (header_.mode == Mode::stop) parts_.observer->on_stop(header_.stop);
   }
-  for (auto& [id, stage] : stages_) stage->begin(header_);
+  stages_->begin(header_);
   current_ = {};
   current_.report.row = parts_.row;
-  standing_bytes_ = parts_.pool->bytes();
-}
-
-// ---- compute ----
-
-void Worker::compute(const Action& action) {
-  release_sent();
-  Stage& here = stage(action.stage);
-  const std::int64_t bytes_before = kept_bytes();
-  switch (action.op) {
-    case Op::forward:
-      if (action.stage.value() == 0) load_data(action.micro_batch);
-      here.forward(action.micro_batch, recomputes(action));
-      break;
-    case Op::backward: here.backward(action.micro_batch); break;
-    case Op::input_grad: here.input_grad(action.micro_batch); break;
-    case Op::weight_grad: here.weight_grad(action.micro_batch); return;
-  }
-  note_bytes(action, bytes_before);
-  deliver_locally(action);
-  sent_ = {action.stage, action.micro_batch, action.op != Op::forward, action.op == Op::input_grad, bytes_before};
-}
-
-/// Alive beyond what stood when the run began and the gradients that have been summed since.
-std::int64_t Worker::in_flight_bytes() const {
-  return parts_.pool->bytes() - standing_bytes_ - gradient_bytes();
-}
-
-/// For differences: what this worker's own thread has made and not freed, without summed gradients. (Others free or
-/// take over at any time what was sent to them.)
-std::int64_t Worker::kept_bytes() const {
-  return MemoryPool::net_bytes_of_this_thread() - gradient_bytes();
-}
-
-/// `before`: kept when the compute began.
-void Worker::note_bytes(const Action& action, std::int64_t before) {
-  current_.report.in_flight_bytes = std::max(current_.report.in_flight_bytes, in_flight_bytes());
-  StageReport& report = stage(action.stage).report();
-  if (action.op == Op::forward) {
-    std::int64_t& held = recomputes(action) ? report.checkpoint_bytes : report.held_bytes;
-    if (held == 0) held = std::max<std::int64_t>(0, kept_bytes() - before);
-  }
 }
 
 bool Worker::recomputes(const Action& action) {
@@ -357,38 +254,75 @@ bool Worker::recomputes(const Action& action) {
   return again->second[action.stage.value() * program_->micro_batches + action.micro_batch];
 }
 
-void Worker::load_data(int micro_batch) {
-  Tensors entries = parts_.director->micro_batch(micro_batch);
-  LOCKSTEP_CHECK(entries.size() == parts_.graph.sources.size(), "the data gave ", entries.size(), " entries");
-  for (std::size_t i = 0; i < entries.size(); ++i)
-    stage(StageId(0)).put_value(micro_batch, parts_.graph.sources[i], std::move(entries[i]));
-}
-
-void Worker::deliver_locally(const Action& action) {
-  Stage& here = stage(action.stage);
-  const bool forward = action.op == Op::forward;
-  for (const FlowContents* flow : forward ? flows_from_[action.stage] : flows_to_[action.stage]) {
-    if (forward)
-      put_values(*flow, action.micro_batch, here.values_of(*flow, action.micro_batch));
-    else
-      put_gradients(*flow, action.micro_batch, here.gradients_of(*flow, action.micro_batch));
+void Worker::collect_norm_parts() {
+  stages_->release_sent();
+  current_.norm = weights_->squared_norms();
+  for (const Parameter* parameter : weights_->trained())
+    record_hash(parameter->index, Hashed::gradient, parameter->gradient);
+  for (std::size_t i = 0; i < current_.norm.squares.size(); ++i) {
+    if (std::isfinite(current_.norm.squares[i])) continue;
+    const ParameterInfo& info = parts_.graph.parameters[current_.norm.parameters[i]];
+    current_.non_finite =
+        first_of(current_.non_finite, {info.holders.front(), program_->micro_batches - 1, "gradient of " + info.name});
   }
 }
 
-void Worker::release_sent() {
-  if (!sent_.stage.valid()) return;
-  if (sent_.gradients) {
-    Stage& here = stage(sent_.stage);
-    here.release_gradients(sent_.micro_batch);
-    StageReport& report = here.report();
-    if (sent_.splits && report.held_w_bytes == 0) {
-      const std::int64_t held = report.held_bytes > 0 ? report.held_bytes : report.checkpoint_bytes;
-      report.held_w_bytes = std::max<std::int64_t>(0, held + kept_bytes() - sent_.bytes_before);
-    }
-  } else {
-    stage(sent_.stage).release_values(sent_.micro_batch);
+double Worker::clip_coefficient() const {
+  // As torch.nn.utils.clip_grad_norm_: max_norm / (norm + 1e-6), never above 1.
+  return parts_.clip_grad_norm > 0 ? parts_.clip_grad_norm / (norm_ + 1e-6) : 1.0;
+}
+
+void Worker::update() {
+  if (program_->post_validation) {  // as if nothing had to be clipped; amend() knows better
+    weights_->update_for_now(header_.learning_rate, header_.step);
+    return;
   }
-  sent_ = {};
+  weights_->update(header_.learning_rate, header_.step, clip_coefficient());
+  forget_gradients();
+}
+
+void Worker::amend() {
+  weights_->amend(header_.learning_rate, header_.step, clip_coefficient());
+  forget_gradients();
+}
+
+void Worker::forget_gradients() {
+  weights_->forget_gradients();
+  for (const Parameter* parameter : weights_->trained()) record_hash(parameter->index, Hashed::value, parameter->value);
+}
+
+void Worker::record_hash(int index, Hashed what, const at::Tensor& tensor) {
+  if (parts_.record_hashes) hashes_.push_back({header_.step, index, what, hash_of(tensor)});
+}
+
+void Worker::end_program() {
+  stages_->release_sent();
+  if (header_.mode == Mode::train) {
+    stages_->end_step();
+    for (const Buffer* buffer : weights_->buffers()) record_hash(buffer->index, Hashed::buffer, buffer->value);
+  }
+  stages_->report(current_);
+  current_.report.peak_by_kind = parts_.pool->peak_by_kind();
+  current_.report.peak_bytes =
+      std::accumulate(current_.report.peak_by_kind.begin(), current_.report.peak_by_kind.end(), std::int64_t{0});
+  current_.signalled = parts_.signalled && parts_.signalled->load();
+  if (parts_.keeper) keep();
+  if (ledger_) ledger_->close(last_);
+  if (parts_.clip_grad_norm > 0 && header_.mode == Mode::train) {  // the norm is at row 0 already
+    current_.norm = {};
+    if (ledger_) ledger_->set_norm(norm_);
+  }
+  last_ = std::move(current_);
+}
+
+void Worker::keep() {
+  say_where(
+      [&] {
+        if (header_.save) parts_.keeper->save(header_.step, weights_->state(), parts_.limits);
+        if (header_.mode == Mode::flush) parts_.keeper->drain(parts_.limits);
+        current_.saved = parts_.keeper->take_reports();
+      },
+      [&] { return concat("worker ", parts_.row, ", after step ", header_.step); });
 }
 
 }  // namespace lockstep

@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A worker executes its row of one Program after another: one loop, one switch. It owns its stages' parameters.
+// A worker executes its row of one Program after another: one loop, one switch. What it computes with are its Stages,
+// what it trains its Weights; at row 0 a Ledger keeps what comes in from all rows.
 #pragma once
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "runtime/base/log.hpp"
 #include "runtime/comm/channel.hpp"
-#include "runtime/engine/director.hpp"
-#include "runtime/engine/keeper.hpp"
-#include "runtime/engine/memory.hpp"
-#include "runtime/engine/stage.hpp"
-#include "runtime/engine/updater.hpp"
+#include "runtime/engine/ledger.hpp"
+#include "runtime/engine/stages.hpp"
 #include "runtime/observe/flight_recorder.hpp"
 #include "runtime/observe/observer.hpp"
 #include "runtime/observe/span_recorder.hpp"
@@ -45,8 +44,9 @@ struct WorkerParts {
   const Losses& losses;
   Programs& programs;
   StageOptions stage;
+  bool initialise = true;     ///< false: the keeper fills in the weights
   double clip_grad_norm = 0;  ///< 0: none
-  std::unique_ptr<ParameterUpdater> updater;
+  MakeUpdater make_updater;
   std::vector<Channel*> channels;  ///< by edge; null where this row is not an end
   WaitLimits limits;
   Director* director = nullptr;  ///< row 0 only
@@ -64,110 +64,54 @@ struct WorkerParts {
 class Worker {
  public:
   explicit Worker(WorkerParts parts);
-  ~Worker();
 
   /// Runs programs until the stop header. Throws what went wrong with step, micro-batch, action and stage in the
   /// message; JobStopped when another worker failed first.
   void run();
 
-  /// This worker's parameters, one per stored tensor, in model order. Valid after run().
-  const std::vector<Parameter*>& parameters() const { return owned_; }
-  /// The buffers of this worker's layers, in model order.
-  std::vector<const Buffer*> buffers() const;
+  /// Valid after run().
+  const Weights& weights() const { return *weights_; }
   const std::vector<ParameterHash>& hashes() const { return hashes_; }
 
  private:
-  /// The flow messages of the last compute may still have to be sent: kept until the next one begins.
-  struct Sent {
-    StageId stage;
-    int micro_batch = -1;
-    bool gradients = false;
-    bool splits = false;            // an I, whose W is still to come
-    std::int64_t bytes_before = 0;  // in flight when the compute began
-  };
-
-  void build_stages();
-  void find_shared_holders();
-  void find_local_flows();
+  void build();
   void run_program();
   void guarded(const Instruction& instruction);
-  void finish_sends();
   void execute(const Instruction& instruction);
   void account(InstructionKind kind, double start_us, double end_us);
   void record(const Instruction& instruction, double start_us, double end_us);
   std::string where(const Instruction& instruction) const;
 
   void receive(const Instruction& instruction);
-  void consume(const Edge& edge, int micro_batch, Message message);
-  void put_values(const FlowContents& flow, int micro_batch, Tensors values);
-  void put_gradients(const FlowContents& flow, int micro_batch, Tensors gradients);
+  void consume(const Edge& edge, Message message);
   void send(const Instruction& instruction);
   Tensors contents(const Edge& edge, int micro_batch);
+  void finish_sends();
 
-  void make_header();
   void take_header(StepHeader header);
-  void compute(const Action& action);
   bool recomputes(const Action& action);
-  std::int64_t gradient_bytes() const;
-  std::int64_t in_flight_bytes() const;
-  std::int64_t kept_bytes() const;
-  void note_bytes(const Action& action, std::int64_t before);
-  void load_data(int micro_batch);
-  void deliver_locally(const Action& action);
-  void release_sent();
-
-  void sum_shared(std::size_t item);
   void collect_norm_parts();
-  static void take_norm_parts(const NormParts& parts, std::map<int, double>& squares);
-  void total_norm();
   double clip_coefficient() const;
   void update();
-  std::vector<at::Tensor> updated_tensors();
-  void apply_update(double coefficient);
   void amend();
   void forget_gradients();
-  void end_step();
   void end_program();
-  void merge_results();
-
-  WorkerState state();
-  void restore();
   void keep();
+  void record_hash(int index, Hashed what, const at::Tensor& tensor);
 
-  Stage& stage(StageId id) { return *stages_.at(id); }
   const FlowContents& flow(const Edge& edge) const { return parts_.partition.flows[edge.item]; }
-  bool is_mine(StageId id) const { return stages_.count(id) > 0; }
 
   WorkerParts parts_;
-  ParameterStore store_;
-  std::map<StageId, std::unique_ptr<Stage>> stages_;
-  std::vector<Parameter*> all_;    // every parameter of every layer here
-  std::vector<Parameter*> owned_;  // one per stored tensor: the first holder here
-  std::vector<bool> in_norm_;      // parallel to owned_: this row holds the model's first holder
-  std::map<StageId, std::vector<const FlowContents*>> flows_from_, flows_to_;  // those within this row
-  // By item of Topology::shared.
-  std::vector<std::vector<Parameter*>> shared_holders_;     // per holder; null: on another row
-  std::vector<std::map<int, at::Tensor>> shared_received_;  // holder -> gradient buffer
-
-  std::vector<Parameter*> trained_;   // the trainable ones of owned_: what the optimizer updates
-  std::vector<at::Tensor> snapshot_;  // post-validation: weights and optimizer state before the update
+  std::vector<StageId> ids_;  // of the stages here
+  std::optional<Weights> weights_;
+  std::optional<Stages> stages_;
+  std::optional<Ledger> ledger_;  // row 0 only
 
   const Program* program_ = nullptr;
   std::map<const Program*, std::vector<bool>> recomputed_;  // recomputed() of each program
   StepHeader header_;
-  std::int64_t standing_bytes_ = 0;  // alive when the run began: parameters, optimizer state, row 0's batch
-  Sent sent_;
   double norm_ = 0;
   RowResult current_, last_;  // of this run and of the one before, which travels now
-
-  // Row 0 only.
-  std::map<int, double> squares_;   // by parameter, of this run (clipping) or of the one before (no clipping)
-  std::vector<RowResult> rows_;     // results of the run before, as they arrive
-  std::vector<std::string> saved_;  // of all rows, for the director
-  StepResult running_, previous_;
-  double header_time_us_ = 0;
-  std::vector<StepResult> finished_;
-
   std::vector<ParameterHash> hashes_;
 };
 

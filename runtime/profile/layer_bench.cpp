@@ -9,7 +9,6 @@
 #include <set>
 
 #include "runtime/base/clock.hpp"
-#include "runtime/engine/tensor_math.hpp"
 #include "runtime/layer/random.hpp"
 
 namespace lockstep {
@@ -38,17 +37,15 @@ LayerBench::LayerBench(const GroupToMeasure& what, int layer, const at::Tensor& 
       options_(what.options),
       has_backward_(what.partition.topology.has_backward[layer]),
       noise_(noise),
-      pool_(pool) {
+      pool_(pool),
+      weights_(graph_, what.partition, {StageId(layer)},
+               {options_.stage.seed, options_.stage.device, /*initialise=*/false, options_.make_updater}, pool) {
   const at::NoGradGuard no_grad;
   StageOptions stage = options_.stage;
-  stage.initialise = false;
   stage.recompute.assign(static_cast<std::size_t>(graph_.layer_count()), true);  // where forward() asks for it
-  stage_ = std::make_unique<Stage>(graph_, what.partition, StageId(layer), what.losses, stage, store_);
-  for (Parameter& parameter : stage_->parameters()[0]) {
-    fill(parameter.value, graph_.parameters[parameter.index].init);
-    if (parameter.trainable) trained_.push_back(&parameter);
-  }
-  if (options_.make_updater) updater_ = options_.make_updater();
+  stage_ =
+      std::make_unique<Stage>(graph_, what.partition, StageId(layer), what.losses, stage, weights_.of(StageId(layer)));
+  for (Parameter* parameter : weights_.parameters()) fill(parameter->value, graph_.parameters[parameter->index].init);
   header_.mode = Mode::train;
   header_.step = 1;
   header_.slices.assign(4, what.rows);
@@ -169,7 +166,7 @@ double LayerBench::extra_bytes(const Work& work) {
 /// has its I and W in one.
 LayerSample LayerBench::bytes() {
   LayerSample sample;
-  stage_->begin(header_);
+  stage_->begin(header_, meter_);
   auto first = make_inputs();
   const std::int64_t before_first = pool_.bytes();
   forward(0, first);
@@ -215,7 +212,7 @@ void LayerBench::run_forward() {
   if (timed_inputs_.empty()) timed_inputs_ = make_inputs();
   for (const auto* list : {&data_, &timed_inputs_})
     for (const auto& [id, tensor] : *list) touch(tensor);
-  stage_->begin(header_);
+  stage_->begin(header_, meter_);
   forward(0, timed_inputs_);
 }
 
@@ -231,19 +228,12 @@ void LayerBench::run_backward() {
 }
 
 double LayerBench::update(int step) {
-  std::vector<Parameter*> updated;
-  for (Parameter* parameter : trained_)
-    if (parameter->gradient.defined()) updated.push_back(parameter);
-  if (!updater_ || updated.empty()) return 0;
-  const at::NoGradGuard no_grad;
-  const MemoryPool::Scope memory(pool_, MemoryKind::optimizer);
+  const std::vector<Parameter*>& trained = weights_.trained();
+  const auto has_gradient = [](const Parameter* parameter) { return parameter->gradient.defined(); };
+  if (!options_.make_updater || trained.empty() || !std::all_of(trained.begin(), trained.end(), has_gradient)) return 0;
   const double start_us = now_us();
-  for (Parameter* parameter : updated) {
-    if (!options_.clip) break;
-    static_cast<void>(squared_norm(parameter->gradient));
-    parameter->gradient.mul_(0.999);
-  }
-  updater_->update(updated, 1e-4, step);
+  if (options_.clip) static_cast<void>(weights_.squared_norms());
+  weights_.update(1e-4, step, options_.clip ? 0.999 : 1.0);
   return now_us() - start_us;
 }
 

@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include "runtime/engine/memory.hpp"
+#include "runtime/engine/stage.hpp"
 #include "runtime/profile/measure.hpp"
 
 namespace lockstep {
@@ -30,7 +30,7 @@ class LayerBench {
   void run_forward();
   /// Ends the micro-batch: its times are in report().
   void run_backward();
-  const StageReport& report() { return stage_->report(); }
+  const StageReport& report() const { return meter_.report(); }
 
   /// One optimizer update of the layer, with its part of the global norm when `clip` is set. Needs a backward before.
   /// Microseconds; 0 when nothing is updated.
@@ -67,10 +67,9 @@ class LayerBench {
   bool has_backward_;
   const at::Tensor& noise_;
   MemoryPool& pool_;
-  ParameterStore store_;
+  Weights weights_;
+  StageMeter meter_;
   std::unique_ptr<Stage> stage_;
-  std::vector<Parameter*> trained_;
-  std::unique_ptr<ParameterUpdater> updater_;
   StepHeader header_;
   Values data_;                                                                // by value
   std::vector<int> inputs_;                                                    // values that other layers make

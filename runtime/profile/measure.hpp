@@ -38,8 +38,8 @@ struct MeasureOptions {
   double most_seconds = 1;  ///< per layer and size: fewer repeats when layers take long, never fewer than 3
   int workers = 1;  ///< that many threads measure the same layers at the same time, as the workers of one machine will:
                     ///< they share memory bandwidth and cache
-  bool clip = false;  ///< update_us has the layer's part of the global norm, and the scaling
-  std::function<std::unique_ptr<ParameterUpdater>()> make_updater;  ///< empty: update_us is 0
+  bool clip = false;         ///< update_us has the layer's part of the global norm, and the scaling
+  MakeUpdater make_updater;  ///< empty: update_us is 0
 };
 
 /// Type, options, shapes and dtypes of a layer in its place, and its losses, hashed: "gpt_block 0123456789abcdef".

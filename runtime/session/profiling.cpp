@@ -159,7 +159,7 @@ Profile measure_profile(Process& process, const Config& config, const Trainer& t
   measure.repeats = options.repeats;
   measure.most_seconds = options.most_seconds;
   measure.clip = config.train.clip_grad_norm > 0;
-  measure.make_updater = [optimizer = config.train.optimizer] { return std::make_unique<Optimizer>(optimizer); };
+  measure.make_updater = Optimizer::maker(config.train.optimizer);
   // For this rank; `neighbours` ranks of this host measure at the same time.
   const double available = 0.8 * static_cast<double>(machine_memory().available_bytes) / neighbours;
   measure.workers = options.workers > 0 ? options.workers

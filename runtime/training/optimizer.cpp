@@ -50,9 +50,15 @@ Optimizer::Group Optimizer::group_of(const Parameter& parameter) const {
   return {1.0, decay};
 }
 
-void Optimizer::prepare(const std::vector<Parameter*>& parameters) {
+MakeUpdater Optimizer::maker(const OptimizerConfig& config) {
+  return
+      [config](const std::vector<Parameter*>& parameters) { return std::make_unique<Optimizer>(config, parameters); };
+}
+
+void Optimizer::prepare() {
+  if (!groups_.empty()) return;
   const std::size_t kept = state_names(config_).size();
-  for (Parameter* parameter : parameters) {
+  for (Parameter* parameter : parameters_) {
     State& state = groups_[group_of(*parameter)];
     state.parameters.push_back(parameter);
     state.values.push_back(parameter->value);
@@ -63,13 +69,13 @@ void Optimizer::prepare(const std::vector<Parameter*>& parameters) {
   }
 }
 
-void Optimizer::update(const std::vector<Parameter*>& parameters, double learning_rate, std::int64_t step) {
-  if (groups_.empty()) prepare(parameters);
+void Optimizer::update(double learning_rate, std::int64_t step) {
+  prepare();
   for (auto& [group, state] : groups_) update_group(group, state, learning_rate * group.lr_scale, step);
 }
 
-std::vector<UpdaterState> Optimizer::state(const std::vector<Parameter*>& parameters) {
-  if (groups_.empty()) prepare(parameters);
+std::vector<UpdaterState> Optimizer::state() {
+  prepare();
   const std::vector<const char*> names = state_names(config_);
   std::vector<UpdaterState> states;
   for (const auto& [group, state] : groups_)

@@ -14,10 +14,13 @@ namespace lockstep {
 
 class Optimizer : public ParameterUpdater {
  public:
-  explicit Optimizer(const OptimizerConfig& config) : config_(config) {}
-  void update(const std::vector<Parameter*>& parameters, double learning_rate, std::int64_t step) override;
+  Optimizer(const OptimizerConfig& config, const std::vector<Parameter*>& parameters)
+      : config_(config), parameters_(parameters) {}
+  /// For JobSpec.
+  static MakeUpdater maker(const OptimizerConfig& config);
+  void update(double learning_rate, std::int64_t step) override;
   /// PyTorch's names: "momentum_buffer"; "exp_avg" and "exp_avg_sq". Step counts are the job's.
-  std::vector<UpdaterState> state(const std::vector<Parameter*>& parameters) override;
+  std::vector<UpdaterState> state() override;
 
  private:
   struct Group {
@@ -32,10 +35,11 @@ class Optimizer : public ParameterUpdater {
     std::vector<Parameter*> parameters;
   };
   Group group_of(const Parameter& parameter) const;
-  void prepare(const std::vector<Parameter*>& parameters);
+  void prepare();
   void update_group(const Group& group, State& state, double learning_rate, std::int64_t step);
 
   OptimizerConfig config_;
+  std::vector<Parameter*> parameters_;
   std::map<Group, State> groups_;
 };
 

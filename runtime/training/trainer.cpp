@@ -288,14 +288,14 @@ JobOutcome Trainer::fit(const FitOptions& options) {
   JobSpec spec{graph_, partition_, losses_, *programs_, layout_};
   spec.stage.seed = config_.seed;
   spec.stage.precision = dtype_of(config_.train.precision);
-  spec.stage.initialise = resumed_from_.empty();
+  spec.initialise = resumed_from_.empty();
   spec.stage.check_finite = config_.train.stop_on_nan;
   spec.stage.recompute = recompute_;
   spec.devices = devices_;
   spec.threads = config_.workers.threads;
   spec.cpus = bound_cpus(options.log);
   spec.clip_grad_norm = config_.train.clip_grad_norm;
-  spec.make_updater = [this] { return std::make_unique<Optimizer>(config_.train.optimizer); };
+  spec.make_updater = Optimizer::maker(config_.train.optimizer);
   ShardOptions shard;
   shard.checkpoints = options.checkpoints;
   shard.resume_from = resumed_from_;

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/engine/ledger.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "runtime/base/clock.hpp"
+
+namespace lockstep {
+namespace {
+
+void take(const NormParts& parts, std::map<int, double>& squares) {
+  for (std::size_t i = 0; i < parts.parameters.size(); ++i) squares[parts.parameters[i]] = parts.squares[i];
+}
+
+double norm_of(const std::map<int, double>& squares) {
+  double sum = 0;
+  for (const auto& [parameter, square] : squares) sum += square;
+  return std::sqrt(sum);
+}
+
+}  // namespace
+
+StepHeader Ledger::open(const WaitLimits& limits) {
+  const double time_us = now_us();
+  previous_ = std::move(running_);
+  previous_.elapsed_us = time_us - header_time_us_;
+  header_time_us_ = time_us;
+  if (!saved_.empty()) director_.saved(std::exchange(saved_, {}));
+  StepHeader header = director_.next(finished_, limits);
+  header.sequence = previous_.sequence + 1;
+  header.finished = std::exchange(finished_, {});
+  running_ = {};
+  running_.sequence = header.sequence;
+  running_.mode = header.mode;
+  running_.step = header.step;
+  running_.heads = header.heads;
+  running_.learning_rate = header.learning_rate;
+  running_.micro_batches = static_cast<int>(header.slices.size());
+  running_.last_of_evaluation = header.last_of_evaluation;
+  for (const std::int64_t rows : header.slices) running_.samples += rows;
+  return header;
+}
+
+void Ledger::add(const NormParts& parts) {
+  take(parts, squares_);
+}
+
+double Ledger::total_norm(const NormParts& own) {
+  add(own);
+  return norm_of(std::exchange(squares_, {}));
+}
+
+void Ledger::close(const RowResult& own) {
+  if (previous_.sequence < 0) {
+    rows_.clear();
+    return;
+  }
+  rows_.push_back(own);
+  std::sort(rows_.begin(), rows_.end(),
+            [](const RowResult& a, const RowResult& b) { return a.report.row < b.report.row; });
+  std::map<int, double> squares;
+  for (const RowResult& row : rows_) {
+    for (std::size_t head = 0; head < previous_.heads.size(); ++head) previous_.heads[head].sum += row.loss_sums[head];
+    previous_.non_finite = first_of(previous_.non_finite, row.non_finite);
+    previous_.signalled = previous_.signalled || row.signalled;
+    previous_.workers.push_back(row.report);
+    take(row.norm, squares);
+    saved_.insert(saved_.end(), row.saved.begin(), row.saved.end());
+  }
+  rows_.clear();
+  if (!squares.empty()) previous_.gradient_norm = norm_of(squares);
+  if (previous_.mode == Mode::train || previous_.mode == Mode::evaluate) finished_.push_back(std::move(previous_));
+  previous_ = {};
+}
+
+}  // namespace lockstep

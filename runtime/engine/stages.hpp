@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The stages of one worker at work, each with its meter, and what passes between them without a message. One thread.
+#pragma once
+
+#include <map>
+#include <vector>
+
+#include "runtime/engine/director.hpp"
+#include "runtime/engine/stage.hpp"
+
+namespace lockstep {
+
+class Stages {
+ public:
+  /// References outlive it. `pool`: in whose scope the worker works. `director`: reads the data, for who has stage 0.
+  Stages(const ModelGraph& graph, const Partition& partition, const std::vector<StageId>& ids, const Losses& losses,
+         const StageOptions& options, Weights& weights, const MemoryPool& pool, Director* director);
+
+  /// A program run begins.
+  void begin(const StepHeader& header);
+
+  void put_values(const FlowContents& flow, int micro_batch, Tensors values);
+  void put_gradients(const FlowContents& flow, int micro_batch, Tensors gradients);
+
+  /// Computes, and hands on what other stages here read. `recompute`: see Stage::forward.
+  void compute(const Action& action, bool recompute);
+  Tensors values_of(const FlowContents& flow, int micro_batch) const;
+  Tensors gradients_of(const FlowContents& flow, int micro_batch) const;
+  /// What the last compute made for others has been taken: it is let go of. (The next compute does the same.)
+  void release_sent();
+
+  /// The end of a training step: brings buffers up to date.
+  void end_step();
+  /// Losses, reports and the first value that was not finite are added to the row's result.
+  void report(RowResult& result) const;
+
+ private:
+  struct AtWork {
+    Stage stage;
+    StageMeter meter;
+    std::vector<const FlowContents*> flows_from, flows_to;  // those whose other end is here too
+  };
+  /// The flow messages of the last compute may still have to be sent: kept until the next one begins.
+  struct Sent {
+    StageId stage;
+    int micro_batch = -1;
+    Op op = Op::forward;
+    std::int64_t bytes_before = 0;  // kept when the compute began
+  };
+
+  void load_data(int micro_batch);
+  AtWork& at(StageId id) { return stages_.at(id); }
+  void deliver(const Action& action);
+  std::int64_t kept_bytes() const;
+
+  const ModelGraph& graph_;
+  const Weights& weights_;
+  const MemoryPool& pool_;
+  Director* director_;
+  std::map<StageId, AtWork> stages_;
+  std::int64_t standing_bytes_ = 0;  // alive when the run began: parameters, optimizer state, row 0's batch
+  std::int64_t in_flight_bytes_ = 0;
+  Sent sent_;
+};
+
+}  // namespace lockstep

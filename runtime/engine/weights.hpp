@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The parameters of the stages of one memory: values, gradients, optimizer state, buffers. All that happens to them at
+// the end of a step is here; when it does is the worker's business. Used by one thread, whose tensors it makes come
+// from `pool`, under the kind that they are.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "runtime/engine/keeper.hpp"
+#include "runtime/engine/memory.hpp"
+#include "runtime/engine/updater.hpp"
+#include "runtime/graph/partition.hpp"
+#include "runtime/layer/context.hpp"
+#include "runtime/schedule/step_result.hpp"
+
+namespace lockstep {
+
+/// As the layers of one stage hold them: [layer - first layer][position].
+struct StageWeights {
+  std::vector<std::vector<Parameter>> parameters;
+  std::vector<std::vector<Buffer>> buffers;
+};
+
+struct WeightOptions {
+  std::uint64_t seed = 1;
+  at::Device device = at::kCPU;
+  bool initialise = true;         ///< false: the values come from somewhere else, and are undefined until then
+  MakeUpdater make_updater = {};  ///< empty: nothing is updated
+};
+
+class Weights {
+ public:
+  /// Allocates the stages' parameters, a shared one once, and draws the initial values. References outlive it. Throws
+  /// LayerError, MemoryLimitError.
+  Weights(const ModelGraph& graph, const Partition& partition, const std::vector<StageId>& stages,
+          const WeightOptions& options, MemoryPool& pool);
+  Weights(const Weights&) = delete;
+  Weights& operator=(const Weights&) = delete;
+
+  StageWeights& of(StageId stage) { return by_stage_.at(stage); }
+  /// One per stored tensor, in model order.
+  const std::vector<Parameter*>& parameters() const { return owned_; }
+  /// Those of them that are trained.
+  const std::vector<Parameter*>& trained() const { return trained_; }
+  std::vector<const Buffer*> buffers() const;
+
+  // ---- gradients of the shared parameters, by item of Topology::shared ----
+
+  /// The buffers of the holders here, in holder order.
+  Tensors shared_gradients(std::size_t item) const;
+  /// Another memory's, of one holder; never written to.
+  void put_shared_gradient(std::size_t item, int holder, at::Tensor gradient);
+  /// Adds the buffers of all holders in holder order; the sum becomes the gradient of the first holder here.
+  void sum_shared(std::size_t item);
+
+  // ---- norm and update ----
+
+  /// Squared norms of the gradients of those whose first holder is here. Throws ModelError when a trained one has none.
+  NormParts squared_norms() const;
+  /// The optimizer step `step` (from 1) with gradients times `coefficient`, if that is below 1 (or not a number).
+  void update(double learning_rate, std::int64_t step, double coefficient = 1.0);
+  /// update() that amend() can take back.
+  void update_for_now(double learning_rate, std::int64_t step);
+  /// Makes of the last update_for_now() what update() would have done with this coefficient.
+  void amend(double learning_rate, std::int64_t step, double coefficient);
+  void forget_gradients();
+  std::int64_t gradient_bytes() const;
+
+  /// All that a checkpoint has of them: the live tensors.
+  WorkerState state();
+
+ private:
+  void make(StageId stage, std::map<int, at::Tensor>& stored);
+  void find_shared_holders();
+  std::vector<at::Tensor> updated_tensors();
+
+  const ModelGraph& graph_;
+  const Partition& partition_;
+  WeightOptions options_;
+  MemoryPool& pool_;
+  std::map<StageId, StageWeights> by_stage_;
+  std::vector<Parameter*> all_;        // every parameter of every layer here
+  std::vector<Parameter*> owned_;      // one per stored tensor: the first holder here
+  std::vector<bool> is_first_holder_;  // parallel to owned_: of the whole model
+  std::vector<Parameter*> trained_;    // the trainable ones of owned_: what the optimizer updates
+  std::unique_ptr<ParameterUpdater> updater_;
+  std::vector<at::Tensor> snapshot_;  // of update_for_now(): weights and optimizer state before it
+  // By item of Topology::shared.
+  std::vector<std::vector<Parameter*>> shared_holders_;     // per holder; null: in another memory
+  std::vector<std::map<int, at::Tensor>> shared_received_;  // holder -> gradient buffer
+};
+
+/// The initial value of a buffer.
+at::Tensor initial_value(const BufferInfo& buffer, at::Device device);
+
+/// Draws the initial value of a parameter from the stream (seed, name). Float32.
+at::Tensor initial_value(const ParameterInfo& parameter, std::uint64_t seed, at::Device device);
+
+}  // namespace lockstep
