@@ -86,7 +86,7 @@ int own_model(Process& process, const std::string& folder) {
   if (!folder.empty()) config.checkpoint.every = "50";
 
   std::unique_ptr<Trainer> trainer;
-  FitOptions options;
+  RunOptions options;
   ReporterOptions report;
   report.steps = config.train.steps;
   std::unique_ptr<RunFolder> run;  // one job at a time in a folder

@@ -141,8 +141,9 @@ struct TrainConfig {
   bool post_validation = false;  ///< with clipping: update before the norm is known, and correct it afterwards
   OptimizerConfig optimizer;
   LrScheduleConfig lr_schedule;
-  std::int64_t eval_every = 0;      ///< steps; 0: never
-  std::int64_t eval_batch = 0;      ///< samples per evaluation step; 0: train.batch
+  std::int64_t eval_every = 0;  ///< steps; 0: never
+  std::int64_t eval_batch = 0;  ///< samples per evaluation step; 0: train.batch
+  std::int64_t rows_of_evaluation() const { return eval_batch > 0 ? eval_batch : batch; }
   std::int64_t eval_steps = 0;      ///< batches per evaluation; 0: the whole evaluation set
   std::vector<std::string> freeze;  ///< parameter-name patterns that are not trained
   bool stop_on_nan = true;

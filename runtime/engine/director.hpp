@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Who decides what happens next: called on the thread of row 0 (the worker of stage 0), which reads the data too.
+// Who steers a run from outside of the engine: the decider says what comes next, the feeder reads the data for it.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "runtime/layer/layer.hpp"
@@ -11,15 +12,26 @@
 
 namespace lockstep {
 
-class Director {
+/// On the thread of row 0.
+class Decider {
  public:
-  virtual ~Director() = default;
-  /// `finished`: results that have become known since the last call, in order. The returned header's sequence and
-  /// finished fields are filled in by the worker. Must end with Mode::flush, then Mode::stop. `limits`: of waits.
-  virtual StepHeader next(const std::vector<StepResult>& finished, const WaitLimits& limits) = 0;
+  virtual ~Decider() = default;
+  /// What a program gave: each once, in order, before next().
+  virtual void take(const StepResult& result) = 0;
   /// Told, before next(), what rows have written of checkpoints (StateKeeper::take_reports()).
   virtual void saved(std::vector<std::string>) {}
-  /// The data's entries (ModelGraph::sources order) for one micro-batch of the header that next() gave last.
+  /// The next program. Sequence and finished of the header are filled in by the engine. Must end with Mode::flush, then
+  /// Mode::stop. Who has nothing to do for now waits with idle_until(), as long as it takes.
+  virtual StepHeader next(const WaitLimits& limits) = 0;
+};
+
+/// On the thread of the worker that has stage 0.
+class Feeder {
+ public:
+  virtual ~Feeder() = default;
+  /// A program begins that computes.
+  virtual void begin(const StepHeader& header) = 0;
+  /// The data's entries (ModelGraph::sources order) for one micro-batch of it.
   virtual Tensors micro_batch(int micro_batch) = 0;
 };
 

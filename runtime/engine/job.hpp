@@ -46,7 +46,8 @@ struct JobSpec {
   std::chrono::milliseconds save_limit{3'600'000};                        ///< of a save that writes nothing
   std::int64_t memory_limit = 0;                                          ///< bytes of tensors per worker; 0: none
   std::string recorder_folder = {};  ///< where flight recorders go; empty: memory only
-  Director* director = nullptr;      ///< needed where row 0 is
+  Decider* decider = nullptr;        ///< needed where row 0 is
+  Feeder* feeder = nullptr;          ///< needed where stage 0 is
   Observer* observer = nullptr;      ///< may be null
   const std::atomic<bool>* signalled = nullptr;
   bool record_hashes = false;

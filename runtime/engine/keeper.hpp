@@ -39,7 +39,7 @@ class StateKeeper {
   virtual void save(std::int64_t step, const WorkerState& state, const WaitLimits& limits) = 0;
   /// Waits until everything is written.
   virtual void drain(const WaitLimits& limits) = 0;
-  /// What has been written since the last call, for Director::saved().
+  /// What has been written since the last call, for Decider::saved().
   virtual std::vector<std::string> take_reports() = 0;
 };
 

@@ -26,9 +26,10 @@ StepHeader Ledger::open(const WaitLimits& limits) {
   const double time_us = now_us();
   previous_ = std::move(running_);
   previous_.elapsed_us = time_us - header_time_us_;
-  header_time_us_ = time_us;
-  if (!saved_.empty()) director_.saved(std::exchange(saved_, {}));
-  StepHeader header = director_.next(finished_, limits);
+  if (!saved_.empty()) decider_.saved(std::exchange(saved_, {}));
+  for (const StepResult& result : finished_) decider_.take(result);
+  StepHeader header = decider_.next(limits);
+  header_time_us_ = time_us + header.idle_us;
   header.sequence = previous_.sequence + 1;
   header.finished = std::exchange(finished_, {});
   running_ = {};

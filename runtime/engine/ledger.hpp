@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What row 0 keeps of a job: which programs are on their way, and what they gave. It asks the director what comes next,
+// What row 0 keeps of a job: which programs are on their way, and what they gave. It asks the decider what comes next,
 // merges the results of all rows, one program late, and adds up the norm. It sends and receives nothing.
 #pragma once
 
@@ -14,8 +14,8 @@ namespace lockstep {
 
 class Ledger {
  public:
-  /// The director outlives it.
-  explicit Ledger(Director& director) : director_(director) {}
+  /// The decider outlives it.
+  explicit Ledger(Decider& decider) : decider_(decider) {}
 
   /// The next program begins: its header, with all results that have become known.
   StepHeader open(const WaitLimits& limits);
@@ -33,10 +33,10 @@ class Ledger {
   void set_norm(double norm) { running_.gradient_norm = norm; }
 
  private:
-  Director& director_;
+  Decider& decider_;
   std::map<int, double> squares_;   // by parameter
   std::vector<RowResult> rows_;     // of the program before, as they arrive
-  std::vector<std::string> saved_;  // of all rows, for the director
+  std::vector<std::string> saved_;  // of all rows, for the decider
   StepResult running_, previous_;
   double header_time_us_ = 0;
   std::vector<StepResult> finished_;

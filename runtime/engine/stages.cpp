@@ -10,8 +10,8 @@ namespace lockstep {
 
 Stages::Stages(const ModelGraph& graph, const Partition& partition, const std::vector<StageId>& ids,
                const Losses& losses, const StageOptions& options, Weights& weights, const MemoryPool& pool,
-               Director* director)
-    : graph_(graph), weights_(weights), pool_(pool), director_(director) {
+               Feeder* feeder)
+    : graph_(graph), weights_(weights), pool_(pool), feeder_(feeder) {
   for (const StageId id : ids)
     stages_.try_emplace(id, AtWork{Stage(graph, partition, id, losses, options, weights.of(id)), {}, {}, {}});
   for (const FlowContents& flow : partition.flows) {
@@ -22,13 +22,14 @@ Stages::Stages(const ModelGraph& graph, const Partition& partition, const std::v
 }
 
 void Stages::begin(const StepHeader& header) {
+  if (feeder_ && (header.mode == Mode::train || header.mode == Mode::evaluate)) feeder_->begin(header);
   for (auto& [id, here] : stages_) here.stage.begin(header, here.meter);
   in_flight_bytes_ = 0;
   standing_bytes_ = pool_.bytes();
 }
 
 void Stages::load_data(int micro_batch) {
-  Tensors entries = director_->micro_batch(micro_batch);
+  Tensors entries = feeder_->micro_batch(micro_batch);
   LOCKSTEP_CHECK(entries.size() == graph_.sources.size(), "the data gave ", entries.size(), " entries");
   for (std::size_t i = 0; i < entries.size(); ++i)
     at(StageId(0)).stage.put_value(micro_batch, graph_.sources[i], std::move(entries[i]));

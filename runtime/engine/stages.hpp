@@ -13,9 +13,9 @@ namespace lockstep {
 
 class Stages {
  public:
-  /// References outlive it. `pool`: in whose scope the worker works. `director`: reads the data, for who has stage 0.
+  /// References outlive it. `pool`: in whose scope the worker works. `feeder`: reads the data, for who has stage 0.
   Stages(const ModelGraph& graph, const Partition& partition, const std::vector<StageId>& ids, const Losses& losses,
-         const StageOptions& options, Weights& weights, const MemoryPool& pool, Director* director);
+         const StageOptions& options, Weights& weights, const MemoryPool& pool, Feeder* feeder);
 
   /// A program run begins.
   void begin(const StepHeader& header);
@@ -57,7 +57,7 @@ class Stages {
   const ModelGraph& graph_;
   const Weights& weights_;
   const MemoryPool& pool_;
-  Director* director_;
+  Feeder* feeder_;  // null without stage 0
   std::map<StageId, AtWork> stages_;
   std::int64_t standing_bytes_ = 0;  // alive when the run began: parameters, optimizer state, row 0's batch
   std::int64_t in_flight_bytes_ = 0;

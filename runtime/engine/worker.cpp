@@ -49,7 +49,7 @@ Worker::Worker(WorkerParts parts) : parts_(std::move(parts)) {
   const std::vector<WorkerId>& row_of_stage = parts_.programs.wiring().row_of_stage;
   for (std::size_t s = 0; s < row_of_stage.size(); ++s)
     if (row_of_stage[s].value() == parts_.row) ids_.emplace_back(static_cast<int>(s));
-  if (parts_.row == 0) ledger_.emplace(*parts_.director);
+  if (parts_.row == 0) ledger_.emplace(*parts_.decider);
 }
 
 void Worker::build() {
@@ -57,7 +57,7 @@ void Worker::build() {
   const WeightOptions weights{parts_.stage.seed, parts_.stage.device, parts_.initialise, parts_.make_updater};
   weights_.emplace(parts_.graph, parts_.partition, ids_, weights, *parts_.pool);
   stages_.emplace(parts_.graph, parts_.partition, ids_, parts_.losses, parts_.stage, *weights_, *parts_.pool,
-                  parts_.director);
+                  parts_.feeder);
 }
 
 void Worker::run() {

@@ -49,7 +49,8 @@ struct WorkerParts {
   MakeUpdater make_updater;
   std::vector<Channel*> channels;  ///< by edge; null where this row is not an end
   WaitLimits limits;
-  Director* director = nullptr;  ///< row 0 only
+  Decider* decider = nullptr;    ///< row 0 only
+  Feeder* feeder = nullptr;      ///< of the row that has stage 0 only
   Observer* observer = nullptr;  ///< one worker per process
   const std::atomic<bool>* signalled = nullptr;
   bool record_hashes = false;

@@ -4,8 +4,9 @@
 //
 // Each worker has a Pulse. It beats when an instruction begins, when a layer begins, when it turns to another peer,
 // and, while it is at a checkpoint, with every piece of a file that was written, read or synced; never because somebody
-// waits. A PulseBoard has the pulses of all rows of the job: those of this process are read where they are written, the
-// others are copies that messages between ranks keep fresh (mpi/heartbeats.hpp). No torch, no MPI.
+// waits; an idle one beats as long as it is alive. A PulseBoard has the pulses of all rows of the job: those of this
+// process are read where they are written, the others are copies that messages between ranks keep fresh
+// (mpi/heartbeats.hpp). No torch, no MPI.
 //
 // All fields are lock-free, so that a Pulse may lie in a file that several processes map (flight_recorder.hpp).
 #pragma once
@@ -30,6 +31,7 @@ enum class Activity : std::int32_t {
   none,
   restoring,  ///< reads its part of a checkpoint
   saving,     ///< writes its part, or waits until it or the whole checkpoint is on the disk
+  idle,       ///< decides what the job does next, and has nothing for it to do
 };
 
 constexpr const char* to_string(Activity activity) {
@@ -37,6 +39,7 @@ constexpr const char* to_string(Activity activity) {
     case Activity::none: return "none";
     case Activity::restoring: return "restoring";
     case Activity::saving: return "saving";
+    case Activity::idle: return "idle";
   }
   return nullptr;
 }

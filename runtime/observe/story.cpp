@@ -92,6 +92,7 @@ std::string doing(const FlightLog& log, std::int64_t until_ns) {
   if (log.activity == Activity::saving)
     return concat("step ", last->step, ", saving a checkpoint, for ",
                   duration(std::max<std::int64_t>(until_ns - std::max(last->begin_ns, last->end_ns), 0)));
+  if (log.activity == Activity::idle) return concat("after step ", last->step, ", waiting for something to do");
   std::string text = concat("step ", last->step, ", ", to_string(last->mode), ", ");
   if (last->end_ns != 0) return text + concat("between instructions, after ", last->text());
   const std::string since = duration(std::max<std::int64_t>(until_ns - last->begin_ns, 0));

@@ -93,4 +93,20 @@ struct WaitLimits {
   }
 };
 
+/// For who decides what a job does next, and has nothing for it to do: waits, for as long as it takes, until `ready`
+/// says that there is something. `ready(time)` waits for that at most so long. Nobody who waits for this worker gives
+/// up meanwhile, or complains. Microseconds that it took; throws JobStopped.
+template <typename Ready>
+double idle_until(const WaitLimits& limits, const Ready& ready) {
+  constexpr std::chrono::milliseconds kLook{50};  // a sign of life, also for the shortest comm.watchdog_s
+  const auto start = std::chrono::steady_clock::now();
+  limits.turn_to(Activity::idle);
+  while (!ready(kLook)) {
+    if (limits.stop && limits.stop->raised()) throw JobStopped();
+    limits.turn_to(Activity::idle);
+  }
+  limits.turn_to(Activity::none);
+  return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count();
+}
+
 }  // namespace lockstep

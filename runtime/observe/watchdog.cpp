@@ -52,24 +52,35 @@ std::string Watchdog::story(const std::vector<int>& rows) const {
   std::string text;
   for (const int row : rows)
     if (row != options_.row) text += concat(text.empty() ? "" : ", which waits for ", options_.who(row));
-  const Activity activity = board_.read(rows.back()).activity;
-  const char* does = activity == Activity::saving ? "saves a checkpoint" : "reads its part of a checkpoint";
   if (text.empty()) return "its own save of a checkpoint";
-  return activity == Activity::none ? text : concat(text, ", which ", does);
+  switch (board_.read(rows.back()).activity) {
+    case Activity::none: return text;
+    case Activity::restoring: return text + ", which reads its part of a checkpoint";
+    case Activity::saving: return text + ", which saves a checkpoint";
+    case Activity::idle: return text + ", which had nothing to do";
+  }
+  return text;
 }
 
 milliseconds Watchdog::overdue(milliseconds waited, const std::string&) {
   look(waited);
-  if (fresh_) fresh_ = warned_ = false;
+  if (fresh_) {
+    fresh_ = warned_ = false;
+    idled_ = milliseconds(0);
+  }
   const milliseconds next = waited + scan_every(options_.limit);
-  if (waited < std::min(options_.limit, options_.save)) return next;
   const std::vector<int> rows = chain();
   if (rows.empty()) return next;  // the wait has just ended, or nobody says what it is about
   milliseconds last{0};
   for (const int row : rows) last = std::max(last, seen_[static_cast<std::size_t>(row)].changed);
   const PulseBoard::Reading root = board_.read(rows.back());
+  if (root.activity == Activity::idle && waited - last < options_.limit) {  // it is alive: nobody's fault
+    idled_ = waited;
+    return next;
+  }
+  if (waited - idled_ < std::min(options_.limit, options_.save)) return next;
   if (waited - last >= allowed(root)) give_up(rows, waited, waited - last);
-  if (!warned_ && root.beats > 0 && waited >= options_.limit) {
+  if (!warned_ && root.beats > 0 && waited - idled_ >= options_.limit) {
     warned_ = true;
     options_.log.warn(
         concat("has waited ", seconds(waited), " for ", story(rows),
@@ -92,7 +103,7 @@ void Watchdog::give_up(const std::vector<int>& rows, milliseconds waited, millis
   if (root.beats == 0)
     throw WaitTimeout(concat(text, ", which still starts (loads its part of the model); the limit is comm.startup_s: ",
                              options_.startup.count() / 1000, "; raise it if loading takes that long"));
-  if (root.activity != Activity::none) {
+  if (root.activity == Activity::saving || root.activity == Activity::restoring) {
     const bool saves = root.activity == Activity::saving;
     throw WaitTimeout(concat(text, ": for ", seconds(quiet),
                              saves ? " no byte was written and no file synced" : " no byte was read",

@@ -6,7 +6,7 @@
 // whom. Somebody on it has made progress within the limit: slow but moving, one warning per wait. Nobody has:
 // WaitTimeout, which names the chain and its end, the worker that really hangs. A worker that has not executed anything
 // yet still loads, and has the start-up limit instead; one that saves a checkpoint has the limit of saves, for its next
-// byte.
+// byte. A chain that ends at one that is idle and alive is nobody's fault, and nothing is said of it.
 #pragma once
 
 #include <functional>
@@ -56,6 +56,7 @@ class Watchdog : public WaitGuard {
   WatchdogOptions options_;
   std::vector<Seen> seen_;  // by row
   bool fresh_ = true, warned_ = false;
+  std::chrono::milliseconds idled_{0};  // how long the wait had lasted when who is waited for was last idle
 };
 
 }  // namespace lockstep

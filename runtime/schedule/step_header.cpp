@@ -103,8 +103,8 @@ void fields(auto& archive, StepResult& r) {
        r.elapsed_us, r.non_finite, r.signalled, r.last_of_evaluation, r.workers);
 }
 void fields(auto& archive, StepHeader& h) {
-  each(archive, h.sequence, h.mode, h.step, h.slices, h.heads, h.learning_rate, h.last_of_evaluation, h.save, h.stop,
-       h.finished);
+  each(archive, h.sequence, h.mode, h.step, h.position, h.slices, h.heads, h.learning_rate, h.last_of_evaluation,
+       h.save, h.stop, h.finished);
 }
 void fields(auto& archive, NormParts& n) {
   each(archive, n.parameters, n.squares);

@@ -34,6 +34,7 @@ struct StepHeader {
   std::int64_t sequence = 0;  ///< counts program runs from 0
   Mode mode = Mode::train;
   std::int64_t step = 0;
+  std::int64_t position = 0;         ///< of the batch's first sample: samples consumed before (train), index (evaluate)
   std::vector<std::int64_t> slices;  ///< rows of each micro-batch; its length is the number of micro-batches
   std::vector<HeadLoss> heads;       ///< denominators and weights; the sums are 0 here
   double learning_rate = 0;
@@ -41,6 +42,7 @@ struct StepHeader {
   bool save = false;  ///< a checkpoint of the state after `step`, when this program is done (train, flush)
   StopReason stop = StopReason::none;  ///< with Mode::stop
   std::vector<StepResult> finished;    ///< results that everybody now learns
+  double idle_us = 0;                  ///< how long the decider had nothing to do before: nobody's time. Stays at row 0
 
   std::string to_bytes() const;
   static StepHeader from_bytes(const std::string& bytes);  ///< throws InternalError on anything else

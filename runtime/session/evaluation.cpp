@@ -23,22 +23,15 @@ class Sum : public Observer {
   std::optional<NotFiniteRun> not_finite_;
 };
 
-/// A job that resumes where nothing is left to train evaluates and leaves.
-void evaluate_only(Config& config) {
-  config.checkpoint = {};
-  config.train.eval_every = 1;
-  config.train.stop_on_nan = true;  // who asks for one evaluation wants to know
-}
-
 }  // namespace
 
 Evaluation evaluate(Process& process, const ConfigSource& source, const std::string& checkpoint) {
-  const PreparedJob job = prepare_job(
-      process, source, {.resume = checkpoint, .flag = "--checkpoint", .evaluates = true, .adjust = evaluate_only});
+  const PreparedJob job =
+      prepare_job(process, source, {.resume = checkpoint, .flag = "--checkpoint", .evaluates = true});
   Trainer& trainer = *job.trainer;
   process.connect(trainer);
   Sum sum;
-  FitOptions fit;
+  RunOptions fit;
   fit.observer = &sum;
   trainer.evaluate(fit);
   Evaluation found{trainer.start().step, sum.sum().loss(), sum.sum().samples};

@@ -47,8 +47,8 @@ PreparedJob prepare_job(Process& process, const ConfigSource& source, const Prep
   });
   resolve_partition(process, source, job.loaded);
   process.together([&] {
-    if (options.adjust) options.adjust(job.loaded.config);  // not before: a partition is measured as `train` does
     job.trainer = make_planned_trainer(source, job.loaded, process.ranks());
+    if (options.evaluates) check_evaluation(job.trainer->assembly());
   });
   process.together([&] {
     if (!job.resume.checkpoint.empty()) job.trainer->resume(job.resume.checkpoint, rules);

@@ -3,7 +3,6 @@
 // What every verb that runs a model does first.
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -23,11 +22,10 @@ struct PreparedJob {
 };
 
 struct PrepareOptions {
-  std::string resume = {};                   ///< as choose_checkpoint()
-  std::string flag = "--resume";             ///< what names it, for messages
-  bool evaluates = false;                    ///< as ResumeRules
-  std::vector<std::string> changes = {};     ///< of --change: "KEY=VALUE" sets the key as --set does; or "KEY"
-  std::function<void(Config&)> adjust = {};  ///< what the caller has to say of the config, once it has been read
+  std::string resume = {};                ///< as choose_checkpoint()
+  std::string flag = "--resume";          ///< what names it, for messages
+  bool evaluates = false;                 ///< as ResumeRules
+  std::vector<std::string> changes = {};  ///< of --change: "KEY=VALUE" sets the key as --set does; or "KEY"
 };
 
 /// Config, plan and partition, model and data, checkpoint. Collective. Throws AlreadyReported for what is wrong with

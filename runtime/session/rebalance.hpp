@@ -40,7 +40,7 @@ class Rebalancer : public Observer {
   void on_result(const StepResult& result) override;
   void on_stop(StopReason reason) override { next_.on_stop(reason); }
 
-  const std::atomic<bool>& wanted() const { return wanted_; }  ///< of FitOptions::replan
+  const std::atomic<bool>& wanted() const { return wanted_; }  ///< of TrainingOrders::replan
   const std::optional<Rebalanced>& found() const { return found_; }
 
  private:

@@ -94,11 +94,12 @@ class TrainRun {
   }
 
   TrainResult run() {
-    FitOptions fit;
+    RunOptions fit;
+    TrainingOrders orders;
     fit.observer = reporter_.get();
     if (rebalancer_) {
       fit.observer = rebalancer_.get();
-      fit.replan = &rebalancer_->wanted();
+      orders.replan = &rebalancer_->wanted();
     }
     fit.signalled = &StopSignals::asked();
     fit.checkpoints = checkpoints_of(trainer_.config().run_dir);
@@ -106,7 +107,7 @@ class TrainRun {
     fit.record = record_;
     fit.recorder_folder = recorder_folder(trainer_.config().run_dir);
     TimelineGatherer gatherer(process_);
-    const JobOutcome outcome = trainer_.fit(fit);
+    const JobOutcome outcome = trainer_.fit(fit, orders);
     const auto hashes = gather_fingerprint(process_, trainer_.graph(), outcome);
     if (process_.is_root()) write_fingerprint(hashes);
     std::optional<RunTimeline> timeline = gatherer.gather(trainer_, outcome, record_);

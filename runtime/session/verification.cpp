@@ -18,11 +18,11 @@ std::string how(const Trainer& trainer, int ranks) {
 }
 
 /// Rank 0 trains again on one worker while the others wait for the verdict.
-Verdict compare(const ConfigSource& source, const Trainer& trainer, const RunRecord& tested, int ranks) {
-  Trainer reference(source.make_model(trainer.config()), trainer.data(), one_worker(trainer.config()), Ranks{});
+Verdict compare(const Trainer& trainer, const TrainingOrders& orders, const RunRecord& tested, int ranks) {
+  Trainer reference(assemble_again(trainer.assembly(), one_worker(trainer.config())));
   Verdict verdict;
   const std::string what = how(trainer, ranks) + " against one worker: ";
-  if (const auto difference = first_difference(record_run(reference), tested, trainer.graph())) {
+  if (const auto difference = first_difference(record_run(reference, {}, orders), tested, trainer.graph())) {
     verdict.text = concat("DIFFERENT: ", what, *difference);
     return verdict;
   }
@@ -41,18 +41,17 @@ Verdict compare(const ConfigSource& source, const Trainer& trainer, const RunRec
 }  // namespace
 
 Verdict verify(Process& process, const ConfigSource& source, std::int64_t steps) {
-  const auto adjust = [steps](Config& config) {
-    config.train.steps = steps;
-    config.train.stop_on_nan = false;  // a run that goes on after a NaN compares more
-  };
-  const PreparedJob job = prepare_job(process, source, {.adjust = adjust});
+  TrainingOrders orders;
+  orders.last_step = steps;
+  orders.stop_on_nan = false;  // a run that goes on after a NaN compares more
+  const PreparedJob job = prepare_job(process, source);
   process.connect(*job.trainer);
-  RunRecord tested = record_run(*job.trainer);
+  RunRecord tested = record_run(*job.trainer, {}, orders);
   const std::vector<std::string> all = process.all_gather(tested.hashes_to_bytes());
   tested.hashes.clear();
   for (const std::string& bytes : all) tested.add_hashes(bytes);
   Verdict verdict;
-  if (process.is_root()) verdict = compare(source, *job.trainer, tested, process.size());
+  if (process.is_root()) verdict = compare(*job.trainer, orders, tested, process.size());
   const auto told = [&](const std::string& mine) { return process.all_gather(mine, kLongPatience).front(); };
   verdict.text = told(verdict.text);
   verdict.identical = told(verdict.identical ? "1" : "") == "1";

@@ -27,7 +27,7 @@ std::string samples_text(const Config& config, const DataSplits& data, const Not
   constexpr std::size_t kMost = 8;
   const bool trains = run.mode == Mode::train;
   const Dataset& set = trains ? *data.train : *data.eval;
-  const std::int64_t batch = trains || config.train.eval_batch == 0 ? config.train.batch : config.train.eval_batch;
+  const std::int64_t batch = trains ? config.train.batch : config.train.rows_of_evaluation();
   std::vector<std::int64_t> samples;
   if (trains) {
     samples = Sampler(set.size(), config.seed).of_step(run.step, batch);

@@ -100,12 +100,12 @@ void RunRecord::add_hashes(const std::string& bytes) {
   if (count > 0) std::memcpy(hashes.data() + old, bytes.data(), bytes.size());
 }
 
-RunRecord record_run(Trainer& trainer, FitOptions options) {
+RunRecord record_run(Trainer& trainer, RunOptions options, const TrainingOrders& orders) {
   RunRecord record;
   Recorder recorder(record.results);
   options.observer = &recorder;
   options.record_hashes = true;
-  JobOutcome outcome = trainer.fit(options);
+  JobOutcome outcome = trainer.fit(options, orders);
   record.hashes = std::move(outcome.hashes);
   record.parameters = std::move(outcome.parameters);
   record.buffers = std::move(outcome.buffers);

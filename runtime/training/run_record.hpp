@@ -24,7 +24,7 @@ struct RunRecord {
 };
 
 /// Trains and records everything; the observer and the hashes of `options` are its own.
-RunRecord record_run(Trainer& trainer, FitOptions options = {});
+RunRecord record_run(Trainer& trainer, RunOptions options = {}, const TrainingOrders& orders = {});
 
 /// The first thing that differs, in the order in which a step computes: gradients (model order), gradient norm, loss,
 /// weights, buffers. Empty: bit-identical. `reference` is the one-worker run.

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/training/training_director.hpp"
 
-#include <ATen/ATen.h>
-
-#include <algorithm>
 #include <numeric>
+#include <utility>
 
 #include "runtime/base/check.hpp"
 #include "runtime/base/clock.hpp"
@@ -12,42 +10,47 @@
 
 namespace lockstep {
 
-TrainingDirector::TrainingDirector(const Config& config, const DataSplits& data, const ModelGraph& graph,
-                                   const Losses& losses, const TrainerState& start, Publisher* publisher,
-                                   const std::atomic<bool>* replan, const std::atomic<bool>* signalled)
-    : config_(config),
-      data_(data),
-      graph_(graph),
-      losses_(losses),
-      targets_(graph, losses),
-      sampler_(data.train->size(), config.seed),
+TrainingDirector::TrainingDirector(const Assembly& assembly, BatchReader& reader, const TrainerState& start,
+                                   const TrainingOrders& orders, Publisher* publisher,
+                                   const std::atomic<bool>* signalled)
+    : assembly_(assembly),
+      config_(assembly.config),
+      reader_(reader),
+      evaluation_(assembly, reader),
+      orders_(orders),
       publisher_(publisher),
-      replan_(replan),
       signalled_(signalled),
+      stop_on_nan_(orders.stop_on_nan.value_or(assembly.config.train.stop_on_nan)),
       first_step_(start.step),
       saved_us_(now_us()),
       step_(start.step),
-      position_(start.position) {}
+      position_(start.position) {
+  if (orders_.last_step == 0) orders_.last_step = config_.train.steps;
+}
 
-StepHeader TrainingDirector::next(const std::vector<StepResult>& finished, const WaitLimits& limits) {
-  for (const StepResult& result : finished) {
-    if (result.signalled && stop_ == StopReason::none) stop_ = StopReason::signal;
-    // Of the last step it is known after the reason to stop with it.
-    if (config_.train.stop_on_nan && result.non_finite.found()) stop_ = StopReason::not_finite;
-  }
+void TrainingDirector::take(const StepResult& result) {
+  if (result.signalled && stop_ == StopReason::none) stop_ = StopReason::signal;
+  // Of the last step it is known after the reason to stop with it.
+  if (stop_on_nan_ && result.non_finite.found()) stop_ = StopReason::not_finite;
+  if (publisher_) untold_.push_back(result);
+}
+
+StepHeader TrainingDirector::next(const WaitLimits& limits) {
   // A signal to another rank comes with its results, one step later.
   if (stop_ == StopReason::none && signalled_ && signalled_->load()) stop_ = StopReason::signal;
   if (publisher_) {
-    for (const StepResult& result : finished) publisher_->finished(result, limits);
+    for (const StepResult& result : std::exchange(untold_, {})) publisher_->finished(result, limits);
     publisher_->advance(limits);
   }
   if (stop_ == StopReason::none && must_stop_after()) stop_ = StopReason::stop_after;
   if (stop_ == StopReason::none && must_replan()) stop_ = StopReason::replan;
-  if (stop_ == StopReason::none) {
-    if (evaluation_due()) return evaluation_step();
-    if (step_ < config_.train.steps) return train_step();
+  if (stop_ != StopReason::none) return last_header(limits);
+  if (evaluation_due()) {
+    StepHeader header = evaluation_.next(step_);
+    if (header.last_of_evaluation) evaluated_step_ = step_;
+    return header;
   }
-  return last_header(limits);
+  return step_ < orders_.last_step ? train_step() : last_header(limits);
 }
 
 StepHeader TrainingDirector::last_header(const WaitLimits& limits) {
@@ -68,13 +71,13 @@ StepHeader TrainingDirector::last_header(const WaitLimits& limits) {
 
 bool TrainingDirector::must_stop_after() const {
   const std::int64_t after = config_.train.stop_after;
-  return after > 0 && step_ - first_step_ >= after && step_ < config_.train.steps;
+  return after > 0 && step_ - first_step_ >= after && step_ < orders_.last_step;
 }
 
 /// Between a save and the next step: whoever goes on from the checkpoint goes on from here.
 bool TrainingDirector::must_replan() const {
   const bool at_checkpoint = publisher_ && publisher_->is_sound() && publisher_->last_step() == step_;
-  return replan_ && replan_->load() && at_checkpoint && step_ > first_step_ && step_ < config_.train.steps;
+  return orders_.replan && orders_.replan->load() && at_checkpoint && step_ > first_step_ && step_ < orders_.last_step;
 }
 
 bool TrainingDirector::save_due() const {
@@ -82,7 +85,7 @@ bool TrainingDirector::save_due() const {
   if (must_stop_after()) return true;
   const CheckpointConfig& checkpoint = config_.checkpoint;
   if (!checkpoint.on()) return false;
-  if (step_ == config_.train.steps) return true;
+  if (step_ == orders_.last_step) return true;
   if (checkpoint.every_steps() > 0) return step_ % checkpoint.every_steps() == 0;
   const bool wants_evaluation = checkpoint.best != KeepBest::none && step_ % config_.train.eval_every != 0;
   constexpr double minute_us = 60e6;
@@ -103,8 +106,9 @@ void TrainingDirector::saved(std::vector<std::string> shards) {
 
 bool TrainingDirector::evaluation_due() const {
   const TrainConfig& train = config_.train;
-  if (!data_.eval || train.eval_every == 0 || step_ == 0 || evaluated_step_ == step_) return false;
-  return step_ % train.eval_every == 0 || step_ == train.steps;
+  if (!orders_.evaluates || !assembly_.data.eval || train.eval_every == 0) return false;
+  if (step_ == 0 || evaluated_step_ == step_) return false;
+  return step_ % train.eval_every == 0 || step_ == orders_.last_step;
 }
 
 StepHeader TrainingDirector::train_step() {
@@ -113,52 +117,28 @@ StepHeader TrainingDirector::train_step() {
   header.step = ++step_;
   header.learning_rate =
       learning_rate(config_.train.lr_schedule, config_.train.optimizer.lr, step_, config_.train.steps);
-  const std::vector<std::int64_t> samples = sampler_.batch(position_, config_.train.batch);
-  position_ += static_cast<std::int64_t>(samples.size());
+  reader_.open(header, position_, config_.train.batch);
+  position_ += std::accumulate(header.slices.begin(), header.slices.end(), std::int64_t{0});
   if (save_due()) request_save(header);
-  return load(std::move(header), *data_.train, samples, config_.train.batch);
-}
-
-StepHeader TrainingDirector::evaluation_step() {
-  const std::int64_t batch = config_.train.eval_batch > 0 ? config_.train.eval_batch : config_.train.batch;
-  const std::int64_t rows = std::min(batch, data_.eval->size() - evaluation_position_);
-  std::vector<std::int64_t> samples(static_cast<std::size_t>(rows));
-  std::iota(samples.begin(), samples.end(), evaluation_position_);
-  evaluation_position_ += rows;
-  ++evaluation_steps_;
-  StepHeader header;
-  header.mode = Mode::evaluate;
-  header.step = step_;
-  header.last_of_evaluation =
-      evaluation_position_ >= data_.eval->size() || evaluation_steps_ == config_.train.eval_steps;
-  if (header.last_of_evaluation) {
-    evaluated_step_ = step_;
-    evaluation_position_ = evaluation_steps_ = 0;
-  }
-  return load(std::move(header), *data_.eval, samples, batch);
-}
-
-StepHeader TrainingDirector::load(StepHeader header, const Dataset& dataset, const std::vector<std::int64_t>& samples,
-                                  std::int64_t batch) {
-  // An evaluation batch may be smaller than the number of micro-batches.
-  const int micro_batches = static_cast<int>(std::min<std::int64_t>(config_.train.micro_batches, batch));
-  batch_ = read_samples(dataset, samples);
-  targets_.check_batch(dataset, samples, batch_);
-  slices_ = slice_rows(batch, micro_batches, static_cast<std::int64_t>(samples.size()));
-  header.slices = slices_;
-  // A batch whose targets are all ignored has no loss and no gradient; 0 / 1 says so without a NaN.
-  for (std::size_t head = 0; head < losses_.size(); ++head) {
-    const double denominator = losses_[head]->denominator(batch_[graph_.heads[head].source]);
-    header.heads.push_back({0.0, std::max(1.0, denominator), graph_.heads[head].weight});
-  }
   return header;
 }
 
-Tensors TrainingDirector::micro_batch(int micro_batch) {
-  const std::int64_t start = std::accumulate(slices_.begin(), slices_.begin() + micro_batch, std::int64_t{0});
-  Tensors entries;
-  for (const at::Tensor& entry : batch_) entries.push_back(entry.narrow(0, start, slices_[micro_batch]).contiguous());
-  return entries;
+void EvaluationDirector::take(const StepResult& result) {
+  if (result.signalled) stop_ = StopReason::signal;
+  if (result.non_finite.found()) stop_ = StopReason::not_finite;  // who asks for one evaluation wants to know
+}
+
+StepHeader EvaluationDirector::next(const WaitLimits&) {
+  if (!done_ && stop_ == StopReason::finished) {
+    StepHeader header = pass_.next(step_);
+    done_ = header.last_of_evaluation;
+    return header;
+  }
+  StepHeader header;
+  header.step = step_;
+  header.mode = std::exchange(flushed_, true) ? Mode::stop : Mode::flush;
+  header.stop = stop_;
+  return header;
 }
 
 }  // namespace lockstep

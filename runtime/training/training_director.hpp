@@ -1,34 +1,39 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The training loop's decisions, on the worker of stage 0: which batch, how it is sliced, when to evaluate, when to
-// stop.
+// The deciders of training and of a single evaluation.
 #pragma once
 
-#include "runtime/config/config.hpp"
-#include "runtime/data/dataset.hpp"
-#include "runtime/engine/director.hpp"
-#include "runtime/graph/model_graph.hpp"
+#include <atomic>
+#include <optional>
+
+#include "runtime/training/batch_reader.hpp"
 #include "runtime/training/checkpointing.hpp"
-#include "runtime/training/data_checks.hpp"
 
 namespace lockstep {
 
-class TrainingDirector : public Director {
+/// What a training run is to do besides what its config says.
+struct TrainingOrders {
+  std::int64_t last_step = 0;            ///< 0: train.steps
+  bool evaluates = true;                 ///< false: whatever train.eval_every says
+  std::optional<bool> stop_on_nan = {};  ///< absent: train.stop_on_nan
+  /// Raised from outside, in the process of row 0: leave at the next checkpoint (StopReason::replan), to go on from it
+  /// with other cuts.
+  const std::atomic<bool>* replan = nullptr;
+};
+
+class TrainingDirector : public Decider {
  public:
-  /// References outlive the director. `start`: step and position to go on from. `publisher`: null when nothing is
-  /// saved. `replan`, `signalled`: of FitOptions.
-  TrainingDirector(const Config& config, const DataSplits& data, const ModelGraph& graph, const Losses& losses,
-                   const TrainerState& start = {}, Publisher* publisher = nullptr,
-                   const std::atomic<bool>* replan = nullptr, const std::atomic<bool>* signalled = nullptr);
-  StepHeader next(const std::vector<StepResult>& finished, const WaitLimits& limits) override;
+  /// Goes on after `start`. `publisher`: null when nothing is saved. `signalled`: raised from outside: finish the step
+  /// and leave; may be null. References outlive the director.
+  TrainingDirector(const Assembly& assembly, BatchReader& reader, const TrainerState& start,
+                   const TrainingOrders& orders = {}, Publisher* publisher = nullptr,
+                   const std::atomic<bool>* signalled = nullptr);
+  void take(const StepResult& result) override;
   void saved(std::vector<std::string> shards) override;
-  Tensors micro_batch(int micro_batch) override;
+  StepHeader next(const WaitLimits& limits) override;
 
  private:
   StepHeader train_step();
-  StepHeader evaluation_step();
-  StepHeader load(StepHeader header, const Dataset& dataset, const std::vector<std::int64_t>& samples,
-                  std::int64_t batch);
   bool evaluation_due() const;
   bool save_due() const;
   bool must_stop_after() const;
@@ -36,24 +41,37 @@ class TrainingDirector : public Director {
   StepHeader last_header(const WaitLimits& limits);
   void request_save(StepHeader& header);
 
+  const Assembly& assembly_;
   const Config& config_;
-  const DataSplits& data_;
-  const ModelGraph& graph_;
-  const Losses& losses_;
-  TargetChecks targets_;
-  Sampler sampler_;
+  BatchReader& reader_;
+  EvaluationPass evaluation_;
+  TrainingOrders orders_;
   Publisher* publisher_;
-  const std::atomic<bool>*replan_, *signalled_;
+  const std::atomic<bool>* signalled_;
+  const bool stop_on_nan_;
+  std::vector<StepResult> untold_;   // results that the publisher has not been told of
   std::int64_t first_step_;          // training goes on after it
   double saved_us_;                  // when the last save was due, or the job began
   std::int64_t step_ = 0;            // the last training step that was started
   std::int64_t position_ = 0;        // samples consumed
   std::int64_t evaluated_step_ = 0;  // the last step after which an evaluation was completely started
-  std::int64_t evaluation_position_ = 0, evaluation_steps_ = 0;
   StopReason stop_ = StopReason::none;
   bool flushed_ = false;
-  Tensors batch_;  // of the header that was given last
-  std::vector<std::int64_t> slices_;
+};
+
+/// Evaluates once, after `step`, and leaves.
+class EvaluationDirector : public Decider {
+ public:
+  EvaluationDirector(const Assembly& assembly, BatchReader& reader, std::int64_t step)
+      : pass_(assembly, reader), step_(step) {}
+  void take(const StepResult& result) override;
+  StepHeader next(const WaitLimits& limits) override;
+
+ private:
+  EvaluationPass pass_;
+  std::int64_t step_;
+  bool done_ = false, flushed_ = false;
+  StopReason stop_ = StopReason::finished;
 };
 
 }  // namespace lockstep

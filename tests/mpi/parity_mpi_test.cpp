@@ -8,6 +8,7 @@
 #include "runtime/schedule/generators.hpp"
 #include "tests/mpi/mpi_test.hpp"
 #include "tests/parity/delayed_channel.hpp"
+#include "tests/parity/idling.hpp"
 #include "tests/parity/support.hpp"
 #include "tests/test.hpp"
 
@@ -39,8 +40,9 @@ std::string difference_over_ranks(const RunRecord& reference, const Model& model
   MpiLinks links(world(), endpoint_options(transport));
   Trainer trainer(model, data, config, {RankId(world().rank()), world().size(), &links});
   std::atomic<long> delays{0};
-  if (transport.delays > 0) trainer.wrap_channels(delayed(transport.delays, delays));
-  RunRecord tested = record_run(trainer);
+  RunOptions options;
+  if (transport.delays > 0) options.wrap_channel = delayed(transport.delays, delays);
+  RunRecord tested = record_run(trainer, options);
   CHECK((delays > 20) == (transport.delays > 0));
   const std::vector<std::string> all = world().all_gather(tested.hashes_to_bytes());
   tested.hashes.clear();
@@ -168,4 +170,10 @@ TEST_CASE("a run that goes from ranks to one process and back gives the bits of 
     const Trainer trainer(model, data, one_worker(config), Ranks{});
     CHECK(first_difference(unbroken, run, trainer.graph()).value_or("") == "");
   }
+}
+
+TEST_CASE("a decider that is idle far longer than the watchdog's limit ends no job over ranks", "[mpi]") {
+  MpiLinks links(world(), endpoint_options({}));
+  check_idling(with_pipeline(small_config("mean_squared_error", 8, 4), 4, "1f1b"),
+               {RankId(world().rank()), world().size(), &links});
 }

@@ -22,8 +22,9 @@ void expect_same_bits(const std::string& name, const Model& model, const DataSpl
                     << " micro-batches, seed " << seed);
           Trainer trainer(model, data, with_pipeline(config, stages, schedule.name));
           std::atomic<long> delays{0};
-          trainer.wrap_channels(delayed(seed, delays));
-          CHECK(first_difference(reference, record_run(trainer), trainer.graph()).value_or("") == "");
+          RunOptions options;
+          options.wrap_channel = delayed(seed, delays);
+          CHECK(first_difference(reference, record_run(trainer, options), trainer.graph()).value_or("") == "");
           CHECK(delays > 50);
         }
   }

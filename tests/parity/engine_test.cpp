@@ -9,6 +9,7 @@
 #include "runtime/engine/stage.hpp"
 #include "runtime/layer/layers.hpp"
 #include "runtime/layer/tensor_hash.hpp"
+#include "tests/parity/idling.hpp"
 #include "tests/parity/support.hpp"
 #include "tests/test.hpp"
 
@@ -229,6 +230,10 @@ TEST_CASE("what does not fit together is named before anything is built", "[pari
   }
 }
 
+TEST_CASE("a decider that is idle far longer than the watchdog's limit ends no job, and nothing is said", "[parity]") {
+  check_idling(with_pipeline(small_config("mean_squared_error", 8, 4), 3, "1f1b"), {});
+}
+
 namespace {
 
 /// tanh of a product with one vector, the same in all layers of the model.
@@ -276,7 +281,7 @@ TEST_CASE("the gradients of a parameter that three layers share are added in lay
 
   for (const int stages : {1, 2, 3}) {
     Trainer trainer(model, data, with_pipeline(config, stages, "1f1b"));
-    FitOptions options;
+    RunOptions options;
     options.record_hashes = true;
     int holders = 0;
     for (const ParameterHash& of : trainer.fit(options).hashes) {

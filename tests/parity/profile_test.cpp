@@ -67,7 +67,7 @@ StageReport reported(const Case& the) {
     }
     StageReport report;
   } last;
-  FitOptions options;
+  RunOptions options;
   options.observer = &last;
   trainer.fit(options);
   return last.report;

@@ -124,7 +124,7 @@ TEST_CASE("a run that is asked to move layers leaves at its next checkpoint, and
   const Config before = with_pipeline(the.config, 2, "1f1b");
   const std::atomic<bool> replan{true};
   Trainer trainer(the.model, the.data, before);
-  RunRecord run = record_run(trainer, {.replan = &replan, .checkpoints = folder.path()});
+  RunRecord run = record_run(trainer, {.checkpoints = folder.path()}, {.replan = &replan});
   CHECK(run.results.back().step == 2);
   CHECK(steps_in(folder.path()) == std::vector<std::int64_t>{2});
   Config after = before;
@@ -218,7 +218,7 @@ TEST_CASE("a job that is told to stop finishes the step it is in, and leaves a c
     DataSplits data = the.data;
     data.train = std::make_shared<SignalInStep>(the.data.train, step, signalled);
     StopOf stop;
-    FitOptions options;
+    RunOptions options;
     options.observer = &stop;
     options.signalled = &signalled;
     options.checkpoints = folder.path();
@@ -242,7 +242,7 @@ TEST_CASE("a job that is told to stop before its first step trains none, and has
   for (const bool measures : {false, true}) {
     Config config = with_pipeline(the.config, 2, measures ? "auto" : "1f1b");
     Trainer trainer(the.model, the.data, config);
-    FitOptions options;
+    RunOptions options;
     options.observer = &stop;
     options.signalled = &signalled;
     options.checkpoints = folder.path();
@@ -261,7 +261,7 @@ TEST_CASE("that the last step was not finite is the reason to stop, whatever els
     if (by_signal) data.train = std::make_shared<SignalInStep>(the.data.train, 2, signalled);
     the.config.train.stop_after = by_signal ? 0 : 2;
     StopOf stop;
-    FitOptions options;
+    RunOptions options;
     options.observer = &stop;
     options.signalled = &signalled;
     options.checkpoints = folder.path();

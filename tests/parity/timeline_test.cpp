@@ -11,8 +11,8 @@ using namespace lockstep::test;
 
 namespace {
 
-FitOptions recording(std::int64_t first, int steps) {
-  FitOptions options;
+RunOptions recording(std::int64_t first, int steps) {
+  RunOptions options;
   options.record.first = first;
   options.record.steps = steps;
   return options;
@@ -92,7 +92,7 @@ TEST_CASE("no compute is recorded as begun before the computes that it needs hav
 }
 
 TEST_CASE("recording changes no bit, and what is not asked for is not recorded", "[parity]") {
-  const auto hashes = [](const FitOptions& options, std::size_t* spans) {
+  const auto hashes = [](const RunOptions& options, std::size_t* spans) {
     Trainer trainer(small_gpt(3, 0.1, true), token_data(21, 8, 11), config_of(3, "1f1b"));
     const JobOutcome outcome = trainer.fit(options);
     *spans = outcome.recorded.spans.size();

@@ -68,15 +68,17 @@ TEST_CASE("verify names a wrong seed, a wrong order and a wrong scale", "[parity
     CHECK_THAT(difference(reference, kModel, data, planted), Catch::Contains("step 1 (train): loss"));
   }
   SECTION("order: the first gradient differs, the loss before it does not") {
-    Trainer trainer(kModel, data, config());
-    trainer.replace_programs(std::make_unique<ReversedBackward>(trainer.partition().topology));
+    Assembly assembly = assemble(kModel, data, config());
+    assembly.programs = std::make_shared<ReversedBackward>(assembly.partition.topology);
+    Trainer trainer(std::move(assembly));
     const auto found = first_difference(reference, record_run(trainer), trainer.graph());
     REQUIRE(found);
     CHECK_THAT(*found, Catch::Contains("step 1 (train): gradient of "));
   }
   SECTION("scale: the first gradient differs") {
-    Trainer trainer(kModel, data, config());
-    trainer.replace_loss(std::make_unique<ScaledGradient>());
+    Assembly assembly = assemble(kModel, data, config());
+    assembly.losses.at(0) = std::make_shared<ScaledGradient>();
+    Trainer trainer(std::move(assembly));
     const auto found = first_difference(reference, record_run(trainer), trainer.graph());
     REQUIRE(found);
     CHECK_THAT(*found, Catch::Contains("step 1 (train): gradient of fc.0.weight (layer fc.0)"));

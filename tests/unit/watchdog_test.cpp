@@ -4,9 +4,11 @@
 #include <array>
 #include <chrono>
 
+#include "tests/temporary_folder.hpp"
 #include "tests/test.hpp"
 
 using namespace lockstep;
+using namespace lockstep::test;
 using std::chrono::milliseconds;
 
 namespace {
@@ -16,13 +18,14 @@ constexpr milliseconds kSaveLimit{20'000};
 constexpr milliseconds kForever{1'000'000};
 
 struct Job {
+  Log log;
   std::array<Pulse, 3> pulses;
   PulseBoard board{{&pulses[0], &pulses[1], &pulses[2]}};
   Watchdog watchdog{board,
                     {0, kLimit, 5 * kLimit, kSaveLimit, [](int row) { return concat("worker ", row); },
-                     [](int layer) { return concat("h.", layer); }, Log()}};
+                     [](int layer) { return concat("h.", layer); }, log}};
 
-  Job() {
+  explicit Job(const Log& its = {}) : log(its) {
     for (Pulse& pulse : pulses) pulse.beat();
     pulses[0].turn_to(1);
   }
@@ -57,6 +60,46 @@ TEST_CASE("a wait for a worker that stands still ends and names it, its layer an
 TEST_CASE("a wait for a worker that moves goes on", "[unit]") {
   Job job;
   CHECK(job.wait(5 * kLimit, [&] { job.pulses[1].beat(); }) == "");
+}
+
+TEST_CASE("a wait for one that is idle and alive goes on, is no complaint, and counts for nothing", "[unit]") {
+  const TemporaryFolder folder;
+  Log::Options options;
+  options.file = folder.file("log.txt");
+  const Log log(options);
+  Job job(log);
+  job.pulses[1].turn_to(2);
+  milliseconds waited{0};
+  const auto meanwhile = [&] {
+    waited += Watchdog::scan_every(kLimit);
+    job.pulses[2].turn_to(waited < 20 * kLimit ? Activity::idle : Activity::none);
+  };
+  CHECK(job.wait(20 * kLimit + kLimit / 2, meanwhile) == "");
+  log.flush();
+  CHECK(folder.read("log.txt").empty());
+}
+
+TEST_CASE("one that was idle and gives no sign of life any more is named", "[unit]") {
+  Job job;
+  job.pulses[1].turn_to(Activity::idle);
+  CHECK_THAT(job.wait(kForever), Catch::Contains("worker 1, which had nothing to do, which has made no progress for"));
+}
+
+TEST_CASE("who has nothing to do is idle until there is something, or the job is stopped", "[unit]") {
+  Pulse pulse;
+  StopFlag stop;
+  WaitLimits limits;
+  limits.stop = &stop;
+  limits.pulse = &pulse;
+  int looks = 0;
+  idle_until(limits, [&](milliseconds) {
+    CHECK(pulse.activity == Activity::idle);
+    return ++looks == 3;
+  });
+  CHECK(pulse.activity == Activity::none);
+  CHECK(pulse.beats >= 3);
+  stop.raise();
+  CHECK_THROWS_AS(idle_until(limits, [](milliseconds) { return false; }), JobStopped);
 }
 
 TEST_CASE("a wait for a worker that itself waits for one that moves goes on", "[unit]") {

@@ -221,7 +221,7 @@ class StepTimes : public Observer {
 
 Training train_with_lockstep(Trainer& trainer) {
   StepTimes times;
-  FitOptions fit;
+  RunOptions fit;
   fit.observer = &times;
   const JobOutcome outcome = trainer.fit(fit);
   Training training{times.step_ms, times.loss, Tensors(outcome.parameters.size())};

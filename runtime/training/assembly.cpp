@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/training/assembly.hpp"
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+#include "runtime/config/doubts.hpp"
+#include "runtime/training/data_checks.hpp"
+#include "runtime/training/environment.hpp"
+#include "runtime/training/losses.hpp"
+#include "runtime/training/optimizer.hpp"
+#include "runtime/training/placement.hpp"
+#include "runtime/training/schedule_choice.hpp"
+
+namespace lockstep {
+namespace {
+
+Losses losses_of(const Model& model, const Config& config) {
+  Losses losses;
+  for (const Head& head : model.heads) {
+    if (!head.loss.empty()) {
+      losses.push_back(make_loss(head.loss));
+      continue;
+    }
+    try {
+      losses.push_back(make_loss(config.train.loss));
+    } catch (const UserError& error) {
+      throw config.root.section("train").error("loss", error.what());
+    }
+  }
+  return losses;
+}
+
+void place(Assembly& assembly, int workers) {
+  const Config& config = assembly.config;
+  const std::vector<int>& placement = config.pipeline.placement;
+  std::vector<int> sorted = placement, identity(static_cast<std::size_t>(workers));
+  std::iota(identity.begin(), identity.end(), 0);
+  std::sort(sorted.begin(), sorted.end());
+  if (!placement.empty() && sorted != identity)  // of a schedule file, whose number of workers is known only now
+    throw config.root.section("pipeline")
+        .error("placement", concat("got [", join(placement), "], expected each of 0 to ", workers - 1,
+                                   " once: a worker for each of the ", workers, " rows"));
+  const Section section = config.root.section("workers");
+  const std::vector<RankId> rank_of_worker =
+      spread_workers(workers, assembly.ranks.count, config.workers.per_rank, section);
+  const std::vector<std::string>& device_names = config.workers.devices;
+  assembly.layout.here = assembly.ranks.here;
+  for (int row = 0; row < workers; ++row) {
+    const int worker = config.pipeline.placement.empty() ? row : config.pipeline.placement[row];
+    assembly.layout.rank_of_row.push_back(rank_of_worker[worker]);
+    assembly.devices.push_back(device_of(device_names[worker % device_names.size()], section));
+  }
+}
+
+/// Every program that a set of so many samples comes to, so that one that cannot run is found now.
+void check_programs(const Assembly& assembly, Mode mode, std::int64_t samples, std::int64_t batch) {
+  const int micro_batches = static_cast<int>(std::min<std::int64_t>(assembly.config.train.micro_batches, batch));
+  for (const std::int64_t rows : {std::min(samples, batch), samples % batch})
+    if (rows > 0) assembly.programs->get(mode, static_cast<int>(slice_rows(batch, micro_batches, rows).size()));
+}
+
+void take(Assembly& assembly, ScheduleChoice choice) {
+  const TrainConfig& train = assembly.config.train;
+  LowerOptions options;
+  options.clip = train.clip_grad_norm > 0;
+  options.post_validation = train.post_validation;
+  options.recompute = assembly.config.pipeline.recompute;
+  assembly.programs =
+      std::make_shared<Programs>(std::move(choice.schedule), assembly.partition.topology, options, choice.order);
+  assembly.training_program();
+  check_programs(assembly, Mode::train, assembly.data.train->size(), train.batch);
+  if (train.eval_every > 0)
+    check_programs(assembly, Mode::evaluate, assembly.data.eval->size(), train.rows_of_evaluation());
+}
+
+void check_slices(const Assembly& assembly) {
+  const Config& config = assembly.config;
+  const ModelGraph& graph = assembly.graph;
+  const TrainConfig& train = config.train;
+  const std::int64_t last = assembly.data.train->size() % train.batch;  // rows of the short batch of an epoch
+  for (const std::int64_t rows : {std::min(train.batch, assembly.data.train->size()), last}) {
+    if (rows == 0) continue;
+    const std::int64_t least = slice_rows(train.batch, train.micro_batches, rows).back();
+    if (least >= graph.least_rows) continue;
+    const LayerSpec& layer = graph.layers[graph.least_rows_layer];
+    throw config.root.section("train").error(
+        "micro_batches", concat("got ", train.micro_batches, ": a batch of ", rows, " samples",
+                                rows == last ? " (the last of an epoch)" : "", " then has a micro-batch of ", least,
+                                ", but layer '", layer.name, "' (", layer.layer->type(),
+                                ") expects more than 1 value per channel when training: at least ", graph.least_rows,
+                                " samples; use fewer micro-batches, or a batch that leaves no such remainder"));
+  }
+}
+
+void check_evaluation_set(const Assembly& assembly) {
+  const TrainConfig& train = assembly.config.train;
+  if (!assembly.data.eval && train.eval_every == 0)
+    throw assembly.config.root.section("data").error("eval", "got no evaluation set, expected one to evaluate");
+  if (!assembly.data.eval)
+    throw assembly.config.root.section("train").error(
+        "eval_every", concat("got ", train.eval_every, ", but the data has no evaluation set; give it one, or leave ",
+                             "eval_every out"));
+  describe_model(assembly.model, assembly.data.eval->entries(1), assembly.losses, train.freeze);
+  TargetChecks(assembly.graph, assembly.losses).check_all(*assembly.data.eval);
+}
+
+/// Cuts, places and schedules.
+void arrange(Assembly& assembly) {
+  const Config& config = assembly.config;
+  assembly.partition = cut(assembly.graph, layers_per_stage(assembly.graph, config));
+  assembly.recompute = recomputed_layers(assembly.graph, config);
+  if (config.pipeline.costs.given) costs_of(config, assembly.partition);  // finds mistakes now
+  ScheduleChoice choice = choose_schedule(config, assembly.partition);
+  assembly.warnings = assembly.data.notes;
+  for (std::string& doubt : doubts_of(config, assembly.data.train->size()))
+    assembly.warnings.push_back(std::move(doubt));
+  if (!choice.warning.empty()) assembly.warnings.push_back(choice.warning);
+  place(assembly, choice.schedule.workers());
+  take(assembly, std::move(choice));
+}
+
+}  // namespace
+
+Assembly assemble(Model model, DataSplits data, Config config, const Ranks& ranks) {
+  Assembly assembly{std::move(config), std::move(model), std::move(data), ranks, {}, {}, {}, {}, {}, {}, {}, {}};
+  assembly.losses = losses_of(assembly.model, assembly.config);
+  const TrainConfig& train = assembly.config.train;
+  check_config(assembly.config);
+  check_datasets(assembly.data);
+  const std::int64_t rows = slice_rows(train.batch, train.micro_batches, train.batch)[0];
+  assembly.graph = describe_model(assembly.model, assembly.data.train->entries(rows), assembly.losses, train.freeze);
+  std::vector<std::string> parameter_names;
+  for (const ParameterInfo& parameter : assembly.graph.parameters) parameter_names.push_back(parameter.name);
+  check_patterns(train, parameter_names, assembly.config.root.section("train"));
+  if (train.eval_every > 0) check_evaluation_set(assembly);
+  TargetChecks(assembly.graph, assembly.losses).check_all(*assembly.data.train);
+  check_slices(assembly);
+  arrange(assembly);
+  return assembly;
+}
+
+Assembly assemble_again(const Assembly& assembly, Config config, const Ranks& ranks) {
+  Assembly again = assembly;
+  again.config = std::move(config);
+  again.ranks = ranks;
+  again.layout = {};
+  again.devices.clear();
+  check_config(again.config);
+  arrange(again);
+  return again;
+}
+
+Assembly with_costs(Assembly assembly, const Costs& costs, std::string& reason) {
+  ScheduleChoice choice = choose_schedule(assembly.config, assembly.partition, &costs);
+  reason = choice.reason;
+  take(assembly, std::move(choice));
+  return assembly;
+}
+
+void check_evaluation(const Assembly& assembly) {
+  check_evaluation_set(assembly);
+  check_programs(assembly, Mode::evaluate, assembly.data.eval->size(), assembly.config.train.rows_of_evaluation());
+}
+
+std::string agreement(const Assembly& assembly) {
+  std::string text = resolved_yaml(assembly.config);
+  for (const auto& [key, value] : environment_of(assembly.config).entries) text += concat(key, ": ", value, "\n");
+  text += concat("library: ", library_hash(), "\n");
+  text += concat("first layers: ", join(assembly.partition.first_layer),
+                 "\nranks of rows: ", join(assembly.layout.rank_of_row), "\n");
+  const Program& program = assembly.training_program();
+  for (const auto& row : program.rows) {
+    for (const Instruction& instruction : row) text += describe(program, instruction) + "; ";
+    text += "\n";
+  }
+  return text;
+}
+
+}  // namespace lockstep

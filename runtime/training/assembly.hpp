@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A job that is described and checked, and of which nothing is built: model, data and config brought together, cut into
+// stages, placed on workers, with the programs that they will run. What a user can have got wrong is found on the way.
+// A run reads it (training_run.hpp); the same job in other cuts is another assembly over the same model and data.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "runtime/config/config.hpp"
+#include "runtime/data/dataset.hpp"
+#include "runtime/engine/job.hpp"
+
+namespace lockstep {
+
+struct Costs;
+
+/// The processes of the job (Process::ranks() in runtime/session/process.hpp). Default: this one alone.
+struct Ranks {
+  RankId here = RankId(0);
+  int count = 1;
+  RemoteLinks* remote = nullptr;
+  int workers_before = 0;  ///< workers of lower ranks that may run on the same CPUs of the same host: for workers.bind
+};
+
+struct Assembly {
+  Config config;
+  Model model;
+  DataSplits data;
+  Ranks ranks;
+  Losses losses;  ///< by head
+  ModelGraph graph;
+  Partition partition;
+  Layout layout;
+  std::vector<at::Device> devices;  ///< by row
+  std::vector<bool> recompute;      ///< by layer
+  std::shared_ptr<Programs> programs;
+  std::vector<std::string> warnings;  ///< what the user should know before it starts
+
+  /// Whether this process has the row that reads the data.
+  bool feeds() const { return layout.rank_of_row.front() == layout.here; }
+  /// schedule: auto without costs: the programs are of equal costs, until with_costs() knows better.
+  bool wants_costs() const { return config.pipeline.schedule == "auto" && !config.pipeline.costs.given; }
+  /// The program of a training step with a full batch.
+  const Program& training_program() const { return programs->get(Mode::train, config.train.micro_batches); }
+};
+
+/// Throws UserError (ConfigError, ModelError, DataError, ScheduleError).
+Assembly assemble(Model model, DataSplits data, Config config, const Ranks& ranks = {});
+
+/// The same job in the cuts, the schedule and on the workers of `config`, which says the same of model, data and
+/// training. Throws UserError.
+Assembly assemble_again(const Assembly& assembly, Config config, const Ranks& ranks = {});
+
+/// With the schedule that `auto` chooses for measured costs. `reason`: what was chosen, and why.
+Assembly with_costs(Assembly assembly, const Costs& costs, std::string& reason);
+
+/// Whether it can evaluate, every batch of the evaluation set: ConfigError, DataError, ModelError when not. A config
+/// with eval_every has been checked.
+void check_evaluation(const Assembly& assembly);
+
+/// All that the ranks must agree on before they start, as text: config, what the bits depend on, the library itself,
+/// cuts, layout and the training program.
+std::string agreement(const Assembly& assembly);
+
+}  // namespace lockstep

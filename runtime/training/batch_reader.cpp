@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/training/batch_reader.hpp"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <numeric>
+
+namespace lockstep {
+
+BatchReader::BatchReader(const Assembly& assembly)
+    : assembly_(assembly),
+      targets_(assembly.graph, assembly.losses),
+      sampler_(assembly.data.train->size(), assembly.config.seed) {}
+
+std::vector<std::int64_t> BatchReader::samples(Mode mode, std::int64_t position, std::int64_t batch) {
+  if (mode == Mode::train) return sampler_.batch(position, batch);
+  std::vector<std::int64_t> samples(static_cast<std::size_t>(std::min(batch, assembly_.data.eval->size() - position)));
+  std::iota(samples.begin(), samples.end(), position);
+  return samples;
+}
+
+void BatchReader::read(Mode mode, std::int64_t position, std::int64_t rows) {
+  if (mode_ == mode && position_ == position) return;
+  const Dataset& dataset = mode == Mode::train ? *assembly_.data.train : *assembly_.data.eval;
+  const std::vector<std::int64_t> wanted = samples(mode, position, rows);
+  mode_ = Mode::stop;
+  batch_ = read_samples(dataset, wanted);
+  targets_.check_batch(dataset, wanted, batch_);
+  mode_ = mode;
+  position_ = position;
+}
+
+void BatchReader::open(StepHeader& header, std::int64_t position, std::int64_t batch) {
+  const auto rows = static_cast<std::int64_t>(samples(header.mode, position, batch).size());
+  // An evaluation batch may be smaller than the number of micro-batches.
+  const int micro_batches = static_cast<int>(std::min<std::int64_t>(assembly_.config.train.micro_batches, batch));
+  header.position = position;
+  header.slices = slice_rows(batch, micro_batches, rows);
+  read(header.mode, position, rows);
+  // A batch whose targets are all ignored has no loss and no gradient; 0 / 1 says so without a NaN.
+  for (std::size_t head = 0; head < assembly_.losses.size(); ++head) {
+    const GraphHead& of = assembly_.graph.heads[head];
+    const double denominator = assembly_.losses[head]->denominator(batch_[of.source]);
+    header.heads.push_back({0.0, std::max(1.0, denominator), of.weight});
+  }
+}
+
+void BatchReader::begin(const StepHeader& header) {
+  slices_ = header.slices;
+  read(header.mode, header.position, std::accumulate(slices_.begin(), slices_.end(), std::int64_t{0}));
+}
+
+Tensors BatchReader::micro_batch(int micro_batch) {
+  const std::int64_t start = std::accumulate(slices_.begin(), slices_.begin() + micro_batch, std::int64_t{0});
+  Tensors entries;
+  for (const at::Tensor& entry : batch_) entries.push_back(entry.narrow(0, start, slices_[micro_batch]).contiguous());
+  return entries;
+}
+
+StepHeader EvaluationPass::next(std::int64_t step) {
+  const TrainConfig& train = assembly_.config.train;
+  StepHeader header;
+  header.mode = Mode::evaluate;
+  header.step = step;
+  reader_.open(header, position_, train.rows_of_evaluation());
+  position_ += std::accumulate(header.slices.begin(), header.slices.end(), std::int64_t{0});
+  ++batches_;
+  header.last_of_evaluation = position_ >= assembly_.data.eval->size() || batches_ == train.eval_steps;
+  if (header.last_of_evaluation) position_ = batches_ = 0;
+  return header;
+}
+
+}  // namespace lockstep

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The data of a job, batch by batch: which samples, read and checked once, cut into micro-batches.
+#pragma once
+
+#include "runtime/engine/director.hpp"
+#include "runtime/training/assembly.hpp"
+#include "runtime/training/data_checks.hpp"
+
+namespace lockstep {
+
+class BatchReader : public Feeder {
+ public:
+  /// The assembly outlives it.
+  explicit BatchReader(const Assembly& assembly);
+
+  /// Samples from `position` on: of a training run in the order of its epochs, of an evaluation as they lie. At the end
+  /// of an epoch, or of the evaluation set, fewer than `batch`.
+  std::vector<std::int64_t> samples(Mode mode, std::int64_t position, std::int64_t batch);
+  /// Position, slices and the losses' denominators of `header`, for such a batch, which is read.
+  void open(StepHeader& header, std::int64_t position, std::int64_t batch);
+
+  void begin(const StepHeader& header) override;
+  Tensors micro_batch(int micro_batch) override;
+
+ private:
+  void read(Mode mode, std::int64_t position, std::int64_t rows);
+
+  const Assembly& assembly_;
+  TargetChecks targets_;
+  Sampler sampler_;
+  Mode mode_ = Mode::stop;  // of what is there; stop: nothing
+  std::int64_t position_ = 0;
+  Tensors batch_;
+  std::vector<std::int64_t> slices_;
+};
+
+/// One evaluation, batch by batch.
+class EvaluationPass {
+ public:
+  /// Both outlive it.
+  EvaluationPass(const Assembly& assembly, BatchReader& reader) : assembly_(assembly), reader_(reader) {}
+  /// The next batch of the evaluation after `step`. After the last one (last_of_evaluation) it begins again.
+  StepHeader next(std::int64_t step);
+
+ private:
+  const Assembly& assembly_;
+  BatchReader& reader_;
+  std::int64_t position_ = 0, batches_ = 0;
+};
+
+}  // namespace lockstep

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/training/start.hpp"
+
+#include "runtime/training/data_record.hpp"
+
+namespace lockstep {
+namespace {
+
+TrainerState fresh_state(const Assembly& assembly) {
+  const DataSplits& data = assembly.data;
+  TrainerState state;
+  state.samples = data.train->size();
+  state.numerics = numerics_of(assembly.config);
+  if (!data.arithmetic.empty()) state.numerics.emplace_back(kDataArithmetic, data.arithmetic);
+  state.environment = environment_of(assembly.config);
+  state.data = data.record;
+  return state;
+}
+
+void check_weights(const ModelGraph& graph, CheckpointStore& store) {
+  const auto expect = [&](const std::string& name, at::ScalarType dtype, const std::vector<std::int64_t>& sizes) {
+    const TensorEntry& entry = store.entry(TensorKind::weight, name);
+    if (entry.dtype != dtype || entry.sizes != sizes)
+      throw CheckpointError(
+          store.path(), name, -1,
+          concat("is ", to_string(entry), ", the model has ", c10::toString(dtype), " [", join(sizes), "]"));
+  };
+  for (const ParameterInfo& parameter : graph.parameters) expect(parameter.name, at::kFloat, parameter.sizes);
+  for (const BufferInfo& buffer : graph.buffers) expect(buffer.name, buffer.dtype, buffer.sizes);
+}
+
+}  // namespace
+
+Start fresh_start(const Assembly& assembly) {
+  Start start;
+  start.state = start.saved = fresh_state(assembly);
+  return start;
+}
+
+Start resume(Assembly& assembly, const std::string& checkpoint, const ResumeRules& rules) {
+  CheckpointStore store(checkpoint);
+  DataSplits& data = assembly.data;
+  Start start;
+  start.checkpoint = checkpoint;
+  start.saved = state_of(store);
+  const TrainerState& saved = start.saved;
+  if (saved.step != store.manifest().step)
+    throw CheckpointError(checkpoint + "/" + kTrainerFile, "is of another step than the manifest");
+  // Without the mark the data was read as it was before the mark; what is saved from here on has none either.
+  if (data.unrecorded && !saved.records(kDataArithmetic)) data = data.unrecorded();
+  TrainerState fresh = fresh_state(assembly);
+  if (!fresh.data && saved.data && assembly.feeds()) fresh.data = record_of(data);
+  start.findings = check_resumable(assembly.config, fresh, saved, checkpoint, rules);
+  if (data.taught_by && saved.data && !saved.data->scaling.empty() && saved.data->scaling != data.record->scaling)
+    data = data.taught_by(*saved.data);
+  check_weights(assembly.graph, store);
+  TrainerState& state = start.state = fresh_state(assembly);
+  state.step = saved.step;
+  state.position = saved.position;
+  state.loss = saved.loss;
+  state.losses = saved.losses;
+  state.best = saved.best;
+  state.changes = saved.changes;
+  for (const std::string& change : start.findings.changed)
+    state.changes.push_back(concat("after step ", saved.step, ": ", change));
+  return start;
+}
+
+}  // namespace lockstep

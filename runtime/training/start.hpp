@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Where a run starts: at the beginning, or from a checkpoint.
+#pragma once
+
+#include <string>
+
+#include "runtime/training/assembly.hpp"
+#include "runtime/training/trainer_state.hpp"
+
+namespace lockstep {
+
+struct Start {
+  std::string checkpoint = {};  ///< empty: the beginning
+  TrainerState state = {};      ///< step 0, or that of the checkpoint; everything else as it is here
+  TrainerState saved = {};  ///< as the checkpoint has it, with the machine that wrote it; that of step 0 without one
+  ResumeFindings findings = {};
+};
+
+Start fresh_start(const Assembly& assembly);
+
+/// Nothing is read but headers. The assembly's data becomes that which the checkpoint was trained on, where the files
+/// are the same and only what they taught is not. Throws CheckpointError when it is damaged or of another model,
+/// ConfigError when the config would compute other numbers, or the data is other data, and `rules` do not say that this
+/// is meant.
+Start resume(Assembly& assembly, const std::string& checkpoint, const ResumeRules& rules = {});
+
+}  // namespace lockstep

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/training/training_run.hpp"
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+
+#include "runtime/training/checkpointing.hpp"
+#include "runtime/training/optimizer.hpp"
+#include "runtime/training/precision.hpp"
+
+namespace lockstep {
+namespace {
+
+std::vector<Cpus> bound_cpus(const Assembly& assembly, int workers, const Log& log) {
+  if (assembly.config.workers.bind == Bind::none) return {};
+  const Cpus allowed = allowed_cpus();
+  const int threads = assembly.config.workers.threads, before = assembly.ranks.workers_before;
+  std::vector<Cpus> cpus = cpus_of_workers(allowed, before, workers, threads);
+  if (cpus.empty())
+    log.warn(concat("workers.bind: not bound: ", before + workers, " workers with ", threads,
+                    " thread(s) each do not fit on the ", allowed.size(), " CPUs that this process may use"));
+  for (std::size_t i = 0; i < cpus.size(); ++i)
+    log.debug(concat("worker ", i, " of this process is bound to CPU ", join(cpus[i])));
+  return cpus;
+}
+
+ShardOptions shards_of(const Assembly& assembly, int workers, const RunOptions& options) {
+  const Config& config = assembly.config;
+  ShardOptions shard;
+  shard.checkpoints = options.checkpoints;
+  shard.resume_from = options.resume_from;
+  shard.background = config.checkpoint.background;
+  // A copy counts like every tensor: under a limit that was set for training, auto makes none.
+  if (shard.background == Background::automatic && config.workers.memory_limit > 0)
+    shard.background = Background::never;
+  shard.patience = patience_of(config.comm);
+  shard.rows = static_cast<int>(assembly.layout.rank_of_row.size());
+  shard.workers_here = workers;
+  return shard;
+}
+
+}  // namespace
+
+std::chrono::milliseconds patience_of(const CommConfig& comm) {
+  return std::chrono::seconds(std::min(comm.watchdog_s, comm.save_s));
+}
+
+JobOutcome run(const Assembly& assembly, Decider& decider, Feeder& feeder, const RunOptions& options) {
+  const Config& config = assembly.config;
+  at::set_num_threads(config.workers.threads);
+  const std::vector<RankId>& ranks = assembly.layout.rank_of_row;
+  const int workers = static_cast<int>(std::count(ranks.begin(), ranks.end(), assembly.layout.here));
+  JobSpec spec{assembly.graph, assembly.partition, assembly.losses, *assembly.programs, assembly.layout};
+  spec.stage.seed = config.seed;
+  spec.stage.precision = dtype_of(config.train.precision);
+  spec.stage.check_finite = options.check_finite;
+  spec.stage.recompute = assembly.recompute;
+  spec.initialise = options.resume_from.empty();
+  spec.devices = assembly.devices;
+  spec.threads = config.workers.threads;
+  spec.cpus = bound_cpus(assembly, workers, options.log);
+  spec.clip_grad_norm = config.train.clip_grad_norm;
+  spec.make_updater = Optimizer::maker(config.train.optimizer);
+  spec.make_keeper = [shard = shards_of(assembly, workers, options), log = options.log](int row) {
+    ShardOptions options_of_row = shard;
+    options_of_row.row = row;
+    options_of_row.log = log.named(concat("worker ", row));
+    return std::make_unique<ShardKeeper>(options_of_row);
+  };
+  spec.wait_limit = std::chrono::seconds(config.comm.watchdog_s);
+  spec.startup_limit = std::chrono::seconds(config.comm.startup_s);
+  spec.save_limit = std::chrono::seconds(config.comm.save_s);
+  spec.memory_limit = config.workers.memory_limit;
+  spec.recorder_folder = options.recorder_folder;
+  spec.decider = &decider;
+  spec.feeder = &feeder;
+  spec.observer = options.observer;
+  spec.signalled = options.signalled;
+  spec.record_hashes = options.record_hashes;
+  spec.record = options.record;
+  spec.remote = assembly.ranks.remote;
+  spec.wrap_channel = options.wrap_channel;
+  spec.log = options.log;
+  return run_job(spec);
+}
+
+}  // namespace lockstep

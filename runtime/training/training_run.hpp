@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// An assembly at work: what the engine is given of it. Whatever a job does (training, measuring, an evaluation) is a
+// decider's business.
+#pragma once
+
+#include <string>
+
+#include "runtime/training/assembly.hpp"
+
+namespace lockstep {
+
+/// References outlive the run.
+struct RunOptions {
+  Observer* observer = nullptr;                  ///< told of every result, on a worker's thread
+  const std::atomic<bool>* signalled = nullptr;  ///< raised from outside: some rank is asked to stop
+  bool check_finite = true;  ///< look at every output and input gradient: names the first layer that breaks
+  bool record_hashes = false;
+  std::string resume_from = {};      ///< a checkpoint: weights, buffers and optimizer state; empty: initial values
+  std::string checkpoints = {};      ///< the folder where checkpoints go; empty: none is written
+  RecordRange record = {};           ///< steps whose timeline is recorded: JobOutcome::recorded
+  std::string recorder_folder = {};  ///< where each worker's flight recorder goes; empty: nowhere. It exists
+  WrapChannel wrap_channel = {};     ///< may be empty
+  Log log = {};
+};
+
+/// `decider`, `feeder`: used where row 0 and stage 0 are. Blocking.
+JobOutcome run(const Assembly& assembly, Decider& decider, Feeder& feeder, const RunOptions& options = {});
+
+/// How long the end of a failed job waits for a save that stands still.
+std::chrono::milliseconds patience_of(const CommConfig& comm);
+
+}  // namespace lockstep
