@@ -9,6 +9,7 @@
 
 #include "models/registry.hpp"
 #include "runtime/layer/layers.hpp"
+#include "runtime/layer/parts.hpp"
 
 namespace lockstep {
 namespace {
@@ -25,7 +26,10 @@ constexpr double kEpsilon = 1e-5;
 
 class GptEmbedding : public Layer {
  public:
-  explicit GptEmbedding(const GptSizes& sizes) : sizes_(sizes) {}
+  explicit GptEmbedding(const GptSizes& sizes)
+      : sizes_(sizes),
+        tokens_{"wte", sizes.vocab, sizes.width, Init::normal(kInit)},
+        positions_{"wpe", sizes.context, sizes.width, Init::normal(kInit)} {}
   std::string type() const override { return "gpt_embedding"; }
   std::string options() const override { return concat("dropout ", sizes_.dropout); }
 
@@ -36,108 +40,101 @@ class GptEmbedding : public Layer {
       throw ModelError(concat("a GPT of context ", sizes_.context, " got ", to_string(tokens),
                               "; it expects int64 tokens [rows, length] with length <= ", sizes_.context));
     expect_below(*this, tokens, sizes_.vocab, "vocab");
-    LayerDescription description;
-    description.outputs = {{"", at::kFloat, {tokens.sizes[0], tokens.sizes[1], sizes_.width}}};
-    description.parameters = {{"wte.weight", {sizes_.vocab, sizes_.width}, Init::normal(kInit), ""},
-                              {"wpe.weight", {sizes_.context, sizes_.width}, Init::normal(kInit), ""}};
-    return description;
+    return described({{"", at::kFloat, {tokens.sizes[0], tokens.sizes[1], sizes_.width}}}, tokens_, positions_);
   }
 
   Tensors forward(const Tensors& inputs, LayerContext& context) const override {
     const at::Tensor& tokens = inputs[0];
     const at::Tensor positions = at::arange(tokens.size(1), tokens.options());
-    const at::Tensor sum = embedding(context, tokens, "wte.weight") + embedding(context, positions, "wpe.weight");
+    const at::Tensor sum = tokens_(context, tokens) + positions_(context, positions);
     return {at::dropout(sum, sizes_.dropout, context.training())};
   }
 
  private:
   GptSizes sizes_;
+  EmbeddingPart tokens_, positions_;
 };
+
+/// Conv1D of Hugging Face's GPT-2.
+LinearPart conv1d(const char* name, std::int64_t in, std::int64_t out, double deviation) {
+  return {name,
+          in,
+          out,
+          {.layout = WeightLayout::in_out, .weight_init = Init::normal(deviation), .bias_init = Init::zeros()}};
+}
+
+// Residual branches start smaller the deeper the model (GPT-2, section 2.3).
+double residual_init(const GptSizes& sizes) {
+  return kInit / std::sqrt(2.0 * static_cast<double>(sizes.layers));
+}
 
 class GptBlock : public Layer {
  public:
-  explicit GptBlock(const GptSizes& sizes) : sizes_(sizes) {}
+  explicit GptBlock(const GptSizes& sizes)
+      : sizes_(sizes),
+        before_attention_{"ln_1", sizes.width, kEpsilon},
+        qkv_(conv1d("attn.c_attn", sizes.width, 3 * sizes.width, kInit)),
+        attention_{sizes.heads, sizes.dropout, /*causal=*/true},
+        attended_(conv1d("attn.c_proj", sizes.width, sizes.width, residual_init(sizes))),
+        before_mlp_{"ln_2", sizes.width, kEpsilon},
+        up_(conv1d("mlp.c_fc", sizes.width, 4 * sizes.width, kInit)),
+        down_(conv1d("mlp.c_proj", 4 * sizes.width, sizes.width, residual_init(sizes))) {}
   std::string type() const override { return "gpt_block"; }
   std::string options() const override { return concat("heads ", sizes_.heads, ", dropout ", sizes_.dropout); }
 
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override {
     expect_inputs(*this, inputs, 1);
     expect_width(*this, inputs[0], sizes_.width);
-    const std::int64_t w = sizes_.width;
-    // Residual branches start smaller the deeper the model (GPT-2, section 2.3).
-    const double residual = kInit / std::sqrt(2.0 * static_cast<double>(sizes_.layers));
-    LayerDescription description;
-    description.outputs = {inputs[0]};
-    description.parameters = {{"ln_1.weight", {w}, Init::ones(), ""},
-                              {"ln_1.bias", {w}, Init::zeros(), ""},
-                              {"attn.c_attn.weight", {w, 3 * w}, Init::normal(kInit), ""},
-                              {"attn.c_attn.bias", {3 * w}, Init::zeros(), ""},
-                              {"attn.c_proj.weight", {w, w}, Init::normal(residual), ""},
-                              {"attn.c_proj.bias", {w}, Init::zeros(), ""},
-                              {"ln_2.weight", {w}, Init::ones(), ""},
-                              {"ln_2.bias", {w}, Init::zeros(), ""},
-                              {"mlp.c_fc.weight", {w, 4 * w}, Init::normal(kInit), ""},
-                              {"mlp.c_fc.bias", {4 * w}, Init::zeros(), ""},
-                              {"mlp.c_proj.weight", {4 * w, w}, Init::normal(residual), ""},
-                              {"mlp.c_proj.bias", {w}, Init::zeros(), ""}};
-    return description;
+    return described({inputs[0]}, before_attention_, qkv_, attended_, before_mlp_, up_, down_);
   }
 
   Tensors forward(const Tensors& inputs, LayerContext& context) const override {
-    const at::Tensor attended = inputs[0] + attention(normed(inputs[0], "ln_1", context), context);
-    return {attended + mlp(normed(attended, "ln_2", context), context)};
+    const at::Tensor attended = inputs[0] + attention(before_attention_(context, inputs[0]), context);
+    const at::Tensor hidden = at::gelu(up_(context, before_mlp_(context, attended)), "tanh");
+    return {attended + at::dropout(down_(context, hidden), sizes_.dropout, context.training())};
   }
 
  private:
-  at::Tensor normed(const at::Tensor& x, const std::string& norm, LayerContext& context) const {
-    return at::layer_norm(x, {sizes_.width}, context.leaf(norm + ".weight"), context.leaf(norm + ".bias"), kEpsilon);
-  }
-
   at::Tensor attention(const at::Tensor& x, LayerContext& context) const {
-    const std::int64_t rows = x.size(0), length = x.size(1), head_width = sizes_.width / sizes_.heads;
-    const at::Tensor qkv = linear(context, x, "attn.c_attn.weight", "attn.c_attn.bias", WeightLayout::in_out);
-    std::vector<at::Tensor> parts = qkv.split(sizes_.width, 2);
-    for (at::Tensor& part : parts) part = part.view({rows, length, sizes_.heads, head_width}).transpose(1, 2);
-    const at::Tensor mixed = at::scaled_dot_product_attention(
-        parts[0], parts[1], parts[2], /*attn_mask=*/{}, context.training() ? sizes_.dropout : 0.0, /*is_causal=*/true);
-    const at::Tensor joined = mixed.transpose(1, 2).reshape({rows, length, sizes_.width});
-    const at::Tensor projected =
-        linear(context, joined, "attn.c_proj.weight", "attn.c_proj.bias", WeightLayout::in_out);
-    return at::dropout(projected, sizes_.dropout, context.training());
-  }
-
-  at::Tensor mlp(const at::Tensor& x, LayerContext& context) const {
-    const at::Tensor hidden =
-        at::gelu(linear(context, x, "mlp.c_fc.weight", "mlp.c_fc.bias", WeightLayout::in_out), "tanh");
-    const at::Tensor projected = linear(context, hidden, "mlp.c_proj.weight", "mlp.c_proj.bias", WeightLayout::in_out);
-    return at::dropout(projected, sizes_.dropout, context.training());
+    const std::vector<at::Tensor> qkv = qkv_(context, x).split(sizes_.width, 2);
+    const at::Tensor mixed = attention_(context, qkv[0], qkv[1], qkv[2]);
+    return at::dropout(attended_(context, mixed), sizes_.dropout, context.training());
   }
 
   GptSizes sizes_;
+  LayerNormPart before_attention_;
+  LinearPart qkv_;
+  AttentionPart attention_;
+  LinearPart attended_;
+  LayerNormPart before_mlp_;
+  LinearPart up_, down_;
 };
 
 class GptHead : public Layer {
  public:
-  explicit GptHead(const GptSizes& sizes) : sizes_(sizes) {}
+  explicit GptHead(const GptSizes& sizes)
+      : sizes_(sizes),
+        logits_{"",
+                sizes.width,
+                sizes.vocab,
+                {.bias = false,
+                 .weight_init = Init::normal(kInit),
+                 .tied_to = sizes.tied ? "transformer.wte.weight" : ""}} {}
   std::string type() const override { return "gpt_head"; }
 
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override {
     expect_inputs(*this, inputs, 1);
     expect_width(*this, inputs[0], sizes_.width);
-    LayerDescription description;
-    description.outputs = {inputs[0]};
-    description.outputs[0].sizes.back() = sizes_.vocab;
-    description.parameters = {
-        {"weight", {sizes_.vocab, sizes_.width}, Init::normal(kInit), sizes_.tied ? "transformer.wte.weight" : ""}};
-    return description;
+    EntrySpec logits = inputs[0];
+    logits.sizes.back() = sizes_.vocab;
+    return described({logits}, logits_);
   }
 
-  Tensors forward(const Tensors& inputs, LayerContext& context) const override {
-    return {linear(context, inputs[0], "weight", "")};
-  }
+  Tensors forward(const Tensors& inputs, LayerContext& context) const override { return {logits_(context, inputs[0])}; }
 
  private:
   GptSizes sizes_;
+  LinearPart logits_;
 };
 
 /// What GPT2Config of Hugging Face's transformers needs to build this model. Its default token ids are those of a

@@ -3,6 +3,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <array>
 
 #include "runtime/base/check.hpp"
@@ -31,13 +32,7 @@ bool finite_words(const Word* words, std::size_t count) {
   return true;
 }
 
-}  // namespace
-
-double squared_norm(const at::Tensor& tensor) {
-  const at::Tensor host = on_host(tensor);
-  LOCKSTEP_CHECK(host.scalar_type() == at::kFloat, "squared norms are taken of float32 gradients");
-  const float* data = host.const_data_ptr<float>();
-  const auto count = static_cast<std::size_t>(host.numel());
+double square_of_block(const float* data, std::size_t count) {
   std::array<double, kLanes> sums{};
   std::size_t i = 0;
   for (; i + kLanes <= count; i += kLanes)
@@ -48,6 +43,19 @@ double squared_norm(const at::Tensor& tensor) {
   double total = 0;
   for (const double sum : sums) total += sum;
   for (; i < count; ++i) total += static_cast<double>(data[i]) * data[i];
+  return total;
+}
+
+}  // namespace
+
+double squared_norm(const at::Tensor& tensor) {
+  const at::Tensor host = on_host(tensor);
+  LOCKSTEP_CHECK(host.scalar_type() == at::kFloat, "squared norms are taken of float32 gradients");
+  const float* data = host.const_data_ptr<float>();
+  const auto count = static_cast<std::size_t>(host.numel());
+  double total = 0;
+  for (std::size_t begin = 0; begin < count; begin += kNormBlock)
+    total += square_of_block(data + begin, std::min(kNormBlock, count - begin));
   return total;
 }
 

@@ -3,7 +3,6 @@
 
 #include <ATen/ATen.h>
 
-#include <cmath>
 #include <functional>
 #include <numeric>
 
@@ -52,37 +51,38 @@ void expect_channels(const Layer& layer, const EntrySpec& input, std::int64_t ch
 
 Convolution::Convolution(int dims, bool transposed, std::int64_t in, std::int64_t out, const Extent& kernel,
                          const ConvolutionOptions& options)
-    : dims_(dims), in_(in), out_(out), kernel_(per_dimension(kernel, dims, 1, "kernel")), bias_(options.bias) {
-  arguments_.stride = per_dimension(options.stride, dims, 1, "stride");
-  arguments_.padding = per_dimension(options.padding, dims, 0, "padding");
-  arguments_.dilation = per_dimension(options.dilation, dims, 1, "dilation");
-  arguments_.output_padding = per_dimension(options.output_padding, dims, 0, "output padding");
-  arguments_.transposed = transposed;
-  arguments_.groups = options.groups;
+    : dims_(dims), part_{"", in, out, per_dimension(kernel, dims, 1, "kernel"), {}, options.bias} {
+  ConvolutionArguments& arguments = part_.arguments;
+  arguments.stride = per_dimension(options.stride, dims, 1, "stride");
+  arguments.padding = per_dimension(options.padding, dims, 0, "padding");
+  arguments.dilation = per_dimension(options.dilation, dims, 1, "dilation");
+  arguments.output_padding = per_dimension(options.output_padding, dims, 0, "output padding");
+  arguments.transposed = transposed;
+  arguments.groups = options.groups;
   if (in < 1 || out < 1 || options.groups < 1 || in % options.groups != 0 || out % options.groups != 0)
     throw ModelError(concat("a ", type(), " layer has ", in, " input and ", out, " output channels in ", options.groups,
                             " groups; the groups must divide both"));
-  for (std::size_t d = 0; d < kernel_.size(); ++d) {
-    const std::int64_t padding = arguments_.output_padding[d];
-    if (padding > 0 && (!transposed || (padding >= arguments_.stride[d] && padding >= arguments_.dilation[d])))
+  for (std::size_t d = 0; d < part_.kernel.size(); ++d) {
+    const std::int64_t padding = arguments.output_padding[d];
+    if (padding > 0 && (!transposed || (padding >= arguments.stride[d] && padding >= arguments.dilation[d])))
       throw ModelError(concat("a ", type(), " layer has the output padding ", padding,
                               "; only a transposed one has it, smaller than its stride or dilation"));
   }
 }
 
 std::string Convolution::type() const {
-  return concat(arguments_.transposed ? "conv_transpose" : "conv", dims_, "d");
+  return concat(part_.arguments.transposed ? "conv_transpose" : "conv", dims_, "d");
 }
 
 std::string Convolution::options() const {
-  const ConvolutionArguments& a = arguments_;
+  const ConvolutionArguments& a = part_.arguments;
   return concat("stride ", join(a.stride, " "), ", padding ", join(a.padding, " "), ", dilation ",
                 join(a.dilation, " "), ", output padding ", join(a.output_padding, " "), ", groups ", a.groups);
 }
 
 std::int64_t Convolution::output_size(std::size_t d, std::int64_t size) const {
-  const ConvolutionArguments& a = arguments_;
-  const std::int64_t reach = a.dilation[d] * (kernel_[d] - 1) + 1;
+  const ConvolutionArguments& a = part_.arguments;
+  const std::int64_t reach = a.dilation[d] * (part_.kernel[d] - 1) + 1;
   if (a.transposed) return (size - 1) * a.stride[d] - 2 * a.padding[d] + reach + a.output_padding[d];
   const std::int64_t room = size + 2 * a.padding[d] - reach;
   return room < 0 ? 0 : room / a.stride[d] + 1;
@@ -90,24 +90,18 @@ std::int64_t Convolution::output_size(std::size_t d, std::int64_t size) const {
 
 LayerDescription Convolution::describe(const std::vector<EntrySpec>& inputs) const {
   expect_inputs(*this, inputs, 1);
-  expect_channels(*this, inputs[0], in_, static_cast<std::size_t>(dims_));
-  std::vector<std::int64_t> sizes = {inputs[0].sizes[0], out_};
-  for (std::size_t d = 0; d < kernel_.size(); ++d) {
-    sizes.push_back(output_size(d, inputs[0].sizes[d + 2]));
-    expect_output(*this, inputs[0], sizes.back());
+  expect_channels(*this, inputs[0], part_.in, static_cast<std::size_t>(dims_));
+  EntrySpec output = inputs[0];
+  output.sizes = {inputs[0].sizes[0], part_.out};
+  for (std::size_t d = 0; d < part_.kernel.size(); ++d) {
+    output.sizes.push_back(output_size(d, inputs[0].sizes[d + 2]));
+    expect_output(*this, inputs[0], output.sizes.back());
   }
-  LayerDescription description = with_sizes(inputs[0], std::move(sizes));
-  std::vector<std::int64_t> weight = arguments_.transposed ? std::vector<std::int64_t>{in_, out_ / arguments_.groups}
-                                                           : std::vector<std::int64_t>{out_, in_ / arguments_.groups};
-  weight.insert(weight.end(), kernel_.begin(), kernel_.end());
-  const double bound = 1.0 / std::sqrt(static_cast<double>(product(weight, 1)));
-  description.parameters.push_back({"weight", weight, Init::uniform(bound), ""});
-  if (bias_) description.parameters.push_back({"bias", {out_}, Init::uniform(bound), ""});
-  return description;
+  return described({output}, part_);
 }
 
 Tensors Convolution::forward(const Tensors& inputs, LayerContext& context) const {
-  return {convolution(context, inputs[0], "weight", bias_ ? "bias" : "", arguments_)};
+  return {part_(context, inputs[0])};
 }
 
 Pool2d::Pool2d(Kind kind, std::int64_t kernel, std::int64_t stride, std::int64_t padding)

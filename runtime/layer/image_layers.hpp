@@ -36,10 +36,7 @@ class Convolution : public Layer {
   std::int64_t output_size(std::size_t dim, std::int64_t input_size) const;
 
   int dims_;
-  std::int64_t in_, out_;
-  std::vector<std::int64_t> kernel_;
-  ConvolutionArguments arguments_;
-  bool bias_;
+  ConvolutionPart part_;
 };
 
 /// [rows, in, length] -> [rows, out, floor((length + 2 padding - dilation (kernel - 1) - 1) / stride) + 1]

@@ -3,21 +3,9 @@
 
 #include <ATen/ATen.h>
 
-#include <cmath>
-
 #include "runtime/base/nearest.hpp"
 
 namespace lockstep {
-namespace {
-
-LayerDescription same_shape(const EntrySpec& input) {
-  LayerDescription description;
-  description.outputs = {input};
-  return description;
-}
-
-}  // namespace
-
 void expect_inputs(const Layer& layer, const std::vector<EntrySpec>& inputs, std::size_t count) {
   if (inputs.size() != count)
     throw ModelError(concat("a ", layer.type(), " layer reads ", count, " entries, got ", inputs.size()));
@@ -38,17 +26,14 @@ void expect_below(const Layer& layer, const EntrySpec& indices, std::int64_t cou
 
 LayerDescription Linear::describe(const std::vector<EntrySpec>& inputs) const {
   expect_inputs(*this, inputs, 1);
-  expect_width(*this, inputs[0], in_);
-  const double bound = 1.0 / std::sqrt(static_cast<double>(in_));
-  LayerDescription description = same_shape(inputs[0]);
-  description.outputs[0].sizes.back() = out_;
-  description.parameters.push_back({"weight", {out_, in_}, Init::uniform(bound), ""});
-  if (bias_) description.parameters.push_back({"bias", {out_}, Init::uniform(bound), ""});
-  return description;
+  expect_width(*this, inputs[0], part_.in);
+  EntrySpec output = inputs[0];
+  output.sizes.back() = part_.out;
+  return described({output}, part_);
 }
 
 Tensors Linear::forward(const Tensors& inputs, LayerContext& context) const {
-  return {linear(context, inputs[0], "weight", bias_ ? "bias" : "")};
+  return {part_(context, inputs[0])};
 }
 
 namespace {
@@ -86,7 +71,7 @@ Activation::Activation(const std::string& function) : function_(function) {
 
 LayerDescription Activation::describe(const std::vector<EntrySpec>& inputs) const {
   expect_inputs(*this, inputs, 1);
-  return same_shape(inputs[0]);
+  return described({inputs[0]});
 }
 
 Tensors Activation::forward(const Tensors& inputs, LayerContext&) const {
@@ -95,37 +80,33 @@ Tensors Activation::forward(const Tensors& inputs, LayerContext&) const {
 
 LayerDescription LayerNorm::describe(const std::vector<EntrySpec>& inputs) const {
   expect_inputs(*this, inputs, 1);
-  expect_width(*this, inputs[0], width_);
-  LayerDescription description = same_shape(inputs[0]);
-  description.parameters = {{"weight", {width_}, Init::ones(), ""}, {"bias", {width_}, Init::zeros(), ""}};
-  return description;
+  expect_width(*this, inputs[0], part_.width);
+  return described({inputs[0]}, part_);
 }
 
 Tensors LayerNorm::forward(const Tensors& inputs, LayerContext& context) const {
-  // LibTorch normalises bf16 inputs with float32 weights as they are.
-  return {at::layer_norm(inputs[0], {width_}, context.leaf("weight"), context.leaf("bias"), epsilon_)};
+  return {part_(context, inputs[0])};
 }
 
 LayerDescription Embedding::describe(const std::vector<EntrySpec>& inputs) const {
   expect_inputs(*this, inputs, 1);
   if (inputs[0].dtype != at::kLong)
     throw ModelError(concat("an embedding layer got ", to_string(inputs[0]), "; it expects int64 indices"));
-  expect_below(*this, inputs[0], count_, "count");
-  LayerDescription description = same_shape(inputs[0]);
-  description.outputs[0].dtype = at::kFloat;
-  description.outputs[0].below = 0;
-  description.outputs[0].sizes.push_back(width_);
-  description.parameters = {{"weight", {count_, width_}, Init::normal(1.0), ""}};
-  return description;
+  expect_below(*this, inputs[0], part_.count, "count");
+  EntrySpec output = inputs[0];
+  output.dtype = at::kFloat;
+  output.below = 0;
+  output.sizes.push_back(part_.width);
+  return described({output}, part_);
 }
 
 Tensors Embedding::forward(const Tensors& inputs, LayerContext& context) const {
-  return {embedding(context, inputs[0], "weight")};
+  return {part_(context, inputs[0])};
 }
 
 LayerDescription Dropout::describe(const std::vector<EntrySpec>& inputs) const {
   expect_inputs(*this, inputs, 1);
-  return same_shape(inputs[0]);
+  return described({inputs[0]});
 }
 
 Tensors Dropout::forward(const Tensors& inputs, LayerContext& context) const {
@@ -138,7 +119,7 @@ LayerDescription Add::describe(const std::vector<EntrySpec>& inputs) const {
     if (input.sizes != inputs[0].sizes)
       throw ModelError(
           concat("an add layer got ", to_string(inputs[0]), " and ", to_string(input), "; shapes must agree"));
-  return same_shape(inputs[0]);
+  return described({inputs[0]});
 }
 
 Tensors Add::forward(const Tensors& inputs, LayerContext&) const {

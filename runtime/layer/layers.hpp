@@ -4,21 +4,20 @@
 #pragma once
 
 #include "runtime/layer/layer.hpp"
-#include "runtime/layer/operators.hpp"
+#include "runtime/layer/parts.hpp"
 
 namespace lockstep {
 
 /// y = x W^T + b: [..., in] -> [..., out]. Initial values as torch.nn.Linear: uniform in +-1/sqrt(in).
 class Linear : public Layer {
  public:
-  Linear(std::int64_t in, std::int64_t out, bool bias = true) : in_(in), out_(out), bias_(bias) {}
+  Linear(std::int64_t in, std::int64_t out, bool bias = true) : part_{"", in, out, {.bias = bias}} {}
   std::string type() const override { return "linear"; }
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
   Tensors forward(const Tensors& inputs, LayerContext& context) const override;
 
  private:
-  std::int64_t in_, out_;
-  bool bias_;
+  LinearPart part_;
 };
 
 /// Element-wise: relu, gelu (exact), gelu_tanh, tanh, sigmoid, silu.
@@ -39,27 +38,26 @@ class Activation : public Layer {
 /// Ba, Kiros, Hinton, "Layer Normalization" (2016), over the last dimension. Parameters weight (ones), bias (zeros).
 class LayerNorm : public Layer {
  public:
-  explicit LayerNorm(std::int64_t width, double epsilon = 1e-5) : width_(width), epsilon_(epsilon) {}
+  explicit LayerNorm(std::int64_t width, double epsilon = 1e-5) : part_{"", width, epsilon} {}
   std::string type() const override { return "layer_norm"; }
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
   Tensors forward(const Tensors& inputs, LayerContext& context) const override;
 
  private:
-  std::int64_t width_;
-  double epsilon_;
+  LayerNormPart part_;
 };
 
 /// Indices (int64, any shape) -> rows of a table: [...] -> [..., width]. Normal initial values with standard deviation
 /// 1, as torch.nn.Embedding.
 class Embedding : public Layer {
  public:
-  Embedding(std::int64_t count, std::int64_t width) : count_(count), width_(width) {}
+  Embedding(std::int64_t count, std::int64_t width) : part_{"", count, width} {}
   std::string type() const override { return "embedding"; }
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
   Tensors forward(const Tensors& inputs, LayerContext& context) const override;
 
  private:
-  std::int64_t count_, width_;
+  EmbeddingPart part_;
 };
 
 /// Zeroes elements with probability p in training and scales the others by 1 / (1 - p).

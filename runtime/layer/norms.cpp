@@ -14,12 +14,10 @@ void expect_any_channels(const Layer& layer, const EntrySpec& input, std::int64_
   expect_channels(layer, input, channels, dims >= 2 && dims <= 4 ? dims - 2 : 2);
 }
 
-LayerDescription affine(const EntrySpec& input, std::int64_t channels) {
-  LayerDescription description;
-  description.outputs = {input};
-  description.parameters = {{"weight", {channels}, Init::ones(), ""}, {"bias", {channels}, Init::zeros(), ""}};
-  return description;
-}
+// The buffers of BatchNorm, as torch.nn names them.
+constexpr const char* kMean = "running_mean";
+constexpr const char* kVariance = "running_var";
+constexpr const char* kSteps = "num_batches_tracked";
 
 Buffer& find(std::vector<Buffer>& buffers, const std::string& name) {
   for (Buffer& buffer : buffers)
@@ -30,7 +28,7 @@ Buffer& find(std::vector<Buffer>& buffers, const std::string& name) {
 }  // namespace
 
 GroupNorm::GroupNorm(std::int64_t groups, std::int64_t channels, double epsilon)
-    : groups_(groups), channels_(channels), epsilon_(epsilon) {
+    : groups_(groups), part_{"", channels}, epsilon_(epsilon) {
   if (groups < 1 || channels < 1 || channels % groups != 0)
     throw ModelError(concat("a group_norm layer has ", channels, " channels in ", groups,
                             " groups; the groups must divide the channels"));
@@ -38,27 +36,27 @@ GroupNorm::GroupNorm(std::int64_t groups, std::int64_t channels, double epsilon)
 
 LayerDescription GroupNorm::describe(const std::vector<EntrySpec>& inputs) const {
   expect_inputs(*this, inputs, 1);
-  expect_any_channels(*this, inputs[0], channels_);
-  return affine(inputs[0], channels_);
+  expect_any_channels(*this, inputs[0], part_.channels);
+  return described({inputs[0]}, part_);
 }
 
 Tensors GroupNorm::forward(const Tensors& inputs, LayerContext& context) const {
-  return {at::group_norm(inputs[0], groups_, context.leaf("weight"), context.leaf("bias"), epsilon_)};
+  return {at::group_norm(inputs[0], groups_, part_.weight(context), part_.bias(context), epsilon_)};
 }
 
 BatchNorm::BatchNorm(std::int64_t channels, double momentum, double epsilon)
-    : channels_(channels), momentum_(momentum), epsilon_(epsilon) {
+    : part_{"", channels}, momentum_(momentum), epsilon_(epsilon) {
   if (!(momentum >= 0 && momentum <= 1))
     throw ModelError(concat("a batch_norm layer has the momentum ", momentum, "; it expects 0 to 1"));
 }
 
 LayerDescription BatchNorm::describe(const std::vector<EntrySpec>& inputs) const {
   expect_inputs(*this, inputs, 1);
-  expect_any_channels(*this, inputs[0], channels_);
-  LayerDescription description = affine(inputs[0], channels_);
-  description.buffers = {{"running_mean", {channels_}, at::kFloat, 0.0},
-                         {"running_var", {channels_}, at::kFloat, 1.0},
-                         {"num_batches_tracked", {}, at::kLong, 0.0}};
+  expect_any_channels(*this, inputs[0], part_.channels);
+  LayerDescription description = described({inputs[0]}, part_);
+  description.buffers = {{kMean, {part_.channels}, at::kFloat, 0.0},
+                         {kVariance, {part_.channels}, at::kFloat, 1.0},
+                         {kSteps, {}, at::kLong, 0.0}};
   std::int64_t positions = 1;
   for (std::size_t d = 2; d < inputs[0].sizes.size(); ++d) positions *= inputs[0].sizes[d];
   description.least_rows = positions > 1 ? 1 : 2;
@@ -67,17 +65,17 @@ LayerDescription BatchNorm::describe(const std::vector<EntrySpec>& inputs) const
 
 Tensors BatchNorm::forward(const Tensors& inputs, LayerContext& context) const {
   const at::Tensor& x = inputs[0];
-  const at::Tensor weight = context.leaf("weight"), bias = context.leaf("bias");
+  const at::Tensor weight = part_.weight(context), bias = part_.bias(context);
   if (!context.training())
-    return {std::get<0>(at::native_batch_norm(x, weight, bias, context.buffer("running_mean"),
-                                              context.buffer("running_var"), /*training=*/false, momentum_, epsilon_))};
-  const std::int64_t count = x.numel() / channels_;
+    return {std::get<0>(at::native_batch_norm(x, weight, bias, context.buffer(kMean), context.buffer(kVariance),
+                                              /*training=*/false, momentum_, epsilon_))};
+  const std::int64_t count = x.numel() / part_.channels;
   if (count < 2)
     throw ModelError(concat("expected more than 1 value per channel when training, got input size [", join(x.sizes()),
                             "]; use fewer micro-batches, or a batch that leaves no such remainder"));
   // LibTorch gives away the variance only through its running statistics: with a momentum of 1 they are this
   // micro-batch's mean and unbiased variance.
-  const at::Tensor mean = at::zeros({channels_}, weight.options().requires_grad(false));
+  const at::Tensor mean = at::zeros({part_.channels}, weight.options().requires_grad(false));
   const at::Tensor variance = at::zeros_like(mean);
   at::Tensor y = std::get<0>(
       at::native_batch_norm(x, weight, bias, mean, variance, /*training=*/true, /*momentum=*/1.0, epsilon_));
@@ -86,8 +84,8 @@ Tensors BatchNorm::forward(const Tensors& inputs, LayerContext& context) const {
 }
 
 void BatchNorm::end_step(std::vector<Buffer>& buffers, const std::vector<Tensors>& collected) const {
-  const at::Tensor running_mean = find(buffers, "running_mean").value, running_var = find(buffers, "running_var").value;
-  std::vector<double> mean(static_cast<std::size_t>(channels_)), squares(mean.size());
+  const at::Tensor running_mean = find(buffers, kMean).value, running_var = find(buffers, kVariance).value;
+  std::vector<double> mean(static_cast<std::size_t>(part_.channels)), squares(mean.size());
   double n = 0;
   for (const Tensors& micro_batch : collected) {
     const at::Tensor means = micro_batch[0].cpu(), variances = micro_batch[1].cpu();
@@ -108,7 +106,7 @@ void BatchNorm::end_step(std::vector<Buffer>& buffers, const std::vector<Tensors
   }
   running_mean.copy_(new_mean);
   running_var.copy_(new_var);
-  find(buffers, "num_batches_tracked").value.add_(1);
+  find(buffers, kSteps).value.add_(1);
 }
 
 }  // namespace lockstep

@@ -19,7 +19,8 @@ class GroupNorm : public Layer {
   std::string options() const override { return concat("groups ", groups_); }
 
  private:
-  std::int64_t groups_, channels_;
+  std::int64_t groups_;
+  AffinePart part_;
   double epsilon_;
 };
 
@@ -52,7 +53,7 @@ class BatchNorm : public Layer {
   void end_step(std::vector<Buffer>& buffers, const std::vector<Tensors>& collected) const override;
 
  private:
-  std::int64_t channels_;
+  AffinePart part_;
   double momentum_, epsilon_;
 };
 

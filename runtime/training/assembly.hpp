@@ -2,7 +2,8 @@
 //
 // A job that is described and checked, and of which nothing is built: model, data and config brought together, cut into
 // stages, placed on workers, with the programs that they will run. What a user can have got wrong is found on the way.
-// A run reads it (training_run.hpp); the same job in other cuts is another assembly over the same model and data.
+// A run reads it (run_assembly() in training_run.hpp); the same job in other cuts is another assembly over the same
+// model and data.
 #pragma once
 
 #include <memory>

@@ -86,7 +86,7 @@ void Trainer::measure(const RunOptions& options) {
   orders.evaluates = false;
   BatchReader reader(assembly_);
   TrainingDirector director(assembly_, reader, fresh_start(assembly_).state, orders, nullptr, options.signalled);
-  run(assembly_, director, reader, few);
+  run_assembly(assembly_, director, reader, few);
   if (meter.costs().steps() == 0) {
     if (meter.stop() != StopReason::signal)  // else nothing is trained with it
       options.log.warn("schedule auto: too few steps to measure; all stages count the same");
@@ -106,7 +106,7 @@ JobOutcome Trainer::fit(const RunOptions& options, const TrainingOrders& orders)
   RunOptions with_start = options;
   with_start.check_finite = orders.stop_on_nan.value_or(assembly_.config.train.stop_on_nan);
   with_start.resume_from = start_.checkpoint;
-  return run(assembly_, director, reader, with_start);
+  return run_assembly(assembly_, director, reader, with_start);
 }
 
 JobOutcome Trainer::evaluate(const RunOptions& options) {
@@ -114,7 +114,7 @@ JobOutcome Trainer::evaluate(const RunOptions& options) {
   EvaluationDirector director(assembly_, reader, start_.state.step);
   RunOptions with_start = options;
   with_start.resume_from = start_.checkpoint;
-  return run(assembly_, director, reader, with_start);
+  return run_assembly(assembly_, director, reader, with_start);
 }
 
 }  // namespace lockstep

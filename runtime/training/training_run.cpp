@@ -46,7 +46,7 @@ std::chrono::milliseconds patience_of(const CommConfig& comm) {
   return std::chrono::seconds(std::min(comm.watchdog_s, comm.save_s));
 }
 
-JobOutcome run(const Assembly& assembly, Decider& decider, Feeder& feeder, const RunOptions& options) {
+JobOutcome run_assembly(const Assembly& assembly, Decider& decider, Feeder& feeder, const RunOptions& options) {
   const Config& config = assembly.config;
   at::set_num_threads(config.workers.threads);
   const std::vector<RankId>& ranks = assembly.layout.rank_of_row;

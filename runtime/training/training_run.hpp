@@ -25,7 +25,7 @@ struct RunOptions {
 };
 
 /// `decider`, `feeder`: used where row 0 and stage 0 are. Blocking.
-JobOutcome run(const Assembly& assembly, Decider& decider, Feeder& feeder, const RunOptions& options = {});
+JobOutcome run_assembly(const Assembly& assembly, Decider& decider, Feeder& feeder, const RunOptions& options = {});
 
 /// How long the end of a failed job waits for a save that stands still.
 std::chrono::milliseconds patience_of(const CommConfig& comm);

@@ -2,11 +2,14 @@
 //
 // What the engine does besides the plain matrix: precision, freezing, optimizers, and how it fails.
 #include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <array>
 #include <numeric>
 
 #include "runtime/engine/stage.hpp"
+#include "runtime/engine/tensor_math.hpp"
 #include "runtime/layer/layers.hpp"
 #include "runtime/layer/tensor_hash.hpp"
 #include "tests/parity/idling.hpp"
@@ -291,4 +294,23 @@ TEST_CASE("the gradients of a parameter that three layers share are added in lay
     }
     CHECK(holders == stages);
   }
+}
+
+TEST_CASE("a squared norm is the sum of its blocks in order, and a block's is that of 16 lanes", "[parity]") {
+  const at::Tensor values =
+      at::randn({3 * static_cast<std::int64_t>(kNormBlock) + 1001}, at::make_generator<at::CPUGeneratorImpl>(5));
+  double of_blocks = 0;
+  for (std::int64_t begin = 0; begin < values.numel(); begin += static_cast<std::int64_t>(kNormBlock))
+    of_blocks +=
+        squared_norm(values.narrow(0, begin, std::min<std::int64_t>(kNormBlock, values.numel() - begin)).contiguous());
+  CHECK(squared_norm(values) == of_blocks);
+
+  std::array<double, 16> lanes{};
+  const at::Tensor block = values.narrow(0, 0, 1000).contiguous();
+  const float* data = block.const_data_ptr<float>();
+  for (std::size_t i = 0; i < 992; ++i) lanes[i % 16] += double{data[i]} * data[i];
+  double sum = 0;
+  for (const double lane : lanes) sum += lane;
+  for (std::size_t i = 992; i < 1000; ++i) sum += double{data[i]} * data[i];
+  CHECK(squared_norm(block) == sum);
 }

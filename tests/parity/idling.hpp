@@ -54,7 +54,7 @@ inline void check_idling(Config config, const Ranks& ranks) {
   log.file = folder.file("log.txt");
   RunOptions options;
   options.log = Log(log);
-  CHECK_NOTHROW(run(assembly, idler, reader, options));
+  CHECK_NOTHROW(run_assembly(assembly, idler, reader, options));
   options.log.flush();
   CHECK(folder.read("log.txt").find("waited") == std::string::npos);
   if (!assembly.feeds()) return;

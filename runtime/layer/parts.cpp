@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/layer/parts.hpp"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+
+namespace lockstep {
+
+std::string part_of(const std::string& name, const char* what) {
+  return name.empty() ? what : name + "." + what;
+}
+
+void LinearPart::describe(LayerDescription& description) const {
+  const Init usual = Init::uniform(1.0 / std::sqrt(static_cast<double>(in)));
+  const std::vector<std::int64_t> sizes =
+      options.layout == WeightLayout::out_in ? std::vector{out, in} : std::vector{in, out};
+  description.parameters.push_back(
+      {part_of(name, "weight"), sizes, options.weight_init.value_or(usual), options.tied_to});
+  if (options.bias)
+    description.parameters.push_back({part_of(name, "bias"), {out}, options.bias_init.value_or(usual), ""});
+}
+
+at::Tensor LinearPart::operator()(LayerContext& context, const at::Tensor& x) const {
+  return linear(context, x, part_of(name, "weight"), options.bias ? part_of(name, "bias") : "", options.layout);
+}
+
+void EmbeddingPart::describe(LayerDescription& description) const {
+  description.parameters.push_back({part_of(name, "weight"), {count, width}, init, ""});
+}
+
+at::Tensor EmbeddingPart::operator()(LayerContext& context, const at::Tensor& indices) const {
+  return embedding(context, indices, part_of(name, "weight"));
+}
+
+void AffinePart::describe(LayerDescription& description) const {
+  description.parameters.push_back({part_of(name, "weight"), {channels}, Init::ones(), ""});
+  description.parameters.push_back({part_of(name, "bias"), {channels}, Init::zeros(), ""});
+}
+
+at::Tensor LayerNormPart::operator()(LayerContext& context, const at::Tensor& x) const {
+  // LibTorch normalises bf16 inputs with float32 weights as they are.
+  return at::layer_norm(x, {width}, affine().weight(context), affine().bias(context), epsilon);
+}
+
+at::Tensor AttentionPart::operator()(LayerContext& context, const at::Tensor& q, const at::Tensor& k,
+                                     const at::Tensor& v) const {
+  const std::int64_t rows = q.size(0), width = q.size(2);
+  const auto by_head = [&](const at::Tensor& x) {
+    return x.view({rows, x.size(1), heads, width / heads}).transpose(1, 2);
+  };
+  const at::Tensor mixed = at::scaled_dot_product_attention(by_head(q), by_head(k), by_head(v), /*attn_mask=*/{},
+                                                            context.training() ? dropout : 0.0, causal);
+  return mixed.transpose(1, 2).reshape({rows, q.size(1), width});
+}
+
+void ConvolutionPart::describe(LayerDescription& description) const {
+  std::vector<std::int64_t> sizes =
+      arguments.transposed ? std::vector{in, out / arguments.groups} : std::vector{out, in / arguments.groups};
+  sizes.insert(sizes.end(), kernel.begin(), kernel.end());
+  std::int64_t fan_in = sizes[1];
+  for (const std::int64_t size : kernel) fan_in *= size;
+  const Init init = Init::uniform(1.0 / std::sqrt(static_cast<double>(fan_in)));
+  description.parameters.push_back({part_of(name, "weight"), sizes, init, ""});
+  if (bias) description.parameters.push_back({part_of(name, "bias"), {out}, init, ""});
+}
+
+at::Tensor ConvolutionPart::operator()(LayerContext& context, const at::Tensor& x) const {
+  return convolution(context, x, part_of(name, "weight"), bias ? part_of(name, "bias") : "", arguments);
+}
+
+}  // namespace lockstep
