@@ -1,42 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Models from a shared library, for the command: `model: {type: mine, library: ./libmine.so, ...}`.
+// Models from a shared library, for the command: `model: {type: mine, library: ./libmine.so, ...}`. (Everything else
+// that a config names, and models too: runtime/session/plugins.hpp.)
 //
 //   #include "models/plugin.hpp"
 //   Model make_mine(const Section& section) { ... }
 //   LOCKSTEP_MODELS({"mine", "what it is, in one line", make_mine})
 //
-// The library is C++ on our headers and LibTorch's, so it must have been built with the same ones: it carries a stamp,
-// which is compared before anything of it is called. It stays loaded until the process ends, for its layers are in use.
+// The library stays loaded until the process ends, for its layers are in use.
 #pragma once
 
-#include <torch/version.h>
-
+#include <functional>
 #include <string>
 #include <vector>
 
 #include "models/registry.hpp"
-
-/// Grows whenever something that a plug-in was compiled with changes: the layer contract, Model, Section.
-#define LOCKSTEP_CONTRACT 4
-
-#define LOCKSTEP_TEXT_OF(x) #x
-#define LOCKSTEP_TEXT(x) LOCKSTEP_TEXT_OF(x)
-#define LOCKSTEP_STAMP                                                           \
-  "lockstep contract " LOCKSTEP_TEXT(LOCKSTEP_CONTRACT) ", torch " TORCH_VERSION \
-                                                        ", "                     \
-                                                        "C++ ABI " LOCKSTEP_TEXT(__GXX_ABI_VERSION)
+#include "runtime/layer/stamp.hpp"
 
 /// Once per library, outside every namespace; the arguments are ModelFamily values.
 #define LOCKSTEP_MODELS(...)                                                               \
-  extern "C" const char* lockstep_plugin_stamp() {                                         \
-    return LOCKSTEP_STAMP;                                                                 \
-  }                                                                                        \
+  LOCKSTEP_EXPORT_STAMP                                                                    \
   extern "C" void lockstep_plugin_models(std::vector<::lockstep::ModelFamily>& families) { \
     families = {__VA_ARGS__};                                                              \
   }
 
 namespace lockstep {
+
+/// Loads the library and compares its stamp; it stays loaded until the process ends. A path without a slash is one in
+/// the working folder. `refused`: makes the error of what is wrong with it.
+void* open_plugin(const std::string& path, const std::function<ConfigError(const std::string&)>& refused);
 
 /// The families of the library that `section`'s key `library` names, a path (relative: from the working folder).
 /// ConfigError when it cannot be loaded, is no plug-in, or has another stamp.

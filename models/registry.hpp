@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "runtime/config/section.hpp"
+#include "runtime/layer/layers.hpp"
 #include "runtime/layer/model.hpp"
 
 namespace lockstep {
@@ -17,19 +18,33 @@ namespace lockstep {
 inline constexpr int kMostLayers = 16384;
 inline constexpr std::int64_t kMostSize = 1 << 24;  ///< of one dimension: width, vocabulary, context
 
-struct ModelFamily {
-  std::string type;
-  std::string summary;  ///< one line for `lockstep list models`
-  std::function<Model(const Section&)> make;
+/// What the keys of a model may name.
+struct ModelTables {
+  Table<ActivationKind> activations = activation_kinds();
 };
 
-const std::vector<ModelFamily>& model_families();
+struct ModelFamily {
+  std::string name;     ///< model.type
+  std::string summary;  ///< one line for `lockstep list models`
+  std::function<Model(const Section&, const ModelTables&)> make;
 
-/// By `type`, among ours or those of the shared library that the key `library` names; ConfigError with the nearest name
-/// when there is none. Reads every key of the section and calls finish().
-Model make_model(const Section& section);
+  ModelFamily(std::string its_name, std::string its_summary, std::function<Model(const Section&)> maker)
+      : name(std::move(its_name)),
+        summary(std::move(its_summary)),
+        make([maker = std::move(maker)](const Section& section, const ModelTables&) { return maker(section); }) {}
+  ModelFamily(std::string its_name, std::string its_summary,
+              std::function<Model(const Section&, const ModelTables&)> maker)
+      : name(std::move(its_name)), summary(std::move(its_summary)), make(std::move(maker)) {}
+};
 
-Model make_mlp(const Section& section);
+Table<ModelFamily> model_families();
+
+/// By `type`, among `families` or those of the shared library that the key `library` names; ConfigError with the
+/// nearest name when there is none. Reads every key of the section and calls finish().
+Model make_model(const Section& section, const Table<ModelFamily>& families = model_families(),
+                 const ModelTables& tables = {});
+
+Model make_mlp(const Section& section, const ModelTables& tables);
 Model make_gpt(const Section& section);
 Model make_cnn(const Section& section);
 Model make_unet(const Section& section);

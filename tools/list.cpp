@@ -5,9 +5,8 @@
 #include <iomanip>
 #include <iostream>
 
-#include "models/registry.hpp"
 #include "runtime/schedule/generators.hpp"
-#include "runtime/training/losses.hpp"
+#include "runtime/session/plugins.hpp"
 #include "tools/command.hpp"
 
 namespace lockstep {
@@ -17,12 +16,18 @@ void print(const std::string& name, const std::string& summary) {
   std::cout << "  " << std::left << std::setw(34) << name << summary << "\n";
 }
 
-int list(const std::string& what) {
+template <typename T>
+void print(const std::string& title, const Table<T>& table) {
+  std::cout << title << "\n";
+  for (const T& entry : table.entries()) print(entry.name, entry.summary);
+}
+
+int list(const std::string& what, const std::vector<std::string>& plugins) {
   const bool all = what.empty();
-  if (all || what == "models") {
-    std::cout << "models (model.type)\n";
-    for (const ModelFamily& family : model_families()) print(family.type, family.summary);
-  }
+  Registry registry;
+  load_plugins(plugins, Section(), registry);
+  if (all || what == "models") print("models (model.type)", registry.models);
+  if (all || what == "activations") print("activations (model.activation)", registry.activations);
   if (all || what == "schedules") {
     std::cout << "schedules (pipeline.schedule)\n";
     for (const ScheduleGenerator& generator : schedule_generators()) {
@@ -31,26 +36,22 @@ int list(const std::string& what) {
     print("auto", "the best of these, and of schedules made for the costs of the stages, by simulation");
     print("file:PATH", "a CSV file, as torch.distributed.pipelining writes it");
   }
-  if (all || what == "losses") {
-    std::cout << "losses (train.loss)\n";
-    for (const LossKind& kind : loss_kinds()) print(kind.name, kind.summary);
-  }
-  if (all || what == "readers") {
-    std::cout << "readers (data.type)\n";
-    for (const DataReader& reader : data_readers()) print(reader.type, reader.summary);
-  }
+  if (all || what == "losses") print("losses (train.loss)", registry.losses);
+  if (all || what == "readers") print("readers (data.type)", registry.readers);
   return 0;
 }
 
 }  // namespace
 
 void add_list(CLI::App& app, Command& command) {
-  CLI::App* verb = app.add_subcommand("list", "List models, schedules, losses and data readers");
+  CLI::App* verb = app.add_subcommand("list", "List models, activations, schedules, losses and data readers");
   auto what = std::make_shared<std::string>();
-  verb->add_option("what", *what, "models, schedules, losses or readers; default: all")
-      ->check(CLI::IsMember({"models", "schedules", "losses", "readers"}));
+  auto plugins = std::make_shared<std::vector<std::string>>();
+  verb->add_option("what", *what, "models, activations, schedules, losses or readers; default: all")
+      ->check(CLI::IsMember({"models", "activations", "schedules", "losses", "readers"}));
+  verb->add_option("--plugin", *plugins, "Also what this shared library has (repeatable)")->type_name("FILE");
   verb->footer("Example: lockstep list schedules");
-  verb->callback([&command, what] { command = [what] { return list(*what); }; });
+  verb->callback([&command, what, plugins] { command = [what, plugins] { return list(*what, *plugins); }; });
 }
 
 }  // namespace lockstep

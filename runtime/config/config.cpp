@@ -183,6 +183,10 @@ void fields(FieldVisitor& visit, Config& config) {
         "What the run is called in logs and reports. Default: this file's name without .yaml.");
   visit("seed", value(config.seed), kDecides,
         "Start of every random number (initial weights, dropout, order of samples). An integer >= 0.");
+  visit("plugins", list(config.plugins, not_empty()), kFree,
+        "Shared libraries, relative to the working folder, whose models, data readers, losses and activations this "
+        "config "
+        "may name; see docs/plugins.md.");
   visit("model",
         others(config.model,
                "type: gpt               # required\n"

@@ -235,8 +235,9 @@ struct CommConfig {
 struct Config {
   std::string name;  ///< default: the file's stem
   std::uint64_t seed = 1;
-  Section model;  ///< has `type`
-  Section data;   ///< has `type`
+  std::vector<std::string> plugins;  ///< shared libraries whose models, readers, losses and activations may be named
+  Section model;                     ///< has `type`
+  Section data;                      ///< has `type`
   TrainConfig train;
   PipelineConfig pipeline;
   WorkersConfig workers;

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/base/table.hpp"
 #include "runtime/base/text.hpp"
 #include "runtime/config/section.hpp"
 #include "runtime/layer/layer.hpp"
@@ -94,15 +95,16 @@ struct DataContext {
 };
 
 struct DataReader {
-  std::string type;
+  std::string name;     ///< data.type
   std::string summary;  ///< one line for `lockstep list readers`
   std::function<DataSplits(const Section&, const DataContext&)> open;
 };
 
-const std::vector<DataReader>& data_readers();
+Table<DataReader> data_readers();
 
 /// By `type`; ConfigError with the nearest name when there is none. Reads all keys of the section and calls finish().
-DataSplits open_data(const Section& section, const DataContext& context);
+DataSplits open_data(const Section& section, const DataContext& context,
+                     const Table<DataReader>& readers = data_readers());
 
 /// The order of samples is a function of (seed, epoch): a permutation of 0..size-1 per epoch, epochs one after another,
 /// batches straddle no epoch: the last batch of an epoch is short. Position = samples consumed since the start.

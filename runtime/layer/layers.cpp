@@ -36,37 +36,24 @@ Tensors Linear::forward(const Tensors& inputs, LayerContext& context) const {
   return {part_(context, inputs[0])};
 }
 
-namespace {
-
-struct Function {
-  const char* name;
-  at::Tensor (*apply)(const at::Tensor&);
-};
-
-constexpr Function kFunctions[] = {{"relu", [](const at::Tensor& x) { return at::relu(x); }},
-                                   {"gelu", [](const at::Tensor& x) { return at::gelu(x); }},
-                                   {"gelu_tanh", [](const at::Tensor& x) { return at::gelu(x, "tanh"); }},
-                                   {"tanh", [](const at::Tensor& x) { return at::tanh(x); }},
-                                   {"sigmoid", [](const at::Tensor& x) { return at::sigmoid(x); }},
-                                   {"silu", [](const at::Tensor& x) { return at::silu(x); }}};
-
-}  // namespace
-
-const std::vector<std::string>& Activation::names() {
-  static const std::vector<std::string> names = [] {
-    std::vector<std::string> all;
-    for (const Function& function : kFunctions) all.emplace_back(function.name);
-    return all;
-  }();
-  return names;
+Table<ActivationKind> activation_kinds() {
+  return {
+      "activation",
+      {{"relu", "max(x, 0)", [](const at::Tensor& x) { return at::relu(x); }},
+       {"gelu", "x times the normal distribution function of x, exactly",
+        [](const at::Tensor& x) { return at::gelu(x); }},
+       {"gelu_tanh", "its approximation with tanh, GPT-2's", [](const at::Tensor& x) { return at::gelu(x, "tanh"); }},
+       {"tanh", "hyperbolic tangent", [](const at::Tensor& x) { return at::tanh(x); }},
+       {"sigmoid", "1 / (1 + exp(-x))", [](const at::Tensor& x) { return at::sigmoid(x); }},
+       {"silu", "x sigmoid(x), also called swish", [](const at::Tensor& x) { return at::silu(x); }}}};
 }
 
-Activation::Activation(const std::string& function) : function_(function) {
-  for (const Function& known : kFunctions)
-    if (known.name == function) apply_ = known.apply;
-  if (!apply_)
-    throw ModelError(
-        concat("unknown activation '", function, "'; known: ", join(names()), did_you_mean(function, names())));
+Activation::Activation(const std::string& name) {
+  try {
+    kind_ = activation_kinds().get(name);
+  } catch (const UserError& error) {
+    throw ModelError(error.what());
+  }
 }
 
 LayerDescription Activation::describe(const std::vector<EntrySpec>& inputs) const {
@@ -75,7 +62,7 @@ LayerDescription Activation::describe(const std::vector<EntrySpec>& inputs) cons
 }
 
 Tensors Activation::forward(const Tensors& inputs, LayerContext&) const {
-  return {apply_(inputs[0])};
+  return {kind_.apply(inputs[0])};
 }
 
 LayerDescription LayerNorm::describe(const std::vector<EntrySpec>& inputs) const {

@@ -3,6 +3,9 @@
 // Our own standard layers. Each works on the last dimension of one entry and keeps its leading sizes.
 #pragma once
 
+#include <functional>
+
+#include "runtime/base/table.hpp"
 #include "runtime/layer/layer.hpp"
 #include "runtime/layer/parts.hpp"
 
@@ -20,19 +23,27 @@ class Linear : public Layer {
   LinearPart part_;
 };
 
-/// Element-wise: relu, gelu (exact), gelu_tanh, tanh, sigmoid, silu.
+/// An element-wise function by name.
+struct ActivationKind {
+  std::string name;
+  std::string summary;                                 ///< a line for `lockstep list activations`
+  std::function<at::Tensor(const at::Tensor&)> apply;  ///< differentiable, by LibTorch's operators; no state
+};
+
+/// relu, gelu (exact), gelu_tanh, tanh, sigmoid, silu.
+Table<ActivationKind> activation_kinds();
+
 class Activation : public Layer {
  public:
-  /// Throws ModelError with the known names.
-  explicit Activation(const std::string& function);
-  std::string type() const override { return function_; }
+  explicit Activation(ActivationKind kind) : kind_(std::move(kind)) {}
+  /// One of activation_kinds(). Throws ModelError with their names.
+  explicit Activation(const std::string& name);
+  std::string type() const override { return kind_.name; }
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
   Tensors forward(const Tensors& inputs, LayerContext& context) const override;
-  static const std::vector<std::string>& names();
 
  private:
-  std::string function_;
-  at::Tensor (*apply_)(const at::Tensor&) = nullptr;
+  ActivationKind kind_;
 };
 
 /// Ba, Kiros, Hinton, "Layer Normalization" (2016), over the last dimension. Parameters weight (ones), bias (zeros).

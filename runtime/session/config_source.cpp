@@ -61,8 +61,17 @@ bool ConfigSource::leaves_micro_batches() const {
   return !config && is_auto(load_config_file(path, overrides).section("train"));
 }
 
+Registry ConfigSource::registry(const Config& of) const {
+  Registry registry;
+  if (extend) extend(registry);
+  load_plugins(of.plugins, of.root, registry);
+  return registry;
+}
+
 Model ConfigSource::make_model(const Config& of) const {
-  return model ? model() : lockstep::make_model(of.model);
+  if (model) return model();
+  const Registry known = registry(of);
+  return lockstep::make_model(of.model, known.models, {known.activations});
 }
 
 DataSplits ConfigSource::open_data(const Config& of, const std::optional<TrainedOn>& trained) const {
@@ -71,7 +80,7 @@ DataSplits ConfigSource::open_data(const Config& of, const std::optional<Trained
   context.seed = of.seed;
   context.trained = trained;
   if (of.model.has("context")) context.context = of.model.get<std::int64_t>("context");
-  return lockstep::open_data(of.data, context);
+  return lockstep::open_data(of.data, context, registry(of).readers);
 }
 
 LoadedConfig ConfigSource::load(int micro_batches) const {

@@ -13,6 +13,7 @@
 #include "runtime/config/config.hpp"
 #include "runtime/data/dataset.hpp"
 #include "runtime/layer/model.hpp"
+#include "runtime/session/plugins.hpp"
 
 namespace lockstep {
 
@@ -31,6 +32,8 @@ struct ConfigSource {
   std::string plan = {};                    ///< a plan file of lockstep plan, or empty
   std::string plan_text = {};               ///< the same, as text
   std::vector<std::string> overrides = {};  ///< of the file: "train.steps=10"
+  /// What the config may name besides ours and its plug-ins'; may be empty.
+  std::function<void(Registry&)> extend = {};
   /// Instead of what the config's `model` and `data` name; every rank comes to the same.
   std::function<Model()> model = {};
   std::function<DataSplits()> data = {};
@@ -41,6 +44,7 @@ struct ConfigSource {
   /// what `train.micro_batches: auto` counts as without a plan, at most the batch; 0: it is refused.
   LoadedConfig load(int micro_batches = 0) const;
   /// For this config, as it was loaded or changed.
+  Registry registry(const Config& of) const;
   Model make_model(const Config& of) const;
   DataSplits open_data(const Config& of, const std::optional<TrainedOn>& trained) const;
 };

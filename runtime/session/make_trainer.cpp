@@ -10,7 +10,8 @@
 namespace lockstep {
 std::unique_ptr<Trainer> make_trainer(const ConfigSource& source, const Config& config, const Ranks& ranks,
                                       const std::optional<TrainedOn>& trained) {
-  return std::make_unique<Trainer>(source.make_model(config), source.open_data(config, trained), config, ranks);
+  return std::make_unique<Trainer>(assemble(source.make_model(config), source.open_data(config, trained), config, ranks,
+                                            source.registry(config).losses));
 }
 
 std::unique_ptr<Trainer> make_whole(const ConfigSource& source, const Config& config,

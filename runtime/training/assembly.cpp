@@ -8,7 +8,6 @@
 #include "runtime/config/doubts.hpp"
 #include "runtime/training/data_checks.hpp"
 #include "runtime/training/environment.hpp"
-#include "runtime/training/losses.hpp"
 #include "runtime/training/optimizer.hpp"
 #include "runtime/training/placement.hpp"
 #include "runtime/training/schedule_choice.hpp"
@@ -16,15 +15,15 @@
 namespace lockstep {
 namespace {
 
-Losses losses_of(const Model& model, const Config& config) {
+Losses losses_of(const Model& model, const Config& config, const Table<LossKind>& kinds) {
   Losses losses;
   for (const Head& head : model.heads) {
     if (!head.loss.empty()) {
-      losses.push_back(make_loss(head.loss));
+      losses.push_back(kinds.get(head.loss).make());
       continue;
     }
     try {
-      losses.push_back(make_loss(config.train.loss));
+      losses.push_back(kinds.get(config.train.loss).make());
     } catch (const UserError& error) {
       throw config.root.section("train").error("loss", error.what());
     }
@@ -123,9 +122,9 @@ void arrange(Assembly& assembly) {
 
 }  // namespace
 
-Assembly assemble(Model model, DataSplits data, Config config, const Ranks& ranks) {
+Assembly assemble(Model model, DataSplits data, Config config, const Ranks& ranks, const Table<LossKind>& losses) {
   Assembly assembly{std::move(config), std::move(model), std::move(data), ranks, {}, {}, {}, {}, {}, {}, {}, {}};
-  assembly.losses = losses_of(assembly.model, assembly.config);
+  assembly.losses = losses_of(assembly.model, assembly.config, losses);
   const TrainConfig& train = assembly.config.train;
   check_config(assembly.config);
   check_datasets(assembly.data);

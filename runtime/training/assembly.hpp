@@ -13,6 +13,7 @@
 #include "runtime/config/config.hpp"
 #include "runtime/data/dataset.hpp"
 #include "runtime/engine/job.hpp"
+#include "runtime/training/losses.hpp"
 
 namespace lockstep {
 
@@ -48,8 +49,9 @@ struct Assembly {
   const Program& training_program() const { return programs->get(Mode::train, config.train.micro_batches); }
 };
 
-/// Throws UserError (ConfigError, ModelError, DataError, ScheduleError).
-Assembly assemble(Model model, DataSplits data, Config config, const Ranks& ranks = {});
+/// `losses`: what config and model may name. Throws UserError (ConfigError, ModelError, DataError, ScheduleError).
+Assembly assemble(Model model, DataSplits data, Config config, const Ranks& ranks = {},
+                  const Table<LossKind>& losses = loss_kinds());
 
 /// The same job in the cuts, the schedule and on the workers of `config`, which says the same of model, data and
 /// training. Throws UserError.

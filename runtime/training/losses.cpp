@@ -116,27 +116,20 @@ class BinaryCrossEntropy : public Loss {
 
 }  // namespace
 
-const std::vector<LossKind>& loss_kinds() {
-  static const std::vector<LossKind> kinds = {
-      {"mean_squared_error", "regression: numbers, any shape", [] { return std::make_unique<MeanSquaredError>(); }},
-      {"sparse_categorical_cross_entropy",
-       "a class index per row or token, -100 is ignored; output: a logit per class, last",
-       [] { return std::make_unique<SparseCategoricalCrossEntropy>(); }},
-      {"segmentation_cross_entropy", "a class index per pixel, -100 is ignored; output: [rows, classes, height, width]",
-       [] { return std::make_unique<SegmentationCrossEntropy>(); }},
-      {"binary_cross_entropy", "yes or no, targets from 0 to 1, any shape; output: logits",
-       [] { return std::make_unique<BinaryCrossEntropy>(); }},
-  };
-  return kinds;
-}
-
-std::unique_ptr<Loss> make_loss(const std::string& name) {
-  std::vector<std::string> names;
-  for (const LossKind& kind : loss_kinds()) {
-    if (kind.name == name) return kind.make();
-    names.push_back(kind.name);
-  }
-  throw UserError(concat("there is no loss '", name, "'; there are: ", join(names), did_you_mean(name, names)));
+Table<LossKind> loss_kinds() {
+  return {
+      "loss",
+      {
+          {"mean_squared_error", "regression: numbers, any shape", [] { return std::make_unique<MeanSquaredError>(); }},
+          {"sparse_categorical_cross_entropy",
+           "a class index per row or token, -100 is ignored; output: a logit per class, last",
+           [] { return std::make_unique<SparseCategoricalCrossEntropy>(); }},
+          {"segmentation_cross_entropy",
+           "a class index per pixel, -100 is ignored; output: [rows, classes, height, width]",
+           [] { return std::make_unique<SegmentationCrossEntropy>(); }},
+          {"binary_cross_entropy", "yes or no, targets from 0 to 1, any shape; output: logits",
+           [] { return std::make_unique<BinaryCrossEntropy>(); }},
+      }};
 }
 
 }  // namespace lockstep

@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/base/table.hpp"
 #include "runtime/layer/loss.hpp"
 
 namespace lockstep {
@@ -27,8 +28,6 @@ struct LossKind {
   std::function<std::unique_ptr<Loss>()> make;
 };
 
-const std::vector<LossKind>& loss_kinds();
-/// Throws UserError with the nearest name when there is none.
-std::unique_ptr<Loss> make_loss(const std::string& name);
+Table<LossKind> loss_kinds();
 
 }  // namespace lockstep

@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The examples of docs/cpp_api.md: they learn, save, go on, and run on ranks.
+"""The examples of docs/cpp_api.md and docs/plugins.md: they learn, save, go on, and run on ranks.
 
-OWN_MODEL, FROM_CONFIG  paths of the programs
+OWN_MODEL, FROM_CONFIG, EXTRAS_PLUGIN, WAVE_PLUGIN  paths of the programs and plug-ins
 """
 import os
 import re
 import shutil
 import unittest
 
-from cli import MPIEXEC, ROOT, CliTest, metrics
+from cli import LOCKSTEP, MPIEXEC, ROOT, CliTest, metrics
 
 OWN_MODEL = os.environ.get("OWN_MODEL", str(ROOT / "build/release/own_model"))
+EXTRAS_PLUGIN = os.environ.get("EXTRAS_PLUGIN", str(ROOT / "build/release/libextras_plugin.so"))
+WAVE_PLUGIN = os.environ.get("WAVE_PLUGIN", str(ROOT / "build/release/libwave_plugin.so"))
+SLOW_DISK = os.environ.get("SLOW_DISK", str(ROOT / "build/release/libslow_disk.so"))  # a library that is no plug-in
 FROM_CONFIG = os.environ.get("FROM_CONFIG", str(ROOT / "build/release/from_config"))
 
 
@@ -61,6 +64,51 @@ class ExamplesTest(CliTest):
         result = self.run_command([MPIEXEC, "-n", "2", FROM_CONFIG, "nothing.yaml", "run"])
         self.assertEqual(result.returncode, 2, result.stderr)
         self.assertEqual(result.stderr.count("nothing.yaml"), 1, result.stderr)
+
+
+class PluginsTest(CliTest):
+    """examples/plugin/extras.cpp: a model, an activation, a loss and a reader from a shared library."""
+
+    def lockstep(self, *arguments, launcher=(), code=0):
+        result = self.run_command([*launcher, LOCKSTEP, *arguments])
+        self.assertEqual(result.returncode, code, result.stdout + result.stderr)
+        return result.stdout + result.stderr
+
+    def extras(self, verb, *arguments, **options):
+        return self.lockstep(verb, str(ROOT / "examples/plugin/extras.yaml"), "--set", f"plugins=[{EXTRAS_PLUGIN}]",
+                             *arguments, **options)
+
+    def test_all_that_a_config_names_comes_from_a_plug_in_and_keeps_its_bits_over_ranks(self):
+        few = ("--set", "train.steps=4", "--set", "train.eval_every=2", "--set", "checkpoint.every=4")
+        self.assertIn("eval loss", self.extras("train", *few, "--set", "run_dir=one"))
+        self.extras("train", *few, "--set", "run_dir=two", launcher=(MPIEXEC, "-n", "2"))
+        for file in ("fingerprint.json",):
+            self.assertEqual((self.folder / "one" / file).read_text(), (self.folder / "two" / file).read_text())
+        self.assertIn("plugins", (self.folder / "one/config.yaml").read_text())
+        self.assertIn("identical", self.extras("verify", "--steps", "2"))
+        self.assertRegex(self.extras("eval", "--checkpoint", "one/checkpoints/step-00000004"), r"\d")
+
+    def test_list_shows_what_a_plug_in_has(self):
+        for what, name in (("models", "funnel"), ("activations", "sine"), ("losses", "mean_absolute_error"),
+                           ("readers", "waves")):
+            self.assertNotIn(f"  {name} ", self.lockstep("list", what))
+            self.assertIn(f"  {name} ", self.lockstep("list", what, "--plugin", EXTRAS_PLUGIN))
+
+    def test_a_library_of_models_alone_is_a_plug_in_too(self):
+        self.assertIn("  wave ", self.lockstep("list", "models", "--plugin", WAVE_PLUGIN))
+
+    def test_what_is_wrong_with_a_plug_in_is_said_with_its_place(self):
+        for plugins, said in ((f"[{EXTRAS_PLUGIN}, {EXTRAS_PLUGIN}]", r"the activation 'sine' is there already"),
+                              ("[./nothing.so]", r"cannot load \./nothing\.so"),
+                              (f"[{SLOW_DISK}]", r"is no plug-in for Lockstep; it needs LOCKSTEP_PLUGIN")):
+            text = self.lockstep("train", str(ROOT / "examples/plugin/extras.yaml"), "--set", f"plugins={plugins}", code=2)
+            self.assertRegex(text, r"^lockstep: --set plugins=.*: plugins: .*" + said)
+            self.assertEqual(text.count("\n"), 1, text)
+        self.assertFalse((self.folder / "runs").exists())
+
+    def test_without_the_plug_in_its_names_are_unknown(self):
+        text = self.lockstep("train", str(ROOT / "examples/plugin/extras.yaml"), "--set", "plugins=[]", code=2)
+        self.assertIn("there is no model family 'funnel'", text)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ TEST_CASE("a data type that does not exist is named, with the nearest one", "[co
   CHECK(error_of("type: txt") ==
         "job.yaml:1:14: data.type: got txt, expected one of text, csv, synthetic; did you mean 'text'?");
   CHECK(error_of("train: a") == "job.yaml:1:7: data.type: missing, expected one of text, csv, synthetic");
-  for (const DataReader& reader : data_readers()) CHECK_FALSE(reader.summary.empty());
+  const Table<DataReader> readers = data_readers();
+  for (const DataReader& reader : readers.entries()) CHECK_FALSE(reader.summary.empty());
 }
 
 TEST_CASE("every epoch is a permutation, and epochs and seeds differ", "[contract]") {

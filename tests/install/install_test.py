@@ -117,6 +117,9 @@ class InstallTest(unittest.TestCase):
         said = run(self.command, "train", ROOT / "examples/plugin/wave.yaml", "--set", "train.steps=3",
                    "--set", f"model.library={build}/libwave_plugin.so", "--set", f"run_dir={self.folder}/wave")
         self.assertTrue((self.folder / "wave/fingerprint.json").exists(), said)
+        said = run(self.command, "train", ROOT / "examples/plugin/extras.yaml", "--set", "train.steps=3",
+                   "--set", f"plugins=[{build}/libextras_plugin.so]", "--set", f"run_dir={self.folder}/extras")
+        self.assertTrue((self.folder / "extras/fingerprint.json").exists(), said)
 
     def test_the_pages_are_there_with_what_they_show(self):
         folder = self.prefix / "share/doc/lockstep"

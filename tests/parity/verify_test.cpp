@@ -52,7 +52,7 @@ class ScaledGradient : public Loss {
   }
 
  private:
-  std::unique_ptr<Loss> inner_ = make_loss("mean_squared_error");
+  std::unique_ptr<Loss> inner_ = loss_kinds().get("mean_squared_error").make();
 };
 
 }  // namespace

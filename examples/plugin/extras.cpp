@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A plug-in with one of everything that a config names: lockstep train examples/plugin/extras.yaml (docs/plugins.md).
+#include <ATen/ATen.h>
+
+#include "runtime/layer/layers.hpp"
+#include "runtime/session/plugins.hpp"
+
+namespace {
+
+using namespace lockstep;
+
+// ---- an activation ----
+
+at::Tensor sine(const at::Tensor& x) {
+  return at::sin(x);
+}
+
+// ---- a loss: a sum over the micro-batch, never a mean; what it is divided by follows from the targets alone ----
+
+class MeanAbsoluteError : public Loss {
+ public:
+  std::string name() const override { return "mean_absolute_error"; }
+  void check(const EntrySpec& output, const EntrySpec& targets) const override {
+    if (output.sizes != targets.sizes || !at::isFloatingType(targets.dtype))
+      throw ModelError(concat("the model puts out ", to_string(output), ", the targets are ", to_string(targets), "; ",
+                              name(), " wants numbers of the same shape"));
+  }
+  double denominator(const at::Tensor& targets) const override { return static_cast<double>(targets.numel()); }
+  at::Tensor numerator(const at::Tensor& output, const at::Tensor& targets) const override {
+    return at::l1_loss(output.to(at::kFloat), targets, at::Reduction::Sum);
+  }
+};
+
+// ---- a reader: numbered samples, each a function of its number ----
+
+class Waves : public Dataset {
+ public:
+  Waves(std::int64_t first, std::int64_t samples, std::int64_t length)
+      : first_(first), samples_(samples), length_(length) {}
+  std::vector<EntrySpec> entries(std::int64_t rows) const override {
+    EntrySpec x{"x", at::kFloat, {rows, length_}, /*differentiable=*/false}, targets = x;
+    targets.name = "targets";
+    targets.sizes = {rows, 1};
+    return {x, targets};
+  }
+  std::int64_t size() const override { return samples_; }
+  Tensors read(const std::vector<std::int64_t>& samples) const override {
+    const at::Tensor numbers = at::tensor(samples, at::kLong).to(at::kFloat).unsqueeze(1) + first_;
+    const at::Tensor steps = at::arange(length_ + 1, at::kFloat).unsqueeze(0);
+    const at::Tensor wave = at::sin(numbers + steps * 0.3);  // the next value is to be told
+    return {wave.narrow(1, 0, length_).contiguous(), wave.narrow(1, length_, 1).contiguous()};
+  }
+
+ private:
+  std::int64_t first_, samples_, length_;
+};
+
+DataSplits open_waves(const Section& section, const DataContext&) {
+  const auto samples = section.get<std::int64_t>("samples", at_least<std::int64_t>(1));
+  const auto length = section.get<std::int64_t>("length", 8, at_least<std::int64_t>(1));
+  section.finish();
+  return {std::make_shared<Waves>(0, samples, length), std::make_shared<Waves>(samples, samples / 8 + 1, length)};
+}
+
+// ---- a model, made of layers of ours ----
+
+Model make_funnel(const Section& section, const ModelTables& tables) {
+  const auto width = section.get<std::int64_t>("width", at_least<std::int64_t>(1));
+  const auto activation = section.get<std::string>("activation", "relu", one_of(tables.activations.names()));
+  Model model{"funnel", {}};
+  std::int64_t in = section.get<std::int64_t>("inputs", at_least<std::int64_t>(1));
+  for (std::int64_t out = width; out > 1; in = out, out /= 2) {
+    model.layers.push_back({concat("fc.", out), std::make_shared<Linear>(in, out)});
+    model.layers.push_back({concat("act.", out), std::make_shared<Activation>(tables.activations.get(activation))});
+  }
+  model.layers.push_back({"out", std::make_shared<Linear>(in, 1)});
+  return model;
+}
+
+void add_extras(Registry& registry) {
+  registry.activations.add({"sine", "sin(x)", sine});
+  registry.losses.add(
+      {"mean_absolute_error", "regression: numbers, any shape", [] { return std::make_unique<MeanAbsoluteError>(); }});
+  registry.readers.add({"waves", "sines, of which the next value is to be told", open_waves});
+  registry.models.add({"funnel", "linear layers, each half as wide as the one before", make_funnel});
+}
+
+}  // namespace
+
+LOCKSTEP_PLUGIN(add_extras)
