@@ -5,8 +5,10 @@
 #include <iomanip>
 #include <iostream>
 
+#include "runtime/config/lr_schedule.hpp"
 #include "runtime/schedule/generators.hpp"
 #include "runtime/session/plugins.hpp"
+#include "runtime/training/optimizer.hpp"
 #include "tools/command.hpp"
 
 namespace lockstep {
@@ -37,6 +39,14 @@ int list(const std::string& what, const std::vector<std::string>& plugins) {
     print("file:PATH", "a CSV file, as torch.distributed.pipelining writes it");
   }
   if (all || what == "losses") print("losses (train.loss)", registry.losses);
+  if (all || what == "optimizers") {
+    std::cout << "optimizers (train.optimizer.type)\n";
+    for (const std::string& name : names<OptimizerType>()) print(name, summary_of(*find_enum<OptimizerType>(name)));
+  }
+  if (all || what == "lr_schedules") {
+    std::cout << "learning-rate schedules (train.lr_schedule.type)\n";
+    for (const std::string& name : names<LrScheduleType>()) print(name, summary_of(*find_enum<LrScheduleType>(name)));
+  }
   if (all || what == "readers") print("readers (data.type)", registry.readers);
   return 0;
 }
@@ -44,11 +54,12 @@ int list(const std::string& what, const std::vector<std::string>& plugins) {
 }  // namespace
 
 void add_list(CLI::App& app, Command& command) {
-  CLI::App* verb = app.add_subcommand("list", "List models, activations, schedules, losses and data readers");
+  CLI::App* verb = app.add_subcommand("list", "List what the names of a config can be");
   auto what = std::make_shared<std::string>();
   auto plugins = std::make_shared<std::vector<std::string>>();
-  verb->add_option("what", *what, "models, activations, schedules, losses or readers; default: all")
-      ->check(CLI::IsMember({"models", "activations", "schedules", "losses", "readers"}));
+  verb->add_option("what", *what,
+                   "models, activations, schedules, losses, optimizers, lr_schedules or readers; default: all")
+      ->check(CLI::IsMember({"models", "activations", "schedules", "losses", "optimizers", "lr_schedules", "readers"}));
   verb->add_option("--plugin", *plugins, "Also what this shared library has (repeatable)")->type_name("FILE");
   verb->footer("Example: lockstep list schedules");
   verb->callback([&command, what, plugins] { command = [what, plugins] { return list(*what, *plugins); }; });

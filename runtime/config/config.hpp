@@ -38,13 +38,15 @@ constexpr const char* to_string(OptimizerType type) {
   return nullptr;
 }
 
-enum class LrScheduleType { constant, linear, cosine, step };
+enum class LrScheduleType { constant, linear, cosine, step, wsd, one_cycle };
 constexpr const char* to_string(LrScheduleType type) {
   switch (type) {
     case LrScheduleType::constant: return "constant";
     case LrScheduleType::linear: return "linear";
     case LrScheduleType::cosine: return "cosine";
     case LrScheduleType::step: return "step";
+    case LrScheduleType::wsd: return "wsd";
+    case LrScheduleType::one_cycle: return "one_cycle";
   }
   return nullptr;
 }
@@ -122,12 +124,16 @@ struct OptimizerConfig {
 struct LrScheduleConfig {
   LrScheduleType type = LrScheduleType::constant;
   std::int64_t warmup_steps = 0;
-  double min_lr = 0.0;           ///< linear, cosine: where the decay ends
-  std::int64_t decay_steps = 0;  ///< linear, cosine: steps until min_lr; 0: train.steps
-  std::int64_t step_every = 0;   ///< step: steps between drops (required for type step)
-  double step_factor = 0.1;      ///< step
-  /// To min_lr, within decay_steps.
-  bool decays() const { return type == LrScheduleType::linear || type == LrScheduleType::cosine; }
+  double min_lr = 0.0;            ///< linear, cosine, wsd: where the decay ends
+  std::int64_t decay_steps = 0;   ///< linear, cosine, wsd, one_cycle: the step of the end; 0: train.steps
+  std::int64_t stable_steps = 0;  ///< wsd: steps at the base rate, after the warm-up
+  double pct_start = 0.3;         ///< one_cycle: part of the steps in which the rate rises
+  double div_factor = 25;         ///< one_cycle: base / start
+  double final_div_factor = 1e4;  ///< one_cycle: start / end
+  std::int64_t step_every = 0;    ///< step: steps between drops (required for type step)
+  double step_factor = 0.1;       ///< step
+  /// Has an end, at decay_steps.
+  bool decays() const { return type != LrScheduleType::constant && type != LrScheduleType::step; }
   bool operator==(const LrScheduleConfig&) const = default;
 };
 

@@ -61,6 +61,12 @@ class Doubts {
       add(section, "decay_steps",
           concat("got ", schedule.decay_steps, ", which is not after the warm-up (", schedule.warmup_steps,
                  " steps): the learning rate drops to min_lr at once; it is counted from step 1"));
+    const std::int64_t end = schedule.decay_steps > 0 ? schedule.decay_steps : train_.steps;
+    if (schedule.type == LrScheduleType::wsd && schedule.warmup_steps + schedule.stable_steps >= end)
+      add(section, "stable_steps",
+          concat("got ", schedule.stable_steps, ", with which the decay begins behind step ",
+                 schedule.warmup_steps + schedule.stable_steps, ", and ends at step ", end,
+                 ": the learning rate hardly decays"));
     if (schedule.type == LrScheduleType::step && schedule.step_every >= train_.steps)
       add(section, "step_every",
           concat("got ", schedule.step_every, ", but training has ", train_.steps,

@@ -7,9 +7,44 @@
 
 namespace lockstep {
 
+namespace {
+
+/// From `begin` at 0 to `end` at 1, along half a cosine.
+double half_cosine(double begin, double end, double done) {
+  return end + (begin - end) * 0.5 * (1.0 + std::cos(std::numbers::pi * done));
+}
+
+double one_cycle(const LrScheduleConfig& schedule, double base, std::int64_t step, std::int64_t steps) {
+  const double start = base / schedule.div_factor, end = start / schedule.final_div_factor;
+  const double last = static_cast<double>(steps - 1), at = std::min(static_cast<double>(step - 1), last);
+  const double top = schedule.pct_start * static_cast<double>(steps) - 1;
+  if (at <= top) return half_cosine(start, base, top > 0 ? at / top : 1.0);
+  return half_cosine(base, end, last > top ? (at - top) / (last - top) : 1.0);
+}
+
+}  // namespace
+
+std::string summary_of(LrScheduleType type) {
+  switch (type) {
+    case LrScheduleType::constant: return "the base rate, after an optional warm-up";
+    case LrScheduleType::linear: return "down to min_lr in a straight line";
+    case LrScheduleType::cosine: return "down to min_lr along half a cosine";
+    case LrScheduleType::step: return "times step_factor every step_every steps";
+    case LrScheduleType::wsd: return "warm-up, stable_steps at the base rate, then down to min_lr in a straight line";
+    case LrScheduleType::one_cycle: return "up to the base rate and far down again, each along half a cosine";
+  }
+  return "";
+}
+
 double learning_rate(const LrScheduleConfig& schedule, double base, std::int64_t step, std::int64_t total_steps) {
-  if (step <= schedule.warmup_steps)
+  const std::int64_t end = schedule.decay_steps > 0 ? schedule.decay_steps : total_steps;
+  if (schedule.type != LrScheduleType::one_cycle && step <= schedule.warmup_steps)
     return base * static_cast<double>(step) / static_cast<double>(schedule.warmup_steps);
+  /// The part of the decay that is done, when it begins behind step `begin`.
+  const auto done = [&](std::int64_t begin) {
+    const double span = static_cast<double>(std::max<std::int64_t>(end - begin, 1));
+    return std::min(1.0, static_cast<double>(step - begin) / span);
+  };
   switch (schedule.type) {
     case LrScheduleType::constant: return base;
     case LrScheduleType::step: {
@@ -17,14 +52,18 @@ double learning_rate(const LrScheduleConfig& schedule, double base, std::int64_t
       return base * std::pow(schedule.step_factor, static_cast<double>(drops));
     }
     case LrScheduleType::linear:
-    case LrScheduleType::cosine: break;
+      return schedule.min_lr + (base - schedule.min_lr) * (1.0 - done(schedule.warmup_steps));
+    case LrScheduleType::cosine:
+      return schedule.min_lr +
+             (base - schedule.min_lr) * (0.5 * (1.0 + std::cos(std::numbers::pi * done(schedule.warmup_steps))));
+    case LrScheduleType::wsd: {
+      const std::int64_t stable = schedule.warmup_steps + schedule.stable_steps;
+      if (step <= stable) return base;
+      return schedule.min_lr + (base - schedule.min_lr) * (1.0 - done(stable));
+    }
+    case LrScheduleType::one_cycle: return one_cycle(schedule, base, step, end);
   }
-  const std::int64_t end = schedule.decay_steps > 0 ? schedule.decay_steps : total_steps;
-  const double span = static_cast<double>(std::max<std::int64_t>(end - schedule.warmup_steps, 1));
-  const double done = std::min(1.0, static_cast<double>(step - schedule.warmup_steps) / span);
-  const double left =
-      schedule.type == LrScheduleType::linear ? 1.0 - done : 0.5 * (1.0 + std::cos(std::numbers::pi * done));
-  return schedule.min_lr + (base - schedule.min_lr) * left;
+  return base;
 }
 
 }  // namespace lockstep

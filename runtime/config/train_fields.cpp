@@ -116,12 +116,23 @@ void fields(FieldVisitor& visit, OptimizerConfig& optimizer) {
 void fields(FieldVisitor& visit, LrScheduleConfig& schedule) {
   using enum LrScheduleType;
   visit("type", value(schedule.type), kDecides, "Keys that the type does not use are errors.");
-  visit("warmup_steps", value(schedule.warmup_steps, at_least(kNone)), kDecides,
-        "Steps in which the learning rate grows linearly from 0 to optimizer.lr.");
-  visit("min_lr", value(schedule.min_lr, at_least(0.0)).only_of(schedule.type, {linear, cosine}), kDecides,
+  visit("warmup_steps",
+        value(schedule.warmup_steps, at_least(kNone)).only_of(schedule.type, {constant, linear, cosine, step, wsd}),
+        kDecides, "Steps in which the learning rate grows linearly from 0 to optimizer.lr.");
+  visit("min_lr", value(schedule.min_lr, at_least(0.0)).only_of(schedule.type, {linear, cosine, wsd}), kDecides,
         "Learning rate at the end.");
-  visit("decay_steps", value(schedule.decay_steps, at_least(kNone)).only_of(schedule.type, {linear, cosine}), kDecides,
-        "Steps until min_lr; 0: train.steps.");
+  visit("decay_steps",
+        value(schedule.decay_steps, at_least(kNone)).only_of(schedule.type, {linear, cosine, wsd, one_cycle}), kDecides,
+        "The step at which the end is reached; 0: train.steps.");
+  visit("stable_steps",
+        value(schedule.stable_steps, at_least(kOne)).required().only_of(schedule.type, {wsd}).with_example("500"),
+        kDecides, "Steps at optimizer.lr between the warm-up and the decay, which is linear.");
+  visit("pct_start", value(schedule.pct_start, between(0.0, 1.0)).only_of(schedule.type, {one_cycle}), kDecides,
+        "Part of the steps in which the learning rate rises to optimizer.lr, along half a cosine; then it falls.");
+  visit("div_factor", value(schedule.div_factor, at_least(1.0)).only_of(schedule.type, {one_cycle}), kDecides,
+        "It starts at optimizer.lr divided by this.");
+  visit("final_div_factor", value(schedule.final_div_factor, at_least(1.0)).only_of(schedule.type, {one_cycle}),
+        kDecides, "It ends at its start divided by this.");
   visit("step_every",
         value(schedule.step_every, at_least(kOne)).required().only_of(schedule.type, {step}).with_example("100"),
         kDecides, "Steps between drops.");

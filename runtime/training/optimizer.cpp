@@ -31,6 +31,15 @@ std::vector<const char*> state_names(const OptimizerConfig& config) {
 
 }  // namespace
 
+std::string summary_of(OptimizerType type) {
+  switch (type) {
+    case OptimizerType::sgd: return "stochastic gradient descent, with momentum, Nesterov's too";
+    case OptimizerType::adam: return "Adam (Kingma, Ba, 2015); weight decay goes through its moments";
+    case OptimizerType::adamw: return "AdamW (Loshchilov, Hutter, 2019); weight decay beside them";
+  }
+  return "";
+}
+
 double state_bytes_per_element(const OptimizerConfig& config) {
   return static_cast<double>(state_names(config).size() * sizeof(float));
 }

@@ -43,6 +43,9 @@ class Optimizer : public ParameterUpdater {
   std::map<Group, State> groups_;
 };
 
+/// A line for `lockstep list optimizers`.
+std::string summary_of(OptimizerType type);
+
 /// Bytes of state that the optimizer keeps for each element that it trains.
 double state_bytes_per_element(const OptimizerConfig& config);
 

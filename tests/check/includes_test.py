@@ -24,11 +24,11 @@ LAWFUL = {
     "runtime/comm/channel.hpp": '#include "runtime/base/log.hpp"\n',
     "runtime/comm/mpi/call.cpp": '#include <mpi.h>\n#include "call.hpp"\n',
     "runtime/comm/mpi/call.hpp": "",
-    "models/gpt.cpp": '#include "runtime/layer/layer.hpp"\n#include "runtime/config/section.hpp"\n',
+    "runtime/session/train_run.cpp": '#include "runtime/layer/layer.hpp"\n#include "runtime/config/section.hpp"\n',
     "partitioner/cuts.cpp": '#include "runtime/schedule/action.hpp"\n',
     "runtime/engine/links.cpp": '#include "runtime/comm/mpi/call.hpp"\n',
-    "tools/train.cpp": '#include "models/gpt.hpp"\n',
-    "models/gpt.hpp": "",
+    "tools/train.cpp": '#include "runtime/session/train_run.hpp"\n',
+    "runtime/session/train_run.hpp": "",
 }
 
 
@@ -102,8 +102,8 @@ class IncludesTest(unittest.TestCase):
         files = {**LAWFUL, "runtime/base/log.hpp": "#include <spdlog/spdlog.h>\n"}
         code, output = self.check(files)
         self.assertEqual(code, 1)
-        self.assertIn("models/gpt.cpp:1: sees spdlog and torch", output)
-        self.assertIn("models/gpt.cpp > runtime/layer/layer.hpp", output)
+        self.assertIn("runtime/session/train_run.cpp:1: sees spdlog and torch", output)
+        self.assertIn("runtime/session/train_run.cpp > runtime/layer/layer.hpp", output)
 
     def test_a_folder_without_a_row(self):
         self.expect_finding("runtime/utils/bad.hpp", "", "not in the table")

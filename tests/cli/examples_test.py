@@ -99,7 +99,7 @@ class PluginsTest(CliTest):
 
     def test_what_is_wrong_with_a_plug_in_is_said_with_its_place(self):
         for plugins, said in ((f"[{EXTRAS_PLUGIN}, {EXTRAS_PLUGIN}]", r"the activation 'sine' is there already"),
-                              ("[./nothing.so]", r"cannot load \./nothing\.so"),
+                              ("[nothing.so]", r"cannot load nothing\.so"),
                               (f"[{SLOW_DISK}]", r"is no plug-in for Lockstep; it needs LOCKSTEP_PLUGIN")):
             text = self.lockstep("train", str(ROOT / "examples/plugin/extras.yaml"), "--set", f"plugins={plugins}", code=2)
             self.assertRegex(text, r"^lockstep: --set plugins=.*: plugins: .*" + said)
