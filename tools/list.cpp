@@ -44,7 +44,7 @@ int list(const std::string& what, const std::vector<std::string>& plugins) {
     for (const std::string& name : names<OptimizerType>()) print(name, summary_of(*find_enum<OptimizerType>(name)));
   }
   if (all || what == "lr_schedules") {
-    std::cout << "learning-rate schedules (train.lr_schedule.type)\n";
+    std::cout << "lr_schedules (train.lr_schedule.type)\n";
     for (const std::string& name : names<LrScheduleType>()) print(name, summary_of(*find_enum<LrScheduleType>(name)));
   }
   if (all || what == "readers") print("readers (data.type)", registry.readers);

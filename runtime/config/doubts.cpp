@@ -62,7 +62,8 @@ class Doubts {
           concat("got ", schedule.decay_steps, ", which is not after the warm-up (", schedule.warmup_steps,
                  " steps): the learning rate drops to min_lr at once; it is counted from step 1"));
     const std::int64_t end = schedule.decay_steps > 0 ? schedule.decay_steps : train_.steps;
-    if (schedule.type == LrScheduleType::wsd && schedule.warmup_steps + schedule.stable_steps >= end)
+    if (schedule.type == LrScheduleType::wsd && end > schedule.warmup_steps &&
+        schedule.warmup_steps + schedule.stable_steps >= end)
       add(section, "stable_steps",
           concat("got ", schedule.stable_steps, ", with which the decay begins behind step ",
                  schedule.warmup_steps + schedule.stable_steps, ", and ends at step ", end,

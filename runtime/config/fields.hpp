@@ -54,10 +54,11 @@ struct Field {
   template <Named E>
   Field& only_of(E chosen, std::initializer_list<E> types) {
     if (std::find(types.begin(), types.end(), chosen) != types.end()) return *this;
-    std::vector<std::string> all;
-    for (const E one : types) all.push_back(to_string(one));
+    std::string all;
+    for (const E* one = types.begin(); one != types.end(); ++one)
+      all += concat(all.empty() ? "" : one + 1 == types.end() ? " and " : ", ", to_string(*one));
     type = name_of(chosen);
-    return set(users, join(all, " and "));
+    return set(users, all);
   }
 
  private:

@@ -123,12 +123,12 @@ void fields(FieldVisitor& visit, LrScheduleConfig& schedule) {
         "Learning rate at the end.");
   visit("decay_steps",
         value(schedule.decay_steps, at_least(kNone)).only_of(schedule.type, {linear, cosine, wsd, one_cycle}), kDecides,
-        "The step at which the end is reached; 0: train.steps.");
+        "Its last step; 0: train.steps.");
   visit("stable_steps",
         value(schedule.stable_steps, at_least(kOne)).required().only_of(schedule.type, {wsd}).with_example("500"),
-        kDecides, "Steps at optimizer.lr between the warm-up and the decay, which is linear.");
+        kDecides, "Steps at optimizer.lr before the decay.");
   visit("pct_start", value(schedule.pct_start, between(0.0, 1.0)).only_of(schedule.type, {one_cycle}), kDecides,
-        "Part of the steps in which the learning rate rises to optimizer.lr, along half a cosine; then it falls.");
+        "Part of the steps in which it rises.");
   visit("div_factor", value(schedule.div_factor, at_least(1.0)).only_of(schedule.type, {one_cycle}), kDecides,
         "It starts at optimizer.lr divided by this.");
   visit("final_div_factor", value(schedule.final_div_factor, at_least(1.0)).only_of(schedule.type, {one_cycle}),

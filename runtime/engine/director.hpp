@@ -21,7 +21,9 @@ class Decider {
   /// Told, before next(), what rows have written of checkpoints (StateKeeper::take_reports()).
   virtual void saved(std::vector<std::string>) {}
   /// The next program. Sequence and finished of the header are filled in by the engine. Must end with Mode::flush, then
-  /// Mode::stop. Who has nothing to do for now waits with idle_until(), as long as it takes.
+  /// Mode::stop. Who has nothing to do for now waits with idle_until(), as long as it takes; the results of the last
+  /// two programs come with the programs after them (a flush brings them), and another worker that dies meanwhile
+  /// without ending its process is found when work goes on.
   virtual StepHeader next(const WaitLimits& limits) = 0;
 };
 

@@ -148,8 +148,12 @@ Tensors Stage::call_layer(int layer, const Tensors& inputs, Island& island, bool
     if (training && !context.collected().empty())
       collected_[layer - first_].try_emplace(micro_batch, std::move(context.collected()));
     return outputs;
-  } catch (const ModelError& error) {
-    throw ModelError(concat(layer_text(graph_, layer), ": ", error.what()));
+  } catch (ModelError& error) {
+    error.add_place(layer_text(graph_, layer));
+    throw;
+  } catch (Error& error) {
+    error.add_place(concat(layer_text(graph_, layer), " failed in forward on inputs ", shapes(inputs)));
+    throw;
   } catch (const std::exception& error) {
     throw LayerError(
         concat(layer_text(graph_, layer), " failed in forward on inputs ", shapes(inputs), ": ", short_message(error)));
@@ -169,6 +173,9 @@ void Stage::forward_head(int head, MicroBatch& batch, int micro_batch) {
   at::Tensor numerator;
   try {
     numerator = loss.numerator(leaf, targets);
+  } catch (Error& error) {
+    error.add_place("the loss " + loss.name());
+    throw;
   } catch (const std::exception& error) {
     throw LayerError(
         concat("the loss ", loss.name(), " failed on ", shapes({output, targets}), ": ", short_message(error)));
@@ -304,8 +311,9 @@ void Stage::run_weight_grads(int layer, Island& island) {
   const StageMeter::Layer timed(*meter_, layer - first_);
   try {
     island.weight_grads->run();
-  } catch (const ModelError& error) {
-    throw ModelError(concat(layer_text(graph_, layer), ": ", error.what()));
+  } catch (Error& error) {
+    error.add_place(layer_text(graph_, layer));
+    throw;
   } catch (const std::exception& error) {
     throw LayerError(
         concat(layer_text(graph_, layer), " failed in the gradient of its weights: ", short_message(error)));

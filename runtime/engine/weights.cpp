@@ -37,7 +37,8 @@ at::Tensor new_parameter(const ParameterInfo& info, const WeightOptions& options
   try {
     if (!options.initialise) return at::empty(info.sizes, at::TensorOptions(at::kFloat).device(options.device));
     return initial_value(info, options.seed, options.device);
-  } catch (const Error&) {
+  } catch (Error& error) {
+    error.add_place(concat("parameter '", info.name, "' [", join(info.sizes), "]"));
     throw;
   } catch (const std::exception& error) {
     throw LayerError(concat("parameter '", info.name, "' [", join(info.sizes), "]: ", short_message(error)));
@@ -186,6 +187,7 @@ std::vector<at::Tensor> Weights::updated_tensors() {
 }
 
 void Weights::update_for_now(double learning_rate, std::int64_t step) {
+  if (!updater_) return;
   at::NoGradGuard no_grad;
   const std::vector<at::Tensor> live = updated_tensors();
   snapshot_.resize(live.size());
@@ -197,7 +199,7 @@ void Weights::update_for_now(double learning_rate, std::int64_t step) {
 }
 
 void Weights::amend(double learning_rate, std::int64_t step, double coefficient) {
-  if (coefficient >= 1.0) return;
+  if (!updater_ || coefficient >= 1.0) return;
   at::NoGradGuard no_grad;
   const std::vector<at::Tensor> live = updated_tensors();
   for (std::size_t i = 0; i < live.size(); ++i) live[i].copy_(snapshot_[i]);

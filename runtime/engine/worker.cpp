@@ -5,6 +5,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -126,15 +127,19 @@ void Worker::execute(const Instruction& instruction) {
     case InstructionKind::wait_sends: finish_sends(); break;
   }
   const double end_us = now_us();
-  account(instruction.kind, start_us, end_us);
+  account(instruction, start_us, end_us);
   if (parts_.spans) record(instruction, start_us, end_us);
 }
 
 /// Where the time of an instruction goes in this run's report.
-void Worker::account(InstructionKind kind, double start_us, double end_us) {
+void Worker::account(const Instruction& instruction, double start_us, double end_us) {
   WorkerReport& report = current_.report;
-  switch (kind) {
-    case InstructionKind::receive:
+  switch (instruction.kind) {
+    case InstructionKind::receive: {
+      const bool header = program_->edges[instruction.edge.value()].kind == EdgeKind::header;
+      report.wait_us += std::max(0.0, end_us - start_us - (header ? header_.idle_us : 0.0));
+      return;
+    }
     case InstructionKind::send:
     case InstructionKind::wait_sends: report.wait_us += end_us - start_us; return;
     case InstructionKind::update:

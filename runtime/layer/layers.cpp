@@ -3,8 +3,6 @@
 
 #include <ATen/ATen.h>
 
-#include "runtime/base/nearest.hpp"
-
 namespace lockstep {
 void expect_inputs(const Layer& layer, const std::vector<EntrySpec>& inputs, std::size_t count) {
   if (inputs.size() != count)

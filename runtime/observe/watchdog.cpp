@@ -75,7 +75,7 @@ milliseconds Watchdog::overdue(milliseconds waited, const std::string&) {
   for (const int row : rows) last = std::max(last, seen_[static_cast<std::size_t>(row)].changed);
   const PulseBoard::Reading root = board_.read(rows.back());
   if (root.activity == Activity::idle && waited - last < options_.limit) {  // it is alive: nobody's fault
-    idled_ = waited;
+    idled_ = last;
     return next;
   }
   if (waited - idled_ < std::min(options_.limit, options_.save)) return next;

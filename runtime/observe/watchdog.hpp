@@ -56,7 +56,7 @@ class Watchdog : public WaitGuard {
   WatchdogOptions options_;
   std::vector<Seen> seen_;  // by row
   bool fresh_ = true, warned_ = false;
-  std::chrono::milliseconds idled_{0};  // how long the wait had lasted when who is waited for was last idle
+  std::chrono::milliseconds idled_{0};  // how long the wait had lasted when who is waited for last said to be idle
 };
 
 }  // namespace lockstep

@@ -104,7 +104,7 @@ void fields(auto& archive, StepResult& r) {
 }
 void fields(auto& archive, StepHeader& h) {
   each(archive, h.sequence, h.mode, h.step, h.position, h.slices, h.heads, h.learning_rate, h.last_of_evaluation,
-       h.save, h.stop, h.finished);
+       h.save, h.stop, h.finished, h.idle_us);
 }
 void fields(auto& archive, NormParts& n) {
   each(archive, n.parameters, n.squares);

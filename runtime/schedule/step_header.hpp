@@ -42,7 +42,7 @@ struct StepHeader {
   bool save = false;  ///< a checkpoint of the state after `step`, when this program is done (train, flush)
   StopReason stop = StopReason::none;  ///< with Mode::stop
   std::vector<StepResult> finished;    ///< results that everybody now learns
-  double idle_us = 0;                  ///< how long the decider had nothing to do before: nobody's time. Stays at row 0
+  double idle_us = 0;                  ///< how long the decider had nothing to do before: nobody's time
 
   std::string to_bytes() const;
   static StepHeader from_bytes(const std::string& bytes);  ///< throws InternalError on anything else

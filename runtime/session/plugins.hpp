@@ -9,8 +9,9 @@
 //   }
 //   LOCKSTEP_PLUGIN(add_mine)
 //
-// From C++ the same function goes into ConfigSource::extend, or the parts are handed to make_model(), open_data() and
-// assemble(). What a plug-in adds keeps the contract of ours: ModelFamily, ActivationKind, DataReader, Loss.
+// The function may be called several times in a process, each time on tables of its own. From C++ the same function
+// goes into ConfigSource::extend, or the parts are handed to make_model(), open_data() and assemble(). What a plug-in
+// adds keeps the contract of ours: ModelFamily, ActivationKind, DataReader, Loss.
 #pragma once
 
 #include "models/registry.hpp"

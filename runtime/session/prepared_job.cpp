@@ -48,7 +48,7 @@ PreparedJob prepare_job(Process& process, const ConfigSource& source, const Prep
   resolve_partition(process, source, job.loaded);
   process.together([&] {
     job.trainer = make_planned_trainer(source, job.loaded, process.ranks());
-    if (options.evaluates) check_evaluation(job.trainer->assembly());
+    if (options.evaluates) check_evaluation(job.trainer->assembly());  // here, where all ranks learn of it
   });
   process.together([&] {
     if (!job.resume.checkpoint.empty()) job.trainer->resume(job.resume.checkpoint, rules);

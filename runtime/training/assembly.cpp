@@ -159,6 +159,7 @@ Assembly with_costs(Assembly assembly, const Costs& costs, std::string& reason) 
 }
 
 void check_evaluation(const Assembly& assembly) {
+  if (assembly.config.train.eval_every > 0) return;  // assemble() has done it
   check_evaluation_set(assembly);
   check_programs(assembly, Mode::evaluate, assembly.data.eval->size(), assembly.config.train.rows_of_evaluation());
 }

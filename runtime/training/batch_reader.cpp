@@ -20,15 +20,18 @@ std::vector<std::int64_t> BatchReader::samples(Mode mode, std::int64_t position,
   return samples;
 }
 
-void BatchReader::read(Mode mode, std::int64_t position, std::int64_t rows) {
-  if (mode_ == mode && position_ == position) return;
-  const Dataset& dataset = mode == Mode::train ? *assembly_.data.train : *assembly_.data.eval;
-  const std::vector<std::int64_t> wanted = samples(mode, position, rows);
+/// Unless it is there.
+void BatchReader::read(const StepHeader& header) {
+  const std::int64_t rows = std::accumulate(header.slices.begin(), header.slices.end(), std::int64_t{0});
+  if (mode_ == header.mode && position_ == header.position && rows_ == rows) return;
+  const Dataset& dataset = header.mode == Mode::train ? *assembly_.data.train : *assembly_.data.eval;
+  const std::vector<std::int64_t> wanted = samples(header.mode, header.position, rows);
   mode_ = Mode::stop;
   batch_ = read_samples(dataset, wanted);
   targets_.check_batch(dataset, wanted, batch_);
-  mode_ = mode;
-  position_ = position;
+  mode_ = header.mode;
+  position_ = header.position;
+  rows_ = rows;
 }
 
 void BatchReader::open(StepHeader& header, std::int64_t position, std::int64_t batch) {
@@ -37,7 +40,7 @@ void BatchReader::open(StepHeader& header, std::int64_t position, std::int64_t b
   const int micro_batches = static_cast<int>(std::min<std::int64_t>(assembly_.config.train.micro_batches, batch));
   header.position = position;
   header.slices = slice_rows(batch, micro_batches, rows);
-  read(header.mode, position, rows);
+  read(header);
   // A batch whose targets are all ignored has no loss and no gradient; 0 / 1 says so without a NaN.
   for (std::size_t head = 0; head < assembly_.losses.size(); ++head) {
     const GraphHead& of = assembly_.graph.heads[head];
@@ -48,7 +51,7 @@ void BatchReader::open(StepHeader& header, std::int64_t position, std::int64_t b
 
 void BatchReader::begin(const StepHeader& header) {
   slices_ = header.slices;
-  read(header.mode, header.position, std::accumulate(slices_.begin(), slices_.end(), std::int64_t{0}));
+  read(header);
 }
 
 Tensors BatchReader::micro_batch(int micro_batch) {

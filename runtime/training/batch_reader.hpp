@@ -14,9 +14,6 @@ class BatchReader : public Feeder {
   /// The assembly outlives it.
   explicit BatchReader(const Assembly& assembly);
 
-  /// Samples from `position` on: of a training run in the order of its epochs, of an evaluation as they lie. At the end
-  /// of an epoch, or of the evaluation set, fewer than `batch`.
-  std::vector<std::int64_t> samples(Mode mode, std::int64_t position, std::int64_t batch);
   /// Position, slices and the losses' denominators of `header`, for such a batch, which is read.
   void open(StepHeader& header, std::int64_t position, std::int64_t batch);
 
@@ -24,13 +21,16 @@ class BatchReader : public Feeder {
   Tensors micro_batch(int micro_batch) override;
 
  private:
-  void read(Mode mode, std::int64_t position, std::int64_t rows);
+  /// From `position` on: of a training run in the order of its epochs, of an evaluation as they lie. At the end of an
+  /// epoch, or of the evaluation set, fewer than `batch`.
+  std::vector<std::int64_t> samples(Mode mode, std::int64_t position, std::int64_t batch);
+  void read(const StepHeader& header);
 
   const Assembly& assembly_;
   TargetChecks targets_;
   Sampler sampler_;
   Mode mode_ = Mode::stop;  // of what is there; stop: nothing
-  std::int64_t position_ = 0;
+  std::int64_t position_ = 0, rows_ = 0;
   Tensors batch_;
   std::vector<std::int64_t> slices_;
 };

@@ -4,6 +4,7 @@
 #include <ATen/Version.h>
 #include <dlfcn.h>
 
+#include <filesystem>
 #include <fstream>
 #include <iomanip>
 #include <iterator>
@@ -34,6 +35,18 @@ const std::vector<std::pair<std::string, std::string>>& operators(bool bfloat16)
 
 }  // namespace
 
+namespace {
+
+std::string hash_of_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  const std::string bytes{std::istreambuf_iterator<char>(file), {}};
+  std::ostringstream out;
+  out << std::hex << std::setw(16) << std::setfill('0') << mix_seed(0, bytes.size(), 0, bytes);
+  return out.str();
+}
+
+}  // namespace
+
 std::string resolve_kernels(const Config& config) {
   if (config.kernels.gemm == GemmChoice::libtorch) opt_out_of_gemm_cure();
   return gemm_path().reason;
@@ -55,17 +68,16 @@ Environment environment_of(const Config& config) {
                            {"seed", std::to_string(config.seed)}}};
   for (const auto& [name, bits] : operators(config.train.precision == Precision::bf16))
     environment.entries.emplace_back(kOperator + name, bits);
+  for (const std::string& plugin : config.plugins)
+    environment.entries.emplace_back("plugin " + std::filesystem::path(plugin).filename().string(),
+                                     hash_of_file(plugin));
   return environment;
 }
 
 std::string library_hash() {
   Dl_info info{};
   if (dladdr(reinterpret_cast<void*>(&library_hash), &info) == 0 || !info.dli_fname) return "unknown";
-  std::ifstream file(info.dli_fname, std::ios::binary);
-  const std::string bytes{std::istreambuf_iterator<char>(file), {}};
-  std::ostringstream out;
-  out << std::hex << std::setw(16) << std::setfill('0') << mix_seed(0, bytes.size(), 0, bytes);
-  return out.str();
+  return hash_of_file(info.dli_fname);
 }
 
 }  // namespace lockstep

@@ -32,7 +32,8 @@ class Meter : public Observer {
 };
 
 /// Null where nothing is saved.
-std::unique_ptr<Publisher> make_publisher(const Assembly& assembly, const Start& start, const RunOptions& options) {
+std::unique_ptr<Publisher> make_publisher(const Assembly& assembly, const Start& start, const RunOptions& options,
+                                          bool stop_on_nan) {
   const Config& config = assembly.config;
   const bool saves = config.checkpoint.on() || config.train.stop_after > 0;
   if (options.checkpoints.empty() || !saves || !assembly.feeds()) return nullptr;
@@ -42,7 +43,7 @@ std::unique_ptr<Publisher> make_publisher(const Assembly& assembly, const Start&
   publisher.rows = static_cast<int>(assembly.layout.rank_of_row.size());
   publisher.keep = config.checkpoint.keep;
   publisher.keep_best = config.checkpoint.best != KeepBest::none;
-  publisher.stop_on_nan = config.train.stop_on_nan;
+  publisher.stop_on_nan = stop_on_nan;
   publisher.patience = patience_of(config.comm);
   publisher.hub_config = assembly.model.hub_config;
   publisher.state = start.state;
@@ -73,20 +74,21 @@ std::string Trainer::agreement() const {
   return text;
 }
 
-void Trainer::measure(const RunOptions& options) {
+void Trainer::measure(const RunOptions& options, const TrainingOrders& orders) {
   constexpr std::int64_t kSteps = 3;
   Meter meter(assembly_.training_program());
   RunOptions few;
   few.observer = &meter;
   few.signalled = options.signalled;
-  few.check_finite = assembly_.config.train.stop_on_nan;
+  few.wrap_channel = options.wrap_channel;
   few.log = options.log;
-  TrainingOrders orders;
-  orders.last_step = std::min(kSteps, assembly_.config.train.steps);
-  orders.evaluates = false;
+  TrainingOrders first = orders;
+  first.last_step = std::min(kSteps, orders.last_step > 0 ? orders.last_step : assembly_.config.train.steps);
+  first.evaluates = false;
+  first.replan = nullptr;
   BatchReader reader(assembly_);
-  TrainingDirector director(assembly_, reader, fresh_start(assembly_).state, orders, nullptr, options.signalled);
-  run_assembly(assembly_, director, reader, few);
+  TrainingDirector director(assembly_, reader, fresh_start(assembly_).state, first, nullptr, options.signalled);
+  run_assembly(assembly_, director, reader, {.check_finite = *first.stop_on_nan}, few);
   if (meter.costs().steps() == 0) {
     if (meter.stop() != StopReason::signal)  // else nothing is trained with it
       options.log.warn("schedule auto: too few steps to measure; all stages count the same");
@@ -98,23 +100,21 @@ void Trainer::measure(const RunOptions& options) {
   options.log.info(reason);
 }
 
-JobOutcome Trainer::fit(const RunOptions& options, const TrainingOrders& orders) {
-  if (assembly_.wants_costs()) measure(options);
-  const std::unique_ptr<Publisher> publisher = make_publisher(assembly_, start_, options);
+JobOutcome Trainer::fit(const RunOptions& options, const TrainingOrders& given) {
+  TrainingOrders orders = given;
+  orders.stop_on_nan = given.stop_on_nan.value_or(assembly_.config.train.stop_on_nan);
+  if (assembly_.wants_costs()) measure(options, orders);
+  const std::unique_ptr<Publisher> publisher = make_publisher(assembly_, start_, options, *orders.stop_on_nan);
   BatchReader reader(assembly_);
   TrainingDirector director(assembly_, reader, start_.state, orders, publisher.get(), options.signalled);
-  RunOptions with_start = options;
-  with_start.check_finite = orders.stop_on_nan.value_or(assembly_.config.train.stop_on_nan);
-  with_start.resume_from = start_.checkpoint;
-  return run_assembly(assembly_, director, reader, with_start);
+  return run_assembly(assembly_, director, reader, {start_.checkpoint, *orders.stop_on_nan}, options);
 }
 
 JobOutcome Trainer::evaluate(const RunOptions& options) {
+  check_evaluation(assembly_);
   BatchReader reader(assembly_);
-  EvaluationDirector director(assembly_, reader, start_.state.step);
-  RunOptions with_start = options;
-  with_start.resume_from = start_.checkpoint;
-  return run_assembly(assembly_, director, reader, with_start);
+  EvaluationDirector director(assembly_, reader, start_.state.step, options.signalled);
+  return run_assembly(assembly_, director, reader, {start_.checkpoint}, options);
 }
 
 }  // namespace lockstep

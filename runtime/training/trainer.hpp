@@ -37,7 +37,8 @@ class Trainer {
   /// Trains to train.steps or until something stops it. Blocking; once. With schedule: auto and no costs, a few steps
   /// are trained first and thrown away: their costs decide the order of work, on every rank the same.
   JobOutcome fit(const RunOptions& options = {}, const TrainingOrders& orders = {});
-  /// Evaluates the checkpoint that was resumed, trains nothing. Instead of fit().
+  /// Evaluates the checkpoint that was resumed, trains nothing. Instead of fit(). Throws UserError without an
+  /// evaluation set.
   JobOutcome evaluate(const RunOptions& options = {});
 
   const Assembly& assembly() const { return assembly_; }
@@ -57,7 +58,7 @@ class Trainer {
   std::string agreement() const;
 
  private:
-  void measure(const RunOptions& options);
+  void measure(const RunOptions& options, const TrainingOrders& orders);
 
   Assembly assembly_;
   Start start_;

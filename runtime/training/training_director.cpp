@@ -124,11 +124,12 @@ StepHeader TrainingDirector::train_step() {
 }
 
 void EvaluationDirector::take(const StepResult& result) {
-  if (result.signalled) stop_ = StopReason::signal;
+  if (result.signalled && stop_ == StopReason::finished) stop_ = StopReason::signal;
   if (result.non_finite.found()) stop_ = StopReason::not_finite;  // who asks for one evaluation wants to know
 }
 
 StepHeader EvaluationDirector::next(const WaitLimits&) {
+  if (stop_ == StopReason::finished && signalled_ && signalled_->load()) stop_ = StopReason::signal;
   if (!done_ && stop_ == StopReason::finished) {
     StepHeader header = pass_.next(step_);
     done_ = header.last_of_evaluation;

@@ -62,14 +62,17 @@ class TrainingDirector : public Decider {
 /// Evaluates once, after `step`, and leaves.
 class EvaluationDirector : public Decider {
  public:
-  EvaluationDirector(const Assembly& assembly, BatchReader& reader, std::int64_t step)
-      : pass_(assembly, reader), step_(step) {}
+  /// `signalled`: raised from outside: leave; may be null.
+  EvaluationDirector(const Assembly& assembly, BatchReader& reader, std::int64_t step,
+                     const std::atomic<bool>* signalled = nullptr)
+      : pass_(assembly, reader), step_(step), signalled_(signalled) {}
   void take(const StepResult& result) override;
   StepHeader next(const WaitLimits& limits) override;
 
  private:
   EvaluationPass pass_;
   std::int64_t step_;
+  const std::atomic<bool>* signalled_;
   bool done_ = false, flushed_ = false;
   StopReason stop_ = StopReason::finished;
 };

@@ -25,11 +25,11 @@ std::vector<Cpus> bound_cpus(const Assembly& assembly, int workers, const Log& l
   return cpus;
 }
 
-ShardOptions shards_of(const Assembly& assembly, int workers, const RunOptions& options) {
+ShardOptions shards_of(const Assembly& assembly, int workers, const RunStart& start, const RunOptions& options) {
   const Config& config = assembly.config;
   ShardOptions shard;
   shard.checkpoints = options.checkpoints;
-  shard.resume_from = options.resume_from;
+  shard.resume_from = start.checkpoint;
   shard.background = config.checkpoint.background;
   // A copy counts like every tensor: under a limit that was set for training, auto makes none.
   if (shard.background == Background::automatic && config.workers.memory_limit > 0)
@@ -46,7 +46,8 @@ std::chrono::milliseconds patience_of(const CommConfig& comm) {
   return std::chrono::seconds(std::min(comm.watchdog_s, comm.save_s));
 }
 
-JobOutcome run_assembly(const Assembly& assembly, Decider& decider, Feeder& feeder, const RunOptions& options) {
+JobOutcome run_assembly(const Assembly& assembly, Decider& decider, Feeder& feeder, const RunStart& start,
+                        const RunOptions& options) {
   const Config& config = assembly.config;
   at::set_num_threads(config.workers.threads);
   const std::vector<RankId>& ranks = assembly.layout.rank_of_row;
@@ -54,15 +55,15 @@ JobOutcome run_assembly(const Assembly& assembly, Decider& decider, Feeder& feed
   JobSpec spec{assembly.graph, assembly.partition, assembly.losses, *assembly.programs, assembly.layout};
   spec.stage.seed = config.seed;
   spec.stage.precision = dtype_of(config.train.precision);
-  spec.stage.check_finite = options.check_finite;
+  spec.stage.check_finite = start.check_finite;
   spec.stage.recompute = assembly.recompute;
-  spec.initialise = options.resume_from.empty();
+  spec.initialise = start.checkpoint.empty();
   spec.devices = assembly.devices;
   spec.threads = config.workers.threads;
   spec.cpus = bound_cpus(assembly, workers, options.log);
   spec.clip_grad_norm = config.train.clip_grad_norm;
   spec.make_updater = Optimizer::maker(config.train.optimizer);
-  spec.make_keeper = [shard = shards_of(assembly, workers, options), log = options.log](int row) {
+  spec.make_keeper = [shard = shards_of(assembly, workers, start, options), log = options.log](int row) {
     ShardOptions options_of_row = shard;
     options_of_row.row = row;
     options_of_row.log = log.named(concat("worker ", row));

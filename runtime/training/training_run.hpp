@@ -14,9 +14,7 @@ namespace lockstep {
 struct RunOptions {
   Observer* observer = nullptr;                  ///< told of every result, on a worker's thread
   const std::atomic<bool>* signalled = nullptr;  ///< raised from outside: some rank is asked to stop
-  bool check_finite = true;  ///< look at every output and input gradient: names the first layer that breaks
   bool record_hashes = false;
-  std::string resume_from = {};      ///< a checkpoint: weights, buffers and optimizer state; empty: initial values
   std::string checkpoints = {};      ///< the folder where checkpoints go; empty: none is written
   RecordRange record = {};           ///< steps whose timeline is recorded: JobOutcome::recorded
   std::string recorder_folder = {};  ///< where each worker's flight recorder goes; empty: nowhere. It exists
@@ -24,8 +22,14 @@ struct RunOptions {
   Log log = {};
 };
 
+struct RunStart {
+  std::string checkpoint = {};  ///< weights, buffers and optimizer state; empty: initial values
+  bool check_finite = true;     ///< look at every output and input gradient: names the first layer that breaks
+};
+
 /// `decider`, `feeder`: used where row 0 and stage 0 are. Blocking.
-JobOutcome run_assembly(const Assembly& assembly, Decider& decider, Feeder& feeder, const RunOptions& options = {});
+JobOutcome run_assembly(const Assembly& assembly, Decider& decider, Feeder& feeder, const RunStart& start = {},
+                        const RunOptions& options = {});
 
 /// How long the end of a failed job waits for a save that stands still.
 std::chrono::milliseconds patience_of(const CommConfig& comm);

@@ -12,6 +12,8 @@
 #include "runtime/engine/tensor_math.hpp"
 #include "runtime/layer/layers.hpp"
 #include "runtime/layer/tensor_hash.hpp"
+#include "runtime/session/config_source.hpp"
+#include "runtime/training/optimizer.hpp"
 #include "tests/parity/idling.hpp"
 #include "tests/parity/support.hpp"
 #include "tests/test.hpp"
@@ -313,4 +315,62 @@ TEST_CASE("a squared norm is the sum of its blocks in order, and a block's is th
   for (const double lane : lanes) sum += lane;
   for (std::size_t i = 992; i < 1000; ++i) sum += double{data[i]} * data[i];
   CHECK(squared_norm(block) == sum);
+}
+
+TEST_CASE("weights are updated without a worker: shared sums, norm, clipping, update, state", "[parity]") {
+  const Trainer whole(small_gpt(1, 0.0, /*tied=*/true), token_data(16, 8, 11),
+                      one_worker(small_config("sparse_categorical_cross_entropy", 8, 1)));
+  const ModelGraph& graph = whole.graph();
+  OptimizerConfig sgd;
+  sgd.type = OptimizerType::sgd;
+  sgd.lr = 0.5;
+  MemoryPool pool;
+  const MemoryPool::Scope memory(pool);
+  Weights weights(graph, whole.partition(), {StageId(0)}, {.seed = 7, .make_updater = Optimizer::maker(sgd)}, pool);
+  REQUIRE(weights.parameters().size() == graph.parameters.size());
+  std::vector<at::Tensor> before;
+  for (const Parameter* parameter : weights.parameters()) before.push_back(parameter->value.clone());
+  for (std::vector<Parameter>& held : weights.of(StageId(0)).parameters)
+    for (Parameter& parameter : held) parameter.accumulate(at::ones_like(parameter.value));
+  CHECK(weights.gradient_bytes() > 4 * graph.parameter_count());  // the tied one twice
+  REQUIRE(whole.partition().topology.shared.size() == 1);
+  weights.sum_shared(0);
+  const NormParts norms = weights.squared_norms();
+  REQUIRE(norms.parameters.size() == graph.parameters.size());
+  for (std::size_t i = 0; i < norms.squares.size(); ++i) {
+    const ParameterInfo& info = graph.parameters[norms.parameters[i]];
+    const double each = info.holders.size() > 1 ? 4.0 : 1.0;
+    CHECK(norms.squares[i] == each * static_cast<double>(before[i].numel()));
+  }
+  weights.update_for_now(0.5, 1);
+  weights.amend(0.5, 1, /*coefficient=*/0.25);
+  for (std::size_t i = 0; i < before.size(); ++i) {
+    const double each = graph.parameters[i].holders.size() > 1 ? 2.0 : 1.0;
+    CHECK(at::equal(weights.parameters()[i]->value, before[i] - 0.5 * 0.25 * each));
+  }
+  weights.forget_gradients();
+  CHECK(weights.gradient_bytes() == 0);
+  CHECK(weights.state().weights.size() == graph.parameters.size() + graph.buffers.size());
+  CHECK(weights.state().optimizer.empty());
+}
+
+TEST_CASE("an evaluation without an evaluation set is the caller's mistake", "[parity]") {
+  Config config = one_worker(small_config("mean_squared_error", 8, 1));
+  config.train.eval_every = 0;
+  DataSplits data = regression_data(16, 6, 3);
+  data.eval = nullptr;
+  Trainer trainer(mlp_with_skip(0.0, false), data, config);
+  CHECK_THROWS_WITH(trainer.evaluate(), Catch::Contains("got no evaluation set, expected one to evaluate"));
+}
+
+TEST_CASE("what a program adds to the tables can be named by its config", "[parity]") {
+  ConfigSource source;
+  source.config = small_config("mean_squared_error", 8, 2);
+  source.config->model =
+      load_config_text("{type: mlp, inputs: 6, width: 4, layers: 1, outputs: 3, activation: sine}", "m");
+  CHECK_THROWS_WITH(source.make_model(*source.config), Catch::Contains("got sine, expected one of relu"));
+  source.extend = [](Registry& registry) {
+    registry.activations.add({"sine", "sin(x)", [](const at::Tensor& x) { return at::sin(x); }});
+  };
+  CHECK(source.make_model(*source.config).layers.at(1).layer->type() == "sine");
 }

@@ -54,11 +54,13 @@ inline void check_idling(Config config, const Ranks& ranks) {
   log.file = folder.file("log.txt");
   RunOptions options;
   options.log = Log(log);
-  CHECK_NOTHROW(run_assembly(assembly, idler, reader, options));
+  CHECK_NOTHROW(run_assembly(assembly, idler, reader, {}, options));
   options.log.flush();
   CHECK(folder.read("log.txt").find("waited") == std::string::npos);
   if (!assembly.feeds()) return;
   REQUIRE(idler.results().size() == 5);
+  for (const WorkerReport& worker : idler.results()[2].workers)
+    CHECK(worker.wait_us < std::chrono::duration<double, std::micro>(kIdle).count() / 2);
   CHECK(idler.results()[2].elapsed_us < std::chrono::duration<double, std::micro>(kIdle).count());
 }
 

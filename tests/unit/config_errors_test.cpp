@@ -230,7 +230,7 @@ const BadEdit kBadEdits[] = {
    "job.yaml:16:14: train.optimizer.groups[0]: got bias, expected a mapping"},
   {"key of another learning-rate schedule",
    "type: cosine", "type: constant\n    min_lr: 0.1",
-   "job.yaml:18:13: train.lr_schedule.min_lr: got 0.1, expected no min_lr with type constant; it belongs to linear and cosine: remove it"},
+   "job.yaml:18:13: train.lr_schedule.min_lr: got 0.1, expected no min_lr with type constant; it belongs to linear, cosine and wsd: remove it"},
   {"step schedule without its interval",
    "type: cosine", "type: step",
    "job.yaml:17:5: train.lr_schedule.step_every: missing, expected an integer >= 1"},

@@ -225,7 +225,7 @@ TEST_CASE("a config that a program made keeps the same rules", "[unit]") {
   CHECK(refused([](Config& c) { c.train.optimizer.type = static_cast<OptimizerType>(9); }) ==
         "Config: train.optimizer.type: got 9, expected one of sgd, adam, adamw");
   CHECK(refused([](Config& c) { c.train.lr_schedule.type = static_cast<LrScheduleType>(-1); }) ==
-        "Config: train.lr_schedule.type: got -1, expected one of constant, linear, cosine, step");
+        "Config: train.lr_schedule.type: got -1, expected one of constant, linear, cosine, step, wsd, one_cycle");
   CHECK(
       refused([](Config& c) { c.train.optimizer.momentum = 0.9; }) ==
       "Config: train.optimizer.momentum: got 0.9, expected no momentum with type adamw; it belongs to sgd: remove it");

@@ -42,6 +42,12 @@ TEST_CASE("a setting that contradicts another or does nothing is told, with its 
       {"steps: 50, batch: 8, lr_schedule: {type: linear, warmup_steps: 9, decay_steps: 5}",
        "train.lr_schedule.decay_steps: got 5, which is not after the warm-up (9 steps): the learning rate drops to "
        "min_lr at once; it is counted from step 1"},
+      {"steps: 50, batch: 8, lr_schedule: {type: wsd, warmup_steps: 9, stable_steps: 5, decay_steps: 5}",
+       "train.lr_schedule.decay_steps: got 5, which is not after the warm-up (9 steps): the learning rate drops to "
+       "min_lr at once; it is counted from step 1"},
+      {"steps: 20, batch: 8, lr_schedule: {type: wsd, warmup_steps: 5, stable_steps: 15}",
+       "train.lr_schedule.stable_steps: got 15, with which the decay begins behind step 20, and ends at step 20: the "
+       "learning rate hardly decays"},
       {"steps: 5, batch: 8, lr_schedule: {type: step, step_every: 5}",
        "train.lr_schedule.step_every: got 5, but training has 5 steps: the learning rate never drops"},
       {"steps: 5, batch: 8, lr_schedule: {type: step, step_every: 2, step_factor: 2}",

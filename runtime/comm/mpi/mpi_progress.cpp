@@ -185,7 +185,7 @@ void Progress::wait(const Transfer& transfer, const char* operation, const WaitL
   WaitClock clock;
   std::chrono::milliseconds limit = limits.timeout;
   while (!transfer.done()) {
-    if (is_broken_) std::rethrow_exception(broken_);
+    if (is_broken_) throw CommError(broken_);
     const bool moving = poll_if_free();
     if (transfer.done()) break;
     if (limits.stop->raised()) throw JobStopped();
@@ -199,7 +199,7 @@ void Progress::wait(const Transfer& transfer, const char* operation, const WaitL
 }
 
 void Progress::look() {
-  if (is_broken_) std::rethrow_exception(broken_);
+  if (is_broken_) throw CommError(broken_);
   if (pending_ > 0) poll_if_free();
 }
 
@@ -213,8 +213,8 @@ bool Progress::help_once() {
   bool moved = false;
   try {
     while (helper_is_needed() && poll_if_free()) moved = true;
-  } catch (...) {
-    broken_ = std::current_exception();
+  } catch (const std::exception& error) {
+    broken_ = error.what();
     is_broken_ = true;
   }
   return moved;

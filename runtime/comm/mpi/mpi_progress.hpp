@@ -120,7 +120,7 @@ class Progress {
   std::atomic<std::size_t> pending_{0};  // requests_.size(), readable without the mutex
   std::atomic<int> waiters_{0};          // threads in wait(): they poll, the helper need not
   std::atomic<Clock::duration> last_poll_{Clock::duration::zero()};  // since the clock's epoch
-  std::exception_ptr broken_;                                        // MPI itself failed while the helper polled
+  std::string broken_;  // MPI failed while the helper polled: each thread throws its own
   std::atomic<bool> is_broken_{false};
 
   const std::chrono::microseconds patience_;
