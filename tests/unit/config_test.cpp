@@ -1,22 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/config/config.hpp"
 
-#include <unistd.h>
-
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <limits>
-#include <sstream>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "runtime/base/text.hpp"
 #include "tests/golden.hpp"
 #include "tests/test.hpp"
+#include "tests/unit/thrown_by.hpp"
 
 namespace lockstep {
+using test::thrown_by;
 namespace {
 
 std::string reference_path() {
@@ -45,15 +43,6 @@ bool same(const Config& a, const Config& b) {
 /// Reads what resolved_yaml wrote, under another file name so that nothing can come from it.
 Config reread(const Config& config) {
   return read_config(load_config_text(resolved_yaml(config), "other.yaml"));
-}
-
-std::string thrown_by(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const ConfigError& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 }  // namespace

@@ -2,13 +2,13 @@
 //
 // YAML as typed values: overrides, aliases, numbers, places in messages.
 #include <fstream>
-#include <functional>
 #include <thread>
 
 #include "runtime/base/text.hpp"
 #include "runtime/config/config.hpp"
 #include "tests/temporary_folder.hpp"
 #include "tests/test.hpp"
+#include "tests/unit/thrown_by.hpp"
 
 using namespace lockstep;
 using namespace lockstep::test;
@@ -17,15 +17,6 @@ namespace {
 
 Section text_section(const std::string& text, const std::vector<std::string>& overrides = {}) {
   return load_config_text(text, "job.yaml", overrides);
-}
-
-std::string thrown_by(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const ConfigError& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 }  // namespace
