@@ -264,7 +264,7 @@ TEST_CASE("the gradients of a parameter that three layers share are added in lay
                     {{"a", std::make_shared<SharedScale>(true)},
                      {"b", std::make_shared<SharedScale>(false)},
                      {"c", std::make_shared<SharedScale>(false)}}};
-  const DataSplits data = regression_data(8, 6, 6);
+  const DataSplits data = regression_data(8, 64, 64);
   Config config = small_config("mean_squared_error", 8, 1);
   config.train.steps = 1;
   config.train.eval_every = 0;
