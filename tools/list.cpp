@@ -24,6 +24,13 @@ void print(const std::string& title, const Table<T>& table) {
   for (const T& entry : table.entries()) print(entry.name, entry.summary);
 }
 
+/// Of an enumeration whose entries have a summary_of().
+template <typename E>
+void print(const std::string& title) {
+  std::cout << title << "\n";
+  for (const std::string& name : names<E>()) print(name, summary_of(*find_enum<E>(name)));
+}
+
 int list(const std::string& what, const std::vector<std::string>& plugins) {
   const bool all = what.empty();
   Registry registry;
@@ -39,14 +46,8 @@ int list(const std::string& what, const std::vector<std::string>& plugins) {
     print("file:PATH", "a CSV file, as torch.distributed.pipelining writes it");
   }
   if (all || what == "losses") print("losses (train.loss)", registry.losses);
-  if (all || what == "optimizers") {
-    std::cout << "optimizers (train.optimizer.type)\n";
-    for (const std::string& name : names<OptimizerType>()) print(name, summary_of(*find_enum<OptimizerType>(name)));
-  }
-  if (all || what == "lr_schedules") {
-    std::cout << "lr_schedules (train.lr_schedule.type)\n";
-    for (const std::string& name : names<LrScheduleType>()) print(name, summary_of(*find_enum<LrScheduleType>(name)));
-  }
+  if (all || what == "optimizers") print<OptimizerType>("optimizers (train.optimizer.type)");
+  if (all || what == "lr_schedules") print<LrScheduleType>("lr_schedules (train.lr_schedule.type)");
   if (all || what == "readers") print("readers (data.type)", registry.readers);
   return 0;
 }

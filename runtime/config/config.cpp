@@ -185,8 +185,7 @@ void fields(FieldVisitor& visit, Config& config) {
         "Start of every random number (initial weights, dropout, order of samples). An integer >= 0.");
   visit("plugins", list(config.plugins, not_empty()), kFree,
         "Shared libraries, relative to the working folder, whose models, data readers, losses and activations this "
-        "config "
-        "may name; see docs/plugins.md.");
+        "config may name; see docs/plugins.md.");
   visit("model",
         others(config.model,
                "type: gpt               # required\n"

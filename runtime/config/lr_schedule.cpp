@@ -9,9 +9,14 @@ namespace lockstep {
 
 namespace {
 
-/// From `begin` at 0 to `end` at 1, along half a cosine.
+/// From `begin` at 0 to `end` at 1, in a straight line.
+double line(double begin, double end, double done) {
+  return end + (begin - end) * (1.0 - done);
+}
+
+/// The same along half a cosine.
 double half_cosine(double begin, double end, double done) {
-  return end + (begin - end) * 0.5 * (1.0 + std::cos(std::numbers::pi * done));
+  return end + (begin - end) * (0.5 * (1.0 + std::cos(std::numbers::pi * done)));
 }
 
 double one_cycle(const LrScheduleConfig& schedule, double base, std::int64_t step, std::int64_t steps) {
@@ -40,7 +45,7 @@ double learning_rate(const LrScheduleConfig& schedule, double base, std::int64_t
   const std::int64_t end = schedule.decay_steps > 0 ? schedule.decay_steps : total_steps;
   if (schedule.type != LrScheduleType::one_cycle && step <= schedule.warmup_steps)
     return base * static_cast<double>(step) / static_cast<double>(schedule.warmup_steps);
-  /// The part of the decay that is done, when it begins behind step `begin`.
+  // The part of the decay that is done, when it begins behind step `begin`.
   const auto done = [&](std::int64_t begin) {
     const double span = static_cast<double>(std::max<std::int64_t>(end - begin, 1));
     return std::min(1.0, static_cast<double>(step - begin) / span);
@@ -51,15 +56,11 @@ double learning_rate(const LrScheduleConfig& schedule, double base, std::int64_t
       const std::int64_t drops = (step - 1) / schedule.step_every;
       return base * std::pow(schedule.step_factor, static_cast<double>(drops));
     }
-    case LrScheduleType::linear:
-      return schedule.min_lr + (base - schedule.min_lr) * (1.0 - done(schedule.warmup_steps));
-    case LrScheduleType::cosine:
-      return schedule.min_lr +
-             (base - schedule.min_lr) * (0.5 * (1.0 + std::cos(std::numbers::pi * done(schedule.warmup_steps))));
+    case LrScheduleType::linear: return line(base, schedule.min_lr, done(schedule.warmup_steps));
+    case LrScheduleType::cosine: return half_cosine(base, schedule.min_lr, done(schedule.warmup_steps));
     case LrScheduleType::wsd: {
       const std::int64_t stable = schedule.warmup_steps + schedule.stable_steps;
-      if (step <= stable) return base;
-      return schedule.min_lr + (base - schedule.min_lr) * (1.0 - done(stable));
+      return step <= stable ? base : line(base, schedule.min_lr, done(stable));
     }
     case LrScheduleType::one_cycle: return one_cycle(schedule, base, step, end);
   }

@@ -157,6 +157,13 @@ void Worker::account(const Instruction& instruction, double start_us, double end
   }
 }
 
+// The program's first instruction, which waits for the header or makes it, is counted to the program it announces.
+void Worker::record(const Instruction& instruction, double start_us, double end_us) {
+  if (!parts_.spans->takes(header_.mode, header_.step)) return;
+  parts_.spans->add(header_.mode, header_.step, instruction, start_us, end_us);
+  if (instruction.kind == InstructionKind::compute) parts_.spans->held(end_us, parts_.pool->bytes());
+}
+
 // ---- messages ----
 
 void Worker::finish_sends() {
@@ -167,13 +174,6 @@ void Worker::finish_sends() {
     parts_.watchdog->begin_wait();
     parts_.channels[e]->finish(parts_.limits);
   }
-}
-
-// The program's first instruction, which waits for the header or makes it, is counted to the program it announces.
-void Worker::record(const Instruction& instruction, double start_us, double end_us) {
-  if (!parts_.spans->takes(header_.mode, header_.step)) return;
-  parts_.spans->add(header_.mode, header_.step, instruction, start_us, end_us);
-  if (instruction.kind == InstructionKind::compute) parts_.spans->held(end_us, parts_.pool->bytes());
 }
 
 void Worker::receive(const Instruction& instruction) {

@@ -1,49 +1,52 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/schedule/generators.hpp"
 
-#include "runtime/base/nearest.hpp"
-#include "runtime/base/text.hpp"
+#include "runtime/base/table.hpp"
 #include "runtime/schedule/schedule_error.hpp"
 
 namespace lockstep {
+namespace {
 
-const std::vector<ScheduleGenerator>& schedule_generators() {
+const Table<ScheduleGenerator>& generator_table() {
   constexpr VirtualStages one{1, 1};
   constexpr VirtualStages two{2, 2};
   constexpr VirtualStages several{2, VirtualStages::kAnyNumber};
-  static const std::vector<ScheduleGenerator> table = {
-      {"gpipe", "all forwards, then all backwards; keeps every micro-batch alive", one, gpipe},
-      {"1f1b", "one forward, one backward; keeps at most workers - stage micro-batches alive", one, one_f_one_b},
-      {"interleaved_1f1b", "1f1b over several stages a worker; its bubble divided by their number", several,
-       interleaved_1f1b},
-      {"looped_bfs", "gpipe over several stages a worker, stage by stage; its bubble divided by their number", several,
-       looped_bfs},
-      {"zb_h1", "1f1b with W put off into the bubble: a third of it, at the memory of 1f1b", one, zb_h1},
-      {"interleaved_zb", "interleaved_1f1b with W put off into the bubble", several, interleaved_zb},
-      {"zbv", "zero bubble: two stages a worker in a V; none when steps follow one another", two, zbv},
-      {"dualpipev", "two stages a worker in a V, forwards paired with backwards; micro-batches >= 2 x workers", two,
-       dualpipev},
-  };
+  static const Table<ScheduleGenerator> table(
+      "schedule",
+      {
+          {"gpipe", "all forwards, then all backwards; keeps every micro-batch alive", one, gpipe},
+          {"1f1b", "one forward, one backward; keeps at most workers - stage micro-batches alive", one, one_f_one_b},
+          {"interleaved_1f1b", "1f1b over several stages a worker; its bubble divided by their number", several,
+           interleaved_1f1b},
+          {"looped_bfs", "gpipe over several stages a worker, stage by stage; its bubble divided by their number",
+           several, looped_bfs},
+          {"zb_h1", "1f1b with W put off into the bubble: a third of it, at the memory of 1f1b", one, zb_h1},
+          {"interleaved_zb", "interleaved_1f1b with W put off into the bubble", several, interleaved_zb},
+          {"zbv", "zero bubble: two stages a worker in a V; none when steps follow one another", two, zbv},
+          {"dualpipev", "two stages a worker in a V, forwards paired with backwards; micro-batches >= 2 x workers", two,
+           dualpipev},
+      });
   return table;
 }
 
+}  // namespace
+
+const std::vector<ScheduleGenerator>& schedule_generators() {
+  return generator_table().entries();
+}
+
 std::vector<std::string> schedule_names() {
-  std::vector<std::string> names;
-  for (const ScheduleGenerator& generator : schedule_generators()) names.push_back(generator.name);
-  return names;
+  return generator_table().names();
 }
 
 const ScheduleGenerator* find_generator(const std::string& name) {
-  for (const ScheduleGenerator& generator : schedule_generators()) {
-    if (generator.name == name) return &generator;
-  }
-  return nullptr;
+  return generator_table().find(name);
 }
 
 std::string no_such_schedule(const std::string& name, const std::vector<std::string>& beside) {
-  std::vector<std::string> names = schedule_names();
-  names.insert(names.end(), beside.begin(), beside.end());
-  return concat("there is no schedule '", name, "'; there are: ", join(names), did_you_mean(name, names));
+  Table<ScheduleGenerator> all = generator_table();
+  for (const std::string& other : beside) all.add({other, "", {}, {}});
+  return all.missing(name);
 }
 
 std::string VirtualStages::text() const {

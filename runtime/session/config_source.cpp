@@ -68,19 +68,19 @@ Registry ConfigSource::registry(const Config& of) const {
   return registry;
 }
 
-Model ConfigSource::make_model(const Config& of) const {
+Model ConfigSource::make_model(const Config& of, const Registry& known) const {
   if (model) return model();
-  const Registry known = registry(of);
   return lockstep::make_model(of.model, known.models, {known.activations});
 }
 
-DataSplits ConfigSource::open_data(const Config& of, const std::optional<TrainedOn>& trained) const {
+DataSplits ConfigSource::open_data(const Config& of, const std::optional<TrainedOn>& trained,
+                                   const Registry& known) const {
   if (data) return data();
   DataContext context;
   context.seed = of.seed;
   context.trained = trained;
   if (of.model.has("context")) context.context = of.model.get<std::int64_t>("context");
-  return lockstep::open_data(of.data, context, registry(of).readers);
+  return lockstep::open_data(of.data, context, known.readers);
 }
 
 LoadedConfig ConfigSource::load(int micro_batches) const {

@@ -45,8 +45,9 @@ struct ConfigSource {
   LoadedConfig load(int micro_batches = 0) const;
   /// For this config, as it was loaded or changed.
   Registry registry(const Config& of) const;
-  Model make_model(const Config& of) const;
-  DataSplits open_data(const Config& of, const std::optional<TrainedOn>& trained) const;
+  Model make_model(const Config& of) const { return make_model(of, registry(of)); }
+  Model make_model(const Config& of, const Registry& known) const;
+  DataSplits open_data(const Config& of, const std::optional<TrainedOn>& trained, const Registry& known) const;
 };
 
 }  // namespace lockstep

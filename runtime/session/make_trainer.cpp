@@ -10,10 +10,10 @@
 namespace lockstep {
 std::unique_ptr<Trainer> make_trainer(const ConfigSource& source, const Config& config, const Ranks& ranks,
                                       const std::optional<TrainedOn>& trained) {
-  Model model = source.make_model(config);
-  DataSplits data = source.open_data(config, trained);
-  return std::make_unique<Trainer>(
-      assemble(std::move(model), std::move(data), config, ranks, source.registry(config).losses));
+  const Registry known = source.registry(config);
+  Model model = source.make_model(config, known);
+  DataSplits data = source.open_data(config, trained, known);
+  return std::make_unique<Trainer>(assemble(std::move(model), std::move(data), config, ranks, known.losses));
 }
 
 std::unique_ptr<Trainer> make_whole(const ConfigSource& source, const Config& config,

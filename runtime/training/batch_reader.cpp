@@ -13,29 +13,30 @@ BatchReader::BatchReader(const Assembly& assembly)
       targets_(assembly.graph, assembly.losses),
       sampler_(assembly.data.train->size(), assembly.config.seed) {}
 
-std::vector<std::int64_t> BatchReader::samples(Mode mode, std::int64_t position, std::int64_t batch) {
-  if (mode == Mode::train) return sampler_.batch(position, batch);
-  std::vector<std::int64_t> samples(static_cast<std::size_t>(std::min(batch, assembly_.data.eval->size() - position)));
-  std::iota(samples.begin(), samples.end(), position);
-  return samples;
+const Dataset& BatchReader::dataset(Mode mode) const {
+  return mode == Mode::train ? *assembly_.data.train : *assembly_.data.eval;
 }
 
 /// Unless it is there.
 void BatchReader::read(const StepHeader& header) {
   const std::int64_t rows = std::accumulate(header.slices.begin(), header.slices.end(), std::int64_t{0});
   if (mode_ == header.mode && position_ == header.position && rows_ == rows) return;
-  const Dataset& dataset = header.mode == Mode::train ? *assembly_.data.train : *assembly_.data.eval;
-  const std::vector<std::int64_t> wanted = samples(header.mode, header.position, rows);
+  std::vector<std::int64_t> samples(static_cast<std::size_t>(rows));
+  if (header.mode == Mode::train)
+    samples = sampler_.batch(header.position, rows);
+  else
+    std::iota(samples.begin(), samples.end(), header.position);
   mode_ = Mode::stop;
-  batch_ = read_samples(dataset, wanted);
-  targets_.check_batch(dataset, wanted, batch_);
+  batch_ = read_samples(dataset(header.mode), samples);
+  targets_.check_batch(dataset(header.mode), samples, batch_);
   mode_ = header.mode;
   position_ = header.position;
   rows_ = rows;
 }
 
 void BatchReader::open(StepHeader& header, std::int64_t position, std::int64_t batch) {
-  const auto rows = static_cast<std::int64_t>(samples(header.mode, position, batch).size());
+  const std::int64_t size = dataset(header.mode).size();
+  const std::int64_t rows = std::min(batch, size - position % size);  // no batch straddles epochs
   // An evaluation batch may be smaller than the number of micro-batches.
   const int micro_batches = static_cast<int>(std::min<std::int64_t>(assembly_.config.train.micro_batches, batch));
   header.position = position;

@@ -14,16 +14,15 @@ class BatchReader : public Feeder {
   /// The assembly outlives it.
   explicit BatchReader(const Assembly& assembly);
 
-  /// Position, slices and the losses' denominators of `header`, for such a batch, which is read.
+  /// Position, slices and the losses' denominators of `header`, for the batch that begins at `position`: of training in
+  /// the order of its epochs, of an evaluation as the samples lie; at the end fewer than `batch`. It is read.
   void open(StepHeader& header, std::int64_t position, std::int64_t batch);
 
   void begin(const StepHeader& header) override;
   Tensors micro_batch(int micro_batch) override;
 
  private:
-  /// From `position` on: of a training run in the order of its epochs, of an evaluation as they lie. At the end of an
-  /// epoch, or of the evaluation set, fewer than `batch`.
-  std::vector<std::int64_t> samples(Mode mode, std::int64_t position, std::int64_t batch);
+  const Dataset& dataset(Mode mode) const;
   void read(const StepHeader& header);
 
   const Assembly& assembly_;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What a user reads when a config is wrong: the whole text, for every trap. To change a message, change it here first.
+// Longer than other files because it is one table, a trap a row: whoever looks for a message looks in one place.
 #include <string>
 #include <vector>
 
