@@ -141,14 +141,14 @@ class GptHead : public Layer {
 /// vocabulary of 50257.
 std::string hub_config(const GptSizes& sizes) {
   const std::string end_token = sizes.vocab > 50256 ? "50256" : "null";
-  return concat("{\n  \"architectures\": [\"GPT2LMHeadModel\"],\n  \"model_type\": \"gpt2\",\n  \"n_layer\": ",
-                sizes.layers, ",\n  \"n_head\": ", sizes.heads, ",\n  \"n_embd\": ", sizes.width,
-                ",\n  \"n_positions\": ", sizes.context, ",\n  \"vocab_size\": ", sizes.vocab,
-                ",\n  \"activation_function\": \"gelu_new\",\n", "  \"layer_norm_epsilon\": ", kEpsilon,
-                ",\n  \"initializer_range\": ", kInit, ",\n  \"embd_pdrop\": ", sizes.dropout,
-                ",\n  \"attn_pdrop\": ", sizes.dropout, ",\n  \"resid_pdrop\": ", sizes.dropout,
-                ",\n  \"tie_word_embeddings\": ", sizes.tied ? "true" : "false", ",\n  \"bos_token_id\": ", end_token,
-                ",\n  \"eos_token_id\": ", end_token, ",\n  \"torch_dtype\": \"float32\"\n}\n");
+  return concat(
+      "{\n  \"architectures\": [\"GPT2LMHeadModel\"],\n  \"model_type\": \"gpt2\",\n  \"n_layer\": ", sizes.layers,
+      ",\n  \"n_head\": ", sizes.heads, ",\n  \"n_embd\": ", sizes.width, ",\n  \"n_positions\": ", sizes.context,
+      ",\n  \"vocab_size\": ", sizes.vocab, ",\n  \"activation_function\": \"gelu_new\",\n",
+      "  \"layer_norm_epsilon\": ", kEpsilon, ",\n  \"initializer_range\": ", kInit,
+      ",\n  \"embd_pdrop\": ", sizes.dropout, ",\n  \"attn_pdrop\": ", sizes.dropout,
+      ",\n  \"resid_pdrop\": ", sizes.dropout, ",\n  \"tie_word_embeddings\": ", sizes.tied ? "true" : "false",
+      ",\n  \"bos_token_id\": ", end_token, ",\n  \"eos_token_id\": ", end_token, "\n}\n");
 }
 
 }  // namespace

@@ -41,6 +41,7 @@ done
 
 cd "$root"
 tools/build.sh "${build_arguments[@]}" "$preset"
+tools/setup_tests.sh "${build_arguments[@]}"
 
 readonly results="$root/build/$preset/test-results.xml"
 rm -f "$results"

@@ -15,6 +15,7 @@
 #include "runtime/session/prepared_job.hpp"
 #include "runtime/session/train_run.hpp"
 #include "runtime/training/optimizer.hpp"
+#include "runtime/training/precision.hpp"
 #include "runtime/training/schedule_choice.hpp"
 #include "tools/command.hpp"
 
@@ -25,7 +26,8 @@ namespace {
 std::string memory_of_state(const Trainer& trainer) {
   std::map<std::string, std::vector<int>> stages_of;  // stages alike are said once
   std::vector<std::string> order;
-  const double each = 8 + state_bytes_per_element(trainer.config().train.optimizer);
+  const TrainConfig& train = trainer.config().train;
+  const double each = 2 * master_bytes(train.precision) + state_bytes_per_element(train);
   for (int stage = 0; stage < trainer.partition().stages(); ++stage) {
     std::int64_t elements = 0;
     for (int layer = trainer.partition().first_layer[stage]; layer < trainer.partition().first_layer[stage + 1];

@@ -28,7 +28,7 @@ class MeanAbsoluteError : public Loss {
   }
   double denominator(const at::Tensor& targets) const override { return static_cast<double>(targets.numel()); }
   at::Tensor numerator(const at::Tensor& output, const at::Tensor& targets) const override {
-    return at::l1_loss(output.to(at::kFloat), targets, at::Reduction::Sum);
+    return at::l1_loss(for_loss(output), targets, at::Reduction::Sum);
   }
 };
 

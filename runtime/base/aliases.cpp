@@ -92,6 +92,7 @@ const std::vector<Row>& rows() {
       {"binary_cross_entropy", {"bce", "bce_with_logits", "binary_crossentropy", "logistic"}},
       {"fp32", {"float32"}},
       {"bf16", {"bfloat16", "bf16_mixed"}},
+      {"fp64", {"float64", "double"}},
   };
   return table;
 }

@@ -19,11 +19,12 @@
 namespace lockstep {
 
 // Each with its names in YAML.
-enum class Precision { fp32, bf16 };
+enum class Precision { fp32, bf16, fp64 };
 constexpr const char* to_string(Precision precision) {
   switch (precision) {
     case Precision::fp32: return "fp32";
     case Precision::bf16: return "bf16";
+    case Precision::fp64: return "fp64";
   }
   return nullptr;
 }

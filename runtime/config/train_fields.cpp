@@ -151,7 +151,8 @@ void fields(FieldVisitor& visit, TrainConfig& train) {
   visit("loss", value(train.loss, not_empty()).required().with_example("sparse_categorical_cross_entropy"), kDecides,
         "The loss (`lockstep list losses`).");
   visit("precision", value(train.precision), kDecides,
-        "bf16: computes in bfloat16; weights, gradients and optimizer state stay in float32.");
+        "bf16: computes in bfloat16; weights, gradients and optimizer state stay in float32. fp64: all of them in "
+        "float64, for small models and comparisons.");
   visit("clip_grad_norm", value(train.clip_grad_norm, at_least(0.0)).with_example("0.0"), kDecides,
         "The largest global gradient norm; larger gradients are scaled down to it. 0: no clipping.");
   visit("post_validation", post_validation(train), decides_since("false"),

@@ -25,6 +25,12 @@ std::string shapes(const Tensors& tensors) {
   return join(texts);
 }
 
+/// What the backward of a numerator starts from, in its precision.
+double seed_of(const HeadLoss& head, at::ScalarType dtype) {
+  if (dtype == at::kDouble) return head.weight * (1.0 / head.denominator);
+  return static_cast<float>(head.weight) * (1.0f / static_cast<float>(head.denominator));
+}
+
 }  // namespace
 
 Stage::Stage(const ModelGraph& graph, const Partition& partition, StageId id, const Losses& losses,
@@ -220,9 +226,9 @@ void Stage::loss_gradients(MicroBatch& batch) {
   for (const LossIsland& loss : batch.losses) {
     const StageMeter::Layer timed(*meter_, graph_.heads[loss.head].layer - first_);
     const HeadLoss& head = header_->heads[loss.head];
-    const float seed = static_cast<float>(head.weight) * (1.0f / static_cast<float>(head.denominator));
-    const at::Tensor seed_tensor = at::full({}, seed, loss.numerator.options().requires_grad(false));
-    const Tensors gradient = torch::autograd::grad({loss.numerator}, {loss.input}, {seed_tensor});
+    const at::Tensor seed =
+        at::full({}, seed_of(head, loss.numerator.scalar_type()), loss.numerator.options().requires_grad(false));
+    const Tensors gradient = torch::autograd::grad({loss.numerator}, {loss.input}, {seed});
     batch.gradients[{graph_.heads[loss.head].output, {graph_.layer_count() + loss.head, 0}}] = gradient[0].contiguous();
   }
   batch.losses.clear();

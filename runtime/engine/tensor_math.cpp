@@ -32,7 +32,8 @@ bool finite_words(const Word* words, std::size_t count) {
   return true;
 }
 
-double square_of_block(const float* data, std::size_t count) {
+template <typename T>
+double square_of_block(const T* data, std::size_t count) {
   std::array<double, kLanes> sums{};
   std::size_t i = 0;
   for (; i + kLanes <= count; i += kLanes)
@@ -46,17 +47,23 @@ double square_of_block(const float* data, std::size_t count) {
   return total;
 }
 
-}  // namespace
-
-double squared_norm(const at::Tensor& tensor) {
-  const at::Tensor host = on_host(tensor);
-  LOCKSTEP_CHECK(host.scalar_type() == at::kFloat, "squared norms are taken of float32 gradients");
-  const float* data = host.const_data_ptr<float>();
+template <typename T>
+double sum_of_squares(const at::Tensor& host) {
+  const T* data = host.const_data_ptr<T>();
   const auto count = static_cast<std::size_t>(host.numel());
   double total = 0;
   for (std::size_t begin = 0; begin < count; begin += kNormBlock)
     total += square_of_block(data + begin, std::min(kNormBlock, count - begin));
   return total;
+}
+
+}  // namespace
+
+double squared_norm(const at::Tensor& tensor) {
+  const at::Tensor host = on_host(tensor);
+  if (host.scalar_type() == at::kDouble) return sum_of_squares<double>(host);
+  LOCKSTEP_CHECK(host.scalar_type() == at::kFloat, "squared norms are taken of float32 and float64 gradients");
+  return sum_of_squares<float>(host);
 }
 
 bool all_finite(const at::Tensor& tensor) {
@@ -65,6 +72,9 @@ bool all_finite(const at::Tensor& tensor) {
   const auto count = static_cast<std::size_t>(tensor.numel());
   if (tensor.scalar_type() == at::kFloat)
     return finite_words<std::uint32_t, 0x7f800000u>(static_cast<const std::uint32_t*>(tensor.const_data_ptr()), count);
+  if (tensor.scalar_type() == at::kDouble)
+    return finite_words<std::uint64_t, 0x7ff0000000000000u>(static_cast<const std::uint64_t*>(tensor.const_data_ptr()),
+                                                            count);
   if (tensor.scalar_type() == at::kBFloat16)
     return finite_words<std::uint16_t, 0x7f80u>(static_cast<const std::uint16_t*>(tensor.const_data_ptr()), count);
   return at::isfinite(tensor).all().item<bool>();

@@ -12,12 +12,12 @@ namespace lockstep {
 /// Elements of which squared_norm() makes a sum of its own.
 inline constexpr std::size_t kNormBlock = 65536;
 
-/// Sum of squares in double, over a contiguous float32 tensor (any device; others are copied to the host): of each
-/// block of kNormBlock elements, then over the blocks in order. So who holds only some blocks of a tensor has a part of
-/// the whole.
+/// Sum of squares in double, over a contiguous float32 or float64 tensor (any device; others are copied to the host):
+/// of each block of kNormBlock elements, then over the blocks in order. So who holds only some blocks of a tensor has a
+/// part of the whole.
 double squared_norm(const at::Tensor& tensor);
 
-/// Whether every element is finite. Integer tensors are; float32 and bfloat16 are read once.
+/// Whether every element is finite. Integer tensors are; float32, float64 and bfloat16 are read once.
 bool all_finite(const at::Tensor& tensor);
 
 }  // namespace lockstep

@@ -15,7 +15,8 @@ namespace lockstep {
 
 at::Tensor initial_value(const ParameterInfo& parameter, std::uint64_t seed, at::Device device) {
   at::NoGradGuard no_grad;
-  // Drawn on the host, so that a device's generator never matters.
+  // Drawn on the host, so that a device's generator never matters, and in float32, so that every precision starts
+  // alike.
   at::Tensor value = at::empty(parameter.sizes, at::kFloat);
   const RandomScope scope(mix_seed(seed, 0, 0, parameter.name));
   switch (parameter.init.kind) {
@@ -24,7 +25,7 @@ at::Tensor initial_value(const ParameterInfo& parameter, std::uint64_t seed, at:
     case Init::Kind::normal: value.normal_(0.0, parameter.init.scale); break;
     case Init::Kind::uniform: value.uniform_(-parameter.init.scale, parameter.init.scale); break;
   }
-  return value.to(device);
+  return value.to(device, parameter.dtype);
 }
 
 at::Tensor initial_value(const BufferInfo& buffer, at::Device device) {
@@ -35,7 +36,7 @@ namespace {
 
 at::Tensor new_parameter(const ParameterInfo& info, const WeightOptions& options) {
   try {
-    if (!options.initialise) return at::empty(info.sizes, at::TensorOptions(at::kFloat).device(options.device));
+    if (!options.initialise) return at::empty(info.sizes, at::TensorOptions(info.dtype).device(options.device));
     return initial_value(info, options.seed, options.device);
   } catch (Error& error) {
     error.add_place(concat("parameter '", info.name, "' [", join(info.sizes), "]"));

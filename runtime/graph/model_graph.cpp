@@ -19,7 +19,8 @@ std::int64_t product(const std::vector<std::int64_t>& sizes) {
 
 class Describer {
  public:
-  Describer(const Model& model, const std::vector<std::string>& frozen) : model_(model), frozen_(frozen) {
+  Describer(const Model& model, const std::vector<std::string>& frozen, at::ScalarType masters)
+      : model_(model), frozen_(frozen), masters_(masters) {
     graph_.layers = model.layers;
   }
 
@@ -114,7 +115,8 @@ class Describer {
       if (index_.count(name) || !buffers_.insert(name).second)
         throw ModelError(concat(where, ": another parameter or buffer has the name ", name));
       graph_.held_buffers.back().push_back(static_cast<int>(graph_.buffers.size()));
-      graph_.buffers.push_back({name, buffer.name, layer, buffer.sizes, buffer.dtype, buffer.value});
+      const at::ScalarType dtype = at::isFloatingType(buffer.dtype) ? masters_ : buffer.dtype;
+      graph_.buffers.push_back({name, buffer.name, layer, buffer.sizes, dtype, buffer.value});
     }
   }
 
@@ -126,7 +128,7 @@ class Describer {
     bool trainable = true;
     for (const std::string& pattern : frozen_)
       if (fnmatch(pattern.c_str(), name.c_str(), 0) == 0) trainable = false;
-    graph_.parameters.push_back({name, parameter.sizes, parameter.init, trainable, {}});
+    graph_.parameters.push_back({name, parameter.sizes, parameter.init, masters_, trainable, {}});
     return static_cast<int>(graph_.parameters.size()) - 1;
   }
 
@@ -206,6 +208,7 @@ class Describer {
 
   const Model& model_;
   const std::vector<std::string>& frozen_;
+  at::ScalarType masters_;
   ModelGraph graph_;
   std::map<std::string, int> alive_;  // entry name -> the value that it means now
   std::map<std::string, int> index_;  // full parameter name, tied ones too -> stored parameter
@@ -250,8 +253,8 @@ int first_untrained(const ModelGraph& graph, int without) {
 }
 
 ModelGraph describe_model(const Model& model, const std::vector<EntrySpec>& data, const Losses& losses,
-                          const std::vector<std::string>& frozen) {
-  return Describer(model, frozen).run(data, losses);
+                          const std::vector<std::string>& frozen, at::ScalarType masters) {
+  return Describer(model, frozen, masters).run(data, losses);
 }
 
 }  // namespace lockstep

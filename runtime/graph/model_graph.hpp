@@ -33,6 +33,7 @@ struct ParameterInfo {
   std::string name;  ///< full name
   std::vector<std::int64_t> sizes;
   Init init;
+  at::ScalarType dtype = at::kFloat;  ///< float32, or float64 with train.precision: fp64
   bool trainable = true;
   std::vector<int> holders;  ///< layers that hold it, ascending
   std::int64_t elements() const;
@@ -93,8 +94,8 @@ int first_untrained(const ModelGraph& graph, int without = -1);
 /// of parameter names that are not trained. Throws ModelError naming the layer: unknown input entry (with the entries
 /// alive), shape mismatch, duplicate layer or parameter names, a tie to something that does not exist or has another
 /// shape, targets that the data does not have, nothing left to train, a parameter that no loss depends on. `losses`:
-/// one per head.
+/// one per head. `masters`: what parameters and floating-point buffers are kept in.
 ModelGraph describe_model(const Model& model, const std::vector<EntrySpec>& data, const Losses& losses,
-                          const std::vector<std::string>& frozen = {});
+                          const std::vector<std::string>& frozen = {}, at::ScalarType masters = at::kFloat);
 
 }  // namespace lockstep

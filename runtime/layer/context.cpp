@@ -22,7 +22,7 @@ void Parameter::accumulate(const at::Tensor& micro_batch_gradient) {
     gradient.add_(micro_batch_gradient);
     return;
   }
-  at::Tensor first = micro_batch_gradient.to(at::kFloat).contiguous();
+  at::Tensor first = micro_batch_gradient.to(value.scalar_type()).contiguous();
   // Later micro-batches are added in place, so nobody else may see this memory: autograd returns the same tensor as the
   // gradient of an input and of a parameter for `x + p`.
   const bool ours_alone = first.storage().use_count() == 1;

@@ -20,8 +20,8 @@ class Parameter {
   std::string local_name;  ///< as the layer asked for it
   std::string name;        ///< full name of the stored tensor; of a tie: of its first holder
   int index = -1;          ///< position in the model's parameter order; of a tie: of its first holder
-  at::Tensor value;        ///< float32 master
-  at::Tensor gradient;     ///< float32, shape of value; undefined until the first micro-batch of a step has added to it
+  at::Tensor value;        ///< the master: float32, or float64 with train.precision: fp64
+  at::Tensor gradient;  ///< dtype and shape of value; undefined until the first micro-batch of a step has added to it
   bool trainable = true;
   /// Told of each new tensor that becomes `gradient`: how the engine accounts for its memory. May be empty.
   std::function<void(const at::Tensor&)> on_new_gradient;
@@ -82,13 +82,13 @@ class LayerContext {
   /// This forward repeats an earlier one of the same micro-batch, to have its activations again for the backward:
   /// whatever a forward leaves behind (running statistics) has been left already.
   bool recomputing() const { return recomputing_; }
-  /// dtype of activations: float32 or bfloat16.
+  /// dtype of activations: float32, bfloat16 or float64.
   at::ScalarType precision() const { return precision_; }
 
   /// By local name; ModelError when describe() did not ask for it.
   Parameter& parameter(const std::string& local_name);
 
-  /// The parameter as an autograd leaf, float32: for any LibTorch operator. Its gradient is computed with the input
+  /// The parameter as an autograd leaf, a master: for any LibTorch operator. Its gradient is computed with the input
   /// gradient (I). With `dtype`, the returned tensor is the leaf cast to it (the gradient is cast back by autograd).
   at::Tensor leaf(const std::string& local_name);
   at::Tensor leaf(const std::string& local_name, at::ScalarType dtype);

@@ -57,7 +57,8 @@ struct Init {
   static Init uniform(double bound) { return {Kind::uniform, bound}; }
 };
 
-/// One trainable tensor, always a float32 master. `name` is local to the layer ("weight").
+/// One trainable tensor, a master in float32, or in float64 with train.precision: fp64. `name` is local to the layer
+/// ("weight").
 struct ParameterSpec {
   std::string name;
   std::vector<std::int64_t> sizes;

@@ -38,9 +38,12 @@ class Loss {
   /// reads the data, before the step; the sum over all micro-batches and replicas is N.
   virtual double denominator(const at::Tensor& targets) const = 0;
 
-  /// Sum of the loss over one micro-batch: a float32 scalar, in the graph of `output`.
+  /// Sum of the loss over one micro-batch: a scalar in the graph of `output`, of the dtype of for_loss(output).
   virtual at::Tensor numerator(const at::Tensor& output, const at::Tensor& targets) const = 0;
 };
+
+/// What losses compute in: float32 whatever the precision of the model, but for float64, which stays.
+at::Tensor for_loss(const at::Tensor& output);
 
 /// By head of the model.
 using Losses = std::vector<std::shared_ptr<const Loss>>;

@@ -23,7 +23,8 @@ struct Model {
   std::string name;
   std::vector<LayerSpec> layers;
   std::vector<Head> heads = std::vector<Head>(1);
-  /// config.json of its checkpoints, for families that Hugging Face's transformers know; empty: a generic one.
+  /// config.json of its checkpoints, for families that Hugging Face's transformers know, without `torch_dtype`; empty:
+  /// a generic one.
   std::string hub_config = {};
 };
 

@@ -25,6 +25,11 @@ Buffer& find(std::vector<Buffer>& buffers, const std::string& name) {
   LOCKSTEP_CHECK(false, "no buffer '", name, "'");
 }
 
+/// A copy in double.
+at::Tensor on_host(const at::Tensor& tensor) {
+  return tensor.to(at::kCPU, at::kDouble, /*non_blocking=*/false, /*copy=*/true);
+}
+
 }  // namespace
 
 GroupNorm::GroupNorm(std::int64_t groups, std::int64_t channels, double epsilon)
@@ -88,21 +93,22 @@ void BatchNorm::end_step(std::vector<Buffer>& buffers, const std::vector<Tensors
   std::vector<double> mean(static_cast<std::size_t>(part_.channels)), squares(mean.size());
   double n = 0;
   for (const Tensors& micro_batch : collected) {
-    const at::Tensor means = micro_batch[0].cpu(), variances = micro_batch[1].cpu();
+    const at::Tensor means = on_host(micro_batch[0]), variances = on_host(micro_batch[1]);
     const auto more = static_cast<double>(micro_batch[2].item<std::int64_t>());
     for (std::size_t c = 0; c < mean.size(); ++c) {
-      const double difference = means.const_data_ptr<float>()[c] - mean[c];
-      squares[c] += variances.const_data_ptr<float>()[c] * (more - 1) + difference * difference * n * more / (n + more);
+      const double difference = means.const_data_ptr<double>()[c] - mean[c];
+      squares[c] +=
+          variances.const_data_ptr<double>()[c] * (more - 1) + difference * difference * n * more / (n + more);
       mean[c] += difference * more / (n + more);
     }
     n += more;
   }
-  at::Tensor new_mean = running_mean.cpu().clone(), new_var = running_var.cpu().clone();
-  auto* stored_mean = new_mean.mutable_data_ptr<float>();
-  auto* stored_var = new_var.mutable_data_ptr<float>();
+  const at::Tensor new_mean = on_host(running_mean), new_var = on_host(running_var);
+  auto* stored_mean = new_mean.mutable_data_ptr<double>();
+  auto* stored_var = new_var.mutable_data_ptr<double>();
   for (std::size_t c = 0; c < mean.size(); ++c) {
-    stored_mean[c] = static_cast<float>(momentum_ * mean[c] + (1 - momentum_) * stored_mean[c]);
-    stored_var[c] = static_cast<float>(momentum_ * (squares[c] / (n - 1)) + (1 - momentum_) * stored_var[c]);
+    stored_mean[c] = momentum_ * mean[c] + (1 - momentum_) * stored_mean[c];
+    stored_var[c] = momentum_ * (squares[c] / (n - 1)) + (1 - momentum_) * stored_var[c];
   }
   running_mean.copy_(new_mean);
   running_var.copy_(new_var);

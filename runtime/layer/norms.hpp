@@ -40,10 +40,10 @@ class GroupNorm : public Layer {
 ///   running_var  = momentum * S / (n - 1) + (1 - momentum) * running_var          (unbiased)
 ///   num_batches_tracked += 1
 ///
-/// computed in double, stored in float32. Outputs and gradients have the bits of torch.nn.BatchNorm; running statistics
-/// of one micro-batch a step agree with its within float32 rounding (LibTorch updates them in float32). Evaluation
-/// normalises with the running statistics of the last finished step. A training micro-batch with a single value per
-/// channel is an error, as in torch; the trainer finds it before training.
+/// computed in double, stored in float32 (with train.precision: fp64 in double). Outputs and gradients have the bits of
+/// torch.nn.BatchNorm; running statistics of one micro-batch a step agree with its within float32 rounding (LibTorch
+/// updates them in float32). Evaluation normalises with the running statistics of the last finished step. A training
+/// micro-batch with a single value per channel is an error, as in torch; the trainer finds it before training.
 class BatchNorm : public Layer {
  public:
   explicit BatchNorm(std::int64_t channels, double momentum = 0.1, double epsilon = 1e-5);

@@ -17,7 +17,7 @@ at::Tensor rows_of(const at::Tensor& x) {
 
 // The first micro-batch's product goes straight into the gradient buffer; the others are computed, then added.
 void accumulate_product(Parameter& parameter, const at::Tensor& left, const at::Tensor& right) {
-  if (!parameter.gradient.defined() && left.scalar_type() == at::kFloat) {
+  if (!parameter.gradient.defined() && left.scalar_type() == parameter.value.scalar_type()) {
     at::Tensor gradient = at::empty(parameter.value.sizes(), parameter.value.options().requires_grad(false));
     at::mm_out(gradient, left, right);
     parameter.begin_gradient(std::move(gradient));
@@ -59,8 +59,8 @@ struct LinearBackward : torch::autograd::Node {
         else
           accumulate_product(*w, x.t(), dy);
       }
-      // Rows are summed in float32 also in bf16: a bf16 sum over many rows keeps no digits.
-      if (b && b->trainable) b->accumulate(at::sum(dy, {0}, /*keepdim=*/false, at::kFloat));
+      // Rows are summed in the master's type also in bf16: a bf16 sum over many rows keeps no digits.
+      if (b && b->trainable) b->accumulate(at::sum(dy, {0}, /*keepdim=*/false, b->value.scalar_type()));
     });
   }
 };
@@ -77,7 +77,8 @@ struct EmbeddingBackward : torch::autograd::Node {
     if (!gradients[0].defined()) return variable_list(1);
     queue->push([ids = std::move(indices), dy = gradients[0].contiguous(), w = weight] {
       at::NoGradGuard no_grad;
-      w->accumulate(at::embedding_dense_backward(dy.to(at::kFloat), ids, w->value.size(0), /*padding_idx=*/-1,
+      w->accumulate(at::embedding_dense_backward(dy.to(w->value.scalar_type()), ids, w->value.size(0),
+                                                 /*padding_idx=*/-1,
                                                  /*scale_grad_by_freq=*/false));
     });
     return variable_list(1);
@@ -119,15 +120,15 @@ struct ConvolutionBackward : torch::autograd::Node {
   void queue_weight_gradient(const at::Tensor& output_gradient) {
     queue->push([x = std::move(input), dy = output_gradient, w = weight, b = bias, a = arguments] {
       at::NoGradGuard no_grad;
-      const bool wants_bias = b && b->trainable, float32 = dy.scalar_type() == at::kFloat;
+      const bool wants_bias = b && b->trainable, full = dy.scalar_type() == w->value.scalar_type();
       const auto [unused, dw, db] = convolution_gradients(dy, x, w->cast(dy.scalar_type()), b ? b->value.size(0) : 0, a,
-                                                          {false, w->trainable, wants_bias && float32});
+                                                          {false, w->trainable, wants_bias && full});
       if (w->trainable) w->accumulate(dw);
       if (!wants_bias) return;
-      // Summed in float32 also in bf16: a bf16 sum over many positions keeps no digits.
+      // Summed in the master's type also in bf16: a bf16 sum over many positions keeps no digits.
       std::vector<std::int64_t> all_but_channels{0};
       for (std::int64_t dim = 2; dim < dy.dim(); ++dim) all_but_channels.push_back(dim);
-      b->accumulate(float32 ? db : at::sum(dy, all_but_channels, /*keepdim=*/false, at::kFloat));
+      b->accumulate(full ? db : at::sum(dy, all_but_channels, /*keepdim=*/false, b->value.scalar_type()));
     });
   }
 };

@@ -2,7 +2,7 @@
 //
 // Operators with a split backward: the input gradient is computed when autograd asks for it (I), the weight gradient is
 // queued in the context (W). Weights are read from the Parameter, never through autograd, and their gradients are added
-// to Parameter::gradient in float32. In bf16 the float32 master is cast once per step.
+// to Parameter::gradient in the master's dtype. In bf16 the float32 master is cast once per step.
 //
 // The arithmetic is that of at::linear, at::embedding and at::convolution and of their autograd formulas (linear: on
 // 2-D operands), so gradients are bit-identical to plain LibTorch (tests/parity/loop_test.cpp, layers_test.cpp).

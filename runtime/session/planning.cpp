@@ -101,7 +101,8 @@ PlanProblem Planning::problem(int micro_batches, std::vector<PlannedWorker> work
       problem.layers.back().recomputable = matches(config_.pipeline.recompute_layers, layer.name);
   }
   problem.value_bytes = value_bytes(graph, dtype_of(train.precision));
-  problem.optimizer_bytes = state_bytes_per_element(train.optimizer);
+  problem.parameter_bytes = master_bytes(train.precision);
+  problem.optimizer_bytes = state_bytes_per_element(train);
   problem.data_bytes = data_bytes(graph, train.batch);
   problem.workers = std::move(workers);
   problem.links = profile_.links;

@@ -135,7 +135,8 @@ ProfileEnvironment profile_environment(const Config& config) {
 
 ModelGraph describe_for(const Trainer& trainer, std::int64_t rows) {
   const Config& config = trainer.config();
-  return describe_model(trainer.model(), trainer.data().train->entries(rows), trainer.losses(), config.train.freeze);
+  return describe_model(trainer.model(), trainer.data().train->entries(rows), trainer.losses(), config.train.freeze,
+                        masters_of(config.train.precision));
 }
 
 Profile measure_profile(Process& process, const Config& config, const Trainer& trainer,

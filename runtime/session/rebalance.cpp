@@ -78,7 +78,8 @@ PlanProblem Rebalancer::problem(const Costs& costs) const {
   PlanProblem problem;
   problem.graph = layer_graph_of(graph);
   problem.value_bytes = value_bytes(graph, dtype_of(config.train.precision));
-  problem.optimizer_bytes = state_bytes_per_element(config.train.optimizer);
+  problem.parameter_bytes = master_bytes(config.train.precision);
+  problem.optimizer_bytes = state_bytes_per_element(config.train);
   problem.micro_batches = trainer_.micro_batches();
   problem.clip = config.train.clip_grad_norm > 0;
   problem.post_validation = config.train.post_validation;

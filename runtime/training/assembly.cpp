@@ -10,6 +10,7 @@
 #include "runtime/training/environment.hpp"
 #include "runtime/training/optimizer.hpp"
 #include "runtime/training/placement.hpp"
+#include "runtime/training/precision.hpp"
 #include "runtime/training/schedule_choice.hpp"
 
 namespace lockstep {
@@ -93,6 +94,11 @@ void check_slices(const Assembly& assembly) {
   }
 }
 
+ModelGraph described(const Assembly& assembly, const Dataset& data, std::int64_t rows) {
+  const TrainConfig& train = assembly.config.train;
+  return describe_model(assembly.model, data.entries(rows), assembly.losses, train.freeze, masters_of(train.precision));
+}
+
 void check_evaluation_set(const Assembly& assembly) {
   const TrainConfig& train = assembly.config.train;
   if (!assembly.data.eval && train.eval_every == 0)
@@ -101,7 +107,7 @@ void check_evaluation_set(const Assembly& assembly) {
     throw assembly.config.root.section("train").error(
         "eval_every", concat("got ", train.eval_every, ", but the data has no evaluation set; give it one, or leave ",
                              "eval_every out"));
-  describe_model(assembly.model, assembly.data.eval->entries(1), assembly.losses, train.freeze);
+  described(assembly, *assembly.data.eval, 1);
   TargetChecks(assembly.graph, assembly.losses).check_all(*assembly.data.eval);
 }
 
@@ -129,7 +135,7 @@ Assembly assemble(Model model, DataSplits data, Config config, const Ranks& rank
   check_config(assembly.config);
   check_datasets(assembly.data);
   const std::int64_t rows = slice_rows(train.batch, train.micro_batches, train.batch)[0];
-  assembly.graph = describe_model(assembly.model, assembly.data.train->entries(rows), assembly.losses, train.freeze);
+  assembly.graph = described(assembly, *assembly.data.train, rows);
   std::vector<std::string> parameter_names;
   for (const ParameterInfo& parameter : assembly.graph.parameters) parameter_names.push_back(parameter.name);
   check_patterns(train, parameter_names, assembly.config.root.section("train"));

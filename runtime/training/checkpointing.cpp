@@ -294,11 +294,15 @@ bool Publisher::is_busy(const WaitLimits& limits) {
 }
 
 std::string Publisher::config_json() const {
-  if (!options_.hub_config.empty()) return options_.hub_config;
   nlohmann::ordered_json json = {{"model_type", "lockstep"}};
   const std::string prefix = "model.";
-  for (const auto& [key, value] : options_.state.numerics)
-    if (key.starts_with(prefix)) json["model"][key.substr(prefix.size())] = value;
+  if (!options_.hub_config.empty()) {
+    json = nlohmann::ordered_json::parse(options_.hub_config);
+    json["torch_dtype"] = options_.torch_dtype;
+  } else {
+    for (const auto& [key, value] : options_.state.numerics)
+      if (key.starts_with(prefix)) json["model"][key.substr(prefix.size())] = value;
+  }
   return json.dump(2) + "\n";
 }
 

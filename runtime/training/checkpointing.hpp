@@ -65,6 +65,7 @@ struct PublisherOptions {
   bool stop_on_nan = true;                      ///< broken weights end the job, as values that are not finite do
   std::chrono::milliseconds patience{300'000};  ///< SaveTask's
   std::string hub_config;                       ///< Model::hub_config
+  std::string torch_dtype;                      ///< of the weights: "float32"
   TrainerState state;  ///< where the job starts: step 0, or what it resumes from; with the record of the data
   Log log;
 };

@@ -8,6 +8,8 @@
 #include <fstream>
 #include <iomanip>
 #include <iterator>
+#include <map>
+#include <mutex>
 #include <sstream>
 
 #include "runtime/layer/gemm_path.hpp"
@@ -26,11 +28,13 @@ std::string part_of(const std::string& text, const std::string& before, const st
 }
 
 /// Computed once per process: nothing that it depends on changes in one.
-const std::vector<std::pair<std::string, std::string>>& operators(bool bfloat16) {
-  static const auto plain = operator_probe(false);
-  if (!bfloat16) return plain;
-  static const auto all = operator_probe(true);
-  return all;
+const std::vector<std::pair<std::string, std::string>>& operators(Precision precision) {
+  static std::mutex mutex;
+  static std::map<Precision, std::vector<std::pair<std::string, std::string>>> probes;
+  const std::lock_guard lock(mutex);
+  auto& probe = probes[precision];
+  if (probe.empty()) probe = operator_probe(precision);
+  return probe;
 }
 
 }  // namespace
@@ -66,7 +70,7 @@ Environment environment_of(const Config& config) {
                            {"micro_batches", std::to_string(config.train.micro_batches)},
                            {"batch", std::to_string(config.train.batch)},
                            {"seed", std::to_string(config.seed)}}};
-  for (const auto& [name, bits] : operators(config.train.precision == Precision::bf16))
+  for (const auto& [name, bits] : operators(config.train.precision))
     environment.entries.emplace_back(kOperator + name, bits);
   for (const std::string& plugin : config.plugins)
     environment.entries.emplace_back("plugin " + std::filesystem::path(plugin).filename().string(),

@@ -47,7 +47,8 @@ class MeanSquaredError : public Loss {
   }
   double denominator(const at::Tensor& targets) const override { return static_cast<double>(targets.numel()); }
   at::Tensor numerator(const at::Tensor& output, const at::Tensor& targets) const override {
-    return at::mse_loss(output.to(at::kFloat), targets, at::Reduction::Sum);
+    const at::Tensor wide = for_loss(output);
+    return at::mse_loss(wide, targets.to(wide.scalar_type()), at::Reduction::Sum);
   }
 };
 
@@ -67,7 +68,7 @@ class SparseCategoricalCrossEntropy : public Loss {
     return static_cast<double>(targets.ne(kIgnore).sum().item<std::int64_t>());
   }
   at::Tensor numerator(const at::Tensor& output, const at::Tensor& targets) const override {
-    const at::Tensor logits = output.reshape({-1, output.size(-1)}).to(at::kFloat);
+    const at::Tensor logits = for_loss(output.reshape({-1, output.size(-1)}));
     return at::cross_entropy_loss(logits, targets.reshape({-1}), /*weight=*/{}, at::Reduction::Sum, kIgnore);
   }
 };
@@ -89,7 +90,7 @@ class SegmentationCrossEntropy : public Loss {
     return static_cast<double>(targets.ne(kIgnore).sum().item<std::int64_t>());
   }
   at::Tensor numerator(const at::Tensor& output, const at::Tensor& targets) const override {
-    return at::cross_entropy_loss(output.to(at::kFloat), targets, /*weight=*/{}, at::Reduction::Sum, kIgnore);
+    return at::cross_entropy_loss(for_loss(output), targets, /*weight=*/{}, at::Reduction::Sum, kIgnore);
   }
 };
 
@@ -109,7 +110,8 @@ class BinaryCrossEntropy : public Loss {
   }
   double denominator(const at::Tensor& targets) const override { return static_cast<double>(targets.numel()); }
   at::Tensor numerator(const at::Tensor& output, const at::Tensor& targets) const override {
-    return at::binary_cross_entropy_with_logits(output.to(at::kFloat), targets, /*weight=*/{}, /*pos_weight=*/{},
+    const at::Tensor wide = for_loss(output);
+    return at::binary_cross_entropy_with_logits(wide, targets.to(wide.scalar_type()), /*weight=*/{}, /*pos_weight=*/{},
                                                 at::Reduction::Sum);
   }
 };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The losses by name. Numerators are computed in float32 whatever the precision of the model.
+// The losses by name. Numerators are computed in float32 whatever the precision of the model, with fp64 in float64.
 //
 //   mean_squared_error                 sum (output - targets)^2 / elements; targets: float32, finite, shape of the
 //                                      output

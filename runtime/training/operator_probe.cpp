@@ -7,6 +7,7 @@
 
 #include "runtime/checkpoint/manifest.hpp"
 #include "runtime/layer/tensor_hash.hpp"
+#include "runtime/training/precision.hpp"
 
 namespace lockstep {
 namespace {
@@ -60,17 +61,17 @@ at::Tensor denormals() {
 
 }  // namespace
 
-Results operator_probe(bool bfloat16) {
+Results operator_probe(Precision precision) {
   const at::NoGradGuard no_grad;
   const int threads = at::get_num_threads();
   at::set_num_threads(1);
   Results results;
-  const auto put = [&](const char* name, const at::Tensor& result) {
+  const auto put = [&](const std::string& name, const at::Tensor& result) {
     results.emplace_back(name, hex(hash_of(result)).substr(8));
   };
   const at::Tensor x = values({9, 1111}, 11), wide = x * 8;
   put("matmul", products(at::kFloat));
-  if (bfloat16) put("matmul_bf16", products(at::kBFloat16));
+  if (precision != Precision::fp32) put(concat("matmul_", to_string(precision)), products(dtype_of(precision)));
   put("conv2d", convolution());
   put("layer_norm", at::layer_norm(x, {1111}));
   put("gelu", at::gelu(wide));

@@ -9,11 +9,13 @@
 #include <utility>
 #include <vector>
 
+#include "runtime/config/config.hpp"
+
 namespace lockstep {
 
 /// Name and hash ("matmul", "3fa2c1d0") of the results of a dozen operators on fixed inputs, by one thread, whatever
 /// the job's number of threads: 10 ms, twice that with bf16. May be the first matrix product of the process: after
-/// resolve_kernels(). `bfloat16`: those of bf16 too.
-std::vector<std::pair<std::string, std::string>> operator_probe(bool bfloat16);
+/// resolve_kernels(). `precision`: products in it too.
+std::vector<std::pair<std::string, std::string>> operator_probe(Precision precision);
 
 }  // namespace lockstep

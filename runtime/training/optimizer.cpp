@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "runtime/config/section.hpp"
+#include "runtime/training/precision.hpp"
 
 namespace lockstep {
 namespace {
@@ -23,7 +24,7 @@ void check_used(const std::vector<std::string>& patterns, const std::vector<std:
   throw section.error(key, concat("no parameter matches '", join(patterns), "'", did_you_mean(first, names)));
 }
 
-/// The tensors that it keeps beside each parameter, as PyTorch calls them; of the parameter's sizes, in float32.
+/// The tensors that it keeps beside each parameter, as PyTorch calls them; of the parameter's sizes and dtype.
 std::vector<const char*> state_names(const OptimizerConfig& config) {
   if (config.type != OptimizerType::sgd) return {"exp_avg", "exp_avg_sq"};
   return config.momentum > 0 ? std::vector{"momentum_buffer"} : std::vector<const char*>{};
@@ -40,8 +41,8 @@ std::string summary_of(OptimizerType type) {
   return "";
 }
 
-double state_bytes_per_element(const OptimizerConfig& config) {
-  return static_cast<double>(state_names(config).size() * sizeof(float));
+double state_bytes_per_element(const TrainConfig& config) {
+  return static_cast<double>(state_names(config.optimizer).size()) * master_bytes(config.precision);
 }
 
 void check_patterns(const TrainConfig& config, const std::vector<std::string>& parameter_names, const Section& train) {

@@ -47,7 +47,7 @@ class Optimizer : public ParameterUpdater {
 std::string summary_of(OptimizerType type);
 
 /// Bytes of state that the optimizer keeps for each element that it trains.
-double state_bytes_per_element(const OptimizerConfig& config);
+double state_bytes_per_element(const TrainConfig& config);
 
 /// Throws ConfigError when a group, or a pattern of train.freeze, matches no parameter of the model. `train`: the
 /// section that both were read from.

@@ -9,7 +9,22 @@ namespace lockstep {
 
 /// What layers compute in.
 inline at::ScalarType dtype_of(Precision precision) {
-  return precision == Precision::bf16 ? at::kBFloat16 : at::kFloat;
+  switch (precision) {
+    case Precision::fp32: return at::kFloat;
+    case Precision::bf16: return at::kBFloat16;
+    case Precision::fp64: return at::kDouble;
+  }
+  return at::kFloat;
+}
+
+/// What weights, gradients and the optimizer's state are kept in.
+inline at::ScalarType masters_of(Precision precision) {
+  return precision == Precision::fp64 ? at::kDouble : at::kFloat;
+}
+
+/// Of one element of these.
+inline double master_bytes(Precision precision) {
+  return static_cast<double>(c10::elementSize(masters_of(precision)));
 }
 
 }  // namespace lockstep

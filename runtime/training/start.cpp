@@ -25,7 +25,7 @@ void check_weights(const ModelGraph& graph, CheckpointStore& store) {
           store.path(), name, -1,
           concat("is ", to_string(entry), ", the model has ", c10::toString(dtype), " [", join(sizes), "]"));
   };
-  for (const ParameterInfo& parameter : graph.parameters) expect(parameter.name, at::kFloat, parameter.sizes);
+  for (const ParameterInfo& parameter : graph.parameters) expect(parameter.name, parameter.dtype, parameter.sizes);
   for (const BufferInfo& buffer : graph.buffers) expect(buffer.name, buffer.dtype, buffer.sizes);
 }
 

@@ -46,6 +46,7 @@ std::unique_ptr<Publisher> make_publisher(const Assembly& assembly, const Start&
   publisher.stop_on_nan = stop_on_nan;
   publisher.patience = patience_of(config.comm);
   publisher.hub_config = assembly.model.hub_config;
+  publisher.torch_dtype = config.train.precision == Precision::fp64 ? "float64" : "float32";
   publisher.state = start.state;
   if (!start.state.data) publisher.state.data = record_of(assembly.data);
   publisher.log = options.log;

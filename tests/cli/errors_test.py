@@ -26,7 +26,7 @@ BAD_VALUES = [
     (["train.optimizer.type=admw"], r"{set}: .*: got admw, expected one of sgd, adam, adamw; did you mean 'adamw'\?"),
     (["train.optimizer.momentum=0.9"], r"{set}: .*: got 0\.9, expected no momentum with type adamw; it belongs to sgd.*"),
     (["train.lr_schedule.type=cosin"], r"{set}: .*: got cosin, expected one of constant, .*; did you mean 'cosine'\?"),
-    (["train.precision=fp16"], r"{set}: train\.precision: got fp16, expected one of fp32, bf16.*"),
+    (["train.precision=fp16"], r"{set}: train\.precision: got fp16, expected one of fp32, bf16, fp64.*"),
     (["train.loss=mean_square_error"], rf".*there is no loss 'mean_square_error'; there are: {LOSSES}; did you mean "
                                        r"'mean_squared_error'\?"),
     (["pipeline.schedule=1f1n"], r"{set}: .*: there is no schedule '1f1n'; there are: gpipe, 1f1b, .*; did you mean '1f1b'\?"),

@@ -16,8 +16,8 @@ using namespace lockstep;
 
 namespace {
 
-std::map<std::string, std::string> probe(bool bfloat16 = false) {
-  const auto entries = operator_probe(bfloat16);
+std::map<std::string, std::string> probe(Precision precision = Precision::fp32) {
+  const auto entries = operator_probe(precision);
   return {entries.begin(), entries.end()};
 }
 
@@ -33,9 +33,11 @@ TEST_CASE("the probe is the same every time, on any number of threads, and leave
     CHECK(at::get_num_threads() == threads);
   }
   at::set_num_threads(before);
-  auto all = probe(true);
-  CHECK(all.erase("matmul_bf16") == 1);
-  CHECK(all == first);
+  for (const Precision precision : {Precision::bf16, Precision::fp64}) {
+    auto all = probe(precision);
+    CHECK(all.erase(concat("matmul_", to_string(precision))) == 1);
+    CHECK(all == first);
+  }
 }
 
 TEST_CASE("the probe draws no random number", "[contract]") {

@@ -84,6 +84,23 @@ TEST_CASE("bf16 trains to the same bits for every cut", "[parity]") {
     CHECK(difference(reference, gpt, data, with_pipeline(config, stages, "1f1b")) == "");
 }
 
+TEST_CASE("fp64 trains to the same bits for every cut, all of it in double, from the weights of fp32", "[parity]") {
+  const Model gpt = small_gpt(3, 0.2, true);
+  const DataSplits data = token_data(21, 8, 11);
+  Config config = small_config("sparse_categorical_cross_entropy", 8, 4);
+  const RunRecord single = reference_run(gpt, data, config);
+  config.train.precision = Precision::fp64;
+  const RunRecord reference = reference_run(gpt, data, config);
+  for (const FinalParameter& parameter : reference.parameters) CHECK(parameter.value.scalar_type() == at::kDouble);
+  for (int stages = 1; stages <= 4; ++stages)
+    CHECK(difference(reference, gpt, data, with_pipeline(config, stages, "1f1b")) == "");
+  REQUIRE(single.results.size() == reference.results.size());
+  for (std::size_t step = 0; step < single.results.size(); ++step) {
+    CHECK(single.results[step].loss() == Approx(reference.results[step].loss()).epsilon(1e-5));
+    CHECK(single.results[step].loss() != reference.results[step].loss());
+  }
+}
+
 TEST_CASE("every optimizer trains to the same bits for every cut", "[parity]") {
   const Model model = mlp_with_skip(0.1, true);
   const DataSplits data = regression_data(21, 6, 3);

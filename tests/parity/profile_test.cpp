@@ -46,6 +46,8 @@ std::vector<Case> cases() {
       {"gpt", small_gpt(3, 0.1, true), token_data(16, 8, 11), config("sparse_categorical_cross_entropy")},
       {"gpt in bf16", small_gpt(2, 0.1, false), token_data(16, 8, 11),
        config("sparse_categorical_cross_entropy", Precision::bf16)},
+      {"gpt in fp64", small_gpt(2, 0.1, true), token_data(16, 8, 11),
+       config("sparse_categorical_cross_entropy", Precision::fp64)},
       {"cnn", model_of("type: cnn, inputs: 3, classes: 5, channels: 4, depth: 2"), image_data(16, 3, 8, 5, false),
        config("sparse_categorical_cross_entropy")}};
   all.push_back(all[1]);
@@ -93,7 +95,8 @@ ProfileRequest request_of(const Case& the, const Trainer& trainer) {
   ProfileRequest request;
   request.model = the.name;
   request.describe = [&](std::int64_t rows) {
-    return describe_model(the.model, the.data.train->entries(rows), trainer.losses(), the.config.train.freeze);
+    return describe_model(the.model, the.data.train->entries(rows), trainer.losses(), the.config.train.freeze,
+                          masters_of(the.config.train.precision));
   };
   request.losses = trainer.losses();
   request.rows = {2, kRows};

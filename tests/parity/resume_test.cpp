@@ -101,6 +101,13 @@ TEST_CASE("a bf16 run is resumed, written in place", "[parity]") {
   CHECK(stop_and_go(small_gpt(2, 0.2, true), token_data(21, 8, 11), config) == "");
 }
 
+TEST_CASE("an fp64 run is resumed, batch norm's statistics too", "[parity]") {
+  Config config = small_config("sparse_categorical_cross_entropy", 8, 4);
+  config.train.precision = Precision::fp64;
+  CHECK(stop_and_go(model_of("type: cnn, inputs: 3, classes: 5, channels: 4, depth: 2"), image_data(21, 3, 8, 5, false),
+                    config) == "");
+}
+
 TEST_CASE("a run resumed at the wrong place is caught", "[parity]") {
   // The comparison above can fail: a sample that was consumed twice gives other losses.
   Small the;

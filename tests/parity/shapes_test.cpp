@@ -92,6 +92,17 @@ TEST_CASE("a CNN with batch norm trains to the same bits for every cut and sched
   }
 }
 
+TEST_CASE("a CNN with batch norm in fp64 trains to the same bits for every cut, its statistics in double", "[parity]") {
+  Config config = config_of("sparse_categorical_cross_entropy", 5);
+  config.train.precision = Precision::fp64;
+  const Model model = model_of(kCnn);
+  const RunRecord reference = reference_run(model, classified(), config);
+  for (const FinalBuffer& buffer : reference.buffers)
+    CHECK(buffer.value.scalar_type() == (buffer.value.dim() == 0 ? at::kLong : at::kDouble));
+  for (int stages = 2; stages <= 4; ++stages)
+    CHECK(difference(reference, model, classified(), with_pipeline(config, stages, "1f1b")) == "");
+}
+
 TEST_CASE("a U-Net trains to the same bits for every cut and schedule", "[parity]") {
   const Model model = model_of(kUnet);
   for (const int micro_batches : {2, 5})

@@ -204,7 +204,7 @@ const BadEdit kBadEdits[] = {
    "job.yaml:14:11: train.optimizer.type: got lion, expected one of sgd, adam, adamw"},
   {"choice in capitals",
    "loss: mse", "loss: mse\n  precision: FP32",
-   "job.yaml:13:14: train.precision: got FP32, expected one of fp32, bf16; did you mean 'fp32'?"},
+   "job.yaml:13:14: train.precision: got FP32, expected one of fp32, bf16, fp64; did you mean 'fp32'?"},
   {"key of another optimizer",
    "type: adamw", "type: adamw\n    momentum: 0.9",
    "job.yaml:15:15: train.optimizer.momentum: got 0.9, expected no momentum with type adamw; it belongs to sgd: remove it"},

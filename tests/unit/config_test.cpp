@@ -202,8 +202,8 @@ TEST_CASE("a config that a program made keeps the same rules", "[unit]") {
   CHECK(refused([](Config& c) { c.train.micro_batches = 5; }) ==
         "Config: train.micro_batches: got 5, expected at most train.batch, which is 4");
   CHECK(refused([](Config& c) { c.train.steps = 0; }) == "Config: train.steps: got 0, expected an integer >= 1");
-  CHECK(refused([](Config& c) { c.train.precision = static_cast<Precision>(2); }) ==
-        "Config: train.precision: got 2, expected one of fp32, bf16");
+  CHECK(refused([](Config& c) { c.train.precision = static_cast<Precision>(3); }) ==
+        "Config: train.precision: got 3, expected one of fp32, bf16, fp64");
   CHECK(refused([](Config& c) { c.train.optimizer.lr = std::numeric_limits<double>::quiet_NaN(); }) != "no error");
   CHECK(refused([](Config& c) { c.pipeline.virtual_stages = 2; }) ==
         "Config: pipeline.stages: got 1, expected a multiple of pipeline.virtual_stages, which is 2: 2");

@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Brings what the tests need beside the build: a Python with torch and the packages of tests/oracle/requirements.txt, in
+# the project's own .venv. Safe to repeat.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+readonly root python="$root/.venv/bin/python" requirements="$root/tests/oracle/requirements.txt"
+
+usage() {
+  cat <<'TEXT'
+Usage: tools/setup_tests.sh [--no-install]
+
+Installs what the tests against Python import (PyTorch, Hugging Face's transformers) in .venv: about 50 MB beside torch, which
+tools/setup.sh has put there. Where the build takes a LibTorch of yours, torch comes into .venv for the tests alone.
+
+  --no-install  install nothing; report what is missing (exit code 2 if anything is)
+  --help        this text
+
+Another Python that has them: cmake -DLOCKSTEP_ORACLE_PYTHON=PATH.
+TEXT
+}
+
+say() { printf 'setup_tests: %s\n' "$*"; }
+needs_you() { printf 'setup_tests: %s\n' "$@" >&2; exit 2; }
+
+install=yes
+while (($#)); do
+  case $1 in
+    --no-install) install=no ;;
+    --help | -h) usage; exit 0 ;;
+    *) needs_you "unknown argument '$1' (--no-install, --help)" ;;
+  esac
+  shift
+done
+
+# The first line of requirements.txt that .venv does not have in this version; nothing when all are there.
+missing() {
+  "$python" - "$requirements" <<'PYTHON'
+import importlib.metadata, sys
+
+for line in open(sys.argv[1]):
+    name, _, version = line.partition("#")[0].strip().partition("==")
+    try:
+        if name and importlib.metadata.version(name) != version:
+            sys.exit(print(f"{name}=={version}"))
+    except importlib.metadata.PackageNotFoundError:
+        sys.exit(print(f"{name}=={version}"))
+PYTHON
+}
+
+if [[ ! -x $python ]]; then
+  [[ $install == yes ]] || needs_you "missing: .venv with torch, for the tests. Run tools/setup_tests.sh without --no-install."
+  env -u CMAKE_PREFIX_PATH -u Torch_DIR "$root/tools/setup.sh"
+fi
+wanted=$(missing)
+if [[ -z $wanted ]]; then
+  say "nothing to do"
+  exit 0
+fi
+[[ $install == yes ]] || needs_you "missing in .venv: $wanted, for the tests. Run tools/setup_tests.sh without --no-install."
+say "pip install $wanted: downloads about 50 MB with what it needs"
+"$python" -m pip install -qq --disable-pip-version-check --no-input -r "$requirements" </dev/null ||
+  needs_you "pip could not install $wanted (its messages are above)."
+[[ -z $(missing) ]] || needs_you "pip finished, but $(missing) is not there."
