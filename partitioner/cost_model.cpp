@@ -7,7 +7,7 @@
 #include <numeric>
 #include <set>
 
-#include "partitioner/stage_bytes.hpp"
+#include "partitioner/stage_sum.hpp"
 #include "runtime/base/error.hpp"
 #include "runtime/schedule/generators.hpp"
 #include "runtime/schedule/lower.hpp"
@@ -141,7 +141,7 @@ Costs CostModel::costs(const PlanChoice& choice, const Schedule& schedule) const
   Costs costs;
   costs.links = problem_.links;
   for (int row = 0; row < schedule.workers(); ++row) {
-    const PlannedWorker& worker = problem_.workers[at(worker_of(choice, row))];
+    const PlannedWorker& worker = problem_.workers[choice.worker_of(at(row))];
     costs.places.push_back(worker.place);
     costs.update_us.push_back(update_us_of_row(row, first, rows) / worker.speed);
     costs.standing_bytes.push_back(standing_bytes_of_row(row, first, rows));
@@ -149,7 +149,7 @@ Costs CostModel::costs(const PlanChoice& choice, const Schedule& schedule) const
   for (std::size_t s = 0; s < rows.size(); ++s) {
     const StageId id(static_cast<int>(s));
     StageCost cost = stage(first[s], first[s + 1], Placed(first, costs, rows, id));
-    const double speed = problem_.workers[at(worker_of(choice, rows[s].value()))].speed;
+    const double speed = problem_.workers[choice.worker_of(at(rows[s].value()))].speed;
     for (double* us : {&cost.forward_us, &cost.input_grad_us, &cost.weight_grad_us, &cost.recompute_us}) *us /= speed;
     costs.stages.push_back(cost);
   }
@@ -294,104 +294,12 @@ double CostModel::gradients_in_bytes(int first, int last) const {
 }
 
 StageCost CostModel::stage(int first, int last, const Surroundings& around) const {
-  StageCost cost = add_up(first, last, around, false);
-  const StageCost again = add_up(first, last, around, true);
+  StageCost cost = add_up(*this, first, last, around, false);
+  const StageCost again = add_up(*this, first, last, around, true);
   cost.recompute_us = again.recompute_us;
   cost.checkpoint_bytes = again.held_bytes;
   cost.again_extra = again.extra;
   cost.again_first_extra = again.first_extra;
-  return cost;
-}
-
-/// `again`: extra, first_extra and held_bytes are those of a micro-batch whose forward is run again.
-StageCost CostModel::add_up(int first, int last, const Surroundings& around, bool again) const {
-  StageCost cost;
-  std::vector<LayerBytes> layers(at(last - first));
-  const auto in_stage = [&](int layer) { return layer >= first && layer < last; };
-  const auto is_again = [&](int layer) {
-    return again && layer_has_backward(layer) && problem_.layers[at(layer)].recomputable;
-  };
-  for (int layer = first; layer < last; ++layer) {
-    const LayerCost& from = problem_.layers[at(layer)];
-    LayerBytes& bytes = layers[at(layer - first)];
-    const bool weights = computes_weights(layer);
-    bytes.has_backward = layer_has_backward(layer);
-    bytes.again = is_again(layer);
-    cost.forward_us += from.forward_us;
-    bytes.forward_extra = from.forward_extra_bytes;
-    if (!bytes.has_backward) continue;
-    cost.input_grad_us += from.input_grad_us;
-    if (weights) cost.weight_grad_us += from.weight_grad_us;
-    if (bytes.again) cost.recompute_us += from.forward_us;
-    bytes.held = bytes.again ? from.again_held_bytes : from.held_bytes;
-    bytes.made_again = bytes.again ? std::max(0.0, from.held_bytes - from.again_held_bytes) : 0.0;
-    bytes.held_w = weights ? from.held_w_bytes : 0.0;
-    bytes.gradients = gradient_bytes_[at(layer)];
-    bytes.input_grad_extra = from.input_grad_extra_bytes;
-    bytes.weight_grad_extra = weights ? from.weight_grad_extra_bytes : 0.0;
-    bytes.backward_extra = weights ? from.backward_extra_bytes : 0.0;
-    cost.held_bytes += bytes.held;
-    cost.held_w_bytes += bytes.held_w;
-    cost.gradient_bytes += bytes.gradients;
-  }
-
-  // What layers read, and so what the stage keeps for their backward although no layer holds it.
-  const auto first_reader = [&](int id, int begin) {  // of the stage, with a backward; -1: none
-    const auto& readers = value(id).readers;
-    for (auto reader = std::lower_bound(readers.begin(), readers.end(), begin); reader != readers.end(); ++reader) {
-      if (*reader >= last) break;
-      if (layer_has_backward(*reader)) return *reader;
-    }
-    return -1;
-  };
-  const auto keep = [&](int id, int until) {
-    cost.held_bytes += value_bytes(id);
-    layers[at(until - first)].released += value_bytes(id);
-  };
-  for (int layer = first; layer < last; ++layer) {
-    LayerBytes& bytes = layers[at(layer - first)];
-    for (const Read& read : reads(layer)) {
-      const LayerValue& from = value(read.value);
-      const bool to_loss = from.producer == layer;
-      const double gradients = from.has_gradient && bytes.has_backward ? read.uses * value_bytes(read.value) : 0.0;
-      if (to_loss) {
-        bytes.loss_gradients += gradients;
-        continue;
-      }
-      bytes.input_gradients += gradients;
-      if (in_stage(from.producer)) {
-        layers[at(from.producer - first)].output_gradients += gradients;
-        continue;
-      }
-      // Made elsewhere. The data is there anyway, where layer 0 is.
-      if (from.producer < 0 && (first == 0 || around.made_nearby(0))) continue;
-      const int reader = first_reader(read.value, first);
-      if (reader != layer) continue;  // once, and only when a backward needs it
-      if (from.producer >= 0 && layer_has_backward(from.producer) && around.made_nearby(from.producer)) continue;
-      keep(read.value, reader);
-    }
-    for (const int id : outputs_[at(layer)]) {
-      if (bytes.has_backward && !bytes.again) continue;  // part of what the layer holds
-      const auto& readers = value(id).readers;
-      if (bytes.again && !readers.empty() && readers.front() == layer) {  // part of what its loss holds
-        bytes.loss_held = bytes.held;
-        bytes.made_again += value_bytes(id);
-        continue;
-      }
-      bytes.made += value_bytes(id);
-      const int reader = first_reader(id, layer);
-      const bool nearby = bytes.again && std::any_of(readers.begin(), readers.end(), [&](int other) {
-                            return !in_stage(other) && layer_has_backward(other) && around.read_nearby(other);
-                          });
-      if (reader >= 0 || nearby) {
-        keep(id, reader >= 0 ? reader : layer);
-      } else if (!readers.empty() && readers.back() < last) {
-        layers[at(readers.back() - first)].passed += value_bytes(id);
-      }
-    }
-  }
-  cost.extra = extra_bytes(layers, false);
-  cost.first_extra = extra_bytes(layers, true);
   return cost;
 }
 

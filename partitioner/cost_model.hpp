@@ -53,15 +53,14 @@ class CostModel {
     int uses = 1;
   };
   const std::vector<Read>& reads(int layer) const { return reads_[static_cast<std::size_t>(layer)]; }
+  const std::vector<int>& outputs(int layer) const { return outputs_[static_cast<std::size_t>(layer)]; }
+  /// A buffer for each trainable parameter that the layer holds.
+  double gradient_bytes(int layer) const { return gradient_bytes_[static_cast<std::size_t>(layer)]; }
   const LayerValue& value(int id) const { return problem_.graph.values[static_cast<std::size_t>(id)]; }
   double value_bytes(int id) const { return problem_.value_bytes[static_cast<std::size_t>(id)]; }
   bool layer_has_backward(int layer) const { return problem_.graph.has_backward[static_cast<std::size_t>(layer)]; }
   bool computes_weights(int layer) const {
     return layer_has_backward(layer) && problem_.graph.trainable[static_cast<std::size_t>(layer)];
-  }
-  /// The worker of a row.
-  static int worker_of(const PlanChoice& choice, int row) {
-    return choice.placement.empty() ? row : choice.placement[static_cast<std::size_t>(row)];
   }
 
  private:
@@ -76,13 +75,12 @@ class CostModel {
   double parameter_standing_bytes(const LayerParameter& parameter) const;
   double update_us_of_row(int row, const std::vector<int>& first, const std::vector<WorkerId>& rows) const;
   double standing_bytes_of_row(int row, const std::vector<int>& first, const std::vector<WorkerId>& rows) const;
-  StageCost add_up(int first, int last, const Surroundings& around, bool again) const;
 
   const PlanProblem& problem_;
   std::vector<std::vector<Read>> reads_;   ///< by layer: distinct values, losses included
   std::vector<std::vector<int>> outputs_;  ///< by layer: values
   std::vector<std::vector<Held>> held_;    ///< by layer
-  std::vector<double> gradient_bytes_;     ///< by layer: a buffer for each trainable parameter held
+  std::vector<double> gradient_bytes_;     ///< by layer
 };
 
 }  // namespace lockstep

@@ -121,7 +121,7 @@ std::string predicted_text(const PlanFile& plan) {
       "  workers:  # by row of the schedule\n");
   for (std::size_t row = 0; row < p.compute_us.size(); ++row)
     text +=
-        concat("    - {worker: ", plan.choice.placement.empty() ? static_cast<int>(row) : plan.choice.placement[row],
+        concat("    - {worker: ", plan.choice.worker_of(row),
                ", compute_ms: ", ms(p.compute_us[row]), ", wait_ms: ", ms(p.wait_us[row]),
                ", update_ms: ", ms(p.costs.update_us.empty() ? 0.0 : p.costs.update_us[row]),
                ", peak_bytes: ", bytes(p.peak_bytes[row]), "}\n");

@@ -26,16 +26,12 @@ double fullest(const std::vector<double>& values) {
   return *std::max_element(values.begin(), values.end());
 }
 
-int compare(double a, double b) {
-  return std::abs(a - b) <= kSame * std::abs(b) ? 0 : a < b ? -1 : 1;
-}
-
 }  // namespace
 
 Excess largest_excess(const PlanProblem& problem, const RankedPlan& plan) {
   Excess largest;
   for (std::size_t row = 0; row < plan.simulated.total_bytes.size(); ++row) {
-    const std::size_t worker = plan.choice.placement.empty() ? row : at(plan.choice.placement[row]);
+    const std::size_t worker = plan.choice.worker_of(row);
     const double bytes = plan.simulated.total_bytes[row], limit = problem.workers[worker].limit_bytes;
     if (bytes - limit > largest.bytes - largest.limit)
       largest = {static_cast<int>(row), static_cast<int>(worker), bytes, limit};
@@ -47,16 +43,14 @@ bool is_better(const RankedPlan& a, const RankedPlan& b, const PlanProblem& prob
   if (a.fits != b.fits) return a.fits;
   if (!a.fits) {
     const Excess of_a = largest_excess(problem, a), of_b = largest_excess(problem, b);
-    const int excess = compare(of_a.bytes - of_a.limit, of_b.bytes - of_b.limit);
+    const int excess = compare_rounded(of_a.bytes - of_a.limit, of_b.bytes - of_b.limit);
     if (excess != 0) return excess < 0;
   }
-  const int period = compare(a.simulated.period_us, b.simulated.period_us);
-  if (period != 0) return period < 0;
-  const int step = compare(a.simulated.step_us, b.simulated.step_us);
-  if (step != 0) return step < 0;
+  const int speed = compare_speed(a.simulated, b.simulated);
+  if (speed != 0) return speed < 0;
   if (a.simulated.total_bytes.size() != b.simulated.total_bytes.size())
     return a.simulated.total_bytes.size() < b.simulated.total_bytes.size();
-  return compare(fullest(a.simulated.total_bytes), fullest(b.simulated.total_bytes)) < 0;
+  return compare_rounded(fullest(a.simulated.total_bytes), fullest(b.simulated.total_bytes)) < 0;
 }
 
 Planner::Planner(PlanTables& tables, const PlanScope& scope, int workers, SearchBudget budget)

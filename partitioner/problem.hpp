@@ -74,6 +74,9 @@ struct PlanChoice {
   Recompute recompute = Recompute::never;
   /// placement[row] = worker; whom it does not name is idle. Empty: all, in order.
   std::vector<int> placement = {};
+  std::size_t worker_of(std::size_t row) const {
+    return placement.empty() ? row : static_cast<std::size_t>(placement[row]);
+  }
   bool operator==(const PlanChoice&) const = default;
 };
 

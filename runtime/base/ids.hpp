@@ -34,7 +34,6 @@ constexpr std::size_t index(Id<Tag> id) {
 using StageId = Id<struct StageTag>;    ///< a run of consecutive layers
 using WorkerId = Id<struct WorkerTag>;  ///< a row of the schedule: one device of one rank, run by one thread
 using RankId = Id<struct RankTag>;      ///< an MPI process (0 when there is no MPI)
-using LayerId = Id<struct LayerTag>;    ///< position in the model's list of layers
 using EdgeId = Id<struct EdgeTag>;      ///< a one-way channel between two workers, an index into Program::edges
 
 }  // namespace lockstep

@@ -68,6 +68,68 @@ Json parse_json(const std::string& path, const std::string& text) {
   return Json::parse(text, callback);
 }
 
+/// What the header says of one tensor.
+class EntryParser {
+ public:
+  EntryParser(const std::string& path, const std::string& name, const Json& fields)
+      : path_(path), name_(name), fields_(fields) {
+    if (!fields.is_object()) throw wrong("has no description");
+  }
+
+  /// `data`: where the tensors begin in the file; `data_bytes` are there.
+  TensorEntry entry(std::int64_t data, std::int64_t data_bytes) const {
+    TensorEntry entry{name_, dtype(), numbers("shape")};
+    const std::vector<std::int64_t> offsets = numbers("data_offsets");
+    if (offsets.size() != 2 || offsets[0] > offsets[1])
+      throw wrong(concat("data_offsets: got [", join(offsets), "], expected [begin, end]"));
+    entry.begin = data + offsets[0];
+    entry.end = data + offsets[1];
+    if (offsets[1] > data_bytes)
+      throw wrong(concat("ends at byte ", offsets[1], " of the data, which has ", data_bytes,
+                         "; the file was cut short, or its header altered"),
+                  entry.begin);
+    auto bytes = static_cast<std::int64_t>(c10::elementSize(entry.dtype));
+    bool overflow = false;
+    for (const std::int64_t size : entry.sizes) overflow |= __builtin_mul_overflow(bytes, size, &bytes);
+    if (overflow || bytes != entry.end - entry.begin)
+      throw wrong(concat("has ", entry.end - entry.begin, " bytes, but ", to_string(entry), " needs ",
+                         overflow ? "far more" : concat(bytes)),
+                  entry.begin);
+    return entry;
+  }
+
+ private:
+  CheckpointError wrong(const std::string& what, std::int64_t offset = -1) const {
+    return CheckpointError(path_, name_, offset, what);
+  }
+
+  at::ScalarType dtype() const {
+    const auto found = fields_.find("dtype");
+    if (found == fields_.end() || !found->is_string()) throw wrong("has no dtype");
+    const auto known = std::find_if(kDtypes.begin(), kDtypes.end(),
+                                    [&](const Dtype& each) { return found->get<std::string>() == each.name; });
+    if (known == kDtypes.end())
+      throw wrong(concat("has dtype ", found->get<std::string>().substr(0, 40), ", which Lockstep does not read"));
+    return known->type;
+  }
+
+  std::vector<std::int64_t> numbers(const char* field) const {
+    const auto found = fields_.find(field);
+    if (found == fields_.end() || !found->is_array()) throw wrong(concat("has no list '", field, "'"));
+    std::vector<std::int64_t> list;
+    for (const Json& number : *found) {
+      if (!number.is_number_unsigned() || number.get<std::uint64_t>() > std::uint64_t{INT64_MAX})
+        throw wrong(concat(field, ": got ", number.dump().substr(0, 40), ", expected an integer >= 0"));
+      list.push_back(number.get<std::int64_t>());
+    }
+    return list;
+  }
+
+  const std::string& path_;
+  const std::string& name_;
+  const Json& fields_;
+};
+
 }  // namespace
 
 std::string to_string(const TensorEntry& entry) {
@@ -96,53 +158,8 @@ void SafetensorsFile::parse() {
   }
   if (!json.is_object()) throw CheckpointError(path(), "its header is no JSON object");
   const std::int64_t data = kLengthBytes + static_cast<std::int64_t>(header_.size());
-  const std::int64_t data_bytes = size_ - data;
-
-  for (const auto& [name, fields] : json.items()) {
-    if (name == "__metadata__") continue;
-    const auto wrong = [&, &key = name](const std::string& what, std::int64_t offset = -1) {
-      return CheckpointError(path(), key, offset, what);
-    };
-    const auto numbers = [&, &of = fields](const char* field) {
-      const auto found = of.find(field);
-      if (found == of.end() || !found->is_array()) throw wrong(concat("has no list '", field, "'"));
-      std::vector<std::int64_t> list;
-      for (const Json& number : *found) {
-        if (!number.is_number_unsigned() || number.get<std::uint64_t>() > std::uint64_t{INT64_MAX})
-          throw wrong(concat(field, ": got ", number.dump().substr(0, 40), ", expected an integer >= 0"));
-        list.push_back(number.get<std::int64_t>());
-      }
-      return list;
-    };
-    if (!fields.is_object()) throw wrong("has no description");
-    TensorEntry entry;
-    entry.name = name;
-    const auto dtype = fields.find("dtype");
-    if (dtype == fields.end() || !dtype->is_string()) throw wrong("has no dtype");
-    const auto known = std::find_if(kDtypes.begin(), kDtypes.end(),
-                                    [&](const Dtype& each) { return dtype->get<std::string>() == each.name; });
-    if (known == kDtypes.end())
-      throw wrong(concat("has dtype ", dtype->get<std::string>().substr(0, 40), ", which Lockstep does not read"));
-    entry.dtype = known->type;
-    entry.sizes = numbers("shape");
-    const std::vector<std::int64_t> offsets = numbers("data_offsets");
-    if (offsets.size() != 2 || offsets[0] > offsets[1])
-      throw wrong(concat("data_offsets: got [", join(offsets), "], expected [begin, end]"));
-    if (offsets[1] > data_bytes)
-      throw wrong(concat("ends at byte ", offsets[1], " of the data, which has ", data_bytes,
-                         "; the file was cut short, or its header altered"),
-                  data + offsets[0]);
-    std::int64_t bytes = static_cast<std::int64_t>(c10::elementSize(entry.dtype));
-    bool overflow = false;
-    for (const std::int64_t size : entry.sizes) overflow |= __builtin_mul_overflow(bytes, size, &bytes);
-    if (overflow || bytes != offsets[1] - offsets[0])
-      throw wrong(concat("has ", offsets[1] - offsets[0], " bytes, but ", to_string(entry), " needs ",
-                         overflow ? "far more" : concat(bytes)),
-                  data + offsets[0]);
-    entry.begin = data + offsets[0];
-    entry.end = data + offsets[1];
-    entries_.push_back(std::move(entry));
-  }
+  for (const auto& [name, fields] : json.items())
+    if (name != "__metadata__") entries_.push_back(EntryParser(path(), name, fields).entry(data, size_ - data));
   std::stable_sort(entries_.begin(), entries_.end(), [](const TensorEntry& a, const TensorEntry& b) {
     return std::pair(a.begin, a.end) < std::pair(b.begin, b.end);
   });

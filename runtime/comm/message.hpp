@@ -7,6 +7,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 namespace lockstep {
@@ -17,5 +18,9 @@ struct Message {
   std::vector<at::Tensor>
       tensors;  ///< contiguous or undefined (an absent gradient); any dtype and shape, 0 elements too
 };
+
+/// Control data as a 1-D uint8 tensor, and back.
+at::Tensor tensor_of(const std::string& bytes);
+std::string string_of(const at::Tensor& bytes);
 
 }  // namespace lockstep

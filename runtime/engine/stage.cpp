@@ -144,7 +144,7 @@ Tensors Stage::call_layer(int layer, const Tensors& inputs, Island& island, bool
                        recomputing);
   context.lend_buffers(weights_.buffers[layer - first_]);
   const RandomScope random(mix_seed(options_.seed, static_cast<std::uint64_t>(header_->step),
-                                    static_cast<std::uint64_t>(first_micro_batch_ + micro_batch), spec.name));
+                                    static_cast<std::uint64_t>(micro_batch), spec.name));
   const at::AutoGradMode grad_mode(needs_graph);
   try {
     Tensors outputs = spec.layer->forward(inputs, context);

@@ -111,7 +111,6 @@ class Stage {
   std::vector<std::map<int, Tensors>> collected_;  // by layer - first_, then micro-batch
   std::map<int, MicroBatch> alive_;
   const StepHeader* header_ = nullptr;
-  std::int64_t first_micro_batch_ = 0;            // of this replica: replica * M
   std::map<std::pair<int, int>, double> losses_;  // by (head, micro-batch)
   NonFinite non_finite_;
   StageMeter* meter_ = nullptr;

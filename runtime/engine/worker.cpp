@@ -5,9 +5,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 
-#include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <numeric>
 #include <utility>
 
@@ -18,16 +16,6 @@
 
 namespace lockstep {
 namespace {
-
-at::Tensor to_tensor(const std::string& bytes) {
-  at::Tensor tensor = at::empty({static_cast<std::int64_t>(bytes.size())}, at::kByte);
-  std::memcpy(tensor.mutable_data_ptr(), bytes.data(), bytes.size());
-  return tensor;
-}
-
-std::string to_bytes(const at::Tensor& tensor) {
-  return {static_cast<const char*>(tensor.const_data_ptr()), static_cast<std::size_t>(tensor.numel())};
-}
 
 // What goes wrong in `work` gets the place in front.
 template <typename Work, typename Where>
@@ -127,34 +115,10 @@ void Worker::execute(const Instruction& instruction) {
     case InstructionKind::wait_sends: finish_sends(); break;
   }
   const double end_us = now_us();
-  account(instruction, start_us, end_us);
+  const bool header = instruction.kind == InstructionKind::receive &&
+                      program_->edges[instruction.edge.value()].kind == EdgeKind::header;
+  current_.report.count(instruction.kind, start_us + (header ? header_.idle_us : 0.0), end_us);
   if (parts_.spans) record(instruction, start_us, end_us);
-}
-
-/// Where the time of an instruction goes in this run's report.
-void Worker::account(const Instruction& instruction, double start_us, double end_us) {
-  WorkerReport& report = current_.report;
-  switch (instruction.kind) {
-    case InstructionKind::receive: {
-      const bool header = program_->edges[instruction.edge.value()].kind == EdgeKind::header;
-      report.wait_us += std::max(0.0, end_us - start_us - (header ? header_.idle_us : 0.0));
-      return;
-    }
-    case InstructionKind::send:
-    case InstructionKind::wait_sends: report.wait_us += end_us - start_us; return;
-    case InstructionKind::update:
-    case InstructionKind::amend: report.update_us += end_us - start_us; [[fallthrough]];
-    case InstructionKind::compute:
-    case InstructionKind::shared_sum:
-    case InstructionKind::norm_parts:
-      report.compute_us += end_us - start_us;
-      report.end_us = end_us;
-      if (report.begin_us == 0) report.begin_us = start_us;
-      return;
-    case InstructionKind::make_header:
-    case InstructionKind::post:
-    case InstructionKind::norm_total: return;
-  }
 }
 
 // The program's first instruction, which waits for the header or makes it, is counted to the program it announces.
@@ -181,7 +145,7 @@ void Worker::receive(const Instruction& instruction) {
   Message message = parts_.channels[instruction.edge.value()]->receive(parts_.limits);
   parts_.watchdog->heard_from(edge.from.value());
   if (edge.kind == EdgeKind::header) {
-    take_header(StepHeader::from_bytes(to_bytes(message.tensors.at(0))));
+    take_header(StepHeader::from_bytes(string_of(message.tensors.at(0))));
     return;
   }
   LOCKSTEP_CHECK(message.sequence == header_.sequence, "a message of run ", message.sequence, " in run ",
@@ -211,9 +175,9 @@ void Worker::consume(const Edge& edge, Message message) {
           weights_->put_shared_gradient(edge.item, static_cast<int>(h), tensors.at(next++));
       return;
     }
-    case EdgeKind::norm: ledger_->add(NormParts::from_bytes(to_bytes(tensors.at(0)))); return;
+    case EdgeKind::norm: ledger_->add(NormParts::from_bytes(string_of(tensors.at(0)))); return;
     case EdgeKind::scale: norm_ = tensors.at(0).item<double>(); return;
-    case EdgeKind::result: ledger_->add(RowResult::from_bytes(to_bytes(tensors.at(0)))); return;
+    case EdgeKind::result: ledger_->add(RowResult::from_bytes(string_of(tensors.at(0)))); return;
     case EdgeKind::header: break;
   }
   LOCKSTEP_CHECK(false, "a header where there is none");
@@ -228,13 +192,13 @@ void Worker::send(const Instruction& instruction) {
 
 Tensors Worker::contents(const Edge& edge, int micro_batch) {
   switch (edge.kind) {
-    case EdgeKind::header: return {to_tensor(header_.to_bytes())};
+    case EdgeKind::header: return {tensor_of(header_.to_bytes())};
     case EdgeKind::value: return stages_->values_of(flow(edge), micro_batch);
     case EdgeKind::gradient: return stages_->gradients_of(flow(edge), micro_batch);
     case EdgeKind::shared: return weights_->shared_gradients(edge.item);
-    case EdgeKind::norm: return {to_tensor(current_.norm.to_bytes())};
+    case EdgeKind::norm: return {tensor_of(current_.norm.to_bytes())};
     case EdgeKind::scale: return {at::full({}, norm_, at::kDouble)};
-    case EdgeKind::result: return {to_tensor(last_.to_bytes())};
+    case EdgeKind::result: return {tensor_of(last_.to_bytes())};
   }
   LOCKSTEP_CHECK(false, "unknown edge kind");
 }

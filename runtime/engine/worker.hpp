@@ -79,7 +79,6 @@ class Worker {
   void run_program();
   void guarded(const Instruction& instruction);
   void execute(const Instruction& instruction);
-  void account(const Instruction& instruction, double start_us, double end_us);
   void record(const Instruction& instruction, double start_us, double end_us);
   std::string where(const Instruction& instruction) const;
 

@@ -5,7 +5,6 @@
 #include <cmath>
 #include <optional>
 #include <sstream>
-#include <tuple>
 
 #include "runtime/base/size.hpp"
 #include "runtime/base/text.hpp"
@@ -97,13 +96,9 @@ class Contest {
   }
 
  private:
-  /// Equal but for rounding is equal.
   static bool better(const Simulation& a, const Simulation& b) {
-    constexpr double kSame = 1e-9;
-    const auto compare = [](double x, double y) { return std::abs(x - y) <= kSame * std::abs(y) ? 0 : x < y ? -1 : 1; };
-    const std::tuple first{compare(a.period_us, b.period_us), compare(a.step_us, b.step_us),
-                           compare(most(a.peak_bytes), most(b.peak_bytes))};
-    return first < std::tuple{0, 0, 0};
+    const int speed = compare_speed(a, b);
+    return (speed != 0 ? speed : compare_rounded(most(a.peak_bytes), most(b.peak_bytes))) < 0;
   }
 
   std::string reason() const {

@@ -1,9 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/schedule/step_result.hpp"
 
+#include <algorithm>
 #include <tuple>
 
 namespace lockstep {
+
+void WorkerReport::count(InstructionKind kind, double start, double end) {
+  switch (kind) {
+    case InstructionKind::receive:
+    case InstructionKind::send:
+    case InstructionKind::wait_sends: wait_us += std::max(0.0, end - start); return;
+    case InstructionKind::update:
+    case InstructionKind::amend: update_us += end - start; [[fallthrough]];
+    case InstructionKind::compute:
+    case InstructionKind::shared_sum:
+    case InstructionKind::norm_parts:
+      compute_us += end - start;
+      end_us = end;
+      if (begin_us == 0) begin_us = start;
+      return;
+    case InstructionKind::make_header:
+    case InstructionKind::post:
+    case InstructionKind::norm_total: return;
+  }
+}
 
 void StepResult::add(const StepResult& batch) {
   mode = batch.mode;

@@ -61,6 +61,9 @@ struct WorkerReport {
   std::int64_t in_flight_bytes = 0;
   double update_us = 0;                  ///< the optimizer step
   std::vector<StageReport> stages = {};  ///< ascending
+
+  /// An instruction took from `start_us` to `end_us`.
+  void count(InstructionKind kind, double start_us, double end_us);
 };
 
 /// One head of the model in one program run.

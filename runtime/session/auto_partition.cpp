@@ -164,8 +164,7 @@ void predict_again(const Trainer& trainer, LoadedConfig& loaded) {
   loaded.notes.push_back(
       concat(edited, ": predicted again, ", time_text(p.step_us), " a step, bubble ", percent_text(p.bubble_steady)));
   for (std::size_t row = 0; row < p.peak_bytes.size(); ++row) {
-    const std::size_t worker =
-        plan.choice.placement.empty() ? row : static_cast<std::size_t>(plan.choice.placement[row]);
+    const std::size_t worker = plan.choice.worker_of(row);
     if (const double limit = plan.workers[worker].limit_bytes; p.peak_bytes[row] > limit)
       loaded.notes.push_back(concat("worker ", worker, " will need ", size_text(p.peak_bytes[row]), ", its limit in ",
                                     file, " is ", size_text(limit)));

@@ -117,8 +117,7 @@ void describe(RunTimeline& timeline, const std::string& name, const PlanFile& fi
   timeline.planned_bytes = file.predicted->peak_bytes;
   for (std::size_t row = 0; row < timeline.planned_bytes.size(); ++row) {
     timeline.rank_of_worker.push_back(file.predicted->costs.places[row].rank);
-    const auto worker = file.choice.placement.empty() ? row : static_cast<std::size_t>(file.choice.placement[row]);
-    const double limit = file.workers[worker].limit_bytes;
+    const double limit = file.workers[file.choice.worker_of(row)].limit_bytes;
     timeline.limit_bytes.push_back(std::isfinite(limit) ? limit : 0);
   }
 }

@@ -36,10 +36,6 @@ std::vector<std::string> layers_of_stages(const PlanPrediction& p) {
   return names;
 }
 
-int worker_of(const PlanFile& plan, int row) {
-  return plan.choice.placement.empty() ? row : plan.choice.placement[static_cast<std::size_t>(row)];
-}
-
 std::string stages_table(const PlanFile& plan, int width) {
   const PlanPrediction& p = *plan.predicted;
   const std::vector<std::string> names = layers_of_stages(p);
@@ -47,8 +43,9 @@ std::string stages_table(const PlanFile& plan, int width) {
   for (std::size_t s = 0; s < p.stages.size(); ++s) {
     const PredictedStage& stage = p.stages[s];
     const StageCost& cost = p.costs.stages[s];
+    const std::size_t worker = plan.choice.worker_of(static_cast<std::size_t>(stage.row));
     rows.push_back({number(static_cast<int>(s)),
-                    number(worker_of(plan, stage.row)),
+                    number(static_cast<int>(worker)),
                     number(stage.layers),
                     {fixed_text(cost.forward_us * 1e-3, 3)},
                     {fixed_text(cost.input_grad_us * 1e-3, 3)},
@@ -74,11 +71,11 @@ std::string workers_table(const PlanFile& plan, int width) {
   const PlanPrediction& p = *plan.predicted;
   std::vector<std::vector<Cell>> rows;
   for (std::size_t row = 0; row < p.compute_us.size(); ++row) {
-    const int worker_number = worker_of(plan, static_cast<int>(row));
-    const PlannedWorker& worker = plan.workers[static_cast<std::size_t>(worker_number)];
+    const std::size_t index = plan.choice.worker_of(row);
+    const PlannedWorker& worker = plan.workers[index];
     const bool limited = std::isfinite(worker.limit_bytes);
     const double used = limited ? 100 * p.peak_bytes[row] / worker.limit_bytes : 0;
-    rows.push_back({number(worker_number),
+    rows.push_back({number(static_cast<int>(index)),
                     number(worker.place.rank),
                     number(worker.place.host),
                     {fixed_text(p.compute_us[row] * 1e-3, 2)},

@@ -156,8 +156,7 @@ PlanPrediction Planning::prediction(const PlanProblem& problem, const PlanChoice
     stage.in_flight = in_flight[s];
     stage.state_bytes = state_bytes(problem, first[s], first[s + 1]);
     const auto row = static_cast<std::size_t>(stage.row);
-    const auto worker = choice.placement.empty() ? row : static_cast<std::size_t>(choice.placement[row]);
-    const double speed = problem.workers[worker].speed;
+    const double speed = problem.workers[choice.worker_of(row)].speed;
     const auto begin = again.begin() + static_cast<std::ptrdiff_t>(s * m);
     const auto runs_again = static_cast<double>(std::count(begin, begin + static_cast<std::ptrdiff_t>(m), true));
     for (int layer = first[s]; layer < first[s + 1]; ++layer) {

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The cost of a stage from those of its layers.
+#pragma once
+
+#include "partitioner/cost_model.hpp"
+
+namespace lockstep {
+
+/// Layers [first, last) at speed 1. `again`: held_bytes, extra and first_extra are those of a micro-batch whose forward
+/// is run again, and the fields of StageCost that begin so are left out.
+StageCost add_up(const CostModel& model, int first, int last, const Surroundings& around, bool again);
+
+}  // namespace lockstep
