@@ -128,8 +128,8 @@ void CostModel::check_problem() const {
   check_number("the model", "parameter_bytes", problem_.parameter_bytes);
   const std::size_t counted = problem_.optimizer_bytes.size();
   if (counted != 0 && counted != graph.parameters.size())
-    throw UserError(concat("plan: got the optimizer's bytes of ", counted, " parameters, the model has ",
-                           graph.parameters.size()));
+    throw UserError(
+        concat("plan: got the optimizer's bytes of ", counted, " parameters, the model has ", graph.parameters.size()));
   for (const double bytes : problem_.optimizer_bytes) check_number("the model", "optimizer_bytes", bytes);
   check_number("the model", "data_bytes", problem_.data_bytes);
   for (std::size_t i = 0; i < problem_.workers.size(); ++i) {
@@ -224,8 +224,7 @@ double CostModel::standing_bytes_of_row(int row, const std::vector<int>& first,
     for (int layer = first[s]; layer < first[s + 1]; ++layer) {
       bytes += problem_.layers[at(layer)].step_bytes;
       for (const Held& held : held_[at(layer)])
-        if (seen.insert(held.parameter).second)
-          bytes += parameter_standing_bytes(held.parameter);
+        if (seen.insert(held.parameter).second) bytes += parameter_standing_bytes(held.parameter);
     }
   }
   return bytes;

@@ -59,7 +59,7 @@ struct PlanProblem {
   double parameter_bytes = 4;       ///< per element
   /// What the optimizer keeps beside each of LayerGraph::parameters, if it is trained; empty: 8 per element, as Adam.
   std::vector<double> optimizer_bytes;
-  double data_bytes = 0;            ///< of a whole mini-batch, where stage 0 is
+  double data_bytes = 0;  ///< of a whole mini-batch, where stage 0 is
   std::vector<PlannedWorker> workers;
   Links links;
   int micro_batches = 1;

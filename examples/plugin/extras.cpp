@@ -112,9 +112,8 @@ void add_extras(Registry& registry) {
       {"mean_absolute_error", "regression: numbers, any shape", [] { return std::make_unique<MeanAbsoluteError>(); }});
   registry.readers.add({"waves", "sines, of which the next value is to be told", open_waves});
   registry.models.add({"funnel", "linear layers, each half as wide as the one before", make_funnel});
-  registry.optimizers.add({"lion", "signs of a moving average", [](const OptimizerConfig& config) {
-                             return std::make_shared<Lion>(config.plugin.keys);
-                           }});
+  registry.optimizers.add({"lion", "signs of a moving average",
+                           [](const OptimizerConfig& config) { return std::make_shared<Lion>(config.plugin.keys); }});
   registry.lr_schedules.add({"inverse_sqrt", "falls with the root of the step", inverse_sqrt});
 }
 

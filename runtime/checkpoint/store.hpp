@@ -52,8 +52,8 @@ class CheckpointStore {
   std::map<std::string, std::unique_ptr<SafetensorsFile>> files_;
 };
 
-/// All weights of a checkpoint, or the averages of those that have one, where they lie in its files: as tensors that nobody may write to, and that are gone with
-/// this object. They take no memory of the process's own.
+/// All weights of a checkpoint, or the averages of those that have one, where they lie in its files: as tensors that
+/// nobody may write to, and that are gone with this object. They take no memory of the process's own.
 class MappedWeights {
  public:
   explicit MappedWeights(const CheckpointStore& store, bool averaged = false);

@@ -124,18 +124,18 @@ struct OptimizerConfig {
   OptimizerType type = OptimizerType::adamw;
   PluginKind plugin;  ///< with a name: it counts instead of `type`
   double lr = 1e-3;
-  double beta1 = 0.9, beta2 = 0.999;             ///< adam, adamw (YAML: betas: [b1, b2])
-  double eps = 1e-8;                             ///< adam, adamw, rmsprop, adagrad
-  double momentum = 0.0;                         ///< sgd, rmsprop
-  bool nesterov = false;                         ///< sgd
-  double dampening = 0.0;                        ///< sgd
-  double alpha = 0.99;                           ///< rmsprop
-  bool centered = false;                         ///< rmsprop
-  double lr_decay = 0.0;                         ///< adagrad
-  double initial_accumulator_value = 0.0;        ///< adagrad
-  double beta2_decay = -0.8;                     ///< adafactor
-  double eps1 = kFloatEpsilon, eps2 = 1e-3;      ///< adafactor (YAML: eps: [eps1, eps2])
-  double d = 1.0;                                ///< adafactor
+  double beta1 = 0.9, beta2 = 0.999;         ///< adam, adamw (YAML: betas: [b1, b2])
+  double eps = 1e-8;                         ///< adam, adamw, rmsprop, adagrad
+  double momentum = 0.0;                     ///< sgd, rmsprop
+  bool nesterov = false;                     ///< sgd
+  double dampening = 0.0;                    ///< sgd
+  double alpha = 0.99;                       ///< rmsprop
+  bool centered = false;                     ///< rmsprop
+  double lr_decay = 0.0;                     ///< adagrad
+  double initial_accumulator_value = 0.0;    ///< adagrad
+  double beta2_decay = -0.8;                 ///< adafactor
+  double eps1 = kFloatEpsilon, eps2 = 1e-3;  ///< adafactor (YAML: eps: [eps1, eps2])
+  double d = 1.0;                            ///< adafactor
   double weight_decay = 0.0;
   bool decay_norms_and_biases = true;  ///< false: parameters with one dimension or none take no weight decay
   std::vector<OptimizerGroup> groups;

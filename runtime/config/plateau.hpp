@@ -8,9 +8,9 @@
 //   steps                 ... 29  30  31  32  33 ...
 //                                          ^ kPlateauDelay steps after the evaluation's: reduced
 //
-// What a run computes is known two programs later (docs/architecture.md, "Life of a step"), and the first program behind
-// an evaluation is the next step. So step s + 2 is the first that can know the evaluation after step s, for every split,
-// schedule and transport.
+// What a run computes is known two programs later (docs/architecture.md, "Life of a step"), and the first program
+// behind an evaluation is the next step. So step s + 2 is the first that can know the evaluation after step s, for
+// every split, schedule and transport.
 #pragma once
 
 #include <cstdint>

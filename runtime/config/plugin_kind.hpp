@@ -13,8 +13,8 @@ namespace lockstep {
 /// The error of a type that is in no table.
 ConfigError unknown_type(const PluginKind& plugin, const std::string& key, const std::vector<std::string>& names);
 
-/// What `kinds` makes of `config`, which has a type or a plug-in's; keys that a plug-in's has not asked for are refused.
-/// `key`: "train.optimizer.type".
+/// What `kinds` makes of `config`, which has a type or a plug-in's; keys that a plug-in's has not asked for are
+/// refused. `key`: "train.optimizer.type".
 template <typename Kind, typename Config>
 auto made_of(const Table<Kind>& kinds, const Config& config, const std::string& key) {
   const Kind* kind = kinds.find(config.type_name());

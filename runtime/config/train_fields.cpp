@@ -58,30 +58,30 @@ void own_fields(FieldVisitor& visit, OptimizerConfig& optimizer) {
   visit("betas", betas(optimizer).only_of(type, {adam, adamw}), kDecides,
         "adam, adamw: decay rates of the two averages.");
   visit("eps", eps(optimizer), kDecides,
-        "All but sgd: added to the denominator; default: 1e-10 for adagrad. adafactor has two, [least of the "
-        "denominator, least of a weight's size], by default [2^-23, 0.001].");
+        "All but sgd: added to the denominator; default: 1e-10 for adagrad. adafactor has two: [the least denominator, "
+        "the least root mean square of a weight], by default [2^-23, 0.001].");
   visit("momentum", value(optimizer.momentum, at_least(0.0)).only_of(type, {sgd, rmsprop}), kDecides, "");
   visit("dampening", value(optimizer.dampening, at_least(0.0)).only_of(type, {sgd}), kDecides, "");
   visit("nesterov", value(optimizer.nesterov).only_of(type, {sgd}).checked([&optimizer](const Section& section) {
     if (!optimizer.nesterov || (optimizer.momentum > 0.0 && optimizer.dampening == 0.0)) return;
-    throw section.unexpected("nesterov", "false",
-                             "; Nesterov's method needs a momentum above 0 and no dampening: set these, or leave it out");
+    throw section.unexpected(
+        "nesterov", "false",
+        "; Nesterov's method needs a momentum above 0 and no dampening: set these, or leave it out");
   }),
         kDecides, "Needs momentum > 0 and dampening 0.");
   visit("alpha", value(optimizer.alpha, fraction_below_one()).only_of(type, {rmsprop}), kDecides,
-        "rmsprop: decay rate of the average of squares.");
+        "Decay rate of the average of squares.");
   visit("centered", value(optimizer.centered).only_of(type, {rmsprop}), kDecides,
-        "rmsprop: divide by the deviation instead, which needs the average of gradients too.");
+        "Divide by the deviation from the average gradient.");
   visit("lr_decay", value(optimizer.lr_decay, at_least(0.0)).only_of(type, {adagrad}), kDecides,
-        "adagrad: step s has the learning rate divided by 1 + (s - 1) * lr_decay.");
-  visit("initial_accumulator_value",
-        value(optimizer.initial_accumulator_value, at_least(0.0)).only_of(type, {adagrad}), kDecides,
-        "adagrad: where the sums of squares start.");
+        "lr / (1 + (s - 1) lr_decay) in step s.");
+  visit("initial_accumulator_value", value(optimizer.initial_accumulator_value, at_least(0.0)).only_of(type, {adagrad}),
+        kDecides, "Where the sums of squares start.");
   const Rule<double> falling{"a number <= 0", [](const double& number) { return number <= 0; }};
   visit("beta2_decay", value(optimizer.beta2_decay, falling).only_of(type, {adafactor}), kDecides,
-        "adafactor: the average of squares takes s ^ beta2_decay of step s.");
+        "Step s has weight s ^ beta2_decay in averages.");
   visit("d", value(optimizer.d, at_least(1.0)).only_of(type, {adafactor}), kDecides,
-        "adafactor: updates with a larger root mean square are scaled down to it.");
+        "The largest root mean square of an update.");
 }
 
 Field groups(OptimizerConfig& optimizer) {
@@ -103,7 +103,7 @@ void own_fields(FieldVisitor& visit, LrScheduleConfig& schedule) {
   using enum LrScheduleType;
   const LrScheduleType& type = schedule.type;
   visit("min_lr", value(schedule.min_lr, at_least(0.0)).only_of(type, {linear, cosine, wsd, plateau}), kDecides,
-        "Learning rate at the end; plateau: the least.");
+        "The lowest learning rate.");
   visit("decay_steps", value(schedule.decay_steps, at_least(kNone)).only_of(type, {linear, cosine, wsd, one_cycle}),
         kDecides, "Its last step; 0: train.steps.");
   visit("stable_steps",
@@ -120,13 +120,13 @@ void own_fields(FieldVisitor& visit, LrScheduleConfig& schedule) {
   visit("step_factor", value(schedule.step_factor, above(0.0)).only_of(type, {step}), kDecides,
         "Each drop multiplies the learning rate by it.");
   visit("factor", value(schedule.factor, fraction_below_one()).only_of(type, {plateau}), kDecides,
-        "plateau: each reduction multiplies the learning rate by it.");
+        "Each reduction multiplies the learning rate by it.");
   visit("patience", value(schedule.patience, at_least(kNone)).only_of(type, {plateau}), kDecides,
-        "plateau: evaluations without progress that are let pass; the next one reduces it.");
+        "Evaluations without progress that are let pass.");
   visit("threshold", value(schedule.threshold, fraction_below_one()).only_of(type, {plateau}), kDecides,
-        "plateau: the part of the best evaluation loss by which a lower one has to be lower.");
+        "By what part a loss must be below the best.");
   visit("cooldown", value(schedule.cooldown, at_least(kNone)).only_of(type, {plateau}), kDecides,
-        "plateau: evaluations after a reduction that do not count against it.");
+        "Evaluations after a reduction that do not count.");
 }
 
 /// What `auto` would mean is found by `lockstep plan`.
@@ -204,8 +204,7 @@ void fields(FieldVisitor& visit, LrScheduleConfig& schedule) {
   visit("type", type_or_plugin(schedule.type, schedule.plugin, {"warmup_steps"}), kDecides,
         "Or one of a plug-in's (`lockstep list lr_schedules`). Keys that the type does not use are errors.");
   Field warmup = value(schedule.warmup_steps, at_least(kNone));
-  if (schedule.plugin.name.empty())
-    warmup.only_of(schedule.type, {constant, linear, cosine, step, wsd, plateau});
+  if (schedule.plugin.name.empty()) warmup.only_of(schedule.type, {constant, linear, cosine, step, wsd, plateau});
   visit("warmup_steps", warmup, kDecides, "Steps in which the learning rate grows linearly from 0 to optimizer.lr.");
   if (schedule.plugin.name.empty()) own_fields(visit, schedule);
   plugin_fields(visit, schedule.plugin);

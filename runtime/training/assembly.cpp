@@ -122,7 +122,8 @@ void arrange(Assembly& assembly) {
 }  // namespace
 
 Assembly assemble(Model model, DataSplits data, Config config, const Ranks& ranks, const TrainTables& tables) {
-  Assembly assembly{std::move(config), std::move(model), std::move(data), ranks, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}};
+  Assembly assembly{
+      std::move(config), std::move(model), std::move(data), ranks, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}};
   assembly.losses = losses_of(assembly.model, assembly.config, tables.losses);
   const TrainConfig& train = assembly.config.train;
   check_config(assembly.config);

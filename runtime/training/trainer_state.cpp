@@ -66,9 +66,9 @@ std::string TrainerState::to_json() const {
   if (best)
     json["best"] = {{"step", best->step}, {"eval_loss", best->loss}, {"eval_loss_bits", number_text(best->loss)}};
   if (plateau != PlateauState{})
-    json["plateau"] = {{"evaluated", plateau.evaluated},   {"bad", plateau.bad},
-                       {"cooldown", plateau.cooldown},     {"reductions", plateau.reductions},
-                       {"reduced", plateau.reduced},       {"best_bits", number_text(plateau.best)}};
+    json["plateau"] = {{"evaluated", plateau.evaluated}, {"bad", plateau.bad},
+                       {"cooldown", plateau.cooldown},   {"reductions", plateau.reductions},
+                       {"reduced", plateau.reduced},     {"best_bits", number_text(plateau.best)}};
   json["numerics"] = Json::object();
   for (const auto& [key, value] : numerics) json["numerics"][key] = value;
   json["environment"] = Json::object();

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What an optimizer is: a rule that says what it keeps beside a parameter, and makes one step of it. Plug-ins add theirs
-// (docs/plugins.md). Learning rate, groups, weight decay's exceptions, clipping, checkpoints, the average of weights and
-// the planner's bytes are not its business: they follow from what it says here.
+// What an optimizer is: a rule that says what it keeps beside a parameter, and makes one step of it. Plug-ins add
+// theirs (docs/plugins.md). Learning rate, groups, weight decay's exceptions, clipping, checkpoints, the average of
+// weights and the planner's bytes are not its business: they follow from what it says here.
 #pragma once
 
 #include <ATen/core/Tensor.h>

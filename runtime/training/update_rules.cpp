@@ -179,7 +179,8 @@ const char* summary_of(OptimizerType type) {
     case OptimizerType::adamw: return "AdamW (Loshchilov, Hutter, 2019); weight decay beside them";
     case OptimizerType::rmsprop: return "gradients divided by a moving root mean square (Hinton, 2012)";
     case OptimizerType::adagrad: return "gradients divided by the root of all squares so far (Duchi et al., 2011)";
-    case OptimizerType::adafactor: return "Adafactor (Shazeer, Stern, 2018): squares by rows and columns, little memory";
+    case OptimizerType::adafactor:
+      return "Adafactor (Shazeer, Stern, 2018): squares by rows and columns, little memory";
   }
   return "";
 }

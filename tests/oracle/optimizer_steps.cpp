@@ -46,8 +46,7 @@ void run(const std::string& config_file, const std::string& in, const std::files
   const std::unique_ptr<ParameterUpdater> optimizer = choose_optimizer(train).maker()(pointers);
   std::vector<NamedTensor> results;
   for (std::int64_t step = 1; step <= train.steps; ++step) {
-    for (Parameter& parameter : parameters)
-      parameter.gradient = read(file, concat(parameter.name, ".gradient.", step));
+    for (Parameter& parameter : parameters) parameter.gradient = read(file, concat(parameter.name, ".gradient.", step));
     optimizer->update(train.optimizer.lr, step);
     for (const Parameter& parameter : parameters)
       results.push_back({concat(parameter.name, ".", step), parameter.value.clone()});

@@ -325,7 +325,8 @@ TEST_CASE("weights are updated without a worker: shared sums, norm, clipping, up
   sgd.optimizer.type = OptimizerType::sgd;
   MemoryPool pool;
   const MemoryPool::Scope memory(pool);
-  Weights weights(graph, whole.partition(), {StageId(0)}, {.seed = 7, .make_updater = choose_optimizer(sgd).maker()}, pool);
+  Weights weights(graph, whole.partition(), {StageId(0)}, {.seed = 7, .make_updater = choose_optimizer(sgd).maker()},
+                  pool);
   REQUIRE(weights.parameters().size() == graph.parameters.size());
   std::vector<at::Tensor> before;
   for (const Parameter* parameter : weights.parameters()) before.push_back(parameter->value.clone());

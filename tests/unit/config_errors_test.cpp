@@ -2,6 +2,7 @@
 //
 // What a user reads when a config is wrong: the whole text, for every trap. To change a message, change it here first.
 // Longer than other files because it is one table, a trap a row: whoever looks for a message looks in one place.
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -52,8 +53,10 @@ std::string with_keys(std::string message) {
   const Section all = load_config_file(LOCKSTEP_SOURCE_DIR "/configs/reference.yaml");
   for (const std::string section : {"train", "comm", "workers", "all"}) {
     const std::string mark = "{" + section + "}";
-    if (const auto at = message.find(mark); at != std::string::npos)
-      message.replace(at, mark.size(), join((section == "all" ? all : all.section(section)).keys()));
+    std::vector<std::string> keys = (section == "all" ? all : all.section(section)).keys();
+    // A mapping that is off by default is a comment there.
+    if (section == "train") keys.insert(std::find(keys.begin(), keys.end(), "eval_every"), "ema");
+    if (const auto at = message.find(mark); at != std::string::npos) message.replace(at, mark.size(), join(keys));
   }
   return message;
 }
@@ -219,13 +222,13 @@ const BadEdit kBadEdits[] = {
    "job.yaml:15:15: train.optimizer.nesterov: got true, expected false; Nesterov's method needs a momentum above 0 and no dampening: set these, or leave it out"},
   {"one eps for adafactor",
    "type: adamw", "type: adafactor\n    eps: 1.0e-8",
-   "job.yaml:15:10: train.optimizer.eps: got 1.0e-8, expected a list"},
+   "job.yaml:15:10: train.optimizer.eps: got 1.0e-8, expected a list; write [1.0e-8]"},
   {"an average that never moves",
    "loss: mse", "loss: mse\n  ema: {decay: 1}",
    "job.yaml:13:16: train.ema.decay: got 1, expected a number >= 0 and < 1"},
   {"plateau without evaluations",
    "type: cosine", "type: plateau",
-   "job.yaml:11:3: train.eval_every: missing, expected an integer >= 1 with lr_schedule.type plateau; the learning rate follows the evaluation loss"},
+   "job.yaml:9:3: train.eval_every: missing, expected an integer >= 1 with lr_schedule.type plateau; the learning rate follows the evaluation loss"},
   {"group without patterns",
    "lr: 0.001", "lr: 0.001\n    groups: [{lr_scale: 2}]",
    "job.yaml:16:14: train.optimizer.groups[0].match: missing, expected a list"},

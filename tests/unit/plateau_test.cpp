@@ -29,8 +29,8 @@ std::vector<double> rates(const LrScheduleConfig& schedule, const std::vector<do
   return found;
 }
 
-const std::vector<double> kLosses = {1.0, 0.9,  0.95, 0.90001, 0.9, 0.7, 0.8, 0.8,        0.8, 0.69995, 0.71,
-                                     0.72, 0.73, 0.5, 0.6,     0.6, 0.6, std::nan(""), 0.6, 0.6,     0.6,  0.6};
+const std::vector<double> kLosses = {1.0,  0.9,  0.95, 0.90001, 0.9, 0.7, 0.8,          0.8, 0.8, 0.69995, 0.71,
+                                     0.72, 0.73, 0.5,  0.6,     0.6, 0.6, std::nan(""), 0.6, 0.6, 0.6,     0.6};
 
 }  // namespace
 
@@ -42,8 +42,8 @@ TEST_CASE("plateau has the rates of torch.optim.lr_scheduler.ReduceLROnPlateau",
   schedule.patience = 1;
   schedule.threshold = 1e-3;
   CHECK(rates(schedule, kLosses) ==
-        std::vector<double>{0.3,    0.3,     0.3,     0.15,    0.15,     0.15,     0.15,     0.075,
-                            0.075,  0.0375,  0.0375,  0.01875, 0.01875,  0.01875,  0.01875,  0.009375,
+        std::vector<double>{0.3,      0.3,       0.3,       0.15,       0.15,       0.15,       0.15,    0.075,
+                            0.075,    0.0375,    0.0375,    0.01875,    0.01875,    0.01875,    0.01875, 0.009375,
                             0.009375, 0.0046875, 0.0046875, 0.00234375, 0.00234375, 0.001171875});
   schedule = plateau();
   schedule.patience = 0;
