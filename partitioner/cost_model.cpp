@@ -54,26 +54,6 @@ class Placed : public Surroundings {
 
 }  // namespace
 
-double optimizer_bytes_of(const PlanProblem& problem, int parameter) {
-  constexpr double kAdam = 8;
-  const LayerParameter& known = problem.graph.parameters[at(parameter)];
-  if (!known.trainable) return 0.0;
-  return problem.optimizer_bytes.empty() ? kAdam * static_cast<double>(known.elements)
-                                         : problem.optimizer_bytes[at(parameter)];
-}
-
-double state_bytes(const PlanProblem& problem, int first, int last) {
-  double bytes = 0;
-  for (int id = 0; id < static_cast<int>(problem.graph.parameters.size()); ++id) {
-    const LayerParameter& parameter = problem.graph.parameters[at(id)];
-    const bool held = std::any_of(parameter.holders.begin(), parameter.holders.end(),
-                                  [&](int layer) { return layer >= first && layer < last; });
-    const double with_gradient = problem.parameter_bytes * (parameter.trainable ? 2 : 1);
-    if (held) bytes += static_cast<double>(parameter.elements) * with_gradient + optimizer_bytes_of(problem, id);
-  }
-  return bytes;
-}
-
 CostModel::CostModel(const PlanProblem& problem) : problem_(problem) {
   check_problem();
   const LayerGraph& graph = problem.graph;

@@ -165,10 +165,10 @@ Field post_validation(TrainConfig& train) {
 
 void fields(FieldVisitor& visit, OptimizerConfig& optimizer) {
   using enum OptimizerType;
-  const bool is_ours = optimizer.plugin.name.empty();
   visit("type",
         type_or_plugin(optimizer.type, optimizer.plugin, {"lr", "weight_decay", "decay_norms_and_biases", "groups"}),
         kDecides, "Or one of a plug-in's (`lockstep list optimizers`). Keys that the type does not use are errors.");
+  const bool is_ours = optimizer.plugin.name.empty();
   visit("lr", value(optimizer.lr, at_least(0.0)).or_else([&optimizer, is_ours] {
     const bool faster = optimizer.type == rmsprop || optimizer.type == adagrad || optimizer.type == adafactor;
     optimizer.lr = is_ours && faster ? 1e-2 : 1e-3;

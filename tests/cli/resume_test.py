@@ -319,7 +319,7 @@ class ResumeTest(CliTest):
         settings = [*SAVE, "train.ema.decay=0.5", "train.optimizer={type: adafactor}"]
         self.train("small.yaml", "run", settings=settings)
         last = self.checkpoint(STEPS)
-        losses = [self.succeeds("eval", "small.yaml", "--checkpoint", last, *flag, ranks=ranks).stdout
+        losses = [self.succeeds("eval", "small.yaml", "--checkpoint", last, *flag, ranks=ranks, settings=SAVE).stdout
                   for flag, ranks in (((), 0), (("--ema",), 0), (("--ema",), 2))]
         self.assertNotEqual(losses[0], losses[1])
         self.assertEqual(losses[1], losses[2])
@@ -330,7 +330,7 @@ class ResumeTest(CliTest):
         self.assertNotEqual(*contents)
         self.train("small.yaml", "plain", settings=SAVE)
         plain = self.folder / f"plain/checkpoints/step-{STEPS:08}"
-        for line in (["eval", "small.yaml", "--checkpoint", plain, "--ema"], ["checkpoint", "export", plain, "--ema", "-o", "x"]):
+        for line in (["eval", "small.yaml", "--checkpoint", plain, "--ema", *overrides(SAVE)], ["checkpoint", "export", plain, "--ema", "-o", "x"]):
             result = self.run_command(command(*line))
             self.assertEqual(result.returncode, 2, result.stderr)
             self.assertIn("has no averages of its weights: it was trained without train.ema", result.stderr)

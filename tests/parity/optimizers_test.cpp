@@ -91,6 +91,16 @@ TEST_CASE("every optimizer, with averages, gives the same bits for every cut, co
     }
 }
 
+TEST_CASE("a tied parameter has one average, in two places", "[parity]") {
+  const Model gpt = small_gpt(3, 0.2, /*tied=*/true);
+  const DataSplits data = token_data(21, 8, 11);
+  Config config = with_optimizer("type: adafactor", ", ema: {decay: 0.9}");
+  config.train.loss = "sparse_categorical_cross_entropy";
+  const RunRecord reference = reference_run(gpt, data, config);
+  CHECK(difference(reference, gpt, data, with_pipeline(config, 4, "zb_h1")) == "");
+  CHECK(broken_difference(reference, gpt, data, config) == "");
+}
+
 TEST_CASE("the bytes that are planned are those that are kept, by the planner and by the stages of a run", "[parity]") {
   for (const Model& model : {mlp_with_skip(0.0, true), model_of("type: cnn, inputs: 3, classes: 4")})
     for (const std::string& keys : kinds())
