@@ -106,7 +106,11 @@ void CostModel::check_problem() const {
   for (std::size_t id = 0; id < problem_.value_bytes.size(); ++id)
     check_number(concat("value ", id), "the size", problem_.value_bytes[id]);
   check_number("the model", "parameter_bytes", problem_.parameter_bytes);
-  check_number("the model", "optimizer_bytes", problem_.optimizer_bytes);
+  const std::size_t counted = problem_.optimizer_bytes.size();
+  if (counted != 0 && counted != graph.parameters.size())
+    throw UserError(
+        concat("plan: got the optimizer's bytes of ", counted, " parameters, the model has ", graph.parameters.size()));
+  for (const double bytes : problem_.optimizer_bytes) check_number("the model", "optimizer_bytes", bytes);
   check_number("the model", "data_bytes", problem_.data_bytes);
   for (std::size_t i = 0; i < problem_.workers.size(); ++i) {
     const PlannedWorker& worker = problem_.workers[i];
@@ -184,10 +188,11 @@ Program CostModel::program(const PlanChoice& choice, const Schedule& schedule) c
 
 // ---- rows ----
 
-double CostModel::parameter_standing_bytes(const LayerParameter& parameter) const {
-  const double trained = parameter.trainable ? problem_.optimizer_bytes : 0.0;
-  const double copies = parameter.trainable && keeps_state_twice() ? 2.0 : 1.0;
-  return copies * static_cast<double>(parameter.elements) * (problem_.parameter_bytes + trained);
+double CostModel::parameter_standing_bytes(int parameter) const {
+  const LayerParameter& known = problem_.graph.parameters[at(parameter)];
+  const double copies = known.trainable && keeps_state_twice() ? 2.0 : 1.0;
+  const double value = static_cast<double>(known.elements) * problem_.parameter_bytes;
+  return copies * (value + optimizer_bytes_of(problem_, parameter));
 }
 
 double CostModel::standing_bytes_of_row(int row, const std::vector<int>& first,
@@ -199,8 +204,7 @@ double CostModel::standing_bytes_of_row(int row, const std::vector<int>& first,
     for (int layer = first[s]; layer < first[s + 1]; ++layer) {
       bytes += problem_.layers[at(layer)].step_bytes;
       for (const Held& held : held_[at(layer)])
-        if (seen.insert(held.parameter).second)
-          bytes += parameter_standing_bytes(problem_.graph.parameters[at(held.parameter)]);
+        if (seen.insert(held.parameter).second) bytes += parameter_standing_bytes(held.parameter);
     }
   }
   return bytes;
@@ -248,7 +252,7 @@ double CostModel::standing_bytes(int first, int last, bool whole) const {
       const LayerParameter& parameter = problem_.graph.parameters[at(held.parameter)];
       const bool counts = held.first || (whole && *std::lower_bound(parameter.holders.begin(), parameter.holders.end(),
                                                                     first) == layer);
-      if (counts) bytes += parameter_standing_bytes(parameter);
+      if (counts) bytes += parameter_standing_bytes(held.parameter);
     }
   }
   return bytes;

@@ -72,7 +72,7 @@ class CostModel {
 
   void check_problem() const;
   bool keeps_state_twice() const { return problem_.clip && problem_.post_validation; }
-  double parameter_standing_bytes(const LayerParameter& parameter) const;
+  double parameter_standing_bytes(int parameter) const;
   double update_us_of_row(int row, const std::vector<int>& first, const std::vector<WorkerId>& rows) const;
   double standing_bytes_of_row(int row, const std::vector<int>& first, const std::vector<WorkerId>& rows) const;
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "partitioner/problem.hpp"
 
+#include <algorithm>
 #include <map>
 #include <set>
 
@@ -40,6 +41,28 @@ Schedule schedule_of_choice(const CostModel& model, const PlanChoice& choice) {
 }
 
 }  // namespace
+
+double optimizer_bytes_of(const PlanProblem& problem, int parameter) {
+  constexpr double kAdam = 8;
+  const LayerParameter& known = problem.graph.parameters[static_cast<std::size_t>(parameter)];
+  if (!known.trainable) return 0.0;
+  return problem.optimizer_bytes.empty() ? kAdam * static_cast<double>(known.elements)
+                                         : problem.optimizer_bytes[static_cast<std::size_t>(parameter)];
+}
+
+double state_bytes(const PlanProblem& problem, int first, int last) {
+  double bytes = 0;
+  for (std::size_t id = 0; id < problem.graph.parameters.size(); ++id) {
+    const LayerParameter& parameter = problem.graph.parameters[id];
+    const bool held = std::any_of(parameter.holders.begin(), parameter.holders.end(),
+                                  [&](int layer) { return layer >= first && layer < last; });
+    const double with_gradient = problem.parameter_bytes * (parameter.trainable ? 2 : 1);
+    if (held)
+      bytes +=
+          static_cast<double>(parameter.elements) * with_gradient + optimizer_bytes_of(problem, static_cast<int>(id));
+  }
+  return bytes;
+}
 
 int rows_of(const PlanProblem& problem, const PlanChoice& choice) {
   return static_cast<int>(choice.placement.empty() ? problem.workers.size() : choice.placement.size());

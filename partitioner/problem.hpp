@@ -57,8 +57,9 @@ struct PlanProblem {
   std::vector<LayerCost> layers;    ///< index = layer
   std::vector<double> value_bytes;  ///< index = LayerGraph::values, of one micro-batch
   double parameter_bytes = 4;       ///< per element
-  double optimizer_bytes = 8;       ///< per trainable element
-  double data_bytes = 0;            ///< of a whole mini-batch, where stage 0 is
+  /// What the optimizer keeps beside each of LayerGraph::parameters, if it is trained; empty: 8 per element, as Adam.
+  std::vector<double> optimizer_bytes;
+  double data_bytes = 0;  ///< of a whole mini-batch, where stage 0 is
   std::vector<PlannedWorker> workers;
   Links links;
   int micro_batches = 1;
@@ -79,6 +80,11 @@ struct PlanChoice {
   }
   bool operator==(const PlanChoice&) const = default;
 };
+
+/// What the optimizer keeps beside a parameter; 0 of one that is not trained.
+double optimizer_bytes_of(const PlanProblem& problem, int parameter);
+/// Parameters, their gradients and optimizer state of layers [first, last), each once.
+double state_bytes(const PlanProblem& problem, int first, int last);
 
 /// How many workers the choice uses.
 int rows_of(const PlanProblem& problem, const PlanChoice& choice);

@@ -89,7 +89,7 @@ int verify(const std::string& path) {
   return 0;
 }
 
-int export_weights(const std::string& path, const std::string& output) {
+int export_weights(const std::string& path, const std::string& output, bool averaged) {
   check_writable("--output", output);
   const OutputPlace place = place_of_output(output);
   if (place.descriptor >= 0)
@@ -99,7 +99,7 @@ int export_weights(const std::string& path, const std::string& output) {
     throw UserError(concat("--output: ", output, " is there already; remove it or choose another"));
   const std::vector<std::string> findings = find_damage(path);
   if (!findings.empty()) throw UserError(concat(findings.front(), other_good_checkpoint(path)));
-  const MappedWeights weights{CheckpointStore(path)};
+  const MappedWeights weights(CheckpointStore(path), averaged);
   const fs::path file = fs::absolute(place.in_place ? place.path : place.path + ".part");
   WrittenFile written;
   try {
@@ -144,11 +144,12 @@ void add_checkpoint(CLI::App& app, Command& command) {
   add("inspect", "Step, files, tensors and numerics; of a run folder: its checkpoints", "", inspect);
   add("verify", "Read all of it and compare sizes and hashes; exit code 1 when it is damaged", "", verify);
   auto output = std::make_shared<std::string>();
-  add("export", "Write all weights to one safetensors file", " -o weights.safetensors",
-      [output](const std::string& path) { return export_weights(path, *output); })
-      ->add_option("-o,--output", *output, "The file to write")
-      ->required()
-      ->type_name("FILE");
+  auto averaged = std::make_shared<bool>(false);
+  CLI::App* exported =
+      add("export", "Write all weights to one safetensors file", " -o weights.safetensors",
+          [output, averaged](const std::string& path) { return export_weights(path, *output, *averaged); });
+  exported->add_option("-o,--output", *output, "The file to write")->required()->type_name("FILE");
+  exported->add_flag("--ema", *averaged, "The averages of the weights (train.ema) in their place");
   add("fingerprint", "Print the fingerprint that a run stopped at this step would have", "", fingerprint);
 }
 

@@ -12,11 +12,12 @@ namespace {
 struct EvalOptions {
   ConfigSource source;
   std::string checkpoint;
+  bool averaged = false;
 };
 
 int eval(const EvalOptions& options) {
   return run_ranks([&](Process& process) {
-    const Evaluation found = evaluate(process, options.source, options.checkpoint);
+    const Evaluation found = evaluate(process, options.source, options.checkpoint, options.averaged);
     if (!found.not_finite.empty()) {
       if (process.is_root()) std::cerr << "lockstep: " << found.not_finite << std::endl;
       return static_cast<int>(ExitCode::fault);
@@ -36,6 +37,7 @@ void add_eval(CLI::App& app, Command& command) {
   add_config_flags(*verb, options->source);
   add_plan_flag(*verb, options->source);
   verb->add_option("--checkpoint", options->checkpoint, "The folder of a checkpoint")->required()->type_name("DIR");
+  verb->add_flag("--ema", options->averaged, "With the averages of its weights (train.ema) in their place");
   verb->footer(
       "Example:\n  lockstep eval configs/quickstart.yaml --checkpoint runs/quickstart/checkpoints/step-00000100");
   verb->callback([options, &command] { command = [options] { return eval(*options); }; });

@@ -5,10 +5,8 @@
 #include <iomanip>
 #include <iostream>
 
-#include "runtime/config/lr_schedule.hpp"
 #include "runtime/schedule/generators.hpp"
 #include "runtime/session/plugins.hpp"
-#include "runtime/training/optimizer.hpp"
 #include "tools/command.hpp"
 
 namespace lockstep {
@@ -22,13 +20,6 @@ template <typename T>
 void print(const std::string& title, const Table<T>& table) {
   std::cout << title << "\n";
   for (const T& entry : table.entries()) print(entry.name, entry.summary);
-}
-
-/// Of an enumeration whose entries have a summary_of().
-template <typename E>
-void print(const std::string& title) {
-  std::cout << title << "\n";
-  for (const std::string& name : names<E>()) print(name, summary_of(*find_enum<E>(name)));
 }
 
 int list(const std::string& what, const std::vector<std::string>& plugins) {
@@ -46,8 +37,8 @@ int list(const std::string& what, const std::vector<std::string>& plugins) {
     print("file:PATH", "a CSV file, as torch.distributed.pipelining writes it");
   }
   if (all || what == "losses") print("losses (train.loss)", registry.losses);
-  if (all || what == "optimizers") print<OptimizerType>("optimizers (train.optimizer.type)");
-  if (all || what == "lr_schedules") print<LrScheduleType>("lr_schedules (train.lr_schedule.type)");
+  if (all || what == "optimizers") print("optimizers (train.optimizer.type)", registry.optimizers);
+  if (all || what == "lr_schedules") print("lr_schedules (train.lr_schedule.type)", registry.lr_schedules);
   if (all || what == "readers") print("readers (data.type)", registry.readers);
   return 0;
 }

@@ -14,8 +14,6 @@
 #include "runtime/session/planning.hpp"
 #include "runtime/session/prepared_job.hpp"
 #include "runtime/session/train_run.hpp"
-#include "runtime/training/optimizer.hpp"
-#include "runtime/training/precision.hpp"
 #include "runtime/training/schedule_choice.hpp"
 #include "tools/command.hpp"
 
@@ -26,14 +24,9 @@ namespace {
 std::string memory_of_state(const Trainer& trainer) {
   std::map<std::string, std::vector<int>> stages_of;  // stages alike are said once
   std::vector<std::string> order;
-  const TrainConfig& train = trainer.config().train;
-  const double each = 2 * master_bytes(train.precision) + state_bytes_per_element(train);
+  const std::vector<double> bytes = state_bytes_of_stages(trainer.assembly());
   for (int stage = 0; stage < trainer.partition().stages(); ++stage) {
-    std::int64_t elements = 0;
-    for (int layer = trainer.partition().first_layer[stage]; layer < trainer.partition().first_layer[stage + 1];
-         ++layer)
-      elements += trainer.graph().elements_of_layer(layer);
-    const std::string size = size_text(static_cast<double>(elements) * each);
+    const std::string size = size_text(bytes[static_cast<std::size_t>(stage)]);
     std::vector<int>& stages = stages_of[size];
     if (stages.empty()) order.push_back(size);
     stages.push_back(stage);

@@ -3,6 +3,9 @@
 // A plug-in with one of everything that a config names: lockstep train examples/plugin/extras.yaml (docs/plugins.md).
 #include <ATen/ATen.h>
 
+#include <algorithm>
+#include <cmath>
+
 #include "runtime/layer/layers.hpp"
 #include "runtime/session/plugins.hpp"
 
@@ -78,12 +81,40 @@ Model make_funnel(const Section& section, const ModelTables& tables) {
   return model;
 }
 
+// ---- an optimizer: what it keeps beside a parameter, and one step of it (Lion: Chen et al., 2023) ----
+
+class Lion : public UpdateRule {
+ public:
+  explicit Lion(const Section& keys)
+      : fast_(keys.get("beta1", 0.9, fraction_below_one())), slow_(keys.get("beta2", 0.99, fraction_below_one())) {}
+  std::vector<KeptTensor> keeps(const Sizes& parameter) const override { return {{"exp_avg", parameter}}; }
+  void update(TrainedTensor& parameter, const UpdateStep& step) const override {
+    at::Tensor& average = parameter.kept[0];
+    parameter.value.mul_(1 - step.lr * step.weight_decay);
+    parameter.value.add_(at::lerp(parameter.gradient, average, fast_).sign_(), -step.lr);
+    average.lerp_(parameter.gradient, 1 - slow_);
+  }
+
+ private:
+  double fast_, slow_;
+};
+
+// ---- a learning-rate schedule: the rate of a step behind the warm-up ----
+
+LearningRate inverse_sqrt(const LrScheduleConfig& schedule) {
+  const auto warm = static_cast<double>(std::max<std::int64_t>(schedule.warmup_steps, 1));
+  return [warm](double base, std::int64_t step) { return base * std::sqrt(warm / static_cast<double>(step)); };
+}
+
 void add_extras(Registry& registry) {
   registry.activations.add({"sine", "sin(x)", sine});
   registry.losses.add(
       {"mean_absolute_error", "regression: numbers, any shape", [] { return std::make_unique<MeanAbsoluteError>(); }});
   registry.readers.add({"waves", "sines, of which the next value is to be told", open_waves});
   registry.models.add({"funnel", "linear layers, each half as wide as the one before", make_funnel});
+  registry.optimizers.add({"lion", "signs of a moving average",
+                           [](const OptimizerConfig& config) { return std::make_shared<Lion>(config.plugin.keys); }});
+  registry.lr_schedules.add({"inverse_sqrt", "falls with the root of the step", inverse_sqrt});
 }
 
 }  // namespace

@@ -45,6 +45,8 @@ const std::vector<Row>& rows() {
       {"train.optimizer.lr", {"learning_rate", "base_lr", "init_lr", "initial_lr", "max_lr", "peak_lr"}},
       {"train.optimizer.betas", {"beta1", "beta2", "adam_beta1", "adam_beta2"}},
       {"train.optimizer.eps", {"epsilon", "adam_epsilon", "adam_eps"}},
+      {"train.ema", {"ema_decay", "use_ema", "weight_averaging", "averaged_model"}},
+      {"train.lr_schedule.factor", {"plateau_factor", "lr_factor"}},
       {"train.optimizer.weight_decay", {"wd", "l2", "weight_decay_rate"}},
       {"train.lr_schedule", {"scheduler", "lr_scheduler", "schedule_lr", "lr_scheduler_type", "lr_decay_style"}},
       {"train.lr_schedule.warmup_steps", {"warmup", "warmup_iters", "num_warmup_steps", "lr_warmup_steps"}},

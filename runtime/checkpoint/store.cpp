@@ -65,14 +65,35 @@ std::string CheckpointStore::text(const std::string& name) const {
   return content;
 }
 
-MappedWeights::MappedWeights(const CheckpointStore& store) {
+void CheckpointStore::require_averages() const {
+  for (const std::string& weight : names(TensorKind::weight))
+    if (has_average(weight)) return;
+  throw CheckpointError(path_, "has no averages of its weights: it was trained without train.ema");
+}
+
+std::vector<NamedTensor> MappedWeights::map(const std::string& path) {
+  const auto& file = *files_.emplace_back(std::make_unique<SafetensorsFile>(path));
+  const auto& mapped = *mapped_.emplace_back(std::make_unique<MappedFile>(file.file()));
+  std::vector<NamedTensor> tensors;
+  for (const TensorEntry& entry : file.entries()) {
+    void* data = const_cast<char*>(mapped.data() + entry.begin);
+    tensors.push_back({entry.name, at::from_blob(data, entry.sizes, at::TensorOptions(entry.dtype))});
+  }
+  return tensors;
+}
+
+MappedWeights::MappedWeights(const CheckpointStore& store, bool averaged) {
+  if (averaged) store.require_averages();
+  std::map<std::string, at::Tensor> averages;
+  for (const auto& [name, shard] : store.manifest().shards)
+    if (averaged && name.starts_with("optimizer-"))
+      for (const NamedTensor& each : map(store.path() + "/" + name)) averages[each.name] = each.tensor;
   for (const auto& [name, shard] : store.manifest().shards) {
     if (!name.starts_with("model-")) continue;
-    const auto& file = *files_.emplace_back(std::make_unique<SafetensorsFile>(store.path() + "/" + name));
-    const auto& mapped = *mapped_.emplace_back(std::make_unique<MappedFile>(file.file()));
-    for (const TensorEntry& entry : file.entries()) {
-      void* data = const_cast<char*>(mapped.data() + entry.begin);
-      tensors_.push_back({entry.name, at::from_blob(data, entry.sizes, at::TensorOptions(entry.dtype))});
+    for (NamedTensor& each : map(store.path() + "/" + name)) {
+      const auto average = averages.find(CheckpointStore::average_of(each.name));
+      if (average != averages.end()) each.tensor = average->second;
+      tensors_.push_back(std::move(each));
     }
   }
 }

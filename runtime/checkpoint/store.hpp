@@ -12,6 +12,9 @@ namespace lockstep {
 
 enum class TensorKind { weight, optimizer };
 
+/// The average of a weight (train.ema) is kept with the optimizer's state, under this name: "fc.0.weight.ema".
+inline constexpr const char* kAverage = "ema";
+
 class CheckpointStore {
  public:
   /// Reads the manifest. Throws CheckpointError.
@@ -21,6 +24,12 @@ class CheckpointStore {
   const Manifest& manifest() const { return manifest_; }
   bool has(TensorKind kind, const std::string& name) const;
   std::vector<std::string> names(TensorKind kind) const;
+  /// Whether there is an average of a weight. Those without one are not trained.
+  bool has_average(const std::string& weight) const { return has(TensorKind::optimizer, average_of(weight)); }
+  /// Its name.
+  static std::string average_of(const std::string& weight) { return weight + "." + kAverage; }
+  /// Throws CheckpointError when there is no average at all.
+  void require_averages() const;
   /// dtype, sizes and place of a tensor; CheckpointError when there is none. Reads its file's header once.
   const TensorEntry& entry(TensorKind kind, const std::string& name);
   /// Fills `to` and compares the bytes with the manifest's hash.
@@ -43,14 +52,16 @@ class CheckpointStore {
   std::map<std::string, std::unique_ptr<SafetensorsFile>> files_;
 };
 
-/// All weights of a checkpoint where they lie in its files: as tensors that nobody may write to, and that are gone with
-/// this object. They take no memory of the process's own.
+/// All weights of a checkpoint, or the averages of those that have one, where they lie in its files: as tensors that
+/// nobody may write to, and that are gone with this object. They take no memory of the process's own.
 class MappedWeights {
  public:
-  explicit MappedWeights(const CheckpointStore& store);
+  explicit MappedWeights(const CheckpointStore& store, bool averaged = false);
   const std::vector<NamedTensor>& tensors() const { return tensors_; }
 
  private:
+  std::vector<NamedTensor> map(const std::string& path);
+
   std::vector<std::unique_ptr<SafetensorsFile>> files_;
   std::vector<std::unique_ptr<MappedFile>> mapped_;
   std::vector<NamedTensor> tensors_;

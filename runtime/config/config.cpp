@@ -184,8 +184,8 @@ void fields(FieldVisitor& visit, Config& config) {
   visit("seed", value(config.seed), kDecides,
         "Start of every random number (initial weights, dropout, order of samples). An integer >= 0.");
   visit("plugins", list(config.plugins, not_empty()), kFree,
-        "Shared libraries, relative to the working folder, whose models, data readers, losses and activations this "
-        "config may name; see docs/plugins.md.");
+        "Shared libraries, relative to the working folder, whose models, data readers, losses, activations, optimizers "
+        "and learning-rate schedules this config may name; see docs/plugins.md.");
   visit("model",
         others(config.model,
                "type: gpt               # required\n"

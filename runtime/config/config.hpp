@@ -29,17 +29,20 @@ constexpr const char* to_string(Precision precision) {
   return nullptr;
 }
 
-enum class OptimizerType { sgd, adam, adamw };
+enum class OptimizerType { sgd, adam, adamw, rmsprop, adagrad, adafactor };
 constexpr const char* to_string(OptimizerType type) {
   switch (type) {
     case OptimizerType::sgd: return "sgd";
     case OptimizerType::adam: return "adam";
     case OptimizerType::adamw: return "adamw";
+    case OptimizerType::rmsprop: return "rmsprop";
+    case OptimizerType::adagrad: return "adagrad";
+    case OptimizerType::adafactor: return "adafactor";
   }
   return nullptr;
 }
 
-enum class LrScheduleType { constant, linear, cosine, step, wsd, one_cycle };
+enum class LrScheduleType { constant, linear, cosine, step, wsd, one_cycle, plateau };
 constexpr const char* to_string(LrScheduleType type) {
   switch (type) {
     case LrScheduleType::constant: return "constant";
@@ -48,6 +51,7 @@ constexpr const char* to_string(LrScheduleType type) {
     case LrScheduleType::step: return "step";
     case LrScheduleType::wsd: return "wsd";
     case LrScheduleType::one_cycle: return "one_cycle";
+    case LrScheduleType::plateau: return "plateau";
   }
   return nullptr;
 }
@@ -102,6 +106,13 @@ constexpr const char* to_string(Background background) {
   return nullptr;
 }
 
+/// A type that is none of ours: a plug-in knows it, or nobody does, which assemble() finds out.
+struct PluginKind {
+  std::string name;  ///< empty: it is one of ours
+  Section keys;      ///< those of its own; whoever knows the type reads them (may hold `type` too)
+  bool operator==(const PluginKind& other) const;
+};
+
 struct OptimizerGroup {
   std::vector<std::string> match;      ///< parameter-name patterns (shell wildcards); the first group that matches wins
   double lr_scale = 1.0;               ///< multiplies the scheduled learning rate
@@ -109,23 +120,38 @@ struct OptimizerGroup {
   bool operator==(const OptimizerGroup&) const = default;
 };
 
+/// Where YAML leaves keys out they are what PyTorch has: other values than these for some types (fields.hpp).
 struct OptimizerConfig {
   OptimizerType type = OptimizerType::adamw;
+  PluginKind plugin;  ///< with a name: it counts instead of `type`
   double lr = 1e-3;
-  double momentum = 0.0;                          ///< sgd
-  bool nesterov = false;                          ///< sgd
-  double dampening = 0.0;                         ///< sgd
-  double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;  ///< adam, adamw (YAML: betas: [b1, b2])
-  double weight_decay = 0.0;                      ///< 0.01 for adamw where YAML leaves it out, as in LibTorch
-  bool decay_norms_and_biases = true;             ///< false: parameters with one dimension or none take no weight decay
+  double beta1 = 0.9, beta2 = 0.999;         ///< adam, adamw (YAML: betas: [b1, b2])
+  double eps = 1e-8;                         ///< adam, adamw, rmsprop, adagrad
+  double momentum = 0.0;                     ///< sgd, rmsprop
+  bool nesterov = false;                     ///< sgd
+  double dampening = 0.0;                    ///< sgd
+  double alpha = 0.99;                       ///< rmsprop
+  bool centered = false;                     ///< rmsprop
+  double lr_decay = 0.0;                     ///< adagrad
+  double initial_accumulator_value = 0.0;    ///< adagrad
+  double beta2_decay = -0.8;                 ///< adafactor
+  double eps1 = kFloatEpsilon, eps2 = 1e-3;  ///< adafactor (YAML: eps: [eps1, eps2])
+  double d = 1.0;                            ///< adafactor
+  double weight_decay = 0.0;
+  bool decay_norms_and_biases = true;  ///< false: parameters with one dimension or none take no weight decay
   std::vector<OptimizerGroup> groups;
+
+  std::string type_name() const { return plugin.name.empty() ? name_of(type) : plugin.name; }
   bool operator==(const OptimizerConfig&) const = default;
+
+  static constexpr double kFloatEpsilon = 0x1p-23;
 };
 
 struct LrScheduleConfig {
   LrScheduleType type = LrScheduleType::constant;
+  PluginKind plugin;  ///< with a name: it counts instead of `type`
   std::int64_t warmup_steps = 0;
-  double min_lr = 0.0;            ///< linear, cosine, wsd: where the decay ends
+  double min_lr = 0.0;            ///< linear, cosine, wsd: where the decay ends; plateau: the least
   std::int64_t decay_steps = 0;   ///< linear, cosine, wsd, one_cycle: the step of the end; 0: train.steps
   std::int64_t stable_steps = 0;  ///< wsd: steps at the base rate, after the warm-up
   double pct_start = 0.3;         ///< one_cycle: part of the steps in which the rate rises
@@ -133,9 +159,27 @@ struct LrScheduleConfig {
   double final_div_factor = 1e4;  ///< one_cycle: start / end
   std::int64_t step_every = 0;    ///< step: steps between drops (required for type step)
   double step_factor = 0.1;       ///< step
+  double factor = 0.1;            ///< plateau: each reduction multiplies the rate by it
+  std::int64_t patience = 10;     ///< plateau: evaluations without progress that are let pass
+  double threshold = 1e-4;        ///< plateau: the part of the best loss that counts as progress
+  std::int64_t cooldown = 0;      ///< plateau: evaluations after a reduction that do not count
+
+  std::string type_name() const { return plugin.name.empty() ? name_of(type) : plugin.name; }
+  /// One of ours, which is not a plug-in's.
+  bool is(LrScheduleType of) const { return plugin.name.empty() && type == of; }
   /// Has an end, at decay_steps.
-  bool decays() const { return type != LrScheduleType::constant && type != LrScheduleType::step; }
+  bool decays() const {
+    using enum LrScheduleType;
+    return is(linear) || is(cosine) || is(wsd) || is(one_cycle);
+  }
   bool operator==(const LrScheduleConfig&) const = default;
+};
+
+/// An average of the weights that follows them: average = decay * average + (1 - decay) * weight after each step.
+struct EmaConfig {
+  bool given = false;
+  double decay = 0.999;
+  bool operator==(const EmaConfig&) const = default;
 };
 
 struct TrainConfig {
@@ -148,6 +192,7 @@ struct TrainConfig {
   bool post_validation = false;  ///< with clipping: update before the norm is known, and correct it afterwards
   OptimizerConfig optimizer;
   LrScheduleConfig lr_schedule;
+  EmaConfig ema;
   std::int64_t eval_every = 0;  ///< steps; 0: never
   std::int64_t eval_batch = 0;  ///< samples per evaluation step; 0: train.batch
   std::int64_t rows_of_evaluation() const { return eval_batch > 0 ? eval_batch : batch; }
@@ -242,7 +287,7 @@ struct CommConfig {
 struct Config {
   std::string name;  ///< default: the file's stem
   std::uint64_t seed = 1;
-  std::vector<std::string> plugins;  ///< shared libraries whose models, readers, losses and activations may be named
+  std::vector<std::string> plugins;  ///< shared libraries: what they add may be named
   Section model;                     ///< has `type`
   Section data;                      ///< has `type`
   TrainConfig train;

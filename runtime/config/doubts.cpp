@@ -34,12 +34,15 @@ class Doubts {
     const OptimizerConfig& optimizer = train_.optimizer;
     const Section section = section_.section("optimizer");
     if (optimizer.lr == 0) add(section, "lr", "got 0: no parameter will change");
-    if (optimizer.type == OptimizerType::sgd && optimizer.momentum >= 1)
+    const bool is_ours = optimizer.plugin.name.empty();
+    if (is_ours && optimizer.type == OptimizerType::sgd && optimizer.momentum >= 1)
       add(section, "momentum",
           concat("got ", optimizer.momentum,
                  ": no gradient is ever forgotten, so that updates grow without bound; it is usually 0.9"));
-    // Both subtract lr * weight_decay of every weight from it; adam's decay goes through its moments.
-    if (const double taken = optimizer.lr * optimizer.weight_decay; optimizer.type != OptimizerType::adam && taken >= 1)
+    // These subtract lr * weight_decay of every weight from it; the others' decay goes through what they divide by.
+    using enum OptimizerType;
+    const bool subtracts = optimizer.type == sgd || optimizer.type == adamw || optimizer.type == adafactor;
+    if (const double taken = optimizer.lr * optimizer.weight_decay; is_ours && subtracts && taken >= 1)
       add(section, "weight_decay",
           concat("got ", optimizer.weight_decay, " with lr ", optimizer.lr, ": an update takes ", taken,
                  " times each weight away from it; their product is usually far below 1"));
@@ -54,25 +57,26 @@ class Doubts {
           concat("got ", schedule.warmup_steps, ", but training has ", train_.steps,
                  " steps: it ends in the warm-up, at a learning rate of ",
                  learning_rate(schedule, lr, train_.steps, train_.steps), " instead of ", lr));
-    if (schedule.decays() && schedule.min_lr > lr)
+    if ((schedule.decays() || schedule.is(LrScheduleType::plateau)) && schedule.min_lr > lr)
       add(section, "min_lr",
-          concat("got ", schedule.min_lr, ", which is above lr (", lr, "): the learning rate rises"));
+          concat("got ", schedule.min_lr, ", which is above lr (", lr, "): the learning rate ",
+                 schedule.decays() ? "rises" : "is never reduced"));
     if (schedule.decays() && schedule.decay_steps > 0 && schedule.decay_steps <= schedule.warmup_steps)
       add(section, "decay_steps",
           concat("got ", schedule.decay_steps, ", which is not after the warm-up (", schedule.warmup_steps,
                  " steps): the learning rate drops to min_lr at once; it is counted from step 1"));
     const std::int64_t end = schedule.decay_steps > 0 ? schedule.decay_steps : train_.steps;
-    if (schedule.type == LrScheduleType::wsd && end > schedule.warmup_steps &&
+    if (schedule.is(LrScheduleType::wsd) && end > schedule.warmup_steps &&
         schedule.warmup_steps + schedule.stable_steps >= end)
       add(section, "stable_steps",
           concat("got ", schedule.stable_steps, ", with which the decay begins behind step ",
                  schedule.warmup_steps + schedule.stable_steps, ", and ends at step ", end,
                  ": the learning rate hardly decays"));
-    if (schedule.type == LrScheduleType::step && schedule.step_every >= train_.steps)
+    if (schedule.is(LrScheduleType::step) && schedule.step_every >= train_.steps)
       add(section, "step_every",
           concat("got ", schedule.step_every, ", but training has ", train_.steps,
                  " steps: the learning rate never drops"));
-    if (schedule.type == LrScheduleType::step && schedule.step_factor > 1)
+    if (schedule.is(LrScheduleType::step) && schedule.step_factor > 1)
       add(section, "step_factor", concat("got ", schedule.step_factor, ", which is above 1: the learning rate rises"));
   }
 

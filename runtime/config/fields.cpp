@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/config/fields.hpp"
 
+#include <cctype>
 #include <map>
 #include <utility>
 
@@ -115,6 +116,25 @@ Field keys_below(Keys keys) {
   Field field;
   field.keys = std::move(keys);
   return field;
+}
+
+bool can_be_a_name(const std::string& text) {
+  return !text.empty() && std::isalpha(static_cast<unsigned char>(text.front())) != 0;
+}
+
+void plugin_fields(FieldVisitor& visit, const PluginKind& plugin) {
+  if (plugin.name.empty()) return;
+  for (const yaml::Entry& entry : plugin.keys.value().entries) {
+    if (entry.key == "type") continue;
+    Field field;
+    field.read = [](const Section&, const std::string&) {};  // by whoever knows the type
+    field.write = [&entry] { return entry.value; };
+    visit(entry.key, field, kDecides, "");
+  }
+}
+
+bool PluginKind::operator==(const PluginKind& other) const {
+  return name == other.name && (name.empty() || keys.to_yaml() == other.keys.to_yaml());
 }
 
 void read_fields(const Section& section, const Keys& keys) {

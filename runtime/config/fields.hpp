@@ -78,6 +78,8 @@ class FieldVisitor {
 // ---- members as fields ----
 
 yaml::Value scalar_value(const std::string& text);
+/// Begins with a letter, as all names of types do.
+bool can_be_a_name(const std::string& text);
 /// With one entry.
 yaml::Value mapping_value(const std::string& key, yaml::Value value);
 template <typename T>
@@ -117,6 +119,24 @@ Field value(E& member) {
           },
           [&member] { return scalar_value(name_of(member)); }};
 }
+/// The type of something that plug-ins may add to: a name that is none of ours goes into `plugin`, with all keys of the
+/// mapping but `common`, which every type has.
+template <Named E>
+Field type_or_plugin(E& member, PluginKind& plugin, const std::vector<std::string>& common) {
+  const Rule<std::string> ours = one_of(names<E>());
+  const Rule<std::string> rule = {ours.text, can_be_a_name, ours.advice};
+  return {rule.text,
+          [&member, &plugin, rule, common](const Section& section, const std::string& key) {
+            const std::string name = section.get(key, rule);
+            const std::optional<E> found = find_enum<E>(name);
+            member = found.value_or(member);
+            plugin = found ? PluginKind{} : PluginKind{name, section.without(common)};
+          },
+          [&member, &plugin] { return scalar_value(plugin.name.empty() ? name_of(member) : plugin.name); }};
+}
+/// The keys of a plug-in's own, as they were given.
+void plugin_fields(FieldVisitor& visit, const PluginKind& plugin);
+
 /// `some`: what is expected in place of an empty list, when that is an error.
 template <typename T>
 Field list(std::vector<T>& member, const Rule<T>& each, const std::string& some = "") {
@@ -150,6 +170,7 @@ void fields(FieldVisitor& visit, Config& config);
 void fields(FieldVisitor& visit, TrainConfig& train);
 void fields(FieldVisitor& visit, OptimizerConfig& optimizer);
 void fields(FieldVisitor& visit, LrScheduleConfig& schedule);
+void fields(FieldVisitor& visit, EmaConfig& ema);
 void fields(FieldVisitor& visit, PipelineConfig& pipeline);
 void fields(FieldVisitor& visit, CostsConfig& costs);
 void fields(FieldVisitor& visit, WorkersConfig& workers);

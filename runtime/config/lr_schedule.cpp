@@ -4,9 +4,11 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <utility>
+
+#include "runtime/config/plugin_kind.hpp"
 
 namespace lockstep {
-
 namespace {
 
 /// From `begin` at 0 to `end` at 1, in a straight line.
@@ -27,9 +29,11 @@ double one_cycle(const LrScheduleConfig& schedule, double base, std::int64_t ste
   return half_cosine(base, end, last > top ? (at - top) / (last - top) : 1.0);
 }
 
-}  // namespace
+double warming_up(const LrScheduleConfig& schedule, double base, std::int64_t step) {
+  return base * static_cast<double>(step) / static_cast<double>(schedule.warmup_steps);
+}
 
-std::string summary_of(LrScheduleType type) {
+const char* summary_of(LrScheduleType type) {
   switch (type) {
     case LrScheduleType::constant: return "the base rate, after an optional warm-up";
     case LrScheduleType::linear: return "down to min_lr in a straight line";
@@ -37,21 +41,47 @@ std::string summary_of(LrScheduleType type) {
     case LrScheduleType::step: return "times step_factor every step_every steps";
     case LrScheduleType::wsd: return "warm-up, stable_steps at the base rate, then down to min_lr in a straight line";
     case LrScheduleType::one_cycle: return "up to the base rate and far down again, each along half a cosine";
+    case LrScheduleType::plateau: return "times factor whenever the evaluation loss has stopped falling";
   }
   return "";
+}
+
+}  // namespace
+
+Table<LrScheduleKind> lr_schedule_kinds() {
+  std::vector<LrScheduleKind> kinds;
+  const auto make = [](const LrScheduleConfig& schedule) {
+    return [schedule](double base, std::int64_t step) {
+      return learning_rate(schedule, base, step, schedule.decay_steps);
+    };
+  };
+  for (const std::string& name : names<LrScheduleType>())
+    kinds.push_back({name, summary_of(*find_enum<LrScheduleType>(name)), make});
+  return {"learning-rate schedule", std::move(kinds)};
+}
+
+LearningRate learning_rate_of(const TrainConfig& train, const Table<LrScheduleKind>& kinds) {
+  LrScheduleConfig schedule = train.lr_schedule;
+  if (schedule.decays() && schedule.decay_steps == 0) schedule.decay_steps = train.steps;
+  LearningRate rate = made_of(kinds, schedule, "train.lr_schedule.type");
+  if (schedule.plugin.name.empty()) return rate;  // ours warm up themselves
+  return [schedule, rate = std::move(rate)](double base, std::int64_t step) {
+    return step <= schedule.warmup_steps ? warming_up(schedule, base, step) : rate(base, step);
+  };
 }
 
 double learning_rate(const LrScheduleConfig& schedule, double base, std::int64_t step, std::int64_t total_steps) {
   const std::int64_t end = schedule.decay_steps > 0 ? schedule.decay_steps : total_steps;
   if (schedule.type != LrScheduleType::one_cycle && step <= schedule.warmup_steps)
-    return base * static_cast<double>(step) / static_cast<double>(schedule.warmup_steps);
+    return warming_up(schedule, base, step);
   // The part of the decay that is done, when it begins behind step `begin`.
   const auto done = [&](std::int64_t begin) {
     const double span = static_cast<double>(std::max<std::int64_t>(end - begin, 1));
     return std::min(1.0, static_cast<double>(step - begin) / span);
   };
   switch (schedule.type) {
-    case LrScheduleType::constant: return base;
+    case LrScheduleType::constant:
+    case LrScheduleType::plateau: return base;
     case LrScheduleType::step: {
       const std::int64_t drops = (step - 1) / schedule.step_every;
       return base * std::pow(schedule.step_factor, static_cast<double>(drops));

@@ -205,6 +205,14 @@ std::vector<Section> Section::sections(const std::string& key) const {
   return result;
 }
 
+Section Section::without(const std::vector<std::string>& keys) const {
+  Value rest = *node_->mapping;
+  std::erase_if(rest.entries,
+                [&](const Entry& entry) { return std::find(keys.begin(), keys.end(), entry.key) != keys.end(); });
+  for (const Entry& entry : rest.entries) has(entry.key);
+  return Section(std::make_shared<Node>(std::make_shared<const Value>(std::move(rest)), path()));
+}
+
 std::vector<std::string> Section::keys() const {
   std::vector<std::string> result;
   for (const Entry& entry : node_->mapping->entries) result.push_back(entry.key);

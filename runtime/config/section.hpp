@@ -102,6 +102,9 @@ class Section {
   Section required_section(const std::string& key) const;
   /// A sequence of mappings; empty when absent.
   std::vector<Section> sections(const std::string& key) const;
+  /// The same mapping without these keys, with places and paths as here: what is left to somebody else to read, so it
+  /// counts as known here.
+  Section without(const std::vector<std::string>& keys) const;
   /// The mapping's own keys, in file order.
   std::vector<std::string> keys() const;
 

@@ -14,17 +14,33 @@ Rule<double> eps_in_float32() {
       [](const double& eps) { return static_cast<float>(eps) > 0; }};
 }
 
-Field betas(OptimizerConfig& optimizer) {
-  return {"two numbers >= 0 and < 1, such as [0.9, 0.999]",
-          [&optimizer](const Section& section, const std::string& key) {
-            const std::vector<double> betas = section.list<double>(key, fraction_below_one());
-            if (betas.size() != 2) throw section.unexpected(key, "two numbers >= 0 and < 1, such as [0.9, 0.999]");
-            optimizer.beta1 = betas[0];
-            optimizer.beta2 = betas[1];
+Field pair(double& first, double& second, const Rule<double>& each, const char* both) {
+  return {both,
+          [&first, &second, each, both](const Section& section, const std::string& key) {
+            const std::vector<double> numbers = section.list<double>(key, each);
+            if (numbers.size() != 2) throw section.unexpected(key, both);
+            first = numbers[0];
+            second = numbers[1];
           },
-          [&optimizer] {
-            return list_value<double>({optimizer.beta1, optimizer.beta2});
+          [&first, &second] {
+            return list_value<double>({first, second});
           }};
+}
+
+Field betas(OptimizerConfig& optimizer) {
+  return pair(optimizer.beta1, optimizer.beta2, fraction_below_one(), "two numbers >= 0 and < 1, such as [0.9, 0.999]");
+}
+
+/// One number, or adafactor's two.
+Field eps(OptimizerConfig& optimizer) {
+  using enum OptimizerType;
+  if (optimizer.type == adafactor)
+    return pair(optimizer.eps1, optimizer.eps2, at_least(0.0), "two numbers >= 0, such as [1.0e-7, 1.0e-3]");
+  Field field = value(optimizer.eps, eps_in_float32());
+  field.rule = "more than 0 in float32, in which it is computed";
+  return field.only_of(optimizer.type, {adam, adamw, rmsprop, adagrad, adafactor})
+      .or_else([&optimizer] { optimizer.eps = optimizer.type == adagrad ? 1e-10 : 1e-8; })
+      .with_example("1.0e-8");
 }
 
 void fields(FieldVisitor& visit, OptimizerGroup& group, const OptimizerConfig& optimizer) {
@@ -33,6 +49,39 @@ void fields(FieldVisitor& visit, OptimizerGroup& group, const OptimizerConfig& o
   visit("lr_scale", value(group.lr_scale, at_least(0.0)), kDecides, "");
   visit("weight_decay", value(decay, at_least(0.0)), kDecides, "");
   group.weight_decay = decay;
+}
+
+/// What the types of ours read; a plug-in's reads its own.
+void own_fields(FieldVisitor& visit, OptimizerConfig& optimizer) {
+  using enum OptimizerType;
+  const OptimizerType& type = optimizer.type;
+  visit("betas", betas(optimizer).only_of(type, {adam, adamw}), kDecides,
+        "adam, adamw: decay rates of the two averages.");
+  visit("eps", eps(optimizer), kDecides,
+        "All but sgd: added to the denominator; default: 1e-10 for adagrad. adafactor has two: [the least denominator, "
+        "the least root mean square of a weight], by default [2^-23, 0.001].");
+  visit("momentum", value(optimizer.momentum, at_least(0.0)).only_of(type, {sgd, rmsprop}), kDecides, "");
+  visit("dampening", value(optimizer.dampening, at_least(0.0)).only_of(type, {sgd}), kDecides, "");
+  visit("nesterov", value(optimizer.nesterov).only_of(type, {sgd}).checked([&optimizer](const Section& section) {
+    if (!optimizer.nesterov || (optimizer.momentum > 0.0 && optimizer.dampening == 0.0)) return;
+    throw section.unexpected(
+        "nesterov", "false",
+        "; Nesterov's method needs a momentum above 0 and no dampening: set these, or leave it out");
+  }),
+        kDecides, "Needs momentum > 0 and dampening 0.");
+  visit("alpha", value(optimizer.alpha, fraction_below_one()).only_of(type, {rmsprop}), kDecides,
+        "Decay rate of the average of squares.");
+  visit("centered", value(optimizer.centered).only_of(type, {rmsprop}), kDecides,
+        "Divide by the deviation from the average gradient.");
+  visit("lr_decay", value(optimizer.lr_decay, at_least(0.0)).only_of(type, {adagrad}), kDecides,
+        "lr / (1 + (s - 1) lr_decay) in step s.");
+  visit("initial_accumulator_value", value(optimizer.initial_accumulator_value, at_least(0.0)).only_of(type, {adagrad}),
+        kDecides, "Where the sums of squares start.");
+  const Rule<double> falling{"a number <= 0", [](const double& number) { return number <= 0; }};
+  visit("beta2_decay", value(optimizer.beta2_decay, falling).only_of(type, {adafactor}), kDecides,
+        "Step s has weight s ^ beta2_decay in averages.");
+  visit("d", value(optimizer.d, at_least(1.0)).only_of(type, {adafactor}), kDecides,
+        "The largest root mean square of an update.");
 }
 
 Field groups(OptimizerConfig& optimizer) {
@@ -48,6 +97,36 @@ Field groups(OptimizerConfig& optimizer) {
               list.items.push_back(written_fields([&](FieldVisitor& visit) { fields(visit, group, optimizer); }));
             return list;
           }};
+}
+
+void own_fields(FieldVisitor& visit, LrScheduleConfig& schedule) {
+  using enum LrScheduleType;
+  const LrScheduleType& type = schedule.type;
+  visit("min_lr", value(schedule.min_lr, at_least(0.0)).only_of(type, {linear, cosine, wsd, plateau}), kDecides,
+        "The lowest learning rate.");
+  visit("decay_steps", value(schedule.decay_steps, at_least(kNone)).only_of(type, {linear, cosine, wsd, one_cycle}),
+        kDecides, "Its last step; 0: train.steps.");
+  visit("stable_steps",
+        value(schedule.stable_steps, at_least(kOne)).required().only_of(type, {wsd}).with_example("500"), kDecides,
+        "Steps at optimizer.lr before the decay.");
+  visit("pct_start", value(schedule.pct_start, between(0.0, 1.0)).only_of(type, {one_cycle}), kDecides,
+        "Part of the steps in which it rises.");
+  visit("div_factor", value(schedule.div_factor, at_least(1.0)).only_of(type, {one_cycle}), kDecides,
+        "It starts at optimizer.lr divided by this.");
+  visit("final_div_factor", value(schedule.final_div_factor, at_least(1.0)).only_of(type, {one_cycle}), kDecides,
+        "It ends at its start divided by this.");
+  visit("step_every", value(schedule.step_every, at_least(kOne)).required().only_of(type, {step}).with_example("100"),
+        kDecides, "Steps between drops.");
+  visit("step_factor", value(schedule.step_factor, above(0.0)).only_of(type, {step}), kDecides,
+        "Each drop multiplies the learning rate by it.");
+  visit("factor", value(schedule.factor, fraction_below_one()).only_of(type, {plateau}), kDecides,
+        "Each reduction multiplies the learning rate by it.");
+  visit("patience", value(schedule.patience, at_least(kNone)).only_of(type, {plateau}), kDecides,
+        "Evaluations without progress that are let pass.");
+  visit("threshold", value(schedule.threshold, fraction_below_one()).only_of(type, {plateau}), kDecides,
+        "By what part a loss must be below the best.");
+  visit("cooldown", value(schedule.cooldown, at_least(kNone)).only_of(type, {plateau}), kDecides,
+        "Evaluations after a reduction that do not count.");
 }
 
 /// What `auto` would mean is found by `lockstep plan`.
@@ -66,6 +145,14 @@ Field micro_batches(TrainConfig& train) {
   });
 }
 
+Field eval_every(TrainConfig& train) {
+  return value(train.eval_every, at_least(kNone)).checked([&train](const Section& section) {
+    if (train.lr_schedule.is(LrScheduleType::plateau) && train.eval_every == 0)
+      throw section.unexpected("eval_every", "an integer >= 1 with lr_schedule.type plateau",
+                               "; the learning rate follows the evaluation loss");
+  });
+}
+
 Field post_validation(TrainConfig& train) {
   return value(train.post_validation).checked([&train](const Section& section) {
     if (train.post_validation && train.clip_grad_norm == 0.0)
@@ -78,28 +165,22 @@ Field post_validation(TrainConfig& train) {
 
 void fields(FieldVisitor& visit, OptimizerConfig& optimizer) {
   using enum OptimizerType;
-  visit("type", value(optimizer.type), kDecides, "Keys that the type does not use are errors.");
-  visit("lr", value(optimizer.lr, at_least(0.0)), kDecides, "Learning rate.");
-  visit("betas", betas(optimizer).only_of(optimizer.type, {adam, adamw}), kDecides,
-        "adam, adamw: decay rates of the two averages.");
-  Field eps = value(optimizer.eps, eps_in_float32()).only_of(optimizer.type, {adam, adamw}).with_example("1.0e-8");
-  eps.rule = "more than 0 in float32, in which it is computed";
-  visit("eps", eps, kDecides, "adam, adamw: added to the denominator.");
-  visit("momentum", value(optimizer.momentum, at_least(0.0)).only_of(optimizer.type, {sgd}), kDecides, "");
-  visit("dampening", value(optimizer.dampening, at_least(0.0)).only_of(optimizer.type, {sgd}), kDecides, "");
-  visit("nesterov",
-        value(optimizer.nesterov).only_of(optimizer.type, {sgd}).checked([&optimizer](const Section& section) {
-          if (!optimizer.nesterov || (optimizer.momentum > 0.0 && optimizer.dampening == 0.0)) return;
-          throw section.unexpected(
-              "nesterov", "false",
-              "; Nesterov's method needs a momentum above 0 and no dampening: set these, or leave it out");
-        }),
-        kDecides, "Needs momentum > 0 and dampening 0.");
-  visit("weight_decay", value(optimizer.weight_decay, at_least(0.0)).or_else([&optimizer] {
-    optimizer.weight_decay = optimizer.type == adamw ? 0.01 : 0.0;
+  visit("type",
+        type_or_plugin(optimizer.type, optimizer.plugin, {"lr", "weight_decay", "decay_norms_and_biases", "groups"}),
+        kDecides, "Or one of a plug-in's (`lockstep list optimizers`). Keys that the type does not use are errors.");
+  const bool is_ours = optimizer.plugin.name.empty();
+  visit("lr", value(optimizer.lr, at_least(0.0)).or_else([&optimizer, is_ours] {
+    const bool faster = optimizer.type == rmsprop || optimizer.type == adagrad || optimizer.type == adafactor;
+    optimizer.lr = is_ours && faster ? 1e-2 : 1e-3;
+  }),
+        kDecides, "Learning rate; default: 0.01 for rmsprop, adagrad and adafactor, else 0.001.");
+  if (is_ours) own_fields(visit, optimizer);
+  visit("weight_decay", value(optimizer.weight_decay, at_least(0.0)).or_else([&optimizer, is_ours] {
+    optimizer.weight_decay = is_ours && optimizer.type == adamw ? 0.01 : 0.0;
   }),
         kDecides,
-        "Weight decay; default: 0.01 for adamw (decoupled from the gradient), 0 for sgd and adam (added to it).");
+        "Weight decay; default: 0.01 for adamw, else 0. adamw and adafactor take it from the weight (decoupled), the "
+        "others add it to the gradient.");
   visit("decay_norms_and_biases", value(optimizer.decay_norms_and_biases), kDecides,
         "false: parameters with one dimension or none (norms, biases) take no weight decay.");
   visit(
@@ -111,33 +192,22 @@ void fields(FieldVisitor& visit, OptimizerConfig& optimizer) {
       "  - match: [\"*.wte.weight\"]\n"
       "    lr_scale: 0.5\n"
       "    weight_decay: 0.0");
+  plugin_fields(visit, optimizer.plugin);
+}
+
+void fields(FieldVisitor& visit, EmaConfig& ema) {
+  visit("decay", value(ema.decay, fraction_below_one()), kDecides, "What is kept of the average in each step.");
 }
 
 void fields(FieldVisitor& visit, LrScheduleConfig& schedule) {
   using enum LrScheduleType;
-  visit("type", value(schedule.type), kDecides, "Keys that the type does not use are errors.");
-  visit("warmup_steps",
-        value(schedule.warmup_steps, at_least(kNone)).only_of(schedule.type, {constant, linear, cosine, step, wsd}),
-        kDecides, "Steps in which the learning rate grows linearly from 0 to optimizer.lr.");
-  visit("min_lr", value(schedule.min_lr, at_least(0.0)).only_of(schedule.type, {linear, cosine, wsd}), kDecides,
-        "Learning rate at the end.");
-  visit("decay_steps",
-        value(schedule.decay_steps, at_least(kNone)).only_of(schedule.type, {linear, cosine, wsd, one_cycle}), kDecides,
-        "Its last step; 0: train.steps.");
-  visit("stable_steps",
-        value(schedule.stable_steps, at_least(kOne)).required().only_of(schedule.type, {wsd}).with_example("500"),
-        kDecides, "Steps at optimizer.lr before the decay.");
-  visit("pct_start", value(schedule.pct_start, between(0.0, 1.0)).only_of(schedule.type, {one_cycle}), kDecides,
-        "Part of the steps in which it rises.");
-  visit("div_factor", value(schedule.div_factor, at_least(1.0)).only_of(schedule.type, {one_cycle}), kDecides,
-        "It starts at optimizer.lr divided by this.");
-  visit("final_div_factor", value(schedule.final_div_factor, at_least(1.0)).only_of(schedule.type, {one_cycle}),
-        kDecides, "It ends at its start divided by this.");
-  visit("step_every",
-        value(schedule.step_every, at_least(kOne)).required().only_of(schedule.type, {step}).with_example("100"),
-        kDecides, "Steps between drops.");
-  visit("step_factor", value(schedule.step_factor, above(0.0)).only_of(schedule.type, {step}), kDecides,
-        "Each drop multiplies the learning rate by it.");
+  visit("type", type_or_plugin(schedule.type, schedule.plugin, {"warmup_steps"}), kDecides,
+        "Or one of a plug-in's (`lockstep list lr_schedules`). Keys that the type does not use are errors.");
+  Field warmup = value(schedule.warmup_steps, at_least(kNone));
+  if (schedule.plugin.name.empty()) warmup.only_of(schedule.type, {constant, linear, cosine, step, wsd, plateau});
+  visit("warmup_steps", warmup, kDecides, "Steps in which the learning rate grows linearly from 0 to optimizer.lr.");
+  if (schedule.plugin.name.empty()) own_fields(visit, schedule);
+  plugin_fields(visit, schedule.plugin);
 }
 
 void fields(FieldVisitor& visit, TrainConfig& train) {
@@ -161,7 +231,12 @@ void fields(FieldVisitor& visit, TrainConfig& train) {
         "worth it where clipping is rare.");
   visit("optimizer", mapping(train.optimizer), kDecides, "");
   visit("lr_schedule", mapping(train.lr_schedule), kDecides, "");
-  visit("eval_every", value(train.eval_every, at_least(kNone)), kFree, "Steps between evaluations; 0: never.");
+  Field ema = mapping(train.ema);
+  ema.given = &train.ema.given;
+  visit("ema", ema, kDecides,
+        "An exponential average of the weights beside them, for `eval --ema` and `checkpoint export --ema`. Left out: "
+        "none is kept.");
+  visit("eval_every", eval_every(train), kFree, "Steps between evaluations; 0: never.");
   visit("eval_batch", value(train.eval_batch, at_least(kNone)), kFree, "Samples per evaluation step; 0: train.batch.");
   visit("eval_steps", value(train.eval_steps, at_least(kNone)), kFree,
         "Batches per evaluation; 0: the whole evaluation set.");

@@ -20,6 +20,7 @@ struct HeldTensor {
   at::Tensor tensor;
   bool is_first_holder = true;   ///< false: a tied copy, which another worker saves
   bool may_be_infinite = false;  ///< a buffer, such as a mask, or frozen; else what is not finite is broken
+  std::string starts_as = {};    ///< the weight that it starts as where a checkpoint lacks it; empty: it may not
 };
 
 struct WorkerState {

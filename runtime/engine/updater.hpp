@@ -18,6 +18,7 @@ struct UpdaterState {
   const Parameter* parameter = nullptr;
   std::string name;  ///< "exp_avg"
   at::Tensor tensor;
+  bool starts_as_value = false;  ///< in a job that goes on from a checkpoint without it: as the parameter's value
 };
 
 class ParameterUpdater {

@@ -233,7 +233,8 @@ WorkerState Weights::state() {
     state.weights.push_back({buffer->name, buffer->value, /*is_first_holder=*/true, /*may_be_infinite=*/true});
   if (updater_)
     for (const UpdaterState& kept : updater_->state())
-      state.optimizer.push_back({kept.parameter->name + "." + kept.name, kept.tensor, first.at(kept.parameter)});
+      state.optimizer.push_back({kept.parameter->name + "." + kept.name, kept.tensor, first.at(kept.parameter),
+                                 /*may_be_infinite=*/false, kept.starts_as_value ? kept.parameter->name : ""});
   return state;
 }
 

@@ -25,9 +25,9 @@ class Sum : public Observer {
 
 }  // namespace
 
-Evaluation evaluate(Process& process, const ConfigSource& source, const std::string& checkpoint) {
-  const PreparedJob job =
-      prepare_job(process, source, {.resume = checkpoint, .flag = "--checkpoint", .evaluates = true});
+Evaluation evaluate(Process& process, const ConfigSource& source, const std::string& checkpoint, bool averaged) {
+  const PreparedJob job = prepare_job(
+      process, source, {.resume = checkpoint, .flag = "--checkpoint", .evaluates = true, .averaged = averaged});
   Trainer& trainer = *job.trainer;
   process.connect(trainer);
   Sum sum;

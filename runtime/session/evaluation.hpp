@@ -18,8 +18,8 @@ struct Evaluation {
   std::string not_finite = {};  ///< what was not: the loss counts for nothing then; empty: all was finite
 };
 
-/// `checkpoint`: its folder. Collective; the same on every rank. Throws AlreadyReported for what is found before it
-/// starts.
-Evaluation evaluate(Process& process, const ConfigSource& source, const std::string& checkpoint);
+/// `checkpoint`: its folder. `averaged`: with the averages of its weights (train.ema). Collective; the same on every
+/// rank. Throws AlreadyReported for what is found before it starts.
+Evaluation evaluate(Process& process, const ConfigSource& source, const std::string& checkpoint, bool averaged = false);
 
 }  // namespace lockstep

@@ -13,7 +13,8 @@ std::unique_ptr<Trainer> make_trainer(const ConfigSource& source, const Config& 
   const Registry known = source.registry(config);
   Model model = source.make_model(config, known);
   DataSplits data = source.open_data(config, trained, known);
-  return std::make_unique<Trainer>(assemble(std::move(model), std::move(data), config, ranks, known.losses));
+  return std::make_unique<Trainer>(
+      assemble(std::move(model), std::move(data), config, ranks, {known.losses, known.optimizers, known.lr_schedules}));
 }
 
 std::unique_ptr<Trainer> make_whole(const ConfigSource& source, const Config& config,

@@ -13,7 +13,6 @@
 #include "runtime/base/check.hpp"
 #include "runtime/layer/random.hpp"
 #include "runtime/session/profiling.hpp"
-#include "runtime/training/optimizer.hpp"
 #include "runtime/training/precision.hpp"
 #include "runtime/training/schedule_choice.hpp"
 
@@ -47,23 +46,6 @@ bool matches(const std::vector<std::string>& patterns, const std::string& name) 
 
 std::int64_t most_rows(const Config& config, int micro_batches) {
   return (config.train.batch + micro_batches - 1) / micro_batches;
-}
-
-double standing_bytes(const PlanProblem& problem, const LayerParameter& parameter) {
-  const double each =
-      problem.parameter_bytes + (parameter.trainable ? problem.parameter_bytes + problem.optimizer_bytes : 0);
-  return each * static_cast<double>(parameter.elements);
-}
-
-/// Parameters, gradients and optimizer state of layers [first, last), each once.
-double state_bytes(const PlanProblem& problem, int first, int last) {
-  double bytes = 0;
-  for (const LayerParameter& parameter : problem.graph.parameters) {
-    const bool held = std::any_of(parameter.holders.begin(), parameter.holders.end(),
-                                  [&](int layer) { return layer >= first && layer < last; });
-    if (held) bytes += standing_bytes(problem, parameter);
-  }
-  return bytes;
 }
 
 /// By stage: forwards whose backward has not ended, at most.
@@ -102,7 +84,7 @@ PlanProblem Planning::problem(int micro_batches, std::vector<PlannedWorker> work
   }
   problem.value_bytes = value_bytes(graph, dtype_of(train.precision));
   problem.parameter_bytes = master_bytes(train.precision);
-  problem.optimizer_bytes = state_bytes_per_element(train);
+  problem.optimizer_bytes = optimizer_bytes(whole_.assembly());
   problem.data_bytes = data_bytes(graph, train.batch);
   problem.workers = std::move(workers);
   problem.links = profile_.links;
@@ -249,6 +231,24 @@ std::vector<std::string> Planning::doubts(int micro_batches) const {
                             " rows are far from those that were measured; measure with --rows ",
                             std::max<std::int64_t>(1, rows / 2), ",", rows));
   return doubts;
+}
+
+std::vector<double> optimizer_bytes(const Assembly& assembly) {
+  std::vector<double> bytes;
+  for (const ParameterInfo& parameter : assembly.graph.parameters)
+    bytes.push_back(parameter.trainable ? static_cast<double>(assembly.optimizer.state_bytes(parameter.sizes)) : 0.0);
+  return bytes;
+}
+
+std::vector<double> state_bytes_of_stages(const Assembly& assembly) {
+  PlanProblem problem;
+  problem.graph = layer_graph_of(assembly.graph);
+  problem.parameter_bytes = master_bytes(assembly.config.train.precision);
+  problem.optimizer_bytes = optimizer_bytes(assembly);
+  const std::vector<int>& first = assembly.partition.first_layer;
+  std::vector<double> bytes;
+  for (std::size_t s = 0; s + 1 < first.size(); ++s) bytes.push_back(state_bytes(problem, first[s], first[s + 1]));
+  return bytes;
 }
 
 std::string model_signature(const Trainer& trainer) {

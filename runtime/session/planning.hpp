@@ -50,6 +50,11 @@ class Planning {
   std::vector<LayerProfile> layers_;
 };
 
+/// What the optimizer keeps beside each parameter: PlanProblem::optimizer_bytes.
+std::vector<double> optimizer_bytes(const Assembly& assembly);
+/// Parameters, gradients and optimizer state of each stage.
+std::vector<double> state_bytes_of_stages(const Assembly& assembly);
+
 /// What a plan is recognised by: names and signatures of the layers.
 std::string model_signature(const Trainer& trainer);
 

@@ -15,6 +15,7 @@ ResumeRules take_changes(const PrepareOptions& options, ConfigSource& source) {
                            " without --resume, expected a checkpoint to go on from; else set keys with --set"));
   ResumeRules rules;
   rules.evaluates = options.evaluates;
+  rules.averaged = options.averaged;
   for (const std::string& change : options.changes) {
     const std::size_t equals = change.find('=');
     rules.changes.push_back(change.substr(0, equals));

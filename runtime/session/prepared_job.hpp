@@ -25,6 +25,7 @@ struct PrepareOptions {
   std::string resume = {};                ///< as choose_checkpoint()
   std::string flag = "--resume";          ///< what names it, for messages
   bool evaluates = false;                 ///< as ResumeRules
+  bool averaged = false;                  ///< as ResumeRules
   std::vector<std::string> changes = {};  ///< of --change: "KEY=VALUE" sets the key as --set does; or "KEY"
 };
 

@@ -129,7 +129,7 @@ ProfileEnvironment profile_environment(const Config& config) {
   for (const auto& [key, value] : environment_of(config).entries)
     if (key == "isa" || key == "gemm" || key == "torch" || key == "threads" || key == "precision")
       environment.emplace_back(key, value);
-  environment.emplace_back("optimizer", to_string(config.train.optimizer.type));
+  environment.emplace_back("optimizer", config.train.optimizer.type_name());
   return environment;
 }
 
@@ -160,7 +160,7 @@ Profile measure_profile(Process& process, const Config& config, const Trainer& t
   measure.repeats = options.repeats;
   measure.most_seconds = options.most_seconds;
   measure.clip = config.train.clip_grad_norm > 0;
-  measure.make_updater = Optimizer::maker(config.train.optimizer);
+  measure.make_updater = trainer.assembly().optimizer.maker();
   // For this rank; `neighbours` ranks of this host measure at the same time.
   const double available = 0.8 * static_cast<double>(machine_memory().available_bytes) / neighbours;
   measure.workers = options.workers > 0 ? options.workers

@@ -13,7 +13,6 @@
 #include "runtime/profile/measure.hpp"
 #include "runtime/schedule/generators.hpp"
 #include "runtime/session/planning.hpp"
-#include "runtime/training/optimizer.hpp"
 #include "runtime/training/precision.hpp"
 
 namespace lockstep {
@@ -79,7 +78,7 @@ PlanProblem Rebalancer::problem(const Costs& costs) const {
   problem.graph = layer_graph_of(graph);
   problem.value_bytes = value_bytes(graph, dtype_of(config.train.precision));
   problem.parameter_bytes = master_bytes(config.train.precision);
-  problem.optimizer_bytes = state_bytes_per_element(config.train);
+  problem.optimizer_bytes = optimizer_bytes(trainer_.assembly());
   problem.micro_batches = trainer_.micro_batches();
   problem.clip = config.train.clip_grad_norm > 0;
   problem.post_validation = config.train.post_validation;

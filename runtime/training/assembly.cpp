@@ -8,7 +8,6 @@
 #include "runtime/config/doubts.hpp"
 #include "runtime/training/data_checks.hpp"
 #include "runtime/training/environment.hpp"
-#include "runtime/training/optimizer.hpp"
 #include "runtime/training/placement.hpp"
 #include "runtime/training/precision.hpp"
 #include "runtime/training/schedule_choice.hpp"
@@ -128,11 +127,14 @@ void arrange(Assembly& assembly) {
 
 }  // namespace
 
-Assembly assemble(Model model, DataSplits data, Config config, const Ranks& ranks, const Table<LossKind>& losses) {
-  Assembly assembly{std::move(config), std::move(model), std::move(data), ranks, {}, {}, {}, {}, {}, {}, {}, {}};
-  assembly.losses = losses_of(assembly.model, assembly.config, losses);
+Assembly assemble(Model model, DataSplits data, Config config, const Ranks& ranks, const TrainTables& tables) {
+  Assembly assembly{
+      std::move(config), std::move(model), std::move(data), ranks, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}};
+  assembly.losses = losses_of(assembly.model, assembly.config, tables.losses);
   const TrainConfig& train = assembly.config.train;
   check_config(assembly.config);
+  assembly.optimizer = choose_optimizer(train, tables.optimizers);
+  assembly.learning_rate = learning_rate_of(train, tables.lr_schedules);
   check_datasets(assembly.data);
   const std::int64_t rows = slice_rows(train.batch, train.micro_batches, train.batch)[0];
   assembly.graph = described(assembly, *assembly.data.train, rows);

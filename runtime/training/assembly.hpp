@@ -11,9 +11,11 @@
 #include <vector>
 
 #include "runtime/config/config.hpp"
+#include "runtime/config/lr_schedule.hpp"
 #include "runtime/data/dataset.hpp"
 #include "runtime/engine/job.hpp"
 #include "runtime/training/losses.hpp"
+#include "runtime/training/optimizer.hpp"
 
 namespace lockstep {
 
@@ -27,12 +29,21 @@ struct Ranks {
   int workers_before = 0;  ///< workers of lower ranks that may run on the same CPUs of the same host: for workers.bind
 };
 
+/// What config and model may name.
+struct TrainTables {
+  Table<LossKind> losses = loss_kinds();
+  Table<OptimizerKind> optimizers = optimizer_kinds();
+  Table<LrScheduleKind> lr_schedules = lr_schedule_kinds();
+};
+
 struct Assembly {
   Config config;
   Model model;
   DataSplits data;
   Ranks ranks;
   Losses losses;  ///< by head
+  OptimizerChoice optimizer;
+  LearningRate learning_rate;
   ModelGraph graph;
   Partition partition;
   Layout layout;
@@ -49,9 +60,8 @@ struct Assembly {
   const Program& training_program() const { return programs->get(Mode::train, config.train.micro_batches); }
 };
 
-/// `losses`: what config and model may name. Throws UserError (ConfigError, ModelError, DataError, ScheduleError).
-Assembly assemble(Model model, DataSplits data, Config config, const Ranks& ranks = {},
-                  const Table<LossKind>& losses = loss_kinds());
+/// Throws UserError (ConfigError, ModelError, DataError, ScheduleError).
+Assembly assemble(Model model, DataSplits data, Config config, const Ranks& ranks = {}, const TrainTables& tables = {});
 
 /// The same job in the cuts, the schedule and on the workers of `config`, which says the same of model, data and
 /// training. Throws UserError.

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 namespace lockstep {
 
@@ -60,6 +61,12 @@ Tensors BatchReader::micro_batch(int micro_batch) {
   Tensors entries;
   for (const at::Tensor& entry : batch_) entries.push_back(entry.narrow(0, start, slices_[micro_batch]).contiguous());
   return entries;
+}
+
+std::optional<double> EvaluationSum::add(const StepResult& batch) {
+  sum_.add(batch);
+  if (!batch.last_of_evaluation) return std::nullopt;
+  return std::exchange(sum_, {}).loss();
 }
 
 StepHeader EvaluationPass::next(std::int64_t step) {

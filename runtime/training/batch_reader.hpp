@@ -3,6 +3,8 @@
 // The data of a job, batch by batch: which samples, read and checked once, cut into micro-batches.
 #pragma once
 
+#include <optional>
+
 #include "runtime/engine/director.hpp"
 #include "runtime/training/assembly.hpp"
 #include "runtime/training/data_checks.hpp"
@@ -32,6 +34,16 @@ class BatchReader : public Feeder {
   std::int64_t position_ = 0, rows_ = 0;
   Tensors batch_;
   std::vector<std::int64_t> slices_;
+};
+
+/// The results of an evaluation's batches, added up.
+class EvaluationSum {
+ public:
+  /// The loss over all batches, with the last of them; then it begins again.
+  std::optional<double> add(const StepResult& batch);
+
+ private:
+  StepResult sum_;
 };
 
 /// One evaluation, batch by batch.

@@ -62,14 +62,20 @@ void ShardKeeper::restore(const WorkerState& state, const WaitLimits& limits) {
     limits.alive();
   });
   std::int64_t bytes = 0;
-  const auto read = [&](TensorKind kind, const std::vector<HeldTensor>& tensors) {
-    for (const HeldTensor& held : tensors) {
-      store.read(kind, held.name, held.tensor);
-      bytes += static_cast<std::int64_t>(held.tensor.nbytes());
-    }
+  const auto read = [&](TensorKind kind, const std::string& name, const HeldTensor& held) {
+    store.read(kind, name, held.tensor);
+    bytes += static_cast<std::int64_t>(held.tensor.nbytes());
   };
-  read(TensorKind::weight, state.weights);
-  read(TensorKind::optimizer, state.optimizer);
+  for (const HeldTensor& held : state.weights)
+    if (options_.averaged && store.has_average(held.name))
+      read(TensorKind::optimizer, CheckpointStore::average_of(held.name), held);
+    else
+      read(TensorKind::weight, held.name, held);
+  for (const HeldTensor& held : state.optimizer)
+    if (!held.starts_as.empty() && !store.has(TensorKind::optimizer, held.name))
+      read(TensorKind::weight, held.starts_as, held);
+    else
+      read(TensorKind::optimizer, held.name, held);
   limits.turn_to(Activity::none);
   log_time(options_.log, store.manifest().step, bytes, "read", start_us);
 }
@@ -180,16 +186,14 @@ void Publisher::report(const std::vector<std::string>& shards) {
   }
 }
 
-void Publisher::finished(const StepResult& result, const WaitLimits& limits) {
+void Publisher::finished(const StepResult& result, const PlateauState& plateau, const WaitLimits& limits) {
+  options_.state.plateau = plateau;
   if (result.non_finite.found() && !not_finite_) {
     not_finite_ = result.step;
     options_.log.warn(concat("step ", result.step, " was not finite: no checkpoint is published from here on"));
   }
   if (result.mode == Mode::evaluate) {
-    evaluation_.add(result);
-    if (!result.last_of_evaluation) return;
-    evaluated(result.step, evaluation_.loss(), limits);
-    evaluation_ = {};
+    if (const std::optional<double> loss = evaluation_.add(result)) evaluated(result.step, *loss, limits);
     return;
   }
   options_.state.loss = result.loss();
@@ -199,6 +203,7 @@ void Publisher::finished(const StepResult& result, const WaitLimits& limits) {
     if (step != result.step) continue;
     pending.state.loss = options_.state.loss;
     pending.state.losses = losses_;
+    pending.state.plateau = plateau;
     pending.has_result = true;
   }
 }

@@ -20,6 +20,7 @@
 #include "runtime/checkpoint/store.hpp"
 #include "runtime/engine/director.hpp"
 #include "runtime/engine/keeper.hpp"
+#include "runtime/training/batch_reader.hpp"
 #include "runtime/training/save_task.hpp"
 #include "runtime/training/trainer_state.hpp"
 
@@ -28,6 +29,7 @@ namespace lockstep {
 struct ShardOptions {
   std::string checkpoints;  ///< folder; empty: nothing is ever saved
   std::string resume_from;  ///< a checkpoint; empty: start from the beginning
+  bool averaged = false;    ///< restores the averages of weights in their place
   Background background = Background::automatic;
   int row = 0, rows = 1;
   int workers_here = 1;                         ///< in this process: they all copy at the same time
@@ -79,7 +81,8 @@ class Publisher {
   /// The rows have been told to save after `step`, when `position` samples are consumed.
   void request(std::int64_t step, std::int64_t position);
   void report(const std::vector<std::string>& shards);
-  void finished(const StepResult& result, const WaitLimits& limits);
+  /// `plateau`: all that had been evaluated when this result came.
+  void finished(const StepResult& result, const PlateauState& plateau, const WaitLimits& limits);
   /// Publishes what is complete. Throws what went wrong with an earlier publication, and Error when weights or
   /// optimizer state are not finite though every value of the step was.
   void advance(const WaitLimits& limits);
@@ -108,7 +111,7 @@ class Publisher {
   std::uint64_t losses_ = 0;
   std::optional<BestEvaluation> best_;
   std::optional<std::int64_t> not_finite_;  ///< the first such step
-  StepResult evaluation_;                   // sums over the batches of the evaluation that is under way
+  EvaluationSum evaluation_;
   std::map<std::int64_t, Pending> pending_;
   std::set<std::int64_t> published_;
   std::unique_ptr<SaveTask> publication_;  // null: nothing is under way

@@ -6,7 +6,8 @@
 
 #include <algorithm>
 
-#include "runtime/config/section.hpp"
+#include "runtime/checkpoint/store.hpp"
+#include "runtime/config/plugin_kind.hpp"
 #include "runtime/training/precision.hpp"
 
 namespace lockstep {
@@ -24,25 +25,42 @@ void check_used(const std::vector<std::string>& patterns, const std::vector<std:
   throw section.error(key, concat("no parameter matches '", join(patterns), "'", did_you_mean(first, names)));
 }
 
-/// The tensors that it keeps beside each parameter, as PyTorch calls them; of the parameter's sizes and dtype.
-std::vector<const char*> state_names(const OptimizerConfig& config) {
-  if (config.type != OptimizerType::sgd) return {"exp_avg", "exp_avg_sq"};
-  return config.momentum > 0 ? std::vector{"momentum_buffer"} : std::vector<const char*>{};
+at::Tensor made(const KeptTensor& kept, const at::Tensor& beside) {
+  return at::full(kept.sizes, kept.initial, beside.options());
 }
 
 }  // namespace
 
-std::string summary_of(OptimizerType type) {
-  switch (type) {
-    case OptimizerType::sgd: return "stochastic gradient descent, with momentum, Nesterov's too";
-    case OptimizerType::adam: return "Adam (Kingma, Ba, 2015); weight decay goes through its moments";
-    case OptimizerType::adamw: return "AdamW (Loshchilov, Hutter, 2019); weight decay beside them";
-  }
-  return "";
+std::vector<KeptTensor> OptimizerChoice::keeps(const Sizes& parameter) const {
+  std::vector<KeptTensor> kept = rule->keeps(parameter);
+  if (ema_decay) kept.push_back({kAverage, parameter});
+  return kept;
 }
 
-double state_bytes_per_element(const TrainConfig& config) {
-  return static_cast<double>(state_names(config.optimizer).size()) * master_bytes(config.precision);
+std::int64_t OptimizerChoice::state_bytes(const Sizes& parameter) const {
+  std::int64_t elements = 0;
+  for (const KeptTensor& kept : keeps(parameter)) elements += c10::multiply_integers(kept.sizes);
+  return elements * static_cast<std::int64_t>(c10::elementSize(dtype));
+}
+
+MakeUpdater OptimizerChoice::maker() const {
+  return [choice = *this](const std::vector<Parameter*>& parameters) {
+    return std::make_unique<Optimizer>(choice, parameters);
+  };
+}
+
+OptimizerChoice choose_optimizer(const TrainConfig& train, const Table<OptimizerKind>& kinds) {
+  OptimizerChoice choice{train.optimizer, made_of(kinds, train.optimizer, "train.optimizer.type"), {},
+                         masters_of(train.precision)};
+  if (!train.ema.given) return choice;
+  for (const Sizes& sizes : {Sizes{2}, Sizes{2, 2}})
+    for (const KeptTensor& kept : choice.rule->keeps(sizes))
+      if (kept.name == kAverage)
+        throw ConfigError({"Config", 0, 0}, "train.ema",
+                          concat("the optimizer '", train.optimizer.type_name(), "' keeps a tensor '", kAverage,
+                                 "' too, and a checkpoint has one of a name; leave train.ema out"));
+  choice.ema_decay = train.ema.decay;
+  return choice;
 }
 
 void check_patterns(const TrainConfig& config, const std::vector<std::string>& parameter_names, const Section& train) {
@@ -52,69 +70,60 @@ void check_patterns(const TrainConfig& config, const std::vector<std::string>& p
 }
 
 Optimizer::Group Optimizer::group_of(const Parameter& parameter) const {
+  const OptimizerConfig& config = choice_.config;
   const bool norm_or_bias = parameter.value.dim() <= 1;
-  const double decay = norm_or_bias && !config_.decay_norms_and_biases ? 0.0 : config_.weight_decay;
-  for (const OptimizerGroup& group : config_.groups)
-    if (matches(group.match, parameter.name))
-      return {group.lr_scale, group.weight_decay.value_or(config_.weight_decay)};
+  const double decay = norm_or_bias && !config.decay_norms_and_biases ? 0.0 : config.weight_decay;
+  for (const OptimizerGroup& group : config.groups)
+    if (matches(group.match, parameter.name)) return {group.lr_scale, group.weight_decay.value_or(config.weight_decay)};
   return {1.0, decay};
-}
-
-MakeUpdater Optimizer::maker(const OptimizerConfig& config) {
-  return
-      [config](const std::vector<Parameter*>& parameters) { return std::make_unique<Optimizer>(config, parameters); };
 }
 
 void Optimizer::prepare() {
   if (!groups_.empty()) return;
-  const std::size_t kept = state_names(config_).size();
   for (Parameter* parameter : parameters_) {
-    State& state = groups_[group_of(*parameter)];
-    state.parameters.push_back(parameter);
-    state.values.push_back(parameter->value);
-    if (kept > 0) state.first.push_back(at::zeros_like(parameter->value));
-    if (kept < 2) continue;
-    state.second.push_back(at::zeros_like(parameter->value));
-    state.steps.push_back(at::zeros({}, parameter->value.options()));
+    Members& members = groups_[group_of(*parameter)];
+    const at::Tensor& value = parameter->value;
+    members.parameters.push_back(parameter);
+    TrainedTensor& tensor = members.tensors.emplace_back();
+    tensor.value = value;
+    for (const KeptTensor& kept : choice_.rule->keeps(value.sizes().vec())) tensor.kept.push_back(made(kept, value));
+    if (choice_.ema_decay) members.averages.push_back(at::zeros_like(value));
   }
 }
 
 void Optimizer::update(double learning_rate, std::int64_t step) {
   prepare();
-  for (auto& [group, state] : groups_) update_group(group, state, learning_rate * group.lr_scale, step);
+  for (auto& [group, members] : groups_) {
+    for (std::size_t i = 0; i < members.tensors.size(); ++i)
+      members.tensors[i].gradient = members.parameters[i]->gradient;
+    choice_.rule->update_all(members.tensors, {learning_rate * group.lr_scale, group.weight_decay, step});
+    for (TrainedTensor& tensor : members.tensors) tensor.gradient.reset();
+    average(members, step);
+  }
+}
+
+/// As torch.optim.swa_utils.AveragedModel with get_ema_multi_avg_fn: it starts as the weights after the first step.
+void Optimizer::average(Members& members, std::int64_t step) const {
+  for (std::size_t i = 0; i < members.averages.size(); ++i)
+    if (step == 1)
+      members.averages[i].copy_(members.tensors[i].value);
+    else
+      members.averages[i].lerp_(members.tensors[i].value, 1 - *choice_.ema_decay);
 }
 
 std::vector<UpdaterState> Optimizer::state() {
   prepare();
-  const std::vector<const char*> names = state_names(config_);
   std::vector<UpdaterState> states;
-  for (const auto& [group, state] : groups_)
-    for (std::size_t i = 0; i < state.parameters.size(); ++i) {
-      if (!state.first.empty()) states.push_back({state.parameters[i], names[0], state.first[i]});
-      if (!state.second.empty()) states.push_back({state.parameters[i], names[1], state.second[i]});
+  for (const auto& [group, members] : groups_)
+    for (std::size_t i = 0; i < members.parameters.size(); ++i) {
+      const Parameter* parameter = members.parameters[i];
+      const std::vector<KeptTensor> kept = choice_.rule->keeps(parameter->value.sizes().vec());
+      for (std::size_t k = 0; k < kept.size(); ++k)
+        states.push_back({parameter, kept[k].name, members.tensors[i].kept[k]});
+      if (!members.averages.empty())
+        states.push_back({parameter, kAverage, members.averages[i], /*starts_as_value=*/true});
     }
   return states;
-}
-
-void Optimizer::update_group(const Group& group, State& state, double learning_rate, std::int64_t step) {
-  std::vector<at::Tensor> gradients;
-  for (const Parameter* parameter : state.parameters) gradients.push_back(parameter->gradient);
-  if (config_.type == OptimizerType::sgd) {
-    at::_fused_sgd_(state.values, gradients, state.first, group.weight_decay, config_.momentum, learning_rate,
-                    config_.dampening, config_.nesterov, /*maximize=*/false, /*is_first_step=*/step == 1);
-    return;
-  }
-  for (at::Tensor& count : state.steps) count.fill_(static_cast<double>(step));
-  const auto fused = [&](auto kernel) {
-    kernel(state.values, gradients, state.first, state.second, at::TensorList{}, state.steps, learning_rate,
-           config_.beta1, config_.beta2, group.weight_decay, config_.eps, /*amsgrad=*/false, /*maximize=*/false,
-           std::nullopt, std::nullopt);
-  };
-  using Kernel = void (*)(at::TensorList, at::TensorList, at::TensorList, at::TensorList, at::TensorList,
-                          at::TensorList, double, double, double, double, double, bool, bool,
-                          const std::optional<at::Tensor>&, const std::optional<at::Tensor>&);
-  fused(config_.type == OptimizerType::adam ? static_cast<Kernel>(at::_fused_adam_)
-                                            : static_cast<Kernel>(at::_fused_adamw_));
 }
 
 }  // namespace lockstep

@@ -1,25 +1,42 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// SGD, Adam (Kingma, Ba, 2015) and AdamW (Loshchilov, Hutter, 2019) by LibTorch's fused kernels, over one worker's
-// parameters. The kernels are element-wise, so the result does not depend on which worker holds a parameter.
+// The optimizer of a job: a rule (update_rule.hpp), groups of parameters, and the average of weights (train.ema), over
+// one worker's parameters.
 #pragma once
 
 #include <map>
+#include <memory>
+#include <optional>
 #include <string>
 
-#include "runtime/config/config.hpp"
 #include "runtime/engine/updater.hpp"
+#include "runtime/training/update_rule.hpp"
 
 namespace lockstep {
 
+/// What train.optimizer and train.ema name, resolved.
+struct OptimizerChoice {
+  OptimizerConfig config;
+  std::shared_ptr<const UpdateRule> rule;
+  std::optional<double> ema_decay;
+  at::ScalarType dtype = at::kFloat;  ///< of weights, gradients and what is kept
+
+  /// All that is kept beside a trained parameter of these sizes, and its bytes: every planned number comes from here.
+  std::vector<KeptTensor> keeps(const Sizes& parameter) const;
+  std::int64_t state_bytes(const Sizes& parameter) const;
+  /// For JobSpec.
+  MakeUpdater maker() const;
+};
+
+/// Throws ConfigError when there is no such optimizer, or its keys are wrong.
+OptimizerChoice choose_optimizer(const TrainConfig& train, const Table<OptimizerKind>& kinds = optimizer_kinds());
+
 class Optimizer : public ParameterUpdater {
  public:
-  Optimizer(const OptimizerConfig& config, const std::vector<Parameter*>& parameters)
-      : config_(config), parameters_(parameters) {}
-  /// For JobSpec.
-  static MakeUpdater maker(const OptimizerConfig& config);
+  Optimizer(OptimizerChoice choice, const std::vector<Parameter*>& parameters)
+      : choice_(std::move(choice)), parameters_(parameters) {}
   void update(double learning_rate, std::int64_t step) override;
-  /// PyTorch's names: "momentum_buffer"; "exp_avg" and "exp_avg_sq". Step counts are the job's.
+  /// By the names of keeps(). Step counts are the job's.
   std::vector<UpdaterState> state() override;
 
  private:
@@ -29,25 +46,19 @@ class Optimizer : public ParameterUpdater {
       return std::pair(lr_scale, weight_decay) < std::pair(other.lr_scale, other.weight_decay);
     }
   };
-  struct State {
-    std::vector<at::Tensor> values, first, second,
-        steps;  // momentum or moments, in the order of the group's parameters
+  struct Members {
     std::vector<Parameter*> parameters;
+    std::vector<TrainedTensor> tensors;  // parallel; gradients are there during an update only
+    std::vector<at::Tensor> averages;    // parallel, or empty
   };
   Group group_of(const Parameter& parameter) const;
   void prepare();
-  void update_group(const Group& group, State& state, double learning_rate, std::int64_t step);
+  void average(Members& members, std::int64_t step) const;
 
-  OptimizerConfig config_;
+  OptimizerChoice choice_;
   std::vector<Parameter*> parameters_;
-  std::map<Group, State> groups_;
+  std::map<Group, Members> groups_;
 };
-
-/// A line for `lockstep list optimizers`.
-std::string summary_of(OptimizerType type);
-
-/// Bytes of state that the optimizer keeps for each element that it trains.
-double state_bytes_per_element(const TrainConfig& config);
 
 /// Throws ConfigError when a group, or a pattern of train.freeze, matches no parameter of the model. `train`: the
 /// section that both were read from.

@@ -119,7 +119,7 @@ class ResumeCheck {
     const std::map<std::string, std::string> ours(fresh_.numerics.begin(), fresh_.numerics.end());
     const std::map<std::string, std::string> theirs(state_.numerics.begin(), state_.numerics.end());
     for (const auto& [key, value] : state_.numerics)
-      if (!decides_bits(key))
+      if (!decides_bits(key) && !ours.count(key))
         continue;  // it did when the checkpoint was written
       else if (!ours.count(key))
         add(key, "nothing", value, key);
@@ -153,6 +153,10 @@ class ResumeCheck {
     else if (fresh_.data && state_.data)
       if (const auto difference = data_difference(fresh_.data->train, state_.data->train))
         differences_.push_back({kTrainData, difference->now, difference->before, "data", advice});
+    if (fresh_.records(kEvalEvery) && fresh_.data && state_.data)
+      if (const auto difference = data_difference(fresh_.data->eval, state_.data->eval))
+        differences_.push_back({"data.eval", difference->now, difference->before, "data",
+                                "evaluate on the same data, which the learning rate follows"});
   }
 
   const Config& config_;

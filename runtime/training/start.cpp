@@ -54,12 +54,15 @@ Start resume(Assembly& assembly, const std::string& checkpoint, const ResumeRule
   if (data.taught_by && saved.data && !saved.data->scaling.empty() && saved.data->scaling != data.record->scaling)
     data = data.taught_by(*saved.data);
   check_weights(assembly.graph, store);
+  if (rules.averaged) store.require_averages();
+  start.averaged = rules.averaged;
   TrainerState& state = start.state = fresh_state(assembly);
   state.step = saved.step;
   state.position = saved.position;
   state.loss = saved.loss;
   state.losses = saved.losses;
   state.best = saved.best;
+  if (assembly.config.train.lr_schedule.is(LrScheduleType::plateau)) state.plateau = saved.plateau;
   state.changes = saved.changes;
   for (const std::string& change : start.findings.changed)
     state.changes.push_back(concat("after step ", saved.step, ": ", change));

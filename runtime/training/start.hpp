@@ -12,6 +12,7 @@ namespace lockstep {
 
 struct Start {
   std::string checkpoint = {};  ///< empty: the beginning
+  bool averaged = false;        ///< as the rules say
   TrainerState state = {};      ///< step 0, or that of the checkpoint; everything else as it is here
   TrainerState saved = {};  ///< as the checkpoint has it, with the machine that wrote it; that of step 0 without one
   ResumeFindings findings = {};

@@ -108,14 +108,16 @@ JobOutcome Trainer::fit(const RunOptions& options, const TrainingOrders& given) 
   const std::unique_ptr<Publisher> publisher = make_publisher(assembly_, start_, options, *orders.stop_on_nan);
   BatchReader reader(assembly_);
   TrainingDirector director(assembly_, reader, start_.state, orders, publisher.get(), options.signalled);
-  return run_assembly(assembly_, director, reader, {start_.checkpoint, *orders.stop_on_nan}, options);
+  return run_assembly(assembly_, director, reader,
+                      {.checkpoint = start_.checkpoint, .check_finite = *orders.stop_on_nan}, options);
 }
 
 JobOutcome Trainer::evaluate(const RunOptions& options) {
   check_evaluation(assembly_);
   BatchReader reader(assembly_);
   EvaluationDirector director(assembly_, reader, start_.state.step, options.signalled);
-  return run_assembly(assembly_, director, reader, {start_.checkpoint}, options);
+  return run_assembly(assembly_, director, reader,
+                      {.checkpoint = start_.checkpoint, .averaged = start_.averaged, .trains = false}, options);
 }
 
 }  // namespace lockstep

@@ -41,6 +41,15 @@ double number_of(const Json& text) {
   return std::bit_cast<double>(from_hex(text.get<std::string>()));
 }
 
+PlateauState plateau_of(const Json& json) {
+  const auto number = [&](const char* key) { return json.at(key).get<std::int64_t>(); };
+  PlateauState state{number("evaluated"), number("bad"), number("cooldown"), number("reductions"), number("reduced")};
+  if (state.reductions < 0 || state.reductions > state.evaluated)
+    throw std::runtime_error("plateau: more reductions than evaluations");
+  state.best = number_of(json.at("best_bits"));
+  return state;
+}
+
 }  // namespace
 
 std::uint64_t losses_hash(std::uint64_t before, double loss) {
@@ -56,6 +65,10 @@ std::string TrainerState::to_json() const {
                {"loss", loss}, {"loss_bits", number_text(loss)}, {"losses", hex(losses)}};
   if (best)
     json["best"] = {{"step", best->step}, {"eval_loss", best->loss}, {"eval_loss_bits", number_text(best->loss)}};
+  if (plateau != PlateauState{})
+    json["plateau"] = {{"evaluated", plateau.evaluated}, {"bad", plateau.bad},
+                       {"cooldown", plateau.cooldown},   {"reductions", plateau.reductions},
+                       {"reduced", plateau.reduced},     {"best_bits", number_text(plateau.best)}};
   json["numerics"] = Json::object();
   for (const auto& [key, value] : numerics) json["numerics"][key] = value;
   json["environment"] = Json::object();
@@ -81,6 +94,7 @@ TrainerState TrainerState::from_json(const std::string& text, const std::string&
     state.losses = from_hex(json.at("losses").get<std::string>());
     if (json.contains("best"))
       state.best = {json.at("best").at("step").get<std::int64_t>(), number_of(json.at("best").at("eval_loss_bits"))};
+    if (json.contains("plateau")) state.plateau = plateau_of(json.at("plateau"));
     for (const auto& [key, value] : json.at("numerics").items())
       state.numerics.emplace_back(key, value.get<std::string>());
     for (const auto& [key, value] : json.at("environment").items())
@@ -99,6 +113,10 @@ Keys numerics_of(const Config& config) {
   LrScheduleConfig& schedule = resolved.train.lr_schedule;
   if (schedule.decays() && schedule.decay_steps == 0) schedule.decay_steps = resolved.train.steps;
   Keys keys;
+  if (schedule.is(LrScheduleType::plateau))  // its rates follow from evaluations, which are free otherwise
+    keys = {{kEvalEvery, concat(config.train.eval_every)},
+            {"train.eval_batch", concat(config.train.rows_of_evaluation())},
+            {"train.eval_steps", concat(config.train.eval_steps)}};
   flatten(load_config_text(resolved_yaml(resolved), "resolved config"), "", keys);
   return keys;
 }

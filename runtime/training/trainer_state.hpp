@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "runtime/checkpoint/store.hpp"
-#include "runtime/config/config.hpp"
+#include "runtime/config/plateau.hpp"
 #include "runtime/data/dataset.hpp"
 #include "runtime/training/environment.hpp"
 
@@ -18,6 +18,9 @@ namespace lockstep {
 
 /// Of TrainerState::numerics, beside the config's keys: DataSplits::arithmetic.
 inline constexpr const char* kDataArithmetic = "data.arithmetic";
+
+/// Among TrainerState::numerics only where the learning rate follows evaluations: else how often they are is free.
+inline constexpr const char* kEvalEvery = "train.eval_every";
 
 /// The evaluation with the lowest loss so far, of those after whose step there is a checkpoint.
 struct BestEvaluation {
@@ -32,6 +35,7 @@ struct TrainerState {
   double loss = 0;            ///< of the last step
   std::uint64_t losses = 0;   ///< losses_hash() over all steps
   std::optional<BestEvaluation> best;
+  PlateauState plateau;  ///< of the evaluations before the step's own, which comes behind it
   /// numerics_of() the config, and kDataArithmetic where there is one.
   std::vector<std::pair<std::string, std::string>> numerics;
   Environment environment;
@@ -60,6 +64,7 @@ struct ResumeRules {
   /// Keys, each with all that is below it, in which the config or the data knowingly differ: "train.batch", "data".
   std::vector<std::string> changes = {};
   bool evaluates = false;  ///< nothing is trained: only what the evaluation depends on counts
+  bool averaged = false;   ///< with evaluates: the averages of the weights (train.ema) in their place
 };
 
 struct ResumeFindings {

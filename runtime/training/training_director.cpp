@@ -6,7 +6,6 @@
 
 #include "runtime/base/check.hpp"
 #include "runtime/base/clock.hpp"
-#include "runtime/config/lr_schedule.hpp"
 
 namespace lockstep {
 
@@ -21,6 +20,7 @@ TrainingDirector::TrainingDirector(const Assembly& assembly, BatchReader& reader
       publisher_(publisher),
       signalled_(signalled),
       stop_on_nan_(orders.stop_on_nan.value_or(assembly.config.train.stop_on_nan)),
+      plateau_(start.plateau),
       first_step_(start.step),
       saved_us_(now_us()),
       step_(start.step),
@@ -32,14 +32,18 @@ void TrainingDirector::take(const StepResult& result) {
   if (result.signalled && stop_ == StopReason::none) stop_ = StopReason::signal;
   // Of the last step it is known after the reason to stop with it.
   if (stop_on_nan_ && result.non_finite.found()) stop_ = StopReason::not_finite;
-  if (publisher_) untold_.push_back(result);
+  const LrScheduleConfig& schedule = config_.train.lr_schedule;
+  if (result.mode == Mode::evaluate && schedule.is(LrScheduleType::plateau))
+    if (const std::optional<double> loss = evaluated_.add(result))
+      count_evaluation(schedule, plateau_, result.step, *loss);
+  if (publisher_) untold_.push_back({result, plateau_});
 }
 
 StepHeader TrainingDirector::next(const WaitLimits& limits) {
   // A signal to another rank comes with its results, one step later.
   if (stop_ == StopReason::none && signalled_ && signalled_->load()) stop_ = StopReason::signal;
   if (publisher_) {
-    for (const StepResult& result : std::exchange(untold_, {})) publisher_->finished(result, limits);
+    for (const Told& told : std::exchange(untold_, {})) publisher_->finished(told.result, told.plateau, limits);
     publisher_->advance(limits);
   }
   if (stop_ == StopReason::none && must_stop_after()) stop_ = StopReason::stop_after;
@@ -111,12 +115,18 @@ bool TrainingDirector::evaluation_due() const {
   return step_ % train.eval_every == 0 || step_ == orders_.last_step;
 }
 
+double TrainingDirector::rate_of(std::int64_t step) const {
+  const TrainConfig& train = config_.train;
+  double base = train.optimizer.lr;
+  if (train.lr_schedule.is(LrScheduleType::plateau)) base = reduced_rate(train.lr_schedule, plateau_, base, step);
+  return assembly_.learning_rate(base, step);
+}
+
 StepHeader TrainingDirector::train_step() {
   StepHeader header;
   header.mode = Mode::train;
   header.step = ++step_;
-  header.learning_rate =
-      learning_rate(config_.train.lr_schedule, config_.train.optimizer.lr, step_, config_.train.steps);
+  header.learning_rate = rate_of(step_);
   reader_.open(header, position_, config_.train.batch);
   position_ += std::accumulate(header.slices.begin(), header.slices.end(), std::int64_t{0});
   if (save_due()) request_save(header);

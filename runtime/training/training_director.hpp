@@ -33,7 +33,13 @@ class TrainingDirector : public Decider {
   StepHeader next(const WaitLimits& limits) override;
 
  private:
+  /// A result, and what had been evaluated when it came.
+  struct Told {
+    StepResult result;
+    PlateauState plateau;
+  };
   StepHeader train_step();
+  double rate_of(std::int64_t step) const;
   bool evaluation_due() const;
   bool save_due() const;
   bool must_stop_after() const;
@@ -49,7 +55,9 @@ class TrainingDirector : public Decider {
   Publisher* publisher_;
   const std::atomic<bool>* signalled_;
   const bool stop_on_nan_;
-  std::vector<StepResult> untold_;   // results that the publisher has not been told of
+  EvaluationSum evaluated_;
+  PlateauState plateau_;             // stays empty where the learning rate follows no evaluation
+  std::vector<Told> untold_;         // results that the publisher has not been told of
   std::int64_t first_step_;          // training goes on after it
   double saved_us_;                  // when the last save was due, or the job began
   std::int64_t step_ = 0;            // the last training step that was started

@@ -6,7 +6,6 @@
 #include <algorithm>
 
 #include "runtime/training/checkpointing.hpp"
-#include "runtime/training/optimizer.hpp"
 #include "runtime/training/precision.hpp"
 
 namespace lockstep {
@@ -30,6 +29,7 @@ ShardOptions shards_of(const Assembly& assembly, int workers, const RunStart& st
   ShardOptions shard;
   shard.checkpoints = options.checkpoints;
   shard.resume_from = start.checkpoint;
+  shard.averaged = start.averaged;
   shard.background = config.checkpoint.background;
   // A copy counts like every tensor: under a limit that was set for training, auto makes none.
   if (shard.background == Background::automatic && config.workers.memory_limit > 0)
@@ -62,7 +62,7 @@ JobOutcome run_assembly(const Assembly& assembly, Decider& decider, Feeder& feed
   spec.threads = config.workers.threads;
   spec.cpus = bound_cpus(assembly, workers, options.log);
   spec.clip_grad_norm = config.train.clip_grad_norm;
-  spec.make_updater = Optimizer::maker(config.train.optimizer);
+  if (start.trains) spec.make_updater = assembly.optimizer.maker();
   spec.make_keeper = [shard = shards_of(assembly, workers, start, options), log = options.log](int row) {
     ShardOptions options_of_row = shard;
     options_of_row.row = row;

@@ -24,6 +24,8 @@ struct RunOptions {
 
 struct RunStart {
   std::string checkpoint = {};  ///< weights, buffers and optimizer state; empty: initial values
+  bool averaged = false;        ///< the averages of the weights in their place
+  bool trains = true;           ///< false: it needs no optimizer, and none is read
   bool check_finite = true;     ///< look at every output and input gradient: names the first layer that breaks
 };
 

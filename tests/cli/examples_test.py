@@ -67,7 +67,7 @@ class ExamplesTest(CliTest):
 
 
 class PluginsTest(CliTest):
-    """examples/plugin/extras.cpp: a model, an activation, a loss and a reader from a shared library."""
+    """examples/plugin/extras.cpp: one of everything that a config names, from a shared library."""
 
     def lockstep(self, *arguments, launcher=(), code=0):
         result = self.run_command([*launcher, LOCKSTEP, *arguments])
@@ -90,7 +90,7 @@ class PluginsTest(CliTest):
 
     def test_list_shows_what_a_plug_in_has(self):
         for what, name in (("models", "funnel"), ("activations", "sine"), ("losses", "mean_absolute_error"),
-                           ("readers", "waves")):
+                           ("readers", "waves"), ("optimizers", "lion"), ("lr_schedules", "inverse_sqrt")):
             self.assertNotIn(f"  {name} ", self.lockstep("list", what))
             self.assertIn(f"  {name} ", self.lockstep("list", what, "--plugin", EXTRAS_PLUGIN))
 

@@ -315,6 +315,28 @@ class ResumeTest(CliTest):
             found = re.fullmatch(r"step 6  eval loss (\S+)  \(10 samples\)\n", result.stdout)
             self.assertAlmostEqual(float(found.group(1)), losses[6], places=7)
 
+    def test_eval_and_export_take_the_averages_in_place_of_the_weights(self):
+        settings = [*SAVE, "train.ema.decay=0.5", "train.optimizer={type: adafactor}"]
+        self.train("small.yaml", "run", settings=settings)
+        last = self.checkpoint(STEPS)
+        losses = [self.succeeds("eval", "small.yaml", "--checkpoint", last, *flag, ranks=ranks, settings=SAVE).stdout
+                  for flag, ranks in (((), 0), (("--ema",), 0), (("--ema",), 2))]
+        self.assertNotEqual(losses[0], losses[1])
+        self.assertEqual(losses[1], losses[2])
+        for flag, file in (((), "weights"), (("--ema",), "averages")):
+            self.succeeds("checkpoint", "export", last, *flag, "-o", file)
+        contents = [(self.folder / file).read_bytes() for file in ("weights", "averages")]
+        self.assertEqual(len(contents[0]), len(contents[1]))
+        self.assertNotEqual(*contents)
+        self.train("small.yaml", "plain", settings=SAVE)
+        plain = self.folder / f"plain/checkpoints/step-{STEPS:08}"
+        for line in (["eval", "small.yaml", "--checkpoint", plain, "--ema", *overrides(SAVE)], ["checkpoint", "export", plain, "--ema", "-o", "x"]):
+            result = self.run_command(command(*line))
+            self.assertEqual(result.returncode, 2, result.stderr)
+            self.assertIn("has no averages of its weights: it was trained without train.ema", result.stderr)
+        result = self.run_command(command("train", "small.yaml", "--resume", plain, *overrides([*settings, "run_dir=on"])))
+        self.assertIn("--change train.ema.decay=0.5", result.stderr)
+
     def test_eval_needs_no_training_file_and_no_scaling_but_the_checkpoints(self):
         self.table(seed=1)
         self.write("table.yaml", TABLE)

@@ -114,6 +114,25 @@ TEST_CASE("a U-Net with batch norm, skips and two heads trains to the same bits 
                    image_data(21, 2, 8, 3, /*segmentation=*/true), "segmentation_cross_entropy", {5});
 }
 
+TEST_CASE("a rate that follows evaluations, a factored optimizer and averages train to the same bits over ranks",
+          "[mpi][parity]") {
+  const Model model = mlp_with_skip(0.25, true);
+  const DataSplits data = regression_data(21, 6, 3);
+  Config config = small_config("mean_squared_error", 8, 2);
+  config.train.steps = 10;
+  config.train.eval_every = 1;
+  config.train.optimizer.type = OptimizerType::adafactor;
+  config.train.ema = {true, 0.9};
+  config.train.lr_schedule = {};
+  config.train.lr_schedule.type = LrScheduleType::plateau;
+  config.train.lr_schedule.patience = 0;
+  config.train.lr_schedule.threshold = 0.5;
+  const RunRecord reference = reference_run(model, data, config);
+  CHECK(reference.results.back().mode == Mode::evaluate);
+  for (const std::string schedule : {"gpipe", "1f1b"})
+    CHECK(difference_over_ranks(reference, model, data, with_pipeline(config, 4, schedule), {.delays = 3}) == "");
+}
+
 TEST_CASE("workers in reversed places and payloads in small blocks change no bit", "[mpi][parity]") {
   const Model model = small_gpt(3, 0.2, true);
   const DataSplits data = token_data(21, 8, 11);

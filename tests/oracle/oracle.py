@@ -21,7 +21,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/cli"))
 from cli import CliTest, steps_of  # noqa: E402
 
-READER = os.environ.get("TENSORS_READER", str(ROOT / "build/release/tests/oracle/libtensors_reader.so"))
+READER = os.environ.get("TENSORS_READER", str(ROOT / "build/release/libtensors_reader.so"))
 STEPS = 3  # the last one is looked at: by then no bias is 0 and no norm's weight 1
 TINY = 1e-30
 

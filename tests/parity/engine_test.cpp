@@ -338,12 +338,12 @@ TEST_CASE("weights are updated without a worker: shared sums, norm, clipping, up
   const Trainer whole(small_gpt(1, 0.0, /*tied=*/true), token_data(16, 8, 11),
                       one_worker(small_config("sparse_categorical_cross_entropy", 8, 1)));
   const ModelGraph& graph = whole.graph();
-  OptimizerConfig sgd;
-  sgd.type = OptimizerType::sgd;
-  sgd.lr = 0.5;
+  TrainConfig sgd;
+  sgd.optimizer.type = OptimizerType::sgd;
   MemoryPool pool;
   const MemoryPool::Scope memory(pool);
-  Weights weights(graph, whole.partition(), {StageId(0)}, {.seed = 7, .make_updater = Optimizer::maker(sgd)}, pool);
+  Weights weights(graph, whole.partition(), {StageId(0)}, {.seed = 7, .make_updater = choose_optimizer(sgd).maker()},
+                  pool);
   REQUIRE(weights.parameters().size() == graph.parameters.size());
   std::vector<at::Tensor> before;
   for (const Parameter* parameter : weights.parameters()) before.push_back(parameter->value.clone());

@@ -81,7 +81,7 @@ MeasureOptions options_of(const Config& config) {
   options.repeats = kFewestRepeats;
   options.most_seconds = 0.2;
   options.clip = true;
-  options.make_updater = Optimizer::maker(config.train.optimizer);
+  options.make_updater = choose_optimizer(config.train).maker();
   return options;
 }
 

@@ -93,6 +93,13 @@ TEST_CASE("a resolved config reads back as the same config", "[unit]") {
       small(),
       small("  optimizer: {type: sgd, lr: 0.1, momentum: 0.9, nesterov: true, weight_decay: 1.0e-300}\n"),
       small("  optimizer: {type: adam, betas: [0.1, 0.3333333333333333], eps: 1e-12}\n"),
+      small("  optimizer: {type: rmsprop, alpha: 0.5, centered: true, momentum: 0.1}\n  ema: {}\n"),
+      small("  optimizer: {type: adagrad, lr_decay: 0.5, initial_accumulator_value: 1}\n  ema: {decay: 0}\n"),
+      small("  optimizer: {type: adafactor, eps: [0, 0.5], beta2_decay: -1, d: 2}\n"),
+      small("  optimizer: {type: lion, lr: 2, momentum: none, betas: 3, beta: [1, {a: b}], more: {deep: '1'}}\n"
+            "  lr_schedule: {type: mine, warmup_steps: 3, min_lr: low, sharpness: 7}\n"),
+      small("  lr_schedule: {type: plateau, factor: 0.5, patience: 0, threshold: 0, cooldown: 3, min_lr: 1e-5}\n"
+            "  eval_every: 2\n"),
       small("  optimizer:\n    groups:\n    - {match: ['*.bias', \"a: b\"], lr_scale: 2}\n    - {match: [x], "
             "weight_decay: 0}\n"),
       small("  lr_schedule: {type: cosine, warmup_steps: 2, min_lr: 1e-4}\n  eval_every: 3\n  freeze: [wte.*, '1']\n"),
@@ -138,6 +145,12 @@ TEST_CASE("defaults that depend on other keys are filled in", "[unit]") {
   CHECK(small().train.optimizer.weight_decay == 0.01);
   CHECK(small("  optimizer: {type: sgd}\n").train.optimizer.weight_decay == 0.0);
   CHECK(small("  optimizer: {type: adam}\n").train.optimizer.weight_decay == 0.0);
+  for (const char* type : {"rmsprop", "adagrad", "adafactor"}) {
+    CHECK(small(concat("  optimizer: {type: ", type, "}\n")).train.optimizer.weight_decay == 0.0);
+    CHECK(small(concat("  optimizer: {type: ", type, "}\n")).train.optimizer.lr == 0.01);
+  }
+  CHECK(small("  optimizer: {type: adagrad}\n").train.optimizer.eps == 1e-10);
+  CHECK(small("  optimizer: {type: rmsprop}\n").train.optimizer.eps == 1e-8);
   CHECK(small("  optimizer: {groups: [{match: [a]}]}\n").train.optimizer.groups[0].weight_decay == 0.01);
   CHECK(small("", "  stages: 3\n").pipeline.placement == std::vector<int>{0, 1, 2});
   CHECK(small("", "  partition: [4, 4]\n").pipeline.stages == 2);
@@ -212,12 +225,14 @@ TEST_CASE("a config that a program made keeps the same rules", "[unit]") {
   CHECK(refused([](Config& c) { c.workers.devices.clear(); }) ==
         "Config: workers.devices: got [], expected at least one device, such as [cpu]");
   CHECK(refused([](Config& c) { c.train.optimizer.type = static_cast<OptimizerType>(9); }) ==
-        "Config: train.optimizer.type: got 9, expected one of sgd, adam, adamw");
+        "Config: train.optimizer.type: got 9, expected one of sgd, adam, adamw, rmsprop, adagrad, adafactor");
   CHECK(refused([](Config& c) { c.train.lr_schedule.type = static_cast<LrScheduleType>(-1); }) ==
-        "Config: train.lr_schedule.type: got -1, expected one of constant, linear, cosine, step, wsd, one_cycle");
+        "Config: train.lr_schedule.type: got -1, expected one of constant, linear, cosine, step, wsd, one_cycle, "
+        "plateau");
   CHECK(
       refused([](Config& c) { c.train.optimizer.momentum = 0.9; }) ==
-      "Config: train.optimizer.momentum: got 0.9, expected no momentum with type adamw; it belongs to sgd: remove it");
+      "Config: train.optimizer.momentum: got 0.9, expected no momentum with type adamw; it belongs to sgd and rmsprop: "
+      "remove it");
   CHECK(refused([](Config& c) {
           c.train.optimizer.groups = {{{"*.bias"}, -1.0, {}}};
         }) == "Config: train.optimizer.groups[0].lr_scale: got -1, expected a number >= 0");

@@ -137,6 +137,18 @@ TEST_CASE("parameters stand once a worker, their gradients once a holder", "[uni
   CHECK(together.update_us == std::vector<double>{16});     // c has nothing of its own
 }
 
+TEST_CASE("what the optimizer keeps beside each parameter stands with it", "[unit][plan]") {
+  PlanProblem problem = three_layers();
+  problem.optimizer_bytes = {100, 7, 0};
+  CHECK(costs_of(problem, {{2, 1}}).standing_bytes == std::vector<double>{12 * 4 + 107 + 7, 5 * 4 + 7});
+  CHECK(state_bytes(problem, 0, 2) == 12 * 8 + 107);
+  CHECK(state_bytes(problem, 2, 3) == 5 * 8 + 7);
+  problem.graph.parameters[1].trainable = false;
+  CHECK(state_bytes(problem, 2, 3) == 5 * 4);
+  problem.optimizer_bytes.pop_back();
+  CHECK_THROWS_WITH(costs_of(problem, {{2, 1}}), Catch::Contains("bytes of 2 parameters, the model has 3"));
+}
+
 TEST_CASE("frozen layers hold nothing; what a trained layer reads of them is held where it is read", "[unit][plan]") {
   PlanProblem problem = three_layers();
   problem.graph.parameters[0].trainable = problem.graph.parameters[1].trainable = false;
