@@ -148,7 +148,7 @@ Costs CostModel::costs(const PlanChoice& choice, const Schedule& schedule) const
     const PlannedWorker& worker = problem_.workers[choice.worker_of(at(row))];
     costs.places.push_back(worker.place);
     costs.update_us.push_back(update_us_of_row(row, first, rows) / worker.speed);
-    costs.standing_bytes.push_back(standing_bytes_of_row(row, first, rows));
+    costs.resident_bytes.push_back(resident_bytes_of_row(row, first, rows));
   }
   for (std::size_t s = 0; s < rows.size(); ++s) {
     const StageId id(static_cast<int>(s));
@@ -188,14 +188,14 @@ Program CostModel::program(const PlanChoice& choice, const Schedule& schedule) c
 
 // ---- rows ----
 
-double CostModel::parameter_standing_bytes(int parameter) const {
+double CostModel::parameter_resident_bytes(int parameter) const {
   const LayerParameter& known = problem_.graph.parameters[at(parameter)];
   const double copies = known.trainable && keeps_state_twice() ? 2.0 : 1.0;
   const double value = static_cast<double>(known.elements) * problem_.parameter_bytes;
   return copies * (value + optimizer_bytes_of(problem_, parameter));
 }
 
-double CostModel::standing_bytes_of_row(int row, const std::vector<int>& first,
+double CostModel::resident_bytes_of_row(int row, const std::vector<int>& first,
                                         const std::vector<WorkerId>& rows) const {
   double bytes = rows.front().value() == row ? problem_.data_bytes : 0.0;
   std::set<int> seen;
@@ -204,7 +204,7 @@ double CostModel::standing_bytes_of_row(int row, const std::vector<int>& first,
     for (int layer = first[s]; layer < first[s + 1]; ++layer) {
       bytes += problem_.layers[at(layer)].step_bytes;
       for (const Held& held : held_[at(layer)])
-        if (seen.insert(held.parameter).second) bytes += parameter_standing_bytes(held.parameter);
+        if (seen.insert(held.parameter).second) bytes += parameter_resident_bytes(held.parameter);
     }
   }
   return bytes;
@@ -244,7 +244,7 @@ bool CostModel::has_weight_grad(int first, int last) const {
   return false;
 }
 
-double CostModel::standing_bytes(int first, int last, bool whole) const {
+double CostModel::resident_bytes(int first, int last, bool whole) const {
   double bytes = first == 0 ? problem_.data_bytes : 0.0;
   for (int layer = first; layer < last; ++layer) {
     bytes += problem_.layers[at(layer)].step_bytes;
@@ -252,7 +252,7 @@ double CostModel::standing_bytes(int first, int last, bool whole) const {
       const LayerParameter& parameter = problem_.graph.parameters[at(held.parameter)];
       const bool counts = held.first || (whole && *std::lower_bound(parameter.holders.begin(), parameter.holders.end(),
                                                                     first) == layer);
-      if (counts) bytes += parameter_standing_bytes(held.parameter);
+      if (counts) bytes += parameter_resident_bytes(held.parameter);
     }
   }
   return bytes;
@@ -301,9 +301,9 @@ StageCost CostModel::stage(int first, int last, const Surroundings& around) cons
   StageCost cost = add_up(*this, first, last, around, false);
   const StageCost again = add_up(*this, first, last, around, true);
   cost.recompute_us = again.recompute_us;
-  cost.checkpoint_bytes = again.held_bytes;
-  cost.again_extra = again.extra;
-  cost.again_first_extra = again.first_extra;
+  cost.recompute_activation_bytes = again.activation_bytes;
+  cost.recompute_workspace = again.workspace;
+  cost.recompute_first_workspace = again.first_workspace;
   return cost;
 }
 

@@ -41,7 +41,7 @@ class CostModel {
   bool has_backward(int first, int last) const;
   bool has_weight_grad(int first, int last) const;
   /// `whole`: every parameter held there, once; else only those whose first holder is there.
-  double standing_bytes(int first, int last, bool whole) const;
+  double resident_bytes(int first, int last, bool whole) const;
   /// At least, whatever else the worker has: what is tied to an earlier layer is not counted.
   double update_us(int first, int last) const;
   /// Messages of one micro-batch that come into the stage when every other stage is on another rank.
@@ -72,9 +72,9 @@ class CostModel {
 
   void check_problem() const;
   bool keeps_state_twice() const { return problem_.clip && problem_.post_validation; }
-  double parameter_standing_bytes(int parameter) const;
+  double parameter_resident_bytes(int parameter) const;
   double update_us_of_row(int row, const std::vector<int>& first, const std::vector<WorkerId>& rows) const;
-  double standing_bytes_of_row(int row, const std::vector<int>& first, const std::vector<WorkerId>& rows) const;
+  double resident_bytes_of_row(int row, const std::vector<int>& first, const std::vector<WorkerId>& rows) const;
 
   const PlanProblem& problem_;
   std::vector<std::vector<Read>> reads_;   ///< by layer: distinct values, losses included

@@ -104,7 +104,7 @@ double CountSearch::least_period_us(int workers) const {
 }
 
 double CountSearch::least_share_bytes(int workers) const {
-  return kBelow * tables_.one.standing_share_bytes(0, tables_.model.layers()) / workers;
+  return kBelow * tables_.one.resident_share_bytes(0, tables_.model.layers()) / workers;
 }
 
 bool CountSearch::may_be_better(int workers) const {

@@ -92,14 +92,14 @@ double CutSearch::stage_peak_bytes(int stage, int first, int last) {
 
 CutSearch::RowState CutSearch::with(RowState row, int stage, int first, int last) {
   const LayerRun& run = runs_.run(first, last);
-  row.standing_bytes += kBelow * (several_ ? runs_.standing_share_bytes(first, last) : run.standing_bytes);
+  row.resident_bytes += kBelow * (several_ ? runs_.resident_share_bytes(first, last) : run.resident_bytes);
   row.peak_bytes = std::max(row.peak_bytes, stage_peak_bytes(stage, first, last));
   return row;
 }
 
 double CutSearch::stage_bytes(int stage, int first, int last) {
   const RowState row = with({}, stage, first, last);
-  return row.standing_bytes + row.peak_bytes;
+  return row.resident_bytes + row.peak_bytes;
 }
 
 double CutSearch::stage_bound(Goal goal, int stage, int first, int last) {
@@ -121,7 +121,7 @@ void CutSearch::solve(Goal goal) {
       std::vector<std::pair<double, int>> ends;  // what the end costs at least
       for (int last = first + 1; last + left <= layers_; ++last) {
         const double rest = least[at((stage + 1) * width + last)];
-        const double standing = kBelow * runs_.standing_share_bytes(first, last);
+        const double standing = kBelow * runs_.resident_share_bytes(first, last);
         if (goal != Goal::smallest && standing > worker(stage).limit_bytes) break;
         const double own = goal == Goal::smallest   ? standing
                            : goal == Goal::balanced ? stage_work_us(stage, first, last)
@@ -194,7 +194,7 @@ bool CutSearch::extend(Goal goal, double most, std::size_t most_cuts, long& most
     if (goal == Goal::fastest && work > most) break;
     RowState now = with(before, stage, first, last);
     now.work_us = work;
-    const double bytes = now.standing_bytes + now.peak_bytes;
+    const double bytes = now.resident_bytes + now.peak_bytes;
     if (bytes > (goal == Goal::fastest ? worker(stage).limit_bytes : most)) continue;
     row_states_[row] = now;
     counts_.push_back(last - first);
@@ -211,7 +211,7 @@ bool CutSearch::may_fit(const std::vector<int>& layers_per_stage) {
     const int last = first + layers_per_stage[at(stage)];
     RowState& row = rows[at(facts_.rows()[at(stage)].value())];
     row = with(row, stage, first, last);
-    if (row.standing_bytes + row.peak_bytes > worker(stage).limit_bytes) return false;
+    if (row.resident_bytes + row.peak_bytes > worker(stage).limit_bytes) return false;
     first = last;
   }
   return true;
@@ -229,7 +229,7 @@ double CutSearch::bound(Goal goal, const std::vector<int>& layers_per_stage) {
     first = last;
   }
   double most = 0;
-  for (const RowState& row : rows) most = std::max(most, row.work_us + row.standing_bytes + row.peak_bytes);
+  for (const RowState& row : rows) most = std::max(most, row.work_us + row.resident_bytes + row.peak_bytes);
   return goal == Goal::smallest ? most : std::max(most, period_bound(layers_per_stage));
 }
 

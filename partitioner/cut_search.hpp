@@ -50,7 +50,7 @@ class CutSearch {
 
  private:
   struct RowState {
-    double work_us = 0, standing_bytes = 0, peak_bytes = 0;
+    double work_us = 0, resident_bytes = 0, peak_bytes = 0;
   };
   /// Layers [first, last) as this stage, on its own: at least.
   double stage_work_us(int stage, int first, int last) const;

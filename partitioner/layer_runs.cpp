@@ -31,7 +31,7 @@ bool all_apart(const std::vector<PlannedWorker>& workers) {
 
 LayerRuns::LayerRuns(const CostModel& model, bool several)
     : model_(model), apart_(!several && all_apart(model.problem().workers)), made_(at(model.layers())) {
-  for (auto* sums : {&forward_us_, &input_grad_us_, &weight_grad_us_, &recompute_us_, &update_us_, &standing_bytes_})
+  for (auto* sums : {&forward_us_, &input_grad_us_, &weight_grad_us_, &recompute_us_, &update_us_, &resident_bytes_})
     sums->assign(1, 0.0);
   for (int layer = 0; layer < model.layers(); ++layer) {
     const LayerCost& cost = model.problem().layers[at(layer)];
@@ -42,7 +42,7 @@ LayerRuns::LayerRuns(const CostModel& model, bool several)
     add(weight_grad_us_, model.computes_weights(layer) ? cost.weight_grad_us : 0.0);
     add(recompute_us_, backward && cost.recomputable ? cost.forward_us : 0.0);
     add(update_us_, model.update_us(layer, layer + 1));
-    add(standing_bytes_, model.standing_bytes(layer, layer + 1, false));
+    add(resident_bytes_, model.resident_bytes(layer, layer + 1, false));
   }
 }
 
@@ -60,7 +60,7 @@ const LayerRun& LayerRuns::run(int first, int last) {
   run.cost = model_.stage(first, last, Anywhere(apart_));
   run.has_backward = model_.has_backward(first, last);
   run.has_weight_grad = model_.has_weight_grad(first, last);
-  run.standing_bytes = model_.standing_bytes(first, last, true);
+  run.resident_bytes = model_.resident_bytes(first, last, true);
   if (apart_) {
     run.values_bytes = model_.values_in_bytes(first, last);
     run.gradients_bytes = model_.gradients_in_bytes(first, last);

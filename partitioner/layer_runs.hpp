@@ -15,7 +15,7 @@ namespace lockstep {
 struct LayerRun {
   StageCost cost;  ///< bytes only; times are in times()
   bool has_backward = false, has_weight_grad = false;
-  double standing_bytes = 0;                     ///< when it is all that the worker has
+  double resident_bytes = 0;                     ///< when it is all that the worker has
   double values_bytes = 0, gradients_bytes = 0;  ///< of slots; 0 when they may not be needed
 };
 
@@ -32,8 +32,8 @@ class LayerRuns {
     return update_us_[static_cast<std::size_t>(last)] - update_us_[static_cast<std::size_t>(first)];
   }
   /// Parameters, optimizer state and what else stands when the worker has other stages too: at least.
-  double standing_share_bytes(int first, int last) const {
-    return standing_bytes_[static_cast<std::size_t>(last)] - standing_bytes_[static_cast<std::size_t>(first)];
+  double resident_share_bytes(int first, int last) const {
+    return resident_bytes_[static_cast<std::size_t>(last)] - resident_bytes_[static_cast<std::size_t>(first)];
   }
   const CostModel& model() const { return model_; }
 
@@ -41,7 +41,7 @@ class LayerRuns {
   const CostModel& model_;
   bool apart_;  ///< each stage is on a rank of its own: what is read from another one comes in a message
   std::vector<double> forward_us_, input_grad_us_, weight_grad_us_, recompute_us_, update_us_,
-      standing_bytes_;  ///< of layers before
+      resident_bytes_;  ///< of layers before
   std::deque<LayerRun> runs_;
   std::vector<std::vector<const LayerRun*>> made_;  ///< [first][last - first - 1]
 };

@@ -67,7 +67,7 @@ int hungriest_layer(const PlanProblem& problem, const PlanScope& scope) {
       least = std::min(least, alone.peak_bytes(0, run.cost, run.has_backward, run.has_weight_grad, run.values_bytes,
                                                run.gradients_bytes));
     }
-    return run.standing_bytes + least;
+    return run.resident_bytes + least;
   };
   int hungriest = 0;
   double bytes = -1;

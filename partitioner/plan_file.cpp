@@ -13,7 +13,7 @@
 namespace lockstep {
 namespace {
 
-constexpr int kFormat = 1;
+constexpr int kFormat = 2;
 constexpr double kUsPerMs = 1e3, kBytesPerMib = 1048576, kBytesPerUsPerGigabyte = 1e3;
 
 /// Six digits: people read it.
@@ -120,11 +120,10 @@ std::string predicted_text(const PlanFile& plan) {
                         : "",
       "  workers:  # by row of the schedule\n");
   for (std::size_t row = 0; row < p.compute_us.size(); ++row)
-    text +=
-        concat("    - {worker: ", plan.choice.worker_of(row),
-               ", compute_ms: ", ms(p.compute_us[row]), ", wait_ms: ", ms(p.wait_us[row]),
-               ", update_ms: ", ms(p.costs.update_us.empty() ? 0.0 : p.costs.update_us[row]),
-               ", peak_bytes: ", bytes(p.peak_bytes[row]), "}\n");
+    text += concat("    - {worker: ", plan.choice.worker_of(row), ", compute_ms: ", ms(p.compute_us[row]),
+                   ", wait_ms: ", ms(p.wait_us[row]),
+                   ", update_ms: ", ms(p.costs.update_us.empty() ? 0.0 : p.costs.update_us[row]),
+                   ", peak_bytes: ", bytes(p.peak_bytes[row]), "}\n");
   text += stages_text(p);
   text += "  # What the layers cost, of one micro-batch and in a whole step.\n  layers:\n";
   for (const PredictedLayer& layer : p.layers)

@@ -18,19 +18,20 @@ namespace lockstep {
 /// its producers', its parameters and their gradients are LayerGraph's business.
 struct LayerCost {
   double forward_us = 0, input_grad_us = 0, weight_grad_us = 0;
-  double update_us = 0;            ///< optimizer step of its parameters, once per step
-  double held_bytes = 0;           ///< from F to I: outputs, and what the backward needs
-  double again_held_bytes = 0;     ///< the same when the layer is run again in the backward: without its outputs, which
-                                   ///< the stage keeps only where a layer of it reads them. A loss is never run again:
-                                   ///< what it keeps, its input too, is all that there is
-  double held_w_bytes = 0;         ///< from I to W: all that W needs, inputs and gradients of outputs included (until
-                                   ///< the stage's I is done, inputs are counted with their producer too)
-  double step_bytes = 0;           ///< once per step: casts of its parameters
-  double forward_extra_bytes = 0;  ///< alive at most during F beyond those when it began
-  double input_grad_extra_bytes = 0;   ///< the same of I, when the gradients of its outputs are there
-  double weight_grad_extra_bytes = 0;  ///< the same of W, when the summed gradients are there
-  double backward_extra_bytes = 0;     ///< of B, I and then W, while its inputs and the gradients of its outputs stay
-  bool recomputable = true;            ///< may be run again when the plan says so
+  double update_us = 0;         ///< optimizer step of its parameters, once per step
+  double activation_bytes = 0;  ///< from F to I: outputs, and what the backward needs
+  double recompute_activation_bytes =
+      0;                         ///< the same when the layer is run again in the backward: without its outputs, which
+                                 ///< the stage keeps only where a layer of it reads them. A loss is never run again:
+                                 ///< what it keeps, its input too, is all that there is
+  double weight_grad_bytes = 0;  ///< from I to W: all that W needs, inputs and gradients of outputs included (until
+                                 ///< the stage's I is done, inputs are counted with their producer too)
+  double step_bytes = 0;         ///< once per step: casts of its parameters
+  double forward_workspace_bytes = 0;      ///< alive at most during F beyond those when it began
+  double input_grad_workspace_bytes = 0;   ///< the same of I, when the gradients of its outputs are there
+  double weight_grad_workspace_bytes = 0;  ///< the same of W, when the summed gradients are there
+  double backward_workspace_bytes = 0;  ///< of B, I and then W, while its inputs and the gradients of its outputs stay
+  bool recomputable = true;             ///< may be run again when the plan says so
   bool operator==(const LayerCost&) const = default;
 };
 

@@ -15,7 +15,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr int kFormat = 1;
+constexpr int kFormat = 2;
 constexpr double kBytesPerMib = 1048576, kBytesPerUsPerGigabyte = 1e3;
 
 constexpr int kTimesOfLayer = 3;  // the first fields: what a layer by hand has to have

@@ -6,7 +6,7 @@
 //
 //   format: 1
 //   costs:                  # by name or pattern of layers (shell wildcards); the first that matches
-//     h.*: {forward_ms: 10, input_grad_ms: 10, weight_grad_ms: 10, held_mib: 20}    # whatever the micro-batch
+//     h.*: {forward_ms: 10, input_grad_ms: 10, weight_grad_ms: 10, activation_mib: 20}    # whatever the micro-batch
 //     head: {rows: 8, forward_ms: 4}                                                # of 8 rows, and grows with them
 //   links: {same_host: {latency_us: 10, gigabytes_per_s: 10}, other_host: {...}, same_rank: {...}}
 //   workers: [{speed: 1.0, count: 8, host: 0}, {speed: 0.5, count: 8, host: 1}]

@@ -17,7 +17,7 @@ bool is_gradient(Op op) {
 
 bool covers(const Moment& a, const Moment& b) {
   const bool runs = a.runs == b.runs && a.first == b.first && a.again == b.again;
-  return (runs || b.runs < 0) && a.held >= b.held && a.checkpoints >= b.checkpoints && a.held_w >= b.held_w &&
+  return (runs || b.runs < 0) && a.held >= b.held && a.checkpoints >= b.checkpoints && a.weight_grad >= b.weight_grad &&
          a.values >= b.values && a.gradients >= b.gradients && a.summed >= b.summed;
 }
 
@@ -107,8 +107,8 @@ std::vector<Moment> ScheduleFacts::moments(int stage, bool backward, bool weight
       }
       int& held = of == Again::yes ? now.checkpoints : now.held;
       if (backward && of != Again::unknown && action.op != Op::weight_grad) held += action.op == Op::forward ? 1 : -1;
-      if (action.op == Op::input_grad && weights) ++now.held_w;
-      if (action.op == Op::weight_grad) --now.held_w;
+      if (action.op == Op::input_grad && weights) ++now.weight_grad;
+      if (action.op == Op::weight_grad) --now.weight_grad;
       if (sums) now.summed = true;
     }
     all.insert(running);
@@ -125,17 +125,18 @@ double ScheduleFacts::peak_bytes(int stage, const StageCost& cost, bool has_back
                                                        : without_w_)[at(stage)];
   double most = 0;
   for (const Moment& moment : list) {
-    double bytes = moment.held * cost.held_bytes + moment.checkpoints * cost.checkpoint_bytes +
-                   moment.held_w * cost.held_w_bytes + moment.values * values_bytes +
+    double bytes = moment.held * cost.activation_bytes + moment.checkpoints * cost.recompute_activation_bytes +
+                   moment.weight_grad * cost.weight_grad_bytes + moment.values * values_bytes +
                    moment.gradients * gradients_bytes + (moment.summed ? cost.gradient_bytes : 0.0);
     if (moment.runs >= 0) {
-      const ExtraBytes& extra = moment.again ? (moment.first ? cost.again_first_extra : cost.again_extra)
-                                             : (moment.first ? cost.first_extra : cost.extra);
+      const Workspace& workspace = moment.again
+                                       ? (moment.first ? cost.recompute_first_workspace : cost.recompute_workspace)
+                                       : (moment.first ? cost.first_workspace : cost.workspace);
       switch (static_cast<Op>(moment.runs)) {
-        case Op::forward: bytes += extra.forward; break;
-        case Op::backward: bytes += extra.backward; break;
-        case Op::input_grad: bytes += extra.input_grad; break;
-        case Op::weight_grad: bytes += extra.weight_grad; break;
+        case Op::forward: bytes += workspace.forward; break;
+        case Op::backward: bytes += workspace.backward; break;
+        case Op::input_grad: bytes += workspace.input_grad; break;
+        case Op::weight_grad: bytes += workspace.weight_grad; break;
       }
     }
     most = std::max(most, bytes);

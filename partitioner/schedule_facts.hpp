@@ -15,11 +15,11 @@ namespace lockstep {
 
 /// A moment of a row, as far as one of its stages is concerned: how often each of its bytes is there.
 struct Moment {
-  int held = 0, checkpoints = 0, held_w = 0;  ///< micro-batches
-  int values = 0, gradients = 0;              ///< messages that may have come in
-  bool summed = false;                        ///< the gradients of its parameters are there
-  int runs = -1;                              ///< the Op that runs, -1: none of the stage's
-  bool first = false, again = false;          ///< what runs makes the gradients; is of a micro-batch run again
+  int held = 0, checkpoints = 0, weight_grad = 0;  ///< micro-batches
+  int values = 0, gradients = 0;                   ///< messages that may have come in
+  bool summed = false;                             ///< the gradients of its parameters are there
+  int runs = -1;                                   ///< the Op that runs, -1: none of the stage's
+  bool first = false, again = false;               ///< what runs makes the gradients; is of a micro-batch run again
   auto operator<=>(const Moment&) const = default;
 };
 

@@ -24,8 +24,8 @@ class StageSum {
       for (const CostModel::Read& read : model_.reads(layer)) add_input(layer, read);
       for (const int id : model_.outputs(layer)) add_output(layer, id);
     }
-    cost_.extra = extra_bytes(layers_, false);
-    cost_.first_extra = extra_bytes(layers_, true);
+    cost_.workspace = workspace_of(layers_, false);
+    cost_.first_workspace = workspace_of(layers_, true);
     return cost_;
   }
 
@@ -39,22 +39,23 @@ class StageSum {
     LayerBytes& bytes = bytes_of(layer);
     const bool weights = model_.computes_weights(layer);
     bytes.has_backward = model_.layer_has_backward(layer);
-    bytes.again = again_ && bytes.has_backward && from.recomputable;
+    bytes.recomputed = again_ && bytes.has_backward && from.recomputable;
     cost_.forward_us += from.forward_us;
-    bytes.forward_extra = from.forward_extra_bytes;
+    bytes.forward_workspace = from.forward_workspace_bytes;
     if (!bytes.has_backward) return;
     cost_.input_grad_us += from.input_grad_us;
     if (weights) cost_.weight_grad_us += from.weight_grad_us;
-    if (bytes.again) cost_.recompute_us += from.forward_us;
-    bytes.held = bytes.again ? from.again_held_bytes : from.held_bytes;
-    bytes.made_again = bytes.again ? std::max(0.0, from.held_bytes - from.again_held_bytes) : 0.0;
-    bytes.held_w = weights ? from.held_w_bytes : 0.0;
+    if (bytes.recomputed) cost_.recompute_us += from.forward_us;
+    bytes.activations = bytes.recomputed ? from.recompute_activation_bytes : from.activation_bytes;
+    bytes.recomputed_bytes =
+        bytes.recomputed ? std::max(0.0, from.activation_bytes - from.recompute_activation_bytes) : 0.0;
+    bytes.weight_grad = weights ? from.weight_grad_bytes : 0.0;
     bytes.gradients = model_.gradient_bytes(layer);
-    bytes.input_grad_extra = from.input_grad_extra_bytes;
-    bytes.weight_grad_extra = weights ? from.weight_grad_extra_bytes : 0.0;
-    bytes.backward_extra = weights ? from.backward_extra_bytes : 0.0;
-    cost_.held_bytes += bytes.held;
-    cost_.held_w_bytes += bytes.held_w;
+    bytes.input_grad_workspace = from.input_grad_workspace_bytes;
+    bytes.weight_grad_workspace = weights ? from.weight_grad_workspace_bytes : 0.0;
+    bytes.backward_workspace = weights ? from.backward_workspace_bytes : 0.0;
+    cost_.activation_bytes += bytes.activations;
+    cost_.weight_grad_bytes += bytes.weight_grad;
     cost_.gradient_bytes += bytes.gradients;
   }
 
@@ -82,16 +83,16 @@ class StageSum {
 
   void add_output(int layer, int id) {
     LayerBytes& bytes = bytes_of(layer);
-    if (bytes.has_backward && !bytes.again) return;  // part of what the layer holds
+    if (bytes.has_backward && !bytes.recomputed) return;  // part of what the layer holds
     const auto& readers = model_.value(id).readers;
-    if (bytes.again && !readers.empty() && readers.front() == layer) {  // part of what its loss holds
-      bytes.loss_held = bytes.held;
-      bytes.made_again += model_.value_bytes(id);
+    if (bytes.recomputed && !readers.empty() && readers.front() == layer) {  // part of what its loss holds
+      bytes.loss_activations = bytes.activations;
+      bytes.recomputed_bytes += model_.value_bytes(id);
       return;
     }
     bytes.made += model_.value_bytes(id);
     const int reader = first_reader(id, layer);
-    const bool nearby = bytes.again && std::any_of(readers.begin(), readers.end(), [&](int other) {
+    const bool nearby = bytes.recomputed && std::any_of(readers.begin(), readers.end(), [&](int other) {
                           return !in_stage(other) && model_.layer_has_backward(other) && around_.read_nearby(other);
                         });
     if (reader >= 0 || nearby)
@@ -111,7 +112,7 @@ class StageSum {
   }
 
   void keep(int id, int until) {
-    cost_.held_bytes += model_.value_bytes(id);
+    cost_.activation_bytes += model_.value_bytes(id);
     bytes_of(until).released += model_.value_bytes(id);
   }
 

@@ -61,12 +61,13 @@ class StageMeter {
 
   /// What a forward kept, in bytes: of each sort the first counts.
   void kept_by_forward(std::int64_t bytes, bool recompute) {
-    keep(recompute ? report_.checkpoint_bytes : report_.held_bytes, bytes);
+    keep(recompute ? report_.recompute_activation_bytes : report_.activation_bytes, bytes);
   }
   /// By how much that changed (mostly less) by an I that W is still to follow.
   void kept_by_input_grad(std::int64_t difference) {
-    const std::int64_t held = report_.held_bytes > 0 ? report_.held_bytes : report_.checkpoint_bytes;
-    keep(report_.held_w_bytes, held + difference);
+    const std::int64_t held =
+        report_.activation_bytes > 0 ? report_.activation_bytes : report_.recompute_activation_bytes;
+    keep(report_.weight_grad_bytes, held + difference);
   }
 
  private:

@@ -25,7 +25,7 @@ void Stages::begin(const StepHeader& header) {
   if (feeder_ && (header.mode == Mode::train || header.mode == Mode::evaluate)) feeder_->begin(header);
   for (auto& [id, here] : stages_) here.stage.begin(header, here.meter);
   in_flight_bytes_ = 0;
-  standing_bytes_ = pool_.bytes();
+  resident_bytes_ = pool_.bytes();
 }
 
 void Stages::load_data(int micro_batch) {
@@ -61,7 +61,7 @@ void Stages::compute(const Action& action, bool recompute) {
     case Op::input_grad: here.stage.input_grad(action.micro_batch); break;
     case Op::weight_grad: here.stage.weight_grad(action.micro_batch); return;
   }
-  in_flight_bytes_ = std::max(in_flight_bytes_, pool_.bytes() - standing_bytes_ - weights_.gradient_bytes());
+  in_flight_bytes_ = std::max(in_flight_bytes_, pool_.bytes() - resident_bytes_ - weights_.gradient_bytes());
   if (action.op == Op::forward) here.meter.kept_by_forward(kept_bytes() - bytes_before, recompute);
   deliver(action);
   sent_ = {action.stage, action.micro_batch, action.op, bytes_before};

@@ -59,7 +59,7 @@ class Stages {
   const MemoryPool& pool_;
   Feeder* feeder_;  // null without stage 0
   std::map<StageId, AtWork> stages_;
-  std::int64_t standing_bytes_ = 0;  // alive when the run began: parameters, optimizer state, row 0's batch
+  std::int64_t resident_bytes_ = 0;  // alive when the run began: parameters, optimizer state, row 0's batch
   std::int64_t in_flight_bytes_ = 0;
   Sent sent_;
 };

@@ -155,7 +155,7 @@ void LayerBench::input_grad(int micro_batch) {
 }
 
 template <typename Work>
-double LayerBench::extra_bytes(const Work& work) {
+double LayerBench::workspace_of(const Work& work) {
   const std::int64_t before = pool_.bytes();
   pool_.reset_peak();
   work();
@@ -173,9 +173,9 @@ LayerSample LayerBench::bytes() {
   const double first_held = kept_since(before_first);
   auto inputs = make_inputs();
   const std::int64_t before = pool_.bytes();
-  sample.forward_extra_bytes = extra_bytes([&] { forward(1, inputs); });
-  sample.held_bytes = std::max(0.0, kept_since(before));
-  sample.step_bytes = std::max(0.0, first_held - sample.held_bytes);
+  sample.forward_workspace_bytes = workspace_of([&] { forward(1, inputs); });
+  sample.activation_bytes = std::max(0.0, kept_since(before));
+  sample.step_bytes = std::max(0.0, first_held - sample.activation_bytes);
   if (!has_backward_) return sample;
 
   put(0, make_gradients());
@@ -185,16 +185,16 @@ LayerSample LayerBench::bytes() {
 
   put(1, make_gradients());
   inputs.clear();  // from now on it shows who keeps them
-  sample.input_grad_extra_bytes = extra_bytes([&] { stage_->input_grad(1); });
+  sample.input_grad_workspace_bytes = workspace_of([&] { stage_->input_grad(1); });
   stage_->release_gradients(1);
   const std::int64_t after_input_grad = pool_.bytes();
-  sample.weight_grad_extra_bytes = extra_bytes([&] { stage_->weight_grad(1); });
-  sample.held_w_bytes = std::max(0.0, -kept_since(after_input_grad));
+  sample.weight_grad_workspace_bytes = workspace_of([&] { stage_->weight_grad(1); });
+  sample.weight_grad_bytes = std::max(0.0, -kept_since(after_input_grad));
 
   inputs = make_inputs();
   const std::int64_t before_again = pool_.bytes();
   forward(2, inputs, /*recompute=*/true);
-  sample.again_held_bytes = std::max(0.0, kept_since(before_again));
+  sample.recompute_activation_bytes = std::max(0.0, kept_since(before_again));
   put(2, make_gradients());
   input_grad(2);
   stage_->weight_grad(2);
@@ -202,7 +202,7 @@ LayerSample LayerBench::bytes() {
   forward(3, inputs);
   const auto gradients = make_gradients();  // these and the inputs stay, as they do in a B
   put(3, gradients);
-  sample.backward_extra_bytes = extra_bytes([&] { stage_->backward(3); });
+  sample.backward_workspace_bytes = workspace_of([&] { stage_->backward(3); });
   stage_->release_gradients(3);
   stage_->end_step();
   return sample;

@@ -59,7 +59,7 @@ class LayerBench {
   void input_grad(int micro_batch);
   double kept_since(std::int64_t before) const { return static_cast<double>(pool_.bytes() - before); }
   template <typename Work>
-  double extra_bytes(const Work& work);
+  double workspace_of(const Work& work);
 
   const ModelGraph& graph_;
   int layer_;

@@ -32,9 +32,9 @@ void CostMeter::add(const StepResult& result) {
       sum.input_grad_us += stage.input_grad_us;
       sum.weight_grad_us += stage.weight_grad_us;
       sum.recompute_us += stage.recompute_us;
-      sum.held_bytes = stage.held_bytes;
-      sum.held_w_bytes = stage.held_w_bytes;
-      sum.checkpoint_bytes = stage.checkpoint_bytes;
+      sum.activation_bytes = stage.activation_bytes;
+      sum.weight_grad_bytes = stage.weight_grad_bytes;
+      sum.recompute_activation_bytes = stage.recompute_activation_bytes;
       layers[static_cast<std::size_t>(stage.stage)] = stage.layer_us;
     }
   }
@@ -72,9 +72,9 @@ Costs CostMeter::costs() const {
     cost.input_grad_us = sum.input_grad_us * each;
     cost.weight_grad_us = sum.weight_grad_us * each;
     cost.recompute_us = recomputed_[s] > 0 ? sum.recompute_us / recomputed_[s] : 0.0;
-    cost.held_bytes = at_least_none(sum.held_bytes);
-    cost.held_w_bytes = at_least_none(sum.held_w_bytes);
-    cost.checkpoint_bytes = at_least_none(sum.checkpoint_bytes);
+    cost.activation_bytes = at_least_none(sum.activation_bytes);
+    cost.weight_grad_bytes = at_least_none(sum.weight_grad_bytes);
+    cost.recompute_activation_bytes = at_least_none(sum.recompute_activation_bytes);
     costs.stages.push_back(cost);
   }
   for (double& us : costs.update_us) us /= steps_;

@@ -45,25 +45,26 @@ void check_costs(const Program& program, const Costs& costs) {
   check_size("flows", costs.flow_bytes, program.topology.flows.size(), true);
   check_size("shared parameters", costs.shared_bytes, program.topology.shared.size(), true);
   check_size("updates", costs.update_us, program.rows.size(), true);
-  check_size("standing bytes", costs.standing_bytes, program.rows.size(), true);
+  check_size("standing bytes", costs.resident_bytes, program.rows.size(), true);
   check_size("places", costs.places, program.rows.size(), true);
   for (const StageCost& stage : costs.stages) {
     check_cost("forward_us", stage.forward_us);
     check_cost("input_grad_us", stage.input_grad_us);
     check_cost("weight_grad_us", stage.weight_grad_us);
-    check_cost("held_bytes", stage.held_bytes);
-    check_cost("held_w_bytes", stage.held_w_bytes);
+    check_cost("activation_bytes", stage.activation_bytes);
+    check_cost("weight_grad_bytes", stage.weight_grad_bytes);
     check_cost("recompute_us", stage.recompute_us);
-    check_cost("checkpoint_bytes", stage.checkpoint_bytes);
+    check_cost("recompute_activation_bytes", stage.recompute_activation_bytes);
     check_cost("gradient_bytes", stage.gradient_bytes);
-    for (const ExtraBytes& extra : {stage.extra, stage.first_extra, stage.again_extra, stage.again_first_extra})
-      for (const double bytes : {extra.forward, extra.backward, extra.input_grad, extra.weight_grad})
-        check_cost("extra bytes", bytes);
+    for (const Workspace& workspace :
+         {stage.workspace, stage.first_workspace, stage.recompute_workspace, stage.recompute_first_workspace})
+      for (const double bytes : {workspace.forward, workspace.backward, workspace.input_grad, workspace.weight_grad})
+        check_cost("workspace", bytes);
   }
   for (const double bytes : costs.flow_bytes) check_cost("flow_bytes", bytes);
   for (const double bytes : costs.shared_bytes) check_cost("shared_bytes", bytes);
   for (const double us : costs.update_us) check_cost("update_us", us);
-  for (const double bytes : costs.standing_bytes) check_cost("standing_bytes", bytes);
+  for (const double bytes : costs.resident_bytes) check_cost("resident_bytes", bytes);
   for (const LinkCost& link : {costs.links.same_rank, costs.links.same_host, costs.links.other_host}) {
     check_cost("latency_us", link.latency_us);
     if (!(link.bytes_per_us > 0)) {
@@ -145,7 +146,7 @@ class Memory {
 
   double peak_bytes(std::size_t row) const { return rows_[row].peak_bytes; }
   double total_bytes(std::size_t row) const {
-    return rows_[row].peak_total + (costs_.standing_bytes.empty() ? 0.0 : costs_.standing_bytes[row]);
+    return rows_[row].peak_total + (costs_.resident_bytes.empty() ? 0.0 : costs_.resident_bytes[row]);
   }
   int peak_micro_batches(std::size_t row) const { return rows_[row].peak_alive; }
 
@@ -159,9 +160,9 @@ class Memory {
     int alive = 0, peak_alive = 0;
   };
 
-  /// For a moment there are `extra` bytes more.
-  static void reach(Row& row, double extra) {
-    row.peak_total = std::max(row.peak_total, row.bytes + row.handed + row.gradients + extra);
+  /// For a moment there are `workspace` bytes more.
+  static void reach(Row& row, double workspace) {
+    row.peak_total = std::max(row.peak_total, row.bytes + row.handed + row.gradients + workspace);
   }
 
   /// The sum so far and the next one. Where the first buffer is the row's own it takes the place of that, unless
@@ -192,15 +193,15 @@ class Memory {
     const bool splits = program_.topology.has_weight_grad[index(action.stage)];
     const bool again = backward && again_[index(action.stage) * static_cast<std::size_t>(program_.micro_batches) +
                                           static_cast<std::size_t>(action.micro_batch)];
-    const double held = again ? cost.checkpoint_bytes : cost.held_bytes;
+    const double held = again ? cost.recompute_activation_bytes : cost.activation_bytes;
     const bool sums = action.op == Op::backward || action.op == Op::weight_grad;
     const bool first = sums && splits && !summing_[index(action.stage)];
-    const ExtraBytes& usual = again ? cost.again_extra : cost.extra;
-    const ExtraBytes& extra = !first ? usual : again ? cost.again_first_extra : cost.first_extra;
+    const Workspace& usual = again ? cost.recompute_workspace : cost.workspace;
+    const Workspace& workspace = !first ? usual : again ? cost.recompute_first_workspace : cost.first_workspace;
     switch (action.op) {
       case Op::forward:
-        reach(row, extra.forward);
-        use_slots(row);  // a received value is part of held_bytes from here on
+        reach(row, workspace.forward);
+        use_slots(row);  // a received value is part of activation_bytes from here on
         row.bytes += held;
         row.peak_alive = std::max(row.peak_alive, ++row.alive);
         row.peak_bytes = std::max(row.peak_bytes, row.bytes);
@@ -208,21 +209,21 @@ class Memory {
         if (!backward) release(row, held);
         break;
       case Op::backward:
-        reach(row, extra.backward);
+        reach(row, workspace.backward);
         use_slots(row);
         release(row, held);
         hand_back(row, action.stage);
         break;
       case Op::input_grad:
-        reach(row, extra.input_grad);
+        reach(row, workspace.input_grad);
         use_slots(row);
         release(row, held);  // layer by layer: what W needs takes the place of what I has used
-        if (splits) row.bytes += cost.held_w_bytes;
+        if (splits) row.bytes += cost.weight_grad_bytes;
         hand_back(row, action.stage);
         break;
       case Op::weight_grad:
-        reach(row, extra.weight_grad);
-        row.bytes -= cost.held_w_bytes;
+        reach(row, workspace.weight_grad);
+        row.bytes -= cost.weight_grad_bytes;
         break;
     }
     if (first) {
@@ -233,8 +234,8 @@ class Memory {
 
   void hand_back(Row& row, StageId stage) const { row.handed += hands_back_[index(stage)] - is_handed_[index(stage)]; }
 
-  static void release(Row& row, double held_bytes) {
-    row.bytes -= held_bytes;
+  static void release(Row& row, double activation_bytes) {
+    row.bytes -= activation_bytes;
     --row.alive;
   }
 

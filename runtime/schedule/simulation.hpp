@@ -14,7 +14,7 @@
 namespace lockstep {
 
 /// Bytes at most alive while an action runs, beyond those when it began.
-struct ExtraBytes {
+struct Workspace {
   double forward = 0;
   double backward = 0, input_grad = 0, weight_grad = 0;
 };
@@ -22,19 +22,20 @@ struct ExtraBytes {
 struct StageCost {
   double forward_us = 0;
   double input_grad_us = 0;
-  double weight_grad_us = 0;  ///< B costs input_grad_us + weight_grad_us
-  double held_bytes = 0;      ///< per micro-batch, from the start of F to the end of I or B
-  double held_w_bytes = 0;    ///< per micro-batch, from the end of I to the end of W
+  double weight_grad_us = 0;     ///< B costs input_grad_us + weight_grad_us
+  double activation_bytes = 0;   ///< per micro-batch, from the start of F to the end of I or B
+  double weight_grad_bytes = 0;  ///< per micro-batch, from the end of I to the end of W
   // Of a micro-batch whose forward is run again (recomputed() in program.hpp):
-  double recompute_us = 0;      ///< B and I cost so much more
-  double checkpoint_bytes = 0;  ///< takes the place of held_bytes. Layers are run again one by one, so the activations
-                                ///< of no more than one of them are there at once; these are not counted. What W needs
-                                ///< of them lives from I to W, as ever
+  double recompute_us = 0;                ///< B and I cost so much more
+  double recompute_activation_bytes = 0;  ///< takes the place of activation_bytes. Layers are run again one by one, so
+                                          ///< the activations of no more than one of them are there at once; these are
+                                          ///< not counted. What W needs of them lives from I to W, as ever
   // For Simulation::total_bytes alone:
-  double gradient_bytes = 0;    ///< of the stage's parameters, from the first B or W of a step to the update
-  ExtraBytes extra = {};        ///< once the gradients are there
-  ExtraBytes first_extra = {};  ///< while the first B or W of a step makes them: gradient_bytes are part of it
-  ExtraBytes again_extra = {}, again_first_extra = {};  ///< the same of a micro-batch whose forward is run again
+  double gradient_bytes = 0;       ///< of the stage's parameters, from the first B or W of a step to the update
+  Workspace workspace = {};        ///< once the gradients are there
+  Workspace first_workspace = {};  ///< while the first B or W of a step makes them: gradient_bytes are part of it
+  Workspace recompute_workspace = {},
+            recompute_first_workspace = {};  ///< the same of a micro-batch whose forward is run again
 };
 
 struct LinkCost {
@@ -68,7 +69,7 @@ struct Costs {
   Links links;                         ///< messages of other kinds cost the latency alone
   std::vector<WorkerPlace> places;     ///< index = row; empty: each is a rank of its own on one host
   std::vector<double> update_us;       ///< index = row; empty: 0
-  std::vector<double> standing_bytes;  ///< index = row: parameters, optimizer state, data; empty: 0
+  std::vector<double> resident_bytes;  ///< index = row: parameters, optimizer state, data; empty: 0
 
   const LinkCost& link(WorkerId from, WorkerId to) const;
   /// Within a rank a message is handed over by pointer and needs no slot: a value stays its maker's, a gradient is its
@@ -87,7 +88,7 @@ struct Simulation {
   double bubble_steady = 0;         ///< the same of period_us
   std::vector<double> work_us;      ///< per worker, in one step
   std::vector<double> peak_bytes;   ///< per worker: what Costs says is held, and receive slots from post to use
-  std::vector<double> total_bytes;  ///< per worker, at most: all tensors, with standing_bytes and extra bytes
+  std::vector<double> total_bytes;  ///< per worker, at most: all tensors, with resident_bytes and workspace
   std::vector<int> peak_micro_batches;  ///< per worker: forwards whose backward has not ended (each stage counts)
   long messages = 0;                    ///< of values and gradients, in one step
 };

@@ -87,8 +87,8 @@ void fields(auto& archive, NonFinite& n) {
   each(archive, n.layer, n.micro_batch, n.what);
 }
 void fields(auto& archive, StageReport& s) {
-  each(archive, s.stage, s.forward_us, s.input_grad_us, s.weight_grad_us, s.recompute_us, s.recomputed, s.held_bytes,
-       s.held_w_bytes, s.checkpoint_bytes, s.layer_us);
+  each(archive, s.stage, s.forward_us, s.input_grad_us, s.weight_grad_us, s.recompute_us, s.recomputed,
+       s.activation_bytes, s.weight_grad_bytes, s.recompute_activation_bytes, s.layer_us);
 }
 void fields(auto& archive, WorkerReport& w) {
   each(archive, w.row, w.compute_us, w.wait_us, w.begin_us, w.end_us, w.peak_bytes, w.in_flight_bytes, w.update_us,

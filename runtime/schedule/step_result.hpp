@@ -45,7 +45,7 @@ struct StageReport {
   double recompute_us = 0;  ///< forwards that were run again; not part of input_grad_us
   int recomputed = 0;       ///< micro-batches whose forward was run again
   // Tensor bytes that the first micro-batch of each sort kept: see StageCost.
-  std::int64_t held_bytes = 0, held_w_bytes = 0, checkpoint_bytes = 0;
+  std::int64_t activation_bytes = 0, weight_grad_bytes = 0, recompute_activation_bytes = 0;
   std::vector<double> layer_us = {};  ///< by layer of the stage: all of the above, its losses included
 };
 

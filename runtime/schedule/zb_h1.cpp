@@ -13,7 +13,7 @@
 // Bubble: the time (P-1)(f + i - w), a third of 1F1B's for f = i = w: (P-1)/(3M+P-1). For equal stages, free messages,
 // w <= f, w <= i and M >= P.
 // Memory: P micro-batches from F to W on every worker, as worker 0 of 1F1B: worker r keeps P - r of them whole, and of
-// r what W needs (held_w_bytes).
+// r what W needs (weight_grad_bytes).
 #include "runtime/schedule/generators.hpp"
 
 namespace lockstep {

@@ -192,7 +192,7 @@ std::vector<int> Planning::cut_by(CutBy by, const PlanProblem& problem, int stag
     switch (by) {
       case CutBy::layers: weights.push_back(1); break;
       case CutBy::params: weights.push_back(static_cast<double>(whole_.graph().elements_of_layer(layer))); break;
-      case CutBy::memory: weights.push_back(state_bytes(problem, layer, layer + 1) + cost.held_bytes); break;
+      case CutBy::memory: weights.push_back(state_bytes(problem, layer, layer + 1) + cost.activation_bytes); break;
       case CutBy::time:
       case CutBy::block: weights.push_back(cost.forward_us + cost.input_grad_us + cost.weight_grad_us); break;
       case CutBy::automatic: LOCKSTEP_CHECK(false, "auto is found by search");

@@ -57,7 +57,7 @@ void print_table(std::ostream& out, const Trainer& trainer, const Profile& profi
     weight_grad += count * sample.weight_grad_us;
     update += count * sample.update_us;
     parameters += count * parameter_mib;
-    held += count * sample.held_bytes / mib;
+    held += count * sample.activation_bytes / mib;
     std::string name = graph.layers[run.first].name;
     if (count > 1) name += " .. " + graph.layers[run.last].name;
     const double all_us = sample.forward_us + sample.input_grad_us + sample.weight_grad_us;
@@ -66,7 +66,7 @@ void print_table(std::ostream& out, const Trainer& trainer, const Profile& profi
     print_row(out,
               {std::to_string(count), ms(sample.forward_us), ms(sample.input_grad_us), ms(sample.weight_grad_us),
                ms(sample.update_us), fixed_text(sample.spread * 100, 0) + " %", fixed_text(parameter_mib, 2),
-               fixed_text(sample.held_bytes / mib, 2)},
+               fixed_text(sample.activation_bytes / mib, 2)},
               name);
   }
   print_row(out,

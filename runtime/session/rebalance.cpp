@@ -94,8 +94,8 @@ PlanProblem Rebalancer::problem(const Costs& costs) const {
       entry.forward_us = cost.forward_us * share / factor;
       entry.input_grad_us = cost.input_grad_us * share / factor;
       entry.weight_grad_us = cost.weight_grad_us * share / factor;
-      entry.held_bytes = std::max(cost.held_bytes, cost.checkpoint_bytes) / (end - first);
-      entry.held_w_bytes = cost.held_w_bytes / (end - first);
+      entry.activation_bytes = std::max(cost.activation_bytes, cost.recompute_activation_bytes) / (end - first);
+      entry.weight_grad_bytes = cost.weight_grad_bytes / (end - first);
     }
   }
   const std::vector<RankId>& rank_of_row = trainer_.layout().rank_of_row;

@@ -50,8 +50,8 @@ MakeUpdater OptimizerChoice::maker() const {
 }
 
 OptimizerChoice choose_optimizer(const TrainConfig& train, const Table<OptimizerKind>& kinds) {
-  OptimizerChoice choice{train.optimizer, made_of(kinds, train.optimizer, "train.optimizer.type"), {},
-                         masters_of(train.precision)};
+  OptimizerChoice choice{
+      train.optimizer, made_of(kinds, train.optimizer, "train.optimizer.type"), {}, masters_of(train.precision)};
   if (!train.ema.given) return choice;
   for (const Sizes& sizes : {Sizes{2}, Sizes{2, 2}})
     for (const KeptTensor& kept : choice.rule->keeps(sizes))

@@ -81,7 +81,7 @@ ScheduleChoice choose_schedule(const Config& config, const Partition& partition,
     if (pipeline.recompute != Recompute::never)
       for (StageCost& stage : costs.stages) {
         stage.input_grad_us += stage.recompute_us;
-        stage.held_bytes = stage.checkpoint_bytes;
+        stage.activation_bytes = stage.recompute_activation_bytes;
       }
     BestSchedule best = best_schedule(partition.topology, costs, shape, options);
     choice.schedule = std::move(best.schedule);
@@ -105,8 +105,8 @@ Costs costs_of(const Config& config, const Partition& partition) {
     cost.input_grad_us = number("input_grad_ms", from.input_grad_ms, cost.forward_us * 1e-3) * 1e3;
     cost.weight_grad_us = number("weight_grad_ms", from.weight_grad_ms, cost.forward_us * 1e-3) * 1e3;
     cost.recompute_us = cost.forward_us;
-    cost.held_bytes = cost.checkpoint_bytes = number("activation_bytes", from.activation_bytes, 1.0);
-    cost.held_w_bytes = number("weight_grad_bytes", from.weight_grad_bytes, 0.0);
+    cost.activation_bytes = cost.recompute_activation_bytes = number("activation_bytes", from.activation_bytes, 1.0);
+    cost.weight_grad_bytes = number("weight_grad_bytes", from.weight_grad_bytes, 0.0);
     costs.stages.push_back(cost);
   }
   costs.flow_bytes.assign(partition.topology.flows.size(), from.message_bytes);

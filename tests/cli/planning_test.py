@@ -12,8 +12,8 @@ from errors_test import Refusals
 COSTS = """\
 format: 1
 costs:
-  fc.0: {forward_ms: 4, input_grad_ms: 4, weight_grad_ms: 4, held_mib: 1}
-  "*": {forward_ms: 1, input_grad_ms: 1, weight_grad_ms: 1, held_mib: 1}
+  fc.0: {forward_ms: 4, input_grad_ms: 4, weight_grad_ms: 4, activation_mib: 1}
+  "*": {forward_ms: 1, input_grad_ms: 1, weight_grad_ms: 1, activation_mib: 1}
 """
 PLAN = ["plan", "small.yaml", "--profile", "costs.yaml", "--workers", "2", "-o", "plan.yaml"]
 

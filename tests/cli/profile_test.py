@@ -18,7 +18,7 @@ pipeline: {stages: 4, schedule: 1f1b}
 COSTS = """\
 format: 1
 costs:
-  h.*: {forward_ms: 10, held_mib: 20}
+  h.*: {forward_ms: 10, activation_mib: 20}
 links: {other_host: {latency_us: 2, gigabytes_per_s: 25}}
 workers: [{count: 8, host: 0}, {count: 8, host: 1}]
 """
@@ -42,7 +42,7 @@ class ProfileTest(CliTest):
         for layer in profile["layers"]:
             self.assertEqual([sample["rows"] for sample in layer["samples"]], [2, 4])
             self.assertGreater(layer["samples"][1]["forward_us"], 0)
-            self.assertGreater(layer["samples"][1]["held_bytes"], 0)
+            self.assertGreater(layer["samples"][1]["activation_bytes"], 0)
         self.assertEqual(profile["environment"]["threads"], "1")
         self.assertNotIn("assumed", profile["links"]["same_rank"])
         self.assertTrue(profile["links"]["same_host"]["assumed"])
@@ -74,7 +74,7 @@ class ProfileTest(CliTest):
     def test_costs_by_hand_take_the_place_of_measured_ones(self):
         self.write("costs.yaml", COSTS)
         result, profile = self.profile("deep.yaml", "--costs", "costs.yaml", "--rows", "1,4")
-        self.assertEqual(profile["costs"], {"h.*": {"forward_ms": 10.0, "held_mib": 20.0}})
+        self.assertEqual(profile["costs"], {"h.*": {"forward_ms": 10.0, "activation_mib": 20.0}})
         self.assertEqual(len(profile["workers"]), 16)
         self.assertEqual(profile["links"]["other_host"], {"latency_us": 2.0, "gigabytes_per_s": 25.0})
         self.assertEqual([sample["rows"] for sample in profile["layers"][0]["samples"]], [1, 4])

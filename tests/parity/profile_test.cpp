@@ -112,24 +112,25 @@ TEST_CASE("bytes measured layer by layer add up to what a worker reports of the 
     INFO(the.name);
     const Trainer trainer(the.model, the.data, one_worker(the.config));
     const StageReport report = reported(the);
-    double held = 0, held_w = 0, step = 0;
+    double held = 0, weight_grad = 0, step = 0;
     for (int layer = 0; layer < trainer.graph().layer_count(); ++layer) {
       const LayerSample sample = measured(trainer, layer, options_of(the.config));
-      INFO(trainer.graph().layers[layer].name << ": held " << sample.held_bytes << ", W " << sample.held_w_bytes);
-      held += sample.held_bytes;
-      held_w += sample.held_w_bytes;
+      INFO(trainer.graph().layers[layer].name << ": held " << sample.activation_bytes << ", W "
+                                              << sample.weight_grad_bytes);
+      held += sample.activation_bytes;
+      weight_grad += sample.weight_grad_bytes;
       step += sample.step_bytes;
-      CHECK(sample.again_held_bytes <= sample.held_bytes);
-      CHECK(sample.forward_extra_bytes >= sample.held_bytes);
+      CHECK(sample.recompute_activation_bytes <= sample.activation_bytes);
+      CHECK(sample.forward_workspace_bytes >= sample.activation_bytes);
     }
     // The worker looks at its first micro-batch, which makes the casts of the step, and they stay.
-    CHECK(held + step == static_cast<double>(report.held_bytes));
+    CHECK(held + step == static_cast<double>(report.activation_bytes));
     // Convolutions that read one value keep one tensor for their weight gradients; measured alone, each has its own.
     if (the.name == "cnn") {
-      CHECK(held_w > static_cast<double>(report.held_w_bytes));
-      CHECK(held_w < 1.25 * static_cast<double>(report.held_w_bytes));
+      CHECK(weight_grad > static_cast<double>(report.weight_grad_bytes));
+      CHECK(weight_grad < 1.25 * static_cast<double>(report.weight_grad_bytes));
     } else {
-      CHECK(held_w + step == static_cast<double>(report.held_w_bytes));
+      CHECK(weight_grad + step == static_cast<double>(report.weight_grad_bytes));
     }
     CHECK((step > 0) == (the.config.train.precision == Precision::bf16));
   }
@@ -143,15 +144,16 @@ TEST_CASE("a linear layer keeps its output from F to I, and what its weight grad
   REQUIRE(trainer.graph().layers[inner].name == "fc.1");
   const LayerSample sample = measured(trainer, inner, options_of(the.config));
   const double entry = 4.0 * kRows * 16;
-  CHECK(sample.held_bytes == entry);
-  CHECK(sample.again_held_bytes == 0);
-  CHECK(sample.held_w_bytes == 2 * entry);                 // input and gradient of the output
-  CHECK(sample.input_grad_extra_bytes >= entry);           // the gradient of the input
-  CHECK(sample.weight_grad_extra_bytes >= 4.0 * 16 * 16);  // a product beside the sum
+  CHECK(sample.activation_bytes == entry);
+  CHECK(sample.recompute_activation_bytes == 0);
+  CHECK(sample.weight_grad_bytes == 2 * entry);                // input and gradient of the output
+  CHECK(sample.input_grad_workspace_bytes >= entry);           // the gradient of the input
+  CHECK(sample.weight_grad_workspace_bytes >= 4.0 * 16 * 16);  // a product beside the sum
   // In a B the input and the gradient of the output are others' memory: the product comes on top of the gradient of the
   // input alone, and the output has gone.
-  CHECK(sample.backward_extra_bytes >= sample.input_grad_extra_bytes);
-  CHECK(sample.backward_extra_bytes <= std::max(sample.input_grad_extra_bytes, sample.weight_grad_extra_bytes));
+  CHECK(sample.backward_workspace_bytes >= sample.input_grad_workspace_bytes);
+  CHECK(sample.backward_workspace_bytes <=
+        std::max(sample.input_grad_workspace_bytes, sample.weight_grad_workspace_bytes));
   CHECK(sample.update_us > 0);
 }
 
@@ -160,7 +162,7 @@ TEST_CASE("what a loss keeps is there although its layer is run again", "[parity
   const Trainer trainer(the.model, the.data, one_worker(the.config));
   const int head = trainer.graph().layer_count() - 1;
   const LayerSample sample = measured(trainer, head, options_of(the.config));
-  CHECK(sample.again_held_bytes > 0);
+  CHECK(sample.recompute_activation_bytes > 0);
   CHECK(sample.input_grad_us > 0);
 }
 
@@ -171,8 +173,8 @@ TEST_CASE("a layer that needs no backward costs a forward and keeps nothing", "[
   const LayerSample sample = measured(trainer, 1, options_of(the.config));
   CHECK(sample.forward_us > 0);
   CHECK(sample.input_grad_us + sample.weight_grad_us + sample.update_us == 0);
-  CHECK(sample.held_bytes == 0);
-  CHECK(sample.forward_extra_bytes > 0);
+  CHECK(sample.activation_bytes == 0);
+  CHECK(sample.forward_workspace_bytes > 0);
 }
 
 TEST_CASE("layers that sleep cost what they sleep, and more", "[parity][profile]") {

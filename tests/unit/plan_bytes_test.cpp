@@ -9,9 +9,9 @@ using namespace lockstep::test;
 
 namespace {
 
-/// The numbers of extra_bytes as [F, B, I, W].
-std::vector<double> numbers(const ExtraBytes& extra) {
-  return {extra.forward, extra.backward, extra.input_grad, extra.weight_grad};
+/// The numbers of workspace_of as [F, B, I, W].
+std::vector<double> numbers(const Workspace& workspace) {
+  return {workspace.forward, workspace.backward, workspace.input_grad, workspace.weight_grad};
 }
 
 Simulation of_rows(const std::vector<std::vector<std::string>>& rows, int stages, int micro_batches, const Costs& costs,
@@ -23,86 +23,88 @@ Simulation of_rows(const std::vector<std::vector<std::string>>& rows, int stages
 
 TEST_CASE("a forward needs what the layers before keep and what the layer at work needs", "[unit][plan]") {
   LayerBytes a, b, c;
-  a.held = 10, a.forward_extra = 100;
-  b.held = 20, b.forward_extra = 95;
-  c.held = 40, c.forward_extra = 30;
-  CHECK(extra_bytes({a, b, c}, false).forward == 105);
-  b.forward_extra = 50;
-  CHECK(extra_bytes({a, b, c}, false).forward == 100);
+  a.held = 10, a.forward_workspace = 100;
+  b.held = 20, b.forward_workspace = 95;
+  c.held = 40, c.forward_workspace = 30;
+  CHECK(workspace_of({a, b, c}, false).forward == 105);
+  b.forward_workspace = 50;
+  CHECK(workspace_of({a, b, c}, false).forward == 100);
   a.held = 0, a.made = 70, b.passed = 70;  // not kept: gone once b has read it
-  CHECK(extra_bytes({a, b, c}, false).forward == 120);
+  CHECK(workspace_of({a, b, c}, false).forward == 120);
 }
 
 TEST_CASE("a backward gives back layer by layer", "[unit][plan]") {
   LayerBytes a, b;
-  a.held = 10, a.held_w = 3, a.input_grad_extra = 50, a.weight_grad_extra = 4, a.backward_extra = 40, a.gradients = 6;
-  b.held = 30, b.held_w = 7, b.input_grad_extra = 8, b.weight_grad_extra = 9, b.backward_extra = 12, b.gradients = 11;
+  a.held = 10, a.weight_grad = 3, a.input_grad_workspace = 50, a.weight_grad_workspace = 4, a.backward_workspace = 40,
+  a.gradients = 6;
+  b.held = 30, b.weight_grad = 7, b.input_grad_workspace = 8, b.weight_grad_workspace = 9, b.backward_workspace = 12,
+  b.gradients = 11;
   a.output_gradients = b.input_gradients = 5;
   // B: of b 12; I of a: -30 + 5 + 50. I alone: what b keeps for W comes on top. W: 9.
-  CHECK(numbers(extra_bytes({a, b}, false)) == std::vector<double>{10, 25, 32, 9});
+  CHECK(numbers(workspace_of({a, b}, false)) == std::vector<double>{10, 25, 32, 9});
   // The first time b ends with 11 bytes more, and needs 11 where the product needed 9.
-  CHECK(numbers(extra_bytes({a, b}, true)) == std::vector<double>{10, 36, 32, 11});
-  a.input_grad_extra = 20;
-  CHECK(extra_bytes({a, b}, false).backward == -30 + 5 + 40);
-  CHECK(extra_bytes({a, b}, true).backward == -30 + 5 + 40 + 11 + 2);
-  b.backward_extra = 30;
-  CHECK(extra_bytes({a, b}, false).backward == 30);
-  CHECK(extra_bytes({a, b}, true).backward == 30 + 2);
+  CHECK(numbers(workspace_of({a, b}, true)) == std::vector<double>{10, 36, 32, 11});
+  a.input_grad_workspace = 20;
+  CHECK(workspace_of({a, b}, false).backward == -30 + 5 + 40);
+  CHECK(workspace_of({a, b}, true).backward == -30 + 5 + 40 + 11 + 2);
+  b.backward_workspace = 30;
+  CHECK(workspace_of({a, b}, false).backward == 30);
+  CHECK(workspace_of({a, b}, true).backward == 30 + 2);
   // What is kept for b's backward alone goes with it.
-  b.backward_extra = 12, a.input_grad_extra = 50, b.released = 20;
-  CHECK(numbers(extra_bytes({a, b}, false)) == std::vector<double>{10, 12, 12, 9});
+  b.backward_workspace = 12, a.input_grad_workspace = 50, b.released = 20;
+  CHECK(numbers(workspace_of({a, b}, false)) == std::vector<double>{10, 12, 12, 9});
 }
 
 TEST_CASE("what is run again comes back one layer at a time", "[unit][plan]") {
   LayerBytes a, b;
-  a.again = b.again = true;
-  a.held = 1, a.made_again = 100, a.input_grad_extra = 10, a.forward_extra = 105;
-  b.held = 2, b.made_again = 200, b.input_grad_extra = 20, b.forward_extra = 215;
-  CHECK(extra_bytes({a, b}, false).backward == 220);
-  b.made_again = 0, b.forward_extra = 300;
-  CHECK(extra_bytes({a, b}, false).input_grad == 300);
+  a.recomputed = b.recomputed = true;
+  a.held = 1, a.recomputed_bytes = 100, a.input_grad_workspace = 10, a.forward_workspace = 105;
+  b.held = 2, b.recomputed_bytes = 200, b.input_grad_workspace = 20, b.forward_workspace = 215;
+  CHECK(workspace_of({a, b}, false).backward == 220);
+  b.recomputed_bytes = 0, b.forward_workspace = 300;
+  CHECK(workspace_of({a, b}, false).input_grad == 300);
   LayerBytes loss;  // what it keeps goes before the layer is run again
-  loss.again = true, loss.held = loss.loss_held = loss.loss_gradients = 40;
-  loss.made_again = 50, loss.input_grad_extra = 60;
-  CHECK(extra_bytes({loss}, false).backward == 70);
-  loss.made_again = 5, loss.input_grad_extra = 6;
-  CHECK(extra_bytes({loss}, false).backward == 40);
-  a.input_grad_extra = 1000;
-  CHECK(extra_bytes({a, loss}, false).backward == 100 + 1000 - 40);
+  loss.recomputed = true, loss.held = loss.loss_activations = loss.loss_gradients = 40;
+  loss.recomputed_bytes = 50, loss.input_grad_workspace = 60;
+  CHECK(workspace_of({loss}, false).backward == 70);
+  loss.recomputed_bytes = 5, loss.input_grad_workspace = 6;
+  CHECK(workspace_of({loss}, false).backward == 40);
+  a.input_grad_workspace = 1000;
+  CHECK(workspace_of({a, loss}, false).backward == 100 + 1000 - 40);
 }
 
 TEST_CASE("layers without a backward are passed by", "[unit][plan]") {
   LayerBytes frozen, trained;
-  frozen.has_backward = false, frozen.made = 20, frozen.forward_extra = 25;
-  trained.held = 5, trained.input_grad_extra = 3, trained.released = 20, trained.forward_extra = 6;
-  CHECK(numbers(extra_bytes({frozen, trained}, false)) == std::vector<double>{26, 3, 3, 0});
+  frozen.has_backward = false, frozen.made = 20, frozen.forward_workspace = 25;
+  trained.held = 5, trained.input_grad_workspace = 3, trained.released = 20, trained.forward_workspace = 6;
+  CHECK(numbers(workspace_of({frozen, trained}, false)) == std::vector<double>{26, 3, 3, 0});
 }
 
 TEST_CASE("total bytes: standing, alive, gradients, and what runs", "[unit][plan]") {
   Costs costs;
   costs.stages.resize(1);
   StageCost& stage = costs.stages[0];
-  stage.held_bytes = 100;
+  stage.activation_bytes = 100;
   stage.gradient_bytes = 40;
-  costs.standing_bytes = {1000};
+  costs.resident_bytes = {1000};
   const auto total = [&](const std::vector<std::string>& row, LowerOptions options = {}) {
     return of_rows({row}, 1, 2, costs, options).total_bytes[0];
   };
   const std::vector<std::string> gpipe = {"0F0", "0F1", "0B0", "0B1"};
   CHECK(total(gpipe) == 1200);
-  stage.extra.forward = 130;  // at 0F1
+  stage.workspace.forward = 130;  // at 0F1
   CHECK(total(gpipe) == 1230);
-  stage.extra.backward = 25;
+  stage.workspace.backward = 25;
   CHECK(total(gpipe) == 1230);
-  stage.first_extra.backward = 50;  // at 0B0: two alive
+  stage.first_workspace.backward = 50;  // at 0B0: two alive
   CHECK(total(gpipe) == 1250);
-  stage.extra.backward = 115;  // at 0B1: one alive, and the gradients
+  stage.workspace.backward = 115;  // at 0B1: one alive, and the gradients
   CHECK(total(gpipe) == 1255);
-  stage.again_first_extra.backward = 300;
+  stage.recompute_first_workspace.backward = 300;
   CHECK(total(gpipe) == 1255);
-  stage.checkpoint_bytes = 10;
+  stage.recompute_activation_bytes = 10;
   CHECK(total(gpipe, {.recompute = Recompute::always}) == 1000 + 20 + 300);
-  stage.again_extra.backward = 500;
+  stage.recompute_workspace.backward = 500;
   CHECK(total(gpipe, {.recompute = Recompute::always}) == 1000 + 10 + 40 + 500);
   CHECK(of_rows({gpipe}, 1, 2, costs).peak_bytes[0] == 200);
 }
@@ -111,16 +113,16 @@ TEST_CASE("total bytes: I leaves what W needs, W makes the gradients", "[unit][p
   Costs costs;
   costs.stages.resize(1);
   StageCost& stage = costs.stages[0];
-  stage.held_bytes = 100;
-  stage.held_w_bytes = 30;
+  stage.activation_bytes = 100;
+  stage.weight_grad_bytes = 30;
   stage.gradient_bytes = 40;
   const auto total = [&] { return of_rows({{"0F0", "0I0", "0F1", "0I1", "0W0", "0W1"}}, 1, 2, costs).total_bytes[0]; };
   CHECK(total() == 130);  // at 0F1
-  stage.extra.input_grad = 9;
+  stage.workspace.input_grad = 9;
   CHECK(total() == 139);
-  stage.first_extra.weight_grad = 90;  // at 0W0
+  stage.first_workspace.weight_grad = 90;  // at 0W0
   CHECK(total() == 150);
-  stage.extra.weight_grad = 85;  // at 0W1
+  stage.workspace.weight_grad = 85;  // at 0W1
   CHECK(total() == 155);
 }
 
@@ -168,6 +170,6 @@ TEST_CASE("negative bytes are refused by name", "[unit][plan]") {
   costs.stages[0].gradient_bytes = -1;
   CHECK(contains(error_of<UserError>([&] { simulate(lowered("1f1b", 1, 1), costs); }), "gradient_bytes is -1"));
   costs.stages[0].gradient_bytes = 0;
-  costs.stages[0].again_extra.weight_grad = -2;
-  CHECK(contains(error_of<UserError>([&] { simulate(lowered("1f1b", 1, 1), costs); }), "extra bytes is -2"));
+  costs.stages[0].recompute_workspace.weight_grad = -2;
+  CHECK(contains(error_of<UserError>([&] { simulate(lowered("1f1b", 1, 1), costs); }), "workspace is -2"));
 }

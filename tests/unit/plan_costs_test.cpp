@@ -25,9 +25,9 @@ PlanProblem three_layers() {
   for (std::size_t i = 0; i < 3; ++i) {
     LayerCost& cost = problem.layers[i];
     cost.update_us = 8;
-    cost.held_bytes = held[i];
-    cost.again_held_bytes = held[i] / 100;
-    cost.held_w_bytes = held[i] / 10;
+    cost.activation_bytes = held[i];
+    cost.recompute_activation_bytes = held[i] / 100;
+    cost.weight_grad_bytes = held[i] / 10;
   }
   problem.data_bytes = 7;
   problem.micro_batches = 2;
@@ -88,50 +88,50 @@ TEST_CASE("a stage takes as long as its layers, on the worker that runs its row"
 
 TEST_CASE("a stage holds what its layers hold and what it has received", "[unit][plan]") {
   const Costs costs = costs_of(three_layers(), {{2, 1}});
-  CHECK(costs.stages[0].held_bytes == 3000);
-  CHECK(costs.stages[0].held_w_bytes == 300);
-  CHECK(costs.stages[1].held_bytes == 4000 + 30 + 5);
-  CHECK(costs.stages[0].checkpoint_bytes == 30 + 20);      // what b reads; what c reads is the other stage's
-  CHECK(costs.stages[1].checkpoint_bytes == 40 + 30 + 5);  // what the loss reads is among what it keeps
-  CHECK(costs.flow_bytes == std::vector<double>{35});      // c's input, and the targets
+  CHECK(costs.stages[0].activation_bytes == 3000);
+  CHECK(costs.stages[0].weight_grad_bytes == 300);
+  CHECK(costs.stages[1].activation_bytes == 4000 + 30 + 5);
+  CHECK(costs.stages[0].recompute_activation_bytes == 30 + 20);      // what b reads; what c reads is the other stage's
+  CHECK(costs.stages[1].recompute_activation_bytes == 40 + 30 + 5);  // what the loss reads is among what it keeps
+  CHECK(costs.flow_bytes == std::vector<double>{35});                // c's input, and the targets
 }
 
 TEST_CASE("within a rank a value stays where it was made", "[unit][plan]") {
   PlanProblem problem = three_layers();
   problem.workers[1].place.rank = 0;
   const Costs costs = costs_of(problem, {{2, 1}});
-  CHECK(costs.stages[0].held_bytes == 3000);
-  CHECK(costs.stages[1].held_bytes == 4000);
-  CHECK(costs.stages[0].checkpoint_bytes == 30 + 20 + 30);
-  CHECK(costs.stages[1].checkpoint_bytes == 40);
+  CHECK(costs.stages[0].activation_bytes == 3000);
+  CHECK(costs.stages[1].activation_bytes == 4000);
+  CHECK(costs.stages[0].recompute_activation_bytes == 30 + 20 + 30);
+  CHECK(costs.stages[1].recompute_activation_bytes == 40);
 }
 
 TEST_CASE("several stages of a worker hand values over too", "[unit][plan]") {
   PlanProblem problem = three_layers();
   equal_workers(problem, 1);
   const Costs costs = costs_of(problem, {{1, 2}, 2, "zbv", Recompute::never, {}});
-  CHECK(costs.stages[1].held_bytes == 6000);
-  CHECK(costs.stages[0].checkpoint_bytes == 10 + 20);
+  CHECK(costs.stages[1].activation_bytes == 6000);
+  CHECK(costs.stages[0].recompute_activation_bytes == 10 + 20);
 }
 
 TEST_CASE("parameters stand once a worker, their gradients once a holder", "[unit][plan]") {
   PlanProblem problem = three_layers();
   const Costs apart = costs_of(problem, {{2, 1}});
-  CHECK(apart.standing_bytes == std::vector<double>{12 * 12 + 7, 5 * 12});
+  CHECK(apart.resident_bytes == std::vector<double>{12 * 12 + 7, 5 * 12});
   CHECK(apart.stages[0].gradient_bytes == 12 * 4);
   CHECK(apart.stages[1].gradient_bytes == 5 * 4);
   CHECK(apart.shared_bytes == std::vector<double>{20});
   CHECK(apart.update_us == std::vector<double>{16, 8});
 
   problem.clip = problem.post_validation = true;
-  CHECK(costs_of(problem, {{2, 1}}).standing_bytes == std::vector<double>{2 * 12 * 12 + 7, 2 * 5 * 12});
+  CHECK(costs_of(problem, {{2, 1}}).resident_bytes == std::vector<double>{2 * 12 * 12 + 7, 2 * 5 * 12});
   problem.clip = false;
-  CHECK(costs_of(problem, {{2, 1}}).standing_bytes == apart.standing_bytes);  // without a norm nothing is amended
+  CHECK(costs_of(problem, {{2, 1}}).resident_bytes == apart.resident_bytes);  // without a norm nothing is amended
 
   equal_workers(problem, 1);
   problem.layers[1].step_bytes = 6;
   const Costs together = costs_of(problem, {{1, 2}, 2, "zbv", Recompute::never, {}});
-  CHECK(together.standing_bytes == std::vector<double>{12 * 12 + 7 + 6});
+  CHECK(together.resident_bytes == std::vector<double>{12 * 12 + 7 + 6});
   CHECK(together.stages[1].gradient_bytes == 9 * 4);
   CHECK(together.shared_bytes == std::vector<double>{40});  // both buffers would travel in one message
   CHECK(together.update_us == std::vector<double>{16});     // c has nothing of its own
@@ -140,7 +140,7 @@ TEST_CASE("parameters stand once a worker, their gradients once a holder", "[uni
 TEST_CASE("what the optimizer keeps beside each parameter stands with it", "[unit][plan]") {
   PlanProblem problem = three_layers();
   problem.optimizer_bytes = {100, 7, 0};
-  CHECK(costs_of(problem, {{2, 1}}).standing_bytes == std::vector<double>{12 * 4 + 107 + 7, 5 * 4 + 7});
+  CHECK(costs_of(problem, {{2, 1}}).resident_bytes == std::vector<double>{12 * 4 + 107 + 7, 5 * 4 + 7});
   CHECK(state_bytes(problem, 0, 2) == 12 * 8 + 107);
   CHECK(state_bytes(problem, 2, 3) == 5 * 8 + 7);
   problem.graph.parameters[1].trainable = false;
@@ -154,29 +154,29 @@ TEST_CASE("frozen layers hold nothing; what a trained layer reads of them is hel
   problem.graph.parameters[0].trainable = problem.graph.parameters[1].trainable = false;
   find_backwards(problem.graph);
   const Costs costs = costs_of(problem, {{2, 1}});
-  CHECK(costs.stages[0].held_bytes == 2000 + 20);
+  CHECK(costs.stages[0].activation_bytes == 2000 + 20);
   CHECK(costs.stages[0].input_grad_us == 20);
   CHECK(costs.stages[0].weight_grad_us == 30);
   CHECK(costs.stages[0].recompute_us == 10);
   CHECK(costs.stages[0].gradient_bytes == 16);
   CHECK(costs.stages[1].weight_grad_us == 0);
-  CHECK(costs.stages[1].held_w_bytes == 0);
-  CHECK(costs.standing_bytes == std::vector<double>{8 * 4 + 4 * 12 + 7, 5 * 4});
+  CHECK(costs.stages[1].weight_grad_bytes == 0);
+  CHECK(costs.resident_bytes == std::vector<double>{8 * 4 + 4 * 12 + 7, 5 * 4});
   CHECK(costs.shared_bytes.empty());
 
   const Costs frozen_first = costs_of(problem, {{1, 2}});
-  CHECK(frozen_first.stages[0].held_bytes == 0);
+  CHECK(frozen_first.stages[0].activation_bytes == 0);
   CHECK(frozen_first.stages[0].input_grad_us == 0);
-  CHECK(frozen_first.stages[1].held_bytes == 6000 + 20 + 5);
+  CHECK(frozen_first.stages[1].activation_bytes == 6000 + 20 + 5);
   problem.workers[1].place.rank = 0;  // the maker lets go of it: the reader counts it
-  CHECK(costs_of(problem, {{1, 2}}).stages[1].held_bytes == 6000 + 20);
+  CHECK(costs_of(problem, {{1, 2}}).stages[1].activation_bytes == 6000 + 20);
 }
 
 TEST_CASE("layers that may not be run again keep what they hold", "[unit][plan]") {
   PlanProblem problem = three_layers();
   problem.layers[0].recomputable = false;
   const StageCost stage = costs_of(problem, {{2, 1}}).stages[0];
-  CHECK(stage.checkpoint_bytes == 1000 + 20);  // a's output is part of the 1000
+  CHECK(stage.recompute_activation_bytes == 1000 + 20);  // a's output is part of the 1000
   CHECK(stage.recompute_us == 10);
 }
 
@@ -185,8 +185,8 @@ TEST_CASE("a skip is held by everybody who reads it, and its gradients add up in
   problem.graph.values[2].readers = {1, 3, 3};  // layer 0's output, read twice by the last layer
   problem.value_bytes = {0, 0, 10, 100, 1000, 0};
   const Costs costs = costs_of(problem, {{1, 2, 1}});
-  CHECK(costs.stages[1].held_bytes == 10);
-  CHECK(costs.stages[2].held_bytes == 1010);
+  CHECK(costs.stages[1].activation_bytes == 10);
+  CHECK(costs.stages[2].activation_bytes == 1010);
   const Topology topology = topology_of(problem.graph, first_layers({1, 2, 1}));
   REQUIRE(topology.flows.size() == 3);
   CHECK(costs.flow_bytes == std::vector<double>{10, 20, 1000});  // 0->1, 0->2, 1->2

@@ -122,7 +122,7 @@ TEST_CASE("idle workers and what layers cost are part of a plan", "[unit][plan]"
   CHECK(reread(to_yaml(plan)).idle.empty());
   plan.idle = {1, 3};
   plan.predicted->with_all_us = 13500;
-  plan.profile = "format: 1\nlayers:\n  - {\"name\":\"a: b\",\"signature\":\"x\",\"samples\":[{\"rows\":2}]}\n";
+  plan.profile = "format: 2\nlayers:\n  - {\"name\":\"a: b\",\"signature\":\"x\",\"samples\":[{\"rows\":2}]}\n";
   const PlanFile back = reread(to_yaml(plan));
   CHECK(back.idle == plan.idle);
   CHECK(back.predicted->with_all_us == 13500);
@@ -200,8 +200,8 @@ TEST_CASE("what is wrong in an edited pipeline is named with the plan's line", "
 
 TEST_CASE("what is no plan is refused with its place", "[unit][plan]") {
   CHECK(
-      refusal(with("format: 1", "format: 2")) ==
-      "plan.yaml:3:9: format: got 2, expected 1; another version of Lockstep wrote it: plan again with lockstep plan");
+      refusal(with("format: 2", "format: 3")) ==
+      "plan.yaml:3:9: format: got 3, expected 2; another version of Lockstep wrote it: plan again with lockstep plan");
   CHECK(refusal(with("  schedule: 1f1b", "  schedul: 1f1b")) ==
         "plan.yaml:14:3: pipeline.schedul: got an unknown key, expected one of stages, virtual_stages, schedule, "
         "partition, recompute, placement; did you mean 'schedule'?");
@@ -211,7 +211,7 @@ TEST_CASE("what is no plan is refused with its place", "[unit][plan]") {
         std::string::npos);
   CHECK(refusal(with("worker: 1, compute_ms", "worker: 2, compute_ms")).find("predicted.workers[0].worker: got 2") !=
         std::string::npos);
-  CHECK(refusal("format: 1\n") == "plan.yaml:1:1: model: missing, expected a mapping");
+  CHECK(refusal("format: 2\n") == "plan.yaml:1:1: model: missing, expected a mapping");
 }
 
 TEST_CASE("a prediction belongs to the pipeline and the numerics that it was made for", "[unit][plan]") {

@@ -99,14 +99,14 @@ inline PlanProblem random_problem(std::mt19937& random, const RandomShape& shape
   for (LayerCost& cost : problem.layers) {
     cost = layer_cost(1 + below(50), 1 + below(50), below(50));
     cost.update_us = below(5);
-    cost.held_bytes = below(100);
-    cost.again_held_bytes = below(1 + static_cast<int>(cost.held_bytes));
-    cost.held_w_bytes = below(40);
+    cost.activation_bytes = below(100);
+    cost.recompute_activation_bytes = below(1 + static_cast<int>(cost.activation_bytes));
+    cost.weight_grad_bytes = below(40);
     cost.step_bytes = chance(20) ? below(10) : 0;
-    cost.forward_extra_bytes = cost.held_bytes + below(30);
-    cost.input_grad_extra_bytes = below(60);
-    cost.weight_grad_extra_bytes = below(60);
-    cost.backward_extra_bytes = cost.held_w_bytes + cost.weight_grad_extra_bytes;
+    cost.forward_workspace_bytes = cost.activation_bytes + below(30);
+    cost.input_grad_workspace_bytes = below(60);
+    cost.weight_grad_workspace_bytes = below(60);
+    cost.backward_workspace_bytes = cost.weight_grad_bytes + cost.weight_grad_workspace_bytes;
     cost.recomputable = !chance(20);
   }
   problem.data_bytes = below(50);

@@ -291,7 +291,7 @@ TEST_CASE("a slow worker gets fewer layers, a small one less memory", "[unit][pl
   CHECK(slow.layers_per_stage[row_of_slow] == 3);
 
   problem.workers[0].speed = 1;
-  for (LayerCost& layer : problem.layers) layer.held_bytes = 10;
+  for (LayerCost& layer : problem.layers) layer.activation_bytes = 10;
   problem.workers[0].limit_bytes = 30;
   const RankedPlan small = make_plan(problem, scope).best();
   const std::size_t row_of_small = small.choice.placement[0] == 0 ? 0 : 1;

@@ -20,14 +20,14 @@ LayerSample sample_of(std::int64_t rows, double scale) {
   sample.input_grad_us = 20 * scale;
   sample.weight_grad_us = 5 * scale;
   sample.update_us = 7;
-  sample.held_bytes = 1000 * scale;
-  sample.again_held_bytes = 100 * scale;
-  sample.held_w_bytes = 300 * scale;
+  sample.activation_bytes = 1000 * scale;
+  sample.recompute_activation_bytes = 100 * scale;
+  sample.weight_grad_bytes = 300 * scale;
   sample.step_bytes = 64;
-  sample.forward_extra_bytes = 1100 * scale;
-  sample.input_grad_extra_bytes = 500 * scale;
-  sample.weight_grad_extra_bytes = 600 * scale;
-  sample.backward_extra_bytes = 550 * scale;
+  sample.forward_workspace_bytes = 1100 * scale;
+  sample.input_grad_workspace_bytes = 500 * scale;
+  sample.weight_grad_workspace_bytes = 600 * scale;
+  sample.backward_workspace_bytes = 550 * scale;
   sample.spread = 0.01;
   return sample;
 }
@@ -79,9 +79,9 @@ struct Bad {
 
 // clang-format off
 const Bad kBadProfiles[] = {
-  {"\"format\": 1", "\"format\": 2",
-   "p.yaml:2:12: format: got 2, expected 1; another version of Lockstep wrote it: measure again with lockstep profile"},
-  {" \"format\": 1,\n", "",
+  {"\"format\": 2", "\"format\": 3",
+   "p.yaml:2:12: format: got 3, expected 2; another version of Lockstep wrote it: measure again with lockstep profile"},
+  {" \"format\": 2,\n", "",
    "p.yaml:1:1: format: missing, expected an integer"},
   {"\"model\"", "\"modle\"",
    "p.yaml:3:2: modle: got an unknown key, expected one of format, model, environment, layers, costs, links, workers; did you mean 'model'?"},
@@ -89,8 +89,8 @@ const Bad kBadProfiles[] = {
    "p.yaml:16:20: layers[0].samples[0].forward_us: got -10.0, expected a number >= 0"},
   {"\"forward_us\": 10.0", "\"forward_ms\": 10.0",
    "p.yaml:16:6: layers[0].samples[0].forward_us: missing, expected a number >= 0; is 'forward_ms' here a misspelling of it?"},
-  {"\"held_bytes\": 1000.0", "\"held_bytes\": null",
-   "p.yaml:20:20: layers[0].samples[0].held_bytes: got nothing, expected a number >= 0"},
+  {"\"activation_bytes\": 1000.0", "\"activation_bytes\": null",
+   "p.yaml:20:20: layers[0].samples[0].activation_bytes: got nothing, expected a number >= 0"},
   {"\"rows\": 4", "\"rows\": 2",
    "p.yaml:31:14: layers[0].samples[1].rows: got 2, expected more than 2, those of the sample before"},
   {"\"rows\": 2", "\"rows\": 0",
@@ -109,19 +109,19 @@ const Bad kBadProfiles[] = {
    "p.yaml:5:10: environment.isa: got [1], expected a string"},
 };
 const Bad kBadByHand[] = {
-  {"", "format: 1\nlayers: {h.*: {forward_ms: 1}}\n",
+  {"", "format: 2\nlayers: {h.*: {forward_ms: 1}}\n",
    "p.yaml:2:9: layers: got a mapping, expected a list, as lockstep profile writes it; costs by hand stand under 'costs'"},
-  {"", "format: 1\nlayers: [{name: a, signature: b, samples: []}]\n",
+  {"", "format: 2\nlayers: [{name: a, signature: b, samples: []}]\n",
    "p.yaml:2:43: layers[0].samples: got none, expected at least one sample"},
-  {"", "format: 1\ncosts: {h.*: {forward_us: 1}}\n",
-   "p.yaml:2:15: costs.h.*.forward_us: got an unknown key, expected one of rows, forward_ms, input_grad_ms, weight_grad_ms, update_ms, held_mib, again_held_mib, held_w_mib, step_mib, forward_extra_mib, input_grad_extra_mib, weight_grad_extra_mib, backward_extra_mib; did you mean 'forward_ms'?"},
-  {"", "format: 1\ncosts: {h.*: {held_mib: -1}}\n",
-   "p.yaml:2:25: costs.h.*.held_mib: got -1, expected a number >= 0"},
-  {"", "format: 1\ncosts: {h.*: {}}\n",
+  {"", "format: 2\ncosts: {h.*: {forward_us: 1}}\n",
+   "p.yaml:2:15: costs.h.*.forward_us: got an unknown key, expected one of rows, forward_ms, input_grad_ms, weight_grad_ms, update_ms, activation_mib, recompute_activation_mib, weight_grad_mib, step_mib, forward_workspace_mib, input_grad_workspace_mib, weight_grad_workspace_mib, backward_workspace_mib; did you mean 'forward_ms'?"},
+  {"", "format: 2\ncosts: {h.*: {activation_mib: -1}}\n",
+   "p.yaml:2:25: costs.h.*.activation_mib: got -1, expected a number >= 0"},
+  {"", "format: 2\ncosts: {h.*: {}}\n",
    "p.yaml:2:14: costs.h.*: got no number, expected at least one, such as forward_ms: 10"},
-  {"", "format: 1\ncosts: {h.*: 3}\n",
+  {"", "format: 2\ncosts: {h.*: 3}\n",
    "p.yaml:2:14: costs.h.*: got 3, expected a mapping"},
-  {"", "format: 1\nworkers: [{count: 0}]\n",
+  {"", "format: 2\nworkers: [{count: 0}]\n",
    "p.yaml:2:19: workers[0].count: got 0, expected an integer from 1 to 1048576"},
 };
 // clang-format on
@@ -162,9 +162,9 @@ TEST_CASE("between and beyond the samples a layer costs what the line says, neve
   CHECK(sample_at(layer, 8).step_bytes == 64);
   // The nearest two of several.
   const LayerProfile bent{"h.0", "s", {sample_of(2, 1), sample_of(4, 3), sample_of(8, 4)}, 0};
-  CHECK(sample_at(bent, 3).held_bytes == 2000);
-  CHECK(sample_at(bent, 6).held_bytes == 3500);
-  CHECK(sample_at(bent, 12).held_bytes == 5000);
+  CHECK(sample_at(bent, 3).activation_bytes == 2000);
+  CHECK(sample_at(bent, 6).activation_bytes == 3500);
+  CHECK(sample_at(bent, 12).activation_bytes == 5000);
 }
 
 TEST_CASE("a single sample is scaled with the rows, one of any rows is not", "[unit][profile]") {
@@ -191,18 +191,18 @@ TEST_CASE("a layer that was not measured is named, with what to do", "[unit][pro
 
 TEST_CASE("numbers by hand take the place of measured ones, and the first pattern that matches counts",
           "[unit][profile]") {
-  const Profile by_hand =
-      read("format: 1\ncosts:\n  h.1: {forward_ms: 3}\n  h.*: {rows: 4, forward_ms: 2, held_mib: 1, update_ms: 1}\n");
+  const Profile by_hand = read(
+      "format: 2\ncosts:\n  h.1: {forward_ms: 3}\n  h.*: {rows: 4, forward_ms: 2, activation_mib: 1, update_ms: 1}\n");
   const Profile profile = overlaid(small_profile(), by_hand);
   const auto at = [&](const char* layer, double rows) {
     return sample_at(profile_of_layer(profile, layer, "gpt_block 01"), rows);
   };
   CHECK(at("h.1", 2).forward_us == 3000);
   CHECK(at("h.1", 4).forward_us == 3000);
-  CHECK(at("h.1", 4).held_bytes == 2000);  // as measured
+  CHECK(at("h.1", 4).activation_bytes == 2000);  // as measured
   CHECK(at("h.0", 4).forward_us == 2000);
   CHECK(at("h.0", 2).forward_us == 1000);  // half of the rows
-  CHECK(at("h.0", 2).held_bytes == 524288);
+  CHECK(at("h.0", 2).activation_bytes == 524288);
   CHECK(profile_of_layer(profile, "h.0", "gpt_block 01").misfit == 0);  // was of the measured times
   CHECK(at("h.0", 2).update_us == 1000);                                // whatever the rows
   CHECK(at("h.0", 2).input_grad_us == 20);                              // as measured
@@ -213,7 +213,7 @@ TEST_CASE("numbers by hand take the place of measured ones, and the first patter
 
 TEST_CASE("whether anybody said how costs depend on rows", "[unit][profile]") {
   const auto untold = [](const std::string& costs, bool measured) {
-    const Profile by_hand = read("format: 1\ncosts:\n  h.0: " + costs + "\n");
+    const Profile by_hand = read("format: 2\ncosts:\n  h.0: " + costs + "\n");
     return profile_of_layer(measured ? overlaid(small_profile(), by_hand) : by_hand, "h.0", "gpt_block 01").rows_untold;
   };
   const std::string times = "forward_ms: 3, input_grad_ms: 3, weight_grad_ms: 3";
@@ -228,12 +228,12 @@ TEST_CASE("whether anybody said how costs depend on rows", "[unit][profile]") {
 }
 
 TEST_CASE("a layer by hand alone needs its three times", "[unit][profile]") {
-  const Profile whole = read("format: 1\ncosts: {'*': {forward_ms: 1, input_grad_ms: 2, weight_grad_ms: 0}}\n");
+  const Profile whole = read("format: 2\ncosts: {'*': {forward_ms: 1, input_grad_ms: 2, weight_grad_ms: 0}}\n");
   CHECK(sample_at(profile_of_layer(whole, "fc", "linear 1"), 5).input_grad_us == 2000);
   const Profile scaled =
-      read("format: 1\ncosts: {'*': {rows: 2, forward_ms: 1, input_grad_ms: 2, weight_grad_ms: 0}}\n");
+      read("format: 2\ncosts: {'*': {rows: 2, forward_ms: 1, input_grad_ms: 2, weight_grad_ms: 0}}\n");
   CHECK(sample_at(profile_of_layer(scaled, "fc", "linear 1"), 5).input_grad_us == 5000);
-  const Profile lacking = read("format: 1\ncosts: {'*': {forward_ms: 1, weight_grad_ms: 0}}\n");
+  const Profile lacking = read("format: 2\ncosts: {'*': {forward_ms: 1, weight_grad_ms: 0}}\n");
   CHECK_THROWS_WITH(
       profile_of_layer(lacking, "fc", "linear 1"),
       "p.yaml:2:14: costs.*: got no input_grad_ms, expected forward_ms, input_grad_ms and weight_grad_ms: "
@@ -242,13 +242,13 @@ TEST_CASE("a layer by hand alone needs its three times", "[unit][profile]") {
 
 TEST_CASE("links and workers by hand take the place of all others", "[unit][profile]") {
   const Profile profile =
-      overlaid(small_profile(), read("format: 1\nlinks: {other_host: {latency_us: 2, gigabytes_per_s: 25}}\n"
+      overlaid(small_profile(), read("format: 2\nlinks: {other_host: {latency_us: 2, gigabytes_per_s: 25}}\n"
                                      "workers: [{count: 2, host: 0}, {count: 2, host: 1, speed: 0.5}]\n"));
   CHECK(profile.links.same_host == LinkCost{5, 6000, 0.25e-3});
   CHECK(profile.links.other_host == LinkCost{2, 25000});
   CHECK(profile.given_links == std::vector<std::string>{"same_rank", "same_host", "other_host"});
   CHECK(profile.workers == std::vector<ProfiledWorker>{{1, {0, 0}}, {1, {1, 0}}, {0.5, {2, 1}}, {0.5, {3, 1}}});
-  const Profile free = read("format: 1\nlinks: {same_rank: {}}\n");
+  const Profile free = read("format: 2\nlinks: {same_rank: {}}\n");
   CHECK(free.links.same_rank.bytes_per_us == std::numeric_limits<double>::infinity());
 }
 

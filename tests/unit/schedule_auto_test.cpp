@@ -13,7 +13,7 @@ namespace {
 
 Costs costs_of(int stages, double f, double i, double w) {
   Costs costs = equal_costs(stages, f * 1000, i * 1000, w * 1000);
-  for (StageCost& stage : costs.stages) stage.held_bytes = stage.held_w_bytes = 1024;
+  for (StageCost& stage : costs.stages) stage.activation_bytes = stage.weight_grad_bytes = 1024;
   return costs;
 }
 

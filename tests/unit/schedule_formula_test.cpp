@@ -109,7 +109,7 @@ TEST_CASE("forwards alive until their I, and bytes until W, are at most what eac
         for (const int v : {1, 2, 3}) {
           if (!is_legal(generator, {p, v, m})) continue;
           Costs costs = equal_costs(p * v, 1, 1, 1);
-          for (StageCost& stage : costs.stages) stage.held_bytes = stage.held_w_bytes = 1;
+          for (StageCost& stage : costs.stages) stage.activation_bytes = stage.weight_grad_bytes = 1;
           const Program program = lower(make_schedule(generator.name, {p, v, m}), chain_topology(p * v), {});
           const Simulation simulation = simulate(program, costs);
           const int group = m / std::max(1, m / p) + (m % std::max(1, m / p) != 0 ? 1 : 0);

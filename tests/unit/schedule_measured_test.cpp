@@ -20,7 +20,7 @@ StepResult step_of(int stages, int micro_batches, double scale) {
     stage.weight_grad_us = stage.forward_us / 2;
     stage.recomputed = 2;
     stage.recompute_us = scale * 2 * 7;
-    stage.held_bytes = 100 + s;
+    stage.activation_bytes = 100 + s;
     stage.layer_us = {scale * 5, scale * (7 + s)};
     WorkerReport worker;
     worker.row = s;
@@ -46,7 +46,7 @@ TEST_CASE("measured costs are averages over micro-batches and steps", "[unit]") 
   CHECK(costs.stages.at(1).input_grad_us == 80);
   CHECK(costs.stages.at(1).weight_grad_us == 20);
   CHECK(costs.stages.at(1).recompute_us == 14);
-  CHECK(costs.stages.at(1).held_bytes == 101);
+  CHECK(costs.stages.at(1).activation_bytes == 101);
   CHECK(costs.update_us == std::vector<double>{6, 6});
   CHECK(meter.in_flight_bytes() == std::vector<double>{3000, 3001});
   CHECK(meter.layer_us() == std::vector<double>{10, 14, 10, 16});
@@ -67,8 +67,8 @@ TEST_CASE("a stage that lets go of more than it keeps holds nothing", "[unit]") 
   const Program program = lowered("1f1b", 2, 4);
   CostMeter meter(program);
   StepResult result = step_of(2, 4, 1);
-  result.workers[0].stages[0].held_bytes = -631;
+  result.workers[0].stages[0].activation_bytes = -631;
   meter.add(result);
-  CHECK(meter.costs().stages.at(0).held_bytes == 0);
+  CHECK(meter.costs().stages.at(0).activation_bytes == 0);
   CHECK(simulate(program, meter.costs()).step_us > 0);
 }

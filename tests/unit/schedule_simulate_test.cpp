@@ -186,7 +186,7 @@ TEST_CASE("held bytes last from F to I or B, those of W from I to W", "[unit]") 
 TEST_CASE("receive slots count from their post until the message is used", "[unit]") {
   Costs costs = equal_costs(2, 1, 1, 1);
   costs.flow_bytes = {7};
-  for (StageCost& stage : costs.stages) stage.held_bytes = 100;
+  for (StageCost& stage : costs.stages) stage.activation_bytes = 100;
   const Simulation simulation = simulate(lowered("1f1b", 2, 4), costs);
   CHECK(simulation.peak_bytes[1] == 107);  // one alive, the next one's slot posted
   CHECK(simulation.peak_bytes[0] == 214);  // the last two backwards: two alive, two gradients
@@ -194,7 +194,7 @@ TEST_CASE("receive slots count from their post until the message is used", "[uni
 
 TEST_CASE("evaluation holds nothing beyond the compute", "[unit]") {
   Costs costs = equal_costs(2, 1, 1, 1);
-  for (StageCost& stage : costs.stages) stage.held_bytes = 100;
+  for (StageCost& stage : costs.stages) stage.activation_bytes = 100;
   const Simulation simulation = simulate(lowered("gpipe", 2, 5, {Mode::evaluate, false}), costs);
   CHECK(simulation.peak_bytes == std::vector<double>{100, 100});
   CHECK(simulation.peak_micro_batches == std::vector<int>{1, 1});
@@ -240,10 +240,10 @@ TEST_CASE("a thousand workers are simulated in linear time", "[unit]") {
 TEST_CASE("what is recomputed costs its forward again and holds its inputs alone", "[unit]") {
   Costs costs = equal_costs(2, 10, 20, 5);
   for (StageCost& stage : costs.stages) {
-    stage.held_bytes = 100;
-    stage.held_w_bytes = 7;
+    stage.activation_bytes = 100;
+    stage.weight_grad_bytes = 7;
     stage.recompute_us = 9;
-    stage.checkpoint_bytes = 10;
+    stage.recompute_activation_bytes = 10;
   }
   const auto of = [&costs](const char* name, Recompute recompute) {
     return simulate(lower(make_schedule(name, {2, 1, 4}), without_targets(2), {.recompute = recompute}), costs);
