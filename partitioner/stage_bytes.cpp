@@ -29,9 +29,9 @@ double backward_bytes(const std::vector<LayerBytes>& layers, bool with_weights, 
     if (!layer->has_backward) continue;
     under_way -= layer->loss_gradients;  // they are part of what its own I was seen to need
     const double before = alive + under_way + gradients;
-    if (layer->again) most = std::max(most, before + layer->forward_workspace);
+    if (layer->recomputed) most = std::max(most, before + layer->forward_workspace);
     most = std::max(most, before + layer->recomputed_bytes + layer->input_grad_workspace);
-    alive -= layer->held - layer->loss_activations + layer->released;
+    alive -= layer->activations - layer->loss_activations + layer->released;
     under_way += layer->input_gradients - layer->output_gradients;
     if (with_weights) {
       const double more = weight_grad_peak(*layer, first) - layer->weight_grad_workspace;

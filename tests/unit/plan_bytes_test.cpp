@@ -23,21 +23,21 @@ Simulation of_rows(const std::vector<std::vector<std::string>>& rows, int stages
 
 TEST_CASE("a forward needs what the layers before keep and what the layer at work needs", "[unit][plan]") {
   LayerBytes a, b, c;
-  a.held = 10, a.forward_workspace = 100;
-  b.held = 20, b.forward_workspace = 95;
-  c.held = 40, c.forward_workspace = 30;
+  a.activations = 10, a.forward_workspace = 100;
+  b.activations = 20, b.forward_workspace = 95;
+  c.activations = 40, c.forward_workspace = 30;
   CHECK(workspace_of({a, b, c}, false).forward == 105);
   b.forward_workspace = 50;
   CHECK(workspace_of({a, b, c}, false).forward == 100);
-  a.held = 0, a.made = 70, b.passed = 70;  // not kept: gone once b has read it
+  a.activations = 0, a.made = 70, b.passed = 70;  // not kept: gone once b has read it
   CHECK(workspace_of({a, b, c}, false).forward == 120);
 }
 
 TEST_CASE("a backward gives back layer by layer", "[unit][plan]") {
   LayerBytes a, b;
-  a.held = 10, a.weight_grad = 3, a.input_grad_workspace = 50, a.weight_grad_workspace = 4, a.backward_workspace = 40,
+  a.activations = 10, a.weight_grad = 3, a.input_grad_workspace = 50, a.weight_grad_workspace = 4, a.backward_workspace = 40,
   a.gradients = 6;
-  b.held = 30, b.weight_grad = 7, b.input_grad_workspace = 8, b.weight_grad_workspace = 9, b.backward_workspace = 12,
+  b.activations = 30, b.weight_grad = 7, b.input_grad_workspace = 8, b.weight_grad_workspace = 9, b.backward_workspace = 12,
   b.gradients = 11;
   a.output_gradients = b.input_gradients = 5;
   // B: of b 12; I of a: -30 + 5 + 50. I alone: what b keeps for W comes on top. W: 9.
@@ -58,13 +58,13 @@ TEST_CASE("a backward gives back layer by layer", "[unit][plan]") {
 TEST_CASE("what is run again comes back one layer at a time", "[unit][plan]") {
   LayerBytes a, b;
   a.recomputed = b.recomputed = true;
-  a.held = 1, a.recomputed_bytes = 100, a.input_grad_workspace = 10, a.forward_workspace = 105;
-  b.held = 2, b.recomputed_bytes = 200, b.input_grad_workspace = 20, b.forward_workspace = 215;
+  a.activations = 1, a.recomputed_bytes = 100, a.input_grad_workspace = 10, a.forward_workspace = 105;
+  b.activations = 2, b.recomputed_bytes = 200, b.input_grad_workspace = 20, b.forward_workspace = 215;
   CHECK(workspace_of({a, b}, false).backward == 220);
   b.recomputed_bytes = 0, b.forward_workspace = 300;
   CHECK(workspace_of({a, b}, false).input_grad == 300);
   LayerBytes loss;  // what it keeps goes before the layer is run again
-  loss.recomputed = true, loss.held = loss.loss_activations = loss.loss_gradients = 40;
+  loss.recomputed = true, loss.activations = loss.loss_activations = loss.loss_gradients = 40;
   loss.recomputed_bytes = 50, loss.input_grad_workspace = 60;
   CHECK(workspace_of({loss}, false).backward == 70);
   loss.recomputed_bytes = 5, loss.input_grad_workspace = 6;
@@ -76,7 +76,7 @@ TEST_CASE("what is run again comes back one layer at a time", "[unit][plan]") {
 TEST_CASE("layers without a backward are passed by", "[unit][plan]") {
   LayerBytes frozen, trained;
   frozen.has_backward = false, frozen.made = 20, frozen.forward_workspace = 25;
-  trained.held = 5, trained.input_grad_workspace = 3, trained.released = 20, trained.forward_workspace = 6;
+  trained.activations = 5, trained.input_grad_workspace = 3, trained.released = 20, trained.forward_workspace = 6;
   CHECK(numbers(workspace_of({frozen, trained}, false)) == std::vector<double>{26, 3, 3, 0});
 }
 
