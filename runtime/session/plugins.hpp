@@ -11,7 +11,7 @@
 //
 // The function may be called several times in a process, each time on tables of its own. From C++ the same function
 // goes into ConfigSource::extend, or the parts are handed to make_model(), open_data() and assemble(). What a plug-in
-// adds keeps the contract of ours: ModelFamily, ActivationKind, DataReader, Loss.
+// adds keeps the contract of ours: ModelFamily, LayerKind, ActivationKind, DataReader, Loss.
 #pragma once
 
 #include "models/registry.hpp"
@@ -21,9 +21,8 @@
 
 namespace lockstep {
 
-struct Registry {
+struct Registry : ModelTables {
   Table<ModelFamily> models = model_families();
-  Table<ActivationKind> activations = activation_kinds();
   Table<DataReader> readers = data_readers();
   Table<LossKind> losses = loss_kinds();
 };
