@@ -199,9 +199,10 @@ TEST_CASE("sizes of a list that no machine has are refused before they overflow"
   EntrySpec x{"x", at::kFloat, {4, 6, 3}, /*differentiable=*/false}, targets = x;
   targets.name = "targets";
   const Losses losses = {loss_kinds().get("mean_squared_error").make()};
-  CHECK_THROWS_WITH(describe_model(model, {x, targets}, losses),
-                    "m.yaml:4:5: layers[1]: layer '1' (conv_transpose1d): its output x Float [4, 6, 562949953421313] has "
-                    "more than 2^38 elements for a micro-batch; make it smaller");
+  CHECK_THROWS_WITH(
+      describe_model(model, {x, targets}, losses),
+      "m.yaml:4:5: layers[1]: layer '1' (conv_transpose1d): its output x Float [4, 6, 562949953421313] has "
+      "more than 2^38 elements for a micro-batch; make it smaller");
 }
 
 TEST_CASE("layers of a family have the place of the model", "[parity]") {
