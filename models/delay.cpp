@@ -12,6 +12,7 @@
 #include <cmath>
 
 #include "models/registry.hpp"
+#include "runtime/config/field.hpp"
 #include "runtime/layer/layers.hpp"
 
 #ifdef __linux__
@@ -22,8 +23,14 @@ namespace lockstep {
 namespace {
 
 struct DelayTimes {
-  double forward_ms, input_grad_ms, weight_grad_ms;
+  double forward_ms = 0, input_grad_ms = 0, weight_grad_ms = 0;
 };
+
+void fields(FieldVisitor& visit, DelayTimes& times) {
+  visit("forward_ms", value(times.forward_ms, at_least(0.0)));
+  visit("input_grad_ms", value(times.input_grad_ms, at_least(0.0)));
+  visit("weight_grad_ms", value(times.weight_grad_ms, at_least(0.0)));
+}
 
 void sleep_ms(double ms) {
   if (ms <= 0) return;
@@ -64,13 +71,9 @@ struct DelayBackward : torch::autograd::Node {
   }
 };
 
-class Delay : public Layer {
+class Delay : public LayerOf<DelayTimes> {
  public:
-  Delay(std::int64_t width, const DelayTimes& times) : width_(width), times_(times) {}
-  std::string type() const override { return "delay"; }
-  std::string options() const override {
-    return concat("ms ", times_.forward_ms, " ", times_.input_grad_ms, " ", times_.weight_grad_ms);
-  }
+  Delay(std::int64_t width, const DelayTimes& times) : LayerOf("delay", times), width_(width) {}
 
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override {
     expect_inputs(*this, inputs, 1);
@@ -86,7 +89,7 @@ class Delay : public Layer {
   Tensors forward(const Tensors& inputs, LayerContext& context) const override {
     const at::Tensor& x = inputs[0];
     Parameter& weight = context.parameter("weight");
-    sleep_ms(times_.forward_ms);
+    sleep_ms(config().forward_ms);
     at::Tensor y;
     {
       at::NoGradGuard no_grad;
@@ -96,7 +99,7 @@ class Delay : public Layer {
       auto node = c10::make_intrusive<DelayBackward>();
       node->input = x.detach();
       node->weight = &weight;
-      node->times = times_;
+      node->times = config();
       node->queue = &context.weight_grads();
       node->set_next_edges(torch::autograd::collect_next_edges(x, context.anchor()));
       torch::autograd::set_history(y, node);
@@ -106,7 +109,6 @@ class Delay : public Layer {
 
  private:
   std::int64_t width_;
-  DelayTimes times_;
 };
 
 // One number for all layers, or a list with one per layer.

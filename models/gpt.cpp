@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "models/registry.hpp"
+#include "runtime/config/field.hpp"
 #include "runtime/layer/layers.hpp"
 #include "runtime/layer/parts.hpp"
 
@@ -15,43 +16,46 @@ namespace lockstep {
 namespace {
 
 struct GptSizes {
-  std::int64_t layers, heads, width, context, vocab;
-  double dropout;
-  bool tied;
+  std::int64_t layers = 0, heads = 0, width = 0, context = 0, vocab = 0;
+  double dropout = 0;
+  bool tied = false;
 };
+
+/// What the parameters do not show; blocks of models of unlike depth cost the same.
+void fields(FieldVisitor& visit, GptSizes& sizes) {
+  visit("heads", value(sizes.heads, at_least<std::int64_t>(1)));
+  visit("dropout", value(sizes.dropout, fraction_below_one()));
+}
 
 // Standard deviation of GPT-2's initial weights.
 constexpr double kInit = 0.02;
 constexpr double kEpsilon = 1e-5;
 
-class GptEmbedding : public Layer {
+class GptEmbedding : public LayerOf<GptSizes> {
  public:
   explicit GptEmbedding(const GptSizes& sizes)
-      : sizes_(sizes),
+      : LayerOf("gpt_embedding", sizes),
         tokens_{"wte", sizes.vocab, sizes.width, Init::normal(kInit)},
         positions_{"wpe", sizes.context, sizes.width, Init::normal(kInit)} {}
-  std::string type() const override { return "gpt_embedding"; }
-  std::string options() const override { return concat("dropout ", sizes_.dropout); }
 
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override {
     expect_inputs(*this, inputs, 1);
     const EntrySpec& tokens = inputs[0];
-    if (tokens.dtype != at::kLong || tokens.sizes.size() != 2 || tokens.sizes[1] > sizes_.context)
-      throw ModelError(concat("a GPT of context ", sizes_.context, " got ", to_string(tokens),
-                              "; it expects int64 tokens [rows, length] with length <= ", sizes_.context));
-    expect_below(*this, tokens, sizes_.vocab, "vocab");
-    return described({{"", at::kFloat, {tokens.sizes[0], tokens.sizes[1], sizes_.width}}}, tokens_, positions_);
+    if (tokens.dtype != at::kLong || tokens.sizes.size() != 2 || tokens.sizes[1] > config().context)
+      throw ModelError(concat("a GPT of context ", config().context, " got ", to_string(tokens),
+                              "; it expects int64 tokens [rows, length] with length <= ", config().context));
+    expect_below(*this, tokens, config().vocab, "vocab");
+    return described({{"", at::kFloat, {tokens.sizes[0], tokens.sizes[1], config().width}}}, tokens_, positions_);
   }
 
   Tensors forward(const Tensors& inputs, LayerContext& context) const override {
     const at::Tensor& tokens = inputs[0];
     const at::Tensor positions = at::arange(tokens.size(1), tokens.options());
     const at::Tensor sum = tokens_(context, tokens) + positions_(context, positions);
-    return {at::dropout(sum, sizes_.dropout, context.training())};
+    return {at::dropout(sum, config().dropout, context.training())};
   }
 
  private:
-  GptSizes sizes_;
   EmbeddingPart tokens_, positions_;
 };
 
@@ -68,10 +72,10 @@ double residual_init(const GptSizes& sizes) {
   return kInit / std::sqrt(2.0 * static_cast<double>(sizes.layers));
 }
 
-class GptBlock : public Layer {
+class GptBlock : public LayerOf<GptSizes> {
  public:
   explicit GptBlock(const GptSizes& sizes)
-      : sizes_(sizes),
+      : LayerOf("gpt_block", sizes),
         before_attention_{"ln_1", sizes.width, kEpsilon},
         qkv_(conv1d("attn.c_attn", sizes.width, 3 * sizes.width, kInit)),
         attention_{sizes.heads, sizes.dropout, /*causal=*/true},
@@ -79,29 +83,26 @@ class GptBlock : public Layer {
         before_mlp_{"ln_2", sizes.width, kEpsilon},
         up_(conv1d("mlp.c_fc", sizes.width, 4 * sizes.width, kInit)),
         down_(conv1d("mlp.c_proj", 4 * sizes.width, sizes.width, residual_init(sizes))) {}
-  std::string type() const override { return "gpt_block"; }
-  std::string options() const override { return concat("heads ", sizes_.heads, ", dropout ", sizes_.dropout); }
 
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override {
     expect_inputs(*this, inputs, 1);
-    expect_width(*this, inputs[0], sizes_.width);
+    expect_width(*this, inputs[0], config().width);
     return described({inputs[0]}, before_attention_, qkv_, attended_, before_mlp_, up_, down_);
   }
 
   Tensors forward(const Tensors& inputs, LayerContext& context) const override {
     const at::Tensor attended = inputs[0] + attention(before_attention_(context, inputs[0]), context);
     const at::Tensor hidden = at::gelu(up_(context, before_mlp_(context, attended)), "tanh");
-    return {attended + at::dropout(down_(context, hidden), sizes_.dropout, context.training())};
+    return {attended + at::dropout(down_(context, hidden), config().dropout, context.training())};
   }
 
  private:
   at::Tensor attention(const at::Tensor& x, LayerContext& context) const {
-    const std::vector<at::Tensor> qkv = qkv_(context, x).split(sizes_.width, 2);
+    const std::vector<at::Tensor> qkv = qkv_(context, x).split(config().width, 2);
     const at::Tensor mixed = attention_(context, qkv[0], qkv[1], qkv[2]);
-    return at::dropout(attended_(context, mixed), sizes_.dropout, context.training());
+    return at::dropout(attended_(context, mixed), config().dropout, context.training());
   }
 
-  GptSizes sizes_;
   LayerNormPart before_attention_;
   LinearPart qkv_;
   AttentionPart attention_;
@@ -110,30 +111,28 @@ class GptBlock : public Layer {
   LinearPart up_, down_;
 };
 
-class GptHead : public Layer {
+class GptHead : public LayerOf<GptSizes> {
  public:
   explicit GptHead(const GptSizes& sizes)
-      : sizes_(sizes),
+      : LayerOf("gpt_head", sizes),
         logits_{"",
                 sizes.width,
                 sizes.vocab,
                 {.bias = false,
                  .weight_init = Init::normal(kInit),
                  .tied_to = sizes.tied ? "transformer.wte.weight" : ""}} {}
-  std::string type() const override { return "gpt_head"; }
 
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override {
     expect_inputs(*this, inputs, 1);
-    expect_width(*this, inputs[0], sizes_.width);
+    expect_width(*this, inputs[0], config().width);
     EntrySpec logits = inputs[0];
-    logits.sizes.back() = sizes_.vocab;
+    logits.sizes.back() = config().vocab;
     return described({logits}, logits_);
   }
 
   Tensors forward(const Tensors& inputs, LayerContext& context) const override { return {logits_(context, inputs[0])}; }
 
  private:
-  GptSizes sizes_;
   LinearPart logits_;
 };
 
@@ -155,7 +154,7 @@ std::string hub_config(const GptSizes& sizes) {
 
 Model make_gpt(const Section& section) {
   const auto positive = between<std::int64_t>(1, kMostSize);
-  GptSizes sizes{};
+  GptSizes sizes;
   sizes.layers = section.get<std::int64_t>("layers", between<std::int64_t>(1, kMostLayers));
   sizes.heads = section.get<std::int64_t>("heads", positive);
   sizes.width = section.get<std::int64_t>("width", positive);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "models/registry.hpp"
 
+#include "models/made_by.hpp"
 #include "models/plugin.hpp"
 
 namespace lockstep {
@@ -13,27 +14,20 @@ Table<ModelFamily> model_families() {
           {"gpt", "GPT-2's decoder with Hugging Face's parameter names and layouts", make_gpt},
           {"cnn", "small residual network for images: convolutions, norms and skips", make_cnn},
           {"unet", "U-Net for segmentation: encoder, decoder and skips between them", make_unet},
+          {"sequential", "the layers that the config lists, one after the other or in branches", make_sequential},
           {"delay", "layers that sleep for given times: measures schedules with more workers than cores", make_delay},
       }};
 }
 
-namespace {
-
-/// A family may be anybody's (plugin.hpp).
-Model made_by(const ModelFamily& family, const Section& section, const ModelTables& tables) {
-  try {
-    return family.make(section, tables);
-  } catch (const Error&) {
-    throw;
-  } catch (const c10::Error& error) {
-    throw section.error(
-        "type", concat("the family ", family.name, " failed to make a model: ", error.what_without_backtrace()));
-  } catch (const std::exception& error) {
-    throw section.error("type", concat("the family ", family.name, " failed to make a model: ", error.what()));
-  }
+Table<LayerKind> layers_of(const ModelTables& tables) {
+  Table<LayerKind> layers = tables.layers;
+  for (const ActivationKind& activation : tables.activations.entries())
+    layers.add({activation.name, activation.summary, [activation](const Section& section) {
+                  section.finish();
+                  return std::make_shared<const Activation>(activation);
+                }});
+  return layers;
 }
-
-}  // namespace
 
 Model make_model(const Section& section, const Table<ModelFamily>& families, const ModelTables& tables) {
   const auto type = section.get<std::string>("type");
@@ -42,8 +36,11 @@ Model make_model(const Section& section, const Table<ModelFamily>& families, con
   const Table<ModelFamily>& known = section.has("library") ? of_library : families;
   const ModelFamily* family = known.find(type);
   if (!family) throw section.error("type", known.missing(type));
-  Model model = made_by(*family, section, tables);
+  Model model = made_by(concat("the family ", type, " failed to make a model"), section,
+                        [&] { return family->make(section, tables); });
   section.finish();
+  for (LayerSpec& layer : model.layers)
+    if (layer.origin.at.file.empty()) layer.origin = section.origin();
   return model;
 }
 

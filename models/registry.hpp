@@ -9,18 +9,19 @@
 #include <vector>
 
 #include "runtime/config/section.hpp"
+#include "runtime/layer/layer_kind.hpp"
 #include "runtime/layer/layers.hpp"
 #include "runtime/layer/model.hpp"
 
 namespace lockstep {
 
-// Sizes beyond these are slips of the finger: describing such a model would take gigabytes, or its products overflow.
+/// More are a slip of the finger: describing such a model would take gigabytes. (Sizes: kMostSize of layers.hpp.)
 inline constexpr int kMostLayers = 16384;
-inline constexpr std::int64_t kMostSize = 1 << 24;  ///< of one dimension: width, vocabulary, context
 
 /// What the keys of a model may name.
 struct ModelTables {
   Table<ActivationKind> activations = activation_kinds();
+  Table<LayerKind> layers = layer_kinds();
 };
 
 struct ModelFamily {
@@ -39,8 +40,12 @@ struct ModelFamily {
 
 Table<ModelFamily> model_families();
 
+/// The layers that a config may list: those of the tables, and every activation as a layer without options.
+Table<LayerKind> layers_of(const ModelTables& tables);
+
 /// By `type`, among `families` or those of the shared library that the key `library` names; ConfigError with the
-/// nearest name when there is none. Reads every key of the section and calls finish().
+/// nearest name when there is none. Reads every key of the section and calls finish(). Layers that the family gives no
+/// origin have the section's.
 Model make_model(const Section& section, const Table<ModelFamily>& families = model_families(),
                  const ModelTables& tables = {});
 
@@ -49,5 +54,6 @@ Model make_gpt(const Section& section);
 Model make_cnn(const Section& section);
 Model make_unet(const Section& section);
 Model make_delay(const Section& section);
+Model make_sequential(const Section& section, const ModelTables& tables);
 
 }  // namespace lockstep

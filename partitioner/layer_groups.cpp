@@ -12,12 +12,12 @@ namespace {
 constexpr std::size_t kMostLayers = 256;  // in a group: enough of small ones
 
 /// Layers of one kind on one of the workers.
-int share_of(const LayerKind& kind, int workers) {
+int share_of(const AlikeLayers& kind, int workers) {
   return (static_cast<int>(kind.layers.size()) + workers - 1) / workers;
 }
 
 /// `count` layers, spread over those of the kind.
-std::vector<int> spread(const LayerKind& kind, int count) {
+std::vector<int> spread(const AlikeLayers& kind, int count) {
   std::vector<int> layers;
   for (int i = 0; i < count; ++i) {
     const auto there = kind.layers.size();
@@ -27,10 +27,10 @@ std::vector<int> spread(const LayerKind& kind, int count) {
 }
 
 /// Of a group, how many layers of each of its kinds: one, and more in proportion to `share` until it has the bytes.
-std::vector<int> counts_for(const std::vector<const LayerKind*>& kinds, const std::vector<int>& share, double bytes) {
+std::vector<int> counts_for(const std::vector<const AlikeLayers*>& kinds, const std::vector<int>& share, double bytes) {
   std::vector<int> counts(kinds.size(), 1);
   double held = 0;
-  for (const LayerKind* kind : kinds) held += kind->bytes;
+  for (const AlikeLayers* kind : kinds) held += kind->bytes;
   for (std::size_t layers = kinds.size(); held < bytes && layers < kMostLayers; ++layers) {
     std::size_t next = 0;
     for (std::size_t k = 1; k < kinds.size(); ++k)
@@ -43,11 +43,11 @@ std::vector<int> counts_for(const std::vector<const LayerKind*>& kinds, const st
 
 }  // namespace
 
-std::vector<LayerGroup> layer_groups(const std::vector<LayerKind>& kinds, int workers, double cache_bytes) {
+std::vector<LayerGroup> layer_groups(const std::vector<AlikeLayers>& kinds, int workers, double cache_bytes) {
   LOCKSTEP_CHECK(workers >= 1, "workers ", workers);
   std::vector<int> share;
   double whole = 0;
-  for (const LayerKind& kind : kinds) {
+  for (const AlikeLayers& kind : kinds) {
     share.push_back(share_of(kind, workers));
     whole += share.back() * kind.bytes;
   }
@@ -66,7 +66,7 @@ std::vector<LayerGroup> layer_groups(const std::vector<LayerKind>& kinds, int wo
     groups.back().members.push_back({kind, {}});
   }
   for (LayerGroup& group : groups) {
-    std::vector<const LayerKind*> here;
+    std::vector<const AlikeLayers*> here;
     std::vector<int> share_here;
     for (const LayerGroup::Member& member : group.members) {
       here.push_back(&kinds[member.kind]);

@@ -11,7 +11,7 @@ namespace lockstep {
 inline constexpr double kCacheBytes = 64.0 * 1048576;
 
 /// Layers of a model that cost the same.
-struct LayerKind {
+struct AlikeLayers {
   std::vector<int> layers;  ///< ascending
   double bytes = 0;         ///< that one of them touches in F, I and W
 };
@@ -27,7 +27,7 @@ struct LayerGroup {
 /// Every kind is in one group. A group holds what one of `workers` equal workers holds of the model; when that is more
 /// than the caches are, as much as they are, and what is large fills a group by itself. So a layer never finds more of
 /// itself in the caches than in a run, and a model that fits nowhere is measured piece by piece.
-std::vector<LayerGroup> layer_groups(const std::vector<LayerKind>& kinds, int workers,
+std::vector<LayerGroup> layer_groups(const std::vector<AlikeLayers>& kinds, int workers,
                                      double cache_bytes = kCacheBytes);
 
 }  // namespace lockstep

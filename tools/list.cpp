@@ -22,11 +22,36 @@ void print(const std::string& title, const Table<T>& table) {
   for (const T& entry : table.entries()) print(entry.name, entry.summary);
 }
 
+/// What follows a name and its line, within 80 columns.
+void print_keys(const std::vector<std::string>& keys) {
+  constexpr std::size_t columns = 80;
+  const std::string indent = "    ";
+  std::string line;
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    const std::string item = keys[i] + (i + 1 < keys.size() ? "," : "");
+    if (!line.empty() && line.size() + 1 + item.size() > columns) {
+      std::cout << line << "\n";
+      line.clear();
+    }
+    line += (line.empty() ? indent : " ") + item;
+  }
+  if (!line.empty()) std::cout << line << "\n";
+}
+
+void print_layers(const Table<LayerKind>& layers) {
+  std::cout << "layers (model.layers[].type)\n";
+  for (const LayerKind& kind : layers.entries()) {
+    print(kind.name, kind.summary);
+    print_keys(kind.keys);
+  }
+}
+
 int list(const std::string& what, const std::vector<std::string>& plugins) {
   const bool all = what.empty();
   Registry registry;
   load_plugins(plugins, Section(), registry);
   if (all || what == "models") print("models (model.type)", registry.models);
+  if (all || what == "layers") print_layers(layers_of(registry));
   if (all || what == "activations") print("activations (model.activation)", registry.activations);
   if (all || what == "schedules") {
     std::cout << "schedules (pipeline.schedule)\n";
@@ -50,8 +75,9 @@ void add_list(CLI::App& app, Command& command) {
   auto what = std::make_shared<std::string>();
   auto plugins = std::make_shared<std::vector<std::string>>();
   verb->add_option("what", *what,
-                   "models, activations, schedules, losses, optimizers, lr_schedules or readers; default: all")
-      ->check(CLI::IsMember({"models", "activations", "schedules", "losses", "optimizers", "lr_schedules", "readers"}));
+                   "models, layers, activations, schedules, losses, optimizers, lr_schedules or readers; default: all")
+      ->check(CLI::IsMember(
+          {"models", "layers", "activations", "schedules", "losses", "optimizers", "lr_schedules", "readers"}));
   verb->add_option("--plugin", *plugins, "Also what this shared library has (repeatable)")->type_name("FILE");
   verb->footer("Example: lockstep list schedules");
   verb->callback([&command, what, plugins] { command = [what, plugins] { return list(*what, *plugins); }; });

@@ -19,6 +19,34 @@ at::Tensor sine(const at::Tensor& x) {
   return at::sin(x);
 }
 
+// ---- a layer: its options named once, for YAML, C++, profiles and `lockstep list layers` ----
+
+struct SnakeConfig {
+  std::int64_t width = 0;
+  double frequency = 1.0;
+};
+
+void fields(FieldVisitor& visit, SnakeConfig& config) {
+  visit("width", value(config.width, at_least<std::int64_t>(1)).required());
+  visit("frequency", value(config.frequency, above(0.0)));
+}
+
+// x + sin(f x)^2 / f with one learned factor per column (Ziyin, Hartwig, Ueda, "Neural Networks Fail to Learn Periodic
+// Functions and How to Fix It", 2020).
+class Snake : public LayerOf<SnakeConfig> {
+ public:
+  explicit Snake(const SnakeConfig& config) : LayerOf("snake", config) {}
+  LayerDescription describe(const std::vector<EntrySpec>& inputs) const override {
+    expect_inputs(*this, inputs, 1);
+    expect_width(*this, inputs[0], config().width);
+    return {{{"factor", {config().width}, Init::ones(), ""}}, {inputs[0]}};
+  }
+  Tensors forward(const Tensors& inputs, LayerContext& context) const override {
+    const at::Tensor sine = at::sin(inputs[0] * config().frequency);
+    return {inputs[0] + context.leaf("factor") * sine * sine / config().frequency};
+  }
+};
+
 // ---- a loss: a sum over the micro-batch, never a mean; what it is divided by follows from the targets alone ----
 
 class MeanAbsoluteError : public Loss {
@@ -108,6 +136,7 @@ LearningRate inverse_sqrt(const LrScheduleConfig& schedule) {
 
 void add_extras(Registry& registry) {
   registry.activations.add({"sine", "sin(x)", sine});
+  registry.layers.add(layer_kind<Snake>("snake", "x + sin(f x)^2 / f, by column"));
   registry.losses.add(
       {"mean_absolute_error", "regression: numbers, any shape", [] { return std::make_unique<MeanAbsoluteError>(); }});
   registry.readers.add({"waves", "sines, of which the next value is to be told", open_waves});

@@ -88,6 +88,16 @@ const std::vector<Row>& rows() {
       {"data.targets", {"target", "label", "labels", "label_column", "target_column"}},
       {"data.delimiter", {"sep", "separator", "delim"}},
       {"data.normalize", {"standardize", "standardise", "normalise"}},
+      // keys of the layers that a config lists
+      {"model.layers[].in", {"in_features", "in_channels", "input_size", "input_dim", "in_dim"}},
+      {"model.layers[].out", {"out_features", "out_channels", "output_size", "output_dim", "out_dim"}},
+      {"model.layers[].kernel", {"kernel_size", "filter_size"}},
+      {"model.layers[].channels", {"num_features", "num_channels"}},
+      {"model.layers[].width", {"normalized_shape", "embedding_dim"}},
+      {"model.layers[].count", {"num_embeddings", "vocab_size"}},
+      {"model.layers[].groups", {"num_groups"}},
+      {"model.layers[].factor", {"scale_factor"}},
+      {"model.layers[].p", {"dropout_rate", "rate", "prob"}},
       // values
       {"mean_squared_error", {"mse", "mse_loss"}},
       {"sparse_categorical_cross_entropy", {"cross_entropy", "crossentropy", "nll", "categorical_crossentropy"}},
@@ -95,22 +105,29 @@ const std::vector<Row>& rows() {
       {"fp32", {"float32"}},
       {"bf16", {"bfloat16", "bf16_mixed"}},
       {"fp64", {"float64", "double"}},
+      {"linear", {"dense", "fc", "fully_connected", "affine"}},
   };
   return table;
 }
 
 }  // namespace
 
-std::string own_name(const std::string& word) {
+std::vector<std::string> own_names(const std::string& word) {
   const std::string wanted = normal_word(word);
-  std::vector<std::string> same;  // keys of ours of that name
+  std::vector<std::string> meant, same;  // same: keys of ours of that name
   for (const Row& row : rows()) {
-    if (std::find(row.theirs.begin(), row.theirs.end(), wanted) != row.theirs.end()) return row.ours;
     const std::string ours = row.ours;
+    if (std::find(row.theirs.begin(), row.theirs.end(), wanted) != row.theirs.end()) meant.push_back(ours);
     const bool fixed = !ours.starts_with("model.") && !ours.starts_with("data.");
     if (fixed && ours.find('.') != std::string::npos && ours.ends_with("." + wanted)) same.push_back(ours);
   }
-  return same.size() == 1 ? same.front() : "";
+  if (meant.empty() && same.size() == 1) return same;
+  return meant;
+}
+
+std::string own_name(const std::string& word) {
+  const std::vector<std::string> names = own_names(word);
+  return names.empty() ? "" : names.front();
 }
 
 }  // namespace lockstep

@@ -41,9 +41,13 @@ std::optional<std::string> nearest(const std::string& word, const std::vector<st
   constexpr std::size_t longest_name = 64;
   constexpr std::size_t shortest_prefix = 3;
   if (word.size() > longest_name) return std::nullopt;
-  const std::string wanted = normal_word(word), known = own_name(word);
-  std::string ours = known.substr(known.rfind('.') + 1);
-  if (!ours.empty() && std::find(candidates.begin(), candidates.end(), ours) != candidates.end()) return ours;
+  const std::string wanted = normal_word(word);
+  const std::vector<std::string> known = own_names(word);
+  // The later ones are of smaller places: an item of model.layers has `inputs` too, but means by in_features its `in`.
+  for (auto name = known.rbegin(); name != known.rend(); ++name) {
+    std::string ours = name->substr(name->rfind('.') + 1);
+    if (std::find(candidates.begin(), candidates.end(), ours) != candidates.end()) return ours;
+  }
   const std::size_t furthest = std::max<std::size_t>(1, wanted.size() / 3);
   const auto other_length = [&](const std::string& name) {
     return name.size() > wanted.size() ? name.size() - wanted.size() : wanted.size() - name.size();

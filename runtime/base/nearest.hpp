@@ -14,6 +14,8 @@ std::string normal_word(const std::string& word);
 /// What we call what other tools call `word`, or where the key of ours that is called so stands: "train.batch", or a
 /// value; empty when it is not known. (aliases.cpp)
 std::string own_name(const std::string& word);
+/// All of them: keys of different places may be called the same elsewhere.
+std::vector<std::string> own_names(const std::string& word);
 /// The candidate that other tools call `word`, else the one closest to it (Damerau-Levenshtein, case-insensitive), if
 /// any is close enough to be meant.
 std::optional<std::string> nearest(const std::string& word, const std::vector<std::string>& candidates);

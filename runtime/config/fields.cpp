@@ -56,7 +56,9 @@ struct Facts : public FieldVisitor {
   }
 
   /// As a key of a mapping.
-  static std::string text(const Value& value) { return yaml::to_text(mapping_value("key", value)); }
+  static std::string text(const Value& value, const std::string& key = "key") {
+    return yaml::to_text(mapping_value(key, value));
+  }
 };
 
 const Facts& facts() {
@@ -90,6 +92,35 @@ class Writer : public FieldVisitor {
   std::string path_;
   Value mapping_ = scalar_value("");
 };
+
+/// "key: value" of each; with `blank`, only "key" of those that are required.
+class Liner : public FieldVisitor {
+ public:
+  explicit Liner(bool blank) : blank_(blank) {}
+  void operator()(const std::string& key, const Field& field, const Bits&, const std::string&) override {
+    std::string text = key;
+    if (!blank_ || !field.is_required) {
+      text = Facts::text(field.write(), key);
+      text.pop_back();
+    }
+    items_.push_back(text);
+  }
+  static std::vector<std::string> items(const Keys& keys, bool blank) {
+    Liner liner(blank);
+    keys(liner);
+    return std::move(liner.items_);
+  }
+
+ private:
+  bool blank_;
+  std::vector<std::string> items_;
+};
+
+void move_to(const std::string& file, Value& value) {
+  value.at = {file, 0, 0};
+  for (Value& item : value.items) move_to(file, item);
+  for (yaml::Entry& entry : value.entries) move_to(file, entry.value);
+}
 
 }  // namespace
 
@@ -141,6 +172,20 @@ void read_fields(const Section& section, const Keys& keys) {
   Reader reader(section);
   keys(reader);
   section.finish();
+}
+
+void check_fields(const std::string& what, const Keys& keys) {
+  Value value = written_fields(keys);
+  move_to(what, value);
+  read_fields(yaml::root_section(std::make_shared<const Value>(std::move(value))), keys);
+}
+
+std::string line_of(const Keys& keys) {
+  return join(Liner::items(keys, /*blank=*/false));
+}
+
+std::vector<std::string> defaults_of(const Keys& keys) {
+  return Liner::items(keys, /*blank=*/true);
 }
 
 Value written_fields(const Keys& keys) {

@@ -93,12 +93,6 @@ struct Reader<std::vector<E>> {
   }
 };
 
-// Keys and overrides may hold line breaks; a message is one line.
-std::string message_text(const Location& at, const std::string& key, const std::string& message) {
-  const std::string place = at.line == 0 ? at.file : concat(at.file, ":", at.line, ":", at.column);
-  return one_line(concat(place, ": ", key, key.empty() ? "" : ": ", message));
-}
-
 /// For a key that is not known in the mapping `path`: it may be one of another mapping.
 std::string hint_for(const std::string& key, const std::string& path, const std::vector<std::string>& known) {
   std::string near = did_you_mean(key, known);
@@ -111,7 +105,8 @@ std::string hint_for(const std::string& key, const std::string& path, const std:
 }  // namespace
 
 ConfigError::ConfigError(const Location& location, const std::string& key, const std::string& message)
-    : UserError(message_text(location, key, message)), location_(location), key_(key) {}
+    // Keys and overrides may hold line breaks; a message is one line.
+    : UserError(one_line(prefix_of({location, key}) + message)), location_(location), key_(key) {}
 
 Section yaml::root_section(std::shared_ptr<const Value> document) {
   return Section(std::make_shared<Section::Node>(std::move(document), ""));

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "runtime/base/error.hpp"
+#include "runtime/base/location.hpp"
 #include "runtime/base/nearest.hpp"
 
 namespace lockstep {
@@ -27,13 +28,6 @@ namespace lockstep {
 namespace yaml {
 struct Value;
 }
-
-/// Where a value stands: 1-based line and column (in characters), as editors count.
-struct Location {
-  std::string file;  ///< or "--set a.b=c" for an override
-  int line = 0;      ///< 0: no line, as in overrides; then only `file` is shown
-  int column = 0;
-};
 
 /// "configs/a.yaml:12:9: train.batch: got -3, expected an integer >= 1". Exit code 2. An empty key is left out.
 class ConfigError : public UserError {
@@ -120,6 +114,7 @@ class Section {
   const std::string& path() const;
   /// Where the mapping stands.
   const Location& location() const;
+  Origin origin() const { return {location(), path()}; }
   /// Block-style YAML text of this mapping: overrides applied, aliases and merge keys expanded, comments gone. "{}\n"
   /// when empty.
   std::string to_yaml() const;

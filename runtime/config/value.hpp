@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One YAML document as a plain tree: what a Section looks at. Private to this folder.
+// One YAML document as a plain tree: what a Section looks at. For this folder, and for fields that read and write in a
+// way of their own (field.hpp).
 //
 // Why not YAML::Node: it forgets duplicate keys, shares aliased nodes (an override would change all uses), cannot carry
 // the place of an override, and gives a null the place of whatever follows it. This tree is made from the parser's

@@ -23,11 +23,6 @@ std::string short_message(const std::exception& error) {
   return error.what();
 }
 
-std::string layer_text(const ModelGraph& graph, int layer) {
-  const LayerSpec& spec = graph.layers[layer];
-  return concat("layer '", spec.name, "' (", spec.layer->type(), ")");
-}
-
 void check_outputs(const ModelGraph& graph, int layer, const Tensors& inputs, const Tensors& outputs) {
   const std::vector<int>& described = graph.outputs[layer];
   if (outputs.size() != described.size())
@@ -50,7 +45,7 @@ void check_detached(const ModelGraph& graph, int layer, int position) {
   const int lost = first_untrained(graph, graph.outputs[layer][position]);
   if (lost < 0) return;
   throw ModelError(
-      concat(layer_text(graph, layer), ": its output '", graph.layers[layer].outputs[position],
+      concat(layer_text(graph.layers[layer]), ": its output '", graph.layers[layer].outputs[position],
              "' depends neither on its inputs nor on its parameters (detach(), NoGradGuard, or a constant), "
              "so ",
              graph.parameters[lost].name, " would get no gradient; use differentiable operators, or freeze ",
@@ -60,7 +55,7 @@ void check_detached(const ModelGraph& graph, int layer, int position) {
 void refuse_unused(const ModelGraph& graph, int parameter) {
   const ParameterInfo& info = graph.parameters[parameter];
   throw ModelError(
-      concat(layer_text(graph, info.holders.front()), ": its parameter ", info.name,
+      concat(layer_text(graph.layers[info.holders.front()]), ": its parameter ", info.name,
              " got no gradient in this step: forward() does not use it, or not differentiably; use it, leave "
              "it out of describe(), or freeze it (train.freeze)"));
 }

@@ -17,9 +17,6 @@ class LayerError : public Error {
 /// What it says, without LibTorch's stack of C++ frames, which says nothing to whoever wrote the layer.
 std::string short_message(const std::exception& error);
 
-/// "layer 'h.3' (gpt_block)".
-std::string layer_text(const ModelGraph& graph, int layer);
-
 /// Number, types and shapes of what forward() returned against describe(): shapes where the inputs have the very sizes
 /// that were described, types always. `outputs` in the order of LayerSpec::outputs.
 void check_outputs(const ModelGraph& graph, int layer, const Tensors& inputs, const Tensors& outputs);

@@ -111,7 +111,7 @@ void Stage::forward_layer(int layer, MicroBatch& batch, int micro_batch) {
   Tensors outputs = call_layer(layer, inputs, island, needs_graph, micro_batch);
   for (std::size_t i = 0; i < inputs.size(); ++i)
     if (inputs[i]._version() != versions[i])
-      throw ModelError(concat(layer_text(graph_, layer), " wrote to its input '", graph_.layers[layer].inputs[i],
+      throw ModelError(concat(layer_text(graph_.layers[layer]), " wrote to its input '", graph_.layers[layer].inputs[i],
                               "'; a layer may only read its inputs: use the out-of-place operator, or clone first"));
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     if (needs_graph && graph_.values[graph_.outputs[layer][i]].requires_grad && !outputs[i].requires_grad())
@@ -155,14 +155,14 @@ Tensors Stage::call_layer(int layer, const Tensors& inputs, Island& island, bool
       collected_[layer - first_].try_emplace(micro_batch, std::move(context.collected()));
     return outputs;
   } catch (ModelError& error) {
-    error.add_place(layer_text(graph_, layer));
+    error.add_place(layer_text(graph_.layers[layer]));
     throw;
   } catch (Error& error) {
-    error.add_place(concat(layer_text(graph_, layer), " failed in forward on inputs ", shapes(inputs)));
+    error.add_place(concat(layer_text(graph_.layers[layer]), " failed in forward on inputs ", shapes(inputs)));
     throw;
   } catch (const std::exception& error) {
-    throw LayerError(
-        concat(layer_text(graph_, layer), " failed in forward on inputs ", shapes(inputs), ": ", short_message(error)));
+    throw LayerError(concat(layer_text(graph_.layers[layer]), " failed in forward on inputs ", shapes(inputs), ": ",
+                            short_message(error)));
   }
 }
 
@@ -280,8 +280,8 @@ void Stage::input_grad_layer(int layer, MicroBatch& batch, int micro_batch) {
       gradients = torch::autograd::grad(roots, wanted, seeds, /*retain_graph=*/false, /*create_graph=*/false,
                                         /*allow_unused=*/true);
     } catch (const std::exception& error) {
-      throw LayerError(concat(layer_text(graph_, layer), " failed in backward on gradients ", shapes(seeds), ": ",
-                              short_message(error)));
+      throw LayerError(concat(layer_text(graph_.layers[layer]), " failed in backward on gradients ", shapes(seeds),
+                              ": ", short_message(error)));
     }
     for (std::size_t i = 0; i < positions.size(); ++i) {
       if (!gradients[i].defined()) continue;
@@ -318,11 +318,11 @@ void Stage::run_weight_grads(int layer, Island& island) {
   try {
     island.weight_grads->run();
   } catch (Error& error) {
-    error.add_place(layer_text(graph_, layer));
+    error.add_place(layer_text(graph_.layers[layer]));
     throw;
   } catch (const std::exception& error) {
     throw LayerError(
-        concat(layer_text(graph_, layer), " failed in the gradient of its weights: ", short_message(error)));
+        concat(layer_text(graph_.layers[layer]), " failed in the gradient of its weights: ", short_message(error)));
   }
 }
 
@@ -343,7 +343,7 @@ void Stage::end_step() {
     try {
       graph_.layers[layer].layer->end_step(weights_.buffers[layer - first_], in_order);
     } catch (const std::exception& error) {
-      throw LayerError(concat(layer_text(graph_, layer), " failed in end_step: ", short_message(error)));
+      throw LayerError(concat(layer_text(graph_.layers[layer]), " failed in end_step: ", short_message(error)));
     }
     collected.clear();
   }

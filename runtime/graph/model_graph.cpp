@@ -57,8 +57,8 @@ class Describer {
 
   void add_layer(int layer) {
     const LayerSpec& spec = model_.layers[layer];
-    if (!spec.layer) throw ModelError(concat("layer ", layer, " '", spec.name, "' has no Layer"));
-    const std::string where = concat("layer ", layer, " '", spec.name, "' (", spec.layer->type(), ")");
+    const std::string where = layer_text(spec);
+    if (!spec.layer) throw ModelError(concat(where, " has no Layer"));
     if (!names_.insert(spec.name).second) throw ModelError(concat(where, ": another layer has this name"));
     std::vector<EntrySpec> inputs;
     graph_.inputs.emplace_back();
@@ -91,8 +91,20 @@ class Describer {
       EntrySpec output = description.outputs[i];
       output.name = spec.outputs[i];
       output.differentiable = at::isFloatingType(output.dtype);
+      check_size(where, output);
       graph_.outputs.back().push_back(add_value(output, layer));
     }
+  }
+
+  /// Sizes of the layers below are products of these and of at most 2^24 (kMostSize): they must stay exact too.
+  static void check_size(const std::string& where, const EntrySpec& output) {
+    constexpr std::int64_t most = std::int64_t{1} << 38;
+    std::int64_t count = 1;
+    for (const std::int64_t size : output.sizes)
+      if (__builtin_mul_overflow(count, size, &count)) count = most + 1;  // stays too large
+    if (count > most)
+      throw ModelError(concat(where, ": its output ", to_string(output),
+                              " has more than 2^38 elements for a micro-batch; make it smaller"));
   }
 
   void add_parameters(int layer, const std::string& where, const LayerDescription& description) {
@@ -173,7 +185,9 @@ class Describer {
     try {
       loss.check(graph_.values[output].spec, graph_.values[targets].spec);
     } catch (const ModelError& error) {
-      throw ModelError(concat(where, " does not fit the model and its data: ", error.what()));
+      const int producer = graph_.values[output].producer;
+      const std::string made_at = producer < 0 ? "" : prefix_of(graph_.layers[producer].origin);
+      throw ModelError(concat(made_at, where, " does not fit the model and its data: ", error.what()));
     }
   }
 
@@ -200,10 +214,9 @@ class Describer {
     const int lost = first_untrained(graph_);
     if (lost < 0) return;
     const int layer = graph_.parameters[lost].holders.front();
-    throw ModelError(concat("layer ", layer, " '", graph_.layers[layer].name, "' (", graph_.layers[layer].layer->type(),
-                            "): no loss depends on its output '", join(graph_.layers[layer].outputs, "', '"), "', so ",
-                            graph_.parameters[lost].name, " would not be trained; let a layer or a head read it, or ",
-                            "freeze it (train.freeze)"));
+    throw ModelError(concat(layer_text(graph_.layers[layer]), ": no loss depends on its output '",
+                            join(graph_.layers[layer].outputs, "', '"), "', so ", graph_.parameters[lost].name,
+                            " would not be trained; let a layer or a head read it, or freeze it (train.freeze)"));
   }
 
   const Model& model_;

@@ -6,6 +6,8 @@
 #include <functional>
 #include <numeric>
 
+#include "runtime/config/field.hpp"
+
 namespace lockstep {
 namespace {
 
@@ -21,15 +23,22 @@ LayerDescription with_sizes(const EntrySpec& input, std::vector<std::int64_t> si
   return description;
 }
 
-std::vector<std::int64_t> per_dimension(const Extent& extent, int dims, std::int64_t least, const char* what) {
-  std::vector<std::int64_t> numbers = extent;
-  if (numbers.size() == 1) numbers.assign(static_cast<std::size_t>(dims), extent[0]);
-  bool fits = static_cast<int>(numbers.size()) == dims;
-  for (const std::int64_t number : numbers) fits = fits && number >= least;
-  if (!fits)
-    throw ModelError(concat("a convolution with ", dims, " spatial dimensions has the ", what, " [", join(extent),
-                            "]; it expects one number, or ", dims, ", each >= ", least));
-  return numbers;
+/// One number, or a list with one per dimension.
+Field extent(Extent& member, int dims, std::int64_t least) {
+  Field field;
+  field.read = [&member, dims, each = between<std::int64_t>(least, kMostSize)](const Section& section,
+                                                                               const std::string& key) {
+    member = section.is_sequence(key) ? section.list(key, each) : Extent{section.get(key, each)};
+    if (member.size() != 1 && member.size() != static_cast<std::size_t>(dims))
+      throw section.unexpected(key, dims == 1 ? "one number" : concat("one number, or ", dims, ": one per dimension"));
+  };
+  field.write = [&member] { return member.size() == 1 ? scalar_value(text_of(member[0])) : list_value(member); };
+  return field;
+}
+
+/// One number per spatial dimension.
+Extent per_dimension(const Extent& extent, int dims) {
+  return extent.size() == 1 ? Extent(static_cast<std::size_t>(dims), extent[0]) : extent;
 }
 
 void expect_output(const Layer& layer, const EntrySpec& input, std::int64_t size) {
@@ -49,35 +58,39 @@ void expect_channels(const Layer& layer, const EntrySpec& input, std::int64_t ch
                           "[rows, ", channels ? std::to_string(channels) : "channels", spatial[dims], "]"));
 }
 
-Convolution::Convolution(int dims, bool transposed, std::int64_t in, std::int64_t out, const Extent& kernel,
-                         const ConvolutionOptions& options)
-    : dims_(dims), part_{"", in, out, per_dimension(kernel, dims, 1, "kernel"), {}, options.bias} {
+void fields(FieldVisitor& visit, ConvolutionConfig& config) {
+  ConvolutionOptions& options = config.options;
+  visit("in", size_field(config.in).required());
+  visit("out", size_field(config.out).required());
+  visit("kernel", extent(config.kernel, config.dims, 1).required());
+  visit("stride", extent(options.stride, config.dims, 1));
+  visit("padding", extent(options.padding, config.dims, 0));
+  if (config.transposed) visit("output_padding", extent(options.output_padding, config.dims, 0));
+  visit("dilation", extent(options.dilation, config.dims, 1));
+  visit("groups", size_field(options.groups));
+  visit("bias", value(options.bias));
+}
+
+Convolution::Convolution(const ConvolutionConfig& config)
+    : LayerOf(concat(config.transposed ? "conv_transpose" : "conv", config.dims, "d"), config),
+      part_{"", config.in, config.out, per_dimension(config.kernel, config.dims), {}, config.options.bias} {
+  const ConvolutionOptions& options = config.options;
   ConvolutionArguments& arguments = part_.arguments;
-  arguments.stride = per_dimension(options.stride, dims, 1, "stride");
-  arguments.padding = per_dimension(options.padding, dims, 0, "padding");
-  arguments.dilation = per_dimension(options.dilation, dims, 1, "dilation");
-  arguments.output_padding = per_dimension(options.output_padding, dims, 0, "output padding");
-  arguments.transposed = transposed;
+  arguments.stride = per_dimension(options.stride, config.dims);
+  arguments.padding = per_dimension(options.padding, config.dims);
+  arguments.dilation = per_dimension(options.dilation, config.dims);
+  arguments.output_padding = per_dimension(options.output_padding, config.dims);
+  arguments.transposed = config.transposed;
   arguments.groups = options.groups;
-  if (in < 1 || out < 1 || options.groups < 1 || in % options.groups != 0 || out % options.groups != 0)
-    throw ModelError(concat("a ", type(), " layer has ", in, " input and ", out, " output channels in ", options.groups,
-                            " groups; the groups must divide both"));
+  if (config.in % options.groups != 0 || config.out % options.groups != 0)
+    throw ModelError(concat("a ", type(), " layer has ", config.in, " input and ", config.out, " output channels in ",
+                            options.groups, " groups; the groups must divide both"));
   for (std::size_t d = 0; d < part_.kernel.size(); ++d) {
     const std::int64_t padding = arguments.output_padding[d];
-    if (padding > 0 && (!transposed || (padding >= arguments.stride[d] && padding >= arguments.dilation[d])))
+    if (padding > 0 && (!config.transposed || (padding >= arguments.stride[d] && padding >= arguments.dilation[d])))
       throw ModelError(concat("a ", type(), " layer has the output padding ", padding,
                               "; only a transposed one has it, smaller than its stride or dilation"));
   }
-}
-
-std::string Convolution::type() const {
-  return concat(part_.arguments.transposed ? "conv_transpose" : "conv", dims_, "d");
-}
-
-std::string Convolution::options() const {
-  const ConvolutionArguments& a = part_.arguments;
-  return concat("stride ", join(a.stride, " "), ", padding ", join(a.padding, " "), ", dilation ",
-                join(a.dilation, " "), ", output padding ", join(a.output_padding, " "), ", groups ", a.groups);
 }
 
 std::int64_t Convolution::output_size(std::size_t d, std::int64_t size) const {
@@ -90,7 +103,7 @@ std::int64_t Convolution::output_size(std::size_t d, std::int64_t size) const {
 
 LayerDescription Convolution::describe(const std::vector<EntrySpec>& inputs) const {
   expect_inputs(*this, inputs, 1);
-  expect_channels(*this, inputs[0], part_.in, static_cast<std::size_t>(dims_));
+  expect_channels(*this, inputs[0], part_.in, static_cast<std::size_t>(config().dims));
   EntrySpec output = inputs[0];
   output.sizes = {inputs[0].sizes[0], part_.out};
   for (std::size_t d = 0; d < part_.kernel.size(); ++d) {
@@ -104,11 +117,16 @@ Tensors Convolution::forward(const Tensors& inputs, LayerContext& context) const
   return {part_(context, inputs[0])};
 }
 
-Pool2d::Pool2d(Kind kind, std::int64_t kernel, std::int64_t stride, std::int64_t padding)
-    : kind_(kind), kernel_(kernel), stride_(stride == 0 ? kernel : stride), padding_(padding) {
-  if (kernel_ < 1 || stride_ < 1 || padding_ < 0 || padding_ > kernel_ / 2)
-    throw ModelError(concat("a pooling layer has kernel ", kernel_, ", stride ", stride_, " and padding ", padding_,
-                            "; it expects kernel and stride >= 1 and a padding from 0 to half the kernel"));
+void fields(FieldVisitor& visit, PoolConfig& config) {
+  visit("kernel", size_field(config.kernel).required());
+  visit("stride", value(config.stride, between<std::int64_t>(0, kMostSize)));
+  visit("padding", value(config.padding, between<std::int64_t>(0, kMostSize)));
+}
+
+Pool2d::Pool2d(const PoolConfig& config) : LayerOf(config.kind == PoolKind::max ? "max_pool2d" : "avg_pool2d", config) {
+  if (config.padding > config.kernel / 2)
+    throw ModelError(concat("a ", type(), " layer has kernel ", config.kernel, " and padding ", config.padding,
+                            "; it expects a padding of at most half the kernel"));
 }
 
 LayerDescription Pool2d::describe(const std::vector<EntrySpec>& inputs) const {
@@ -116,16 +134,17 @@ LayerDescription Pool2d::describe(const std::vector<EntrySpec>& inputs) const {
   expect_channels(*this, inputs[0], 0, 2);
   std::vector<std::int64_t> sizes = inputs[0].sizes;
   for (std::size_t d = 2; d < 4; ++d) {
-    const std::int64_t room = sizes[d] + 2 * padding_ - kernel_;
-    sizes[d] = room < 0 ? 0 : room / stride_ + 1;
+    const std::int64_t room = sizes[d] + 2 * config().padding - config().kernel;
+    sizes[d] = room < 0 ? 0 : room / stride() + 1;
     expect_output(*this, inputs[0], sizes[d]);
   }
   return with_sizes(inputs[0], std::move(sizes));
 }
 
 Tensors Pool2d::forward(const Tensors& inputs, LayerContext&) const {
-  if (kind_ == Kind::max) return {at::max_pool2d(inputs[0], kernel_, stride_, padding_)};
-  return {at::avg_pool2d(inputs[0], kernel_, stride_, padding_)};
+  const std::int64_t kernel = config().kernel, padding = config().padding;
+  if (config().kind == PoolKind::max) return {at::max_pool2d(inputs[0], kernel, stride(), padding)};
+  return {at::avg_pool2d(inputs[0], kernel, stride(), padding)};
 }
 
 LayerDescription GlobalAvgPool::describe(const std::vector<EntrySpec>& inputs) const {
@@ -138,20 +157,20 @@ Tensors GlobalAvgPool::forward(const Tensors& inputs, LayerContext&) const {
   return {at::mean(inputs[0].flatten(2), {2})};
 }
 
-Upsample::Upsample(std::int64_t factor) : factor_(factor) {
-  if (factor < 1) throw ModelError(concat("an upsample layer has the factor ", factor, "; it expects >= 1"));
+void fields(FieldVisitor& visit, UpsampleConfig& config) {
+  visit("factor", size_field(config.factor).required());
 }
 
 LayerDescription Upsample::describe(const std::vector<EntrySpec>& inputs) const {
   expect_inputs(*this, inputs, 1);
   expect_channels(*this, inputs[0], 0, 2);
   const std::vector<std::int64_t>& sizes = inputs[0].sizes;
-  return with_sizes(inputs[0], {sizes[0], sizes[1], sizes[2] * factor_, sizes[3] * factor_});
+  return with_sizes(inputs[0], {sizes[0], sizes[1], sizes[2] * config().factor, sizes[3] * config().factor});
 }
 
 Tensors Upsample::forward(const Tensors& inputs, LayerContext&) const {
   const at::Tensor& x = inputs[0];
-  return {at::upsample_nearest2d(x, {x.size(2) * factor_, x.size(3) * factor_})};
+  return {at::upsample_nearest2d(x, {x.size(2) * config().factor, x.size(3) * config().factor})};
 }
 
 LayerDescription Flatten::describe(const std::vector<EntrySpec>& inputs) const {

@@ -20,22 +20,27 @@ struct ConvolutionOptions {
   Extent output_padding = {0};  ///< transposed only
 };
 
+struct ConvolutionConfig {
+  int dims = 2;             ///< spatial dimensions: of the type, no key
+  bool transposed = false;  ///< the same
+  std::int64_t in = 0, out = 0;
+  Extent kernel = {};
+  ConvolutionOptions options = {};
+};
+void fields(FieldVisitor& visit, ConvolutionConfig& config);
+
 /// All convolutions; use the four below. Parameters weight [out, in / groups, kernel...] (transposed: [in, out /
 /// groups, kernel...]) and bias [out], initial values as torch.nn's: uniform in +-1/sqrt(fan in), fan in = size(1) of
 /// the weight times the kernel. I and W are split. Throws ModelError for numbers that make no convolution.
-class Convolution : public Layer {
+class Convolution : public LayerOf<ConvolutionConfig> {
  public:
-  Convolution(int dims, bool transposed, std::int64_t in, std::int64_t out, const Extent& kernel,
-              const ConvolutionOptions& options);
-  std::string type() const override;
+  explicit Convolution(const ConvolutionConfig& config);
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
   Tensors forward(const Tensors& inputs, LayerContext& context) const override;
-  std::string options() const override;
 
  private:
   std::int64_t output_size(std::size_t dim, std::int64_t input_size) const;
 
-  int dims_;
   ConvolutionPart part_;
 };
 
@@ -43,57 +48,61 @@ class Convolution : public Layer {
 class Conv1d : public Convolution {
  public:
   Conv1d(std::int64_t in, std::int64_t out, const Extent& kernel, const ConvolutionOptions& options = {})
-      : Convolution(1, false, in, out, kernel, options) {}
+      : Convolution({1, false, in, out, kernel, options}) {}
 };
 
 /// [rows, in, height, width] -> [rows, out, ...], each size as in Conv1d.
 class Conv2d : public Convolution {
  public:
   Conv2d(std::int64_t in, std::int64_t out, const Extent& kernel, const ConvolutionOptions& options = {})
-      : Convolution(2, false, in, out, kernel, options) {}
+      : Convolution({2, false, in, out, kernel, options}) {}
 };
 
 /// [rows, in, length] -> [rows, out, (length - 1) stride - 2 padding + dilation (kernel - 1) + output_padding + 1]
 class ConvTranspose1d : public Convolution {
  public:
   ConvTranspose1d(std::int64_t in, std::int64_t out, const Extent& kernel, const ConvolutionOptions& options = {})
-      : Convolution(1, true, in, out, kernel, options) {}
+      : Convolution({1, true, in, out, kernel, options}) {}
 };
 
 class ConvTranspose2d : public Convolution {
  public:
   ConvTranspose2d(std::int64_t in, std::int64_t out, const Extent& kernel, const ConvolutionOptions& options = {})
-      : Convolution(2, true, in, out, kernel, options) {}
+      : Convolution({2, true, in, out, kernel, options}) {}
 };
 
+enum class PoolKind { max, average };
+
+struct PoolConfig {
+  PoolKind kind = PoolKind::max;  ///< of the type, no key
+  std::int64_t kernel = 0;
+  std::int64_t stride = 0;  ///< 0: the kernel
+  std::int64_t padding = 0;
+};
+void fields(FieldVisitor& visit, PoolConfig& config);
+
 /// The largest, or the mean, of each window: [rows, channels, h, w] -> floor((h + 2 padding - kernel) / stride) + 1.
-/// `stride` 0: the kernel. The mean counts the zeros of the padding, as torch.nn.AvgPool2d.
-class Pool2d : public Layer {
+/// The mean counts the zeros of the padding, as torch.nn.AvgPool2d.
+class Pool2d : public LayerOf<PoolConfig> {
  public:
-  enum class Kind { max, average };
-  Pool2d(Kind kind, std::int64_t kernel, std::int64_t stride, std::int64_t padding);
-  std::string type() const override { return kind_ == Kind::max ? "max_pool2d" : "avg_pool2d"; }
+  explicit Pool2d(const PoolConfig& config);
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
   Tensors forward(const Tensors& inputs, LayerContext& context) const override;
-  std::string options() const override {
-    return concat("kernel ", kernel_, ", stride ", stride_, ", padding ", padding_);
-  }
 
  private:
-  Kind kind_;
-  std::int64_t kernel_, stride_, padding_;
+  std::int64_t stride() const { return config().stride == 0 ? config().kernel : config().stride; }
 };
 
 class MaxPool2d : public Pool2d {
  public:
   explicit MaxPool2d(std::int64_t kernel, std::int64_t stride = 0, std::int64_t padding = 0)
-      : Pool2d(Kind::max, kernel, stride, padding) {}
+      : Pool2d({PoolKind::max, kernel, stride, padding}) {}
 };
 
 class AvgPool2d : public Pool2d {
  public:
   explicit AvgPool2d(std::int64_t kernel, std::int64_t stride = 0, std::int64_t padding = 0)
-      : Pool2d(Kind::average, kernel, stride, padding) {}
+      : Pool2d({PoolKind::average, kernel, stride, padding}) {}
 };
 
 /// Mean over all positions: [rows, channels, ...] -> [rows, channels].
@@ -104,16 +113,18 @@ class GlobalAvgPool : public Layer {
   Tensors forward(const Tensors& inputs, LayerContext& context) const override;
 };
 
+struct UpsampleConfig {
+  std::int64_t factor = 0;
+};
+void fields(FieldVisitor& visit, UpsampleConfig& config);
+
 /// Repeats every pixel `factor` times in both directions (nearest): [rows, channels, factor h, factor w].
-class Upsample : public Layer {
+class Upsample : public LayerOf<UpsampleConfig> {
  public:
-  explicit Upsample(std::int64_t factor);
-  std::string type() const override { return "upsample"; }
+  explicit Upsample(const UpsampleConfig& config) : LayerOf("upsample", config) {}
+  explicit Upsample(std::int64_t factor) : Upsample(UpsampleConfig{factor}) {}
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
   Tensors forward(const Tensors& inputs, LayerContext& context) const override;
-
- private:
-  std::int64_t factor_;
 };
 
 /// [rows, ...] -> [rows, product of the others].

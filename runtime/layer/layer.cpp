@@ -9,4 +9,9 @@ std::string to_string(const EntrySpec& entry) {
   return concat(entry.name, " ", c10::toString(entry.dtype), " [", join(entry.sizes), "]");
 }
 
+std::string layer_text(const LayerSpec& spec) {
+  const std::string type = spec.layer ? concat(" (", spec.layer->type(), ")") : "";
+  return concat(prefix_of(spec.origin), "layer '", spec.name, "'", type);
+}
+
 }  // namespace lockstep

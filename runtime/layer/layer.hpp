@@ -25,6 +25,7 @@
 #include <vector>
 
 #include "runtime/base/error.hpp"
+#include "runtime/base/location.hpp"
 
 namespace lockstep {
 
@@ -112,8 +113,9 @@ class Layer {
   /// last backward, without grad mode; only for a layer that collected something.
   virtual void end_step(std::vector<Buffer>& /*buffers*/, const std::vector<Tensors>& /*collected*/) const {}
 
-  /// What decides its cost and describe() does not show, as text: "heads 8, dropout 0.1". A profile measures layers
-  /// that agree in this, in type and in all of their descriptions once, and keeps the result for later runs.
+  /// What decides its cost and describe() does not show, as text: "heads: 8, dropout: 0.1". A profile measures layers
+  /// that agree in this, in type and in all of their descriptions once, and keeps the result for later runs. LayerOf
+  /// (layer_of.hpp) makes it from the layer's list of fields, so that none is forgotten.
   virtual std::string options() const { return ""; }
 };
 
@@ -124,10 +126,15 @@ struct LayerSpec {
   std::vector<std::string> inputs = {"x"};
   std::vector<std::string> outputs = {"x"};
   std::string parameter_prefix = {};  ///< empty: name + "."; full name = prefix + local name
+  Origin origin = {};                 ///< what of a config asked for it, for errors
 
   std::string full_name(const std::string& parameter) const {
     return (parameter_prefix.empty() ? name + "." : parameter_prefix) + parameter;
   }
 };
+
+/// What errors call it: "layer 'h.3' (gpt_block)", of a config "configs/a.yaml:7:5: model.layers[2]: layer '2'
+/// (linear)".
+std::string layer_text(const LayerSpec& spec);
 
 }  // namespace lockstep

@@ -3,7 +3,38 @@
 
 #include <ATen/ATen.h>
 
+#include "runtime/config/field.hpp"
+
 namespace lockstep {
+
+Field size_field(std::int64_t& size) {
+  return value(size, between<std::int64_t>(1, kMostSize));
+}
+
+Field epsilon_field(double& epsilon) {
+  return value(epsilon, at_least(0.0));
+}
+
+void fields(FieldVisitor& visit, LinearConfig& config) {
+  visit("in", size_field(config.in).required());
+  visit("out", size_field(config.out).required());
+  visit("bias", value(config.bias));
+}
+
+void fields(FieldVisitor& visit, LayerNormConfig& config) {
+  visit("width", size_field(config.width).required());
+  visit("epsilon", epsilon_field(config.epsilon));
+}
+
+void fields(FieldVisitor& visit, EmbeddingConfig& config) {
+  visit("count", size_field(config.count).required());
+  visit("width", size_field(config.width).required());
+}
+
+void fields(FieldVisitor& visit, DropoutConfig& config) {
+  visit("p", value(config.p, fraction_below_one()).required());
+}
+
 void expect_inputs(const Layer& layer, const std::vector<EntrySpec>& inputs, std::size_t count) {
   if (inputs.size() != count)
     throw ModelError(concat("a ", layer.type(), " layer reads ", count, " entries, got ", inputs.size()));
@@ -95,7 +126,7 @@ LayerDescription Dropout::describe(const std::vector<EntrySpec>& inputs) const {
 }
 
 Tensors Dropout::forward(const Tensors& inputs, LayerContext& context) const {
-  return {at::dropout(inputs[0], p_, context.training())};
+  return {at::dropout(inputs[0], config().p, context.training())};
 }
 
 LayerDescription Add::describe(const std::vector<EntrySpec>& inputs) const {

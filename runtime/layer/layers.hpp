@@ -6,16 +6,28 @@
 #include <functional>
 
 #include "runtime/base/table.hpp"
-#include "runtime/layer/layer.hpp"
+#include "runtime/layer/layer_of.hpp"
 #include "runtime/layer/parts.hpp"
 
 namespace lockstep {
 
+struct Field;
+
+/// A larger size of one dimension (width, vocabulary, channels) is a slip of the finger: products of such overflow.
+inline constexpr std::int64_t kMostSize = 1 << 24;
+
+struct LinearConfig {
+  std::int64_t in = 0, out = 0;
+  bool bias = true;
+};
+void fields(FieldVisitor& visit, LinearConfig& config);
+
 /// y = x W^T + b: [..., in] -> [..., out]. Initial values as torch.nn.Linear: uniform in +-1/sqrt(in).
-class Linear : public Layer {
+class Linear : public LayerOf<LinearConfig> {
  public:
-  Linear(std::int64_t in, std::int64_t out, bool bias = true) : part_{"", in, out, {.bias = bias}} {}
-  std::string type() const override { return "linear"; }
+  explicit Linear(const LinearConfig& config)
+      : LayerOf("linear", config), part_{"", config.in, config.out, {.bias = config.bias}} {}
+  Linear(std::int64_t in, std::int64_t out, bool bias = true) : Linear(LinearConfig{in, out, bias}) {}
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
   Tensors forward(const Tensors& inputs, LayerContext& context) const override;
 
@@ -46,11 +58,18 @@ class Activation : public Layer {
   ActivationKind kind_;
 };
 
+struct LayerNormConfig {
+  std::int64_t width = 0;
+  double epsilon = 1e-5;
+};
+void fields(FieldVisitor& visit, LayerNormConfig& config);
+
 /// Ba, Kiros, Hinton, "Layer Normalization" (2016), over the last dimension. Parameters weight (ones), bias (zeros).
-class LayerNorm : public Layer {
+class LayerNorm : public LayerOf<LayerNormConfig> {
  public:
-  explicit LayerNorm(std::int64_t width, double epsilon = 1e-5) : part_{"", width, epsilon} {}
-  std::string type() const override { return "layer_norm"; }
+  explicit LayerNorm(const LayerNormConfig& config)
+      : LayerOf("layer_norm", config), part_{"", config.width, config.epsilon} {}
+  explicit LayerNorm(std::int64_t width, double epsilon = 1e-5) : LayerNorm(LayerNormConfig{width, epsilon}) {}
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
   Tensors forward(const Tensors& inputs, LayerContext& context) const override;
 
@@ -58,12 +77,18 @@ class LayerNorm : public Layer {
   LayerNormPart part_;
 };
 
+struct EmbeddingConfig {
+  std::int64_t count = 0, width = 0;
+};
+void fields(FieldVisitor& visit, EmbeddingConfig& config);
+
 /// Indices (int64, any shape) -> rows of a table: [...] -> [..., width]. Normal initial values with standard deviation
 /// 1, as torch.nn.Embedding.
-class Embedding : public Layer {
+class Embedding : public LayerOf<EmbeddingConfig> {
  public:
-  Embedding(std::int64_t count, std::int64_t width) : part_{"", count, width} {}
-  std::string type() const override { return "embedding"; }
+  explicit Embedding(const EmbeddingConfig& config)
+      : LayerOf("embedding", config), part_{"", config.count, config.width} {}
+  Embedding(std::int64_t count, std::int64_t width) : Embedding(EmbeddingConfig{count, width}) {}
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
   Tensors forward(const Tensors& inputs, LayerContext& context) const override;
 
@@ -71,17 +96,18 @@ class Embedding : public Layer {
   EmbeddingPart part_;
 };
 
+struct DropoutConfig {
+  double p = 0;
+};
+void fields(FieldVisitor& visit, DropoutConfig& config);
+
 /// Zeroes elements with probability p in training and scales the others by 1 / (1 - p).
-class Dropout : public Layer {
+class Dropout : public LayerOf<DropoutConfig> {
  public:
-  explicit Dropout(double p) : p_(p) {}
-  std::string type() const override { return "dropout"; }
+  explicit Dropout(const DropoutConfig& config) : LayerOf("dropout", config) {}
+  explicit Dropout(double p) : Dropout(DropoutConfig{p}) {}
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
   Tensors forward(const Tensors& inputs, LayerContext& context) const override;
-  std::string options() const override { return concat("p ", p_); }
-
- private:
-  double p_;
 };
 
 /// Sum of all inputs, added from first to last: the end of a skip connection.
@@ -91,6 +117,10 @@ class Add : public Layer {
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
   Tensors forward(const Tensors& inputs, LayerContext& context) const override;
 };
+
+/// For fields(): a size of one dimension, and what keeps a division from dividing by zero.
+Field size_field(std::int64_t& size);
+Field epsilon_field(double& epsilon);
 
 /// For describe(): exactly `count` inputs, else a ModelError naming the layer type.
 void expect_inputs(const Layer& layer, const std::vector<EntrySpec>& inputs, std::size_t count);

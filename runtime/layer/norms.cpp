@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 
 #include "runtime/base/check.hpp"
+#include "runtime/config/field.hpp"
 
 namespace lockstep {
 namespace {
@@ -32,10 +33,15 @@ at::Tensor on_host(const at::Tensor& tensor) {
 
 }  // namespace
 
-GroupNorm::GroupNorm(std::int64_t groups, std::int64_t channels, double epsilon)
-    : groups_(groups), part_{"", channels}, epsilon_(epsilon) {
-  if (groups < 1 || channels < 1 || channels % groups != 0)
-    throw ModelError(concat("a group_norm layer has ", channels, " channels in ", groups,
+void fields(FieldVisitor& visit, GroupNormConfig& config) {
+  visit("groups", size_field(config.groups).required());
+  visit("channels", size_field(config.channels).required());
+  visit("epsilon", epsilon_field(config.epsilon));
+}
+
+GroupNorm::GroupNorm(const GroupNormConfig& config) : LayerOf("group_norm", config), part_{"", config.channels} {
+  if (config.channels % config.groups != 0)
+    throw ModelError(concat("a group_norm layer has ", config.channels, " channels in ", config.groups,
                             " groups; the groups must divide the channels"));
 }
 
@@ -46,13 +52,13 @@ LayerDescription GroupNorm::describe(const std::vector<EntrySpec>& inputs) const
 }
 
 Tensors GroupNorm::forward(const Tensors& inputs, LayerContext& context) const {
-  return {at::group_norm(inputs[0], groups_, part_.weight(context), part_.bias(context), epsilon_)};
+  return {at::group_norm(inputs[0], config().groups, part_.weight(context), part_.bias(context), config().epsilon)};
 }
 
-BatchNorm::BatchNorm(std::int64_t channels, double momentum, double epsilon)
-    : part_{"", channels}, momentum_(momentum), epsilon_(epsilon) {
-  if (!(momentum >= 0 && momentum <= 1))
-    throw ModelError(concat("a batch_norm layer has the momentum ", momentum, "; it expects 0 to 1"));
+void fields(FieldVisitor& visit, BatchNormConfig& config) {
+  visit("channels", size_field(config.channels).required());
+  visit("momentum", value(config.momentum, between(0.0, 1.0)));
+  visit("epsilon", epsilon_field(config.epsilon));
 }
 
 LayerDescription BatchNorm::describe(const std::vector<EntrySpec>& inputs) const {
@@ -71,9 +77,10 @@ LayerDescription BatchNorm::describe(const std::vector<EntrySpec>& inputs) const
 Tensors BatchNorm::forward(const Tensors& inputs, LayerContext& context) const {
   const at::Tensor& x = inputs[0];
   const at::Tensor weight = part_.weight(context), bias = part_.bias(context);
+  const double momentum = config().momentum, epsilon = config().epsilon;
   if (!context.training())
     return {std::get<0>(at::native_batch_norm(x, weight, bias, context.buffer(kMean), context.buffer(kVariance),
-                                              /*training=*/false, momentum_, epsilon_))};
+                                              /*training=*/false, momentum, epsilon))};
   const std::int64_t count = x.numel() / part_.channels;
   if (count < 2)
     throw ModelError(concat("expected more than 1 value per channel when training, got input size [", join(x.sizes()),
@@ -82,13 +89,14 @@ Tensors BatchNorm::forward(const Tensors& inputs, LayerContext& context) const {
   // micro-batch's mean and unbiased variance.
   const at::Tensor mean = at::zeros({part_.channels}, weight.options().requires_grad(false));
   const at::Tensor variance = at::zeros_like(mean);
-  at::Tensor y = std::get<0>(
-      at::native_batch_norm(x, weight, bias, mean, variance, /*training=*/true, /*momentum=*/1.0, epsilon_));
+  at::Tensor y =
+      std::get<0>(at::native_batch_norm(x, weight, bias, mean, variance, /*training=*/true, /*momentum=*/1.0, epsilon));
   context.collect({mean, variance, at::scalar_tensor(count, at::kLong)});
   return {y};
 }
 
 void BatchNorm::end_step(std::vector<Buffer>& buffers, const std::vector<Tensors>& collected) const {
+  const double momentum = config().momentum;
   const at::Tensor running_mean = find(buffers, kMean).value, running_var = find(buffers, kVariance).value;
   std::vector<double> mean(static_cast<std::size_t>(part_.channels)), squares(mean.size());
   double n = 0;
@@ -107,8 +115,8 @@ void BatchNorm::end_step(std::vector<Buffer>& buffers, const std::vector<Tensors
   auto* stored_mean = new_mean.mutable_data_ptr<double>();
   auto* stored_var = new_var.mutable_data_ptr<double>();
   for (std::size_t c = 0; c < mean.size(); ++c) {
-    stored_mean[c] = momentum_ * mean[c] + (1 - momentum_) * stored_mean[c];
-    stored_var[c] = momentum_ * (squares[c] / (n - 1)) + (1 - momentum_) * stored_var[c];
+    stored_mean[c] = momentum * mean[c] + (1 - momentum) * stored_mean[c];
+    stored_var[c] = momentum * (squares[c] / (n - 1)) + (1 - momentum) * stored_var[c];
   }
   running_mean.copy_(new_mean);
   running_var.copy_(new_var);

@@ -8,21 +8,31 @@
 
 namespace lockstep {
 
+struct GroupNormConfig {
+  std::int64_t groups = 0, channels = 0;
+  double epsilon = 1e-5;
+};
+void fields(FieldVisitor& visit, GroupNormConfig& config);
+
 /// Wu, He, "Group Normalization" (2018): over the channels of each of `groups` groups and all positions of a row.
-class GroupNorm : public Layer {
+class GroupNorm : public LayerOf<GroupNormConfig> {
  public:
   /// Throws ModelError when the groups do not divide the channels.
-  GroupNorm(std::int64_t groups, std::int64_t channels, double epsilon = 1e-5);
-  std::string type() const override { return "group_norm"; }
+  explicit GroupNorm(const GroupNormConfig& config);
+  GroupNorm(std::int64_t groups, std::int64_t channels, double epsilon = 1e-5)
+      : GroupNorm(GroupNormConfig{groups, channels, epsilon}) {}
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
   Tensors forward(const Tensors& inputs, LayerContext& context) const override;
-  std::string options() const override { return concat("groups ", groups_); }
 
  private:
-  std::int64_t groups_;
   AffinePart part_;
-  double epsilon_;
 };
+
+struct BatchNormConfig {
+  std::int64_t channels = 0;
+  double momentum = 0.1, epsilon = 1e-5;
+};
+void fields(FieldVisitor& visit, BatchNormConfig& config);
 
 /// Ioffe, Szegedy, "Batch Normalization" (2015), of vectors [rows, channels], signals and images.
 ///
@@ -44,17 +54,17 @@ class GroupNorm : public Layer {
 /// torch.nn.BatchNorm; running statistics of one micro-batch a step agree with its within float32 rounding (LibTorch
 /// updates them in float32). Evaluation normalises with the running statistics of the last finished step. A training
 /// micro-batch with a single value per channel is an error, as in torch; the trainer finds it before training.
-class BatchNorm : public Layer {
+class BatchNorm : public LayerOf<BatchNormConfig> {
  public:
-  explicit BatchNorm(std::int64_t channels, double momentum = 0.1, double epsilon = 1e-5);
-  std::string type() const override { return "batch_norm"; }
+  explicit BatchNorm(const BatchNormConfig& config) : LayerOf("batch_norm", config), part_{"", config.channels} {}
+  explicit BatchNorm(std::int64_t channels, double momentum = 0.1, double epsilon = 1e-5)
+      : BatchNorm(BatchNormConfig{channels, momentum, epsilon}) {}
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
   Tensors forward(const Tensors& inputs, LayerContext& context) const override;
   void end_step(std::vector<Buffer>& buffers, const std::vector<Tensors>& collected) const override;
 
  private:
   AffinePart part_;
-  double momentum_, epsilon_;
 };
 
 }  // namespace lockstep

@@ -58,9 +58,9 @@ void ConvolutionPart::describe(LayerDescription& description) const {
   std::vector<std::int64_t> sizes =
       arguments.transposed ? std::vector{in, out / arguments.groups} : std::vector{out, in / arguments.groups};
   sizes.insert(sizes.end(), kernel.begin(), kernel.end());
-  std::int64_t fan_in = sizes[1];
-  for (const std::int64_t size : kernel) fan_in *= size;
-  const Init init = Init::uniform(1.0 / std::sqrt(static_cast<double>(fan_in)));
+  auto fan_in = static_cast<double>(sizes[1]);  // what overflows an integer is refused later, by name
+  for (const std::int64_t size : kernel) fan_in *= static_cast<double>(size);
+  const Init init = Init::uniform(1.0 / std::sqrt(fan_in));
   description.parameters.push_back({part_of(name, "weight"), sizes, init, ""});
   if (bias) description.parameters.push_back({part_of(name, "bias"), {out}, init, ""});
 }

@@ -164,7 +164,7 @@ class Profiler {
     std::string lines;
     for (std::size_t i = 0; i < samples.size(); ++i) {
       lines += concat(unit, " ", i, " ", to_json(samples[i]), "\n");
-      const LayerKind& kind = kinds_[units_[unit].group.members[i].kind];
+      const AlikeLayers& kind = kinds_[units_[unit].group.members[i].kind];
       progress_.sample = samples[i];
       progress_.layer = described(units_[unit].rows).graph.layers[kind.layers[0]].name;
       progress_.cached = cached;
@@ -223,7 +223,7 @@ class Profiler {
   const ProfileSharing& sharing_;
   ProfileCache cache_;
   std::map<std::int64_t, Described> described_;       // by rows
-  std::vector<LayerKind> kinds_;                      // in the order of their first layers
+  std::vector<AlikeLayers> kinds_;                    // in the order of their first layers
   std::vector<std::string> signatures_;               // by kind
   std::vector<std::pair<std::int64_t, bool>> sizes_;  // rows, ascending; whether they only check
   std::vector<Unit> units_;

@@ -70,7 +70,7 @@ Registry ConfigSource::registry(const Config& of) const {
 
 Model ConfigSource::make_model(const Config& of, const Registry& known) const {
   if (model) return model();
-  return lockstep::make_model(of.model, known.models, {known.activations});
+  return lockstep::make_model(of.model, known.models, known);
 }
 
 DataSplits ConfigSource::open_data(const Config& of, const std::optional<TrainedOn>& trained,

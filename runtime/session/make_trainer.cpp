@@ -13,8 +13,7 @@ std::unique_ptr<Trainer> make_trainer(const ConfigSource& source, const Config& 
   const Registry known = source.registry(config);
   Model model = source.make_model(config, known);
   DataSplits data = source.open_data(config, trained, known);
-  return std::make_unique<Trainer>(
-      assemble(std::move(model), std::move(data), config, ranks, {known.losses, known.optimizers, known.lr_schedules}));
+  return std::make_unique<Trainer>(assemble(std::move(model), std::move(data), config, ranks, known));
 }
 
 std::unique_ptr<Trainer> make_whole(const ConfigSource& source, const Config& config,

@@ -11,25 +11,21 @@
 //
 // The function may be called several times in a process, each time on tables of its own. From C++ the same function
 // goes into ConfigSource::extend, or the parts are handed to make_model(), open_data() and assemble(). What a plug-in
-// adds keeps the contract of ours: ModelFamily, ActivationKind, DataReader, Loss, UpdateRule, LrScheduleKind.
+// adds keeps the contract of ours: ModelFamily, LayerKind, ActivationKind, DataReader, Loss, UpdateRule,
+// LrScheduleKind.
 #pragma once
 
 #include "models/registry.hpp"
-#include "runtime/config/lr_schedule.hpp"
 #include "runtime/data/dataset.hpp"
 #include "runtime/layer/stamp.hpp"
-#include "runtime/training/losses.hpp"
-#include "runtime/training/update_rule.hpp"
+#include "runtime/training/assembly.hpp"
 
 namespace lockstep {
 
-struct Registry {
+/// All that a config names: also layers and activations, and losses, optimizers and learning-rate schedules.
+struct Registry : ModelTables, TrainTables {
   Table<ModelFamily> models = model_families();
-  Table<ActivationKind> activations = activation_kinds();
   Table<DataReader> readers = data_readers();
-  Table<LossKind> losses = loss_kinds();
-  Table<OptimizerKind> optimizers = optimizer_kinds();
-  Table<LrScheduleKind> lr_schedules = lr_schedule_kinds();
 };
 
 /// Adds what the libraries have. `section`: has the key `plugins`. ConfigError when one cannot be loaded, is no

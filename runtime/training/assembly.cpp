@@ -83,12 +83,11 @@ void check_slices(const Assembly& assembly) {
     if (rows == 0) continue;
     const std::int64_t least = slice_rows(train.batch, train.micro_batches, rows).back();
     if (least >= graph.least_rows) continue;
-    const LayerSpec& layer = graph.layers[graph.least_rows_layer];
     throw config.root.section("train").error(
         "micro_batches", concat("got ", train.micro_batches, ": a batch of ", rows, " samples",
                                 rows == last ? " (the last of an epoch)" : "", " then has a micro-batch of ", least,
-                                ", but layer '", layer.name, "' (", layer.layer->type(),
-                                ") expects more than 1 value per channel when training: at least ", graph.least_rows,
+                                ", but ", layer_text(graph.layers[graph.least_rows_layer]),
+                                " expects more than 1 value per channel when training: at least ", graph.least_rows,
                                 " samples; use fewer micro-batches, or a batch that leaves no such remainder"));
   }
 }

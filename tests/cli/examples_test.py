@@ -89,10 +89,18 @@ class PluginsTest(CliTest):
         self.assertRegex(self.extras("eval", "--checkpoint", "one/checkpoints/step-00000004"), r"\d")
 
     def test_list_shows_what_a_plug_in_has(self):
-        for what, name in (("models", "funnel"), ("activations", "sine"), ("losses", "mean_absolute_error"),
+        for what, name in (("models", "funnel"), ("layers", "snake"), ("activations", "sine"), ("losses", "mean_absolute_error"),
                            ("readers", "waves"), ("optimizers", "lion"), ("lr_schedules", "inverse_sqrt")):
             self.assertNotIn(f"  {name} ", self.lockstep("list", what))
             self.assertIn(f"  {name} ", self.lockstep("list", what, "--plugin", EXTRAS_PLUGIN))
+
+    def test_a_layer_of_a_plug_in_is_one_of_a_list(self):
+        self.assertIn("    width, frequency: 1\n", self.lockstep("list", "layers", "--plugin", EXTRAS_PLUGIN))
+        model = ("model={type: sequential, layers: [{type: linear, in: 8, out: 16}, {type: snake, width: 16, frequency: 2}, "
+                 "{type: sine}, {type: linear, in: 16, out: 1}]}")
+        self.assertIn("identical", self.extras("verify", "--steps", "2", "--set", model))
+        text = self.extras("train", "--set", model.replace("2}", "0}"), code=2)
+        self.assertRegex(text, r"model\.layers\[1\]\.frequency: got 0, expected a number > 0\n$")
 
     def test_a_library_of_models_alone_is_a_plug_in_too(self):
         self.assertIn("  wave ", self.lockstep("list", "models", "--plugin", WAVE_PLUGIN))

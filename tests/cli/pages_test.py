@@ -51,6 +51,24 @@ class PagesTest(CliTest):
                 self.assertTrue(keys, said)
                 self.assertEqual([key for key in keys[1].split(", ") if f"`{key}`" not in part], [], text)
 
+    def test_the_page_on_models_names_every_layer_of_a_list_and_its_keys(self):
+        part = re.search(r"^## sequential$(.*?)(?=^## |\Z)", self.page("models.md"), re.M | re.S)[1]
+        activations = re.findall(r"^  (\S+)", self.succeeds("list", "activations").stdout, re.M)
+        layers = re.split(r"^  (?=\S)", self.succeeds("list", "layers").stdout, flags=re.M)[1:]
+        self.assertGreater(len(layers), len(activations))
+        for text in layers:
+            name, _, below = text.partition("\n")
+            name = name.split()[0]
+            if name in activations:
+                continue
+            self.assertLessEqual(max(map(len, text.splitlines())), 80, text)
+            row = re.search(rf"^\| .*`{name}`.*\|$", part, re.M)
+            self.assertTrue(row, name)
+            for key, default in re.findall(r"(\w+)(?:: ([^,\s]+))?", below):
+                self.assertIn(f"`{key}`", part, name)
+                if f"`{key}`" in row[0] and default:
+                    self.assertRegex(row[0], rf"`{key}` \({re.escape(default)}\b", name)
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -333,8 +333,9 @@ TEST_CASE("image layers say what does not fit before anything is built", "[parit
         std::vector<std::int64_t>{2, 12, 4, 5});
   CHECK_THROWS_WITH(Conv2d(4, 6, {3}, {{1}, {0}, {1}, 3, true, {0}}),
                     Catch::Contains("3 groups; the groups must divide both"));
-  CHECK_THROWS_WITH(Conv2d(4, 6, {3, 3, 3}), Catch::Contains("the kernel [3, 3, 3]; it expects one number, or 2"));
-  CHECK_THROWS_WITH(Conv2d(4, 6, {3}, {{0}, {0}, {1}, 1, true, {0}}), Catch::Contains("stride [0]"));
+  CHECK_THROWS_WITH(Conv2d(4, 6, {3, 3, 3}), Catch::Contains("kernel: got [3, 3, 3], expected one number, or 2"));
+  CHECK_THROWS_WITH(Conv2d(4, 6, {3}, {{0}, {0}, {1}, 1, true, {0}}),
+                    Catch::Contains("stride: got 0, expected an integer from 1"));
   CHECK_THROWS_WITH(Conv2d(4, 6, {3}, {{2}, {0}, {1}, 1, true, {1}}), Catch::Contains("only a transposed one"));
   CHECK_THROWS_WITH(GroupNorm(3, 4), Catch::Contains("4 channels in 3 groups"));
   CHECK_THROWS_WITH(MaxPool2d(2, 2, 2), Catch::Contains("half the kernel"));

@@ -188,7 +188,7 @@ TEST_CASE("a describe() that fails, and parameters that no loss depends on, are 
   model = mlp_with_skip(0.0, false);
   model.layers[0].layer = nullptr;
   CHECK_THROWS_WITH(Trainer(model, regression_data(16, 6, 3), plain_config(1)),
-                    Catch::Contains("layer 0 'fc.0' has no Layer"));
+                    Catch::Contains("layer 'fc.0' has no Layer"));
 }
 
 TEST_CASE("a Config from C++ keeps the rules of one from YAML", "[parity]") {

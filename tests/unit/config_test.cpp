@@ -285,6 +285,8 @@ TEST_CASE("a key that other tools call so, or that stands elsewhere, is named wi
         "sparse_categorical_cross_entropy");
   CHECK(nearest("num_layers", {"type", "layers"}) == "layers");
   CHECK_FALSE(nearest("num_layers", {"type", "width"}));
+  CHECK(nearest("in_features", {"type", "inputs", "width"}) == "inputs");
+  CHECK(nearest("in_features", {"type", "inputs", "in"}) == "in");  // of a layer in a list
 }
 
 }  // namespace lockstep

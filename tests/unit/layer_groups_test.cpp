@@ -11,8 +11,8 @@ using namespace lockstep;
 namespace {
 
 /// Kinds of so many layers each, dealt out in turns, as in a model.
-std::vector<LayerKind> kinds_of(const std::vector<std::pair<int, double>>& counts_and_bytes) {
-  std::vector<LayerKind> kinds(counts_and_bytes.size());
+std::vector<AlikeLayers> kinds_of(const std::vector<std::pair<int, double>>& counts_and_bytes) {
+  std::vector<AlikeLayers> kinds(counts_and_bytes.size());
   int layer = 0;
   for (bool more = true; more;) {
     more = false;
@@ -26,7 +26,7 @@ std::vector<LayerKind> kinds_of(const std::vector<std::pair<int, double>>& count
   return kinds;
 }
 
-double bytes_of(const LayerGroup& group, const std::vector<LayerKind>& kinds) {
+double bytes_of(const LayerGroup& group, const std::vector<AlikeLayers>& kinds) {
   double bytes = 0;
   for (const auto& member : group.members)
     bytes += static_cast<double>(member.layers.size()) * kinds[member.kind].bytes;

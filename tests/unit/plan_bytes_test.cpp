@@ -35,10 +35,10 @@ TEST_CASE("a forward needs what the layers before keep and what the layer at wor
 
 TEST_CASE("a backward gives back layer by layer", "[unit][plan]") {
   LayerBytes a, b;
-  a.activations = 10, a.weight_grad = 3, a.input_grad_workspace = 50, a.weight_grad_workspace = 4, a.backward_workspace = 40,
-  a.gradients = 6;
-  b.activations = 30, b.weight_grad = 7, b.input_grad_workspace = 8, b.weight_grad_workspace = 9, b.backward_workspace = 12,
-  b.gradients = 11;
+  a.activations = 10, a.weight_grad = 3, a.input_grad_workspace = 50, a.weight_grad_workspace = 4,
+  a.backward_workspace = 40, a.gradients = 6;
+  b.activations = 30, b.weight_grad = 7, b.input_grad_workspace = 8, b.weight_grad_workspace = 9,
+  b.backward_workspace = 12, b.gradients = 11;
   a.output_gradients = b.input_gradients = 5;
   // B: of b 12; I of a: -30 + 5 + 50. I alone: what b keeps for W comes on top. W: 9.
   CHECK(numbers(workspace_of({a, b}, false)) == std::vector<double>{10, 25, 32, 9});
