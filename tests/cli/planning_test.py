@@ -10,7 +10,7 @@ from errors_test import Refusals
 
 # The first layer of MLP's five takes as long as the other four together.
 COSTS = """\
-format: 1
+format: 2
 costs:
   fc.0: {forward_ms: 4, input_grad_ms: 4, weight_grad_ms: 4, activation_mib: 1}
   "*": {forward_ms: 1, input_grad_ms: 1, weight_grad_ms: 1, activation_mib: 1}
@@ -73,7 +73,7 @@ class PlanTest(Planned):
                 self.assertEqual(setting(key, plan), value)
 
     def test_hosts_ranks_and_costs_say_where_the_workers_are(self):
-        self.write("slow.yaml", "format: 1\nworkers: [{speed: 1}, {speed: 0.25}]\nlinks: {other_host: {latency_us: 9}}\n")
+        self.write("slow.yaml", "format: 2\nworkers: [{speed: 1}, {speed: 0.25}]\nlinks: {other_host: {latency_us: 9}}\n")
         plan, _ = self.plan("--hosts", "a:1,b:1", "--memory", "1GiB,2GiB", "--costs", "slow.yaml", "--placement", "0,1")
         self.assertIn("- {speed: 1, limit: 1GiB, rank: 0, host: 0}\n  - {speed: 0.25, limit: 2GiB, rank: 1, host: 1}", plan)
         self.assertIn("other_host: {latency_us: 9}", plan)
@@ -100,7 +100,7 @@ class PlanTest(Planned):
                 self.assertIn(part, text)
 
     def test_workers_that_slow_the_others_down_are_left_idle(self):
-        self.write("slow.yaml", "format: 1\nworkers: [{speed: 1}, {speed: 0.01}, {speed: 1}]\n")
+        self.write("slow.yaml", "format: 2\nworkers: [{speed: 1}, {speed: 0.01}, {speed: 1}]\n")
         flags = ["--costs", "slow.yaml", "--workers", 3]
         printed = self.succeeds(*PLAN[:4], *flags, "-o", "plan.yaml").stdout
         plan = (self.folder / "plan.yaml").read_text()
@@ -271,7 +271,7 @@ class RefusalsTest(Refusals):
                 ("partition: [1, 4]", "partition: [1, 4, 1]", r"pipeline\.partition: got 3 stages, expected 2 .*"),
                 ("  recompute:", "  recomputed:", r"pipeline\.recomputed: got an unknown key, .*; did you mean 'recompute'\?"),
                 ("placement: [0, 1]", "placement: [0, 2]", r"pipeline\.placement: got \[0, 2\], expected each of 0 to 1 once.*"),
-                ("format: 1", "format: 9", r"format: got 9, expected 1; .*"))):
+                ("format: 2", "format: 9", r"format: got 9, expected 2; .*"))):
             self.assertIn(before, plan)
             name = self.write(f"edited{number}.yaml", plan.replace(before, after))
             lines.append((command("train", "small.yaml", "--plan", name), rf"edited{number}\.yaml:\d+:\d+: {pattern}"))

@@ -16,7 +16,7 @@ train: {steps: 4, batch: 8, micro_batches: 2, loss: sparse_categorical_cross_ent
 pipeline: {stages: 4, schedule: 1f1b}
 """
 COSTS = """\
-format: 1
+format: 2
 costs:
   h.*: {forward_ms: 10, activation_mib: 20}
 links: {other_host: {latency_us: 2, gigabytes_per_s: 25}}
@@ -83,8 +83,8 @@ class ProfileTest(CliTest):
 
 class RefusalsTest(Refusals):
     def test_mistakes_are_found_before_anything_is_measured(self):
-        self.write("bad.yaml", "format: 1\ncosts: {h.*: {forward: 1}}\n")
-        self.write("measured.yaml", "format: 1\nlayers: [{name: a, signature: b, samples: [{rows: 0}]}]\n")
+        self.write("bad.yaml", "format: 2\ncosts: {h.*: {forward: 1}}\n")
+        self.write("measured.yaml", "format: 2\nlayers: [{name: a, signature: b, samples: [{rows: 0}]}]\n")
         profile = ["profile", "small.yaml", "-o", "p.json"]
         self.refuses_all([(command(*arguments), pattern) for arguments, pattern in (
             (["profile", "small.yaml"], r"--output is required; see lockstep profile --help"),

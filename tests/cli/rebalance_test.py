@@ -18,7 +18,7 @@ pipeline: {stages: 2, schedule: 1f1b}
 checkpoint: {every: 5}
 """
 COSTS = """\
-format: 1
+format: 2
 costs:
   "*": {forward_ms: 2, input_grad_ms: 2, weight_grad_ms: 2}
 """
