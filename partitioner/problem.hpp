@@ -26,7 +26,7 @@ struct LayerCost {
                                  ///< what it keeps, its input too, is all that there is
   double weight_grad_bytes = 0;  ///< from I to W: all that W needs, inputs and gradients of outputs included (until
                                  ///< the stage's I is done, inputs are counted with their producer too)
-  double step_bytes = 0;         ///< once per step: casts of its parameters
+  double step_bytes = 0;         ///< all the time: casts of its parameters, state that it carries
   double forward_workspace_bytes = 0;      ///< alive at most during F beyond those when it began
   double input_grad_workspace_bytes = 0;   ///< the same of I, when the gradients of its outputs are there
   double weight_grad_workspace_bytes = 0;  ///< the same of W, when the summed gradients are there

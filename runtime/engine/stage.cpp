@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "runtime/base/check.hpp"
 #include "runtime/engine/layer_contract.hpp"
@@ -45,6 +46,7 @@ Stage::Stage(const ModelGraph& graph, const Partition& partition, StageId id, co
       anchor_(at::zeros({}, at::TensorOptions(at::kFloat).device(options.device)).requires_grad_(true)),
       weights_(weights) {
   collected_.resize(last_ - first_);
+  new_states_.resize(last_ - first_);
   for (int head = 0; head < graph.head_count(); ++head)
     if (partition.stage_of(graph.layer_count() + head) == id) heads_.push_back(head);
 }
@@ -143,6 +145,7 @@ Tensors Stage::call_layer(int layer, const Tensors& inputs, Island& island, bool
   LayerContext context(weights_.parameters[layer - first_], *island.weight_grads, anchor_, training, options_.precision,
                        recomputing);
   context.lend_buffers(weights_.buffers[layer - first_]);
+  context.lend_rows(first_row(micro_batch), header_->slices[micro_batch]);
   const RandomScope random(mix_seed(options_.seed, static_cast<std::uint64_t>(header_->step),
                                     static_cast<std::uint64_t>(micro_batch), spec.name));
   const at::AutoGradMode grad_mode(needs_graph);
@@ -153,6 +156,8 @@ Tensors Stage::call_layer(int layer, const Tensors& inputs, Island& island, bool
     // Computed again, a layer collects the same once more: the first counts.
     if (training && !context.collected().empty())
       collected_[layer - first_].try_emplace(micro_batch, std::move(context.collected()));
+    if (training && !context.new_states().empty())
+      new_states_[layer - first_].try_emplace(micro_batch, std::move(context.new_states()));
     return outputs;
   } catch (ModelError& error) {
     error.add_place(layer_text(graph_.layers[layer]));
@@ -333,9 +338,23 @@ void Stage::input_grad(int micro_batch) {
   run_backward(micro_batch, /*with_weights=*/false);
 }
 
+std::int64_t Stage::first_row(int micro_batch) const {
+  return std::accumulate(header_->slices.begin(), header_->slices.begin() + micro_batch, std::int64_t{0});
+}
+
+/// The states that micro-batches have set become those of the next step.
+void Stage::keep_states(int layer) {
+  for (const auto& [micro_batch, states] : new_states_[layer - first_])
+    for (const Buffer& buffer : weights_.buffers[layer - first_])
+      if (const auto set = states.find(buffer.index); set != states.end())
+        buffer.value.narrow(0, first_row(micro_batch), header_->slices[micro_batch]).copy_(set->second);
+  new_states_[layer - first_].clear();
+}
+
 void Stage::end_step() {
   at::NoGradGuard no_grad;
   for (int layer = first_; layer < last_; ++layer) {
+    keep_states(layer);
     std::map<int, Tensors>& collected = collected_[layer - first_];
     if (collected.empty()) continue;
     std::vector<Tensors> in_order;

@@ -60,7 +60,7 @@ class Stage {
   void release_gradients(int micro_batch);
 
   /// Of a training run, after the last compute: what layers collected is merged into their buffers, in micro-batch
-  /// order.
+  /// order, and the states that they set are kept.
   void end_step();
 
   /// Per head of the model: numerators of this run, added in micro-batch order; 0 for heads of other stages.
@@ -96,6 +96,8 @@ class Stage {
   at::Tensor take_gradient(MicroBatch& batch, int value);
   void run_backward(int micro_batch, bool with_weights);
   void run_weight_grads(int layer, Island& island);
+  std::int64_t first_row(int micro_batch) const;  // in the mini-batch
+  void keep_states(int layer);
   void enter_layer(int layer) const;
   void note_non_finite(int layer, int micro_batch, const char* what);
 
@@ -108,7 +110,8 @@ class Stage {
   StageOptions options_;
   at::Tensor anchor_;
   StageWeights& weights_;
-  std::vector<std::map<int, Tensors>> collected_;  // by layer - first_, then micro-batch
+  std::vector<std::map<int, Tensors>> collected_;                     // by layer - first_, then micro-batch
+  std::vector<std::map<int, std::map<int, at::Tensor>>> new_states_;  // the same, then by buffer
   std::map<int, MicroBatch> alive_;
   const StepHeader* header_ = nullptr;
   std::map<std::pair<int, int>, double> losses_;  // by (head, micro-batch)

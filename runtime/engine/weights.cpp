@@ -81,7 +81,7 @@ void Weights::make(StageId stage, std::map<int, at::Tensor>& stored) {
     std::vector<Buffer>& buffers = weights.buffers.emplace_back();
     for (const int index : graph_.held_buffers[layer]) {
       const BufferInfo& info = graph_.buffers[index];
-      buffers.push_back({info.local_name, info.name, index, initial_value(info, options_.device)});
+      buffers.push_back({info.local_name, info.name, index, initial_value(info, options_.device), info.is_state});
     }
     std::vector<Parameter>& held = weights.parameters.emplace_back();
     for (const HeldParameter& wanted : graph_.held[layer]) {
@@ -229,8 +229,12 @@ WorkerState Weights::state() {
     state.weights.push_back(
         {owned_[i]->name, owned_[i]->value, is_first_holder_[i], /*may_be_infinite=*/!owned_[i]->trainable});
   }
-  for (const Buffer* buffer : buffers())
-    state.weights.push_back({buffer->name, buffer->value, /*is_first_holder=*/true, /*may_be_infinite=*/true});
+  for (const Buffer* buffer : buffers()) {
+    // What layers carry from step to step belongs to the training, not to the model.
+    if (buffer->is_state && !updater_) continue;
+    auto& kind = buffer->is_state ? state.optimizer : state.weights;
+    kind.push_back({buffer->name, buffer->value, /*is_first_holder=*/true, /*may_be_infinite=*/true});
+  }
   if (updater_)
     for (const UpdaterState& kept : updater_->state())
       state.optimizer.push_back({kept.parameter->name + "." + kept.name, kept.tensor, first.at(kept.parameter),

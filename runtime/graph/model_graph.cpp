@@ -19,14 +19,14 @@ std::int64_t product(const std::vector<std::int64_t>& sizes) {
 
 class Describer {
  public:
-  Describer(const Model& model, const std::vector<std::string>& frozen, at::ScalarType masters)
-      : model_(model), frozen_(frozen), masters_(masters) {
+  Describer(const Model& model, const GraphOptions& options) : model_(model), options_(options) {
     graph_.layers = model.layers;
   }
 
   ModelGraph run(const std::vector<EntrySpec>& data, const Losses& losses) {
     if (model_.layers.empty()) throw ModelError(concat("model ", model_.name, " has no layers"));
     if (model_.heads.empty()) throw ModelError(concat("model ", model_.name, " has no heads: no loss reads it"));
+    if (options_.batch == 0 && !data.empty()) options_.batch = data.front().sizes.at(0);
     for (const EntrySpec& entry : data) graph_.sources.push_back(add_value(entry, -1));
     for (int layer = 0; layer < graph_.layer_count(); ++layer) add_layer(layer);
     for (std::size_t head = 0; head < model_.heads.size(); ++head) add_head(static_cast<int>(head), *losses[head]);
@@ -112,7 +112,7 @@ class Describer {
     for (const ParameterSpec& parameter : description.parameters) {
       const std::string name = graph_.layers[layer].full_name(parameter.name);
       if (index_.count(name) || buffers_.count(name))
-        throw ModelError(concat(where, ": another parameter or buffer has the name ", name));
+        throw ModelError(concat(where, ": another parameter, buffer or state has the name ", name));
       const int index = parameter.tied_to.empty() ? add_parameter(name, parameter) : find_tied(where, name, parameter);
       index_[name] = index;
       graph_.parameters[index].holders.push_back(layer);
@@ -122,14 +122,22 @@ class Describer {
 
   void add_buffers(int layer, const std::string& where, const LayerDescription& description) {
     graph_.held_buffers.emplace_back();
-    for (const BufferSpec& buffer : description.buffers) {
-      const std::string name = graph_.layers[layer].full_name(buffer.name);
-      if (index_.count(name) || !buffers_.insert(name).second)
-        throw ModelError(concat(where, ": another parameter or buffer has the name ", name));
-      graph_.held_buffers.back().push_back(static_cast<int>(graph_.buffers.size()));
-      const at::ScalarType dtype = at::isFloatingType(buffer.dtype) ? masters_ : buffer.dtype;
-      graph_.buffers.push_back({name, buffer.name, layer, buffer.sizes, dtype, buffer.value});
+    for (const BufferSpec& buffer : description.buffers)
+      add_buffer(where, {"", buffer.name, layer, buffer.sizes, buffer.dtype, buffer.value});
+    for (const StateSpec& state : description.states) {
+      std::vector<std::int64_t> sizes = {options_.batch};
+      sizes.insert(sizes.end(), state.sizes.begin(), state.sizes.end());
+      add_buffer(where, {"", state.name, layer, sizes, state.dtype, 0.0, /*is_state=*/true});
     }
+  }
+
+  void add_buffer(const std::string& where, BufferInfo buffer) {
+    buffer.name = graph_.layers[buffer.layer].full_name(buffer.local_name);
+    if (index_.count(buffer.name) || !buffers_.insert(buffer.name).second)
+      throw ModelError(concat(where, ": another parameter, buffer or state has the name ", buffer.name));
+    if (at::isFloatingType(buffer.dtype)) buffer.dtype = options_.masters;
+    graph_.held_buffers.back().push_back(static_cast<int>(graph_.buffers.size()));
+    graph_.buffers.push_back(std::move(buffer));
   }
 
   int add_parameter(const std::string& name, const ParameterSpec& parameter) {
@@ -138,9 +146,9 @@ class Describer {
           concat("the parameter ", name, " has the sizes [", join(parameter.sizes), "]; none may be negative"));
     count_elements(parameter);
     bool trainable = true;
-    for (const std::string& pattern : frozen_)
+    for (const std::string& pattern : options_.frozen)
       if (fnmatch(pattern.c_str(), name.c_str(), 0) == 0) trainable = false;
-    graph_.parameters.push_back({name, parameter.sizes, parameter.init, masters_, trainable, {}});
+    graph_.parameters.push_back({name, parameter.sizes, parameter.init, options_.masters, trainable, {}});
     return static_cast<int>(graph_.parameters.size()) - 1;
   }
 
@@ -220,8 +228,7 @@ class Describer {
   }
 
   const Model& model_;
-  const std::vector<std::string>& frozen_;
-  at::ScalarType masters_;
+  GraphOptions options_;
   ModelGraph graph_;
   std::map<std::string, int> alive_;  // entry name -> the value that it means now
   std::map<std::string, int> index_;  // full parameter name, tied ones too -> stored parameter
@@ -266,8 +273,8 @@ int first_untrained(const ModelGraph& graph, int without) {
 }
 
 ModelGraph describe_model(const Model& model, const std::vector<EntrySpec>& data, const Losses& losses,
-                          const std::vector<std::string>& frozen, at::ScalarType masters) {
-  return Describer(model, frozen, masters).run(data, losses);
+                          const GraphOptions& options) {
+  return Describer(model, options).run(data, losses);
 }
 
 }  // namespace lockstep

@@ -45,7 +45,7 @@ struct HeldParameter {
   int index = -1;
 };
 
-/// A buffer of one layer, in model order.
+/// A buffer of one layer, in model order; states are among them.
 struct BufferInfo {
   std::string name;  ///< full name
   std::string local_name;
@@ -53,6 +53,14 @@ struct BufferInfo {
   std::vector<std::int64_t> sizes;
   at::ScalarType dtype = at::kFloat;
   double initial = 0.0;
+  bool is_state = false;  ///< sizes[0] are the rows of a full mini-batch
+};
+
+/// What the description of a model depends on beside its layers and data.
+struct GraphOptions {
+  std::vector<std::string> frozen = {};  ///< shell patterns of parameter names that are not trained
+  at::ScalarType masters = at::kFloat;   ///< what parameters and floating-point buffers are kept in
+  std::int64_t batch = 0;                ///< rows of a full mini-batch, for states; 0: the data's
 };
 
 /// A loss in its place.
@@ -90,12 +98,11 @@ struct ModelGraph {
 /// none) being cut off; -1 when there is none.
 int first_untrained(const ModelGraph& graph, int without = -1);
 
-/// Describes every layer in order and connects names. `data`: the entries of one micro-batch. `frozen`: shell patterns
-/// of parameter names that are not trained. Throws ModelError naming the layer: unknown input entry (with the entries
-/// alive), shape mismatch, duplicate layer or parameter names, a tie to something that does not exist or has another
-/// shape, targets that the data does not have, nothing left to train, a parameter that no loss depends on. `losses`:
-/// one per head. `masters`: what parameters and floating-point buffers are kept in.
+/// Describes every layer in order and connects names. `data`: the entries of one micro-batch. Throws ModelError naming
+/// the layer: unknown input entry (with the entries alive), shape mismatch, duplicate layer or parameter names, a tie
+/// to something that does not exist or has another shape, targets that the data does not have, nothing left to train, a
+/// parameter that no loss depends on. `losses`: one per head.
 ModelGraph describe_model(const Model& model, const std::vector<EntrySpec>& data, const Losses& losses,
-                          const std::vector<std::string>& frozen = {}, at::ScalarType masters = at::kFloat);
+                          const GraphOptions& options = {});
 
 }  // namespace lockstep

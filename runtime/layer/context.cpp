@@ -70,8 +70,36 @@ Parameter& LayerContext::parameter(const std::string& local_name) {
 const at::Tensor& LayerContext::buffer(const std::string& local_name) const {
   if (buffers_)
     for (const Buffer& buffer : *buffers_)
-      if (buffer.local_name == local_name) return buffer.value;
+      if (buffer.local_name == local_name && !buffer.is_state) return buffer.value;
   throw not_described("buffer", local_name, buffers_ ? *buffers_ : std::vector<Buffer>());
+}
+
+const Buffer& LayerContext::state_of(const std::string& local_name) const {
+  std::vector<Buffer> states;
+  if (buffers_)
+    for (const Buffer& buffer : *buffers_) {
+      if (!buffer.is_state) continue;
+      if (buffer.local_name == local_name) return buffer;
+      states.push_back(buffer);
+    }
+  throw not_described("state", local_name, states);
+}
+
+at::Tensor LayerContext::state(const std::string& local_name) const {
+  const at::Tensor& all = state_of(local_name).value;
+  std::vector<std::int64_t> sizes = all.sizes().vec();
+  sizes[0] = rows_;
+  return training_ ? all.narrow(0, first_row_, rows_).clone() : at::zeros(sizes, all.options());
+}
+
+void LayerContext::set_state(const std::string& local_name, const at::Tensor& value) {
+  const Buffer& state = state_of(local_name);
+  std::vector<std::int64_t> sizes = state.value.sizes().vec();
+  sizes[0] = rows_;
+  if (value.sizes() != at::IntArrayRef(sizes))
+    throw ModelError(concat("forward() sets the state '", local_name, "' to the sizes [", join(value.sizes()),
+                            "], describe() declares [", join(sizes), "] for these rows"));
+  if (training_) new_states_[state.index] = value.detach().to(state.value.scalar_type());
 }
 
 at::Tensor LayerContext::leaf(const std::string& local_name) {

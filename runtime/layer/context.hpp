@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -46,6 +47,7 @@ struct Buffer {
   std::string name;  ///< full name
   int index = -1;    ///< in ModelGraph::buffers
   at::Tensor value;
+  bool is_state = false;  ///< StateSpec: a row per sample of the mini-batch; then only the engine writes to it
 };
 
 /// Weight gradients that were deferred by a backward: run right after it (B = I then W), or later (W). Same closures,
@@ -99,8 +101,19 @@ class LayerContext {
   /// micro-batch (recompute) the first counts, so a layer need not know whether it is computed again. Detached tensors.
   void collect(Tensors statistics) { collected_ = std::move(statistics); }
 
+  /// A copy of what set_state() left for these samples in the step before: [rows, sizes...]; zeros at first, and in an
+  /// evaluation. ModelError when describe() declares no such state.
+  at::Tensor state(const std::string& local_name) const;
+  /// Training: what state() gives these samples in the next step. Of several calls for one micro-batch (recompute) the
+  /// first forward's counts. ModelError when the sizes are others.
+  void set_state(const std::string& local_name, const at::Tensor& value);
+
   // For the engine.
   void lend_buffers(const std::vector<Buffer>& buffers) { buffers_ = &buffers; }
+  /// Of the mini-batch: those of this micro-batch.
+  void lend_rows(std::int64_t begin, std::int64_t count) { first_row_ = begin, rows_ = count; }
+  /// By index in the model.
+  std::map<int, at::Tensor>& new_states() { return new_states_; }
   Tensors& collected() { return collected_; }
 
   // For operators with a split backward (operators.hpp).
@@ -110,6 +123,8 @@ class LayerContext {
   const std::vector<ParameterLeaf>& leaves() const { return leaves_; }
 
  private:
+  const Buffer& state_of(const std::string& local_name) const;
+
   std::vector<Parameter>& parameters_;
   WeightGradQueue& queue_;
   at::Tensor anchor_;
@@ -119,6 +134,8 @@ class LayerContext {
   std::vector<ParameterLeaf> leaves_;
   const std::vector<Buffer>* buffers_ = nullptr;
   Tensors collected_;
+  std::int64_t first_row_ = 0, rows_ = 0;
+  std::map<int, at::Tensor> new_states_;
 };
 
 }  // namespace lockstep

@@ -76,12 +76,22 @@ struct BufferSpec {
   double value = 0.0;
 };
 
+/// What a layer carries from one training step to the next: recurrent state. Row i belongs to sample i of the
+/// mini-batch; it is zeros at the start, and what LayerContext::set_state() has left from then on. Saved with the
+/// optimizer's state. An evaluation starts every batch from zeros, and leaves training's state alone.
+struct StateSpec {
+  std::string name;                 ///< local to the layer
+  std::vector<std::int64_t> sizes;  ///< of one row
+  at::ScalarType dtype = at::kFloat;
+};
+
 struct LayerDescription {
   std::vector<ParameterSpec> parameters;
   /// In the order in which forward() returns them. The caller fills in `name` and `differentiable` (every floating
   /// output).
   std::vector<EntrySpec> outputs;
   std::vector<BufferSpec> buffers = {};
+  std::vector<StateSpec> states = {};
   std::int64_t least_rows = 1;  ///< a micro-batch of fewer rows cannot be trained on (batch norm)
 };
 

@@ -48,7 +48,7 @@ LayerBench::LayerBench(const GroupToMeasure& what, int layer, const at::Tensor& 
   for (Parameter* parameter : weights_.parameters()) fill(parameter->value, graph_.parameters[parameter->index].init);
   header_.mode = Mode::train;
   header_.step = 1;
-  header_.slices.assign(4, what.rows);
+  header_.slices.assign(kBenchMicroBatches, what.rows);
   for (const GraphHead& head : graph_.heads) header_.heads.push_back({0, static_cast<double>(what.rows), head.weight});
   make_data();
 }

@@ -18,12 +18,15 @@ namespace lockstep {
 /// Random numbers of which the weights and values of all benches are made.
 at::Tensor bench_noise();
 
+/// So many micro-batches of a batch are run, each of the rows that are measured.
+inline constexpr int kBenchMicroBatches = 4;
+
 class LayerBench {
  public:
   /// `pool`: the one in whose scope the bench is used. All references outlive the bench.
   LayerBench(const GroupToMeasure& what, int layer, const at::Tensor& noise, MemoryPool& pool);
 
-  /// Runs four micro-batches; the times of the sample stay 0.
+  /// Runs all micro-batches; the times of the sample stay 0.
   LayerSample bytes();
 
   // A micro-batch: F, then I and W. What the neighbouring layer has just made is touched first, outside of the times.

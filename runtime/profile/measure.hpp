@@ -75,5 +75,7 @@ double entry_bytes(const ModelGraph& graph, int layer, const std::vector<double>
 /// Bytes of every value for micro-batches as described, in the precision in which it travels (targets as they are);
 /// index = ModelGraph::values.
 std::vector<double> value_bytes(const ModelGraph& graph, at::ScalarType precision);
+/// What a layer carries from step to step, for a mini-batch of so many rows.
+double carried_bytes(const ModelGraph& graph, int layer, std::int64_t batch);
 
 }  // namespace lockstep

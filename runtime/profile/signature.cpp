@@ -56,7 +56,10 @@ std::string signature_text(const ModelGraph& graph, int layer, const Losses& los
   }
   for (const int index : graph.held_buffers[layer]) {
     const BufferInfo& buffer = graph.buffers[index];
-    text += concat("; buffer ", buffer.local_name, " ", c10::toString(buffer.dtype), " [", join(buffer.sizes), "]");
+    std::vector<std::int64_t> sizes = buffer.sizes;
+    if (buffer.is_state) sizes.erase(sizes.begin());  // a row
+    text += concat(buffer.is_state ? "; state " : "; buffer ", buffer.local_name, " ", c10::toString(buffer.dtype),
+                   " [", join(sizes), "]");
   }
   for (int head = 0; head < graph.head_count(); ++head)
     if (const GraphHead& here = graph.heads[head]; here.layer == layer)
@@ -92,6 +95,18 @@ std::vector<double> value_bytes(const ModelGraph& graph, at::ScalarType precisio
     double size = static_cast<double>(c10::elementSize(casts ? precision : entry.dtype));
     for (const std::int64_t extent : entry.sizes) size *= static_cast<double>(extent);
     bytes.push_back(size);
+  }
+  return bytes;
+}
+
+double carried_bytes(const ModelGraph& graph, int layer, std::int64_t batch) {
+  double bytes = 0;
+  for (const int index : graph.held_buffers[layer]) {
+    const BufferInfo& buffer = graph.buffers[index];
+    if (!buffer.is_state) continue;
+    auto of_row = static_cast<double>(c10::elementSize(buffer.dtype));
+    for (std::size_t d = 1; d < buffer.sizes.size(); ++d) of_row *= static_cast<double>(buffer.sizes[d]);
+    bytes += of_row * static_cast<double>(batch);
   }
   return bytes;
 }

@@ -79,6 +79,7 @@ PlanProblem Planning::problem(int micro_batches, std::vector<PlannedWorker> work
   problem.graph = layer_graph_of(graph);
   for (const LayerProfile& layer : layers_) {
     problem.layers.push_back(cost_of(layer, mean_rows, rows));
+    problem.layers.back().step_bytes += carried_bytes(graph, static_cast<int>(problem.layers.size()) - 1, train.batch);
     if (!config_.pipeline.recompute_layers.empty())
       problem.layers.back().recomputable = matches(config_.pipeline.recompute_layers, layer.name);
   }

@@ -10,6 +10,7 @@
 
 #include "partitioner/profile_cache.hpp"
 #include "runtime/host/machine.hpp"
+#include "runtime/profile/layer_bench.hpp"
 #include "runtime/profile/links.hpp"
 #include "runtime/session/make_trainer.hpp"
 #include "runtime/training/optimizer.hpp"
@@ -135,8 +136,8 @@ ProfileEnvironment profile_environment(const Config& config) {
 
 ModelGraph describe_for(const Trainer& trainer, std::int64_t rows) {
   const Config& config = trainer.config();
-  return describe_model(trainer.model(), trainer.data().train->entries(rows), trainer.losses(), config.train.freeze,
-                        masters_of(config.train.precision));
+  return describe_model(trainer.model(), trainer.data().train->entries(rows), trainer.losses(),
+                        {config.train.freeze, masters_of(config.train.precision), kBenchMicroBatches * rows});
 }
 
 Profile measure_profile(Process& process, const Config& config, const Trainer& trainer,

@@ -94,7 +94,8 @@ void check_slices(const Assembly& assembly) {
 
 ModelGraph described(const Assembly& assembly, const Dataset& data, std::int64_t rows) {
   const TrainConfig& train = assembly.config.train;
-  return describe_model(assembly.model, data.entries(rows), assembly.losses, train.freeze, masters_of(train.precision));
+  return describe_model(assembly.model, data.entries(rows), assembly.losses,
+                        {train.freeze, masters_of(train.precision), train.batch});
 }
 
 void check_evaluation_set(const Assembly& assembly) {

@@ -26,7 +26,8 @@ void check_weights(const ModelGraph& graph, CheckpointStore& store) {
           concat("is ", to_string(entry), ", the model has ", c10::toString(dtype), " [", join(sizes), "]"));
   };
   for (const ParameterInfo& parameter : graph.parameters) expect(parameter.name, parameter.dtype, parameter.sizes);
-  for (const BufferInfo& buffer : graph.buffers) expect(buffer.name, buffer.dtype, buffer.sizes);
+  for (const BufferInfo& buffer : graph.buffers)
+    if (!buffer.is_state) expect(buffer.name, buffer.dtype, buffer.sizes);
 }
 
 }  // namespace

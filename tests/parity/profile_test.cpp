@@ -11,6 +11,7 @@
 
 #include "partitioner/profile_cache.hpp"
 #include "runtime/layer/layers.hpp"
+#include "runtime/profile/layer_bench.hpp"
 #include "runtime/profile/links.hpp"
 #include "runtime/profile/profile_model.hpp"
 #include "runtime/training/optimizer.hpp"
@@ -95,8 +96,8 @@ ProfileRequest request_of(const Case& the, const Trainer& trainer) {
   ProfileRequest request;
   request.model = the.name;
   request.describe = [&](std::int64_t rows) {
-    return describe_model(the.model, the.data.train->entries(rows), trainer.losses(), the.config.train.freeze,
-                          masters_of(the.config.train.precision));
+    return describe_model(the.model, the.data.train->entries(rows), trainer.losses(),
+                          {the.config.train.freeze, masters_of(the.config.train.precision), kBenchMicroBatches * rows});
   };
   request.losses = trainer.losses();
   request.rows = {2, kRows};
