@@ -236,12 +236,8 @@ std::string prediction_key(const Config& config, const std::vector<PlannedWorker
       join(pipeline.partition.cut_before), ";", recompute, ";", join(pipeline.recompute_layers), ";");
   // Nothing but the identity is left out of a plan.
   text += concat(join(pipeline.placement), ";", train.batch, ";", train.micro_batches, ";", to_string(train.precision),
-                 ";", train.optimizer.type_name(), ";", train.optimizer.momentum > 0, ";", train.clip_grad_norm > 0,
-                 ";", train.post_validation, ";", config.workers.threads);
-  // What was not there when the first plans were written is said only where it is used.
-  if (train.optimizer.centered) text += ";centered";
-  if (train.ema.given) text += ";ema";
-  if (!train.optimizer.plugin.name.empty()) text += concat(";", train.optimizer.plugin.keys.to_yaml());
+                 ";", optimizer_cost_key(train), ";", train.clip_grad_norm > 0, ";", train.post_validation, ";",
+                 config.workers.threads);
   for (const PlannedWorker& worker : workers)
     text += concat(";", number(worker.speed), ",", worker.place.rank, ",", worker.place.host);
   std::uint64_t hash = 0xcbf29ce484222325ULL;  // FNV-1a, 64 bits

@@ -4,7 +4,7 @@
 // file is, with file:line:column in every error. What was measured is a list under `layers`; what people write, instead
 // or on top, stands under `costs`, in YAML:
 //
-//   format: 1
+//   format: 2
 //   costs:                  # by name or pattern of layers (shell wildcards); the first that matches
 //     h.*: {forward_ms: 10, input_grad_ms: 10, weight_grad_ms: 10, activation_mib: 20}    # whatever the micro-batch
 //     head: {rows: 8, forward_ms: 4}                                                # of 8 rows, and grows with them

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // `lockstep list`: what the config's names can be.
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <iomanip>
 #include <iostream>
 
+#include "runtime/base/text_table.hpp"
 #include "runtime/schedule/generators.hpp"
 #include "runtime/session/plugins.hpp"
 #include "tools/command.hpp"
@@ -22,9 +25,9 @@ void print(const std::string& title, const Table<T>& table) {
   for (const T& entry : table.entries()) print(entry.name, entry.summary);
 }
 
-/// What follows a name and its line, within 80 columns.
+/// What follows a name and its line, within the width of the terminal.
 void print_keys(const std::vector<std::string>& keys) {
-  constexpr std::size_t columns = 80;
+  const auto columns = static_cast<std::size_t>(columns_of_terminal(STDOUT_FILENO));
   const std::string indent = "    ";
   std::string line;
   for (std::size_t i = 0; i < keys.size(); ++i) {

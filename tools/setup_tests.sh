@@ -40,17 +40,17 @@ missing() {
   "$python" - "$requirements" <<'PYTHON'
 import importlib.metadata, sys
 
-for line in open(sys.argv[1]):
+for line in ["torch", *open(sys.argv[1])]:
     name, _, version = line.partition("#")[0].strip().partition("==")
     try:
-        if name and importlib.metadata.version(name) != version:
+        if name and importlib.metadata.version(name) != version and version:
             sys.exit(print(f"{name}=={version}"))
     except importlib.metadata.PackageNotFoundError:
-        sys.exit(print(f"{name}=={version}"))
+        sys.exit(print(f"{name}=={version}" if version else name))
 PYTHON
 }
 
-if [[ ! -x $python ]]; then
+if [[ ! -x $python || $(missing) == torch ]]; then
   [[ $install == yes ]] || needs_you "missing: .venv with torch, for the tests. Run tools/setup_tests.sh without --no-install."
   env -u CMAKE_PREFIX_PATH -u Torch_DIR "$root/tools/setup.sh"
 fi

@@ -52,9 +52,13 @@ void CheckpointStore::read(TensorKind kind, const std::string& name, const at::T
   const TensorEntry& where = entry(kind, name);
   const Place& known = place(kind, name);
   const SafetensorsFile& shard = file(known.file);
-  shard.read(where, to);
-  if (const std::string damage = damage_of(to, known.hash); !damage.empty())
+  const bool converts =
+      to.scalar_type() != where.dtype && at::isFloatingType(to.scalar_type()) && at::isFloatingType(where.dtype);
+  const at::Tensor stored = converts ? at::empty(where.sizes, where.dtype) : to;
+  shard.read(where, stored);
+  if (const std::string damage = damage_of(stored, known.hash); !damage.empty())
     throw CheckpointError(shard.path(), name, where.begin, damage);
+  if (converts) to.copy_(stored);
 }
 
 std::string CheckpointStore::text(const std::string& name) const {

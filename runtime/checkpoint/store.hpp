@@ -32,7 +32,7 @@ class CheckpointStore {
   void require_averages() const;
   /// dtype, sizes and place of a tensor; CheckpointError when there is none. Reads its file's header once.
   const TensorEntry& entry(TensorKind kind, const std::string& name);
-  /// Fills `to` and compares the bytes with the manifest's hash.
+  /// Fills `to` and compares the bytes with the manifest's hash. Floating-point numbers of another dtype are cast.
   void read(TensorKind kind, const std::string& name, const at::Tensor& to);
   /// The text of a file such as trainer.json, compared with the manifest's hash.
   std::string text(const std::string& name) const;

@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "runtime/base/size.hpp"
+#include "runtime/base/text.hpp"
 #include "runtime/config/fields.hpp"
 
 namespace lockstep {
@@ -247,6 +248,16 @@ void check_config(const Config& config) {
 
 std::string resolved_yaml(const Config& config) {
   return yaml::to_text(written(config));
+}
+
+std::string optimizer_cost_key(const TrainConfig& train) {
+  const OptimizerConfig& optimizer = train.optimizer;
+  std::string key = optimizer.type_name();
+  if (optimizer.momentum > 0) key += ", momentum";
+  if (optimizer.centered) key += ", centered";
+  if (!optimizer.plugin.name.empty()) key += ", " + one_line(optimizer.plugin.keys.to_yaml());
+  if (train.ema.given) key += ", ema";
+  return key;
 }
 
 }  // namespace lockstep

@@ -312,6 +312,9 @@ void check_config(const Config& config);
 /// an optimizer or learning-rate schedule does not use, are left out.
 std::string resolved_yaml(const Config& config);
 
+/// What decides the cost of an update, and the bytes that are kept for it: "rmsprop, centered, ema".
+std::string optimizer_cost_key(const TrainConfig& train);
+
 /// Whether another value of a key ("train.batch", "model.width") gives other bits, so that a checkpoint records it.
 bool decides_bits(const std::string& key);
 /// All keys that there are: "train.batch". Those of `model` and `data` belong to families and readers.

@@ -9,4 +9,10 @@ ConfigError unknown_type(const PluginKind& plugin, const std::string& key, const
   return ConfigError({"Config", 0, 0}, key, concat("got ", plugin.name, ", expected ", expected, advice));
 }
 
+ConfigError failed_to_be_made(const PluginKind& plugin, const std::string& key, const std::string& why) {
+  const std::string message = concat("the plug-in's ", plugin.name, " failed to be made: ", why);
+  if (plugin.keys.has("type")) return plugin.keys.error("type", message);
+  return ConfigError({"Config", 0, 0}, key, message);
+}
+
 }  // namespace lockstep

@@ -6,7 +6,8 @@ namespace {
 
 constexpr std::int64_t kNone = 0, kOne = 1;
 
-/// The kernels compute in float32: where eps is 0 in it a gradient of 0 is divided by 0.
+/// The kernels compute in float32: where eps is 0 in it a gradient of 0 is divided by 0. (Asked for in fp64 too: nobody
+/// means less.)
 Rule<double> eps_in_float32() {
   return {
       "more than 1e-45: it is 0 in float32, and a gradient of 0 would be divided by it, which gives NaN; the usual "
@@ -31,13 +32,21 @@ Field betas(OptimizerConfig& optimizer) {
   return pair(optimizer.beta1, optimizer.beta2, fraction_below_one(), "two numbers >= 0 and < 1, such as [0.9, 0.999]");
 }
 
+/// Adafactor's first is squared.
+Rule<double> square_in_float32() {
+  return {
+      "numbers whose squares are more than 0 in float32, from 1e-22 on: a gradient of 0 would be divided by the first, "
+      "which gives NaN; the usual values are [1.0e-7, 1.0e-3]",
+      [](const double& eps) { return static_cast<float>(eps * eps) > 0; }};
+}
+
 /// One number, or adafactor's two.
 Field eps(OptimizerConfig& optimizer) {
   using enum OptimizerType;
   if (optimizer.type == adafactor)
-    return pair(optimizer.eps1, optimizer.eps2, at_least(0.0), "two numbers >= 0, such as [1.0e-7, 1.0e-3]");
+    return pair(optimizer.eps1, optimizer.eps2, square_in_float32(), "two numbers, such as [1.0e-7, 1.0e-3]");
   Field field = value(optimizer.eps, eps_in_float32());
-  field.rule = "more than 0 in float32, in which it is computed";
+  field.rule = "more than 0 in float32";
   return field.only_of(optimizer.type, {adam, adamw, rmsprop, adagrad, adafactor})
       .or_else([&optimizer] { optimizer.eps = optimizer.type == adagrad ? 1e-10 : 1e-8; })
       .with_example("1.0e-8");
@@ -59,7 +68,7 @@ void own_fields(FieldVisitor& visit, OptimizerConfig& optimizer) {
         "adam, adamw: decay rates of the two averages.");
   visit("eps", eps(optimizer), kDecides,
         "All but sgd: added to the denominator; default: 1e-10 for adagrad. adafactor has two: [the least denominator, "
-        "the least root mean square of a weight], by default [2^-23, 0.001].");
+        "the least root mean square of a weight], by default [2^-23, 0.001], with fp64 too.");
   visit("momentum", value(optimizer.momentum, at_least(0.0)).only_of(type, {sgd, rmsprop}), kDecides, "");
   visit("dampening", value(optimizer.dampening, at_least(0.0)).only_of(type, {sgd}), kDecides, "");
   visit("nesterov", value(optimizer.nesterov).only_of(type, {sgd}).checked([&optimizer](const Section& section) {

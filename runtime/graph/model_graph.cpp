@@ -185,8 +185,8 @@ class Describer {
     graph_.inputs.push_back({output, targets});
     const auto source = std::find(graph_.sources.begin(), graph_.sources.end(), targets);
     if (source == graph_.sources.end())
-      throw ModelError(concat(where, " compares with '", wanted.targets,
-                              "', which a layer writes; targets must be an entry of the data"));
+      throw ModelError(concat(layer_text(graph_.layers[graph_.values[targets].producer]), " writes '", wanted.targets,
+                              "', with which ", where, " compares; targets must be an entry of the data"));
     if (!(wanted.weight > 0)) throw ModelError(concat(where, " has the weight ", wanted.weight, ", expected > 0"));
     graph_.heads.push_back({output, targets, static_cast<int>(source - graph_.sources.begin()),
                             std::max(graph_.values[output].producer, 0), wanted.weight});

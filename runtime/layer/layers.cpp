@@ -40,6 +40,12 @@ void expect_inputs(const Layer& layer, const std::vector<EntrySpec>& inputs, std
     throw ModelError(concat("a ", layer.type(), " layer reads ", count, " entries, got ", inputs.size()));
 }
 
+void expect_floating(const Layer& layer, const EntrySpec& input) {
+  if (!at::isFloatingType(input.dtype))
+    throw ModelError(
+        concat("a ", layer.type(), " layer got ", to_string(input), "; it expects a floating-point entry"));
+}
+
 void expect_width(const Layer& layer, const EntrySpec& input, std::int64_t width) {
   if (input.sizes.empty() || input.sizes.back() != width || !at::isFloatingType(input.dtype))
     throw ModelError(concat("a ", layer.type(), " layer of width ", width, " got ", to_string(input),
@@ -87,6 +93,7 @@ Activation::Activation(const std::string& name) {
 
 LayerDescription Activation::describe(const std::vector<EntrySpec>& inputs) const {
   expect_inputs(*this, inputs, 1);
+  expect_floating(*this, inputs[0]);
   return described({inputs[0]});
 }
 
@@ -122,6 +129,7 @@ Tensors Embedding::forward(const Tensors& inputs, LayerContext& context) const {
 
 LayerDescription Dropout::describe(const std::vector<EntrySpec>& inputs) const {
   expect_inputs(*this, inputs, 1);
+  expect_floating(*this, inputs[0]);
   return described({inputs[0]});
 }
 
@@ -132,9 +140,9 @@ Tensors Dropout::forward(const Tensors& inputs, LayerContext& context) const {
 LayerDescription Add::describe(const std::vector<EntrySpec>& inputs) const {
   if (inputs.empty()) throw ModelError("an add layer needs at least one input");
   for (const EntrySpec& input : inputs)
-    if (input.sizes != inputs[0].sizes)
-      throw ModelError(
-          concat("an add layer got ", to_string(inputs[0]), " and ", to_string(input), "; shapes must agree"));
+    if (input.sizes != inputs[0].sizes || input.dtype != inputs[0].dtype)
+      throw ModelError(concat("an add layer got ", to_string(inputs[0]), " and ", to_string(input),
+                              "; types and shapes must agree"));
   return described({inputs[0]});
 }
 

@@ -124,6 +124,8 @@ Field epsilon_field(double& epsilon);
 
 /// For describe(): exactly `count` inputs, else a ModelError naming the layer type.
 void expect_inputs(const Layer& layer, const std::vector<EntrySpec>& inputs, std::size_t count);
+/// For describe(): a floating entry, else a ModelError.
+void expect_floating(const Layer& layer, const EntrySpec& input);
 /// For describe(): a floating entry whose last dimension is `width`, else a ModelError.
 void expect_width(const Layer& layer, const EntrySpec& input, std::int64_t width);
 /// For describe(): indices that are known to be below `count`, or not known, else a ModelError. `name`: what the model

@@ -130,7 +130,7 @@ ProfileEnvironment profile_environment(const Config& config) {
   for (const auto& [key, value] : environment_of(config).entries)
     if (key == "isa" || key == "gemm" || key == "torch" || key == "threads" || key == "precision")
       environment.emplace_back(key, value);
-  environment.emplace_back("optimizer", config.train.optimizer.type_name());
+  environment.emplace_back("optimizer", optimizer_cost_key(config.train));
   return environment;
 }
 

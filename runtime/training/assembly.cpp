@@ -5,6 +5,7 @@
 #include <numeric>
 #include <utility>
 
+#include "runtime/base/check.hpp"
 #include "runtime/config/doubts.hpp"
 #include "runtime/training/data_checks.hpp"
 #include "runtime/training/environment.hpp"
@@ -139,7 +140,12 @@ Assembly assemble(Model model, DataSplits data, Config config, const Ranks& rank
   const std::int64_t rows = slice_rows(train.batch, train.micro_batches, train.batch)[0];
   assembly.graph = described(assembly, *assembly.data.train, rows);
   std::vector<std::string> parameter_names;
-  for (const ParameterInfo& parameter : assembly.graph.parameters) parameter_names.push_back(parameter.name);
+  std::vector<Sizes> parameter_sizes;
+  for (const ParameterInfo& parameter : assembly.graph.parameters) {
+    parameter_names.push_back(parameter.name);
+    parameter_sizes.push_back(parameter.sizes);
+  }
+  check_kept(assembly.optimizer, parameter_sizes, assembly.config.root.section("train"));
   check_patterns(train, parameter_names, assembly.config.root.section("train"));
   if (train.eval_every > 0) check_evaluation_set(assembly);
   TargetChecks(assembly.graph, assembly.losses).check_all(*assembly.data.train);
@@ -149,6 +155,7 @@ Assembly assemble(Model model, DataSplits data, Config config, const Ranks& rank
 }
 
 Assembly assemble_again(const Assembly& assembly, Config config, const Ranks& ranks) {
+  LOCKSTEP_CHECK(config.train == assembly.config.train, "another training is another assembly");
   Assembly again = assembly;
   again.config = std::move(config);
   again.ranks = ranks;

@@ -14,8 +14,8 @@
 namespace lockstep {
 
 /// Name and hash ("matmul", "3fa2c1d0") of the results of a dozen operators on fixed inputs, by one thread, whatever
-/// the job's number of threads: 10 ms, twice that with bf16. May be the first matrix product of the process: after
-/// resolve_kernels(). `precision`: products in it too.
+/// the job's number of threads: 10 ms, twice that with bf16 or fp64. May be the first matrix product of the process:
+/// after resolve_kernels(). `precision`: products in it too.
 std::vector<std::pair<std::string, std::string>> operator_probe(Precision precision);
 
 }  // namespace lockstep

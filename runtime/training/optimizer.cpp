@@ -5,6 +5,7 @@
 #include <fnmatch.h>
 
 #include <algorithm>
+#include <set>
 
 #include "runtime/checkpoint/store.hpp"
 #include "runtime/config/plugin_kind.hpp"
@@ -52,15 +53,20 @@ MakeUpdater OptimizerChoice::maker() const {
 OptimizerChoice choose_optimizer(const TrainConfig& train, const Table<OptimizerKind>& kinds) {
   OptimizerChoice choice{
       train.optimizer, made_of(kinds, train.optimizer, "train.optimizer.type"), {}, masters_of(train.precision)};
-  if (!train.ema.given) return choice;
-  for (const Sizes& sizes : {Sizes{2}, Sizes{2, 2}})
-    for (const KeptTensor& kept : choice.rule->keeps(sizes))
-      if (kept.name == kAverage)
-        throw ConfigError({"Config", 0, 0}, "train.ema",
-                          concat("the optimizer '", train.optimizer.type_name(), "' keeps a tensor '", kAverage,
-                                 "' too, and a checkpoint has one of a name; leave train.ema out"));
-  choice.ema_decay = train.ema.decay;
+  if (train.ema.given) choice.ema_decay = train.ema.decay;
   return choice;
+}
+
+void check_kept(const OptimizerChoice& choice, const std::vector<Sizes>& parameters, const Section& train) {
+  for (const Sizes& sizes : parameters) {
+    std::set<std::string> names;
+    for (const KeptTensor& kept : choice.keeps(sizes))
+      if (!names.insert(kept.name).second)
+        throw train.error("optimizer",
+                          concat("'", choice.config.type_name(), "' keeps two tensors '", kept.name,
+                                 "' beside a parameter [", join(sizes), "], and a checkpoint has one of a name",
+                                 kept.name == kAverage ? "; leave train.ema out" : ""));
+  }
 }
 
 void check_patterns(const TrainConfig& config, const std::vector<std::string>& parameter_names, const Section& train) {

@@ -60,6 +60,9 @@ class Optimizer : public ParameterUpdater {
   std::map<Group, Members> groups_;
 };
 
+/// Throws ConfigError when two tensors that are kept beside one of these parameters have one name.
+void check_kept(const OptimizerChoice& choice, const std::vector<Sizes>& parameters, const Section& train);
+
 /// Throws ConfigError when a group, or a pattern of train.freeze, matches no parameter of the model. `train`: the
 /// section that both were read from.
 void check_patterns(const TrainConfig& config, const std::vector<std::string>& parameter_names, const Section& train);

@@ -20,7 +20,9 @@ TrainerState fresh_state(const Assembly& assembly) {
 void check_weights(const ModelGraph& graph, CheckpointStore& store) {
   const auto expect = [&](const std::string& name, at::ScalarType dtype, const std::vector<std::int64_t>& sizes) {
     const TensorEntry& entry = store.entry(TensorKind::weight, name);
-    if (entry.dtype != dtype || entry.sizes != sizes)
+    // Another precision is read as what it is here: whoever did not mean it has been refused by now.
+    const bool fits = entry.dtype == dtype || (at::isFloatingType(entry.dtype) && at::isFloatingType(dtype));
+    if (!fits || entry.sizes != sizes)
       throw CheckpointError(
           store.path(), name, -1,
           concat("is ", to_string(entry), ", the model has ", c10::toString(dtype), " [", join(sizes), "]"));

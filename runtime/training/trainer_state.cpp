@@ -117,6 +117,9 @@ Keys numerics_of(const Config& config) {
     keys = {{kEvalEvery, concat(config.train.eval_every)},
             {"train.eval_batch", concat(config.train.rows_of_evaluation())},
             {"train.eval_steps", concat(config.train.eval_steps)}};
+  if (schedule.is(LrScheduleType::plateau))
+    for (const std::string& key : config.data.keys())  // files are known by what is in them
+      if (key.starts_with("eval") && key != "eval") keys.emplace_back("data." + key, in_utf8(config.data.text(key)));
   flatten(load_config_text(resolved_yaml(resolved), "resolved config"), "", keys);
   return keys;
 }

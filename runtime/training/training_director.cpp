@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/training/training_director.hpp"
 
+#include <cmath>
 #include <numeric>
 #include <utility>
 
@@ -119,7 +120,13 @@ double TrainingDirector::rate_of(std::int64_t step) const {
   const TrainConfig& train = config_.train;
   double base = train.optimizer.lr;
   if (train.lr_schedule.is(LrScheduleType::plateau)) base = reduced_rate(train.lr_schedule, plateau_, base, step);
-  return assembly_.learning_rate(base, step);
+  const double rate = assembly_.learning_rate(base, step);
+  if (!(rate >= 0) || std::isinf(rate))  // of a plug-in's schedule
+    throw config_.root.section("train")
+        .section("lr_schedule")
+        .error("type", concat("the schedule ", train.lr_schedule.type_name(), " gave the rate ", rate, " for step ",
+                              step, ", expected a number >= 0"));
+  return rate;
 }
 
 StepHeader TrainingDirector::train_step() {

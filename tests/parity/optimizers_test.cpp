@@ -274,6 +274,41 @@ TEST_CASE("a plug-in's optimizer and schedule train to the same bits for every c
                         Catch::EndsWith("--change train.lr_schedule.power=0.25"));
 }
 
+TEST_CASE("an optimizer that cannot be made, or keeps two tensors of one name, is refused", "[parity]") {
+  struct Twice : UpdateRule {
+    std::vector<KeptTensor> keeps(const Sizes& sizes) const override {
+      return sizes.size() < 2 ? std::vector<KeptTensor>{} : std::vector<KeptTensor>{{"ema", sizes}};
+    }
+    void update(TrainedTensor&, const UpdateStep&) const override {}
+  };
+  TrainTables tables;
+  tables.optimizers.add({"none", "", [](const OptimizerConfig&) { return std::shared_ptr<const UpdateRule>(); }});
+  tables.optimizers.add({"throws", "", [](const OptimizerConfig&) -> std::shared_ptr<const UpdateRule> {
+                           throw std::runtime_error("broken on purpose");
+                         }});
+  tables.optimizers.add({"twice", "", [](const OptimizerConfig&) { return std::make_shared<const Twice>(); }});
+  tables.lr_schedules.add({"negative", "", [](const LrScheduleConfig&) -> LearningRate {
+                             return [](double, std::int64_t) { return -1.0; };
+                           }});
+  Small the;
+  const auto trainer_of = [&](const std::string& keys, const std::string& more = "") {
+    Config config = with_optimizer(keys, more);
+    return Trainer(assemble(the.model, the.data, config, {}, tables));
+  };
+  CHECK_THROWS_WITH(trainer_of("type: none"), Catch::Contains("train.optimizer.type: the plug-in's none failed to be "
+                                                              "made: it gave nothing"));
+  CHECK_THROWS_WITH(trainer_of("type: throws"), Catch::EndsWith("failed to be made: broken on purpose"));
+  CHECK_NOTHROW(trainer_of("type: twice"));
+  CHECK_THROWS_WITH(
+      trainer_of("type: twice", ", ema: {}"),
+      Catch::Contains("keeps two tensors 'ema' beside a parameter [16, 6]") && Catch::EndsWith("leave train.ema out"));
+  Config config = with_optimizer("type: sgd");
+  config.train.lr_schedule = {};
+  config.train.lr_schedule.plugin = {"negative", load_config_text("{}", "schedule")};
+  Trainer trainer(assemble(the.model, the.data, config, {}, tables));
+  CHECK_THROWS_WITH(trainer.fit({}), Catch::Contains("the schedule negative gave the rate -1 for step 1"));
+}
+
 TEST_CASE("an optimizer that nobody has is refused where it is named, with the names of plug-ins", "[parity]") {
   Small the;
   const auto refusal = [&](const std::string& keys) -> std::string {

@@ -108,6 +108,34 @@ TEST_CASE("an fp64 run is resumed, batch norm's statistics too", "[parity]") {
                     config) == "");
 }
 
+TEST_CASE("a run goes on in another precision knowingly, from the same numbers", "[parity]") {
+  const auto loss_of = [](const RunRecord& run, std::int64_t step) {
+    for (const StepResult& result : run.results)
+      if (result.mode == Mode::train && result.step == step) return result.loss();
+    return 0.0;
+  };
+  Small the;
+  const TemporaryFolder folder;
+  Config first = the.config;
+  first.train.stop_after = 2;
+  next_leg(the.model, the.data, first, folder.path());
+  const std::string single = checkpoint_path(folder.path(), 2);
+  Config wide = the.config;
+  wide.train.precision = Precision::fp64;
+  wide.train.stop_after = 1;
+  Trainer trainer(the.model, the.data, one_worker(wide));
+  CHECK_THROWS_WITH(trainer.resume(single), Catch::EndsWith("--change train.precision=fp64"));
+  trainer.resume(single, {.changes = {"train.precision"}});
+  const RunRecord run = record_run(trainer, {.checkpoints = folder.path()});
+  // The first loss is that of the same weights, to what float32 rounds.
+  const RunRecord unbroken = reference_run(the.model, the.data, the.config);
+  CHECK(loss_of(run, 3) == Approx(loss_of(unbroken, 3)).epsilon(1e-6));
+  CHECK(loss_of(run, 3) != loss_of(unbroken, 3));
+  Trainer back(the.model, the.data, one_worker(the.config));
+  back.resume(checkpoint_path(folder.path(), 3), {.changes = {"train.precision"}});
+  CHECK(loss_of(record_run(back), 4) == Approx(loss_of(unbroken, 4)).epsilon(1e-5));
+}
+
 TEST_CASE("a run resumed at the wrong place is caught", "[parity]") {
   // The comparison above can fail: a sample that was consumed twice gives other losses.
   Small the;

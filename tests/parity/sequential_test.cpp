@@ -205,6 +205,21 @@ TEST_CASE("sizes of a list that no machine has are refused before they overflow"
       "more than 2^38 elements for a micro-batch; make it smaller");
 }
 
+TEST_CASE("layers that compute with fractions refuse integers, and targets have to be the data's", "[parity]") {
+  const auto with = [](const std::string& first) {
+    return refused("type: sequential\nlayers:\n  - {" + first + "}\n  - {type: linear, in: 6, out: 3}\n");
+  };
+  EntrySpec tokens{"tokens", at::kLong, {4, 6}, /*differentiable=*/false};
+  for (const std::string type : {"dropout, p: 0.5", "gelu"}) {
+    const Model model = model_from("type: sequential\nlayers:\n  - {type: " + type + ", inputs: [tokens]}\n");
+    EntrySpec targets{"targets", at::kFloat, {4, 6}, /*differentiable=*/false};
+    CHECK_THROWS_WITH(describe_model(model, {tokens, targets}, {loss_kinds().get("mean_squared_error").make()}),
+                      Catch::EndsWith("layer got tokens Long [4, 6]; it expects a floating-point entry"));
+  }
+  CHECK_THAT(with("type: linear, in: 6, out: 3, outputs: [targets]"),
+             Catch::StartsWith("m.yaml:3:5: layers[0]: layer '0' (linear) writes 'targets', with which the loss"));
+}
+
 TEST_CASE("layers of a family have the place of the model", "[parity]") {
   CHECK_THAT(refused("{type: mlp, inputs: 5, width: 4, outputs: 3}"),
              Catch::StartsWith("m.yaml:1:1: layer 'fc.0' (linear): a linear layer of width 5 got x Float [4, 6]"));

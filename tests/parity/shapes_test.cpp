@@ -298,7 +298,7 @@ TEST_CASE("heads and buffers that do not fit are named before anything is built"
   SECTION("two states of one name") {
     model.layers[1].parameter_prefix = "conv.";  // conv.weight
     CHECK_THROWS_WITH(Trainer(model, data, config),
-                      Catch::Contains("another parameter or buffer has the name conv.weight"));
+                      Catch::Contains("another parameter, buffer or state has the name conv.weight"));
   }
 }
 

@@ -289,4 +289,14 @@ TEST_CASE("a key that other tools call so, or that stands elsewhere, is named wi
   CHECK(nearest("in_features", {"type", "inputs", "in"}) == "in");  // of a layer in a list
 }
 
+TEST_CASE("what decides the cost of an update has one key", "[unit]") {
+  TrainConfig train;
+  CHECK(optimizer_cost_key(train) == "adamw");
+  train.optimizer.type = OptimizerType::rmsprop;
+  train.optimizer.momentum = 0.9;
+  train.optimizer.centered = true;
+  train.ema.given = true;
+  CHECK(optimizer_cost_key(train) == "rmsprop, momentum, centered, ema");
+}
+
 }  // namespace lockstep
