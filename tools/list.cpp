@@ -27,7 +27,7 @@ void print(const std::string& title, const Table<T>& table) {
 
 /// What follows a name and its line, within the width of the terminal.
 void print_keys(const std::vector<std::string>& keys) {
-  const auto columns = static_cast<std::size_t>(columns_of_terminal(STDOUT_FILENO));
+  const auto columns = static_cast<std::size_t>(columns_of_terminal(STDOUT_FILENO, 80));
   const std::string indent = "    ";
   std::string line;
   for (std::size_t i = 0; i < keys.size(); ++i) {

@@ -32,19 +32,18 @@ Field betas(OptimizerConfig& optimizer) {
   return pair(optimizer.beta1, optimizer.beta2, fraction_below_one(), "two numbers >= 0 and < 1, such as [0.9, 0.999]");
 }
 
-/// Adafactor's first is squared.
-Rule<double> square_in_float32() {
-  return {
-      "numbers whose squares are more than 0 in float32, from 1e-22 on: a gradient of 0 would be divided by the first, "
-      "which gives NaN; the usual values are [1.0e-7, 1.0e-3]",
-      [](const double& eps) { return static_cast<float>(eps * eps) > 0; }};
-}
-
 /// One number, or adafactor's two.
 Field eps(OptimizerConfig& optimizer) {
   using enum OptimizerType;
   if (optimizer.type == adafactor)
-    return pair(optimizer.eps1, optimizer.eps2, square_in_float32(), "two numbers, such as [1.0e-7, 1.0e-3]");
+    return pair(optimizer.eps1, optimizer.eps2, at_least(0.0), "two numbers >= 0, such as [1.0e-7, 1.0e-3]")
+        .checked([&optimizer](const Section& section) {
+          if (optimizer.type != adafactor || static_cast<float>(optimizer.eps1 * optimizer.eps1) > 0) return;
+          throw section.unexpected(
+              "eps", "a first number from 1e-22 on",
+              "; its square is 0 in float32 else, and a gradient of 0 would be divided by it, which "
+              "gives NaN; the usual values are [1.0e-7, 1.0e-3]");
+        });
   Field field = value(optimizer.eps, eps_in_float32());
   field.rule = "more than 0 in float32";
   return field.only_of(optimizer.type, {adam, adamw, rmsprop, adagrad, adafactor})

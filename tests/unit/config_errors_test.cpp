@@ -222,8 +222,8 @@ const BadEdit kBadEdits[] = {
    "job.yaml:15:15: train.optimizer.nesterov: got true, expected false; Nesterov's method needs a momentum above 0 and no dampening: set these, or leave it out"},
   {"eps of adafactor whose square is 0 in float32",
    "type: adamw", "type: adafactor\n    eps: [1.0e-30, 1.0e-3]",
-   "job.yaml:15:11: train.optimizer.eps[0]: got 1e-30, expected numbers whose squares are more than 0 in float32, from "
-   "1e-22 on: a gradient of 0 would be divided by the first, which gives NaN; the usual values are [1.0e-7, 1.0e-3]"},
+   "job.yaml:15:10: train.optimizer.eps: got [1.0e-30, 1.0e-3], expected a first number from 1e-22 on; its square is 0 in "
+   "float32 else, and a gradient of 0 would be divided by it, which gives NaN; the usual values are [1.0e-7, 1.0e-3]"},
   {"one eps for adafactor",
    "type: adamw", "type: adafactor\n    eps: 1.0e-8",
    "job.yaml:15:10: train.optimizer.eps: got 1.0e-8, expected a list; write [1.0e-8]"},

@@ -95,7 +95,7 @@ TEST_CASE("a resolved config reads back as the same config", "[unit]") {
       small("  optimizer: {type: adam, betas: [0.1, 0.3333333333333333], eps: 1e-12}\n"),
       small("  optimizer: {type: rmsprop, alpha: 0.5, centered: true, momentum: 0.1}\n  ema: {}\n"),
       small("  optimizer: {type: adagrad, lr_decay: 0.5, initial_accumulator_value: 1}\n  ema: {decay: 0}\n"),
-      small("  optimizer: {type: adafactor, eps: [0, 0.5], beta2_decay: -1, d: 2}\n"),
+      small("  optimizer: {type: adafactor, eps: [0.25, 0], beta2_decay: -1, d: 2}\n"),
       small("  optimizer: {type: lion, lr: 2, momentum: none, betas: 3, beta: [1, {a: b}], more: {deep: '1'}}\n"
             "  lr_schedule: {type: mine, warmup_steps: 3, min_lr: low, sharpness: 7}\n"),
       small("  lr_schedule: {type: plateau, factor: 0.5, patience: 0, threshold: 0, cooldown: 3, min_lr: 1e-5}\n"
