@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "runtime/base/error.hpp"
+#include "runtime/schedule/auto.hpp"
 #include "runtime/schedule/generators.hpp"
 #include "runtime/schedule/schedule_error.hpp"
 

@@ -60,9 +60,14 @@ Table<LrScheduleKind> lr_schedule_kinds() {
   return {"learning-rate schedule", std::move(kinds)};
 }
 
-LearningRate learning_rate_of(const TrainConfig& train, const Table<LrScheduleKind>& kinds) {
+LrScheduleConfig with_end(const TrainConfig& train) {
   LrScheduleConfig schedule = train.lr_schedule;
   if (schedule.decays() && schedule.decay_steps == 0) schedule.decay_steps = train.steps;
+  return schedule;
+}
+
+LearningRate learning_rate_of(const TrainConfig& train, const Table<LrScheduleKind>& kinds) {
+  const LrScheduleConfig schedule = with_end(train);
   LearningRate rate = made_of(kinds, schedule, "train.lr_schedule.type");
   if (schedule.plugin.name.empty()) return rate;  // ours warm up themselves
   return [schedule, rate = std::move(rate)](double base, std::int64_t step) {

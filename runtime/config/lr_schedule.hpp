@@ -42,6 +42,9 @@ struct LrScheduleKind {
 /// Those of LrScheduleType.
 Table<LrScheduleKind> lr_schedule_kinds();
 
+/// The schedule with its end in its place: one that ends with the training is another one when training gets longer.
+LrScheduleConfig with_end(const TrainConfig& train);
+
 /// The schedule that a config names, with its warm-up. Throws ConfigError.
 LearningRate learning_rate_of(const TrainConfig& train, const Table<LrScheduleKind>& kinds);
 

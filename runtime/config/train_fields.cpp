@@ -38,7 +38,7 @@ Field eps(OptimizerConfig& optimizer) {
   if (optimizer.type == adafactor)
     return pair(optimizer.eps1, optimizer.eps2, at_least(0.0), "two numbers >= 0, such as [1.0e-7, 1.0e-3]")
         .checked([&optimizer](const Section& section) {
-          if (optimizer.type != adafactor || static_cast<float>(optimizer.eps1 * optimizer.eps1) > 0) return;
+          if (static_cast<float>(optimizer.eps1 * optimizer.eps1) > 0) return;
           throw section.unexpected(
               "eps", "a first number from 1e-22 on",
               "; its square is 0 in float32 else, and a gradient of 0 would be divided by it, which "

@@ -144,8 +144,9 @@ Tensors Stage::call_layer(int layer, const Tensors& inputs, Island& island, bool
   island.weight_grads = std::make_unique<WeightGradQueue>();
   LayerContext context(weights_.parameters[layer - first_], *island.weight_grads, anchor_, training, options_.precision,
                        recomputing);
-  context.lend_buffers(weights_.buffers[layer - first_]);
-  context.lend_rows(first_row(micro_batch), header_->slices[micro_batch]);
+  const std::vector<Buffer>& buffers = weights_.buffers[layer - first_];
+  context.lend_buffers(buffers);
+  if (!buffers.empty()) context.lend_rows(first_row(micro_batch), header_->slices[micro_batch]);  // states are buffers
   const RandomScope random(mix_seed(options_.seed, static_cast<std::uint64_t>(header_->step),
                                     static_cast<std::uint64_t>(micro_batch), spec.name));
   const at::AutoGradMode grad_mode(needs_graph);

@@ -162,4 +162,14 @@ BestSchedule best_schedule(const Topology& topology, const Costs& costs, const S
   return contest.winner();
 }
 
+int compare_rounded(double a, double b) {
+  constexpr double kSame = 1e-9;
+  return std::abs(a - b) <= kSame * std::abs(b) ? 0 : a < b ? -1 : 1;
+}
+
+int compare_speed(const Simulation& a, const Simulation& b) {
+  const int period = compare_rounded(a.period_us, b.period_us);
+  return period != 0 ? period : compare_rounded(a.step_us, b.step_us);
+}
+
 }  // namespace lockstep

@@ -36,6 +36,11 @@ struct BestSchedule {
   Simulation simulated;
 };
 
+/// -1, 0 or 1; numbers that differ by rounding alone are equal.
+int compare_rounded(double a, double b);
+/// The faster one is less: by period, then by the step alone.
+int compare_speed(const Simulation& a, const Simulation& b);
+
 /// Throws ScheduleError when the shape is not legal or too large, or when nothing fits `limit_bytes`: then it names the
 /// smallest limit that would do. UserError when costs do not fit the topology.
 BestSchedule best_schedule(const Topology& topology, const Costs& costs, const ScheduleShape& shape,

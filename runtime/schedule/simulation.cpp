@@ -390,14 +390,4 @@ Simulation simulate(const Program& program, const Costs& costs, int steps) {
   return result;
 }
 
-int compare_rounded(double a, double b) {
-  constexpr double kSame = 1e-9;
-  return std::abs(a - b) <= kSame * std::abs(b) ? 0 : a < b ? -1 : 1;
-}
-
-int compare_speed(const Simulation& a, const Simulation& b) {
-  const int period = compare_rounded(a.period_us, b.period_us);
-  return period != 0 ? period : compare_rounded(a.step_us, b.step_us);
-}
-
 }  // namespace lockstep

@@ -98,9 +98,4 @@ struct Simulation {
 /// Throws ScheduleError when the program blocks, UserError when costs do not fit the program or are negative.
 Simulation simulate(const Program& program, const Costs& costs, int steps = 1);
 
-/// -1, 0 or 1; numbers that differ by rounding alone are equal.
-int compare_rounded(double a, double b);
-/// The faster one is less: by period, then by the step alone.
-int compare_speed(const Simulation& a, const Simulation& b);
-
 }  // namespace lockstep

@@ -9,6 +9,7 @@
 #include "runtime/base/text.hpp"
 #include "runtime/checkpoint/checkpoint_error.hpp"
 #include "runtime/checkpoint/manifest.hpp"
+#include "runtime/config/lr_schedule.hpp"
 #include "runtime/layer/random.hpp"
 #include "runtime/training/data_record.hpp"
 
@@ -109,17 +110,15 @@ TrainerState TrainerState::from_json(const std::string& text, const std::string&
 
 Keys numerics_of(const Config& config) {
   Config resolved = config;
-  // A schedule that ends with the training is another one when training gets longer.
-  LrScheduleConfig& schedule = resolved.train.lr_schedule;
-  if (schedule.decays() && schedule.decay_steps == 0) schedule.decay_steps = resolved.train.steps;
+  resolved.train.lr_schedule = with_end(config.train);
   Keys keys;
-  if (schedule.is(LrScheduleType::plateau))  // its rates follow from evaluations, which are free otherwise
+  if (config.train.lr_schedule.is(LrScheduleType::plateau)) {  // its rates follow from evaluations, free otherwise
     keys = {{kEvalEvery, concat(config.train.eval_every)},
             {"train.eval_batch", concat(config.train.rows_of_evaluation())},
             {"train.eval_steps", concat(config.train.eval_steps)}};
-  if (schedule.is(LrScheduleType::plateau))
     for (const std::string& key : config.data.keys())  // files are known by what is in them
       if (key.starts_with("eval") && key != "eval") keys.emplace_back("data." + key, in_utf8(config.data.text(key)));
+  }
   flatten(load_config_text(resolved_yaml(resolved), "resolved config"), "", keys);
   return keys;
 }

@@ -1,18 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Optimizers, the average of weights, and learning rates that follow evaluations: the same bits for every cut, resumed,
-// corrected afterwards; ours and those of plug-ins.
+// Optimizers and the average of weights: the same bits for every cut, resumed, corrected afterwards; ours and those of
+// plug-ins.
 #include <ATen/ATen.h>
 
-#include <atomic>
 #include <cmath>
-#include <map>
 #include <numeric>
 
 #include "runtime/engine/weights.hpp"
 #include "runtime/session/planning.hpp"
 #include "runtime/training/optimizer.hpp"
 #include "tests/parity/resume_fixture.hpp"
+#include "tests/unit/thrown_by.hpp"
 
 using namespace lockstep;
 using namespace lockstep::test;
@@ -311,13 +310,8 @@ TEST_CASE("an optimizer that cannot be made, or keeps two tensors of one name, i
 
 TEST_CASE("an optimizer that nobody has is refused where it is named, with the names of plug-ins", "[parity]") {
   Small the;
-  const auto refusal = [&](const std::string& keys) -> std::string {
-    try {
-      assemble(the.model, the.data, with_optimizer(keys), {}, with_signs());
-    } catch (const ConfigError& error) {
-      return error.what();
-    }
-    return "";
+  const auto refusal = [&](const std::string& keys) {
+    return thrown_by([&] { assemble(the.model, the.data, with_optimizer(keys), {}, with_signs()); });
   };
   CHECK(
       refusal("type: signz") ==
@@ -325,124 +319,4 @@ TEST_CASE("an optimizer that nobody has is refused where it is named, with the n
       "signs; did you mean 'signs'?");
   CHECK(refusal("type: signs, slw: 0.5") ==
         "job.yaml:3:90: train.optimizer.slw: got an unknown key, expected slow; did you mean 'slow'?");
-}
-
-namespace {
-
-/// A learning rate that is reduced while it trains: no evaluation is good enough.
-Config falling() {
-  Config config = with_optimizer("type: sgd, momentum: 0.9");
-  config.train.steps = 12;
-  config.train.eval_every = 2;
-  config.train.eval_batch = 4;
-  config.train.lr_schedule = {};
-  config.train.lr_schedule.type = LrScheduleType::plateau;
-  config.train.lr_schedule.factor = 0.5;
-  config.train.lr_schedule.patience = 0;
-  config.train.lr_schedule.threshold = 0.9;
-  config.train.lr_schedule.cooldown = 1;
-  return config;
-}
-
-class SignalAt : public Observer {
- public:
-  SignalAt(int result, std::atomic<bool>& signalled) : result_(result), signalled_(signalled) {}
-  void on_result(const StepResult&) override {
-    if (--result_ == 0) signalled_ = true;
-  }
-
- private:
-  int result_;
-  std::atomic<bool>& signalled_;
-};
-
-std::vector<double> rates_of(const RunRecord& run) {
-  std::vector<double> rates;
-  for (const StepResult& result : run.results)
-    if (result.mode == Mode::train) rates.push_back(result.learning_rate);
-  return rates;
-}
-
-}  // namespace
-
-TEST_CASE("plateau reduces the rate two steps after an evaluation, with the same bits for every split", "[parity]") {
-  const Small the;
-  for (const std::int64_t every : {1, 2, 3}) {
-    INFO("every " << every);
-    Config config = falling();
-    config.train.eval_every = every;
-    const RunRecord reference = reference_run(the.model, the.data, config);
-    const std::vector<double> rates = rates_of(reference);
-    PlateauState state;
-    std::vector<double> expected(rates.size(), 0.01);
-    EvaluationSum sum;
-    for (const StepResult& result : reference.results)
-      if (result.mode == Mode::evaluate)
-        if (const std::optional<double> loss = sum.add(result)) {
-          count_evaluation(config.train.lr_schedule, state, result.step, *loss);
-          for (std::int64_t step = result.step + 2; step <= 12; ++step)
-            expected[static_cast<std::size_t>(step - 1)] = reduced_rate(config.train.lr_schedule, state, 0.01, step);
-        }
-    CHECK(rates == expected);
-    CHECK(rates.back() < 0.01);
-    for (const char* schedule : {"gpipe", "1f1b", "zb_h1"})
-      for (const int stages : {2, 4})
-        CHECK(difference(reference, the.model, the.data, with_pipeline(config, stages, schedule)) == "");
-  }
-}
-
-TEST_CASE("plateau goes on from every step as if nothing had been", "[parity]") {
-  const Small the;
-  Config config = falling();
-  config.checkpoint.every = "1";
-  const RunRecord unbroken = reference_run(the.model, the.data, config);
-  for (std::int64_t stop = 1; stop <= 11; ++stop) {
-    INFO("stopped after " << stop);
-    const TemporaryFolder folder;
-    Config first = with_pipeline(config, 2, "1f1b");
-    first.train.stop_after = stop;
-    RunRecord run = next_leg(the.model, the.data, first, folder.path());
-    append(run, next_leg(the.model, the.data, with_pipeline(config, 3, "gpipe"), folder.path()));
-    CHECK(rates_of(run) == rates_of(unbroken));
-    CHECK(first_difference(unbroken, run, Trainer(the.model, the.data, config).graph()).value_or("") == "");
-  }
-}
-
-TEST_CASE("plateau goes on after a signal, in an evaluation, behind one, or elsewhere", "[parity]") {
-  const Small the;
-  Config config = falling();
-  config.checkpoint.every = "end";
-  const RunRecord unbroken = reference_run(the.model, the.data, config);
-  const std::vector<double> rates = rates_of(unbroken);
-  for (int result = 2; result <= 14; ++result) {
-    INFO("signalled by result " << result);
-    const TemporaryFolder folder;
-    std::atomic<bool> signalled = false;
-    SignalAt observer(result, signalled);
-    Trainer first(the.model, the.data, with_pipeline(config, 2, "1f1b"));
-    first.fit({.observer = &observer, .signalled = &signalled, .checkpoints = folder.path()});
-    const std::int64_t step = list_checkpoints(folder.path()).back().step;
-    REQUIRE(step < 12);
-    const RunRecord rest = next_leg(the.model, the.data, with_pipeline(config, 3, "gpipe"), folder.path());
-    CHECK(rates_of(rest) == std::vector<double>(rates.begin() + step, rates.end()));
-    REQUIRE(rest.parameters.size() == unbroken.parameters.size());
-    std::map<int, std::uint64_t> expected;
-    for (const FinalParameter& parameter : unbroken.parameters) expected[parameter.index] = parameter.hash;
-    for (const FinalParameter& parameter : rest.parameters) CHECK(parameter.hash == expected.at(parameter.index));
-  }
-}
-
-TEST_CASE("what plateau evaluates is part of what a resume compares", "[parity]") {
-  const Small the;
-  Config config = falling();
-  config.checkpoint.every = "1";
-  Config first = config;
-  first.train.stop_after = 2;
-  const TemporaryFolder folder;
-  next_leg(the.model, the.data, first, folder.path());
-  config.train.eval_every = 4;
-  Trainer trainer(the.model, the.data, config);
-  CHECK_THROWS_WITH(trainer.resume(checkpoint_path(folder.path(), 2)),
-                    Catch::Contains("train.eval_every: got 4, expected 2 as in the checkpoint"));
-  CHECK_NOTHROW(trainer.resume(checkpoint_path(folder.path(), 2), {.changes = {"train.eval_every"}}));
 }

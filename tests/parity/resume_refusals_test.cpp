@@ -370,19 +370,3 @@ TEST_CASE("an evaluation asks for the checkpoint's model and data, not for how i
   CHECK_THROWS_WITH(resume(other), Catch::EndsWith("the evaluation would not be that of what it has trained; set it as "
                                                    "it was"));
 }
-
-TEST_CASE("what a plateau evaluates on is compared, and what others evaluate on is not", "[parity]") {
-  Config config = Small().config;
-  config.data = load_config_text("type: synthetic\nsamples: 8\neval_samples: 10\neval: a.csv\n", "data");
-  const auto recorded = [&] {
-    std::vector<std::string> keys;
-    for (const auto& [key, value] : numerics_of(config))
-      if (key.starts_with("data.eval") || key.starts_with("train.eval")) keys.push_back(key);
-    return keys;
-  };
-  CHECK(recorded().empty());
-  config.train.lr_schedule = {};
-  config.train.lr_schedule.type = LrScheduleType::plateau;
-  CHECK(recorded() ==
-        std::vector<std::string>{"train.eval_every", "train.eval_batch", "train.eval_steps", "data.eval_samples"});
-}
