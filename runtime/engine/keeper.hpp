@@ -21,6 +21,7 @@ struct HeldTensor {
   bool is_first_holder = true;   ///< false: a tied copy, which another worker saves
   bool may_be_infinite = false;  ///< a buffer, such as a mask, or frozen; else what is not finite is broken
   std::string starts_as = {};    ///< the weight that it starts as where a checkpoint lacks it; empty: it may not
+  bool restarts = false;         ///< of the optimizer's rule: not restored by a job whose optimizer starts anew
 };
 
 struct WorkerState {

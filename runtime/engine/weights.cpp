@@ -238,7 +238,8 @@ WorkerState Weights::state() {
   if (updater_)
     for (const UpdaterState& kept : updater_->state())
       state.optimizer.push_back({kept.parameter->name + "." + kept.name, kept.tensor, first.at(kept.parameter),
-                                 /*may_be_infinite=*/false, kept.starts_as_value ? kept.parameter->name : ""});
+                                 /*may_be_infinite=*/false, kept.starts_as_value ? kept.parameter->name : "",
+                                 /*restarts=*/!kept.starts_as_value});
   return state;
 }
 

@@ -72,7 +72,9 @@ void ShardKeeper::restore(const WorkerState& state, const WaitLimits& limits) {
     else
       read(TensorKind::weight, held.name, held);
   for (const HeldTensor& held : state.optimizer)
-    if (!held.starts_as.empty() && !store.has(TensorKind::optimizer, held.name))
+    if (held.restarts && options_.optimizer_restarts)
+      continue;
+    else if (!held.starts_as.empty() && !store.has(TensorKind::optimizer, held.name))
       read(TensorKind::weight, held.starts_as, held);
     else
       read(TensorKind::optimizer, held.name, held);

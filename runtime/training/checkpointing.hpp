@@ -30,6 +30,7 @@ struct ShardOptions {
   std::string checkpoints;  ///< folder; empty: nothing is ever saved
   std::string resume_from;  ///< a checkpoint; empty: start from the beginning
   bool averaged = false;    ///< restores the averages of weights in their place
+  bool optimizer_restarts = false;  ///< its rule's tensors are not restored: they stay as they begin
   Background background = Background::automatic;
   int row = 0, rows = 1;
   int workers_here = 1;                         ///< in this process: they all copy at the same time

@@ -44,9 +44,9 @@ std::int64_t OptimizerChoice::state_bytes(const Sizes& parameter) const {
   return elements * static_cast<std::int64_t>(c10::elementSize(dtype));
 }
 
-MakeUpdater OptimizerChoice::maker() const {
-  return [choice = *this](const std::vector<Parameter*>& parameters) {
-    return std::make_unique<Optimizer>(choice, parameters);
+MakeUpdater OptimizerChoice::maker(std::int64_t after) const {
+  return [choice = *this, after](const std::vector<Parameter*>& parameters) {
+    return std::make_unique<Optimizer>(choice, parameters, after);
   };
 }
 
@@ -102,7 +102,7 @@ void Optimizer::update(double learning_rate, std::int64_t step) {
   for (auto& [group, members] : groups_) {
     for (std::size_t i = 0; i < members.tensors.size(); ++i)
       members.tensors[i].gradient = members.parameters[i]->gradient;
-    choice_.rule->update_all(members.tensors, {learning_rate * group.lr_scale, group.weight_decay, step});
+    choice_.rule->update_all(members.tensors, {learning_rate * group.lr_scale, group.weight_decay, step - after_});
     for (TrainedTensor& tensor : members.tensors) tensor.gradient.reset();
     average(members, step);
   }

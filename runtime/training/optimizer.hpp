@@ -24,8 +24,8 @@ struct OptimizerChoice {
   /// All that is kept beside a trained parameter of these sizes, and its bytes: every planned number comes from here.
   std::vector<KeptTensor> keeps(const Sizes& parameter) const;
   std::int64_t state_bytes(const Sizes& parameter) const;
-  /// For JobSpec.
-  MakeUpdater maker() const;
+  /// For JobSpec. `after`: the step after which what is kept begins.
+  MakeUpdater maker(std::int64_t after = 0) const;
 };
 
 /// Throws ConfigError when there is no such optimizer, or its keys are wrong.
@@ -33,8 +33,9 @@ OptimizerChoice choose_optimizer(const TrainConfig& train, const Table<Optimizer
 
 class Optimizer : public ParameterUpdater {
  public:
-  Optimizer(OptimizerChoice choice, const std::vector<Parameter*>& parameters)
-      : choice_(std::move(choice)), parameters_(parameters) {}
+  /// `after`: the rule's first step is the job's step after that one.
+  Optimizer(OptimizerChoice choice, const std::vector<Parameter*>& parameters, std::int64_t after = 0)
+      : choice_(std::move(choice)), parameters_(parameters), after_(after) {}
   void update(double learning_rate, std::int64_t step) override;
   /// By the names of keeps(). Step counts are the job's.
   std::vector<UpdaterState> state() override;
@@ -57,6 +58,7 @@ class Optimizer : public ParameterUpdater {
 
   OptimizerChoice choice_;
   std::vector<Parameter*> parameters_;
+  std::int64_t after_;
   std::map<Group, Members> groups_;
 };
 

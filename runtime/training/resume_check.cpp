@@ -26,8 +26,15 @@ struct Difference {
 /// The section that holds `key`, and the key's own name.
 std::pair<Section, std::string> find(const Section& root, const std::string& key) {
   const std::size_t dot = key.find('.');
-  if (dot == std::string::npos || !root.is_mapping(key.substr(0, dot))) return {root, key};
-  return find(root.section(key.substr(0, dot)), key.substr(dot + 1));
+  if (dot == std::string::npos) return {root, key};
+  const std::string first = key.substr(0, dot), rest = key.substr(dot + 1);
+  if (root.is_mapping(first)) return find(root.section(first), rest);
+  const std::size_t bracket = first.find('[');  // "layers[3]"
+  const std::string list = first.substr(0, bracket);
+  if (bracket == std::string::npos || !root.is_sequence(list)) return {root, key};
+  const std::vector<Section> items = root.sections(list);
+  const std::size_t item = std::strtoul(first.c_str() + bracket + 1, nullptr, 10);
+  return item < items.size() ? find(items[item], rest) : std::pair(root, key);
 }
 
 /// 0 and 0.0 are one value.
@@ -40,7 +47,7 @@ bool same_value(const std::string& a, const std::string& b) {
 
 /// Whether `key` is `change`, or stands below it.
 bool is_within(const std::string& key, const std::string& change) {
-  return key == change || key.starts_with(change + ".");
+  return key == change || key.starts_with(change + ".") || key.starts_with(change + "[");
 }
 
 /// As a shell takes it.
@@ -122,7 +129,7 @@ class ResumeCheck {
       if (!decides_bits(key) && !ours.count(key))
         continue;  // it did when the checkpoint was written
       else if (!ours.count(key))
-        add(key, "nothing", value, key);
+        add(key, "nothing", value, quoted(key));
       else if (!same_value(ours.at(key), value))
         add(key, ours.at(key), value, flag_of(key, ours.at(key)));
     for (const auto& [key, value] : fresh_.numerics) {
@@ -142,7 +149,8 @@ class ResumeCheck {
   std::string flag_of(const std::string& key, const std::string& value) const {
     if (key == kDataArithmetic) return "data";
     if (key == kDecaySteps && follows_steps()) return concat("train.steps=", config_.train.steps);
-    return value.find('\n') == std::string::npos ? quoted(concat(key, "=", value)) : key;
+    const bool can_be_set = value.find('\n') == std::string::npos && key.find('[') == std::string::npos;
+    return quoted(can_be_set ? concat(key, "=", value) : key);
   }
 
   void compare_data() {

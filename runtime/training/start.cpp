@@ -6,6 +6,8 @@
 namespace lockstep {
 namespace {
 
+constexpr const char* kOptimizerType = "train.optimizer.type";
+
 TrainerState fresh_state(const Assembly& assembly) {
   const DataSplits& data = assembly.data;
   TrainerState state;
@@ -30,6 +32,23 @@ void check_weights(const ModelGraph& graph, CheckpointStore& store) {
   for (const ParameterInfo& parameter : graph.parameters) expect(parameter.name, parameter.dtype, parameter.sizes);
   for (const BufferInfo& buffer : graph.buffers)
     if (!buffer.is_state) expect(buffer.name, buffer.dtype, buffer.sizes);
+}
+
+/// Whether, of what changed knowingly, the optimizer cannot go on: another type, or more to keep than is there.
+bool optimizer_restarts(const Assembly& assembly, const TrainerState& fresh, const Start& start,
+                        CheckpointStore& store) {
+  if (start.findings.changed.empty()) return false;  // then what is missing is damage
+  if (fresh.numeric(kOptimizerType) != start.saved.numeric(kOptimizerType)) return true;
+  const ModelGraph& graph = assembly.graph;
+  return std::any_of(graph.parameters.begin(), graph.parameters.end(), [&](const ParameterInfo& parameter) {
+    if (!parameter.trainable) return false;
+    const std::vector<KeptTensor> kept = assembly.optimizer.rule->keeps(parameter.sizes);
+    return std::any_of(kept.begin(), kept.end(), [&](const KeptTensor& tensor) {
+      const std::string name = concat(parameter.name, ".", tensor.name);
+      return !store.has(TensorKind::optimizer, name) ||
+             store.entry(TensorKind::optimizer, name).sizes != tensor.sizes;
+    });
+  });
 }
 
 }  // namespace
@@ -57,6 +76,10 @@ Start resume(Assembly& assembly, const std::string& checkpoint, const ResumeRule
   if (data.taught_by && saved.data && !saved.data->scaling.empty() && saved.data->scaling != data.record->scaling)
     data = data.taught_by(*saved.data);
   check_weights(assembly.graph, store);
+  const bool restarts = !rules.evaluates && optimizer_restarts(assembly, fresh, start, store);
+  if (restarts)
+    start.findings.changed.push_back(concat("the optimizer's state begins anew after step ", saved.step,
+                                            ": the checkpoint has none that it could go on with"));
   if (rules.averaged) store.require_averages();
   start.averaged = rules.averaged;
   TrainerState& state = start.state = fresh_state(assembly);
@@ -65,6 +88,7 @@ Start resume(Assembly& assembly, const std::string& checkpoint, const ResumeRule
   state.loss = saved.loss;
   state.losses = saved.losses;
   state.best = saved.best;
+  state.optimizer_after = restarts ? saved.step : saved.optimizer_after;
   if (assembly.config.train.lr_schedule.is(LrScheduleType::plateau)) state.plateau = saved.plateau;
   state.changes = saved.changes;
   for (const std::string& change : start.findings.changed)

@@ -16,6 +16,9 @@ struct Start {
   TrainerState state = {};      ///< step 0, or that of the checkpoint; everything else as it is here
   TrainerState saved = {};  ///< as the checkpoint has it, with the machine that wrote it; that of step 0 without one
   ResumeFindings findings = {};
+
+  /// Whether the optimizer's state begins here, though the weights are a checkpoint's.
+  bool optimizer_restarts() const { return !checkpoint.empty() && state.optimizer_after == state.step; }
 };
 
 Start fresh_start(const Assembly& assembly);

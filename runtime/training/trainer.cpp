@@ -109,7 +109,11 @@ JobOutcome Trainer::fit(const RunOptions& options, const TrainingOrders& given) 
   BatchReader reader(assembly_);
   TrainingDirector director(assembly_, reader, start_.state, orders, publisher.get(), options.signalled);
   return run_assembly(assembly_, director, reader,
-                      {.checkpoint = start_.checkpoint, .check_finite = *orders.stop_on_nan}, options);
+                      {.checkpoint = start_.checkpoint,
+                       .optimizer_after = start_.state.optimizer_after,
+                       .optimizer_restarts = start_.optimizer_restarts(),
+                       .check_finite = *orders.stop_on_nan},
+                      options);
 }
 
 JobOutcome Trainer::evaluate(const RunOptions& options) {

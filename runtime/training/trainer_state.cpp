@@ -10,6 +10,7 @@
 #include "runtime/checkpoint/checkpoint_error.hpp"
 #include "runtime/checkpoint/manifest.hpp"
 #include "runtime/config/lr_schedule.hpp"
+#include "runtime/config/value.hpp"
 #include "runtime/layer/random.hpp"
 #include "runtime/training/data_record.hpp"
 
@@ -24,11 +25,21 @@ std::string in_utf8(const std::string& text) {
   return Json::parse(Json(text).dump(-1, ' ', false, Json::error_handler_t::replace)).get<std::string>();
 }
 
+/// The layers of a model, which have keys of their own. (Groups of an optimizer are one value, as they always were.)
+bool is_list_of_layers(const Section& section, const std::string& key, const std::string& name) {
+  if (!name.starts_with("model.") || !section.is_sequence(key)) return false;
+  const std::vector<yaml::Value>& items = section.value().find(key)->items;
+  const auto is_mapping = [](const yaml::Value& item) { return item.kind == yaml::Value::Kind::mapping; };
+  return !items.empty() && std::all_of(items.begin(), items.end(), is_mapping);
+}
+
 void flatten(const Section& section, const std::string& path, Keys& keys) {
   for (const std::string& key : section.keys()) {
     const std::string name = path.empty() ? key : path + "." + key;
     if (section.is_mapping(key))
       flatten(section.section(key), name, keys);
+    else if (is_list_of_layers(section, key, name))
+      for (int i = 0; const Section& layer : section.sections(key)) flatten(layer, concat(name, "[", i++, "]"), keys);
     else if (decides_bits(name))
       keys.emplace_back(name, in_utf8(section.text(key)));
   }
@@ -57,8 +68,10 @@ std::uint64_t losses_hash(std::uint64_t before, double loss) {
   return mix_seed(before, std::bit_cast<std::uint64_t>(loss), 0, "loss");
 }
 
-bool TrainerState::records(const std::string& key) const {
-  return std::any_of(numerics.begin(), numerics.end(), [&](const auto& entry) { return entry.first == key; });
+std::optional<std::string> TrainerState::numeric(const std::string& key) const {
+  const auto found =
+      std::find_if(numerics.begin(), numerics.end(), [&](const auto& entry) { return entry.first == key; });
+  return found == numerics.end() ? std::nullopt : std::optional(found->second);
 }
 
 std::string TrainerState::to_json() const {
@@ -66,6 +79,7 @@ std::string TrainerState::to_json() const {
                {"loss", loss}, {"loss_bits", number_text(loss)}, {"losses", hex(losses)}};
   if (best)
     json["best"] = {{"step", best->step}, {"eval_loss", best->loss}, {"eval_loss_bits", number_text(best->loss)}};
+  if (optimizer_after > 0) json["optimizer_after"] = optimizer_after;
   if (plateau != PlateauState{})
     json["plateau"] = {{"evaluated", plateau.evaluated}, {"bad", plateau.bad},
                        {"cooldown", plateau.cooldown},   {"reductions", plateau.reductions},
@@ -95,6 +109,7 @@ TrainerState TrainerState::from_json(const std::string& text, const std::string&
     state.losses = from_hex(json.at("losses").get<std::string>());
     if (json.contains("best"))
       state.best = {json.at("best").at("step").get<std::int64_t>(), number_of(json.at("best").at("eval_loss_bits"))};
+    state.optimizer_after = json.value("optimizer_after", std::int64_t{0});
     if (json.contains("plateau")) state.plateau = plateau_of(json.at("plateau"));
     for (const auto& [key, value] : json.at("numerics").items())
       state.numerics.emplace_back(key, value.get<std::string>());
@@ -102,6 +117,8 @@ TrainerState TrainerState::from_json(const std::string& text, const std::string&
       state.environment.entries.emplace_back(key, value.get<std::string>());
     if (json.contains("changes")) state.changes = json.at("changes").get<std::vector<std::string>>();
     if (state.step < 1 || state.position < 1) throw std::runtime_error("step and position must be 1 or more");
+    if (state.optimizer_after < 0 || state.optimizer_after >= state.step)
+      throw std::runtime_error("optimizer_after must be 0 or more and below step");
     return state;
   } catch (const std::exception& error) {
     throw CheckpointError(file, concat("is damaged: ", reason_of(error)));

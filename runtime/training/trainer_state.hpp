@@ -35,6 +35,7 @@ struct TrainerState {
   double loss = 0;            ///< of the last step
   std::uint64_t losses = 0;   ///< losses_hash() over all steps
   std::optional<BestEvaluation> best;
+  std::int64_t optimizer_after = 0;  ///< the step after which the optimizer's state began; steps of its rule count from it
   PlateauState plateau;  ///< of the evaluations before the step's own, which comes behind it
   /// numerics_of() the config, and kDataArithmetic where there is one.
   std::vector<std::pair<std::string, std::string>> numerics;
@@ -43,7 +44,8 @@ struct TrainerState {
   std::vector<std::string> changes;
   std::optional<DataRecord> data;  ///< of the checkpoint's data.json: not in to_json()
 
-  bool records(const std::string& key) const;  ///< among the numerics
+  std::optional<std::string> numeric(const std::string& key) const;  ///< of the numerics
+  bool records(const std::string& key) const { return numeric(key).has_value(); }
   std::string to_json() const;
   /// Throws CheckpointError naming `file`.
   static TrainerState from_json(const std::string& text, const std::string& file);

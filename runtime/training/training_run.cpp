@@ -30,6 +30,7 @@ ShardOptions shards_of(const Assembly& assembly, int workers, const RunStart& st
   shard.checkpoints = options.checkpoints;
   shard.resume_from = start.checkpoint;
   shard.averaged = start.averaged;
+  shard.optimizer_restarts = start.optimizer_restarts;
   shard.background = config.checkpoint.background;
   // A copy counts like every tensor: under a limit that was set for training, auto makes none.
   if (shard.background == Background::automatic && config.workers.memory_limit > 0)
@@ -62,7 +63,7 @@ JobOutcome run_assembly(const Assembly& assembly, Decider& decider, Feeder& feed
   spec.threads = config.workers.threads;
   spec.cpus = bound_cpus(assembly, workers, options.log);
   spec.clip_grad_norm = config.train.clip_grad_norm;
-  if (start.trains) spec.make_updater = assembly.optimizer.maker();
+  if (start.trains) spec.make_updater = assembly.optimizer.maker(start.optimizer_after);
   spec.make_keeper = [shard = shards_of(assembly, workers, start, options), log = options.log](int row) {
     ShardOptions options_of_row = shard;
     options_of_row.row = row;

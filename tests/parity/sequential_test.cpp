@@ -5,6 +5,7 @@
 #include "runtime/layer/norms.hpp"
 #include "runtime/schedule/generators.hpp"
 #include "runtime/training/losses.hpp"
+#include "runtime/training/trainer_state.hpp"
 #include "tests/parity/support.hpp"
 #include "tests/test.hpp"
 
@@ -263,4 +264,32 @@ TEST_CASE("a layer that somebody adds to the table is one of a list, and its exc
   CHECK_THROWS_WITH(tables.layers.add(layer_kind<Scale>("linear", "")), Catch::Contains("'linear' is there already"));
   tables.activations.add({"scale", "an activation of that name", [](const at::Tensor& x) { return x; }});
   CHECK_THAT(refused(with(""), tables), Catch::Contains("the layer 'scale' is there already"));
+}
+
+TEST_CASE("a resume compares a list of layers key by key, and names the layer's line", "[parity]") {
+  const auto config_of = [](const std::string& dropout) {
+    return read_config(load_config_text("train: {steps: 2, batch: 8, loss: mean_squared_error}\ndata: {type: b}\nmodel:\n"
+                                        "  type: sequential\n  layers:\n  - {type: linear, in: 6, out: 3}\n" +
+                                            dropout,
+                                        "m.yaml"));
+  };
+  const auto state_with = [&](const std::string& dropout) {
+    TrainerState state;
+    state.step = 1;
+    state.numerics = numerics_of(config_of(dropout));
+    return state;
+  };
+  const TrainerState saved = state_with("  - {type: dropout, p: 0.1}");
+  CHECK(saved.numeric("model.layers[1].p") == "0.1");
+  const auto resume = [&](const std::string& dropout, const ResumeRules& rules = {}) {
+    return check_resumable(config_of(dropout), state_with(dropout), saved, "DIR", rules).changed;
+  };
+  CHECK(resume("  - p: 0.10  # as it was\n    type: dropout").empty());
+  const std::string other = "  - {type: dropout, p: 0.2}";
+  CHECK_THROWS_WITH(resume(other), Catch::StartsWith("m.yaml:7:24: model.layers[1].p: got 0.2, expected 0.1") &&
+                                       Catch::EndsWith("knowingly: --change 'model.layers[1].p'"));
+  for (const char* change : {"model.layers[1].p", "model.layers[1]", "model.layers", "model"})
+    CHECK(resume(other, {.changes = {change}}) == std::vector<std::string>{"model.layers[1].p: 0.2 instead of 0.1"});
+  CHECK_THROWS_WITH(resume(""), Catch::Contains("model.layers[1].type: got nothing, expected dropout") &&
+                                    Catch::EndsWith("--change 'model.layers[1].type' --change 'model.layers[1].p'"));
 }
