@@ -4,6 +4,7 @@
 // recompute, in evaluations, after a resume, and what is refused.
 #include <ATen/ATen.h>
 
+#include "runtime/profile/measure.hpp"
 #include "runtime/schedule/generators.hpp"
 #include "tests/parity/resume_fixture.hpp"
 
@@ -87,6 +88,10 @@ TEST_CASE("a state is what its rows were, batch after batch, a short one too", "
   }
   REQUIRE(record.buffers.size() == 1);
   CHECK(at::equal(record.buffers[0].value, expected));
+  // The planner counts what is kept.
+  const Trainer trainer(sums_model(), data, one_worker(config));
+  CHECK(carried_bytes(trainer.graph(), 0, config.train.batch) == static_cast<double>(expected.nbytes()));
+  CHECK(carried_bytes(trainer.graph(), 1, config.train.batch) == 0);
 }
 
 TEST_CASE("layers with state train to the same bits for every cut and schedule, recomputed or not", "[parity]") {
