@@ -8,13 +8,8 @@ include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 set(package_dir lib/cmake/lockstep)
 
-get_target_property(torch_library torch_cpu IMPORTED_LOCATION)
-if(NOT torch_library)
-  get_target_property(torch_library torch_cpu IMPORTED_LOCATION_RELEASE)
-endif()
-get_filename_component(torch_lib_dir ${torch_library} DIRECTORY)
-set_target_properties(lockstep PROPERTIES INSTALL_RPATH "$ORIGIN;$ORIGIN/lockstep;${torch_lib_dir}")
-set_target_properties(lockstep_command PROPERTIES INSTALL_RPATH "$ORIGIN/../lib;$ORIGIN/../lib/lockstep;${torch_lib_dir}")
+set_target_properties(lockstep PROPERTIES INSTALL_RPATH "$ORIGIN;$ORIGIN/lockstep;${LibTorch_LIBRARY_DIR}")
+set_target_properties(lockstep_command PROPERTIES INSTALL_RPATH "$ORIGIN/../lib;$ORIGIN/../lib/lockstep;${LibTorch_LIBRARY_DIR}")
 
 install(TARGETS lockstep EXPORT lockstep LIBRARY DESTINATION lib COMPONENT lockstep)
 install(TARGETS lockstep_command RUNTIME DESTINATION bin COMPONENT lockstep)
@@ -35,11 +30,11 @@ configure_package_config_file(${PROJECT_SOURCE_DIR}/cmake/lockstepConfig.cmake.i
                               ${PROJECT_BINARY_DIR}/lockstepConfig.cmake INSTALL_DESTINATION ${package_dir})
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/lockstepConfigVersion.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${PROJECT_BINARY_DIR}/lockstepConfig.cmake ${PROJECT_BINARY_DIR}/lockstepConfigVersion.cmake
-        DESTINATION ${package_dir} COMPONENT lockstep)
+              ${PROJECT_SOURCE_DIR}/cmake/FindLibTorch.cmake DESTINATION ${package_dir} COMPONENT lockstep)
 
 # LibTorch itself (0.4 GB), for packages that stand alone: cmake --install build/release --component torch.
-file(GLOB torch_runtime ${torch_lib_dir}/libc10.so ${torch_lib_dir}/libtorch.so ${torch_lib_dir}/libtorch_cpu.so
-     ${torch_lib_dir}/libgomp*.so*)
+file(GLOB torch_runtime ${LibTorch_LIBRARY_DIR}/libc10.so ${LibTorch_LIBRARY_DIR}/libtorch.so ${LibTorch_LIBRARY_DIR}/libtorch_cpu.so
+     ${LibTorch_LIBRARY_DIR}/libgomp*.so*)
 install(FILES ${torch_runtime} DESTINATION lib/lockstep COMPONENT torch EXCLUDE_FROM_ALL)
 
 # Packages that stand alone: tools/package.sh.
@@ -56,7 +51,7 @@ set(CPACK_DEB_COMPONENT_INSTALL ON)
 set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
 set(CPACK_DEBIAN_COMPRESSION_TYPE gzip)
 set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
-set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS_PRIVATE_DIRS ${torch_lib_dir} ${PROJECT_BINARY_DIR})
+set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS_PRIVATE_DIRS ${LibTorch_LIBRARY_DIR} ${PROJECT_BINARY_DIR})
 set(CPACK_DEBIAN_PACKAGE_RECOMMENDS mpich)
 set(CPACK_STRIP_FILES ON)
 include(CPack)

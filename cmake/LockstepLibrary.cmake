@@ -3,7 +3,7 @@
 # liblockstep.so: all folders in one library. It is listed before torch wherever both are linked, so that MKL asks our
 # library which path to take (runtime/layer/gemm_path.hpp).
 
-set(folders base config schedule observe host partitioner layer graph comm engine data checkpoint training profile models session)
+set(folders base config schedule observe host device partitioner layer graph comm engine data checkpoint training profile models session)
 if(LOCKSTEP_MPI)
   list(APPEND folders comm_mpi)
 endif()
@@ -12,8 +12,7 @@ foreach(folder ${folders})
   target_sources(lockstep PRIVATE $<TARGET_OBJECTS:lockstep_${folder}>)
 endforeach()
 # Who builds in this tree takes flags and torch from here; who installs it finds torch for themselves.
-target_link_libraries(lockstep PUBLIC $<BUILD_INTERFACE:lockstep_flags> $<BUILD_INTERFACE:lockstep_torch>
-                                      $<INSTALL_INTERFACE:torch> Threads::Threads
+target_link_libraries(lockstep PUBLIC $<BUILD_INTERFACE:lockstep_flags> LibTorch::LibTorch Threads::Threads
                       PRIVATE spdlog::spdlog yaml-cpp nlohmann_json::nlohmann_json ${CMAKE_DL_LIBS})
 if(LOCKSTEP_MPI)
   target_link_libraries(lockstep PRIVATE MPI::MPI_C)

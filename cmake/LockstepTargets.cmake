@@ -23,18 +23,9 @@ if(LOCKSTEP_SANITIZE)
   target_link_options(lockstep_flags INTERFACE -fsanitize=${LOCKSTEP_SANITIZE})
 endif()
 
-# The imported target `torch`, not ${TORCH_LIBRARIES} (absolute paths of this machine). Its headers are not ours to warn about.
-add_library(lockstep_torch INTERFACE)
-target_link_libraries(lockstep_torch INTERFACE torch)
-foreach(directory ${TORCH_INCLUDE_DIRS})
-  target_include_directories(lockstep_torch SYSTEM INTERFACE ${directory})
-endforeach()
-string(REPLACE " " ";" torch_flags "${TORCH_CXX_FLAGS}")
-target_compile_options(lockstep_torch INTERFACE ${torch_flags})
-
 # One precompiled header for every file that sees torch.
 add_library(lockstep_pch OBJECT ${PROJECT_SOURCE_DIR}/cmake/pch.cpp)
-target_link_libraries(lockstep_pch PUBLIC lockstep_flags lockstep_torch)
+target_link_libraries(lockstep_pch PUBLIC lockstep_flags LibTorch::LibTorch)
 target_precompile_headers(lockstep_pch PRIVATE ${PROJECT_SOURCE_DIR}/cmake/torch_pch.hpp)
 target_compile_options(lockstep_pch PRIVATE -fpch-preprocess)
 
@@ -50,7 +41,7 @@ endfunction()
 
 # For every target with files that include torch.
 function(lockstep_use_torch target)
-  target_link_libraries(${target} PUBLIC lockstep_torch)
+  target_link_libraries(${target} PUBLIC LibTorch::LibTorch)
   target_precompile_headers(${target} REUSE_FROM lockstep_pch)
   target_compile_options(${target} PRIVATE -fpch-preprocess)
 endfunction()

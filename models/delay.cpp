@@ -6,13 +6,13 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <time.h>
-#include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/utils.h>
 
 #include <cmath>
 
 #include "models/registry.hpp"
 #include "runtime/config/field.hpp"
+#include "runtime/layer/compat.hpp"
 #include "runtime/layer/layers.hpp"
 
 #ifdef __linux__
@@ -96,7 +96,7 @@ class Delay : public LayerOf<DelayTimes> {
       y = x * weight.cast(x.scalar_type());
     }
     if (context.training() && at::GradMode::is_enabled()) {
-      auto node = c10::make_intrusive<DelayBackward>();
+      auto node = make_node<DelayBackward>();
       node->input = x.detach();
       node->weight = &weight;
       node->times = config();

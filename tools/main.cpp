@@ -11,6 +11,7 @@
 #include "runtime/base/text.hpp"
 #include "runtime/host/standard_files.hpp"
 #include "runtime/session/process.hpp"
+#include "runtime/training/environment.hpp"
 #include "tools/command.hpp"
 #include "tools/hangup.hpp"
 
@@ -62,7 +63,8 @@ int parse_and_run(CLI::App& app, int argc, char** argv, const lockstep::Command&
 
 int run(int argc, char** argv) {
   CLI::App app{"Lockstep: pipeline model-parallel training. Try: lockstep train configs/quickstart.yaml", "lockstep"};
-  app.set_version_flag("--version", LOCKSTEP_VERSION);
+  app.set_version_flag("--version",
+                       [] { return "lockstep " LOCKSTEP_VERSION ", LibTorch " + lockstep::loaded_libtorch(); });
   app.set_help_all_flag("--help-all", "Print the help of all subcommands: lockstep --help-all > lockstep.txt");
   app.require_subcommand(1);
   lockstep::Command command;

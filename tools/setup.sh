@@ -15,19 +15,22 @@ readonly lock="$root/build/.setup.lock"
 
 usage() {
   cat <<'TEXT'
-Usage: tools/setup.sh [--no-install] [--print-prefix]
+Usage: tools/setup.sh [--cuda] [--no-install] [--print-prefix]
 
 Finds or installs what Lockstep needs, says what it does and how much it downloads, and prints CMake's prefix path.
 
+  --cuda          take torch's CUDA build (3 GB with NVIDIA's libraries, 7 GB on disk; it needs a driver to run on GPUs, and no
+                  CUDA toolkit to build)
   --no-install    install nothing; report what is missing (exit code 2 if anything is)
   --print-prefix  print only the CMake prefix path; installs nothing
   --help          this text
 
 System packages come through apt when run as root; elsewhere the missing ones are named for apt, dnf, modules and conda.
-LibTorch is the one that CMAKE_PREFIX_PATH or Torch_DIR names, untouched; without, torch==2.13.0 from pip in .venv.
+LibTorch is the one that the environment names, 2.11 or newer, untouched; without, torch==2.13.0 from pip in .venv.
 
 Environment
-  CMAKE_PREFIX_PATH, Torch_DIR  a LibTorch of yours (the folder that holds share/cmake/Torch, or that folder itself)
+  LOCKSTEP_TORCH_ROOT           a LibTorch of yours: the folder that holds include/ and lib/, such as site-packages/torch
+  CMAKE_PREFIX_PATH, Torch_DIR  with such a folder, or that of its CMake package
   LOCKSTEP_TORCH_INDEX          the pip index to take torch from: give the index of PyTorch's CPU wheels that pytorch.org
                                 names; without it, pip's own configuration decides, which often means the CUDA build
 
@@ -128,21 +131,31 @@ column() { printf '%s\n' "${missing[@]}" | cut -d '|' -f "$1" | paste -sd ' '; }
 
 # --------------------------------------------------------------------------------------------------- the LibTorch of the user
 
-has_torch_package() { [[ -f $1/share/cmake/Torch/TorchConfig.cmake || -f $1/Torch/TorchConfig.cmake ]]; }
+readonly torch_header=include/torch/headeronly/version.h
 
-# Sets own_torch to the prefix of the LibTorch that the environment names; empty when it names none.
+# Sets own_torch to the folder of the LibTorch that the environment names, as cmake/FindLibTorch.cmake does; empty when it
+# names none.
 own_torch=
 find_own_torch() {
   local entry
+  if [[ -n ${LOCKSTEP_TORCH_ROOT:-} ]]; then
+    [[ -f $LOCKSTEP_TORCH_ROOT/$torch_header ]] ||
+      fail "LOCKSTEP_TORCH_ROOT=$LOCKSTEP_TORCH_ROOT has no $torch_header." "Name the folder of a LibTorch, or unset it."
+    own_torch=$(cd "$LOCKSTEP_TORCH_ROOT" && pwd)
+    return
+  fi
   if [[ -n ${Torch_DIR:-} ]]; then
-    [[ -f $Torch_DIR/TorchConfig.cmake ]] ||
-      fail "Torch_DIR=$Torch_DIR has no TorchConfig.cmake." "Name the folder .../share/cmake/Torch of a LibTorch, or unset it."
-    own_torch=$(cd "$Torch_DIR/.." && pwd)
+    [[ -f $Torch_DIR/../../../$torch_header ]] ||
+      fail "Torch_DIR=$Torch_DIR is no folder .../share/cmake/Torch of a LibTorch." "Name one, or unset it."
+    own_torch=$(cd "$Torch_DIR/../../.." && pwd)
     return
   fi
   while read -r entry; do
-    if has_torch_package "$entry"; then
+    if [[ -f $entry/$torch_header ]]; then
       own_torch=$entry
+      return
+    elif [[ -f $entry/../../$torch_header ]]; then
+      own_torch=$(cd "$entry/../.." && pwd)
       return
     fi
     [[ -d $entry ]] || say "note: CMAKE_PREFIX_PATH names $entry, which does not exist" >&2
@@ -150,8 +163,7 @@ find_own_torch() {
 }
 
 own_torch_version() {
-  find "$own_torch/share/cmake/Torch" "$own_torch/Torch" -name TorchConfigVersion.cmake -exec \
-    sed -n 's/^set(PACKAGE_VERSION "\(.*\)").*/\1/p' {} + 2>/dev/null | sed -n 1p || true
+  sed -n 's/^#define TORCH_VERSION_\(MAJOR\|MINOR\|PATCH\) \([0-9]*\).*/\2/p' "$own_torch/$torch_header" | paste -sd .
 }
 
 # --------------------------------------------------------------------------------------------------- the LibTorch of .venv
@@ -176,7 +188,10 @@ damaged_torch_file() (
   comm -23 <(echo "$recorded") <(echo "$found") | cut -d ' ' -f 2- | sed -n 1p
 )
 
-# What .venv is: ready, absent, no-torch (usable, without this torch), other (not the CPU build), or half-made.
+is_cpu_build() { [[ $(torch_field cuda) == None && $(torch_field hip) == None ]]; }
+
+# What .venv is: ready, absent, no-torch (usable, without this torch), other (the CPU build, where --cuda asks for another),
+# or half-made.
 venv_state() {
   local version
   if [[ ! -e $venv ]]; then echo absent; return; fi
@@ -185,7 +200,7 @@ venv_state() {
   if [[ ${version%%+*} == "$torch_version" ]]; then
     if [[ -n $(damaged_torch_file) ]]; then
       echo half-made
-    elif [[ $(torch_field cuda) != None || $(torch_field hip) != None ]]; then
+    elif [[ $cuda == yes ]] && is_cpu_build; then
       echo other
     else
       echo ready
@@ -229,17 +244,19 @@ PYTHON
 }
 
 readonly -a not_cpu_advice=(
-  "Lockstep builds against the CPU build (the CUDA build is gigabytes, and its CMake package wants the CUDA toolkit)."
-  "Set LOCKSTEP_TORCH_INDEX to the index of PyTorch's CPU wheels that pytorch.org names, and run tools/setup.sh again;"
-  "or unpack a LibTorch of your choice and name it in CMAKE_PREFIX_PATH."
+  "That is 3 GB. To take it, for GPUs: tools/setup.sh --cuda."
+  "Else set LOCKSTEP_TORCH_INDEX to the index of PyTorch's CPU wheels that pytorch.org names, and run tools/setup.sh again;"
+  "or unpack a LibTorch of your choice and name it in LOCKSTEP_TORCH_ROOT."
 )
 
 make_venv() {  # make_venv STATE
   local python plan build megabytes free_kb log=$venv/lockstep-pip.log
+  local needed_mb=1500
+  [[ $cuda == no ]] || needed_mb=8000
   free_kb=$(df -Pk "$root" | awk 'NR == 2 { print $4 }')
-  ((free_kb > 1500000)) || fail "$root has $((free_kb / 1024)) MB free; LibTorch needs 1500 MB."
+  ((free_kb / 1024 > needed_mb)) || fail "$root has $((free_kb / 1024)) MB free; LibTorch needs $needed_mb MB."
   if [[ $1 == half-made || $1 == other ]]; then
-    local reason="not the CPU build"
+    local reason="the CPU build"
     if [[ -e $unfinished ]]; then
       reason="half-made: an earlier set-up was stopped"
     elif [[ $1 == half-made ]]; then
@@ -261,26 +278,33 @@ make_venv() {  # make_venv STATE
   [[ -z ${LOCKSTEP_TORCH_INDEX:-} ]] || index_option=(--index-url "$LOCKSTEP_TORCH_INDEX")
   plan=$(pip_plan)
   read -r build megabytes <<<"${plan:-unknown 0}"
-  if [[ $build != cpu && $build != unknown ]]; then
+  if [[ $cuda == yes && $build == cpu ]]; then
+    [[ ! -e $unfinished ]] || rm -rf "$venv"
+    fail "pip would bring the CPU build of torch $torch_version. Nothing was downloaded." \
+      "Set LOCKSTEP_TORCH_INDEX to the index of PyTorch's wheels for your CUDA that pytorch.org names."
+  fi
+  if [[ $cuda == no && $build != cpu && $build != unknown ]]; then
     [[ ! -e $unfinished ]] || rm -rf "$venv"
     fail "pip would bring a torch $torch_version that needs $build: not the CPU build. Nothing was downloaded." \
       "${not_cpu_advice[@]}"
   fi
   ((megabytes > 0)) || megabytes="about 200"
-  say "pip install torch==$torch_version: downloads $megabytes MB and about 12 MB of small packages, takes 0.9 GB on disk"
+  local more="about 12 MB of small packages, takes 0.9 GB"
+  [[ $cuda == no ]] || more="about 2.5 GB of NVIDIA's libraries, takes 7 GB"
+  say "pip install torch==$torch_version: downloads $megabytes MB and $more on disk"
   local quiet=(-qq)
   [[ ! -t 1 ]] || quiet=()  # a terminal gets pip's own progress
   if ! "$venv/bin/python" -m pip install "${quiet[@]}" --disable-pip-version-check --no-input "${index_option[@]}" \
       "torch==$torch_version" </dev/null 2> >(tee "$log" >&2); then
     fail "pip could not install torch==$torch_version (its messages are above and in .venv/lockstep-pip.log)." \
-      "No network: unpack a LibTorch and name it in CMAKE_PREFIX_PATH, or point LOCKSTEP_TORCH_INDEX to an index you reach." \
+      "No network: unpack a LibTorch and name it in LOCKSTEP_TORCH_ROOT, or point LOCKSTEP_TORCH_INDEX to an index you reach." \
       "No matching version: torch $torch_version has wheels for Python 3.10 and newer; .venv has $("$venv/bin/python" -V)."
   fi
   rm -f "$unfinished" "$venv/lockstep-pip-report.json" "$log"
   trap - INT TERM
   case $(venv_state) in
     ready) say "LibTorch $(torch_field __version__) is in .venv" ;;
-    other) fail "pip brought torch $(torch_field __version__): not the CPU build." "${not_cpu_advice[@]}" ;;
+    other) fail "pip brought torch $(torch_field __version__): the CPU build." ;;
     *) fail "pip finished, but torch $torch_version in $venv is not whole ($(damaged_torch_file)). Remove .venv and run tools/setup.sh again." ;;
   esac
 }
@@ -356,12 +380,14 @@ check_all() {  # sets state and missing
 
 main() {
   local install=yes print=no state
+  cuda=no
   while (($#)); do
     case $1 in
+      --cuda) cuda=yes ;;
       --no-install) install=no ;;
       --print-prefix) print=yes ;;
       --help | -h) usage; exit 0 ;;
-      *) printf "setup: unknown argument '%s' (--no-install, --print-prefix, --help)\n" "$1" >&2; exit 2 ;;
+      *) printf "setup: unknown argument '%s' (--cuda, --no-install, --print-prefix, --help)\n" "$1" >&2; exit 2 ;;
     esac
     shift
   done
@@ -379,15 +405,14 @@ main() {
     if ((EUID != 0)); then needs_you "not root, so no system package can be installed; nothing was changed." "$(report_missing)"; fi
     if ! command -v apt-get >/dev/null; then needs_you "no apt-get here; nothing was changed." "$(report_missing)"; fi
   fi
-  if [[ $state == other && -z ${LOCKSTEP_TORCH_INDEX:-} ]]; then
-    needs_you ".venv has torch $(torch_field __version__): not the CPU build." "${not_cpu_advice[@]}"
-  fi
   if [[ $state != ready ]]; then
     if [[ $install == no ]]; then
-      needs_you "missing: LibTorch $torch_version (.venv is $state). Run tools/setup.sh without --no-install (about 200 MB)," \
-        "or name a LibTorch of yours in CMAKE_PREFIX_PATH."
+      local size="about 200 MB"
+      [[ $cuda == no ]] || size="about 3 GB"
+      needs_you "missing: LibTorch $torch_version (.venv is $state). Run tools/setup.sh without --no-install ($size)," \
+        "or name a LibTorch of yours in LOCKSTEP_TORCH_ROOT."
     fi
-    [[ -w $root ]] || fail "$root is not writable: LibTorch would go to .venv there. Name a LibTorch in CMAKE_PREFIX_PATH."
+    [[ -w $root ]] || fail "$root is not writable: LibTorch would go to .venv there. Name a LibTorch in LOCKSTEP_TORCH_ROOT."
   fi
 
   if ((${#missing[@]})) || [[ $state != ready ]]; then

@@ -10,13 +10,16 @@
 #include <string>
 #include <vector>
 
+#include "runtime/device/lender.hpp"
+
 namespace lockstep {
 
 struct Message {
   std::int64_t sequence = 0;  ///< number of the program run it belongs to; checked by the receiver
   int micro_batch = -1;       ///< -1: not of a micro-batch
   std::vector<at::Tensor>
-      tensors;  ///< contiguous or undefined (an absent gradient); any dtype and shape, 0 elements too
+      tensors;     ///< contiguous or undefined (an absent gradient); any dtype and shape, 0 elements too
+  Loan loan = {};  ///< of tensors that are on a device
 };
 
 /// Control data as a 1-D uint8 tensor, and back.

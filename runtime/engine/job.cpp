@@ -212,6 +212,7 @@ class Job {
   JobOutcome outcome() const {
     JobOutcome result;
     for (const auto& worker : workers_) {
+      worker->stream().synchronize();
       for (const Parameter* parameter : worker->weights().parameters()) {
         const TensorScan scan = scan_of(parameter->value);
         result.parameters.push_back({parameter->index, scan.hash, parameter->value});

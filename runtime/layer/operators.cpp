@@ -3,8 +3,9 @@
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
-#include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/utils.h>
+
+#include "runtime/layer/compat.hpp"
 
 namespace lockstep {
 namespace {
@@ -161,7 +162,7 @@ at::Tensor linear(LayerContext& context, const at::Tensor& x, const std::string&
   }
   if (!needs_graph(x, weight, bias, context.training())) return output;
 
-  auto node = c10::make_intrusive<LinearBackward>();
+  auto node = make_node<LinearBackward>();
   node->input = std::move(rows);
   node->input_sizes = x.sizes().vec();
   node->weight = &weight;
@@ -182,7 +183,7 @@ at::Tensor embedding(LayerContext& context, const at::Tensor& indices, const std
   }
   if (!needs_graph(indices, weight, nullptr, context.training())) return output;
 
-  auto node = c10::make_intrusive<EmbeddingBackward>();
+  auto node = make_node<EmbeddingBackward>();
   node->indices = indices;
   node->weight = &weight;
   node->queue = &context.weight_grads();
@@ -205,7 +206,7 @@ at::Tensor convolution(LayerContext& context, const at::Tensor& x, const std::st
   }
   if (!needs_graph(x, weight, bias, context.training())) return output;
 
-  auto node = c10::make_intrusive<ConvolutionBackward>();
+  auto node = make_node<ConvolutionBackward>();
   node->input = x.detach();
   node->weight = &weight;
   node->bias = bias;

@@ -27,9 +27,9 @@
 namespace lockstep {
 
 struct ShardOptions {
-  std::string checkpoints;  ///< folder; empty: nothing is ever saved
-  std::string resume_from;  ///< a checkpoint; empty: start from the beginning
-  bool averaged = false;    ///< restores the averages of weights in their place
+  std::string checkpoints;          ///< folder; empty: nothing is ever saved
+  std::string resume_from;          ///< a checkpoint; empty: start from the beginning
+  bool averaged = false;            ///< restores the averages of weights in their place
   bool optimizer_restarts = false;  ///< its rule's tensors are not restored: they stay as they begin
   Background background = Background::automatic;
   int row = 0, rows = 1;

@@ -3,6 +3,7 @@
 
 #include <ATen/Version.h>
 #include <dlfcn.h>
+#include <torch/version.h>
 
 #include <filesystem>
 #include <fstream>
@@ -12,6 +13,7 @@
 #include <mutex>
 #include <sstream>
 
+#include "runtime/base/text.hpp"
 #include "runtime/layer/gemm_path.hpp"
 #include "runtime/layer/random.hpp"
 #include "runtime/training/operator_probe.hpp"
@@ -37,10 +39,6 @@ const std::vector<std::pair<std::string, std::string>>& operators(Precision prec
   return probe;
 }
 
-}  // namespace
-
-namespace {
-
 std::string hash_of_file(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   const std::string bytes{std::istreambuf_iterator<char>(file), {}};
@@ -51,7 +49,28 @@ std::string hash_of_file(const std::string& path) {
 
 }  // namespace
 
+std::string loaded_libtorch() {
+  return part_of(at::show_config(), "TORCH_VERSION=", ",\n");
+}
+
+std::string built_libtorch() {
+  return concat(TORCH_VERSION_MAJOR, ".", TORCH_VERSION_MINOR, ".", TORCH_VERSION_PATCH);
+}
+
+std::string libtorch_mismatch(const std::string& built, const std::string& loaded) {
+  const auto minor = [](const std::string& version) {
+    return version.substr(0, version.find('.', version.find('.') + 1));
+  };
+  if (minor(built) == minor(loaded)) return "";
+  return concat("LibTorch ", loaded, " is loaded, but this Lockstep was built with ", built,
+                ", and calls of one minor version do not fit the other: let LD_LIBRARY_PATH name the lib folder of a "
+                "LibTorch ",
+                minor(built), ", or build with the other one (LOCKSTEP_TORCH_ROOT, docs/install.md)");
+}
+
 std::string resolve_kernels(const Config& config) {
+  if (const std::string mismatch = libtorch_mismatch(built_libtorch(), loaded_libtorch()); !mismatch.empty())
+    throw UserError(mismatch);
   if (config.kernels.gemm == GemmChoice::libtorch) opt_out_of_gemm_cure();
   return gemm_path().reason;
 }
@@ -61,7 +80,7 @@ Environment environment_of(const Config& config) {
   const GemmPath gemm = gemm_path();
   Environment environment{{{"isa", cpu_isa()},
                            {"gemm", gemm.cured && gemm.effective ? "mkl-" + cpu_isa() : "mkl-default"},
-                           {"torch", part_of(at::show_config(), "TORCH_VERSION=", ",\n")},
+                           {"torch", loaded_libtorch()},
                            {"mkl", part_of(at::get_mkl_version(), "Version ", " -")},
                            {"onednn", part_of(at::get_mkldnn_version(), "MKL-DNN ", " ")},
                            {"aten", at::get_cpu_capability()},

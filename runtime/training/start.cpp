@@ -45,8 +45,7 @@ bool optimizer_restarts(const Assembly& assembly, const TrainerState& fresh, con
     const std::vector<KeptTensor> kept = assembly.optimizer.rule->keeps(parameter.sizes);
     return std::any_of(kept.begin(), kept.end(), [&](const KeptTensor& tensor) {
       const std::string name = concat(parameter.name, ".", tensor.name);
-      return !store.has(TensorKind::optimizer, name) ||
-             store.entry(TensorKind::optimizer, name).sizes != tensor.sizes;
+      return !store.has(TensorKind::optimizer, name) || store.entry(TensorKind::optimizer, name).sizes != tensor.sizes;
     });
   });
 }

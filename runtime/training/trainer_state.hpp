@@ -35,7 +35,8 @@ struct TrainerState {
   double loss = 0;            ///< of the last step
   std::uint64_t losses = 0;   ///< losses_hash() over all steps
   std::optional<BestEvaluation> best;
-  std::int64_t optimizer_after = 0;  ///< the step after which the optimizer's state began; steps of its rule count from it
+  std::int64_t optimizer_after =
+      0;                 ///< the step after which the optimizer's state began; steps of its rule count from it
   PlateauState plateau;  ///< of the evaluations before the step's own, which comes behind it
   /// numerics_of() the config, and kDataArithmetic where there is one.
   std::vector<std::pair<std::string, std::string>> numerics;

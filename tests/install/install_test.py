@@ -27,7 +27,7 @@ find_package(lockstep REQUIRED)
 add_executable(right first.cpp)
 target_link_libraries(right PRIVATE lockstep::lockstep)
 add_executable(wrong first.cpp)
-target_link_libraries(wrong PRIVATE -Wl,--no-as-needed $<TARGET_FILE:torch_cpu> lockstep::lockstep)
+target_link_libraries(wrong PRIVATE -Wl,--no-as-needed ${LibTorch_CPU_LIBRARY} lockstep::lockstep)
 """
 FIRST_CPP = """\
 #include <iostream>

@@ -268,10 +268,11 @@ TEST_CASE("a layer that somebody adds to the table is one of a list, and its exc
 
 TEST_CASE("a resume compares a list of layers key by key, and names the layer's line", "[parity]") {
   const auto config_of = [](const std::string& dropout) {
-    return read_config(load_config_text("train: {steps: 2, batch: 8, loss: mean_squared_error}\ndata: {type: b}\nmodel:\n"
-                                        "  type: sequential\n  layers:\n  - {type: linear, in: 6, out: 3}\n" +
-                                            dropout,
-                                        "m.yaml"));
+    return read_config(
+        load_config_text("train: {steps: 2, batch: 8, loss: mean_squared_error}\ndata: {type: b}\nmodel:\n"
+                         "  type: sequential\n  layers:\n  - {type: linear, in: 6, out: 3}\n" +
+                             dropout,
+                         "m.yaml"));
   };
   const auto state_with = [&](const std::string& dropout) {
     TrainerState state;

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Tensors of one stream that others read. A block of memory goes back to its stream as soon as nobody holds it, though
+// another stream may not have read it yet; so what is handed over is lent:
+//
+//   lender's stream    made x --- event 1                      reuses x's memory only after collect() saw event 2 over
+//   borrower's stream           wait for 1, read x ... last use --- event 2
+//
+// No thread waits, and which memory is free when is decided by looks of the lender alone. (Not record_stream: what is
+// free would depend on the time of every allocation.)
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+#include "runtime/device/stream.hpp"
+
+namespace lockstep {
+
+class Lender : public std::enable_shared_from_this<Lender> {
+ public:
+  ~Lender();
+
+  /// The tensor as work on `borrower` may use it, on the same device. It is the lender's, and must not be written to.
+  at::Tensor lend(const at::Tensor& tensor, const DeviceStream& borrower);
+  /// Keeps a tensor until the event is over.
+  void keep(at::Tensor tensor, StreamEvent until);
+  /// By the lender, now and then: lets go of what is over. Throws c10::Error when the borrower's work has failed.
+  void collect();
+
+ private:
+  struct Kept {
+    at::Tensor tensor;
+    StreamEvent until;
+  };
+  std::mutex mutex_;
+  std::vector<Kept> kept_;
+};
+
+/// What whoever gets tensors of a device has to know of them. Of the host's there is nothing to say.
+struct Loan {
+  StreamEvent ready = {};                    ///< they have been computed
+  std::shared_ptr<Lender> lender = nullptr;  ///< null: nothing is lent
+};
+
+/// The other side: what comes in for work on one stream. Used by one thread.
+class Borrower {
+ public:
+  explicit Borrower(DeviceStream stream) : stream_(std::move(stream)) {}
+  /// The tensors, some of which may be undefined, as work on the stream may use them: lent where they are on its
+  /// device, else copied to it.
+  std::vector<at::Tensor> take(std::vector<at::Tensor> tensors, const Loan& loan);
+
+ private:
+  DeviceStream stream_;
+  std::unordered_map<c10::Device, DeviceStream> copying_;  // by device that tensors come from
+};
+
+}  // namespace lockstep

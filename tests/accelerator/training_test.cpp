@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Training on devices: the same bits for every cut and schedule, and nothing in the wrong order.
+#include "runtime/schedule/generators.hpp"
+#include "tests/accelerator/fixture.hpp"
+#include "tests/parity/support.hpp"
+
+using namespace lockstep;
+using namespace lockstep::test;
+
+namespace {
+
+/// Trains with worker w on devices[w mod size].
+RunRecord run_on(const std::vector<at::Device>& devices, const Model& model, const DataSplits& data,
+                 const Config& config, const RunOptions& options = {}) {
+  Assembly assembly = assemble(model, data, config, {});
+  for (std::size_t worker = 0; worker < assembly.devices.size(); ++worker)
+    assembly.devices[worker] = devices[worker % devices.size()];
+  Trainer trainer(std::move(assembly));
+  return record_run(trainer, options);
+}
+
+std::string difference_on(const std::vector<at::Device>& devices, const RunRecord& reference, const Model& model,
+                          const DataSplits& data, const Config& config) {
+  const RunRecord tested = run_on(devices, model, data, config);
+  return first_difference(reference, tested, Trainer(model, data, one_worker(config)).graph()).value_or("");
+}
+
+/// Hands on what `change` leaves of each message.
+class Tampering : public Channel {
+ public:
+  Tampering(std::unique_ptr<Channel> inner, std::function<void(Message&)> change)
+      : inner_(std::move(inner)), change_(std::move(change)) {}
+  void post() override { inner_->post(); }
+  Message receive(const WaitLimits& limits) override { return inner_->receive(limits); }
+  void send(Message message, const WaitLimits& limits) override {
+    change_(message);
+    inner_->send(std::move(message), limits);
+  }
+  void finish(const WaitLimits& limits) override { inner_->finish(limits); }
+
+ private:
+  std::unique_ptr<Channel> inner_;
+  std::function<void(Message&)> change_;
+};
+
+std::vector<std::string> findings_with(const std::function<void(Message&)>& change) {
+  RunOptions options;
+  options.wrap_channel = [&](std::unique_ptr<Channel> channel, int) {
+    return std::make_unique<Tampering>(std::move(channel), change);
+  };
+  const Config config = with_pipeline(small_config("mean_squared_error", 8, 5), 3, "1f1b");
+  run_on({sim()}, mlp_with_skip(0.25, true), regression_data(21, 6, 3), config, options);
+  const std::vector<std::string> findings = Accelerator::findings();
+  Accelerator::reset();
+  return findings;
+}
+
+}  // namespace
+
+TEST_CASE("workers on one device and on several train to the bits of one worker there", "[parity]") {
+  const Simulated simulated;
+  Accelerator::set_lag(GENERATE(0, 3));
+  const DataSplits data = regression_data(21, 6, 3), tokens = token_data(13, 8, 11);
+  const struct {
+    Model model;
+    const DataSplits& data;
+    std::string loss;
+  } jobs[] = {{mlp_with_skip(0.25, true), data, "mean_squared_error"},
+              {small_gpt(2, 0.0, true), tokens, "sparse_categorical_cross_entropy"}};
+  for (const auto& job : jobs) {
+    const Config config = small_config(job.loss, 8, 5);
+    const RunRecord reference = run_on({sim()}, job.model, job.data, one_worker(config));
+    for (const ScheduleGenerator& schedule : schedule_generators())
+      for (const std::vector<at::Device>& devices : {std::vector{sim(0)}, std::vector{sim(0), sim(1), sim(2)}}) {
+        const int stages = schedule.virtual_stages.allows(1) ? 3 : 4, virtual_stages = stages == 3 ? 1 : 2;
+        CAPTURE(job.loss, schedule.name, devices.size());
+        CHECK(difference_on(devices, reference, job.model, job.data,
+                            with_pipeline(config, stages, schedule.name, virtual_stages)) == "");
+      }
+  }
+}
+
+TEST_CASE("each worker computes on a stream of its own", "[parity]") {
+  const Simulated simulated;
+  const Config config = with_pipeline(small_config("mean_squared_error", 8, 5), 3, "1f1b");
+  run_on({sim()}, mlp_with_skip(0.25, true), regression_data(21, 6, 3), config);
+  CHECK(Accelerator::counts().streams >= 3);
+}
+
+TEST_CASE("a message without its event, and one whose memory is not kept, are found", "[parity]") {
+  const Simulated simulated;
+  Accelerator::set_lag(2);
+  CHECK(findings_with([](Message&) {}).empty());
+  const std::vector<std::string> races = findings_with([](Message& message) { message.loan.ready = {}; });
+  REQUIRE(!races.empty());
+  CHECK_THAT(races.front(), Catch::StartsWith("data race: "));
+  const std::vector<std::string> early = findings_with([](Message& message) { message.loan.lender = nullptr; });
+  REQUIRE(!early.empty());
+  CHECK_THAT(early.front(), Catch::StartsWith("freed early: "));
+}

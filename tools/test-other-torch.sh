@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Lockstep is developed with one version of LibTorch, on its CPU build. This builds it with another one.
+set -euo pipefail
+
+readonly default_version=2.11.0
+
+usage() {
+  cat <<TEXT
+Usage: tools/test-other-torch.sh [--syntax | --bring] [VERSION]
+
+Brings torch==VERSION (default $default_version) from pip into build/torch-VERSION, whichever build that is, CUDA too, builds
+Lockstep with it and runs the tests, but those that compare with Python's torch. A CUDA build is 3 GB to download.
+
+  --syntax  only compiles what sees torch, without making code (0.5 GB to download, about two minutes); part of CI
+  --bring   only brings it, and prints its folder, for LOCKSTEP_TORCH_ROOT
+  --help    this text
+TEXT
+}
+
+version=$default_version what=test
+while (($#)); do
+  case $1 in
+    --syntax | --bring) what=${1#--} ;;
+    --help | -h) usage; exit 0 ;;
+    [0-9]*.[0-9]*.[0-9]*) version=$1 ;;
+    *) printf "test-other-torch: unknown argument '%s'\n" "$1" >&2; usage >&2; exit 2 ;;
+  esac
+  shift
+done
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+root=$PWD
+readonly folder="$root/build/torch-$version" jobs=${LOCKSTEP_JOBS:-$(nproc)}
+readonly torch="$folder/packages/torch"
+
+# bring WHAT pip-arguments...: once; WHAT is made when all of it is there.
+bring() {
+  local what=$1
+  shift
+  [[ ! -e $folder/$what ]] || return 0
+  rm -rf "$folder/packages"
+  mkdir -p "$folder"
+  echo "test-other-torch: pip install torch==$version in build/torch-$version" >&2
+  .venv/bin/python -m pip install -qq --disable-pip-version-check --no-input --no-compile --only-binary :all: \
+    --target "$folder/packages" "$@" "torch==$version" </dev/null
+  touch "$folder/$what"
+}
+tools/setup.sh --no-install >&2
+if [[ $what == syntax && ! -e $folder/whole ]]; then
+  bring headers --no-deps
+else
+  bring whole
+fi
+if [[ $what == bring ]]; then
+  echo "$torch"
+  exit
+fi
+
+configure() {  # configure DIRECTORY cmake-arguments...
+  cmake --preset release -B "$@" -DLOCKSTEP_TORCH_ROOT="$torch" >"$folder/configure.log" ||
+    { cat "$folder/configure.log" >&2; exit 1; }
+}
+
+if [[ $what == test ]]; then
+  configure "$folder/release"
+  cmake --build "$folder/release" --parallel "$jobs"
+  ctest --test-dir "$folder/release" --output-on-failure --no-tests=error -LE 'oracle|install'
+  exit
+fi
+
+# Every command that takes the precompiled header, without its output.
+configure "$folder/syntax" -DCMAKE_BUILD_TYPE=Debug -DLOCKSTEP_BENCH=ON
+cmake --build "$folder/syntax" --target lockstep_pch --parallel "$jobs" >"$folder/pch.log" || { cat "$folder/pch.log" >&2; exit 1; }
+.venv/bin/python - "$folder/syntax/compile_commands.json" >"$folder/commands" <<'PYTHON'
+import json, re, shlex, sys
+
+for entry in json.load(open(sys.argv[1])):
+    command = entry["command"]
+    if "cmake_pch.hxx" not in command or entry["file"].endswith(("cmake_pch.hxx.cxx", "pch.cpp")):
+        continue
+    command = re.sub(r" -o \S+ -c ", " -fsyntax-only ", command)
+    command = re.sub(r"^.*?ccache ", "", command)
+    print(f"cd {shlex.quote(entry['directory'])} && {command}")
+PYTHON
+count=$(wc -l <"$folder/commands")
+((count > 0)) || { echo "test-other-torch: no file sees torch" >&2; exit 1; }
+tr '\n' '\0' <"$folder/commands" | xargs -0 -n 1 -P "$jobs" sh -c
+echo "test-other-torch: $count files compile with LibTorch $version"
