@@ -51,7 +51,7 @@ LayerSpec layer_of(const Section& item, std::size_t number, const Table<LayerKin
 
 Model make_sequential(const Section& section, const ModelTables& tables) {
   const Table<LayerKind> kinds = layers_of(tables);
-  const std::vector<Section> items = section.sections("layers");
+  const std::vector<Section> items = section.sections("layers", "; write {type: ...}");
   if (items.empty() || items.size() > static_cast<std::size_t>(kMostLayers))
     throw section.unexpected("layers", concat("a list of 1 to ", kMostLayers, " layers"));
   Model model{"sequential", {}};

@@ -262,6 +262,8 @@ std::string to_yaml(const PlanFile& plan) {
 }
 
 PlanFile read_plan(const Section& root) {
+  if (!root.has("format") || (root.has("model") && !root.is_mapping("model")))
+    throw root.error("", "this is no plan; lockstep plan makes one");
   if (const int format = root.get<int>("format"); format != kFormat)
     throw root.unexpected("format", std::to_string(kFormat),
                           "; another version of Lockstep wrote it: plan again with lockstep plan");

@@ -306,6 +306,8 @@ std::vector<ProfiledWorker> read_workers(const Section& root) {
 }  // namespace
 
 Profile read_profile(const Section& root) {
+  if (!root.has("format") || root.is_mapping("model"))
+    throw root.error("", "this is no profile; lockstep profile makes one");
   if (const int format = root.get<int>("format"); format != kFormat)
     throw root.unexpected("format", std::to_string(kFormat),
                           "; another version of Lockstep wrote it: measure again with lockstep profile");

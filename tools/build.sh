@@ -55,7 +55,7 @@ logged() {
   shift 2
   {
     while sleep 30 >/dev/null 2>&1 && [[ -d $(dirname "$log") ]]; do
-      say "$name: $((SECONDS - start)) s $(sed -n 's/^\(\[[0-9]*\/[0-9]*\]\).*/\1/p' "$log" 2>/dev/null | tail -n 1)"
+      say "${name/#build/compiling}: $((SECONDS - start)) s $(sed -n 's/^\(\[[0-9]*\/[0-9]*\]\).*/\1/p' "$log" 2>/dev/null | tail -n 1)"
     done
   } 9>&- &
   heartbeat=$!

@@ -36,7 +36,7 @@ void check_verb(const CLI::App& app, int argc, char** argv) {
   for (const CLI::App* verb : app.get_subcommands({})) verbs.push_back(verb->get_name());
   if (std::find(verbs.begin(), verbs.end(), argv[1]) != verbs.end()) return;
   refuse(lockstep::concat("there is no verb '", argv[1], "'; there are: ", lockstep::join(verbs),
-                          lockstep::did_you_mean(argv[1], verbs)));
+                          lockstep::did_you_mean(argv[1], verbs), "; see lockstep --help"));
 }
 
 /// A flag without a value, such as of a shell variable that is not set, is no flag that was left out.
@@ -63,7 +63,7 @@ int parse_and_run(CLI::App& app, int argc, char** argv, const lockstep::Command&
 
 int run(int argc, char** argv) {
   CLI::App app{"Lockstep: pipeline model-parallel training. Try: lockstep train configs/quickstart.yaml", "lockstep"};
-  app.set_version_flag("--version",
+  app.set_version_flag("-V,--version",
                        [] { return "lockstep " LOCKSTEP_VERSION ", LibTorch " + lockstep::loaded_libtorch(); });
   app.set_help_all_flag("--help-all", "Print the help of all subcommands: lockstep --help-all > lockstep.txt");
   app.require_subcommand(1);

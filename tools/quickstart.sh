@@ -7,14 +7,14 @@ set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly root config=configs/quickstart.yaml
-readonly runs=runs/quickstart  # this script's own: cleared at the start
+readonly runs=runs/quickstart-twice  # this script's own: cleared at the start
 
 usage() {
   cat <<'TEXT'
 Usage: tools/quickstart.sh [--steps N] [--no-install]
 
 Sets up, builds, and trains configs/quickstart.yaml in one process and with mpirun -n 2; compares losses and weights.
-Runs go to runs/quickstart/in-process and runs/quickstart/mpirun-2, which are cleared first.
+Runs go to runs/quickstart-twice, which is cleared first: in-process and mpirun-2.
 
   --steps N     train N steps instead of what the config says
   --no-install  install nothing; stop when something is missing
@@ -46,11 +46,11 @@ while (($#)); do
   shift
 done
 
-# train NAME [launcher ...]: one run, in runs/quickstart/NAME.
+# train NAME [launcher ...]: one run, in $runs/NAME.
 train() {
   local name=$1 status=0
   shift
-  say "training: ${*:+$* }build/release/lockstep train $config ${steps[*]}"
+  say "training: ${*:+$* }build/release/lockstep train $config ${steps[*]:+${steps[*]} }--set run_dir=$runs/$name"
   "$@" build/release/lockstep train "$config" "${steps[@]}" --set "run_dir=$runs/$name" \
     --fingerprint "$runs/$name.fingerprint.json" --metrics "$runs/$name.metrics.jsonl" </dev/null || status=$?
   ((status == 0)) || fail "the run '$name' ended with exit code $status; its messages are above, its folder is $runs/$name"
@@ -105,7 +105,7 @@ cat <<TEXT
   the same  every loss and every weight, bit by bit: where the workers live does not change the result
 
 Next
-  $runs/in-process                    the run folder: config as run, log, metrics
+  $runs/in-process              the run folder: config as run, log, metrics
   build/release/lockstep --help                  all commands
   build/release/lockstep train $config --set pipeline.schedule=gpipe --set run_dir=runs/gpipe
   configs/reference.yaml                         every key, explained

@@ -9,7 +9,7 @@ usage() {
 Usage: tools/sanitize.sh [--last] [PRESET [ctest arguments ...]]
 
 Builds and tests asan-ubsan (AddressSanitizer, LeakSanitizer, UndefinedBehaviorSanitizer; MPI too) and tsan (ThreadSanitizer;
-without MPI), all but the labels cli and install. When both are clean, on a tree without changes, it writes commit and date
+without MPI), all but the labels cli, install and oracle. When both are clean, on a tree without changes, it writes commit and date
 into docs/testing.md, for you to commit. With a PRESET, or arguments for ctest as well, it writes nothing.
 
   --last  what docs/testing.md says of the last clean run
@@ -35,7 +35,7 @@ record=1
 changes=$(git status --porcelain --untracked-files=no -- . ":!$page")
 commit=$(git rev-parse --short=10 HEAD)
 for preset in "${presets[@]}"; do
-  tools/test.sh --preset "$preset" -LE 'cli|install' -E '^unit_test_without_searches$' "${@:2}"
+  tools/test.sh --preset "$preset" -LE 'cli|install|oracle' -E '^unit_test_without_searches$' "${@:2}"
   ((record == 0)) || grep -q 'testcase name="planted_' "build/$preset/test-results.xml" ||
     { echo "sanitize: error: no planted mistake was tried under $preset" >&2; exit 1; }
 done

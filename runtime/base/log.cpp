@@ -72,7 +72,7 @@ void Log::write(Level level, const std::string& message) const {
   const bool to_console = level >= Level::warning || (level == Level::info && sinks_->console_info && !quiet_);
   if (to_console) {
     const Console::Pause pause(*sinks_->moving);
-    sinks_->console->log(to_spdlog(level), "{}", line);
+    sinks_->console->log(to_spdlog(level), "{}{}", level == Level::warning ? "warning: " : "", line);
   }
   if (sinks_->file) sinks_->file->log(to_spdlog(level), "{}", line);
 }

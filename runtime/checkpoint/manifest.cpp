@@ -260,6 +260,8 @@ std::string other_good_checkpoint(const std::string& damaged) {
   const std::vector<CheckpointPlace> all = list_checkpoints(parent.empty() ? "." : parent.string());
   for (auto place = all.rbegin(); place != all.rend(); ++place)
     if (find_damage(place->path).empty()) return concat("; the newest good one beside it is ", place->path);
+  if (const CheckpointChoice within = latest_good_checkpoint(damaged); !within.path.empty())
+    return concat("; it is the folder of a run, whose newest good one is ", within.path);
   return "; there is no good one beside it";
 }
 

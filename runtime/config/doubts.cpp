@@ -72,6 +72,11 @@ class Doubts {
           concat("got ", schedule.stable_steps, ", with which the decay begins behind step ",
                  schedule.warmup_steps + schedule.stable_steps, ", and ends at step ", end,
                  ": the learning rate hardly decays"));
+    if (const std::int64_t evaluations = train_.eval_every > 0 ? train_.steps / train_.eval_every : 0;
+        schedule.is(LrScheduleType::plateau) && evaluations <= schedule.patience + 1)
+      add(section, "patience",
+          concat("got ", schedule.patience, ", but training has ", evaluations,
+                 " evaluations: the learning rate is never reduced"));
     if (schedule.is(LrScheduleType::step) && schedule.step_every >= train_.steps)
       add(section, "step_every",
           concat("got ", schedule.step_every, ", but training has ", train_.steps,

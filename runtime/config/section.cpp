@@ -186,7 +186,7 @@ Section Section::required_section(const std::string& key) const {
   return section(key);
 }
 
-std::vector<Section> Section::sections(const std::string& key) const {
+std::vector<Section> Section::sections(const std::string& key, const std::string& advice) const {
   const Value* value = node_->find(key);
   if (!value) return {};
   const std::string below = yaml::join_path(path(), key);
@@ -194,7 +194,7 @@ std::vector<Section> Section::sections(const std::string& key) const {
   std::vector<Section> result;
   for (const Value& item : value->items) {
     const std::string element = concat(below, "[", result.size(), "]");
-    if (item.kind != Value::Kind::mapping) throw unexpected_value(item, element, "a mapping", "");
+    if (item.kind != Value::Kind::mapping) throw unexpected_value(item, element, "a mapping", advice);
     result.push_back(Section(std::make_shared<Node>(std::shared_ptr<const Value>(node_->mapping, &item), element)));
   }
   return result;
@@ -243,7 +243,8 @@ ConfigError Section::missing(const std::string& key, const std::string& expected
   const std::string what = concat("missing, expected ", expected);
   // A required key is more often misspelled than forgotten.
   for (const Entry& entry : node_->mapping->entries) {
-    if (node_->knows(entry.key) || !nearest(entry.key, {key})) continue;
+    const bool lacks_colon = entry.key.starts_with(key + " ");  // {in 288, out: 4}
+    if (node_->knows(entry.key) || !(lacks_colon || nearest(entry.key, {key}))) continue;
     return ConfigError(entry.key_at, yaml::join_path(path(), key),
                        concat(what, "; is '", entry.key, "' here a misspelling of it?"));
   }

@@ -94,8 +94,8 @@ class Section {
   Section section(const std::string& key) const;
   /// The same, but an absent key is an error.
   Section required_section(const std::string& key) const;
-  /// A sequence of mappings; empty when absent.
-  std::vector<Section> sections(const std::string& key) const;
+  /// A sequence of mappings; empty when absent. `advice` ends the error of an item that is none.
+  std::vector<Section> sections(const std::string& key, const std::string& advice = "") const;
   /// The same mapping without these keys, with places and paths as here: what is left to somebody else to read, so it
   /// counts as known here.
   Section without(const std::vector<std::string>& keys) const;

@@ -18,6 +18,7 @@ Rule<double> eps_in_float32() {
 Field pair(double& first, double& second, const Rule<double>& each, const char* both) {
   return {both,
           [&first, &second, each, both](const Section& section, const std::string& key) {
+            if (!section.is_sequence(key)) throw section.unexpected(key, both);
             const std::vector<double> numbers = section.list<double>(key, each);
             if (numbers.size() != 2) throw section.unexpected(key, both);
             first = numbers[0];

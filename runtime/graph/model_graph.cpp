@@ -254,6 +254,15 @@ std::int64_t ModelGraph::elements_of_layer(int layer) const {
   return count;
 }
 
+std::int64_t ModelGraph::elements_of_layers(int first, int last) const {
+  std::set<int> stored;
+  for (int layer = first; layer < last; ++layer)
+    for (const HeldParameter& parameter : held[layer]) stored.insert(parameter.index);
+  std::int64_t count = 0;
+  for (const int index : stored) count += parameters[index].elements();
+  return count;
+}
+
 int first_untrained(const ModelGraph& graph, int without) {
   std::vector<bool> reaches(graph.layers.size());  // a loss, by layer
   for (int layer = graph.layer_count() - 1; layer >= 0; --layer)

@@ -92,6 +92,8 @@ struct ModelGraph {
   std::int64_t parameter_count() const;  ///< elements; ties once
   /// Elements held by a layer (ties count in every layer that holds them).
   std::int64_t elements_of_layer(int layer) const;
+  /// Elements of the layers [first, last): what one stage of them stores (ties once).
+  std::int64_t elements_of_layers(int first, int last) const;
 };
 
 /// The first trained parameter that no loss depends on, through differentiable values only, `without` (a value id; -1:

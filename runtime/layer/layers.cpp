@@ -138,7 +138,8 @@ Tensors Dropout::forward(const Tensors& inputs, LayerContext& context) const {
 }
 
 LayerDescription Add::describe(const std::vector<EntrySpec>& inputs) const {
-  if (inputs.empty()) throw ModelError("an add layer needs at least one input");
+  if (inputs.size() < 2)
+    throw ModelError(concat("an add layer got ", inputs.size(), " input, expected two or more, such as [x, h]"));
   for (const EntrySpec& input : inputs)
     if (input.sizes != inputs[0].sizes || input.dtype != inputs[0].dtype)
       throw ModelError(concat("an add layer got ", to_string(inputs[0]), " and ", to_string(input),

@@ -52,7 +52,8 @@ LayerDescription GroupNorm::describe(const std::vector<EntrySpec>& inputs) const
 }
 
 Tensors GroupNorm::forward(const Tensors& inputs, LayerContext& context) const {
-  return {at::group_norm(inputs[0], config().groups, part_.weight(context), part_.bias(context), config().epsilon)};
+  const auto [weight, bias] = part_.beside(inputs[0], context);
+  return {at::group_norm(inputs[0], config().groups, weight, bias, config().epsilon)};
 }
 
 void fields(FieldVisitor& visit, BatchNormConfig& config) {

@@ -38,9 +38,15 @@ void AffinePart::describe(LayerDescription& description) const {
   description.parameters.push_back({part_of(name, "bias"), {channels}, Init::zeros(), ""});
 }
 
+std::pair<at::Tensor, at::Tensor> AffinePart::beside(const at::Tensor& x, LayerContext& context) const {
+  const at::Tensor scale = weight(context), shift = bias(context);
+  if (x.device().is_cpu()) return {scale, shift};
+  return {scale.to(x.scalar_type()), shift.to(x.scalar_type())};
+}
+
 at::Tensor LayerNormPart::operator()(LayerContext& context, const at::Tensor& x) const {
-  // LibTorch normalises bf16 inputs with float32 weights as they are.
-  return at::layer_norm(x, {width}, affine().weight(context), affine().bias(context), epsilon);
+  const auto [weight, bias] = affine().beside(x, context);
+  return at::layer_norm(x, {width}, weight, bias, epsilon);
 }
 
 at::Tensor AttentionPart::operator()(LayerContext& context, const at::Tensor& q, const at::Tensor& k,

@@ -16,6 +16,7 @@
 #pragma once
 
 #include <optional>
+#include <utility>
 
 #include "runtime/layer/operators.hpp"
 
@@ -59,6 +60,8 @@ struct AffinePart {
   void describe(LayerDescription& description) const;
   at::Tensor weight(LayerContext& context) const { return context.leaf(part_of(name, "weight")); }
   at::Tensor bias(LayerContext& context) const { return context.leaf(part_of(name, "bias")); }
+  /// Both, for layer and group norm of x: the CPU's kernels normalise bf16 with float32, CUDA's want one dtype.
+  std::pair<at::Tensor, at::Tensor> beside(const at::Tensor& x, LayerContext& context) const;
 };
 
 /// Ba, Kiros, Hinton, "Layer Normalization" (2016), over the last dimension.

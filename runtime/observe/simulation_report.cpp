@@ -58,7 +58,7 @@ Schedule from_file(const SimulateOptions& options, const std::string& path) {
 }
 
 void check_at_least_1(const char* flag, int value) {
-  if (value == 0) throw UserError(concat(flag, ": missing, expected a number of at least 1"));
+  if (value == 0) throw UserError(concat(flag, ": missing or 0, expected a number of at least 1"));
   if (value < 1) throw UserError(concat(flag, ": got ", value, ", expected a number of at least 1"));
 }
 

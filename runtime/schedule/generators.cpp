@@ -65,10 +65,18 @@ Schedule make_schedule(const std::string& name, const ScheduleShape& shape) {
   const VirtualStages& allowed = generator->virtual_stages;
   if (!allowed.allows(shape.virtual_stages)) {
     const int nearest = allowed.nearest(shape.virtual_stages);
+    ScheduleShape legal = shape;
+    legal.virtual_stages = nearest;
+    std::string then;
+    try {
+      generator->make(legal);
+    } catch (const ScheduleError& error) {
+      then = concat("; then: ", error.what());
+    }
     throw ScheduleError(concat("schedule ", name, " has ", allowed.text(), nearest == 1 ? " stage" : " stages",
                                " per worker, got virtual_stages = ", shape.virtual_stages,
                                "; the nearest legal: virtual_stages = ", nearest, ", which is ",
-                               shape.workers * nearest, " stages on ", shape.workers, " workers"));
+                               shape.workers * nearest, " stages on ", shape.workers, " workers", then));
   }
   return generator->make(shape);
 }

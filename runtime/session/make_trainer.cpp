@@ -29,15 +29,13 @@ std::string stage_table(const Trainer& trainer) {
   std::vector<std::vector<Cell>> rows;
   for (int stage = 0; stage < partition.stages(); ++stage) {
     const int first = partition.first_layer[stage], last = partition.first_layer[stage + 1] - 1;
-    std::int64_t parameters = 0;
-    for (int layer = first; layer <= last; ++layer) parameters += graph.elements_of_layer(layer);
     const int row = row_of_stage[stage].value();
     const std::string& name = graph.layers[first].name;
     rows.push_back({number(stage),
                     number(row),
                     number(trainer.layout().rank_of_row[row].value()),
                     number(last - first + 1),
-                    {count_text(parameters)},
+                    {count_text(graph.elements_of_layers(first, last + 1))},
                     {last > first ? name + " .. " + graph.layers[last].name : name}});
   }
   using Kind = Column::Kind;

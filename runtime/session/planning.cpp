@@ -137,13 +137,13 @@ PlanPrediction Planning::prediction(const PlanProblem& problem, const PlanChoice
     stage.row = program.wiring.row_of_stage[s].value();
     stage.layers = first[s + 1] - first[s];
     stage.in_flight = in_flight[s];
+    stage.parameters = graph.elements_of_layers(first[s], first[s + 1]);
     stage.state_bytes = state_bytes(problem, first[s], first[s + 1]);
     const auto row = static_cast<std::size_t>(stage.row);
     const double speed = problem.workers[choice.worker_of(row)].speed;
     const auto begin = again.begin() + static_cast<std::ptrdiff_t>(s * m);
     const auto runs_again = static_cast<double>(std::count(begin, begin + static_cast<std::ptrdiff_t>(m), true));
     for (int layer = first[s]; layer < first[s + 1]; ++layer) {
-      stage.parameters += graph.elements_of_layer(layer);
       const LayerCost& cost = problem.layers[static_cast<std::size_t>(layer)];
       PredictedLayer& entry = p.layers.emplace_back();
       entry.name = graph.layers[layer].name;

@@ -50,7 +50,7 @@ std::string shared_cores(Process& process, const Trainer& trainer) {
     tenants.cpus.assign(std::istream_iterator<int>(in), {});
   }
   const std::string found = more_than_cores(processes, trainer.config().workers.threads);
-  return found.empty() ? "" : found + ": they share them, and their times too; slow workers cannot be told";
+  return found.empty() ? "" : found + ": they share them, so their times do not tell which worker is slow";
 }
 
 Rebalancer::Rebalancer(Trainer& trainer, Observer& next, std::vector<double> expected_us, bool replan, Log log)

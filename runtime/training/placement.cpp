@@ -84,8 +84,10 @@ std::vector<RankId> spread_workers(int workers, int ranks, const std::vector<int
     throw section.error("per_rank",
                         concat("[", join(counts), "] places ", total, " workers on ", counts.size(),
                                " ranks, but the job has ", workers, " workers (pipeline.stages / virtual_stages) and ",
-                               ranks, " ranks, and every rank needs at least one; start ", workers,
-                               " ranks or fewer, or change pipeline.stages"));
+                               ranks, " ranks, and every rank needs at least one; ",
+                               per_rank.size() > 1 ? concat("start ", per_rank.size(), " ranks, or leave per_rank out")
+                                                   : concat("start ", workers, " ranks or fewer"),
+                               ", or change pipeline.stages"));
   std::vector<RankId> rank_of_worker;
   for (int rank = 0; rank < ranks; ++rank) rank_of_worker.insert(rank_of_worker.end(), counts[rank], RankId(rank));
   return rank_of_worker;

@@ -96,7 +96,16 @@ class ResumeCheck {
     if (key == kDecaySteps && follows_steps() && is_within("train.steps", change)) return true;
     // A file with other samples has another number of them, and another arithmetic.
     if ((key == kDataArithmetic || key == "data") && is_within(change, "data")) return true;
-    return is_within(key, change);
+    return is_within(key, change) || follows_type(key, change);
+  }
+  /// Of another type a mapping has other keys and other defaults: betas come and go with train.optimizer.type.
+  bool follows_type(const std::string& key, const std::string& change) const {
+    constexpr std::string_view type = ".type";
+    if (!change.ends_with(type)) return false;
+    const std::string mapping = change.substr(0, change.size() - type.size());
+    if (key == change || !is_within(key, mapping) || fresh_.numeric(change) == state_.numeric(change)) return false;
+    const auto [section, name] = find(config_.root, key);
+    return fresh_.records(key) != state_.records(key) || !section.has(name);
   }
   bool follows_steps() const { return config_.train.lr_schedule.decay_steps == 0; }
 
@@ -129,7 +138,7 @@ class ResumeCheck {
       if (!decides_bits(key) && !ours.count(key))
         continue;  // it did when the checkpoint was written
       else if (!ours.count(key))
-        add(key, "nothing", value, quoted(key));
+        add(key, "nothing", value, flag_of(key, ""));
       else if (!same_value(ours.at(key), value))
         add(key, ours.at(key), value, flag_of(key, ours.at(key)));
     for (const auto& [key, value] : fresh_.numerics) {
@@ -149,7 +158,12 @@ class ResumeCheck {
   std::string flag_of(const std::string& key, const std::string& value) const {
     if (key == kDataArithmetic) return "data";
     if (key == kDecaySteps && follows_steps()) return concat("train.steps=", config_.train.steps);
-    const bool can_be_set = value.find('\n') == std::string::npos && key.find('[') == std::string::npos;
+    if (const std::size_t dot = key.rfind('.'); dot != std::string::npos) {
+      const std::string type = key.substr(0, dot) + ".type";
+      if (follows_type(key, type)) return flag_of(type, fresh_.numeric(type).value_or(""));
+    }
+    const bool can_be_set =
+        !value.empty() && value.find('\n') == std::string::npos && key.find('[') == std::string::npos;
     return quoted(can_be_set ? concat(key, "=", value) : key);
   }
 
@@ -176,11 +190,13 @@ class ResumeCheck {
 
 /// About the first of them; the flags are for all, unless they are too many for a line.
 ConfigError refusal(const Config& config, const std::vector<Difference>& refused, const std::string& checkpoint,
-                    bool evaluates) {
+                    const ResumeRules& rules) {
   constexpr std::size_t most_flags = 8;
   const Difference& first = refused.front();
   std::string why = "the evaluation would not be that of what it has trained; set it as it was";
-  if (!evaluates) {
+  if (!rules.evaluates && !rules.misfit.empty() && is_within(first.key, "model")) {
+    why = concat("its weights do not fit this model; set it as it was (", rules.misfit, ")");
+  } else if (!rules.evaluates) {
     std::vector<std::string> flags;
     for (const Difference& each : refused)
       if (std::find(flags.begin(), flags.end(), "--change " + each.flag) == flags.end())
@@ -208,7 +224,7 @@ ResumeFindings check_resumable(const Config& config, const TrainerState& fresh, 
           one_line(concat(difference.key, ": ", difference.now, " instead of ", difference.before)));
     else
       refused.push_back(difference);
-  if (!refused.empty()) throw refusal(config, refused, checkpoint, rules.evaluates);
+  if (!refused.empty()) throw refusal(config, refused, checkpoint, rules);
   if (rules.evaluates) return findings;
   if (config.train.steps < state.step)
     throw config.root.section("train").error(

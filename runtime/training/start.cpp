@@ -71,7 +71,13 @@ Start resume(Assembly& assembly, const std::string& checkpoint, const ResumeRule
   if (data.unrecorded && !saved.records(kDataArithmetic)) data = data.unrecorded();
   TrainerState fresh = fresh_state(assembly);
   if (!fresh.data && saved.data && assembly.feeds()) fresh.data = record_of(data);
-  start.findings = check_resumable(assembly.config, fresh, saved, checkpoint, rules);
+  ResumeRules informed = rules;
+  try {
+    check_weights(assembly.graph, store);
+  } catch (const CheckpointError& error) {
+    informed.misfit = error.what();
+  }
+  start.findings = check_resumable(assembly.config, fresh, saved, checkpoint, informed);
   if (data.taught_by && saved.data && !saved.data->scaling.empty() && saved.data->scaling != data.record->scaling)
     data = data.taught_by(*saved.data);
   check_weights(assembly.graph, store);

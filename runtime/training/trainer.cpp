@@ -107,7 +107,7 @@ JobOutcome Trainer::fit(const RunOptions& options, const TrainingOrders& given) 
   if (assembly_.wants_costs()) measure(options, orders);
   const std::unique_ptr<Publisher> publisher = make_publisher(assembly_, start_, options, *orders.stop_on_nan);
   BatchReader reader(assembly_);
-  TrainingDirector director(assembly_, reader, start_.state, orders, publisher.get(), options.signalled);
+  TrainingDirector director(assembly_, reader, start_.state, orders, publisher.get(), options.signalled, options.log);
   return run_assembly(assembly_, director, reader,
                       {.checkpoint = start_.checkpoint,
                        .optimizer_after = start_.state.optimizer_after,

@@ -66,8 +66,9 @@ std::vector<std::pair<std::string, std::string>> numerics_of(const Config& confi
 struct ResumeRules {
   /// Keys, each with all that is below it, in which the config or the data knowingly differ: "train.batch", "data".
   std::vector<std::string> changes = {};
-  bool evaluates = false;  ///< nothing is trained: only what the evaluation depends on counts
-  bool averaged = false;   ///< with evaluates: the averages of the weights (train.ema) in their place
+  bool evaluates = false;   ///< nothing is trained: only what the evaluation depends on counts
+  std::string misfit = {};  ///< why the checkpoint's weights do not fit the model; empty: they do
+  bool averaged = false;    ///< with evaluates: the averages of the weights (train.ema) in their place
 };
 
 struct ResumeFindings {

@@ -12,8 +12,9 @@ namespace lockstep {
 
 TrainingDirector::TrainingDirector(const Assembly& assembly, BatchReader& reader, const TrainerState& start,
                                    const TrainingOrders& orders, Publisher* publisher,
-                                   const std::atomic<bool>* signalled)
+                                   const std::atomic<bool>* signalled, Log log)
     : assembly_(assembly),
+      log_(std::move(log)),
       config_(assembly.config),
       reader_(reader),
       evaluation_(assembly, reader),
@@ -35,8 +36,14 @@ void TrainingDirector::take(const StepResult& result) {
   if (stop_on_nan_ && result.non_finite.found()) stop_ = StopReason::not_finite;
   const LrScheduleConfig& schedule = config_.train.lr_schedule;
   if (result.mode == Mode::evaluate && schedule.is(LrScheduleType::plateau))
-    if (const std::optional<double> loss = evaluated_.add(result))
+    if (const std::optional<double> loss = evaluated_.add(result)) {
+      const std::int64_t before = plateau_.reductions;
       count_evaluation(schedule, plateau_, result.step, *loss);
+      if (plateau_.reductions > before)
+        log_.info(concat("lr_schedule plateau: the evaluation after step ", result.step, " is the last of more than ",
+                         schedule.patience, " without progress: lr is ", rate_of(result.step + 2), " from step ",
+                         result.step + 2, " on"));
+    }
   if (publisher_) untold_.push_back({result, plateau_});
 }
 

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <optional>
 
+#include "runtime/base/log.hpp"
 #include "runtime/training/batch_reader.hpp"
 #include "runtime/training/checkpointing.hpp"
 
@@ -27,7 +28,7 @@ class TrainingDirector : public Decider {
   /// and leave; may be null. References outlive the director.
   TrainingDirector(const Assembly& assembly, BatchReader& reader, const TrainerState& start,
                    const TrainingOrders& orders = {}, Publisher* publisher = nullptr,
-                   const std::atomic<bool>* signalled = nullptr);
+                   const std::atomic<bool>* signalled = nullptr, Log log = {});
   void take(const StepResult& result) override;
   void saved(std::vector<std::string> shards) override;
   StepHeader next(const WaitLimits& limits) override;
@@ -48,6 +49,7 @@ class TrainingDirector : public Decider {
   void request_save(StepHeader& header);
 
   const Assembly& assembly_;
+  Log log_;
   const Config& config_;
   BatchReader& reader_;
   EvaluationPass evaluation_;

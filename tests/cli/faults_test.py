@@ -138,7 +138,7 @@ class FaultsTest(CliTest):
         for ranks in (0, 2):
             with self.subTest(ranks=ranks):
                 result = self.succeeds("train", "slow.yaml", ranks=ranks, settings=[*settings, f"run_dir=run-{ranks}"])
-                said = re.findall(r"(?m)^\[worker 1\] has waited \d\.\d s for worker 0 \(stage 0: .*slow, but moving", result.stderr)
+                said = re.findall(r"(?m)^warning: \[worker 1\] has waited \d\.\d s for worker 0 \(stage 0: .*slow, but moving", result.stderr)
                 self.assertEqual(len(said), 1, result.stderr)
 
     def test_a_stopped_rank_ends_the_job_within_the_watchdogs_limit(self):

@@ -74,7 +74,7 @@ class RebalanceTest(CliTest):
                     ["train.steps=5", f"run_dir=shared-{ranks}"]), ranks=ranks)]
                 result = self.run_command(line)
                 self.assertEqual(result.returncode, 0, result.stderr)
-                told = re.findall(r"(?m)^2 workers of 1 thread\(s\) are more than the 1 cores of \S+: they share them", result.stderr)
+                told = re.findall(r"(?m)^warning: 2 workers of 1 thread\(s\) are more than the 1 cores of \S+: they share them", result.stderr)
                 self.assertEqual(len(told), 1, result.stderr)
 
     def test_moving_layers_needs_checkpoints(self):

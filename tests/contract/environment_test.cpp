@@ -75,3 +75,13 @@ TEST_CASE("the environment names the libraries that are loaded, and a difference
   std::erase_if(state.environment.entries, [](const auto& entry) { return entry.first.starts_with("operator."); });
   CHECK(environment_difference(state, here).empty());  // an older checkpoint
 }
+
+TEST_CASE("a LibTorch of another minor version is refused, of another patch it is not", "[contract]") {
+  CHECK(libtorch_mismatch("2.13.0", "2.13.0").empty());
+  CHECK(libtorch_mismatch("2.13.0", "2.13.1").empty());
+  CHECK_THAT(libtorch_mismatch("2.13.0", "2.11.0"),
+             Catch::StartsWith("LibTorch 2.11.0 is loaded, but this Lockstep was built with 2.13.0") &&
+                 Catch::Contains("the lib folder of a LibTorch 2.13"));
+  CHECK_FALSE(libtorch_mismatch("2.1.0", "2.11.0").empty());
+  CHECK(libtorch_mismatch(built_libtorch(), loaded_libtorch()).empty());
+}

@@ -81,7 +81,9 @@ class InstallTest(unittest.TestCase):
             re.search(r"liblockstep\S* => (\S+)", libraries)[1]))
         self.assertNotIn(str(BUILD), libraries)
         for file in (self.command, self.prefix / "lib/liblockstep.so"):
-            self.assertNotIn(str(BUILD), run("readelf", "-d", file))
+            entries = run("readelf", "-d", file)
+            self.assertNotIn(str(BUILD), entries)
+            self.assertIn("[libtorch.so]", entries, "without it a CUDA build's side is never loaded")
 
     def test_the_command_trains(self):
         config = self.prefix / "share/lockstep/configs/mlp-regression.yaml"

@@ -222,6 +222,14 @@ TEST_CASE("an optimizer whose state a checkpoint lacks starts anew, knowingly, a
   const std::string checkpoint = stopped_after("type: sgd, momentum: 0.9", 2, folder.path());
   the.config.train.optimizer = with_optimizer("type: adamw, weight_decay: 0").train.optimizer;
   const ResumeRules knowingly = {.changes = {"train.optimizer"}};
+  {
+    Trainer refused(the.model, the.data, the.config);
+    CHECK_THROWS_WITH(refused.resume(checkpoint),
+                      Catch::Contains("train.optimizer.type: got adamw, expected sgd") &&
+                          Catch::EndsWith("knowingly: --change train.optimizer.type=adamw"));
+    Trainer by_type(the.model, the.data, the.config);
+    CHECK_NOTHROW(by_type.resume(checkpoint, {.changes = {"train.optimizer.type"}}));
+  }
 
   Trainer trainer(the.model, the.data, with_pipeline(the.config, 3, "1f1b"));
   trainer.resume(checkpoint, knowingly);

@@ -370,3 +370,26 @@ TEST_CASE("an evaluation asks for the checkpoint's model and data, not for how i
   CHECK_THROWS_WITH(resume(other), Catch::EndsWith("the evaluation would not be that of what it has trained; set it as "
                                                    "it was"));
 }
+
+TEST_CASE("a model that the checkpoint's weights do not fit is refused without a way to go on", "[parity]") {
+  const auto state_of_model = [](const std::string& width) {
+    const Config config = read_config(load_config_text(
+        "train: {steps: 2, batch: 8, loss: mean_squared_error}\ndata: {type: b}\nmodel: {type: mlp, width: " + width +
+            "}",
+        "m.yaml"));
+    TrainerState state;
+    state.step = 1;
+    state.numerics = numerics_of(config);
+    return std::pair(config, state);
+  };
+  const auto [config, fresh] = state_of_model("16");
+  const TrainerState saved = state_of_model("8").second;
+  const auto resume = [&, &config = config, &fresh = fresh](const std::string& misfit) {
+    check_resumable(config, fresh, saved, "DIR", {.misfit = misfit});
+  };
+  CHECK_THROWS_WITH(resume(""), Catch::EndsWith("knowingly: --change model.width=16"));
+  CHECK_THROWS_WITH(
+      resume("tensor 'fc.0.weight': is of another size"),
+      Catch::EndsWith("model.width: got 16, expected 8 as in the checkpoint DIR: its weights do not fit this "
+                      "model; set it as it was (tensor 'fc.0.weight': is of another size)"));
+}

@@ -292,5 +292,5 @@ TEST_CASE("a resume compares a list of layers key by key, and names the layer's 
   for (const char* change : {"model.layers[1].p", "model.layers[1]", "model.layers", "model"})
     CHECK(resume(other, {.changes = {change}}) == std::vector<std::string>{"model.layers[1].p: 0.2 instead of 0.1"});
   CHECK_THROWS_WITH(resume(""), Catch::Contains("model.layers[1].type: got nothing, expected dropout") &&
-                                    Catch::EndsWith("--change 'model.layers[1].type' --change 'model.layers[1].p'"));
+                                    Catch::EndsWith("--change 'model.layers[1].type'"));
 }

@@ -226,7 +226,7 @@ const BadEdit kBadEdits[] = {
    "float32 else, and a gradient of 0 would be divided by it, which gives NaN; the usual values are [1.0e-7, 1.0e-3]"},
   {"one eps for adafactor",
    "type: adamw", "type: adafactor\n    eps: 1.0e-8",
-   "job.yaml:15:10: train.optimizer.eps: got 1.0e-8, expected a list; write [1.0e-8]"},
+   "job.yaml:15:10: train.optimizer.eps: got 1.0e-8, expected two numbers >= 0, such as [1.0e-7, 1.0e-3]"},
   {"an average that never moves",
    "loss: mse", "loss: mse\n  ema: {decay: 1}",
    "job.yaml:13:16: train.ema.decay: got 1, expected a number >= 0 and < 1"},

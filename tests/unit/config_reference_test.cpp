@@ -17,8 +17,8 @@ constexpr std::size_t kWidth = 120, kCommentColumn = 36;
 constexpr const char* kHead =
     R"(# Every key that `lockstep train` reads, with its default, its meaning and what it may be.
 #
-# This file trains as it is, once `data.train` names files of yours. A config of your own needs only the keys marked
-# "required"; any other has the default that is shown. Every key can be overridden on the command line:
+# This file trains as it is, once `data.train` and `data.eval` name files of yours. A config of your own needs only the keys
+# marked "required"; any other has the default that is shown. Every key can be overridden on the command line:
 #   lockstep train configs/reference.yaml --set train.steps=50 --set 'workers.devices=[cpu]'
 # Unknown and repeated keys are errors. Keys marked "not available yet" take only the value that is shown.
 # Integers are decimal (no leading zeros, underscores or exponents); booleans are true or false.

@@ -50,6 +50,8 @@ TEST_CASE("a setting that contradicts another or does nothing is told, with its 
        "learning rate hardly decays"},
       {"steps: 5, batch: 8, lr_schedule: {type: step, step_every: 5}",
        "train.lr_schedule.step_every: got 5, but training has 5 steps: the learning rate never drops"},
+      {"steps: 20, batch: 8, eval_every: 5, lr_schedule: {type: plateau, patience: 3}",
+       "train.lr_schedule.patience: got 3, but training has 4 evaluations: the learning rate is never reduced"},
       {"steps: 5, batch: 8, lr_schedule: {type: step, step_every: 2, step_factor: 2}",
        "train.lr_schedule.step_factor: got 2, which is above 1: the learning rate rises"},
       {"steps: 5, batch: 8, eval_steps: 3",

@@ -82,7 +82,7 @@ const Bad kBadProfiles[] = {
   {"\"format\": 2", "\"format\": 3",
    "p.yaml:2:12: format: got 3, expected 2; another version of Lockstep wrote it: measure again with lockstep profile"},
   {" \"format\": 2,\n", "",
-   "p.yaml:1:1: format: missing, expected an integer"},
+   "p.yaml:1:1: this is no profile; lockstep profile makes one"},
   {"\"model\"", "\"modle\"",
    "p.yaml:3:2: modle: got an unknown key, expected one of format, model, environment, layers, costs, links, workers; did you mean 'model'?"},
   {"\"forward_us\": 10.0", "\"forward_us\": -10.0",

@@ -50,6 +50,11 @@ TEST_CASE("shapes that a definition forbids are refused with the nearest legal o
     CHECK(contains(message, "virtual_stages = 3"));
     CHECK(contains(message, "legal: virtual_stages = 1, which is 2 stages on 2 workers"));
   }
+  // What is legal so far may not be in another way.
+  CHECK(contains(error_of<ScheduleError>([&] {
+                   make_schedule("dualpipev", {8, 1, 4});
+                 }),
+                 "16 stages on 8 workers; then: schedule dualpipev needs 2 micro-batches per worker, got 4"));
   for (const std::string name : {"interleaved_1f1b", "looped_bfs", "interleaved_zb"}) {
     CHECK(contains(error_of<ScheduleError>([&] {
                      make_schedule(name, {2, 1, 4});

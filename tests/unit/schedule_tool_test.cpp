@@ -83,7 +83,7 @@ TEST_CASE("lockstep simulate names the flag of a bad value in one line", "[unit]
     CHECK_FALSE(contains(message, "\n"));
     return message;
   };
-  CHECK(refused(options_of("1f1b", 0, 4)) == "--stages: missing, expected a number of at least 1");
+  CHECK(refused(options_of("1f1b", 0, 4)) == "--stages: missing or 0, expected a number of at least 1");
   CHECK(refused(options_of("1f1b", 4, -4)) == "--micro-batches: got -4, expected a number of at least 1");
   CHECK(contains(refused(options_of("1f1b", 1 << 20, 1 << 20)), "--micro-batches: 1048576 stages x 1048576"));
   CHECK(refused(options_of("gpip", 4, 4)) ==
