@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "runtime/device/lender.hpp"
+#include "runtime/device/handover.hpp"
 
 namespace lockstep {
 

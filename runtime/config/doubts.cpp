@@ -73,7 +73,7 @@ class Doubts {
                  schedule.warmup_steps + schedule.stable_steps, ", and ends at step ", end,
                  ": the learning rate hardly decays"));
     if (const std::int64_t evaluations = train_.eval_every > 0 ? train_.steps / train_.eval_every : 0;
-        schedule.is(LrScheduleType::plateau) && evaluations <= schedule.patience + 1)
+        schedule.is(LrScheduleType::plateau) && evaluations - 1 <= schedule.patience)
       add(section, "patience",
           concat("got ", schedule.patience, ", but training has ", evaluations,
                  " evaluations: the learning rate is never reduced"));

@@ -34,11 +34,7 @@ void say_where(const Work& work, const Where& where) {
 
 }  // namespace
 
-Worker::Worker(WorkerParts parts)
-    : parts_(std::move(parts)),
-      stream_(parts_.stage.device),
-      lender_(stream_.is_of_host() ? nullptr : std::make_shared<Lender>()),
-      borrower_(stream_) {
+Worker::Worker(WorkerParts parts) : parts_(std::move(parts)), handover_(parts_.stage.device) {
   const std::vector<WorkerId>& row_of_stage = parts_.programs.wiring().row_of_stage;
   for (std::size_t s = 0; s < row_of_stage.size(); ++s)
     if (row_of_stage[s].value() == parts_.row) ids_.emplace_back(static_cast<int>(s));
@@ -54,7 +50,7 @@ void Worker::build() {
 }
 
 void Worker::run() {
-  const DeviceStream::Scope device(stream_);
+  const DeviceStream::Scope device(stream());
   const MemoryPool::Scope memory(*parts_.pool);
   say_where([&] { build(); }, [&] { return concat("worker ", parts_.row, ", building its layers"); });
   if (parts_.keeper && parts_.keeper->resumes()) {
@@ -102,7 +98,7 @@ void Worker::guarded(const Instruction& instruction) {
 
 void Worker::execute(const Instruction& instruction) {
   if (parts_.limits.stop->raised()) throw JobStopped();
-  if (lender_) lender_->collect();
+  handover_.collect();
   const double start_us = now_us();
   switch (instruction.kind) {
     case InstructionKind::make_header: take_header(ledger_->open(parts_.limits)); break;
@@ -161,7 +157,7 @@ void Worker::receive(const Instruction& instruction) {
                  message.micro_batch, " instead of ", instruction.action.micro_batch);
   // What came into a slot is an activation now. In process a gradient becomes ours; a value is also an output that the
   // sender keeps for its backward, and stays on its account, as do shared buffers, of which only the sum will be ours.
-  message.tensors = borrower_.take(std::move(message.tensors), message.loan);
+  message.tensors = handover_.take(std::move(message.tensors), message.loan);
   for (const at::Tensor& tensor : message.tensors) {
     if (edge.kind == EdgeKind::gradient) parts_.pool->take_over(tensor, MemoryKind::activations);
     if (edge.kind == EdgeKind::value) parts_.pool->relabel(tensor, MemoryKind::activations);
@@ -192,11 +188,9 @@ void Worker::consume(const Edge& edge, Message message) {
 
 void Worker::send(const Instruction& instruction) {
   const Edge& edge = program_->edges[instruction.edge.value()];
-  Message message{header_.sequence, instruction.action.micro_batch, contents(edge, instruction.action.micro_batch)};
-  const bool computed =
-      edge.kind == EdgeKind::value || edge.kind == EdgeKind::gradient || edge.kind == EdgeKind::shared;
-  if (lender_ && computed) message.loan = {stream_.record(), lender_};
-  parts_.channels[instruction.edge.value()]->send(std::move(message), parts_.limits);
+  const int micro_batch = instruction.action.micro_batch;
+  parts_.channels[instruction.edge.value()]->send(
+      {header_.sequence, micro_batch, contents(edge, micro_batch), handover_.loan()}, parts_.limits);
 }
 
 Tensors Worker::contents(const Edge& edge, int micro_batch) {

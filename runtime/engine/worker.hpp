@@ -11,7 +11,7 @@
 
 #include "runtime/base/log.hpp"
 #include "runtime/comm/channel.hpp"
-#include "runtime/device/lender.hpp"
+#include "runtime/device/handover.hpp"
 #include "runtime/engine/ledger.hpp"
 #include "runtime/engine/stages.hpp"
 #include "runtime/observe/flight_recorder.hpp"
@@ -73,7 +73,7 @@ class Worker {
 
   /// Valid after run().
   const Weights& weights() const { return *weights_; }
-  const DeviceStream& stream() const { return stream_; }
+  const DeviceStream& stream() const { return handover_.stream(); }
   const std::vector<ParameterHash>& hashes() const { return hashes_; }
 
  private:
@@ -104,9 +104,7 @@ class Worker {
   const FlowContents& flow(const Edge& edge) const { return parts_.partition.flows[edge.item]; }
 
   WorkerParts parts_;
-  DeviceStream stream_;             // of all that it computes
-  std::shared_ptr<Lender> lender_;  // null: on the host
-  Borrower borrower_;
+  Handover handover_;
   std::vector<StageId> ids_;  // of the stages here
   std::optional<Weights> weights_;
   std::optional<Stages> stages_;

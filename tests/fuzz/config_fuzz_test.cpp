@@ -201,12 +201,13 @@ class TreeMutator {
   /// A number near by, or far away.
   void scale(Value& node) {
     char* end = nullptr;
-    const long long number = std::strtoll(node.text.c_str(), &end, 10);
+    const auto number = static_cast<unsigned long long>(std::strtoll(node.text.c_str(), &end, 10));  // wraps around
+    const auto with = [](unsigned long long changed) { return concat(static_cast<long long>(changed)); };
     if (end == node.text.c_str() || *end != '\0') return replace(node);
     switch (random_.below(5)) {
-      case 0: node.text = concat(number + 1); break;
-      case 1: node.text = concat(number - 1); break;
-      case 2: node.text = concat(number * 2); break;
+      case 0: node.text = with(number + 1); break;
+      case 1: node.text = with(number - 1); break;
+      case 2: node.text = with(number * 2); break;
       case 3: node.text += std::string(random_.below(14), '0'); break;
       case 4: node.text = concat(random_.below(20)); break;
     }

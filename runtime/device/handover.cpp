@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "runtime/device/lender.hpp"
+#include "runtime/device/handover.hpp"
 
 #include <ATen/ATen.h>
 
@@ -16,9 +16,13 @@ Lender::~Lender() {
 }
 
 at::Tensor Lender::lend(const at::Tensor& tensor, const DeviceStream& borrower) {
+  // Moved from: nobody but the lender lets go of it last.
+  const auto give_back = [lender = shared_from_this(), held = tensor, borrower](void*) mutable {
+    lender->keep(std::move(held), borrower.record());
+  };
   return at::for_blob(tensor.data_ptr(), tensor.sizes())
       .strides(tensor.strides())
-      .deleter([lender = shared_from_this(), tensor, borrower](void*) { lender->keep(tensor, borrower.record()); })
+      .deleter(give_back)
       .options(tensor.options().requires_grad(false))
       .target_device(tensor.device())
       .make_tensor();
@@ -38,7 +42,14 @@ void Lender::collect() {
   kept_.erase(still, kept_.end());
 }
 
-std::vector<at::Tensor> Borrower::take(std::vector<at::Tensor> tensors, const Loan& loan) {
+Handover::Handover(c10::Device device)
+    : stream_(device), lender_(device.is_cpu() ? nullptr : std::make_shared<Lender>()) {}
+
+Loan Handover::loan() const {
+  return lender_ ? Loan{stream_.record(), lender_} : Loan{};
+}
+
+std::vector<at::Tensor> Handover::take(std::vector<at::Tensor> tensors, const Loan& loan) {
   for (at::Tensor& tensor : tensors) {
     if (!tensor.defined() || tensor.device().is_cpu()) continue;
     if (tensor.device() == stream_.device()) {
@@ -49,9 +60,9 @@ std::vector<at::Tensor> Borrower::take(std::vector<at::Tensor> tensors, const Lo
     const DeviceStream& there = copying_.try_emplace(tensor.device(), tensor.device()).first->second;
     there.wait(loan.ready);
     const DeviceStream::Scope scope(there);
-    const at::Tensor original = tensor;
+    at::Tensor original = std::move(tensor);
     tensor = original.to(stream_.device(), /*non_blocking=*/!stream_.is_of_host());
-    if (loan.lender) loan.lender->keep(original, there.record());
+    if (loan.lender) loan.lender->keep(std::move(original), there.record());
   }
   return tensors;
 }

@@ -47,16 +47,24 @@ struct Loan {
   std::shared_ptr<Lender> lender = nullptr;  ///< null: nothing is lent
 };
 
-/// The other side: what comes in for work on one stream. Used by one thread.
-class Borrower {
+/// What a worker computes on and hands over with. Used by its thread.
+class Handover {
  public:
-  explicit Borrower(DeviceStream stream) : stream_(std::move(stream)) {}
-  /// The tensors, some of which may be undefined, as work on the stream may use them: lent where they are on its
-  /// device, else copied to it.
+  explicit Handover(c10::Device device);
+  const DeviceStream& stream() const { return stream_; }
+  /// Of tensors that have been told to the stream.
+  Loan loan() const;
+  /// Tensors of a message, some of which may be undefined, as work on the stream may use them: lent where they are on
+  /// its device, else copied to it.
   std::vector<at::Tensor> take(std::vector<at::Tensor> tensors, const Loan& loan);
+  /// Lets go of what others are done with.
+  void collect() const {
+    if (lender_) lender_->collect();
+  }
 
  private:
   DeviceStream stream_;
+  std::shared_ptr<Lender> lender_;                         // null: on the host
   std::unordered_map<c10::Device, DeviceStream> copying_;  // by device that tensors come from
 };
 
