@@ -47,7 +47,7 @@ version=$(sed -n 's/^#define TORCH_VERSION_\(MAJOR\|MINOR\|PATCH\) \([0-9]*\).*/
   "$torch/include/torch/headeronly/version.h" | paste -sd .)
 readonly build=build/portable/build-$version folder=build/portable/lockstep-torch$version
 mkdir -p build/portable
-cmake --preset release -B "$build" -DLOCKSTEP_TORCH_ROOT="$torch" -DLOCKSTEP_TESTS=OFF >"build/portable/configure.log" ||
+cmake --preset release -B "$build" -DLOCKSTEP_TORCH_ROOT="$torch" -DLOCKSTEP_TESTS=OFF -DCMAKE_SKIP_RPATH=ON >"build/portable/configure.log" ||
   { cat build/portable/configure.log >&2; exit 1; }
 cmake --build "$build" --target lockstep_command --parallel "${LOCKSTEP_JOBS:-$(nproc)}"
 
@@ -59,20 +59,23 @@ modules=$(dirname "$(ldconfig -p | sed -n 's/.*libucs\.so\.0 .*=> //p' | head -n
 if [[ -d $modules ]]; then  # transports that UCX loads by name; InfiniBand's would bring its own world
   find "$modules" -name 'libuct_cma.so.0' -exec cp -L {} "$folder/lib/ucx" \;
 fi
-# What they need, but what every machine has and what comes with torch.
-readonly there='^(linux-vdso|ld-linux|libc|libm|libdl|librt|libpthread|libresolv|libgcc_s|libstdc\+\+|libc10|libtorch|libgomp|libcu|libnv|liblockstep)[.\-_]?'
+# What they need, but what every machine has and what torch brings or needs itself.
+readonly there='^(linux-vdso|ld-linux-.*|libc|libm|libdl|librt|libpthread|libresolv|libutil|libgcc_s|libstdc\+\+|liblockstep)\.so'
+packages=$(dirname "$torch")
+readonly packages
 while :; do
-  missing=$(LD_LIBRARY_PATH="$torch/lib" ldd "$folder"/bin/* "$folder"/lib/*.so* "$folder"/lib/ucx/* 2>/dev/null |
-    awk '$2 == "=>" && $3 ~ /^\// { print $1, $3 }' | sort -u | grep -Ev "$there" |
-    while read -r name path; do [[ -e $folder/lib/$name ]] || echo "$path $name"; done)
+  missing=$(LD_LIBRARY_PATH="$folder/lib:$torch/lib" ldd "$folder"/bin/* "$folder"/lib/*.so* "$folder"/lib/ucx/* 2>/dev/null |
+    awk '$2 == "=>" && $3 ~ /^\// { print $1, $3 }' | sort -u | grep -Ev "$there" | grep -Fv " $packages/" |
+    while read -r name path; do [[ -e $folder/lib/$name ]] || echo "$path $name"; done || true)
   [[ -n $missing ]] || break
   while read -r path name; do cp -L "$path" "$folder/lib/$name"; done <<<"$missing"
 done
 strip --strip-unneeded "$folder"/bin/* "$folder"/lib/*.so* "$folder"/lib/ucx/*
 cp -r configs LICENSE "$folder"
 
-cat >"$folder/lockstep" <<'SCRIPT'
-#!/bin/sh
+{
+  printf '#!/bin/sh\nbuilt=%s\n' "${version%.*}"
+  cat <<'SCRIPT'
 # The command, with the LibTorch that LOCKSTEP_TORCH_ROOT names, or else that of python3.
 here=$(cd "$(dirname "$0")" && pwd)
 torch=${LOCKSTEP_TORCH_ROOT:-$(python3 -c 'import importlib.util as u; print(u.find_spec("torch").submodule_search_locations[0])' 2>/dev/null)}
@@ -80,10 +83,16 @@ if [ ! -e "$torch/lib/libtorch_cpu.so" ]; then
   echo "lockstep: no LibTorch: python3 sees no torch, or LOCKSTEP_TORCH_ROOT names a folder without lib/libtorch_cpu.so" >&2
   exit 2
 fi
+found=$(sed -n "s/^__version__ = '\([0-9]*\.[0-9]*\)\..*/\1/p" "$torch/version.py" 2>/dev/null)
+if [ -n "$found" ] && [ "$found" != "$built" ]; then
+  echo "lockstep: this was built with torch $built, and $torch is $found: install torch $built, or name a LibTorch $built in LOCKSTEP_TORCH_ROOT" >&2
+  exit 2
+fi
 LOCKSTEP_TORCH_ROOT=$torch LD_LIBRARY_PATH=$torch/lib:$here/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 export LOCKSTEP_TORCH_ROOT LD_LIBRARY_PATH
 exec "$here/bin/lockstep" "$@"
 SCRIPT
+} >"$folder/lockstep"
 cat >"$folder/mpirun" <<'SCRIPT'
 #!/bin/sh
 # MPICH's launcher. Without a list of hosts it starts its ranks here, and needs no ssh for that.
