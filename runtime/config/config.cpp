@@ -144,7 +144,7 @@ void fields(FieldVisitor& visit, WorkersConfig& workers) {
       "Workers per MPI rank: auto (stages / virtual_stages workers, spread over the ranks in order), a number >= 1 for "
       "every rank, or a list with a number >= 1 for each rank.");
   visit("devices", list(workers.devices, device(), "at least one device, such as [cpu]"), kFree,
-        "Where they compute: cpu | cuda | cuda:N. Worker w takes devices[w mod length]. No GPU has run this yet.");
+        "Where they compute: cpu | cuda | cuda:N. Worker w takes devices[w mod length].");
   visit("threads", value(workers.threads, between(1, kMostThreads)), kDecides,
         "Threads of each worker inside one operation. Part of the numerics, hence never derived from the machine.");
   visit("bind", value(workers.bind), kFree,

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Training on devices: the same bits for every cut and schedule, and nothing in the wrong order.
+#include <cmath>
+
+#include "runtime/checkpoint/store.hpp"
 #include "runtime/schedule/generators.hpp"
 #include "tests/accelerator/fixture.hpp"
 #include "tests/parity/support.hpp"
@@ -12,11 +15,12 @@ namespace {
 
 /// Trains with worker w on devices[w mod size].
 RunRecord run_on(const std::vector<at::Device>& devices, const Model& model, const DataSplits& data,
-                 const Config& config, const RunOptions& options = {}) {
+                 const Config& config, const RunOptions& options = {}, const std::string& resume_from = "") {
   Assembly assembly = assemble(model, data, config, {});
   for (std::size_t worker = 0; worker < assembly.devices.size(); ++worker)
     assembly.devices[worker] = devices[worker % devices.size()];
   Trainer trainer(std::move(assembly));
+  if (!resume_from.empty()) trainer.resume(resume_from);
   return record_run(trainer, options);
 }
 
@@ -62,21 +66,32 @@ TEST_CASE("workers on one device and on several train to the bits of one worker 
   const Simulated simulated;
   Accelerator::set_lag(GENERATE(0, 3));
   const DataSplits data = regression_data(21, 6, 3), tokens = token_data(13, 8, 11);
-  const struct {
+  const DataSplits images = image_data(13, 3, 8, 4, false);
+  struct Job {
     Model model;
     const DataSplits& data;
     std::string loss;
-  } jobs[] = {{mlp_with_skip(0.25, true), data, "mean_squared_error"},
-              {small_gpt(2, 0.0, true), tokens, "sparse_categorical_cross_entropy"}};
-  for (const auto& job : jobs) {
-    const Config config = small_config(job.loss, 8, 5);
+    Precision precision = Precision::fp32;
+    Recompute recompute = Recompute::never;
+  };
+  const std::vector<Job> jobs = {
+      {mlp_with_skip(0.25, true), data, "mean_squared_error"},
+      {mlp_with_skip(0.25, true), data, "mean_squared_error", Precision::fp32, Recompute::always},
+      {small_gpt(2, 0.0, true), tokens, "sparse_categorical_cross_entropy"},
+      {small_gpt(2, 0.0, true), tokens, "sparse_categorical_cross_entropy", Precision::bf16},
+      {model_of("type: cnn, inputs: 3, classes: 4, norm: batch"), images, "sparse_categorical_cross_entropy"}};
+  for (const Job& job : jobs) {
+    Config config = small_config(job.loss, 8, 4);
+    config.train.precision = job.precision;
     const RunRecord reference = run_on({sim()}, job.model, job.data, one_worker(config));
+    config.pipeline.recompute = job.recompute;
     for (const ScheduleGenerator& schedule : schedule_generators())
       for (const std::vector<at::Device>& devices : {std::vector{sim(0)}, std::vector{sim(0), sim(1), sim(2)}}) {
         const int stages = schedule.virtual_stages.allows(1) ? 3 : 4, virtual_stages = stages == 3 ? 1 : 2;
-        CAPTURE(job.loss, schedule.name, devices.size());
-        CHECK(difference_on(devices, reference, job.model, job.data,
-                            with_pipeline(config, stages, schedule.name, virtual_stages)) == "");
+        CAPTURE(job.model.name, job.precision, job.recompute, schedule.name, devices.size());
+        Config tested = with_pipeline(config, stages, schedule.name, virtual_stages);
+        tested.pipeline.recompute = job.recompute;
+        CHECK(difference_on(devices, reference, job.model, job.data, tested) == "");
       }
   }
 }
@@ -98,4 +113,42 @@ TEST_CASE("a message without its event, and one whose memory is not kept, are fo
   const std::vector<std::string> early = findings_with([](Message& message) { message.loan.lender = nullptr; });
   REQUIRE(!early.empty());
   CHECK_THAT(early.front(), Catch::StartsWith("freed early: "));
+}
+
+TEST_CASE("devices of two kinds train together, and a checkpoint goes from one kind to the other and back",
+          "[parity]") {
+  const Simulated simulated;
+  Accelerator::set_lag(2);
+  const Model model = small_gpt(2, 0.0, true);
+  const DataSplits data = token_data(13, 8, 11);
+  Config config = with_pipeline(small_config("sparse_categorical_cross_entropy", 8, 5), 3, "1f1b");
+  const auto losses = [](const RunRecord& run) {
+    std::vector<double> all;
+    for (const StepResult& result : run.results) all.push_back(result.loss());
+    return all;
+  };
+  const std::vector<double> expected = losses(reference_run(model, data, config));
+  const auto close = [](double a, double b) { return std::abs(a - b) < 1e-4 * std::abs(b); };
+  const std::vector<std::vector<at::Device>> mixtures = {
+      {sim(), at::kCPU, at::kCPU}, {at::kCPU, sim(), at::kCPU}, {sim(1), at::kCPU, sim(0)}};
+  for (const std::vector<at::Device>& devices : mixtures) {
+    CAPTURE(devices);
+    const std::vector<double> got = losses(run_on(devices, model, data, config));
+    REQUIRE(got.size() == expected.size());
+    for (std::size_t i = 0; i < got.size(); ++i) CHECK(close(got[i], expected[i]));
+  }
+
+  const TemporaryFolder folder;
+  config.checkpoint.every = "1";
+  config.train.stop_after = 2;
+  const std::vector<std::vector<at::Device>> legs = {{at::kCPU}, {sim()}, {at::kCPU}};
+  std::vector<double> got;
+  for (const std::vector<at::Device>& devices : legs) {
+    const std::vector<CheckpointPlace> before = list_checkpoints(folder.path());
+    const RunRecord leg =
+        run_on(devices, model, data, config, {.checkpoints = folder.path()}, before.empty() ? "" : before.back().path);
+    for (const double loss : losses(leg)) got.push_back(loss);
+  }
+  REQUIRE(got.size() == expected.size());
+  for (std::size_t i = 0; i < got.size(); ++i) CHECK(close(got[i], expected[i]));
 }
