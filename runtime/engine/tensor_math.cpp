@@ -2,6 +2,7 @@
 #include "runtime/engine/tensor_math.hpp"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 #include <array>
@@ -10,10 +11,6 @@
 
 namespace lockstep {
 namespace {
-
-at::Tensor on_host(const at::Tensor& tensor) {
-  return tensor.detach().cpu().contiguous();
-}
 
 // Lanes are part of the definition of the sum; the compiler may map them to any registers.
 constexpr std::size_t kLanes = 16;
@@ -57,13 +54,50 @@ double sum_of_squares(const at::Tensor& host) {
   return total;
 }
 
+/// On its device, in order: so many blocks at a time as double makes no large tensor of.
+std::vector<at::Tensor> sums_of_blocks(const at::Tensor& tensor) {
+  constexpr std::int64_t block = kNormBlock, at_once = 64 * block;
+  const at::NoGradGuard no_grad;
+  const at::Tensor flat = tensor.detach().reshape({-1});
+  std::vector<at::Tensor> sums;
+  for (std::int64_t begin = 0; begin < flat.numel(); begin += at_once) {
+    const at::Tensor some = flat.narrow(0, begin, std::min(at_once, flat.numel() - begin));
+    const std::int64_t whole = some.numel() / block * block;
+    if (whole > 0) sums.push_back(some.narrow(0, 0, whole).view({-1, block}).to(at::kDouble).square().sum(1));
+    if (whole < some.numel())
+      sums.push_back(some.narrow(0, whole, some.numel() - whole).view({1, -1}).to(at::kDouble).square().sum(1));
+  }
+  return sums;
+}
+
 }  // namespace
 
 double squared_norm(const at::Tensor& tensor) {
-  const at::Tensor host = on_host(tensor);
-  if (host.scalar_type() == at::kDouble) return sum_of_squares<double>(host);
-  LOCKSTEP_CHECK(host.scalar_type() == at::kFloat, "squared norms are taken of float32 and float64 gradients");
-  return sum_of_squares<float>(host);
+  const at::Tensor flat = tensor.detach().contiguous();
+  if (flat.scalar_type() == at::kDouble) return sum_of_squares<double>(flat);
+  LOCKSTEP_CHECK(flat.scalar_type() == at::kFloat, "squared norms are taken of float32 and float64 gradients");
+  return sum_of_squares<float>(flat);
+}
+
+std::vector<double> squared_norms(const std::vector<at::Tensor>& tensors) {
+  std::vector<double> squares(tensors.size());
+  std::vector<at::Tensor> sums;    // of blocks, of what is on a device
+  std::vector<std::size_t> whose;  // parallel
+  for (std::size_t i = 0; i < tensors.size(); ++i)
+    if (tensors[i].device().is_cpu()) {
+      squares[i] = squared_norm(tensors[i]);
+    } else {
+      for (at::Tensor& some : sums_of_blocks(tensors[i])) {
+        sums.push_back(std::move(some));
+        whose.push_back(i);
+      }
+    }
+  if (sums.empty()) return squares;
+  const at::Tensor all = at::cat(sums).cpu();
+  const double* next = all.const_data_ptr<double>();
+  for (std::size_t s = 0; s < sums.size(); ++s)
+    for (std::int64_t block = 0; block < sums[s].numel(); ++block) squares[whose[s]] += *next++;
+  return squares;
 }
 
 bool all_finite(const at::Tensor& tensor) {

@@ -159,14 +159,16 @@ void Weights::sum_shared(std::size_t item) {
 
 NormParts Weights::squared_norms() const {
   NormParts parts;
+  std::vector<at::Tensor> gradients;
   for (std::size_t i = 0; i < owned_.size(); ++i) {
     const Parameter& parameter = *owned_[i];
     if (!parameter.trainable) continue;
     if (!parameter.gradient.defined()) refuse_unused(graph_, parameter.index);
     if (!is_first_holder_[i]) continue;
     parts.parameters.push_back(parameter.index);
-    parts.squares.push_back(squared_norm(parameter.gradient));
+    gradients.push_back(parameter.gradient);
   }
+  parts.squares = lockstep::squared_norms(gradients);
   return parts;
 }
 

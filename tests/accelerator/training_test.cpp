@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Training on devices: the same bits for every cut and schedule, and nothing in the wrong order.
+#include <ATen/ATen.h>
+
 #include <cmath>
 
 #include "runtime/checkpoint/store.hpp"
+#include "runtime/engine/tensor_math.hpp"
 #include "runtime/schedule/generators.hpp"
 #include "tests/accelerator/fixture.hpp"
 #include "tests/parity/support.hpp"
@@ -151,4 +154,23 @@ TEST_CASE("devices of two kinds train together, and a checkpoint goes from one k
   }
   REQUIRE(got.size() == expected.size());
   for (std::size_t i = 0; i < got.size(); ++i) CHECK(close(got[i], expected[i]));
+}
+
+TEST_CASE("a device sums the squares of a norm itself, block by block, and one copy brings them", "[parity]") {
+  const Simulated simulated;
+  const auto block = static_cast<std::int64_t>(kNormBlock);
+  std::vector<at::Tensor> here, there;
+  for (const std::int64_t size : {std::int64_t{5}, block, 3 * block + 7, 130 * block, std::int64_t{0}}) {
+    here.push_back(at::linspace(-1, 2, size));
+    there.push_back(here.back().to(sim()));
+  }
+  there.push_back(here.front().to(at::kDouble).to(sim()));
+  here.push_back(here.front().to(at::kDouble));
+  Accelerator::reset();
+  const std::vector<double> got = squared_norms(there), expected = squared_norms(here);
+  CHECK(Accelerator::counts().waits == 1);
+  CHECK(Accelerator::counts().to_host_bytes == (1 + 1 + 4 + 130 + 1) * 8);
+  REQUIRE(got.size() == expected.size());
+  for (std::size_t i = 0; i < got.size(); ++i) CHECK(std::abs(got[i] - expected[i]) <= 1e-12 * expected[i]);
+  CHECK(squared_norms({}).empty());
 }
