@@ -79,6 +79,16 @@ void Stage::enter_layer(int layer) const {
   if (options_.pulse) options_.pulse->enter_layer(layer);
 }
 
+void Stage::look(const at::Tensor& value, int layer, int micro_batch, const char* what) {
+  if (!options_.check_finite || !at::isFloatingType(value.scalar_type())) return;
+  if (!value.device().is_cpu())
+    readings_.add(at::isfinite(value).all(), [=, this](double finite) {
+      if (finite == 0) note_non_finite(layer, micro_batch, what);
+    });
+  else if (!all_finite(value))
+    note_non_finite(layer, micro_batch, what);
+}
+
 void Stage::note_non_finite(int layer, int micro_batch, const char* what) {
   non_finite_ = first_of(non_finite_, NonFinite{layer, micro_batch, what});
 }
@@ -119,7 +129,7 @@ void Stage::forward_layer(int layer, MicroBatch& batch, int micro_batch) {
     if (needs_graph && graph_.values[graph_.outputs[layer][i]].requires_grad && !outputs[i].requires_grad())
       check_detached(graph_, layer, static_cast<int>(i));
     at::Tensor value = outputs[i].detach().contiguous();
-    if (options_.check_finite && !all_finite(value)) note_non_finite(layer, micro_batch, "output");
+    look(value, layer, micro_batch, "output");
     batch.values[graph_.outputs[layer][i]] = std::move(value);
   }
   for (const int id : graph_.inputs[layer])
@@ -192,9 +202,10 @@ void Stage::forward_head(int head, MicroBatch& batch, int micro_batch) {
     throw LayerError(
         concat("the loss ", loss.name(), " failed on ", shapes({output, targets}), ": ", short_message(error)));
   }
-  const double value = numerator.item<double>();
-  if (!std::isfinite(value)) note_non_finite(graph_.layer_count() + head, micro_batch, "loss");
-  losses_[{head, micro_batch}] = value;
+  readings_.add(numerator, [this, head, micro_batch](double value) {
+    if (!std::isfinite(value)) note_non_finite(graph_.layer_count() + head, micro_batch, "loss");
+    losses_[{head, micro_batch}] = value;
+  });
   if (needs_graph) batch.losses.push_back({head, std::move(leaf), std::move(numerator)});
 }
 
@@ -292,7 +303,7 @@ void Stage::input_grad_layer(int layer, MicroBatch& batch, int micro_batch) {
     for (std::size_t i = 0; i < positions.size(); ++i) {
       if (!gradients[i].defined()) continue;
       at::Tensor gradient = gradients[i].contiguous();
-      if (options_.check_finite && !all_finite(gradient)) note_non_finite(layer, micro_batch, "input gradient");
+      look(gradient, layer, micro_batch, "input gradient");
       batch.gradients[{graph_.inputs[layer][positions[i]], {layer, positions[i]}}] = std::move(gradient);
     }
     for (std::size_t i = 0; i < island.leaves.size(); ++i)

@@ -14,6 +14,7 @@
 #include <memory>
 #include <unordered_map>
 
+#include "runtime/device/readings.hpp"
 #include "runtime/engine/stage_meter.hpp"
 #include "runtime/engine/weights.hpp"
 #include "runtime/observe/pulse.hpp"
@@ -63,6 +64,8 @@ class Stage {
   /// order, and the states that they set are kept.
   void end_step();
 
+  /// After the last compute: loss_sums() and non_finite() are known then. Waits for a device.
+  void read() { readings_.read(); }
   /// Per head of the model: numerators of this run, added in micro-batch order; 0 for heads of other stages.
   std::vector<double> loss_sums() const;
   const NonFinite& non_finite() const { return non_finite_; }
@@ -99,6 +102,7 @@ class Stage {
   std::int64_t first_row(int micro_batch) const;  // in the mini-batch
   void keep_states(int layer);
   void enter_layer(int layer) const;
+  void look(const at::Tensor& value, int layer, int micro_batch, const char* what);
   void note_non_finite(int layer, int micro_batch, const char* what);
 
   const ModelGraph& graph_;
@@ -116,6 +120,7 @@ class Stage {
   const StepHeader* header_ = nullptr;
   std::map<std::pair<int, int>, double> losses_;  // by (head, micro-batch)
   NonFinite non_finite_;
+  Readings readings_;  // of both
   StageMeter* meter_ = nullptr;
 };
 

@@ -107,10 +107,11 @@ void Stages::end_step() {
   for (auto& [id, here] : stages_) here.stage.end_step();
 }
 
-void Stages::report(RowResult& result) const {
+void Stages::report(RowResult& result) {
   result.loss_sums.assign(graph_.heads.size(), 0.0);
   result.report.in_flight_bytes = in_flight_bytes_;
-  for (const auto& [id, here] : stages_) {
+  for (auto& [id, here] : stages_) {
+    here.stage.read();
     const std::vector<double> sums = here.stage.loss_sums();
     for (std::size_t head = 0; head < sums.size(); ++head) result.loss_sums[head] += sums[head];
     result.report.stages.push_back(here.meter.report());

@@ -33,7 +33,7 @@ class Stages {
   /// The end of a training step: brings buffers up to date.
   void end_step();
   /// Losses, reports and the first value that was not finite are added to the row's result.
-  void report(RowResult& result) const;
+  void report(RowResult& result);
 
  private:
   struct AtWork {

@@ -174,3 +174,39 @@ TEST_CASE("a device sums the squares of a norm itself, block by block, and one c
   for (std::size_t i = 0; i < got.size(); ++i) CHECK(std::abs(got[i] - expected[i]) <= 1e-12 * expected[i]);
   CHECK(squared_norms({}).empty());
 }
+
+TEST_CASE("what the host wants to know of a step costs no wait per layer and micro-batch", "[parity]") {
+  const Simulated simulated;
+  const DataSplits data = regression_data(40, 6, 3);
+  const auto waits = [&](int micro_batches) {
+    Accelerator::reset();
+    Config config = with_pipeline(small_config("mean_squared_error", 8, micro_batches), 3, "1f1b");
+    run_on({sim()}, mlp_with_skip(0.0, true), data, config);
+    return Accelerator::counts();
+  };
+  const AcceleratorCounts few = waits(4), many = waits(8);
+  CHECK(few.kernels < many.kernels);
+  // What is left of them: the data and the targets of each micro-batch on their way in.
+  const std::int64_t steps = 5, entries = 2;
+  CHECK(many.waits - few.waits == steps * (8 - 4) * entries);
+}
+
+TEST_CASE("a value that is not finite on a device is named by layer and micro-batch", "[parity]") {
+  const Simulated simulated;
+  DataSplits data = regression_data(21, 6, 3);
+  Config config = with_pipeline(small_config("mean_squared_error", 8, 5), 3, "1f1b");
+  config.train.optimizer.lr = 1e30;
+  config.train.clip_grad_norm = 0;
+  config.train.lr_schedule = {};
+  const Model model = mlp_with_skip(0.0, true);
+  const auto first_of_run = [&](const RunRecord& run) {
+    for (const StepResult& result : run.results)
+      if (result.non_finite.found())
+        return concat(result.step, " ", result.non_finite.layer, " ", result.non_finite.micro_batch, " ",
+                      result.non_finite.what);
+    return std::string("none");
+  };
+  const std::string expected = first_of_run(reference_run(model, data, config));
+  CHECK(expected != "none");
+  CHECK(first_of_run(run_on({sim()}, model, data, config)) == expected);
+}
