@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/training/start.hpp"
 
+#include <optional>
+
 #include "runtime/training/data_record.hpp"
 
 namespace lockstep {
@@ -71,16 +73,19 @@ Start resume(Assembly& assembly, const std::string& checkpoint, const ResumeRule
   if (data.unrecorded && !saved.records(kDataArithmetic)) data = data.unrecorded();
   TrainerState fresh = fresh_state(assembly);
   if (!fresh.data && saved.data && assembly.feeds()) fresh.data = record_of(data);
+  // A key that explains it comes first.
   ResumeRules informed = rules;
+  std::optional<CheckpointError> misfit;
   try {
     check_weights(assembly.graph, store);
   } catch (const CheckpointError& error) {
+    misfit = error;
     informed.misfit = error.what();
   }
   start.findings = check_resumable(assembly.config, fresh, saved, checkpoint, informed);
   if (data.taught_by && saved.data && !saved.data->scaling.empty() && saved.data->scaling != data.record->scaling)
     data = data.taught_by(*saved.data);
-  check_weights(assembly.graph, store);
+  if (misfit) throw *misfit;
   const bool restarts = !rules.evaluates && optimizer_restarts(assembly, fresh, start, store);
   if (restarts)
     start.findings.changed.push_back(concat("the optimizer's state begins anew after step ", saved.step,

@@ -24,6 +24,17 @@ at::Tensor ones_on(const c10::Stream& stream) {
   return at::ones({64}, at::TensorOptions(stream.device()));
 }
 
+/// What `second` makes of x, behind the work of `first`; `used`: an event behind that.
+at::Tensor read_behind(const c10::Stream& first, const at::Tensor& x, const c10::Stream& second, c10::Event& used) {
+  c10::Event made(sim().type());
+  made.record(first);
+  made.block(second);
+  const c10::StreamGuard guard(second);
+  const at::Tensor y = x + 1;
+  used.record(second);
+  return y;
+}
+
 }  // namespace
 
 TEST_CASE("work of another stream without an event between is a race, with one it is not", "[contract]") {
@@ -58,15 +69,9 @@ TEST_CASE("work of another stream without an event between is a race, with one i
 TEST_CASE("writing what another stream may still read is a race", "[contract]") {
   const Simulated simulated;
   const c10::Stream first = new_stream(), second = new_stream();
-  at::Tensor x = ones_on(first), y;
-  c10::Event made(sim().type()), used(sim().type());
-  made.record(first);
-  made.block(second);
-  {
-    const c10::StreamGuard guard(second);
-    y = x + 1;
-    used.record(second);
-  }
+  at::Tensor x = ones_on(first);
+  c10::Event used(sim().type());
+  const at::Tensor y = read_behind(first, x, second, used);
   const bool waits = GENERATE(false, true);
   if (waits) used.block(first);
   {
@@ -80,15 +85,9 @@ TEST_CASE("writing what another stream may still read is a race", "[contract]") 
 TEST_CASE("memory that goes back to its stream while another one may use it is found", "[contract]") {
   const Simulated simulated;
   const c10::Stream first = new_stream(), second = new_stream();
-  at::Tensor x = ones_on(first), y;
-  c10::Event made(sim().type()), used(sim().type());
-  made.record(first);
-  made.block(second);
-  {
-    const c10::StreamGuard guard(second);
-    y = x + 1;
-    used.record(second);
-  }
+  at::Tensor x = ones_on(first);
+  c10::Event used(sim().type());
+  const at::Tensor y = read_behind(first, x, second, used);
   SECTION("nobody has waited") {
     x.reset();
     REQUIRE(Accelerator::findings().size() == 1);
