@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the tests of optimizers share: a config with one, and a tensor of a checkpoint.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include "tests/parity/resume_fixture.hpp"
+
+namespace lockstep::test {
+
+/// With clipping that bites, so that updates are corrected with post_validation.
+inline Config with_optimizer(const std::string& keys, const std::string& more = "") {
+  Config config = small_config("mean_squared_error", 8, 3);
+  const Config read = read_config(load_config_text(concat("model: {type: a}\ndata: {type: b}\ntrain: {steps: 5, batch: "
+                                                          "8, loss: mean_squared_error, optimizer: {lr: 0.01, ",
+                                                          keys, "}", more, "}"),
+                                                   "job.yaml"));
+  config.train.optimizer = read.train.optimizer;
+  config.train.ema = read.train.ema;
+  return config;
+}
+
+inline at::Tensor saved(const std::string& checkpoint, TensorKind kind, const std::string& name) {
+  CheckpointStore store(checkpoint);
+  at::Tensor tensor = at::empty(store.entry(kind, name).sizes, at::kFloat);
+  store.read(kind, name, tensor);
+  return tensor;
+}
+
+}  // namespace lockstep::test
