@@ -114,7 +114,7 @@ class Table {
   void result() {
     Exchange& result = add(EdgeKind::result, others_, row_0_);
     if (mode_ != Mode::stop)
-      result.phases = {{Kind::send, Place::begin}, {Kind::post, Place::begin}, {Kind::receive, Place::end}};
+      result.phases = {{Kind::post, Place::begin}, {Kind::send, Place::first_compute}, {Kind::receive, Place::end}};
   }
 
   const Topology& topology_;

@@ -10,9 +10,10 @@
 //   shared    all that hold it      gradients: post, send, receive, shared_sum
 //   norm      rows 1 ..   row 0     norm: post, norm_parts, send    total: receive, norm_total
 //   scale     row 0       rows 1..  total: send, post, receive      update: update
-//   result    rows 1 ..   row 0     begin: send, post               end: receive
+//   result    rows 1 ..   row 0     begin: post                     first_compute: send   end: receive
 //
-// A result is that of the PREVIOUS program: no drain. That is training with clipping. Without clipping norm and scale
+// A result is that of the PREVIOUS program: no drain, and a device has the next compute to do while its last numbers
+// are fetched. That is training with clipping. Without clipping norm and scale
 // have no messages: what is left is norm_parts, which travel with the result, and update. With post_validation update
 // stands at `norm`, behind the send and in front of the wait, and amend at `update`. evaluate has header, value and
 // result, flush header and result, stop the header alone. Exchanges between stages of one row have no messages, but
@@ -112,6 +113,7 @@ enum class Place : std::uint8_t {
   ahead,             ///< per micro-batch: one compute ahead of the one that reads the message
   reader,            ///< per micro-batch: straight in front of the compute that reads it
   maker,             ///< per micro-batch: straight behind the compute that makes it
+  first_compute,     ///< behind the row's first compute and what it makes; where there is none, behind begin
   last_weight_grad,  ///< behind the row's last B or W of Exchange::stages; behind all computes if there is none
   gradients,         ///< behind all computes: the row's gradients are there
   norm,              ///< gradients have been added up over all that share them
@@ -126,6 +128,7 @@ constexpr const char* to_string(Place place) {
     case Place::ahead: return "ahead";
     case Place::reader: return "reader";
     case Place::maker: return "maker";
+    case Place::first_compute: return "first_compute";
     case Place::last_weight_grad: return "last_weight_grad";
     case Place::gradients: return "gradients";
     case Place::norm: return "norm";

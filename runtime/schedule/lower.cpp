@@ -119,12 +119,12 @@ class Lowering {
     std::vector<Action> kept;
     for (const Action& action : schedule_.rows[index(id)])
       if (keeps(action)) kept.push_back(action);
-    const std::multimap<std::size_t, std::size_t> behind = behind_last_weight_grad(kept);
+    const Behind behind = behind_computes(kept);
     std::vector<Instruction>& row = rows_[index(id)];
     if (!kept.empty()) around_.append(Place::ahead, kept.front(), row);
     const auto append_behind = [&](std::size_t actions) {
       const auto [first, end] = behind.equal_range(actions);
-      for (auto exchange = first; exchange != end; ++exchange) at(Place::last_weight_grad, exchange->second, id);
+      for (auto next = first; next != end; ++next) at(next->second.first, next->second.second, id);
     };
     append_behind(0);
     for (std::size_t i = 0; i < kept.size(); ++i) {
@@ -148,19 +148,26 @@ class Lowering {
     return false;
   }
 
-  /// Exchanges, by the number of the row's actions behind which they begin.
-  std::multimap<std::size_t, std::size_t> behind_last_weight_grad(const std::vector<Action>& actions) const {
-    std::multimap<std::size_t, std::size_t> found;
+  /// What stands between computes, though it is of no micro-batch: place and exchange, by the number of the row's actions
+  /// in front of it.
+  using Behind = std::multimap<std::size_t, std::pair<Place, std::size_t>>;
+  Behind behind_computes(const std::vector<Action>& actions) const {
+    Behind found;
     for (std::size_t e = 0; e < program_.exchanges.size(); ++e) {
       const Exchange& exchange = program_.exchanges[e];
-      if (std::none_of(exchange.phases.begin(), exchange.phases.end(),
-                       [](const Phase& phase) { return phase.place == Place::last_weight_grad; }))
-        continue;
+      const auto has = [&](Place place) {
+        return std::any_of(exchange.phases.begin(), exchange.phases.end(),
+                           [&](const Phase& phase) { return phase.place == place; });
+      };
+      if (has(Place::first_compute))
+        found.emplace(std::min<std::size_t>(actions.size(), 1), std::pair(Place::first_compute, e));
+      if (!has(Place::last_weight_grad)) continue;
       const auto last = std::find_if(actions.rbegin(), actions.rend(), [&](const Action& action) {
         return (action.op == Op::backward || action.op == Op::weight_grad) &&
                std::find(exchange.stages.begin(), exchange.stages.end(), action.stage) != exchange.stages.end();
       });
-      found.emplace(last == actions.rend() ? actions.size() : static_cast<std::size_t>(actions.rend() - last), e);
+      found.emplace(last == actions.rend() ? actions.size() : static_cast<std::size_t>(actions.rend() - last),
+                    std::pair(Place::last_weight_grad, e));
     }
     return found;
   }

@@ -159,7 +159,9 @@ class RowShape {
     const Edge& edge = program_.edges[index(instruction.edge)];
     switch (edge.kind) {
       case EdgeKind::header: return {kHeader, 1 + step, 0};
-      case EdgeKind::result: return {step == 1 ? kResultIn : kResultOut, 0, 0};
+      case EdgeKind::result:
+        if (step == 1) return {kResultIn, 0, 0};
+        return step == 0 || ordinal_.empty() ? Spot{kResultOut, 0, 0} : Spot{kBody, 0, 5};  // behind the first compute
       case EdgeKind::shared: return {kTies, edge.item, kTieSteps[at]};
       case EdgeKind::norm: return {kNorm, kNormItems[at], 0};
       case EdgeKind::scale: return {kNorm, kScaleItems[at], 0};
