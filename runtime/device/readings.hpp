@@ -7,6 +7,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <functional>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -14,14 +15,18 @@ namespace lockstep {
 
 class Readings {
  public:
-  using Take = std::function<void(double)>;
-  /// `scalar`: of one element. Of the host its value is taken at once, of a device by read().
-  void add(const at::Tensor& scalar, const Take& take);
-  /// Hands out what has been added, in that order; waits for it.
-  void read();
+  using Take = std::function<void(std::span<const double>)>;
+  /// `numbers`: any shape and dtype. Of the host they are taken at once, of a device by take().
+  void add(const at::Tensor& numbers, Take take);
+  /// Begins to copy what has been added, in the order of this thread's stream.
+  void fetch();
+  /// The stream has come past that: hands out, in the order of add().
+  void take();
 
  private:
   std::vector<std::pair<at::Tensor, Take>> awaited_;
+  std::vector<std::size_t> order_;  // of awaited_ in numbers_
+  at::Tensor numbers_;
 };
 
 }  // namespace lockstep

@@ -18,6 +18,12 @@ StreamEvent DeviceStream::record() const {
   return event;
 }
 
+std::shared_ptr<c10::Event> DeviceStream::record_time() const {
+  auto event = std::make_shared<c10::Event>(device_.type(), c10::EventFlag::BACKEND_DEFAULT);
+  event->record(*stream_);
+  return event;
+}
+
 void DeviceStream::wait(const StreamEvent& event) const {
   if (stream_ && event.event_) event.event_->block(*stream_);
 }

@@ -35,6 +35,8 @@ class DeviceStream {
   bool is_of_host() const { return !stream_; }
   /// Behind all that has been told so far.
   StreamEvent record() const;
+  /// The same, and when that is. Of a device only.
+  std::shared_ptr<c10::Event> record_time() const;
   /// All that is told from here on comes behind the event. No thread waits.
   void wait(const StreamEvent& event) const;
   /// This thread waits for all that has been told so far.

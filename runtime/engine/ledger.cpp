@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <utility>
 
 #include "runtime/base/clock.hpp"
@@ -10,11 +11,11 @@
 namespace lockstep {
 namespace {
 
-void take(const NormParts& parts, std::map<int, double>& squares) {
-  for (std::size_t i = 0; i < parts.parameters.size(); ++i) squares[parts.parameters[i]] = parts.squares[i];
-}
-
-double norm_of(const std::map<int, double>& squares) {
+/// A sum in the model's parameter order.
+double norm_of(const std::vector<RowResult>& rows) {
+  std::map<int, double> squares;
+  for (const RowResult& row : rows)
+    for (std::size_t i = 0; i < row.norm.parameters.size(); ++i) squares[row.norm.parameters[i]] = row.norm.squares[i];
   double sum = 0;
   for (const auto& [parameter, square] : squares) sum += square;
   return std::sqrt(sum);
@@ -44,13 +45,9 @@ StepHeader Ledger::open(const WaitLimits& limits) {
   return header;
 }
 
-void Ledger::add(const NormParts& parts) {
-  take(parts, squares_);
-}
-
-double Ledger::total_norm(const NormParts& own) {
-  add(own);
-  return norm_of(std::exchange(squares_, {}));
+at::Tensor Ledger::total_norm(const SquaredNorms& own) {
+  squares_.push_back(own);
+  return lockstep::total_norm(std::exchange(squares_, {}), own.squares.device());
 }
 
 void Ledger::close(const RowResult& own) {
@@ -61,17 +58,15 @@ void Ledger::close(const RowResult& own) {
   rows_.push_back(own);
   std::sort(rows_.begin(), rows_.end(),
             [](const RowResult& a, const RowResult& b) { return a.report.row < b.report.row; });
-  std::map<int, double> squares;
   for (const RowResult& row : rows_) {
     for (std::size_t head = 0; head < previous_.heads.size(); ++head) previous_.heads[head].sum += row.loss_sums[head];
     previous_.non_finite = first_of(previous_.non_finite, row.non_finite);
     previous_.signalled = previous_.signalled || row.signalled;
     previous_.workers.push_back(row.report);
-    take(row.norm, squares);
     saved_.insert(saved_.end(), row.saved.begin(), row.saved.end());
   }
+  previous_.gradient_norm = norm_of(rows_);
   rows_.clear();
-  if (!squares.empty()) previous_.gradient_norm = norm_of(squares);
   if (previous_.mode == Mode::train || previous_.mode == Mode::evaluate) finished_.push_back(std::move(previous_));
   previous_ = {};
 }

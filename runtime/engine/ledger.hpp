@@ -4,11 +4,11 @@
 // merges the results of all rows, one program late, and adds up the norm. It sends and receives nothing.
 #pragma once
 
-#include <map>
 #include <string>
 #include <vector>
 
 #include "runtime/engine/director.hpp"
+#include "runtime/engine/tensor_math.hpp"
 
 namespace lockstep {
 
@@ -20,21 +20,19 @@ class Ledger {
   /// The next program begins: its header, with all results that have become known.
   StepHeader open(const WaitLimits& limits);
 
-  /// Another row's parts of the norm of the program at hand.
-  void add(const NormParts& parts);
-  /// The norm of all parts, with row 0's own: a sum in the model's parameter order. Forgets them.
-  double total_norm(const NormParts& own);
+  /// Another row's part of the norm of the program at hand.
+  void add(SquaredNorms part) { squares_.push_back(std::move(part)); }
+  /// The norm of all parts, with row 0's own, where that is. Forgets them.
+  at::Tensor total_norm(const SquaredNorms& own);
 
   /// What another row has to say of the program before.
   void add(RowResult result) { rows_.push_back(std::move(result)); }
   /// The program at hand has ended here: with row 0's own result of the one before, that one is complete.
   void close(const RowResult& own);
-  /// The norm of the program at hand, where it is known before its results are.
-  void set_norm(double norm) { running_.gradient_norm = norm; }
 
  private:
   Decider& decider_;
-  std::map<int, double> squares_;   // by parameter
+  std::vector<SquaredNorms> squares_;
   std::vector<RowResult> rows_;     // of the program before, as they arrive
   std::vector<std::string> saved_;  // of all rows, for the decider
   StepResult running_, previous_;

@@ -10,6 +10,7 @@
 #include <numeric>
 
 #include "runtime/base/check.hpp"
+#include "runtime/device/staging.hpp"
 #include "runtime/engine/layer_contract.hpp"
 #include "runtime/engine/remote_links.hpp"
 #include "runtime/engine/tensor_math.hpp"
@@ -51,13 +52,10 @@ Stage::Stage(const ModelGraph& graph, const Partition& partition, StageId id, co
     if (partition.stage_of(graph.layer_count() + head) == id) heads_.push_back(head);
 }
 
-void Stage::begin(const StepHeader& header, StageMeter& meter) {
+void Stage::begin(const StepHeader& header, StageRun& run) {
   LOCKSTEP_CHECK(alive_.empty(), "stage ", id_, " still holds micro-batch ", alive_.begin()->first, " of the last run");
   header_ = &header;
-  meter_ = &meter;
-  meter.begin(id_.value(), last_ - first_);
-  losses_.clear();
-  non_finite_ = {};
+  run_ = &run;
 }
 
 void Stage::put_value(int micro_batch, int value, at::Tensor tensor) {
@@ -65,13 +63,13 @@ void Stage::put_value(int micro_batch, int value, at::Tensor tensor) {
   const bool targets = std::any_of(graph_.heads.begin(), graph_.heads.end(),
                                    [&](const GraphHead& head) { return head.targets == value; });
   const bool input = !targets && at::isFloatingType(tensor.scalar_type());
-  alive_[micro_batch].values[value] =
-      tensor.to(options_.device, input ? options_.precision : tensor.scalar_type()).contiguous();
+  const at::Tensor here = to_device(tensor, options_.device);
+  alive_[micro_batch].values[value] = here.to(input ? options_.precision : here.scalar_type()).contiguous();
 }
 
 void Stage::put_gradient(int micro_batch, int value, Use use, at::Tensor tensor) {
   alive_[micro_batch].gradients[{value, {use.layer, use.position}}] =
-      tensor.defined() ? tensor.to(options_.device) : std::move(tensor);
+      tensor.defined() ? to_device(tensor, options_.device) : std::move(tensor);
 }
 
 void Stage::enter_layer(int layer) const {
@@ -80,21 +78,22 @@ void Stage::enter_layer(int layer) const {
 }
 
 void Stage::look(const at::Tensor& value, int layer, int micro_batch, const char* what) {
-  if (!options_.check_finite || !at::isFloatingType(value.scalar_type())) return;
-  if (!value.device().is_cpu())
-    readings_.add(at::isfinite(value).all(), [=, this](double finite) {
-      if (finite == 0) note_non_finite(layer, micro_batch, what);
+  if (!options_.check_finite || !at::isFloatingType(value.scalar_type()) || value.numel() == 0) return;
+  StageRun* run = run_;
+  if (value.device().is_cpu()) {
+    if (!all_finite(value)) run->note_non_finite(layer, micro_batch, what);
+    return;
+  }
+  // Both are NaN where any element is, and one pass finds them.
+  const auto [least, most] = at::aminmax(value.detach());
+  for (const at::Tensor& extreme : {least, most})
+    run->readings.add(extreme, [=](std::span<const double> number) {
+      if (!std::isfinite(number[0])) run->note_non_finite(layer, micro_batch, what);
     });
-  else if (!all_finite(value))
-    note_non_finite(layer, micro_batch, what);
-}
-
-void Stage::note_non_finite(int layer, int micro_batch, const char* what) {
-  non_finite_ = first_of(non_finite_, NonFinite{layer, micro_batch, what});
 }
 
 void Stage::forward(int micro_batch, bool recompute) {
-  const StageMeter::Work timed(*meter_, &StageReport::forward_us);
+  const StageMeter::Work timed(run_->meter, &StageReport::forward_us);
   MicroBatch& batch = alive_[micro_batch];
   batch.recompute = recompute && !options_.recompute.empty();
   const bool training = header_->mode == Mode::train;
@@ -105,7 +104,7 @@ void Stage::forward(int micro_batch, bool recompute) {
 
 void Stage::forward_layer(int layer, MicroBatch& batch, int micro_batch) {
   enter_layer(layer);
-  const StageMeter::Layer timed(*meter_, layer - first_);
+  const StageMeter::Layer timed(run_->meter, layer - first_);
   const bool needs_graph = header_->mode == Mode::train && graph_.has_backward[layer];
   Tensors inputs;
   std::vector<std::uint32_t> versions;
@@ -184,7 +183,7 @@ Tensors Stage::call_layer(int layer, const Tensors& inputs, Island& island, bool
 
 void Stage::forward_head(int head, MicroBatch& batch, int micro_batch) {
   const GraphHead& here = graph_.heads[head];
-  const StageMeter::Layer timed(*meter_, here.layer - first_);
+  const StageMeter::Layer timed(run_->meter, here.layer - first_);
   const bool needs_graph = header_->mode == Mode::train && graph_.values[here.output].requires_grad;
   const at::Tensor& output = batch.values.at(here.output);
   const at::Tensor& targets = batch.values.at(here.targets);
@@ -202,10 +201,11 @@ void Stage::forward_head(int head, MicroBatch& batch, int micro_batch) {
     throw LayerError(
         concat("the loss ", loss.name(), " failed on ", shapes({output, targets}), ": ", short_message(error)));
   }
-  readings_.add(numerator, [this, head, micro_batch](double value) {
-    if (!std::isfinite(value)) note_non_finite(graph_.layer_count() + head, micro_batch, "loss");
-    losses_[{head, micro_batch}] = value;
-  });
+  run_->readings.add(
+      numerator, [run = run_, layer = graph_.layer_count() + head, head, micro_batch](std::span<const double> value) {
+        if (!std::isfinite(value[0])) run->note_non_finite(layer, micro_batch, "loss");
+        run->losses[{head, micro_batch}] = value[0];
+      });
   if (needs_graph) batch.losses.push_back({head, std::move(leaf), std::move(numerator)});
 }
 
@@ -241,7 +241,7 @@ void Stage::release_gradients(int micro_batch) {
 
 void Stage::loss_gradients(MicroBatch& batch) {
   for (const LossIsland& loss : batch.losses) {
-    const StageMeter::Layer timed(*meter_, graph_.heads[loss.head].layer - first_);
+    const StageMeter::Layer timed(run_->meter, graph_.heads[loss.head].layer - first_);
     const HeadLoss& head = header_->heads[loss.head];
     const at::Tensor seed =
         at::full({}, seed_of(head, loss.numerator.scalar_type()), loss.numerator.options().requires_grad(false));
@@ -266,10 +266,10 @@ at::Tensor Stage::take_gradient(MicroBatch& batch, int value) {
 
 void Stage::input_grad_layer(int layer, MicroBatch& batch, int micro_batch) {
   enter_layer(layer);
-  const StageMeter::Layer timed(*meter_, layer - first_);
+  const StageMeter::Layer timed(run_->meter, layer - first_);
   Island& island = batch.islands[layer - first_];
   if (island.recompute) {
-    const StageMeter::Work again(*meter_, &StageReport::recompute_us);
+    const StageMeter::Work again(run_->meter, &StageReport::recompute_us);
     island.outputs = call_layer(layer, island.inputs, island, /*needs_graph=*/true, micro_batch, /*recomputing=*/true);
   }
   Tensors roots, seeds;
@@ -316,22 +316,22 @@ void Stage::input_grad_layer(int layer, MicroBatch& batch, int micro_batch) {
 }
 
 void Stage::run_backward(int micro_batch, bool with_weights) {
-  const StageMeter::Work timed(*meter_, &StageReport::input_grad_us);
+  const StageMeter::Work timed(run_->meter, &StageReport::input_grad_us);
   MicroBatch& batch = alive_.at(micro_batch);
-  if (batch.recompute) meter_->recomputed();
+  if (batch.recompute) run_->meter.recomputed();
   loss_gradients(batch);
   for (int layer = last_ - 1; layer >= first_; --layer) {
     if (!graph_.has_backward[layer]) continue;
     input_grad_layer(layer, batch, micro_batch);
     if (!with_weights) continue;
-    const StageMeter::Work weights(*meter_, &StageReport::weight_grad_us);
+    const StageMeter::Work weights(run_->meter, &StageReport::weight_grad_us);
     run_weight_grads(layer, batch.islands[layer - first_]);
   }
 }
 
 void Stage::run_weight_grads(int layer, Island& island) {
   enter_layer(layer);
-  const StageMeter::Layer timed(*meter_, layer - first_);
+  const StageMeter::Layer timed(run_->meter, layer - first_);
   try {
     island.weight_grads->run();
   } catch (Error& error) {
@@ -380,17 +380,11 @@ void Stage::end_step() {
   }
 }
 
-std::vector<double> Stage::loss_sums() const {
-  std::vector<double> sums(graph_.heads.size());
-  for (const auto& [key, loss] : losses_) sums[key.first] += loss;
-  return sums;
-}
-
 void Stage::weight_grad(int micro_batch) {
   // A stage whose layers compute all in I has nothing left, and the micro-batch is gone already.
   const auto batch = alive_.find(micro_batch);
   if (batch == alive_.end()) return;
-  const StageMeter::Work timed(*meter_, &StageReport::weight_grad_us);
+  const StageMeter::Work timed(run_->meter, &StageReport::weight_grad_us);
   for (int layer = last_ - 1; layer >= first_; --layer)
     if (Island& island = batch->second.islands[layer - first_]; island.weight_grads) run_weight_grads(layer, island);
   alive_.erase(batch);

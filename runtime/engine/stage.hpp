@@ -7,15 +7,14 @@
 //
 // One worker thread owns a Stage. Values and gradients go in with put_*, come out with values_of and gradients_of, and
 // are let go with release_*; tensors that are put in are never written to. Its weights are lent to it, and so is the
-// meter that it tells what it is at.
+// record of the run that it tells what it is at and what came of it.
 #pragma once
 
 #include <map>
 #include <memory>
 #include <unordered_map>
 
-#include "runtime/device/readings.hpp"
-#include "runtime/engine/stage_meter.hpp"
+#include "runtime/engine/row_run.hpp"
 #include "runtime/engine/weights.hpp"
 #include "runtime/observe/pulse.hpp"
 #include "runtime/schedule/step_header.hpp"
@@ -41,7 +40,8 @@ class Stage {
         const StageOptions& options, StageWeights& weights);
 
   /// A program run begins: nothing of an earlier one is alive. Both outlive the run.
-  void begin(const StepHeader& header, StageMeter& meter);
+  void begin(const StepHeader& header, StageRun& run);
+  int layers() const { return last_ - first_; }
 
   void put_value(int micro_batch, int value, at::Tensor tensor);
   void put_gradient(int micro_batch, int value, Use use, at::Tensor tensor);
@@ -63,12 +63,6 @@ class Stage {
   /// Of a training run, after the last compute: what layers collected is merged into their buffers, in micro-batch
   /// order, and the states that they set are kept.
   void end_step();
-
-  /// After the last compute: loss_sums() and non_finite() are known then. Waits for a device.
-  void read() { readings_.read(); }
-  /// Per head of the model: numerators of this run, added in micro-batch order; 0 for heads of other stages.
-  std::vector<double> loss_sums() const;
-  const NonFinite& non_finite() const { return non_finite_; }
 
  private:
   struct Island {
@@ -103,7 +97,6 @@ class Stage {
   void keep_states(int layer);
   void enter_layer(int layer) const;
   void look(const at::Tensor& value, int layer, int micro_batch, const char* what);
-  void note_non_finite(int layer, int micro_batch, const char* what);
 
   const ModelGraph& graph_;
   StageId id_;
@@ -118,10 +111,7 @@ class Stage {
   std::vector<std::map<int, std::map<int, at::Tensor>>> new_states_;  // the same, then by buffer
   std::map<int, MicroBatch> alive_;
   const StepHeader* header_ = nullptr;
-  std::map<std::pair<int, int>, double> losses_;  // by (head, micro-batch)
-  NonFinite non_finite_;
-  Readings readings_;  // of both
-  StageMeter* meter_ = nullptr;
+  StageRun* run_ = nullptr;
 };
 
 }  // namespace lockstep

@@ -13,7 +13,7 @@ Stages::Stages(const ModelGraph& graph, const Partition& partition, const std::v
                Feeder* feeder)
     : graph_(graph), weights_(weights), pool_(pool), feeder_(feeder) {
   for (const StageId id : ids)
-    stages_.try_emplace(id, AtWork{Stage(graph, partition, id, losses, options, weights.of(id)), {}, {}, {}});
+    stages_.try_emplace(id, AtWork{Stage(graph, partition, id, losses, options, weights.of(id)), {}, {}});
   for (const FlowContents& flow : partition.flows) {
     if (!stages_.contains(flow.from) || !stages_.contains(flow.to)) continue;
     at(flow.from).flows_from.push_back(&flow);
@@ -21,10 +21,10 @@ Stages::Stages(const ModelGraph& graph, const Partition& partition, const std::v
   }
 }
 
-void Stages::begin(const StepHeader& header) {
+void Stages::begin(const StepHeader& header, RowRun& run) {
   if (feeder_ && (header.mode == Mode::train || header.mode == Mode::evaluate)) feeder_->begin(header);
-  for (auto& [id, here] : stages_) here.stage.begin(header, here.meter);
-  in_flight_bytes_ = 0;
+  run_ = &run;
+  for (auto& [id, here] : stages_) here.stage.begin(header, run.stage(id, here.stage.layers()));
   resident_bytes_ = pool_.bytes();
 }
 
@@ -61,8 +61,9 @@ void Stages::compute(const Action& action, bool recompute) {
     case Op::input_grad: here.stage.input_grad(action.micro_batch); break;
     case Op::weight_grad: here.stage.weight_grad(action.micro_batch); return;
   }
-  in_flight_bytes_ = std::max(in_flight_bytes_, pool_.bytes() - resident_bytes_ - weights_.gradient_bytes());
-  if (action.op == Op::forward) here.meter.kept_by_forward(kept_bytes() - bytes_before, recompute);
+  std::int64_t& in_flight_bytes = run_->result.report.in_flight_bytes;
+  in_flight_bytes = std::max(in_flight_bytes, pool_.bytes() - resident_bytes_ - weights_.gradient_bytes());
+  if (action.op == Op::forward) meter(action.stage).kept_by_forward(kept_bytes() - bytes_before, recompute);
   deliver(action);
   sent_ = {action.stage, action.micro_batch, action.op, bytes_before};
 }
@@ -98,25 +99,13 @@ void Stages::release_sent() {
     here.stage.release_values(sent_.micro_batch);
   } else {
     here.stage.release_gradients(sent_.micro_batch);
-    if (sent_.op == Op::input_grad) here.meter.kept_by_input_grad(kept_bytes() - sent_.bytes_before);
+    if (sent_.op == Op::input_grad) meter(sent_.stage).kept_by_input_grad(kept_bytes() - sent_.bytes_before);
   }
   sent_ = {};
 }
 
 void Stages::end_step() {
   for (auto& [id, here] : stages_) here.stage.end_step();
-}
-
-void Stages::report(RowResult& result) {
-  result.loss_sums.assign(graph_.heads.size(), 0.0);
-  result.report.in_flight_bytes = in_flight_bytes_;
-  for (auto& [id, here] : stages_) {
-    here.stage.read();
-    const std::vector<double> sums = here.stage.loss_sums();
-    for (std::size_t head = 0; head < sums.size(); ++head) result.loss_sums[head] += sums[head];
-    result.report.stages.push_back(here.meter.report());
-    result.non_finite = first_of(result.non_finite, here.stage.non_finite());
-  }
 }
 
 }  // namespace lockstep

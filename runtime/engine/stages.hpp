@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The stages of one worker at work, each with its meter, and what passes between them without a message. One thread.
+// The stages of one worker at work, and what passes between them without a message. One thread.
 #pragma once
 
 #include <map>
@@ -17,8 +17,8 @@ class Stages {
   Stages(const ModelGraph& graph, const Partition& partition, const std::vector<StageId>& ids, const Losses& losses,
          const StageOptions& options, Weights& weights, const MemoryPool& pool, Feeder* feeder);
 
-  /// A program run begins.
-  void begin(const StepHeader& header);
+  /// A program run begins. Both outlive it.
+  void begin(const StepHeader& header, RowRun& run);
 
   void put_values(const FlowContents& flow, int micro_batch, Tensors values);
   void put_gradients(const FlowContents& flow, int micro_batch, Tensors gradients);
@@ -32,13 +32,10 @@ class Stages {
 
   /// The end of a training step: brings buffers up to date.
   void end_step();
-  /// Losses, reports and the first value that was not finite are added to the row's result.
-  void report(RowResult& result);
 
  private:
   struct AtWork {
     Stage stage;
-    StageMeter meter;
     std::vector<const FlowContents*> flows_from, flows_to;  // those whose other end is here too
   };
   /// The flow messages of the last compute may still have to be sent: kept until the next one begins.
@@ -51,6 +48,7 @@ class Stages {
 
   void load_data(int micro_batch);
   AtWork& at(StageId id) { return stages_.at(id); }
+  StageMeter& meter(StageId id) { return run_->stage(id, at(id).stage.layers()).meter; }
   void deliver(const Action& action);
   std::int64_t kept_bytes() const;
 
@@ -60,8 +58,8 @@ class Stages {
   Feeder* feeder_;  // null without stage 0
   std::map<StageId, AtWork> stages_;
   std::int64_t resident_bytes_ = 0;  // alive when the run began: parameters, optimizer state, row 0's batch
-  std::int64_t in_flight_bytes_ = 0;
   Sent sent_;
+  RowRun* run_ = nullptr;
 };
 
 }  // namespace lockstep

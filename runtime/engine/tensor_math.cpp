@@ -6,8 +6,11 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
+#include <map>
 
 #include "runtime/base/check.hpp"
+#include "runtime/device/staging.hpp"
 
 namespace lockstep {
 namespace {
@@ -54,12 +57,11 @@ double sum_of_squares(const at::Tensor& host) {
   return total;
 }
 
-/// On its device, in order: so many blocks at a time as double makes no large tensor of.
-std::vector<at::Tensor> sums_of_blocks(const at::Tensor& tensor) {
+/// [1], of its device: so many blocks at a time as double makes no large tensor of.
+at::Tensor squared_norm_there(const at::Tensor& tensor) {
   constexpr std::int64_t block = kNormBlock, at_once = 64 * block;
-  const at::NoGradGuard no_grad;
   const at::Tensor flat = tensor.detach().reshape({-1});
-  std::vector<at::Tensor> sums;
+  std::vector<at::Tensor> sums = {at::zeros({1}, at::TensorOptions(at::kDouble).device(tensor.device()))};
   for (std::int64_t begin = 0; begin < flat.numel(); begin += at_once) {
     const at::Tensor some = flat.narrow(0, begin, std::min(at_once, flat.numel() - begin));
     const std::int64_t whole = some.numel() / block * block;
@@ -67,7 +69,7 @@ std::vector<at::Tensor> sums_of_blocks(const at::Tensor& tensor) {
     if (whole < some.numel())
       sums.push_back(some.narrow(0, whole, some.numel() - whole).view({1, -1}).to(at::kDouble).square().sum(1));
   }
-  return sums;
+  return sums.size() == 2 && sums[1].numel() == 1 ? sums[1] : at::cat(sums).sum().reshape({1});
 }
 
 }  // namespace
@@ -79,25 +81,35 @@ double squared_norm(const at::Tensor& tensor) {
   return sum_of_squares<float>(flat);
 }
 
-std::vector<double> squared_norms(const std::vector<at::Tensor>& tensors) {
-  std::vector<double> squares(tensors.size());
-  std::vector<at::Tensor> sums;    // of blocks, of what is on a device
-  std::vector<std::size_t> whose;  // parallel
-  for (std::size_t i = 0; i < tensors.size(); ++i)
-    if (tensors[i].device().is_cpu()) {
-      squares[i] = squared_norm(tensors[i]);
-    } else {
-      for (at::Tensor& some : sums_of_blocks(tensors[i])) {
-        sums.push_back(std::move(some));
-        whose.push_back(i);
-      }
-    }
-  if (sums.empty()) return squares;
-  const at::Tensor all = at::cat(sums).cpu();
-  const double* next = all.const_data_ptr<double>();
-  for (std::size_t s = 0; s < sums.size(); ++s)
-    for (std::int64_t block = 0; block < sums[s].numel(); ++block) squares[whose[s]] += *next++;
+at::Tensor squared_norms(const std::vector<at::Tensor>& tensors, at::Device device) {
+  const at::NoGradGuard no_grad;
+  const auto count = static_cast<std::int64_t>(tensors.size());
+  at::Tensor squares = at::empty({count}, at::TensorOptions(at::kDouble).device(device));
+  if (device.is_cpu()) {
+    std::transform(tensors.begin(), tensors.end(), squares.mutable_data_ptr<double>(), squared_norm);
+  } else if (count > 0) {
+    std::vector<at::Tensor> each(tensors.size());
+    std::transform(tensors.begin(), tensors.end(), each.begin(), squared_norm_there);
+    squares = at::cat(each);
+  }
   return squares;
+}
+
+at::Tensor total_norm(const std::vector<SquaredNorms>& parts, at::Device device) {
+  const at::NoGradGuard no_grad;
+  std::vector<at::Tensor> squares;
+  std::map<int, std::int64_t> place;  // in all of them, by parameter
+  for (const SquaredNorms& part : parts) {
+    for (const int parameter : part.parameters) place.emplace(parameter, static_cast<std::int64_t>(place.size()));
+    squares.push_back(to_device(part.squares, device));
+  }
+  std::vector<std::int64_t> order;
+  for (const auto& [parameter, at] : place) order.push_back(at);
+  const at::Tensor all = at::cat(squares);
+  if (!device.is_cpu()) return all.index_select(0, to_device(at::tensor(order), device)).sum().sqrt();
+  double sum = 0;
+  for (const std::int64_t at : order) sum += all.const_data_ptr<double>()[at];
+  return at::full({}, std::sqrt(sum), at::kDouble);
 }
 
 bool all_finite(const at::Tensor& tensor) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Two reductions in one fixed order of operations, whatever the machine's vector width or thread count.
+// Reductions in one fixed order of operations, whatever the machine's vector width or thread count. A device has an
+// order of its own, and nobody waits for it.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -17,9 +18,16 @@ inline constexpr std::size_t kNormBlock = 65536;
 /// elements, then over the blocks in order. So who holds only some blocks of a tensor has a part of the whole.
 double squared_norm(const at::Tensor& tensor);
 
-/// The same of each of these, on any device. A device sums its blocks itself, in its own order, and the host gets 8
-/// bytes of each, all in one copy, for which it waits.
-std::vector<double> squared_norms(const std::vector<at::Tensor>& tensors);
+/// The same of each of these, which are on `device`: double [tensors], there.
+at::Tensor squared_norms(const std::vector<at::Tensor>& tensors, at::Device device);
+
+/// Squared norms of the gradients that a row has a part in.
+struct SquaredNorms {
+  std::vector<int> parameters = {};  ///< indices in the model's parameter order
+  at::Tensor squares = {};           ///< of their gradients: double [parameters], on the row's device
+};
+/// The 2-norm of them all: squares are added in the model's parameter order, on `device`. Double [].
+at::Tensor total_norm(const std::vector<SquaredNorms>& parts, at::Device device);
 
 /// Whether every element is finite. Integer tensors are; float32, float64 and bfloat16 are read once.
 bool all_finite(const at::Tensor& tensor);

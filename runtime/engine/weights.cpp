@@ -7,8 +7,8 @@
 #include <utility>
 
 #include "runtime/base/check.hpp"
+#include "runtime/device/staging.hpp"
 #include "runtime/engine/layer_contract.hpp"
-#include "runtime/engine/tensor_math.hpp"
 #include "runtime/layer/random.hpp"
 
 namespace lockstep {
@@ -147,7 +147,8 @@ void Weights::sum_shared(std::size_t item) {
     Parameter* holder = shared_holders_[item][h];
     const at::Tensor buffer = holder ? holder->gradient : shared_received_[item].at(static_cast<int>(h));
     // Never in place: received buffers belong to their sender, and ours have been lent to other rows.
-    if (buffer.defined()) sum = sum.defined() ? sum + buffer.to(sum.device()) : buffer.to(options_.device).clone();
+    if (buffer.defined())
+      sum = sum.defined() ? sum + to_device(buffer, options_.device) : to_device(buffer, options_.device).clone();
     if (holder && !first) first = holder;
     if (holder) holder->gradient.reset();
   }
@@ -157,8 +158,8 @@ void Weights::sum_shared(std::size_t item) {
 
 // ---- norm and update ----
 
-NormParts Weights::squared_norms() const {
-  NormParts parts;
+SquaredNorms Weights::squared_norms() const {
+  SquaredNorms parts;
   std::vector<at::Tensor> gradients;
   for (std::size_t i = 0; i < owned_.size(); ++i) {
     const Parameter& parameter = *owned_[i];
@@ -168,15 +169,28 @@ NormParts Weights::squared_norms() const {
     parts.parameters.push_back(parameter.index);
     gradients.push_back(parameter.gradient);
   }
-  parts.squares = lockstep::squared_norms(gradients);
+  parts.squares = lockstep::squared_norms(gradients, options_.device);
   return parts;
 }
 
-void Weights::update(double learning_rate, std::int64_t step, double coefficient) {
+namespace {
+
+/// By nothing above 1; also by what is not a number.
+void scale(const std::vector<Parameter*>& parameters, const at::Tensor& coefficient) {
+  if (!coefficient.device().is_cpu()) {
+    const at::Tensor at_most_1 = coefficient.clamp_max(1.0);
+    for (Parameter* parameter : parameters) parameter->gradient.mul_(at_most_1);
+  } else if (const double factor = coefficient.item<double>(); !(factor >= 1.0)) {
+    for (Parameter* parameter : parameters) parameter->gradient.mul_(factor);
+  }
+}
+
+}  // namespace
+
+void Weights::update(double learning_rate, std::int64_t step, const at::Tensor& coefficient) {
   if (!updater_) return;
   at::NoGradGuard no_grad;
-  if (!(coefficient >= 1.0))  // also when it is not a number
-    for (Parameter* parameter : trained_) parameter->gradient.mul_(coefficient);
+  if (coefficient.defined()) scale(trained_, coefficient);
   const MemoryPool::Scope memory(pool_, MemoryKind::optimizer);
   updater_->update(learning_rate, step);
 }
@@ -201,8 +215,8 @@ void Weights::update_for_now(double learning_rate, std::int64_t step) {
   update(learning_rate, step);
 }
 
-void Weights::amend(double learning_rate, std::int64_t step, double coefficient) {
-  if (!updater_ || coefficient >= 1.0) return;
+void Weights::amend(double learning_rate, std::int64_t step, const at::Tensor& coefficient) {
+  if (!updater_ || coefficient.item<double>() >= 1.0) return;
   at::NoGradGuard no_grad;
   const std::vector<at::Tensor> live = updated_tensors();
   for (std::size_t i = 0; i < live.size(); ++i) live[i].copy_(snapshot_[i]);

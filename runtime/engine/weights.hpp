@@ -12,10 +12,10 @@
 
 #include "runtime/engine/keeper.hpp"
 #include "runtime/engine/memory.hpp"
+#include "runtime/engine/tensor_math.hpp"
 #include "runtime/engine/updater.hpp"
 #include "runtime/graph/partition.hpp"
 #include "runtime/layer/context.hpp"
-#include "runtime/schedule/step_result.hpp"
 
 namespace lockstep {
 
@@ -60,13 +60,14 @@ class Weights {
   // ---- norm and update ----
 
   /// Squared norms of the gradients of those whose first holder is here. Throws ModelError when a trained one has none.
-  NormParts squared_norms() const;
+  SquaredNorms squared_norms() const;
   /// The optimizer step `step` (from 1) with gradients times `coefficient`, if that is below 1 (or not a number).
-  void update(double learning_rate, std::int64_t step, double coefficient = 1.0);
+  /// Double [], of the host or where the weights are, which then nobody waits for; undefined: 1.
+  void update(double learning_rate, std::int64_t step, const at::Tensor& coefficient = {});
   /// update() that amend() can take back.
   void update_for_now(double learning_rate, std::int64_t step);
-  /// Makes of the last update_for_now() what update() would have done with this coefficient.
-  void amend(double learning_rate, std::int64_t step, double coefficient);
+  /// Makes of the last update_for_now() what update() would have done with this coefficient, which it waits for.
+  void amend(double learning_rate, std::int64_t step, const at::Tensor& coefficient);
   void forget_gradients();
   std::int64_t gradient_bytes() const;
 

@@ -34,7 +34,11 @@ void say_where(const Work& work, const Where& where) {
 
 }  // namespace
 
-Worker::Worker(WorkerParts parts) : parts_(std::move(parts)), handover_(parts_.stage.device) {
+Worker::Worker(WorkerParts parts)
+    : parts_(std::move(parts)),
+      handover_(parts_.stage.device),
+      watch_(stream()),
+      last_(std::make_unique<RowRun>(parts_.row, StepHeader(), watch_, nullptr)) {
   const std::vector<WorkerId>& row_of_stage = parts_.programs.wiring().row_of_stage;
   for (std::size_t s = 0; s < row_of_stage.size(); ++s)
     if (row_of_stage[s].value() == parts_.row) ids_.emplace_back(static_cast<int>(s));
@@ -99,7 +103,10 @@ void Worker::guarded(const Instruction& instruction) {
 void Worker::execute(const Instruction& instruction) {
   if (parts_.limits.stop->raised()) throw JobStopped();
   handover_.collect();
-  const double start_us = now_us();
+  // What is computed takes its time on the device, everything else here.
+  const bool computes = is_work(instruction) && instruction.kind != InstructionKind::make_header;
+  const auto mark = [&] { return computes ? watch_.mark() : Stopwatch::Mark{now_us()}; };
+  Stopwatch::Mark begin = mark();
   switch (instruction.kind) {
     case InstructionKind::make_header: take_header(ledger_->open(parts_.limits)); break;
     case InstructionKind::post: parts_.channels[instruction.edge.value()]->post(); break;
@@ -111,23 +118,17 @@ void Worker::execute(const Instruction& instruction) {
       weights_->sum_shared(instruction.item);
       break;
     case InstructionKind::norm_parts: collect_norm_parts(); break;
-    case InstructionKind::norm_total: norm_ = ledger_->total_norm(current_.norm); break;
+    case InstructionKind::norm_total: norm_ = ledger_->total_norm(squares_); break;
     case InstructionKind::update: update(); break;
     case InstructionKind::amend: amend(); break;
     case InstructionKind::wait_sends: finish_sends(); break;
   }
-  const double end_us = now_us();
-  const bool header = instruction.kind == InstructionKind::receive &&
-                      program_->edges[instruction.edge.value()].kind == EdgeKind::header;
-  current_.report.count(instruction.kind, start_us + (header ? header_.idle_us : 0.0), end_us);
-  if (parts_.spans) record(instruction, start_us, end_us);
-}
-
-// The program's first instruction, which waits for the header or makes it, is counted to the program it announces.
-void Worker::record(const Instruction& instruction, double start_us, double end_us) {
-  if (!parts_.spans->takes(header_.mode, header_.step)) return;
-  parts_.spans->add(header_.mode, header_.step, instruction, start_us, end_us);
-  if (instruction.kind == InstructionKind::compute) parts_.spans->held(end_us, parts_.pool->bytes());
+  if (!current_) return;  // before the first header
+  // The program's first instruction, which waits for the header or makes it, is counted to the program it announces.
+  if (instruction.kind == InstructionKind::receive &&
+      program_->edges[instruction.edge.value()].kind == EdgeKind::header)
+    begin.told_us += header_.idle_us;
+  current_->did(instruction, std::move(begin), mark(), parts_.pool->bytes());
 }
 
 // ---- messages ----
@@ -178,8 +179,12 @@ void Worker::consume(const Edge& edge, Message message) {
           weights_->put_shared_gradient(edge.item, static_cast<int>(h), tensors.at(next++));
       return;
     }
-    case EdgeKind::norm: ledger_->add(NormParts::from_bytes(string_of(tensors.at(0)))); return;
-    case EdgeKind::scale: norm_ = tensors.at(0).item<double>(); return;
+    case EdgeKind::norm: {
+      const auto* first = tensors.at(0).const_data_ptr<int>();
+      ledger_->add({{first, first + tensors[0].numel()}, tensors.at(1)});
+      return;
+    }
+    case EdgeKind::scale: norm_ = tensors.at(0); return;
     case EdgeKind::result: ledger_->add(RowResult::from_bytes(string_of(tensors.at(0)))); return;
     case EdgeKind::header: break;
   }
@@ -199,9 +204,9 @@ Tensors Worker::contents(const Edge& edge, int micro_batch) {
     case EdgeKind::value: return stages_->values_of(flow(edge), micro_batch);
     case EdgeKind::gradient: return stages_->gradients_of(flow(edge), micro_batch);
     case EdgeKind::shared: return weights_->shared_gradients(edge.item);
-    case EdgeKind::norm: return {tensor_of(current_.norm.to_bytes())};
-    case EdgeKind::scale: return {at::full({}, norm_, at::kDouble)};
-    case EdgeKind::result: return {tensor_of(last_.to_bytes())};
+    case EdgeKind::norm: return {at::tensor(squares_.parameters, at::kInt), squares_.squares};
+    case EdgeKind::scale: return {norm_};
+    case EdgeKind::result: return {tensor_of(settled_last().to_bytes())};
   }
   LOCKSTEP_CHECK(false, "unknown edge kind");
 }
@@ -214,9 +219,8 @@ void Worker::take_header(StepHeader header) {
     for (const StepResult& result : header_.finished) parts_.observer->on_result(result);
     if (header_.mode == Mode::stop) parts_.observer->on_stop(header_.stop);
   }
-  stages_->begin(header_);
-  current_ = {};
-  current_.report.row = parts_.row;
+  current_ = std::make_unique<RowRun>(parts_.row, header_, watch_, parts_.spans);
+  stages_->begin(header_, *current_);
 }
 
 bool Worker::recomputes(const Action& action) {
@@ -228,20 +232,26 @@ bool Worker::recomputes(const Action& action) {
 
 void Worker::collect_norm_parts() {
   stages_->release_sent();
-  current_.norm = weights_->squared_norms();
+  squares_ = weights_->squared_norms();
   for (const Parameter* parameter : weights_->trained())
     record_hash(parameter->index, Hashed::gradient, parameter->gradient);
-  for (std::size_t i = 0; i < current_.norm.squares.size(); ++i) {
-    if (std::isfinite(current_.norm.squares[i])) continue;
-    const ParameterInfo& info = parts_.graph.parameters[current_.norm.parameters[i]];
-    current_.non_finite =
-        first_of(current_.non_finite, {info.holders.front(), program_->micro_batches - 1, "gradient of " + info.name});
-  }
+  current_->result.norm.parameters = squares_.parameters;
+  current_->readings.add(squares_.squares, [this, &result = current_->result,
+                                            last = program_->micro_batches - 1](std::span<const double> squares) {
+    result.norm.squares.assign(squares.begin(), squares.end());
+    for (std::size_t i = 0; i < squares.size(); ++i) {
+      if (std::isfinite(squares[i])) continue;
+      const ParameterInfo& info = parts_.graph.parameters[result.norm.parameters[i]];
+      result.non_finite = first_of(result.non_finite, {info.holders.front(), last, "gradient of " + info.name});
+    }
+  });
 }
 
-double Worker::clip_coefficient() const {
+/// Double [], where the norm is; undefined: nothing is clipped.
+at::Tensor Worker::clip_coefficient() const {
+  if (parts_.clip_grad_norm <= 0) return {};
   // As torch.nn.utils.clip_grad_norm_: max_norm / (norm + 1e-6), never above 1.
-  return parts_.clip_grad_norm > 0 ? parts_.clip_grad_norm / (norm_ + 1e-6) : 1.0;
+  return at::full_like(norm_, parts_.clip_grad_norm).div(norm_ + 1e-6);
 }
 
 void Worker::update() {
@@ -273,18 +283,25 @@ void Worker::end_program() {
     stages_->end_step();
     for (const Buffer* buffer : weights_->buffers()) record_hash(buffer->index, Hashed::buffer, buffer->value);
   }
-  stages_->report(current_);
-  current_.report.peak_by_kind = parts_.pool->peak_by_kind();
-  current_.report.peak_bytes =
-      std::accumulate(current_.report.peak_by_kind.begin(), current_.report.peak_by_kind.end(), std::int64_t{0});
-  current_.signalled = parts_.signalled && parts_.signalled->load();
+  current_->end();
+  WorkerReport& report = current_->result.report;
+  report.peak_by_kind = parts_.pool->peak_by_kind();
+  report.peak_bytes = std::accumulate(report.peak_by_kind.begin(), report.peak_by_kind.end(), std::int64_t{0});
+  current_->result.signalled = parts_.signalled && parts_.signalled->load();
   if (parts_.keeper) keep();
-  if (ledger_) ledger_->close(last_);
-  if (parts_.clip_grad_norm > 0 && header_.mode == Mode::train) {  // the norm is at row 0 already
-    current_.norm = {};
-    if (ledger_) ledger_->set_norm(norm_);
-  }
+  if (ledger_) ledger_->close(settled_last());
   last_ = std::move(current_);
+}
+
+const RowResult& Worker::settled_last() {
+  WaitClock clock;
+  std::chrono::milliseconds limit = parts_.limits.timeout;
+  last_->settle([&] {
+    if (parts_.limits.stop->raised()) throw JobStopped();
+    parts_.limits.alive();
+    if (const auto waited = clock.look(); waited >= limit) limit = parts_.limits.overdue(waited, "");
+  });
+  return last_->result;
 }
 
 void Worker::keep() {
@@ -292,7 +309,7 @@ void Worker::keep() {
       [&] {
         if (header_.save) parts_.keeper->save(header_.step, weights_->state(), parts_.limits);
         if (header_.mode == Mode::flush) parts_.keeper->drain(parts_.limits);
-        current_.saved = parts_.keeper->take_reports();
+        current_->result.saved = parts_.keeper->take_reports();
       },
       [&] { return concat("worker ", parts_.row, ", after step ", header_.step); });
 }

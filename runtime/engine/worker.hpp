@@ -81,7 +81,6 @@ class Worker {
   void run_program();
   void guarded(const Instruction& instruction);
   void execute(const Instruction& instruction);
-  void record(const Instruction& instruction, double start_us, double end_us);
   std::string where(const Instruction& instruction) const;
 
   void receive(const Instruction& instruction);
@@ -93,11 +92,12 @@ class Worker {
   void take_header(StepHeader header);
   bool recomputes(const Action& action);
   void collect_norm_parts();
-  double clip_coefficient() const;
+  at::Tensor clip_coefficient() const;
   void update();
   void amend();
   void forget_gradients();
   void end_program();
+  const RowResult& settled_last();
   void keep();
   void record_hash(int index, Hashed what, const at::Tensor& tensor);
 
@@ -105,6 +105,7 @@ class Worker {
 
   WorkerParts parts_;
   Handover handover_;
+  Stopwatch watch_;
   std::vector<StageId> ids_;  // of the stages here
   std::optional<Weights> weights_;
   std::optional<Stages> stages_;
@@ -113,8 +114,9 @@ class Worker {
   const Program* program_ = nullptr;
   std::map<const Program*, std::vector<bool>> recomputed_;  // recomputed() of each program
   StepHeader header_;
-  double norm_ = 0;
-  RowResult current_, last_;  // of this run and of the one before, which travels now
+  SquaredNorms squares_;                    // of this row
+  at::Tensor norm_;                         // of all rows: double []
+  std::unique_ptr<RowRun> current_, last_;  // this run and the one before, whose result travels now
   std::vector<ParameterHash> hashes_;
 };
 

@@ -26,11 +26,6 @@ Buffer& find(std::vector<Buffer>& buffers, const std::string& name) {
   LOCKSTEP_CHECK(false, "no buffer '", name, "'");
 }
 
-/// A copy in double.
-at::Tensor on_host(const at::Tensor& tensor) {
-  return tensor.to(at::kCPU, at::kDouble, /*non_blocking=*/false, /*copy=*/true);
-}
-
 }  // namespace
 
 void fields(FieldVisitor& visit, GroupNormConfig& config) {
@@ -99,28 +94,18 @@ Tensors BatchNorm::forward(const Tensors& inputs, LayerContext& context) const {
 void BatchNorm::end_step(std::vector<Buffer>& buffers, const std::vector<Tensors>& collected) const {
   const double momentum = config().momentum;
   const at::Tensor running_mean = find(buffers, kMean).value, running_var = find(buffers, kVariance).value;
-  std::vector<double> mean(static_cast<std::size_t>(part_.channels)), squares(mean.size());
+  at::Tensor mean = at::zeros_like(running_mean, at::kDouble), squares = at::zeros_like(mean);
   double n = 0;
   for (const Tensors& micro_batch : collected) {
-    const at::Tensor means = on_host(micro_batch[0]), variances = on_host(micro_batch[1]);
-    const auto more = static_cast<double>(micro_batch[2].item<std::int64_t>());
-    for (std::size_t c = 0; c < mean.size(); ++c) {
-      const double difference = means.const_data_ptr<double>()[c] - mean[c];
-      squares[c] +=
-          variances.const_data_ptr<double>()[c] * (more - 1) + difference * difference * n * more / (n + more);
-      mean[c] += difference * more / (n + more);
-    }
+    const auto more = static_cast<double>(micro_batch[2].item<std::int64_t>());  // of the host
+    const at::Tensor difference = micro_batch[0].to(at::kDouble) - mean;
+    const at::Tensor between = (difference * difference * n * more).div_(n + more);
+    squares += (micro_batch[1].to(at::kDouble) * (more - 1)).add_(between);
+    mean += (difference * more).div_(n + more);
     n += more;
   }
-  const at::Tensor new_mean = on_host(running_mean), new_var = on_host(running_var);
-  auto* stored_mean = new_mean.mutable_data_ptr<double>();
-  auto* stored_var = new_var.mutable_data_ptr<double>();
-  for (std::size_t c = 0; c < mean.size(); ++c) {
-    stored_mean[c] = momentum * mean[c] + (1 - momentum) * stored_mean[c];
-    stored_var[c] = momentum * (squares[c] / (n - 1)) + (1 - momentum) * stored_var[c];
-  }
-  running_mean.copy_(new_mean);
-  running_var.copy_(new_var);
+  running_mean.copy_(mean * momentum + running_mean.to(at::kDouble) * (1 - momentum));
+  running_var.copy_((squares / (n - 1)) * momentum + running_var.to(at::kDouble) * (1 - momentum));
   find(buffers, kSteps).value.add_(1);
 }
 

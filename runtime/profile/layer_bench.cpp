@@ -8,7 +8,6 @@
 #include <cmath>
 #include <set>
 
-#include "runtime/base/clock.hpp"
 #include "runtime/layer/random.hpp"
 
 namespace lockstep {
@@ -31,7 +30,8 @@ at::Tensor bench_noise() {
   return at::randn({kNoise});
 }
 
-LayerBench::LayerBench(const GroupToMeasure& what, int layer, const at::Tensor& noise, MemoryPool& pool)
+LayerBench::LayerBench(const GroupToMeasure& what, int layer, const at::Tensor& noise, MemoryPool& pool,
+                       Stopwatch& watch)
     : graph_(what.graph),
       layer_(layer),
       options_(what.options),
@@ -39,7 +39,8 @@ LayerBench::LayerBench(const GroupToMeasure& what, int layer, const at::Tensor& 
       noise_(noise),
       pool_(pool),
       weights_(graph_, what.partition, {StageId(layer)},
-               {options_.stage.seed, options_.stage.device, /*initialise=*/false, options_.make_updater}, pool) {
+               {options_.stage.seed, options_.stage.device, /*initialise=*/false, options_.make_updater}, pool),
+      watch_(watch) {
   const at::NoGradGuard no_grad;
   StageOptions stage = options_.stage;
   stage.recompute.assign(static_cast<std::size_t>(graph_.layer_count()), true);  // where forward() asks for it
@@ -154,6 +155,17 @@ void LayerBench::input_grad(int micro_batch) {
   stage_->release_gradients(micro_batch);
 }
 
+void LayerBench::begin() {
+  readings_ = {};
+  run_.emplace(watch_, layer_, 1, readings_);
+  stage_->begin(header_, *run_);
+}
+
+const StageReport& LayerBench::report() {
+  run_->meter.settle();
+  return run_->meter.report();
+}
+
 template <typename Work>
 double LayerBench::workspace_of(const Work& work) {
   const std::int64_t before = pool_.bytes();
@@ -166,7 +178,7 @@ double LayerBench::workspace_of(const Work& work) {
 /// has its I and W in one.
 LayerSample LayerBench::bytes() {
   LayerSample sample;
-  stage_->begin(header_, meter_);
+  begin();
   auto first = make_inputs();
   const std::int64_t before_first = pool_.bytes();
   forward(0, first);
@@ -212,7 +224,7 @@ void LayerBench::run_forward() {
   if (timed_inputs_.empty()) timed_inputs_ = make_inputs();
   for (const auto* list : {&data_, &timed_inputs_})
     for (const auto& [id, tensor] : *list) touch(tensor);
-  stage_->begin(header_, meter_);
+  begin();
   forward(0, timed_inputs_);
 }
 
@@ -231,10 +243,14 @@ double LayerBench::update(int step) {
   const std::vector<Parameter*>& trained = weights_.trained();
   const auto has_gradient = [](const Parameter* parameter) { return parameter->gradient.defined(); };
   if (!options_.make_updater || trained.empty() || !std::all_of(trained.begin(), trained.end(), has_gradient)) return 0;
-  const double start_us = now_us();
+  const Stopwatch::Mark begin = watch_.mark();
   if (options_.clip) static_cast<void>(weights_.squared_norms());
-  weights_.update(1e-4, step, options_.clip ? 0.999 : 1.0);
-  return now_us() - start_us;
+  weights_.update(
+      1e-4, step,
+      options_.clip ? at::full({}, 0.999, at::TensorOptions(at::kDouble).device(options_.stage.device)) : at::Tensor());
+  const Stopwatch::Mark end = watch_.mark();
+  watch_.wait(begin, end);
+  return watch_.us(end) - watch_.us(begin);
 }
 
 }  // namespace lockstep

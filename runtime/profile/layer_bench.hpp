@@ -7,6 +7,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -23,17 +24,18 @@ inline constexpr int kBenchMicroBatches = 4;
 
 class LayerBench {
  public:
-  /// `pool`: the one in whose scope the bench is used. All references outlive the bench.
-  LayerBench(const GroupToMeasure& what, int layer, const at::Tensor& noise, MemoryPool& pool);
+  /// `pool`: the one in whose scope the bench is used, `watch`: of the stream in whose scope. All references outlive
+  /// the bench.
+  LayerBench(const GroupToMeasure& what, int layer, const at::Tensor& noise, MemoryPool& pool, Stopwatch& watch);
 
   /// Runs all micro-batches; the times of the sample stay 0.
   LayerSample bytes();
 
   // A micro-batch: F, then I and W. What the neighbouring layer has just made is touched first, outside of the times.
   void run_forward();
-  /// Ends the micro-batch: its times are in report().
   void run_backward();
-  const StageReport& report() const { return meter_.report(); }
+  /// Its times, when the watch has been set for it.
+  const StageReport& report();
 
   /// One optimizer update of the layer, with its part of the global norm when `clip` is set. Needs a backward before.
   /// Microseconds; 0 when nothing is updated.
@@ -53,6 +55,7 @@ class LayerBench {
   bool is_target(int value) const;
   at::Tensor made_of(const at::IntArrayRef sizes, at::ScalarType dtype) const;
   at::Tensor made_of(int value) const;
+  void begin();
   void make_data();
   Values make_inputs() const;
   std::vector<OuterGradient> make_gradients() const;
@@ -71,7 +74,9 @@ class LayerBench {
   const at::Tensor& noise_;
   MemoryPool& pool_;
   Weights weights_;
-  StageMeter meter_;
+  Stopwatch& watch_;
+  Readings readings_;  // which nobody wants to know
+  std::optional<StageRun> run_;
   std::unique_ptr<Stage> stage_;
   StepHeader header_;
   Values data_;                                                                // by value

@@ -42,7 +42,12 @@ struct Times {
 /// What one thread holds: the layers of the group as benches, in the order of the model.
 class GroupBench {
  public:
-  explicit GroupBench(const GroupToMeasure& what) : memory_(pool_), options_(what.options), noise_(bench_noise()) {
+  explicit GroupBench(const GroupToMeasure& what)
+      : memory_(pool_),
+        options_(what.options),
+        watch_(DeviceStream(what.options.stage.device)),
+        on_device_(watch_.stream()),
+        noise_(bench_noise()) {
     // OpenMP counts threads per calling thread, as for workers.
     at::init_num_threads();
     at::set_num_threads(what.options.threads);
@@ -52,7 +57,7 @@ class GroupBench {
     std::sort(order.begin(), order.end());
     const MemoryPool::Scope memory(pool_, MemoryKind::parameters);
     for (const auto& [layer, member] : order)
-      benches_.push_back({member, std::make_unique<LayerBench>(what, layer, noise_, pool_)});
+      benches_.push_back({member, std::make_unique<LayerBench>(what, layer, noise_, pool_, watch_)});
     times_.resize(what.group.members.size());
   }
 
@@ -68,13 +73,14 @@ class GroupBench {
   }
 
   void forward() {
+    begin_ = watch_.mark();
     for (Entry& entry : benches_) entry.bench->run_forward();
   }
   void backward(bool counts) {
-    for (auto entry = benches_.rbegin(); entry != benches_.rend(); ++entry) {
-      entry->bench->run_backward();
-      if (counts) times_[entry->member].add(entry->bench->report());
-    }
+    for (auto entry = benches_.rbegin(); entry != benches_.rend(); ++entry) entry->bench->run_backward();
+    watch_.wait(begin_, watch_.mark());
+    if (!counts) return;
+    for (const Entry& entry : benches_) times_[entry.member].add(entry.bench->report());
   }
   void update(int step, bool counts) {
     for (Entry& entry : benches_) {
@@ -95,9 +101,12 @@ class GroupBench {
   MemoryPool pool_;
   const MemoryPool::Scope memory_;
   const MeasureOptions& options_;
+  Stopwatch watch_;
+  const DeviceStream::Scope on_device_;
   at::Tensor noise_;
   std::vector<Entry> benches_;
   std::vector<Times> times_;
+  Stopwatch::Mark begin_;  // of the micro-batch
 };
 
 /// The threads that measure one group at the same time. Who leaves, done or failed, leaves the barrier too, so that

@@ -52,7 +52,7 @@ enum class EdgeKind : std::uint8_t {
   value,     ///< values of one flow, forward
   gradient,  ///< gradients of one flow, backward
   shared,    ///< the gradient buffers of Topology::shared[item], between each ordered pair of rows that hold them
-  norm,      ///< NormParts, row r -> row 0
+  norm,      ///< squared norms of gradients, row r -> row 0
   scale,     ///< the global norm, row 0 -> row r
   result,    ///< RowResult of the previous program, row r -> row 0
 };

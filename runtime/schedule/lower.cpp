@@ -148,8 +148,8 @@ class Lowering {
     return false;
   }
 
-  /// What stands between computes, though it is of no micro-batch: place and exchange, by the number of the row's actions
-  /// in front of it.
+  /// What stands between computes, though it is of no micro-batch: place and exchange, by the number of the row's
+  /// actions in front of it.
   using Behind = std::multimap<std::size_t, std::pair<Place, std::size_t>>;
   Behind behind_computes(const std::vector<Action>& actions) const {
     Behind found;

@@ -138,12 +138,6 @@ std::string StepHeader::to_bytes() const {
 StepHeader StepHeader::from_bytes(const std::string& bytes) {
   return read<StepHeader>(bytes);
 }
-std::string NormParts::to_bytes() const {
-  return write(*this);
-}
-NormParts NormParts::from_bytes(const std::string& bytes) {
-  return read<NormParts>(bytes);
-}
 std::string RowResult::to_bytes() const {
   return write(*this);
 }

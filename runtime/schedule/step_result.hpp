@@ -99,9 +99,6 @@ struct StepResult {
 struct NormParts {
   std::vector<int> parameters;  ///< indices in the model's parameter order
   std::vector<double> squares;  ///< of their gradients
-
-  std::string to_bytes() const;  ///< a `norm` message
-  static NormParts from_bytes(const std::string& bytes);
 };
 
 /// What one row sends to row 0 after a program run; merged into a StepResult there.

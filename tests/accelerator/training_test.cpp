@@ -16,13 +16,18 @@ using namespace lockstep::test;
 
 namespace {
 
-/// Trains with worker w on devices[w mod size].
-RunRecord run_on(const std::vector<at::Device>& devices, const Model& model, const DataSplits& data,
-                 const Config& config, const RunOptions& options = {}, const std::string& resume_from = "") {
+/// Worker w is on devices[w mod size].
+Trainer trainer_on(const std::vector<at::Device>& devices, const Model& model, const DataSplits& data,
+                   const Config& config) {
   Assembly assembly = assemble(model, data, config, {});
   for (std::size_t worker = 0; worker < assembly.devices.size(); ++worker)
     assembly.devices[worker] = devices[worker % devices.size()];
-  Trainer trainer(std::move(assembly));
+  return Trainer(std::move(assembly));
+}
+
+RunRecord run_on(const std::vector<at::Device>& devices, const Model& model, const DataSplits& data,
+                 const Config& config, const RunOptions& options = {}, const std::string& resume_from = "") {
+  Trainer trainer = trainer_on(devices, model, data, config);
   if (!resume_from.empty()) trainer.resume(resume_from);
   return record_run(trainer, options);
 }
@@ -156,7 +161,7 @@ TEST_CASE("devices of two kinds train together, and a checkpoint goes from one k
   for (std::size_t i = 0; i < got.size(); ++i) CHECK(close(got[i], expected[i]));
 }
 
-TEST_CASE("a device sums the squares of a norm itself, block by block, and one copy brings them", "[parity]") {
+TEST_CASE("a device sums the squares of a norm itself, block by block, and nobody waits", "[parity]") {
   const Simulated simulated;
   const auto block = static_cast<std::int64_t>(kNormBlock);
   std::vector<at::Tensor> here, there;
@@ -167,28 +172,56 @@ TEST_CASE("a device sums the squares of a norm itself, block by block, and one c
   there.push_back(here.front().to(at::kDouble).to(sim()));
   here.push_back(here.front().to(at::kDouble));
   Accelerator::reset();
-  const std::vector<double> got = squared_norms(there), expected = squared_norms(here);
-  CHECK(Accelerator::counts().waits == 1);
-  CHECK(Accelerator::counts().to_host_bytes == (1 + 1 + 4 + 130 + 1) * 8);
-  REQUIRE(got.size() == expected.size());
-  for (std::size_t i = 0; i < got.size(); ++i) CHECK(std::abs(got[i] - expected[i]) <= 1e-12 * expected[i]);
-  CHECK(squared_norms({}).empty());
+  const at::Tensor got = squared_norms(there, sim()), expected = squared_norms(here, at::kCPU);
+  const auto half = [](const at::Tensor& squares) {
+    const std::int64_t count = squares.numel() / 2;
+    return std::vector<SquaredNorms>{{{5, 0, 3}, squares.narrow(0, 0, 3)}, {{1, 4, 2}, squares.narrow(0, 3, count)}};
+  };
+  const at::Tensor norm = total_norm(half(got), sim()), expected_norm = total_norm(half(expected), at::kCPU);
+  CHECK(Accelerator::counts().waits == 0);
+  CHECK(Accelerator::counts().to_host_bytes == 0);
+  CHECK(at::allclose(got.cpu(), expected, 1e-12, 0));
+  CHECK(at::allclose(norm.cpu(), expected_norm, 1e-12, 0));
+  CHECK(squared_norms({}, sim()).numel() == 0);
 }
 
-TEST_CASE("what the host wants to know of a step costs no wait per layer and micro-batch", "[parity]") {
+TEST_CASE("nobody waits for a device: neither per layer and micro-batch nor per step", "[parity]") {
   const Simulated simulated;
-  const DataSplits data = regression_data(40, 6, 3);
-  const auto waits = [&](int micro_batches) {
-    Accelerator::reset();
-    Config config = with_pipeline(small_config("mean_squared_error", 8, micro_batches), 3, "1f1b");
-    run_on({sim()}, mlp_with_skip(0.0, true), data, config);
-    return Accelerator::counts();
+  const DataSplits data = regression_data(40, 6, 3), tokens = token_data(40, 8, 11);
+  const DataSplits images = image_data(40, 3, 8, 4, false);
+  struct Job {
+    Model model;
+    const DataSplits& data;
+    std::string loss;
   };
-  const AcceleratorCounts few = waits(4), many = waits(8);
-  CHECK(few.kernels < many.kernels);
-  // What is left of them: the data and the targets of each micro-batch on their way in.
-  const std::int64_t steps = 5, entries = 2;
-  CHECK(many.waits - few.waits == steps * (8 - 4) * entries);
+  const std::vector<Job> jobs = {
+      {mlp_with_skip(0.25, true), data, "mean_squared_error"},
+      {small_gpt(2, 0.0, true), tokens, "sparse_categorical_cross_entropy"},
+      {model_of("type: cnn, inputs: 3, classes: 4, norm: batch"), images, "sparse_categorical_cross_entropy"}};
+  for (const Job& job : jobs)
+    for (const double clip : {0.0, 0.5})
+      for (const bool post_validation : {false, true}) {
+        std::int64_t layers = 0;
+        const auto counts = [&](int micro_batches, int steps) {
+          Accelerator::reset();
+          Config config = with_pipeline(small_config(job.loss, 8, micro_batches), 3, "1f1b");
+          config.train.clip_grad_norm = clip;
+          config.train.post_validation = post_validation && clip > 0;
+          config.train.steps = steps;
+          config.train.eval_every = 0;
+          Trainer trainer = trainer_on({sim(0), sim(1)}, job.model, job.data, config);
+          layers = trainer.graph().layer_count();
+          trainer.fit();
+          return Accelerator::counts();
+        };
+        CAPTURE(job.model.name, clip, post_validation);
+        const AcceleratorCounts few = counts(4, 3), many = counts(8, 3), longer = counts(4, 5);
+        CHECK(few.kernels < many.kernels);
+        CHECK(many.waits == few.waits);
+        // Least and most of every output and input gradient (of a sum, two) and the loss, as doubles.
+        CHECK(many.to_host_bytes - few.to_host_bytes <= std::int64_t{3 * (8 - 4) * 8} * (6 * layers + 1));
+        CHECK(longer.waits - few.waits == (clip > 0 && post_validation ? 2 * 3 : 0));  // amend, on each worker
+      }
 }
 
 TEST_CASE("a value that is not finite on a device is named by layer and micro-batch", "[parity]") {

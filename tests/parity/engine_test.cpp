@@ -351,15 +351,15 @@ TEST_CASE("weights are updated without a worker: shared sums, norm, clipping, up
   CHECK(weights.gradient_bytes() > 4 * graph.parameter_count());  // the tied one twice
   REQUIRE(whole.partition().topology.shared.size() == 1);
   weights.sum_shared(0);
-  const NormParts norms = weights.squared_norms();
+  const SquaredNorms norms = weights.squared_norms();
   REQUIRE(norms.parameters.size() == graph.parameters.size());
-  for (std::size_t i = 0; i < norms.squares.size(); ++i) {
+  for (std::size_t i = 0; i < norms.parameters.size(); ++i) {
     const ParameterInfo& info = graph.parameters[norms.parameters[i]];
     const double each = info.holders.size() > 1 ? 4.0 : 1.0;
-    CHECK(norms.squares[i] == each * static_cast<double>(before[i].numel()));
+    CHECK(norms.squares.const_data_ptr<double>()[i] == each * static_cast<double>(before[i].numel()));
   }
   weights.update_for_now(0.5, 1);
-  weights.amend(0.5, 1, /*coefficient=*/0.25);
+  weights.amend(0.5, 1, /*coefficient=*/at::full({}, 0.25, at::kDouble));
   for (std::size_t i = 0; i < before.size(); ++i) {
     const double each = graph.parameters[i].holders.size() > 1 ? 2.0 : 1.0;
     CHECK(at::equal(weights.parameters()[i]->value, before[i] - 0.5 * 0.25 * each));

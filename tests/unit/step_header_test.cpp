@@ -90,10 +90,11 @@ TEST_CASE("every mode and every reason to stop travels in a header; a byte beyon
 }
 
 TEST_CASE("norm parts survive the way through bytes", "[unit]") {
-  const NormParts parts{{4, 7}, {0.5, 2.25}};
-  const NormParts back = NormParts::from_bytes(parts.to_bytes());
-  CHECK(back.parameters == parts.parameters);
-  CHECK(back.squares == parts.squares);
+  RowResult result;
+  result.norm = {{4, 7}, {0.5, 2.25}};
+  const NormParts back = RowResult::from_bytes(result.to_bytes()).norm;
+  CHECK(back.parameters == result.norm.parameters);
+  CHECK(back.squares == result.norm.squares);
 }
 
 TEST_CASE("a control message that was cut or lengthened is refused", "[unit]") {
