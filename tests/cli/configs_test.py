@@ -22,6 +22,8 @@ FEW_STEPS = ["train.steps=3", "train.eval_steps=1", "train.eval_batch=8", "train
 QUICK = {
     "delay-16.yaml": ["model.forward_ms=0.3", "model.input_grad_ms=0.3", "model.weight_grad_ms=0.3"],
     "gpt-bf16.yaml": ["train.batch=4", "train.micro_batches=4"],
+    "gpt2-124m.yaml": ["workers.devices=[cpu]", "model.layers=4", "model.width=48", "model.context=16", "model.vocab=256",
+                       "data.vocab=256", "train.batch=16"],
     "oversized.yaml": ["model.width=64"],
     "quickstart.yaml": ["train.batch=8", "train.micro_batches=3"],
 }

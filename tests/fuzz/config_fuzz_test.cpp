@@ -46,12 +46,13 @@ void each_value(Value& value, const std::function<void(Value&)>& visit) {
   for (Entry& entry : value.entries) each_value(entry.value, visit);
 }
 
-/// Paths of this machine and of the source folder become ones that are there.
+/// Paths of this machine and of the source folder become ones that are there, and devices the one that is everywhere.
 void localize(Value& root, const Scratch& scratch) {
   each_value(root, [&](Value& value) {
     if (value.kind != Value::Kind::scalar) return;
     if (value.text.find("/usr/lib/python3") != std::string::npos || value.text.starts_with("data/"))
       value.text = scratch.text_pattern();
+    if (value.text.starts_with("cuda:")) value.text = "cpu";
     if (value.text.starts_with("configs/")) value.text = LOCKSTEP_SOURCE_DIR "/" + value.text;
   });
 }
