@@ -70,6 +70,7 @@ while :; do
   [[ -n $missing ]] || break
   while read -r path name; do cp -L "$path" "$folder/lib/$name"; done <<<"$missing"
 done
+cc -O2 -shared -fPIC -o "$folder/lib/cuda_counts.so" tools/bench/cuda_counts.c  # for gpu_bench.py: no compiler there
 strip --strip-unneeded "$folder"/bin/* "$folder"/lib/*.so* "$folder"/lib/ucx/*
 cp -r configs LICENSE "$folder"
 

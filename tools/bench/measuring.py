@@ -4,6 +4,7 @@
 Only Python's standard library. Every benchmark prints a table for people and writes the same figures with --json.
 """
 import argparse
+import dataclasses
 import datetime
 import json
 import os
@@ -11,6 +12,7 @@ import pathlib
 import platform
 import shlex
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -32,10 +34,11 @@ def positive(text):
     return value
 
 
-def parser(description):
+def parser(description, json_file=True):
     """--json, --lockstep and --mpirun, as every benchmark has them."""
     result = argparse.ArgumentParser(description=description.strip().splitlines()[0])
-    result.add_argument("--json", metavar="FILE", help="write the figures to this file")
+    if json_file:
+        result.add_argument("--json", metavar="FILE", help="write the figures to this file")
     result.add_argument("--lockstep", metavar="FILE", default=str(ROOT / "build/release/lockstep"),
                         help="the command to measure (default: build/release/lockstep)")
     result.add_argument("--mpirun", metavar="COMMAND", default="mpirun",
@@ -90,18 +93,58 @@ def step_lines(metrics):
     return lines
 
 
+def run_command(command, environment=None, timeout_s=None):
+    """What it printed, errors too. A command that fails, or takes longer, is a BenchError; nothing of it is left running."""
+    with subprocess.Popen(command, cwd=ROOT, env={**os.environ, **(environment or {})}, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True) as process:
+        try:
+            output, _ = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired as error:
+            raise BenchError(f"{shlex.join(command)}\n  took longer than {timeout_s:.0f} s") from error
+        finally:
+            end(process)
+    check(process.returncode, command, output)
+    return output
+
+
+def end(process):
+    """Ends a process of a session of its own with all that it started: asked first, so that mpirun can end its ranks."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is not None:
+            return
+        os.killpg(process.pid, number)
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            pass
+
+
+@dataclasses.dataclass
+class Trained:
+    steps: list  # lines of metrics.jsonl, one per step
+    summary: dict  # its last line
+    output: str
+
+    def step_ms(self, skip):
+        """Time of every step after the first `skip`."""
+        if len(self.steps) <= skip:
+            raise BenchError(f"{len(self.steps)} steps in the metrics, expected more than {skip}")
+        return [line["step_ms"] for line in self.steps[skip:]]
+
+
+def train(options, config, overrides, ranks, folder, flags=(), environment=None, timeout_s=None):
+    """Trains once, into the new folder `folder`, or on there with --resume."""
+    output = run_command(train_command(options, config, overrides, ranks, folder, flags), environment, timeout_s)
+    metrics = os.path.join(folder, "metrics.jsonl")
+    with open(metrics, encoding="utf-8") as file:
+        summary_line = json.loads(file.readlines()[-1]).get("summary", {})
+    return Trained(step_lines(metrics), summary_line, output)
+
+
 def lockstep_steps(options, config, overrides, ranks, skip, flags=()):
     """Trains once and returns the time of every step after the first `skip`, in ms."""
     with tempfile.TemporaryDirectory(prefix="lockstep-bench-") as scratch:
-        folder = os.path.join(scratch, "run")
-        command = train_command(options, config, overrides, ranks, folder, flags)
-        done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, text=True, check=False)
-        check(done.returncode, command, done.stdout)
-        steps = [line["step_ms"] for line in step_lines(os.path.join(folder, "metrics.jsonl"))]
-    if len(steps) <= skip:
-        raise BenchError(f"{len(steps)} steps in the metrics of {shlex.join(command)}, expected more than {skip}")
-    return steps[skip:]
+        return train(options, config, overrides, ranks, os.path.join(scratch, "run"), flags).step_ms(skip)
 
 
 def summary(values):

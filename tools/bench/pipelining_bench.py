@@ -55,14 +55,62 @@ def options_of():
 # ---- torch: this file, started once per rank ----
 
 
-def torch_stage(job, rank):
+def torch_parts(job):
+    """The model in eight parts of about the same work: an MLP of eight linear layers, or a GPT of eight blocks."""
     import torch
+    from torch import nn
     width = job["width"]
     torch.manual_seed(1)
-    layers = []
-    for number in range(8):
-        layers += [torch.nn.Linear(width, width)] + ([torch.nn.GELU()] if number < 7 else [])
-    return torch.nn.Sequential(*(layers[:8] if rank == 0 else layers[8:]))
+    if job["model"] == "mlp":
+        return [nn.Sequential(nn.Linear(width, width), *([nn.GELU()] if number < 7 else [])) for number in range(8)]
+
+    class Embedding(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.tokens, self.places = nn.Embedding(job["vocab"], width), nn.Embedding(job["context"], width)
+
+        def forward(self, x):
+            return self.tokens(x) + self.places.weight[:x.shape[1]]
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+            self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+            self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width))
+
+        def forward(self, x):
+            rows, length, _ = x.shape
+            query, key, value = (part.view(rows, length, job["heads"], -1).transpose(1, 2)
+                                 for part in self.qkv(self.norm1(x)).chunk(3, -1))
+            attended = nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+            x = x + self.out(attended.transpose(1, 2).reshape(rows, length, width))
+            return x + self.mlp(self.norm2(x))
+
+    blocks = [Block() for _ in range(8)]
+    head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, job["vocab"], bias=False))
+    return [nn.Sequential(Embedding(), blocks[0]), *blocks[1:7], nn.Sequential(blocks[7], head)]
+
+
+def torch_stage(job, rank):
+    import torch
+    each = 8 // job["workers"]
+    return torch.nn.Sequential(*torch_parts(job)[rank * each:(rank + 1) * each])
+
+
+def torch_batch(job, rows):
+    """(x, targets) of so many rows."""
+    import torch
+    if job["model"] == "mlp":
+        return torch.randn(rows, job["width"]), torch.randn(rows, job["width"])
+    return tuple(torch.randint(job["vocab"], (rows, job["context"])) for _ in range(2))
+
+
+def torch_loss(output, target):
+    import torch
+    if target.is_floating_point():
+        return torch.nn.functional.mse_loss(output, target)
+    return torch.nn.functional.cross_entropy(output.flatten(0, 1), target.flatten())
 
 
 def torch_optimizer(job, parameters):
@@ -72,27 +120,38 @@ def torch_optimizer(job, parameters):
     return torch.optim.AdamW(parameters, lr=1e-4, weight_decay=0.01, fused=True)
 
 
-def torch_steps(job, rank):
-    """Times of all steps on this rank, in ms."""
+def torch_schedule(job, rank, module):
+    """schedule.step for this rank's part of the model."""
     import torch
     from torch.distributed import pipelining
-    module = torch_stage(job, rank)
     # With the shapes given, torch does not send Python objects to find them out, which would need NumPy.
-    rows = job["batch"] // job["micro_batches"]
-    inputs = torch.zeros(rows, job["width"], requires_grad=rank > 0)
-    outputs = torch.zeros(rows, job["width"], requires_grad=True)
-    stage = pipelining.PipelineStage(module, rank, 2, torch.device("cpu"), input_args=inputs, output_args=outputs)
+    tokens, _ = torch_batch(job, job["batch"] // job["micro_batches"])
+    inside = torch.zeros(*tokens.shape[:2], job["width"]) if job["model"] == "gpt" else tokens
+    inputs = tokens if rank == 0 else inside.clone().requires_grad_()
+    with torch.no_grad():
+        outputs = module(inputs)
+    stage = pipelining.PipelineStage(module, rank, job["workers"], torch.device("cpu"), input_args=inputs,
+                                     output_args=outputs.requires_grad_())
     kind = {"1f1b": pipelining.Schedule1F1B, "gpipe": pipelining.ScheduleGPipe}[job["schedule"]]
-    schedule = kind(stage, job["micro_batches"], loss_fn=torch.nn.functional.mse_loss)
+    return kind(stage, job["micro_batches"], loss_fn=torch_loss).step
+
+
+def torch_steps(job, rank):
+    """Times of all steps on this rank, in ms. One worker has no schedule: it goes through its micro-batches in turn."""
+    last = job["workers"] - 1
+    module = torch_stage(job, rank)
+    schedule = torch_schedule(job, rank, module) if last else None
     optimizer = torch_optimizer(job, module.parameters())
-    x, target = (torch.randn(job["batch"], job["width"]) for _ in range(2))
+    x, target = torch_batch(job, job["batch"])
+    slices = list(zip(x.chunk(job["micro_batches"]), target.chunk(job["micro_batches"])))
     times = []
     for number in range(job["steps"]):
         start = time.perf_counter()
-        if rank == 0:
-            schedule.step(x)
+        if schedule:
+            schedule(*([x] if rank == 0 else []), **({"target": target} if rank == last else {}))
         else:
-            schedule.step(target=target)
+            for rows, targets in slices:
+                (torch_loss(module(rows), targets) / len(slices)).backward()
         if number == 0 and any(parameter.grad is None for parameter in module.parameters()):
             raise RuntimeError(f"a parameter of stage {rank} got no gradient: this would compare something else")
         optimizer.step()
@@ -105,7 +164,9 @@ def torch_rank(job, rank, steps):
     """One rank of run_ranks(): `steps(job, rank)` gives its step times."""
     import torch
     import torch.distributed as dist
-    torch.set_num_threads(1)
+    torch.set_num_threads(job.get("threads", 1))
+    if job.get("bind"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:job.get("threads", 1)])
     dist.init_process_group("gloo", init_method=f"file://{job['folder']}/rendezvous", rank=rank,
                             world_size=job["workers"])
     times = steps(job, rank)
@@ -125,7 +186,8 @@ def run_ranks(script, job):
         outputs = [open(f"{folder}/output.{rank}.txt", "w+", encoding="utf-8") for rank in range(job["workers"])]
         try:
             for rank, output in enumerate(outputs):
-                ranks.append(subprocess.Popen(command + [str(rank)], env={**os.environ, "OMP_NUM_THREADS": "1"},
+                ranks.append(subprocess.Popen(command + [str(rank)],
+                                              env={**os.environ, "OMP_NUM_THREADS": str(job.get("threads", 1))},
                                               stdin=subprocess.DEVNULL, stdout=output, stderr=output))
             wait_for(ranks)
             return torch_times(folder, ranks, outputs)
@@ -139,7 +201,7 @@ def run_ranks(script, job):
 
 def run_torch(options, batch, schedule):
     """Step times of rank 0."""
-    job = {"workers": 2, "schedule": schedule, "batch": batch, "width": options.width,
+    job = {"model": "mlp", "workers": 2, "schedule": schedule, "batch": batch, "width": options.width,
            "micro_batches": options.micro_batches, "optimizer": options.optimizer, "steps": options.steps + options.skip}
     return run_ranks(__file__, job)[options.skip:]
 
