@@ -73,6 +73,7 @@ done
 cc -O2 -shared -fPIC -o "$folder/lib/cuda_counts.so" tools/bench/cuda_counts.c  # for gpu_bench.py: no compiler there
 strip --strip-unneeded "$folder"/bin/* "$folder"/lib/*.so* "$folder"/lib/ucx/*
 cp -r configs LICENSE "$folder"
+for file in gpu_bench gpu_torch measuring; do install -D "tools/bench/$file.py" "$folder/tools/bench/$file.py"; done
 
 {
   printf '#!/bin/sh\nbuilt=%s\n' "${version%.*}"

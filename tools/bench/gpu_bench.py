@@ -37,6 +37,7 @@ import measuring
 
 CONFIG = measuring.ROOT / "configs/gpt2-124m.yaml"
 RUN_LIMIT_S = 150  # of one command
+PROFILE_LIMIT_S = 60
 SKIP = 2  # steps at the start of a run that do not count
 FAILURES = (measuring.BenchError, OSError, KeyError, ValueError, IndexError)
 GIB = 1 << 30
@@ -94,6 +95,8 @@ def options_of():
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = __doc__
     parser.set_defaults(mpirun=None)
+    if (measuring.ROOT / "lockstep").exists():  # this file is in a portable folder
+        parser.set_defaults(lockstep=str(measuring.ROOT / "lockstep"))
     parser.add_argument("--out", metavar="FOLDER", default="out/gpu",
                         help="for gpu_bench.jsonl and gpu_bench.md (default: out/gpu)")
     parser.add_argument("--seconds", type=measuring.positive, default=480, help="when to stop (default: 480)")
@@ -146,8 +149,9 @@ class Bench:
         return {**shape.settings(), **pipeline.settings(), "workers.devices": f"[{device or self.options.device}]",
                 "train.eval_every": 0, "train.log_every": 1000000}
 
-    def command(self, *arguments):
-        return measuring.run_command([self.options.lockstep, *map(str, arguments)], self.environment(), self.limit())
+    def command(self, *arguments, most_s=RUN_LIMIT_S):
+        limit_s = min(most_s, self.limit())
+        return measuring.run_command([self.options.lockstep, *map(str, arguments)], self.environment(), limit_s)
 
     def environment(self):
         return {"XDG_CACHE_HOME": str(self.scratch / "cache")}
@@ -302,7 +306,7 @@ def against_torch(bench, shape, ours, names):
         to = {name: ratios(times.get(f"torch, {name}"), each_ms) for name in names}
         bench.row({"step_ms": each_ms, "tokens_per_s": speed, "tflops": tflops, "ratio_to": to, "peak_bytes": peak_bytes},
                   case=case, tokens_per_s=f"{speed['median']:.0f} [{speed['min']:.0f}, {speed['max']:.0f}]",
-                  ms_a_step=f"{statistics.median(each_ms):.1f}", TFLOPs=f"{tflops:.1f}",
+                  ms_a_step=f"{statistics.median(each_ms):.1f}", **{"TFLOP/s": f"{tflops:.1f}"},
                   of_the_product=f"{tflops / matmul:.1%}" if matmul else "-",
                   peak_GiB=in_gib(peak_bytes), **{f"times_{name}": in_ratios(to[name]) for name in names})
 
@@ -330,13 +334,14 @@ def workers(bench):
             schedules = ("1f1b", "zbv", "interleaved_1f1b")
             cases = [Pipeline(), *(Pipeline(count, schedule, over_ranks) for schedule in schedules)]
             times = interleaved(bench, {str(case): lambda case=case: mean_ms(bench.train(shape, case, SKIP + 4))
-                                        for case in cases}, 1)
+                                        for case in cases}, rounds=1 if over_ranks else 2)
             one = times.pop("P=1", [])
             for case, each_ms in times.items():
                 speed = ratios(one, each_ms)
                 bench.row({"step_ms": each_ms, "one_ms": one, "speed_of_one": speed}, case=case,
                           ms_a_step=f"{statistics.median(each_ms):.1f}",
-                          of_P1_in_ms=f"{statistics.median(one):.1f}" if one else "-", speed_of_P1_aim_0_95=in_ratios(speed))
+                          **{"P=1, ms": f"{statistics.median(one):.1f}" if one else "-",
+                             "speed of P=1 (aim: 0.95)": in_ratios(speed)})
 
 
 # ---- d: waits ----
@@ -411,26 +416,36 @@ def sums(folder, trained):
     return metrics, [sum(span[3] for span in row) / length for row in measured]
 
 
+def plan_of(bench, shape, pipeline, name):
+    """Flags and settings of a run with a plan; without one where there is none, which is recorded."""
+    settings = bench.settings(shape, pipeline)
+    flags = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    profile, plan = bench.scratch / f"{name}.json", bench.scratch / f"{name}.yaml"
+    try:
+        bench.command("profile", CONFIG, *flags, "--no-cache", "-o", profile, most_s=PROFILE_LIMIT_S)
+        bench.command("plan", CONFIG, *flags, "--profile", profile, "--workers", pipeline.workers, "--all-workers", "--ranks",
+                      "one", "--schedule", "1f1b", "--virtual-stages", 1, "--recompute", "never", "-o", plan)
+    except FAILURES as error:
+        bench.failed(f"plan of {pipeline}", error)
+        return [], settings
+    return ["--plan", str(plan)], {key: value for key, value in settings.items() if not key.startswith("pipeline.")}
+
+
 def planned(bench):
     shape = bench.shape()
     for count in (1, 2):
-        pipeline = Pipeline(count)
-        settings = [part for key, value in bench.settings(shape, pipeline).items() for part in ("--set", f"{key}={value}")]
-        profile, plan, folder = (bench.scratch / f"planned-{count}{end}" for end in (".json", ".yaml", ""))
-        bench.command("profile", CONFIG, *settings, "--no-cache", "-o", profile)
-        bench.command("plan", CONFIG, *settings, "--profile", profile, "--workers", count, "--all-workers", "--ranks", "one",
-                      "--schedule", "1f1b", "--virtual-stages", 1, "--recompute", "never", "-o", plan)
+        folder = bench.scratch / f"planned-{count}"
+        flags, settings = plan_of(bench, shape, Pipeline(count), f"plan-{count}")
         with DeviceMemory(bench.options.device) as memory:
-            settings = {**shape.settings(), "workers.devices": f"[{bench.options.device}]", "train.eval_every": 0}
-            trained = measuring.train(bench.options, CONFIG, {**settings, "train.steps": SKIP + 5}, 0, folder,
-                                      ["--plan", str(plan)], bench.environment(), bench.limit())
+            trained = measuring.train(bench.options, CONFIG, {**settings, "train.steps": SKIP + 5}, 0, folder, flags,
+                                      bench.environment(), bench.limit())
         predicted, measured_ms = trained.summary["predicted"], mean_ms(trained)
         metrics, timeline = sums(folder, trained)
-        bytes_of = {"planned": sum(predicted["peak_bytes"]), "run": sum(trained.summary["peak_bytes"]),
+        bytes_of = {"planned": sum(predicted["peak_bytes"]) if flags else None, "run": sum(trained.summary["peak_bytes"]),
                     "card": memory.peak_bytes}
         bench.row({"predicted": predicted, "step_ms": measured_ms, "bytes": bytes_of, "metrics_share": metrics,
-                   "timeline_share": timeline}, case=f"P={count}, 1f1b", predicted_ms=f"{predicted['step_ms']:.1f}",
-                  measured_ms=f"{measured_ms:.1f}", over_it=f"{measured_ms / predicted['step_ms'] - 1:+.1%}",
+                   "timeline_share": timeline}, case=str(Pipeline(count)), predicted_by=predicted["by"],
+                  predicted_ms=f"{predicted['step_ms']:.1f}", measured_ms=f"{measured_ms:.1f}", over_it=f"{measured_ms / predicted['step_ms'] - 1:+.1%}",
                   **{f"{whose}_GiB": in_gib(size) for whose, size in bytes_of.items()},
                   compute_and_wait_of_step=", ".join(f"{share:.3f}" for share in metrics),
                   spans_of_timeline=", ".join(f"{share:.3f}" for share in timeline))
