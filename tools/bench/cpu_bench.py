@@ -206,8 +206,8 @@ def one_worker(options, side, profile):
         return {"steps": results}
     rows, ours = layer_rates(side, profile)
     *theirs, capability = pipelining_bench.run_ranks(__file__, side.job(rows=rows))
-    print(f"\nlinear layer of width {side.size['width']}, {rows} rows, one thread (torch: {capability}): GFLOP/s of the output "
-          "and of the gradients of input and weight")
+    print(f"\nlinear layer of width {side.size['width']}, {rows} rows, one thread (torch: {capability}): GFLOP/s of the "
+          "output and of the gradients of input and weight")
     measuring.print_table(["", "output", "input", "weight"],
                           [["torch, the products alone", *(f"{rate:.1f}" for rate in theirs)],
                            ["lockstep, the layer in its profile", *(f"{rate:.1f}" for rate in ours)]])

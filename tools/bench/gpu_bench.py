@@ -423,8 +423,8 @@ def plan_of(bench, shape, pipeline, name):
     profile, plan = bench.scratch / f"{name}.json", bench.scratch / f"{name}.yaml"
     try:
         bench.command("profile", CONFIG, *flags, "--no-cache", "-o", profile, most_s=PROFILE_LIMIT_S)
-        bench.command("plan", CONFIG, *flags, "--profile", profile, "--workers", pipeline.workers, "--all-workers", "--ranks",
-                      "one", "--schedule", "1f1b", "--virtual-stages", 1, "--recompute", "never", "-o", plan)
+        bench.command("plan", CONFIG, *flags, "--profile", profile, "--workers", pipeline.workers, "--all-workers",
+                      "--ranks", "one", "--schedule", "1f1b", "--virtual-stages", 1, "--recompute", "never", "-o", plan)
     except FAILURES as error:
         bench.failed(f"plan of {pipeline}", error)
         return [], settings
@@ -445,7 +445,8 @@ def planned(bench):
                     "card": memory.peak_bytes}
         bench.row({"predicted": predicted, "step_ms": measured_ms, "bytes": bytes_of, "metrics_share": metrics,
                    "timeline_share": timeline}, case=str(Pipeline(count)), predicted_by=predicted["by"],
-                  predicted_ms=f"{predicted['step_ms']:.1f}", measured_ms=f"{measured_ms:.1f}", over_it=f"{measured_ms / predicted['step_ms'] - 1:+.1%}",
+                  predicted_ms=f"{predicted['step_ms']:.1f}", measured_ms=f"{measured_ms:.1f}",
+                  over_it=f"{measured_ms / predicted['step_ms'] - 1:+.1%}",
                   **{f"{whose}_GiB": in_gib(size) for whose, size in bytes_of.items()},
                   compute_and_wait_of_step=", ".join(f"{share:.3f}" for share in metrics),
                   spans_of_timeline=", ".join(f"{share:.3f}" for share in timeline))
