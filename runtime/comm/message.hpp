@@ -19,7 +19,7 @@ struct Message {
   int micro_batch = -1;       ///< -1: not of a micro-batch
   std::vector<at::Tensor>
       tensors;     ///< contiguous or undefined (an absent gradient); any dtype and shape, 0 elements too
-  Loan loan = {};  ///< of tensors that are on a device
+  Loan loan = {};  ///< of tensors that are on a device, or on their way from it
 };
 
 /// Control data as a 1-D uint8 tensor, and back.

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <thread>
 
+#include "runtime/device/staging.hpp"
+
 namespace lockstep {
 
 Lender::~Lender() {
@@ -57,7 +59,7 @@ std::vector<at::Tensor> Handover::take(std::vector<at::Tensor> tensors, const Lo
       if (loan.lender) tensor = loan.lender->lend(tensor, stream_);
       continue;
     }
-    const DeviceStream& there = copying_.try_emplace(tensor.device(), tensor.device()).first->second;
+    const DeviceStream& there = copying(tensor.device());
     there.wait(loan.ready);
     const DeviceStream::Scope scope(there);
     at::Tensor original = std::move(tensor);
@@ -65,6 +67,37 @@ std::vector<at::Tensor> Handover::take(std::vector<at::Tensor> tensors, const Lo
     if (loan.lender) loan.lender->keep(std::move(original), there.record());
   }
   return tensors;
+}
+
+std::vector<at::Tensor> Handover::bring(std::vector<at::Tensor> tensors) {
+  if (stream_.is_of_host()) return tensors;
+  if (!bringing_) bringing_.emplace(stream_.device());
+  std::vector<at::Tensor*> brought;
+  {
+    const DeviceStream::Scope scope(*bringing_);
+    for (at::Tensor& tensor : tensors) {
+      if (!tensor.defined() || !tensor.device().is_cpu()) continue;
+      tensor = to_device(tensor, stream_.device());
+      brought.push_back(&tensor);
+    }
+  }
+  if (!brought.empty()) stream_.wait(bringing_->record());
+  for (at::Tensor* tensor : brought) *tensor = lender_->lend(*tensor, stream_);
+  return tensors;
+}
+
+std::pair<std::vector<at::Tensor>, Loan> Handover::send_home(std::vector<at::Tensor> tensors) {
+  if (stream_.is_of_host()) return {std::move(tensors), {}};
+  const DeviceStream& home = copying(stream_.device());
+  home.wait(stream_.record());
+  const DeviceStream::Scope scope(home);
+  std::vector<at::Tensor> originals = tensors;
+  for (at::Tensor& tensor : tensors)
+    if (tensor.defined()) tensor = to_host_later(tensor);
+  const StreamEvent there = home.record();
+  for (at::Tensor& original : originals)
+    if (original.defined() && !original.device().is_cpu()) lender_->keep(std::move(original), there);
+  return {std::move(tensors), {there, nullptr}};
 }
 
 }  // namespace lockstep

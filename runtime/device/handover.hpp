@@ -14,7 +14,9 @@
 
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "runtime/device/stream.hpp"
@@ -57,15 +59,24 @@ class Handover {
   /// Tensors of a message, some of which may be undefined, as work on the stream may use them: lent where they are on
   /// its device, else copied to it.
   std::vector<at::Tensor> take(std::vector<at::Tensor> tensors, const Loan& loan);
+  /// Tensors of the host, in pinned memory or on their way there, as work on the stream may use them: copied beside
+  /// what the stream has still to do.
+  std::vector<at::Tensor> bring(std::vector<at::Tensor> tensors);
+  /// Copies on the host of tensors that have been told to the stream, some of which may be undefined, and when they are
+  /// there: beside what is told next.
+  std::pair<std::vector<at::Tensor>, Loan> send_home(std::vector<at::Tensor> tensors);
   /// Lets go of what others are done with.
   void collect() const {
     if (lender_) lender_->collect();
   }
 
  private:
+  const DeviceStream& copying(c10::Device device) { return copying_.try_emplace(device, device).first->second; }
+
   DeviceStream stream_;
   std::shared_ptr<Lender> lender_;                         // null: on the host
-  std::unordered_map<c10::Device, DeviceStream> copying_;  // by device that tensors come from
+  std::unordered_map<c10::Device, DeviceStream> copying_;  // by device that tensors come from; of the stream's: home
+  std::optional<DeviceStream> bringing_;
 };
 
 }  // namespace lockstep

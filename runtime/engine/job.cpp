@@ -53,7 +53,7 @@ class Job {
 
   void make_channels() {
     for (int row = 0; row < rows(); ++row)
-      pools_.push_back(is_here(row) ? std::make_unique<MemoryPool>(spec_.memory_limit) : nullptr);
+      pools_.push_back(is_here(row) ? std::make_unique<MemoryPool>(spec_.memory_limit, spec_.devices[row]) : nullptr);
     std::map<std::pair<RankId, RankId>, int> edges_between;
     by_row_.assign(rows(), std::vector<Channel*>(edges_.size(), nullptr));
     for (std::size_t e = 0; e < edges_.size(); ++e) {

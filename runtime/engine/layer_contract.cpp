@@ -3,6 +3,8 @@
 
 #include <ATen/ATen.h>
 
+#include "runtime/engine/memory.hpp"
+
 namespace lockstep {
 namespace {
 
@@ -19,8 +21,14 @@ bool have_described_sizes(const ModelGraph& graph, int layer, const Tensors& inp
 }  // namespace
 
 std::string short_message(const std::exception& error) {
-  if (const auto* torch_error = dynamic_cast<const c10::Error*>(&error)) return torch_error->what_without_backtrace();
-  return error.what();
+  const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
+  if (!torch_error) return error.what();
+  const std::string message = torch_error->what_without_backtrace();
+  if (!dynamic_cast<const c10::OutOfMemoryError*>(&error)) return message;
+  return concat("out of memory of the device: ", message.substr(0, message.find('\n')), "; this worker's tensors hold ",
+                MemoryPool::held_by_this_thread(),
+                " there; use more micro-batches, pipeline.recompute, or more stages, and see to it that nobody else "
+                "uses the device");
 }
 
 void check_outputs(const ModelGraph& graph, int layer, const Tensors& inputs, const Tensors& outputs) {

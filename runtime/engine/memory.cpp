@@ -4,16 +4,13 @@
 #include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
 
-#include <atomic>
 #include <bit>
 #include <cstdlib>
 #include <cstring>
-#include <map>
-#include <mutex>
 #include <new>
-#include <vector>
+#include <utility>
 
-#include "runtime/base/size.hpp"
+#include "runtime/engine/memory_state.hpp"
 
 namespace lockstep {
 namespace {
@@ -29,10 +26,8 @@ std::size_t size_class(std::size_t bytes) {
 }
 
 struct Header {
-  MemoryPool::State* maker;                 // whose kept blocks it joins; null: made on a thread without a pool
-  std::atomic<MemoryPool::State*> charged;  // under whose mutex `kind` is
-  std::size_t bytes;                        // as asked for
-  MemoryKind kind;
+  MemoryPool::State* maker;  // whose kept blocks it joins; null: made on a thread without a pool
+  MemoryCharge charge;
 };
 static_assert(sizeof(Header) <= kAlignment);
 
@@ -42,56 +37,13 @@ Header* header_of(void* data) {
 
 }  // namespace
 
-// Lives until its MemoryPool and the last block that it made or is charged for are gone.
-struct MemoryPool::State {
-  std::mutex mutex;
-  std::map<std::size_t, std::vector<void*>> kept;  // by size class: whole blocks, header included
-  MemoryByKind by_kind{}, at_peak{};
-  std::int64_t bytes = 0, peak = 0, kept_bytes = 0, limit = 0;
-  std::int64_t blocks = 0;  // made here or charged here: a block that is both counts twice
-  bool retired = false;
-
-  // All under the mutex.
-  void add(std::int64_t size, MemoryKind kind) {
-    bytes += size;
-    by_kind[static_cast<std::size_t>(kind)] += size;
-    if (bytes <= peak) return;
-    peak = bytes;
-    at_peak = by_kind;
-  }
-  void subtract(std::int64_t size, MemoryKind kind) {
-    bytes -= size;
-    by_kind[static_cast<std::size_t>(kind)] -= size;
-  }
-  void drop_kept() {
-    for (auto& [size, list] : kept)
-      for (void* block : list) std::free(block);
-    kept.clear();
-    kept_bytes = 0;
-  }
-  // Kept blocks go first: they are a convenience.
-  void make_room(std::int64_t size) {
-    if (limit == 0 || bytes + kept_bytes + size <= limit) return;
-    drop_kept();
-    if (bytes + size > limit) throw MemoryLimitError(over_limit(size));
-  }
-  std::string over_limit(std::int64_t size) const {
-    std::string held;
-    for (std::size_t kind = 0; kind < by_kind.size(); ++kind)
-      held += concat(kind ? ", " : "", to_string(static_cast<MemoryKind>(kind)), " ", size_text(by_kind[kind]));
-    return concat(
-        "over the memory limit of this worker: asked for ", size_text(size), " while holding ", size_text(bytes), " (",
-        held, ") of workers.memory_limit: ", size_text(limit),
-        "; raise it, cut the model into more stages, use more micro-batches, or a schedule that keeps fewer of "
-        "them alive");
-  }
-};
+thread_local MemoryPool::State* memory::current_pool = nullptr;
+thread_local MemoryKind memory::current_kind = MemoryKind::activations;
+thread_local std::int64_t memory::net_bytes = 0;
 
 namespace {
 
-thread_local MemoryPool::State* current_pool = nullptr;
-thread_local MemoryKind current_kind = MemoryKind::activations;
-thread_local std::int64_t net_bytes = 0;
+using namespace memory;
 
 // A kept block of this class, charged; null when there is none. Throws MemoryLimitError.
 void* charge(MemoryPool::State& pool, std::size_t bytes, std::size_t size) {
@@ -113,26 +65,15 @@ void* charge(MemoryPool::State& pool, std::size_t bytes, std::size_t size) {
   return block;
 }
 
-template <typename Function>
-void let_go(MemoryPool::State* pool, const Function& under_lock) {
-  bool last = false;
-  {
-    std::lock_guard lock(pool->mutex);
-    under_lock();
-    last = --pool->blocks == 0 && pool->retired;
-  }
-  if (last) delete pool;
-}
-
 void free_data(void* data) {
   if (!data) return;
   Header* header = header_of(data);
   MemoryPool::State* maker = header->maker;
   if (!maker) return std::free(header);
-  net_bytes -= static_cast<std::int64_t>(header->bytes);
-  MemoryPool::State* charged = header->charged.load();
-  const std::size_t bytes = header->bytes, size = size_class(bytes);
-  let_go(charged, [&] { charged->subtract(static_cast<std::int64_t>(bytes), header->kind); });
+  net_bytes -= static_cast<std::int64_t>(header->charge.bytes);
+  MemoryPool::State* charged = header->charge.charged.load();
+  const std::size_t bytes = header->charge.bytes, size = size_class(bytes);
+  let_go(charged, [&] { charged->subtract(static_cast<std::int64_t>(bytes), header->charge.kind); });
   let_go(maker, [&] {
     const auto kept = static_cast<std::int64_t>(size);
     const bool fits = maker->limit == 0 || maker->bytes + maker->kept_bytes + kept <= maker->limit;
@@ -147,14 +88,15 @@ class PoolAllocator : public c10::Allocator {
   c10::DataPtr allocate(std::size_t bytes) override {
     if (bytes == 0) return {nullptr, nullptr, &free_data, c10::Device(c10::kCPU)};
     const std::size_t size = size_class(bytes);
-    MemoryPool::State* pool = current_pool;
+    // What a worker on a device makes on the host is none of its tensors: data on its way, and messages.
+    MemoryPool::State* pool = current_pool && current_pool->device.is_cpu() ? current_pool : nullptr;
     void* block = pool ? charge(*pool, bytes, size) : nullptr;
     if (!block) {
       const std::size_t whole = (size + kAlignment + kAlignment - 1) / kAlignment * kAlignment;
       block = std::aligned_alloc(kAlignment, whole);
       if (!block) refuse(pool, bytes);
     }
-    new (block) Header{pool, pool, bytes, current_kind};
+    new (block) Header{pool, {pool, bytes, current_kind}};
     if (pool) net_bytes += static_cast<std::int64_t>(bytes);
     void* data = static_cast<char*>(block) + kAlignment;
     return {data, data, &free_data, c10::Device(c10::kCPU)};
@@ -189,8 +131,9 @@ void install_once() {
 
 }  // namespace
 
-MemoryPool::MemoryPool(std::int64_t limit_bytes) : state_(new State) {
+MemoryPool::MemoryPool(std::int64_t limit_bytes, c10::Device device) : state_(new State) {
   state_->limit = limit_bytes;
+  state_->device = device;
   install_once();
 }
 
@@ -203,6 +146,10 @@ MemoryPool::~MemoryPool() {
     last = state_->blocks == 0;
   }
   if (last) delete state_;
+}
+
+c10::Device MemoryPool::device() const {
+  return state_->device;
 }
 
 std::int64_t MemoryPool::bytes() const {
@@ -245,40 +192,61 @@ void MemoryPool::relabel(const at::Tensor& tensor, MemoryKind kind) {
 void MemoryPool::charge_to_this(const at::Tensor& tensor, MemoryKind kind, bool from_others) {
   if (!tensor.defined() || !tensor.has_storage()) return;
   const c10::DataPtr& data = tensor.storage().data_ptr();
-  if (!data.get() || data.get_deleter() != &free_data) return;
-  Header* header = header_of(data.get());
-  const auto bytes = static_cast<std::int64_t>(header->bytes);
+  MemoryCharge* charge = nullptr;
+  if (!data.device().is_cpu())
+    charge = charge_of_device(data.get());
+  else if (data.get() && data.get_deleter() == &free_data)
+    charge = &header_of(data.get())->charge;
+  if (!charge) return;
+  const auto bytes = static_cast<std::int64_t>(charge->bytes);
   // Two receivers of one tensor may come here at once: the one charged is only known under its lock.
-  while (State* charged = header->charged.load()) {
+  while (State* charged = charge->charged.load()) {
     if (charged == state_) {
       std::lock_guard lock(state_->mutex);
-      if (header->charged.load() != charged) continue;
-      if (header->kind == kind) return;
-      state_->subtract(bytes, header->kind);
+      if (charge->charged.load() != charged) continue;
+      if (charge->kind == kind) return;
+      state_->subtract(bytes, charge->kind);
       state_->add(bytes, kind);
-      header->kind = kind;
+      charge->kind = kind;
       return;
     }
     if (!from_others) {
       // Changes nothing, but orders this look before free_data()'s: ThreadSanitizer cannot see that the tensor's
       // reference count, which LibTorch keeps, does that.
-      header->charged.fetch_add(0);
+      charge->charged.fetch_add(0);
       return;
     }
     const std::scoped_lock lock(charged->mutex, state_->mutex);
-    if (header->charged.load() != charged) continue;
+    if (charge->charged.load() != charged) continue;
     state_->make_room(bytes);
-    charged->subtract(bytes, header->kind);
+    charged->subtract(bytes, charge->kind);
     --charged->blocks;
     state_->add(bytes, kind);
     ++state_->blocks;
-    header->kind = kind;
-    header->charged.store(state_);
+    charge->kind = kind;
+    charge->charged.store(state_);
     return;
   }
 }
 
+void MemoryPool::check_limit() {
+  if (!current_pool || current_pool->device.is_cpu()) return;
+  std::string beyond;
+  {
+    std::lock_guard lock(current_pool->mutex);
+    beyond = std::exchange(current_pool->beyond, {});
+  }
+  if (!beyond.empty()) throw MemoryLimitError(beyond);
+}
+
+std::string MemoryPool::held_by_this_thread() {
+  if (!current_pool) return "";
+  std::lock_guard lock(current_pool->mutex);
+  return current_pool->held();
+}
+
 MemoryPool::Scope::Scope(MemoryPool& pool, MemoryKind kind) : outer_(current_pool), outer_kind_(current_kind) {
+  if (!pool.state_->device.is_cpu() && current_pool != pool.state_) devices_ = count_devices();
   current_pool = pool.state_;
   current_kind = kind;
 }

@@ -11,6 +11,10 @@
 // receiver; a value stays with its sender, whose backward needs it) or to another kind (a received slot becomes an
 // activation, an accumulated product a gradient).
 //
+// A pool of a worker on a device counts that device's tensors, in the bytes that LibTorch's allocator gives out for
+// them, which it also keeps for the next step; of the host's it counts none. A limit is noticed there when it has been
+// passed.
+//
 // LibTorch has one CPU allocator per process: ours replaces it when the first job starts and serves threads without a
 // pool as plainly as the old one. Thread-safe.
 #pragma once
@@ -21,6 +25,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "runtime/base/error.hpp"
 #include "runtime/schedule/step_header.hpp"
@@ -36,12 +41,13 @@ class MemoryLimitError : public Error {
 class MemoryPool {
  public:
   /// `limit_bytes` bounds live tensors and kept blocks together; 0: no limit.
-  explicit MemoryPool(std::int64_t limit_bytes = 0);
+  explicit MemoryPool(std::int64_t limit_bytes = 0, c10::Device device = c10::kCPU);
   /// Gives the kept blocks back; tensors that are still alive stay valid.
   ~MemoryPool();
   MemoryPool(const MemoryPool&) = delete;
   MemoryPool& operator=(const MemoryPool&) = delete;
 
+  c10::Device device() const;       ///< whose tensors it counts
   std::int64_t bytes() const;       ///< in live tensors, as asked for
   std::int64_t peak_bytes() const;  ///< the most there have been
   void reset_peak();                ///< the peak begins again from what is alive: for measuring a piece of code
@@ -58,6 +64,12 @@ class MemoryPool {
   /// The same, but memory that another pool pays for stays as it is.
   void relabel(const at::Tensor& tensor, MemoryKind kind);
 
+  /// Of this thread's pool, if that is of a device: throws MemoryLimitError when tensors have been made beyond the
+  /// limit since the last look.
+  static void check_limit();
+  /// What the pool of this thread holds, in words; empty without one.
+  static std::string held_by_this_thread();
+
   /// While alive, tensors made on this thread come from the pool and are of this kind.
   class Scope {
    public:
@@ -69,6 +81,7 @@ class MemoryPool {
    private:
     void* outer_;
     MemoryKind outer_kind_;
+    std::shared_ptr<void> devices_;  // while alive, blocks of devices are reported
   };
 
   struct State;  ///< internal

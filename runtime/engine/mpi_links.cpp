@@ -12,6 +12,7 @@ std::unique_ptr<Channel> MpiLinks::sender(RankId to, int edge) {
 std::unique_ptr<Channel> MpiLinks::receiver(RankId from, int edge, MemoryPool& pool) {
   // Whoever polls makes the tensors: fresh pages for every large message would cost more than its transfer.
   return endpoint_.receiver(from.value(), edge, [&pool](at::IntArrayRef sizes, at::ScalarType dtype) {
+    if (!pool.device().is_cpu()) return at::empty(sizes, at::TensorOptions(dtype).pinned_memory(true));
     const MemoryPool::Scope scope(pool, MemoryKind::slots);
     return at::empty(sizes, dtype);
   });

@@ -162,6 +162,7 @@ Tensors Stage::call_layer(int layer, const Tensors& inputs, Island& island, bool
   try {
     Tensors outputs = spec.layer->forward(inputs, context);
     check_outputs(graph_, layer, inputs, outputs);
+    MemoryPool::check_limit();
     island.leaves = context.leaves();
     // Computed again, a layer collects the same once more: the first counts.
     if (training && !context.collected().empty())
@@ -296,6 +297,10 @@ void Stage::input_grad_layer(int layer, MicroBatch& batch, int micro_batch) {
     try {
       gradients = torch::autograd::grad(roots, wanted, seeds, /*retain_graph=*/false, /*create_graph=*/false,
                                         /*allow_unused=*/true);
+      MemoryPool::check_limit();
+    } catch (Error& error) {
+      error.add_place(concat(layer_text(graph_.layers[layer]), " failed in backward on gradients ", shapes(seeds)));
+      throw;
     } catch (const std::exception& error) {
       throw LayerError(concat(layer_text(graph_.layers[layer]), " failed in backward on gradients ", shapes(seeds),
                               ": ", short_message(error)));
@@ -334,6 +339,7 @@ void Stage::run_weight_grads(int layer, Island& island) {
   const StageMeter::Layer timed(run_->meter, layer - first_);
   try {
     island.weight_grads->run();
+    MemoryPool::check_limit();
   } catch (Error& error) {
     error.add_place(layer_text(graph_.layers[layer]));
     throw;

@@ -7,6 +7,7 @@
 
 #include <cmath>
 #include <numeric>
+#include <tuple>
 #include <utility>
 
 #include "runtime/base/check.hpp"
@@ -123,6 +124,7 @@ void Worker::execute(const Instruction& instruction) {
     case InstructionKind::amend: amend(); break;
     case InstructionKind::wait_sends: finish_sends(); break;
   }
+  MemoryPool::check_limit();
   if (!current_) return;  // before the first header
   // The program's first instruction, which waits for the header or makes it, is counted to the program it announces.
   if (instruction.kind == InstructionKind::receive &&
@@ -159,6 +161,7 @@ void Worker::receive(const Instruction& instruction) {
   // What came into a slot is an activation now. In process a gradient becomes ours; a value is also an output that the
   // sender keeps for its backward, and stays on its account, as do shared buffers, of which only the sum will be ours.
   message.tensors = handover_.take(std::move(message.tensors), message.loan);
+  if (per_micro_batch || edge.kind == EdgeKind::shared) message.tensors = handover_.bring(std::move(message.tensors));
   for (const at::Tensor& tensor : message.tensors) {
     if (edge.kind == EdgeKind::gradient) parts_.pool->take_over(tensor, MemoryKind::activations);
     if (edge.kind == EdgeKind::value) parts_.pool->relabel(tensor, MemoryKind::activations);
@@ -194,8 +197,13 @@ void Worker::consume(const Edge& edge, Message message) {
 void Worker::send(const Instruction& instruction) {
   const Edge& edge = program_->edges[instruction.edge.value()];
   const int micro_batch = instruction.action.micro_batch;
-  parts_.channels[instruction.edge.value()]->send(
-      {header_.sequence, micro_batch, contents(edge, micro_batch), handover_.loan()}, parts_.limits);
+  Channel& channel = *parts_.channels[instruction.edge.value()];
+  Message message{header_.sequence, micro_batch, contents(edge, micro_batch)};
+  if (channel.wants_host_memory())
+    std::tie(message.tensors, message.loan) = handover_.send_home(std::move(message.tensors));
+  else
+    message.loan = handover_.loan();
+  channel.send(std::move(message), parts_.limits);
 }
 
 Tensors Worker::contents(const Edge& edge, int micro_batch) {

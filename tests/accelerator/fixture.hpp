@@ -3,6 +3,7 @@
 
 #include <c10/core/Device.h>
 
+#include "runtime/training/trainer.hpp"
 #include "tests/accelerator/accelerator.hpp"
 #include "tests/test.hpp"
 
@@ -24,6 +25,15 @@ struct Simulated {
 
 inline c10::Device sim(int device = 0) {
   return {c10::DeviceType::PrivateUse1, static_cast<c10::DeviceIndex>(device)};
+}
+
+/// Worker w is on devices[w mod size].
+inline Trainer trainer_on(const std::vector<c10::Device>& devices, const Model& model, const DataSplits& data,
+                          const Config& config, const Ranks& ranks = {}) {
+  Assembly assembly = assemble(model, data, config, ranks);
+  for (std::size_t worker = 0; worker < assembly.devices.size(); ++worker)
+    assembly.devices[worker] = devices[worker % devices.size()];
+  return Trainer(std::move(assembly));
 }
 
 }  // namespace lockstep::test

@@ -16,15 +16,6 @@ using namespace lockstep::test;
 
 namespace {
 
-/// Worker w is on devices[w mod size].
-Trainer trainer_on(const std::vector<at::Device>& devices, const Model& model, const DataSplits& data,
-                   const Config& config) {
-  Assembly assembly = assemble(model, data, config, {});
-  for (std::size_t worker = 0; worker < assembly.devices.size(); ++worker)
-    assembly.devices[worker] = devices[worker % devices.size()];
-  return Trainer(std::move(assembly));
-}
-
 RunRecord run_on(const std::vector<at::Device>& devices, const Model& model, const DataSplits& data,
                  const Config& config, const RunOptions& options = {}, const std::string& resume_from = "") {
   Trainer trainer = trainer_on(devices, model, data, config);
@@ -242,4 +233,48 @@ TEST_CASE("a value that is not finite on a device is named by layer and micro-ba
   const std::string expected = first_of_run(reference_run(model, data, config));
   CHECK(expected != "none");
   CHECK(first_of_run(run_on({sim()}, model, data, config)) == expected);
+}
+
+TEST_CASE("bytes of a device are counted by worker and kind, as those of the host are", "[parity]") {
+  const Simulated simulated;
+  const DataSplits data = token_data(13, 8, 11);
+  const Model model = small_gpt(2, 0.0, true);
+  const Config config = with_pipeline(small_config("sparse_categorical_cross_entropy", 8, 4), 3, "1f1b");
+  const auto peaks = [&](const std::vector<at::Device>& devices) {
+    return run_on(devices, model, data, config).results.back().workers;
+  };
+  const std::vector<WorkerReport> there = peaks({sim()}), here = peaks({at::kCPU});
+  const auto bytes = [](const WorkerReport& worker, MemoryKind kind) {
+    return worker.peak_by_kind[static_cast<std::size_t>(kind)];
+  };
+  REQUIRE(there.size() == 3);
+  for (std::size_t worker = 0; worker < 3; ++worker) {
+    for (const MemoryKind kind : {MemoryKind::parameters, MemoryKind::gradients, MemoryKind::optimizer}) {
+      CAPTURE(worker, to_string(kind));
+      CHECK(bytes(there[worker], kind) == bytes(here[worker], kind));
+    }
+    CAPTURE(worker, bytes(there[worker], MemoryKind::activations), bytes(here[worker], MemoryKind::activations));
+    CHECK(bytes(there[worker], MemoryKind::activations) > 0);
+    CHECK(there[worker].in_flight_bytes > 0);
+    const std::int64_t kept = there[worker].stages.front().activation_bytes;
+    const std::int64_t of_host = here[worker].stages.front().activation_bytes;
+    CHECK(kept >= of_host);
+    CHECK(kept <= of_host + 512);  // and the numbers that the host wants to know
+  }
+}
+
+TEST_CASE("a device's memory limit, and its end, are named by worker, stage and layer", "[parity]") {
+  const Simulated simulated;
+  Config config = with_pipeline(small_config("mean_squared_error", 8, 4), 3, "1f1b");
+  config.workers.memory_limit = 3000;
+  const auto run = [&] { run_on({sim()}, mlp_with_skip(0.25, true), regression_data(21, 6, 3), config); };
+  CHECK_THROWS_WITH(run(), Catch::StartsWith("worker ") &&
+                               Catch::Contains("over the memory limit of this worker: asked "
+                                               "for ") &&
+                               Catch::Contains("of workers.memory_limit: 2.93 KiB"));
+  config.workers.memory_limit = 0;
+  Accelerator::set_device_bytes(9000);
+  CHECK_THROWS_WITH(run(), Catch::StartsWith("worker ") && Catch::Contains("out of memory of the device: sim:0") &&
+                               Catch::Contains("this worker's tensors hold ") && Catch::Contains("(stage "));
+  Accelerator::set_device_bytes(0);
 }

@@ -10,13 +10,12 @@
 namespace lockstep::mpi {
 namespace {
 
-/// MPI reads host memory. The copy of a device tensor waits for the kernels that write it.
-at::Tensor on_host(const at::Tensor& tensor) {
-  if (!tensor.defined()) return tensor;
+void check_travels(const at::Tensor& tensor) {
+  if (!tensor.defined()) return;
+  LOCKSTEP_CHECK(tensor.device().is_cpu(), "MPI reads memory of the host, not of ", tensor.device());
   LOCKSTEP_CHECK(tensor.layout() == at::kStrided && tensor.is_contiguous() && !tensor.is_conj() && !tensor.is_neg() &&
                      !tensor.is_quantized(),
                  "only plain contiguous tensors travel");
-  return tensor.device().is_cpu() ? tensor : tensor.cpu();
 }
 
 }  // namespace
@@ -27,9 +26,12 @@ at::Tensor on_host(const at::Tensor& tensor) {
 SendTransfer::SendTransfer(int peer, int edge, EdgeTags tags, const MpiEndpointOptions& options)
     : Transfer(peer, edge), tags_(tags), options_(options), slot_(options.slot_bytes) {}
 
-void SendTransfer::start(Message message, RequestList& requests) {
-  begin();
+void SendTransfer::begin(Message message) {
+  Transfer::begin();
   message_ = std::move(message);
+}
+
+void SendTransfer::start(RequestList& requests) {
   Packed packed = pack(message_, edge(), options_.block_bytes, slot_.bytes());
   description_ = std::move(packed.description);
   if (packed.payload_in_slot) message_.tensors.clear();
@@ -147,16 +149,12 @@ Message MpiSender::receive(const WaitLimits&) {
 }
 
 void MpiSender::send(Message message, const WaitLimits& limits) {
-  for (at::Tensor& tensor : message.tensors) tensor = on_host(tensor);
+  for (const at::Tensor& tensor : message.tensors) check_travels(tensor);
   finish(limits);
   std::lock_guard lock(progress_.mutex());
-  try {
-    transfer_->start(std::move(message), progress_.requests());
-  } catch (...) {
-    transfer_->fail(std::current_exception());  // some of it may be in flight: finish() must not wait for the rest
-    throw;
-  }
-  progress_.started();
+  const StreamEvent ready = message.loan.ready;
+  transfer_->begin(std::move(message));
+  progress_.start(transfer_, ready);
 }
 
 void MpiSender::finish(const WaitLimits& limits) {

@@ -32,7 +32,9 @@ class SendTransfer : public Transfer, public std::enable_shared_from_this<SendTr
  public:
   SendTransfer(int peer, int edge, EdgeTags tags, const MpiEndpointOptions& options);
   /// Under the mutex; the previous one is done.
-  void start(Message message, RequestList& requests);
+  void begin(Message message);
+  /// The message can be read from here on.
+  void start(RequestList& requests) override;
   void completed(Part part, std::int64_t bytes) override;
 
  private:
@@ -80,6 +82,7 @@ class MpiSender : public Channel {
   Message receive(const WaitLimits& limits) override;
   void send(Message message, const WaitLimits& limits) override;
   void finish(const WaitLimits& limits) override;
+  bool wants_host_memory() const override { return true; }
 
  private:
   Progress& progress_;

@@ -152,10 +152,23 @@ void Progress::drain() {
   }
 }
 
+bool Progress::start_what_is_ready() {
+  return std::erase_if(awaiting_, [this](const auto& awaiting) {
+           const auto& [transfer, ready] = awaiting;
+           try {
+             if (!ready.over()) return false;
+             transfer->start(requests_);
+           } catch (...) {  // some of it may be in flight: nobody must wait for the rest
+             transfer->fail(std::current_exception());
+           }
+           return true;
+         }) > 0;
+}
+
 bool Progress::poll() {
   const auto start = Clock::now();
-  const bool completed = requests_.test();
-  pending_ = requests_.size();
+  const bool began = start_what_is_ready(), completed = requests_.test() || began;
+  pending_ = requests_.size() + awaiting_.size();
   const auto end = Clock::now();
   last_poll_ = end.time_since_epoch();
   return completed || end - start >= kMovingPoll;
@@ -164,6 +177,12 @@ bool Progress::poll() {
 bool Progress::poll_if_free() {
   std::unique_lock lock(world_.mutex, std::try_to_lock);  // whoever holds it polls for us
   return lock.owns_lock() && poll();
+}
+
+void Progress::start(const std::shared_ptr<Transfer>& transfer, const StreamEvent& ready) {
+  awaiting_.emplace_back(transfer, ready);
+  started();
+  if (transfer->done()) transfer->rethrow_failure();
 }
 
 void Progress::started() {

@@ -25,6 +25,8 @@ namespace lockstep::mpi {
 
 enum class Part { header, description, block };
 
+class RequestList;
+
 class Transfer {
  public:
   Transfer(int peer, int edge) : peer_(peer), edge_(edge) {}
@@ -32,6 +34,8 @@ class Transfer {
   Transfer(const Transfer&) = delete;
   Transfer& operator=(const Transfer&) = delete;
 
+  /// Under the world's mutex: sends what it has. Only of transfers that Progress::start() is given.
+  virtual void start(RequestList& requests) { static_cast<void>(requests); }
   /// One request is complete; `bytes` were received (0 for sends). Under the world's mutex. What it throws fails the
   /// transfer.
   virtual void completed(Part part, std::int64_t bytes) = 0;
@@ -103,6 +107,10 @@ class Progress {
   std::mutex& mutex() { return world_.mutex; }
   RequestList& requests() { return requests_; }  ///< under the mutex
 
+  /// Under the mutex: starts a transfer, whose begin() has been called, when what it sends is there: at once, or, where
+  /// a device has still to come so far, with the first poll that finds it. An error fails the transfer, and what fails
+  /// at once is thrown.
+  void start(const std::shared_ptr<Transfer>& transfer, const StreamEvent& ready);
   /// After requests were started, under the mutex: completes what is complete at once, and wakes the helper if any is
   /// not.
   void started();
@@ -117,7 +125,8 @@ class Progress {
   MpiWorld::State& world_;
   const Cores cores_;
   RequestList requests_;
-  std::atomic<std::size_t> pending_{0};  // requests_.size(), readable without the mutex
+  std::vector<std::pair<std::shared_ptr<Transfer>, StreamEvent>> awaiting_;  // what a device has still to make
+  std::atomic<std::size_t> pending_{0};  // requests_ and awaiting_, readable without the mutex
   std::atomic<int> waiters_{0};          // threads in wait(): they poll, the helper need not
   std::atomic<Clock::duration> last_poll_{Clock::duration::zero()};  // since the clock's epoch
   std::string broken_;  // MPI failed while the helper polled: each thread throws its own
@@ -131,6 +140,7 @@ class Progress {
   std::thread helper_;
 
   bool poll();  // under the mutex; whether anything moved
+  bool start_what_is_ready();
   bool poll_if_free();
   bool helper_is_needed() const { return pending_ > 0 && waiters_ == 0; }
   void wake_helper_if_needed();
