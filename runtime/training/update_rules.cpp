@@ -148,14 +148,19 @@ class Adafactor : public UpdateRule {
     const at::Tensor &gradient = parameter.gradient, &value = parameter.value;
     const auto at = static_cast<double>(step.step);
     const double fresh = std::pow(at, config_.beta2_decay), root_of_size = std::sqrt(gradient.numel());
-    const double rate = std::max(config_.eps2, norm(value) / root_of_size) * std::min(step.lr, 1 / std::sqrt(at));
+    const at::Tensor rate =
+        (norm(value) / root_of_size).clamp_min_(config_.eps2) * std::min(step.lr, 1 / std::sqrt(at));
     if (step.weight_decay != 0) value.mul_(1 - step.lr * step.weight_decay);
     at::Tensor update = variance(parameter, fresh).clamp_min_(config_.eps1 * config_.eps1).rsqrt_().mul_(gradient);
-    value.add_(update, -rate / std::max(1.0, norm(update) / (root_of_size * config_.d)));
+    const at::Tensor factor = -rate / (norm(update) / (root_of_size * config_.d)).clamp_min_(1.0);
+    if (value.device().is_cpu())
+      value.add_(update, factor.item<double>());
+    else  // nobody waits for a device
+      value.addcmul_(update, factor);
   }
 
  private:
-  static double norm(const at::Tensor& tensor) { return at::linalg_vector_norm(tensor, 2).item<double>(); }
+  static at::Tensor norm(const at::Tensor& tensor) { return at::linalg_vector_norm(tensor, 2).to(at::kDouble); }
   static at::Tensor mean_of_squares(const at::Tensor& gradient, std::int64_t dimension) {
     return at::linalg_vector_norm(gradient, 2, dimension, /*keepdim=*/true).square_().div_(gradient.size(dimension));
   }

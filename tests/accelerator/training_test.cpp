@@ -215,6 +215,30 @@ TEST_CASE("nobody waits for a device: neither per layer and micro-batch nor per 
       }
 }
 
+TEST_CASE("no optimizer waits for a device, and each does there what it does on the host", "[parity]") {
+  const Simulated simulated;
+  const DataSplits data = regression_data(40, 6, 3);
+  const Model model = mlp_with_skip(0.0, true);
+  for (int i = 0; i < kCount<OptimizerType>; ++i) {
+    const auto type = static_cast<OptimizerType>(i);
+    CAPTURE(to_string(type));
+    Config config = one_worker(small_config("mean_squared_error", 8, 2));
+    config.train.optimizer.type = type;
+    config.train.optimizer.momentum = type == OptimizerType::sgd ? 0.9 : 0;
+    config.train.eval_every = 0;
+    const auto waits = [&](int steps) {
+      Accelerator::reset();
+      config.train.steps = steps;
+      trainer_on({sim()}, model, data, config).fit();
+      return Accelerator::counts().waits;
+    };
+    CHECK(waits(3) == waits(6));
+    const double there = run_on({sim()}, model, data, config).results.back().loss();
+    const double here = run_on({at::kCPU}, model, data, config).results.back().loss();
+    CHECK(std::abs(there - here) < 1e-5 * here);
+  }
+}
+
 TEST_CASE("a value that is not finite on a device is named by layer and micro-batch", "[parity]") {
   const Simulated simulated;
   DataSplits data = regression_data(21, 6, 3);
