@@ -6,11 +6,10 @@
 #include <limits>
 
 #include "runtime/config/section.hpp"
+#include "runtime/training/cross_entropy.hpp"
 
 namespace lockstep {
 namespace {
-
-constexpr std::int64_t kIgnore = -100;  // as torch.nn.CrossEntropyLoss
 
 void expect_same_shape(const std::string& loss, const EntrySpec& output, const EntrySpec& targets) {
   if (output.sizes != targets.sizes || !at::isFloatingType(targets.dtype))
@@ -25,12 +24,12 @@ void expect_classes(std::int64_t classes, const EntrySpec& targets) {
 }
 
 TargetDomain class_indices(std::int64_t classes) {
-  return {
-      .least = 0,
-      .most = static_cast<double>(classes - 1),
-      .ignored = kIgnore,
-      .text = concat("classes from 0 to ", classes - 1, ", as many as the model puts out, or ", kIgnore, " (ignored)"),
-      .advice = "count classes from 0: subtract 1 from labels 1, 2, 3, ..., or give the model more outputs"};
+  return {.least = 0,
+          .most = static_cast<double>(classes - 1),
+          .ignored = kIgnoredTarget,
+          .text = concat("classes from 0 to ", classes - 1, ", as many as the model puts out, or ", kIgnoredTarget,
+                         " (ignored)"),
+          .advice = "count classes from 0: subtract 1 from labels 1, 2, 3, ..., or give the model more outputs"};
 }
 
 class MeanSquaredError : public Loss {
@@ -65,11 +64,10 @@ class SparseCategoricalCrossEntropy : public Loss {
   }
   TargetDomain domain(const EntrySpec& output) const override { return class_indices(output.sizes.back()); }
   double denominator(const at::Tensor& targets) const override {
-    return static_cast<double>(targets.ne(kIgnore).sum().item<std::int64_t>());
+    return static_cast<double>(targets.ne(kIgnoredTarget).sum().item<std::int64_t>());
   }
   at::Tensor numerator(const at::Tensor& output, const at::Tensor& targets) const override {
-    const at::Tensor logits = for_loss(output.reshape({-1, output.size(-1)}));
-    return at::cross_entropy_loss(logits, targets.reshape({-1}), /*weight=*/{}, at::Reduction::Sum, kIgnore);
+    return cross_entropy_of_rows(output.reshape({-1, output.size(-1)}), targets.reshape({-1}));
   }
 };
 
@@ -87,10 +85,10 @@ class SegmentationCrossEntropy : public Loss {
   }
   TargetDomain domain(const EntrySpec& output) const override { return class_indices(output.sizes[1]); }
   double denominator(const at::Tensor& targets) const override {
-    return static_cast<double>(targets.ne(kIgnore).sum().item<std::int64_t>());
+    return static_cast<double>(targets.ne(kIgnoredTarget).sum().item<std::int64_t>());
   }
   at::Tensor numerator(const at::Tensor& output, const at::Tensor& targets) const override {
-    return at::cross_entropy_loss(for_loss(output), targets, /*weight=*/{}, at::Reduction::Sum, kIgnore);
+    return cross_entropy_of_pixels(output, targets);
   }
 };
 
