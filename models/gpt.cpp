@@ -11,6 +11,7 @@
 #include "runtime/config/field.hpp"
 #include "runtime/layer/layers.hpp"
 #include "runtime/layer/parts.hpp"
+#include "runtime/layer/random.hpp"
 
 namespace lockstep {
 namespace {
@@ -52,7 +53,7 @@ class GptEmbedding : public LayerOf<GptSizes> {
     const at::Tensor& tokens = inputs[0];
     const at::Tensor positions = at::arange(tokens.size(1), tokens.options());
     const at::Tensor sum = tokens_(context, tokens) + positions_(context, positions);
-    return {at::dropout(sum, config().dropout, context.training())};
+    return {dropout(context, sum, config().dropout)};
   }
 
  private:
@@ -93,14 +94,14 @@ class GptBlock : public LayerOf<GptSizes> {
   Tensors forward(const Tensors& inputs, LayerContext& context) const override {
     const at::Tensor attended = inputs[0] + attention(before_attention_(context, inputs[0]), context);
     const at::Tensor hidden = at::gelu(up_(context, before_mlp_(context, attended)), "tanh");
-    return {attended + at::dropout(down_(context, hidden), config().dropout, context.training())};
+    return {attended + dropout(context, down_(context, hidden), config().dropout)};
   }
 
  private:
   at::Tensor attention(const at::Tensor& x, LayerContext& context) const {
     const std::vector<at::Tensor> qkv = qkv_(context, x).split(config().width, 2);
     const at::Tensor mixed = attention_(context, qkv[0], qkv[1], qkv[2]);
-    return at::dropout(attended_(context, mixed), config().dropout, context.training());
+    return dropout(context, attended_(context, mixed), config().dropout);
   }
 
   LayerNormPart before_attention_;

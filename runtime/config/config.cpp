@@ -160,6 +160,10 @@ void fields(FieldVisitor& visit, WorkersConfig& workers) {
 void fields(FieldVisitor& visit, KernelsConfig& kernels) {
   visit("gemm", value(kernels.gemm), kDecides,
         "auto: matrix products take MKL's AVX-512 path on AMD CPUs too. default: what LibTorch does by itself.");
+  visit("dropout", value(kernels.dropout), decides_since("torch"),
+        "What dropout draws with. torch: LibTorch's generator of the device, which gives other masks on every kind of "
+        "device. philox: Philox4x32-10, the same masks on all. But for torch on the CPU, attention with dropout then "
+        "has its weights in memory.");
 }
 
 void fields(FieldVisitor& visit, CommConfig& comm) {

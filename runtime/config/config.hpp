@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/base/dropout_kernel.hpp"
 #include "runtime/base/enums.hpp"
 #include "runtime/config/section.hpp"
 #include "runtime/schedule/recompute.hpp"
@@ -262,6 +263,7 @@ struct WorkersConfig {
 
 struct KernelsConfig {
   GemmChoice gemm = GemmChoice::automatic;  ///< automatic lets MKL take its AVX-512 path on AMD CPUs
+  DropoutKernel dropout = DropoutKernel::torch;
   bool operator==(const KernelsConfig&) const = default;
 };
 

@@ -157,7 +157,8 @@ Tensors Stage::call_layer(int layer, const Tensors& inputs, Island& island, bool
   context.lend_buffers(buffers);
   if (!buffers.empty()) context.lend_rows(first_row(micro_batch), header_->slices[micro_batch]);  // states are buffers
   const RandomScope random(mix_seed(options_.seed, static_cast<std::uint64_t>(header_->step),
-                                    static_cast<std::uint64_t>(micro_batch), spec.name));
+                                    static_cast<std::uint64_t>(micro_batch), spec.name),
+                           options_.dropout);
   const at::AutoGradMode grad_mode(needs_graph);
   try {
     Tensors outputs = spec.layer->forward(inputs, context);

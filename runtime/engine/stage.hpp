@@ -14,6 +14,7 @@
 #include <memory>
 #include <unordered_map>
 
+#include "runtime/base/dropout_kernel.hpp"
 #include "runtime/engine/row_run.hpp"
 #include "runtime/engine/weights.hpp"
 #include "runtime/observe/pulse.hpp"
@@ -25,6 +26,7 @@ class RemoteLinks;
 
 struct StageOptions {
   std::uint64_t seed = 1;  ///< of the layers' random streams
+  DropoutKernel dropout = DropoutKernel::torch;
   at::ScalarType precision = at::kFloat;
   at::Device device = at::kCPU;
   bool check_finite = true;          ///< look at every output and input gradient: names the first layer that breaks

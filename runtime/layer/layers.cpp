@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 
 #include "runtime/config/field.hpp"
+#include "runtime/layer/random.hpp"
 
 namespace lockstep {
 
@@ -134,7 +135,7 @@ LayerDescription Dropout::describe(const std::vector<EntrySpec>& inputs) const {
 }
 
 Tensors Dropout::forward(const Tensors& inputs, LayerContext& context) const {
-  return {at::dropout(inputs[0], config().p, context.training())};
+  return {dropout(context, inputs[0], config().p)};
 }
 
 LayerDescription Add::describe(const std::vector<EntrySpec>& inputs) const {

@@ -4,8 +4,26 @@
 #include <ATen/ATen.h>
 
 #include <cmath>
+#include <limits>
+
+#include "runtime/layer/random.hpp"
 
 namespace lockstep {
+namespace {
+
+/// What at::scaled_dot_product_attention computes, whose dropout takes no generator, operator by operator.
+at::Tensor attention_in_steps(const LayerContext& context, const at::Tensor& q, const at::Tensor& k,
+                              const at::Tensor& v, double p, bool causal) {
+  const double scale = 1 / std::sqrt(static_cast<double>(q.size(-1)));
+  at::Tensor scores = at::matmul(q * scale, k.transpose(-2, -1));
+  if (causal) {
+    const at::Tensor later = at::ones({q.size(-2), k.size(-2)}, q.options().dtype(at::kBool)).triu(1);
+    scores.masked_fill_(later, -std::numeric_limits<double>::infinity());
+  }
+  return at::matmul(dropout(context, at::softmax(scores, -1), p), v);
+}
+
+}  // namespace
 
 std::string part_of(const std::string& name, const char* what) {
   return name.empty() ? what : name + "." + what;
@@ -55,8 +73,11 @@ at::Tensor AttentionPart::operator()(LayerContext& context, const at::Tensor& q,
   const auto by_head = [&](const at::Tensor& x) {
     return x.view({rows, x.size(1), heads, width / heads}).transpose(1, 2);
   };
-  const at::Tensor mixed = at::scaled_dot_product_attention(by_head(q), by_head(k), by_head(v), /*attn_mask=*/{},
-                                                            context.training() ? dropout : 0.0, causal);
+  const double p = context.training() ? dropout : 0.0;
+  const at::Tensor mixed = p > 0 && !libtorch_draws_for(q)
+                               ? attention_in_steps(context, by_head(q), by_head(k), by_head(v), p, causal)
+                               : at::scaled_dot_product_attention(by_head(q), by_head(k), by_head(v),
+                                                                  /*attn_mask=*/{}, p, causal);
   return mixed.transpose(1, 2).reshape({rows, q.size(1), width});
 }
 

@@ -77,7 +77,8 @@ struct LayerNormPart {
   AffinePart affine() const { return {name, width}; }
 };
 
-/// Scaled dot-product attention over heads (Vaswani et al., "Attention Is All You Need", 2017). No parameters.
+/// Scaled dot-product attention over heads (Vaswani et al., "Attention Is All You Need", 2017). No parameters. With
+/// dropout that LibTorch does not draw (random.hpp) its weights [rows, heads, length, length] are in memory.
 struct AttentionPart {
   std::int64_t heads = 1;
   double dropout = 0;  ///< of the attention weights, in training

@@ -6,16 +6,25 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <torch/library.h>
 
-#include "runtime/layer/layer.hpp"
+#include <unordered_map>
+
+#include "runtime/layer/context.hpp"
+#include "runtime/layer/philox.hpp"
 
 namespace lockstep {
 namespace {
 
+struct Source {
+  bool fresh = false;  // seeded lazily: most layers draw nothing, and seeding a Mersenne twister costs a microsecond
+  at::Generator generator;
+};
+
 struct Stream {
   bool active = false;
-  bool fresh = false;  // seeded lazily: most layers draw nothing, and seeding a Mersenne twister costs a microsecond
   std::uint64_t seed = 0;
-  at::Generator generator;
+  std::unordered_map<c10::Device, Source> sources;
+  DropoutKernel dropout = DropoutKernel::torch;
+  std::uint32_t philox_calls = 0;
 };
 
 Stream& this_thread() {
@@ -25,16 +34,27 @@ Stream& this_thread() {
 
 using MaybeGenerator = std::optional<at::Generator>;
 
+at::Generator new_generator(c10::Device device) {
+  if (device.is_cpu()) return at::detail::createCPUGenerator();
+  return at::globalContext().getAcceleratorHooksInterface(device.type()).getNewGenerator(device.index());
+}
+
+/// The thread's own one, as the scope has seeded it and its calls have left it.
+const at::Generator& generator_of(Stream& stream, c10::Device device) {
+  Source& source = stream.sources[device];
+  if (!source.generator.defined()) source.generator = new_generator(device);
+  if (!source.fresh) {
+    std::lock_guard<std::mutex> lock(source.generator.mutex());
+    source.generator.set_current_seed(stream.seed);
+    source.fresh = true;
+  }
+  return source.generator;
+}
+
 MaybeGenerator choose(const MaybeGenerator& given) {
   Stream& stream = this_thread();
   if (given.has_value() || !stream.active) return given;
-  if (!stream.generator.defined()) stream.generator = at::detail::createCPUGenerator();
-  if (!stream.fresh) {
-    std::lock_guard<std::mutex> lock(stream.generator.mutex());
-    stream.generator.set_current_seed(stream.seed);
-    stream.fresh = true;
-  }
-  return stream.generator;
+  return generator_of(stream, at::kCPU);
 }
 
 // Each kernel is LibTorch's own, with the generator chosen first.
@@ -121,19 +141,38 @@ std::uint64_t mix_seed(std::uint64_t seed, std::uint64_t a, std::uint64_t b, std
   return splitmix64(splitmix64(splitmix64(splitmix64(seed) ^ a) ^ b) ^ name_hash);
 }
 
-RandomScope::RandomScope(std::uint64_t seed) {
+RandomScope::RandomScope(std::uint64_t seed, DropoutKernel dropout) {
   Stream& stream = this_thread();
   if (stream.active)
     throw ModelError(
         "a RandomScope is open on this thread already: inside forward() random operators draw from the "
         "layer's own stream, and need none");
   stream.active = true;
-  stream.fresh = false;
   stream.seed = seed;
+  for (auto& [device, source] : stream.sources) source.fresh = false;
+  stream.dropout = dropout;
+  stream.philox_calls = 0;
 }
 
 RandomScope::~RandomScope() {
   this_thread().active = false;
+}
+
+bool libtorch_draws_for(const at::Tensor& x) {
+  const Stream& stream = this_thread();
+  return !stream.active || (stream.dropout == DropoutKernel::torch && x.device().is_cpu());
+}
+
+at::Tensor dropout(const LayerContext& context, const at::Tensor& x, double p) {
+  if (!context.training() || p == 0 || x.numel() == 0 || libtorch_draws_for(x))
+    return at::dropout(x, p, context.training());
+  Stream& stream = this_thread();
+  const double keep = 1 - p;
+  const at::Tensor kept =
+      stream.dropout == DropoutKernel::philox
+          ? philox_mask(x.sizes(), x.device(), keep, stream.seed, stream.philox_calls++)
+          : at::empty(x.sizes(), x.options().dtype(at::kBool)).bernoulli_(keep, generator_of(stream, x.device()));
+  return x.mul(kept).mul_(keep == 0 ? 0 : 1 / keep);  // as LibTorch's native_dropout
 }
 
 }  // namespace lockstep

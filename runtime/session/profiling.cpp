@@ -131,6 +131,7 @@ ProfileEnvironment profile_environment(const Config& config) {
     if (key == "isa" || key == "gemm" || key == "torch" || key == "threads" || key == "precision")
       environment.emplace_back(key, value);
   environment.emplace_back("optimizer", optimizer_cost_key(config.train));
+  environment.emplace_back("dropout", name_of(config.kernels.dropout));
   return environment;
 }
 
@@ -155,6 +156,7 @@ Profile measure_profile(Process& process, const Config& config, const Trainer& t
     request.rows = rows_to_measure(config.train.batch, config.train.micro_batches, graph.least_rows);
   MeasureOptions& measure = request.measure;
   measure.stage.seed = config.seed;
+  measure.stage.dropout = config.kernels.dropout;
   measure.stage.precision = dtype_of(config.train.precision);
   measure.stage.check_finite = config.train.stop_on_nan;
   measure.threads = config.workers.threads;

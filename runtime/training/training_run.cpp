@@ -55,6 +55,7 @@ JobOutcome run_assembly(const Assembly& assembly, Decider& decider, Feeder& feed
   const int workers = static_cast<int>(std::count(ranks.begin(), ranks.end(), assembly.layout.here));
   JobSpec spec{assembly.graph, assembly.partition, assembly.losses, *assembly.programs, assembly.layout};
   spec.stage.seed = config.seed;
+  spec.stage.dropout = config.kernels.dropout;
   spec.stage.precision = dtype_of(config.train.precision);
   spec.stage.check_finite = start.check_finite;
   spec.stage.recompute = assembly.recompute;

@@ -2,6 +2,7 @@
 #include "tests/accelerator/accelerator.hpp"
 
 #include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/EmptyTensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/detail/PrivateUse1HooksInterface.h>
@@ -406,6 +407,7 @@ struct Hooks final : at::PrivateUse1HooksInterface {
   c10::DeviceIndex deviceCount() const override { return kSimulatedDevices; }
   c10::DeviceIndex getCurrentDevice() const override { return static_cast<c10::DeviceIndex>(current_device); }
   void setCurrentDevice(c10::DeviceIndex device) const override { current_device = device; }
+  at::Generator getNewGenerator(c10::DeviceIndex) const override { return at::detail::createCPUGenerator(); }
   c10::Allocator* getPinnedMemoryAllocator() const override { return &pinned_memory(); }
   bool isPinnedPtr(const void* data) const override {
     const std::lock_guard lock(world().mutex);

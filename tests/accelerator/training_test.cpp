@@ -72,22 +72,25 @@ TEST_CASE("workers on one device and on several train to the bits of one worker 
     std::string loss;
     Precision precision = Precision::fp32;
     Recompute recompute = Recompute::never;
+    DropoutKernel dropout = DropoutKernel::torch;
   };
   const std::vector<Job> jobs = {
       {mlp_with_skip(0.25, true), data, "mean_squared_error"},
       {mlp_with_skip(0.25, true), data, "mean_squared_error", Precision::fp32, Recompute::always},
-      {small_gpt(2, 0.0, true), tokens, "sparse_categorical_cross_entropy"},
-      {small_gpt(2, 0.0, true), tokens, "sparse_categorical_cross_entropy", Precision::bf16},
+      {small_gpt(2, 0.2, true), tokens, "sparse_categorical_cross_entropy"},
+      {small_gpt(2, 0.2, true), tokens, "sparse_categorical_cross_entropy", Precision::bf16, Recompute::always,
+       DropoutKernel::philox},
       {model_of("type: cnn, inputs: 3, classes: 4, norm: batch"), images, "sparse_categorical_cross_entropy"}};
   for (const Job& job : jobs) {
     Config config = small_config(job.loss, 8, 4);
     config.train.precision = job.precision;
+    config.kernels.dropout = job.dropout;
     const RunRecord reference = run_on({sim()}, job.model, job.data, one_worker(config));
     config.pipeline.recompute = job.recompute;
     for (const ScheduleGenerator& schedule : schedule_generators())
       for (const std::vector<at::Device>& devices : {std::vector{sim(0)}, std::vector{sim(0), sim(1), sim(2)}}) {
         const int stages = schedule.virtual_stages.allows(1) ? 3 : 4, virtual_stages = stages == 3 ? 1 : 2;
-        CAPTURE(job.model.name, job.precision, job.recompute, schedule.name, devices.size());
+        CAPTURE(job.model.name, job.precision, job.recompute, job.dropout, schedule.name, devices.size());
         Config tested = with_pipeline(config, stages, schedule.name, virtual_stages);
         tested.pipeline.recompute = job.recompute;
         CHECK(difference_on(devices, reference, job.model, job.data, tested) == "");
@@ -112,6 +115,19 @@ TEST_CASE("a message without its event, and one whose memory is not kept, are fo
   const std::vector<std::string> early = findings_with([](Message& message) { message.loan.lender = nullptr; });
   REQUIRE(!early.empty());
   CHECK_THAT(early.front(), Catch::StartsWith("freed early: "));
+}
+
+TEST_CASE("Philox drops the same elements on a device and on the CPU", "[parity]") {
+  const Simulated simulated;
+  const DataSplits tokens = token_data(13, 8, 11);
+  Config config = with_pipeline(small_config("sparse_categorical_cross_entropy", 8, 4), 3, "1f1b");
+  const auto first_loss = [&](const std::vector<at::Device>& devices, DropoutKernel kernel) {
+    config.kernels.dropout = kernel;
+    return run_on(devices, small_gpt(2, 0.5, true), tokens, config).results.front().loss();
+  };
+  const double expected = first_loss({at::kCPU}, DropoutKernel::philox);
+  CHECK(std::abs(first_loss({sim(), at::kCPU, sim(1)}, DropoutKernel::philox) - expected) < 1e-5);
+  CHECK(std::abs(first_loss({at::kCPU}, DropoutKernel::torch) - expected) > 1e-3);  // would be seen
 }
 
 TEST_CASE("devices of two kinds train together, and a checkpoint goes from one kind to the other and back",

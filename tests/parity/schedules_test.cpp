@@ -91,12 +91,14 @@ TEST_CASE("every schedule, recompute and placement trains to the same bits", "[p
 }
 
 TEST_CASE("every way to recompute trains to the same bits, with and without a split backward", "[parity]") {
+  const auto kernel = GENERATE(DropoutKernel::torch, DropoutKernel::philox);
   for (const Case& the : {mlp(), gpt()}) {
-    const Config config = small_config(the.loss, kBatch, kMicroBatches);
+    Config config = small_config(the.loss, kBatch, kMicroBatches);
+    config.kernels.dropout = kernel;
     const RunRecord reference = reference_run(the.model, the.data, config);
     for (const std::string schedule : {"gpipe", "1f1b", "zb_h1"})
       for (const Recompute mode : {Recompute::except_last, Recompute::always}) {
-        INFO(the.name << ", " << schedule << ", recompute " << to_string(mode));
+        INFO(the.name << ", " << schedule << ", recompute " << to_string(mode) << ", " << to_string(kernel));
         Config tested = with_pipeline(config, 2, schedule);
         tested.pipeline.recompute = mode;
         CHECK(difference(reference, the.model, the.data, tested) == "");

@@ -251,13 +251,14 @@ TEST_CASE("a config that a program made keeps the same rules", "[unit]") {
 
 TEST_CASE("what decides bits is known of every key, also of those of models and readers", "[unit]") {
   for (const char* key : {"seed", "model.width", "data.train", "data.type", "train.batch", "train.optimizer.groups",
-                          "train.lr_schedule.decay_steps", "workers.threads", "kernels.gemm"})
+                          "train.lr_schedule.decay_steps", "workers.threads", "kernels.gemm", "kernels.dropout"})
     CHECK(decides_bits(key));
   for (const char* key :
        {"name", "run_dir", "model.library", "data.eval", "data.eval_samples", "train.steps", "train.eval_every",
         "pipeline.stages", "pipeline.costs.forward_ms", "workers.devices", "checkpoint.every", "comm.save_s"})
     CHECK_FALSE(decides_bits(key));
   CHECK(value_before("train.post_validation") == "false");
+  CHECK(value_before("kernels.dropout") == "torch");
   CHECK_FALSE(value_before("train.batch"));
 }
 
