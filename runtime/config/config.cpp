@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/config/config.hpp"
 
+#include <algorithm>
 #include <filesystem>
 
 #include "runtime/base/size.hpp"
@@ -131,6 +132,10 @@ yaml::Value written(Config config) {
 
 }  // namespace
 
+bool WorkersConfig::on_cpus_alone() const {
+  return std::all_of(devices.begin(), devices.end(), [](const std::string& device) { return device == "cpu"; });
+}
+
 std::int64_t CheckpointConfig::every_steps() const {
   return count_of(every, "");
 }
@@ -164,6 +169,12 @@ void fields(FieldVisitor& visit, KernelsConfig& kernels) {
         "What dropout draws with. torch: LibTorch's generator of the device, which gives other masks on every kind of "
         "device. philox: Philox4x32-10, the same masks on all. But for torch on the CPU, attention with dropout then "
         "has its weights in memory.");
+  visit("deterministic", value(kernels.deterministic), decides_since("true"),
+        "Of devices: the same bits in every run; an operator that cannot ends the job. false: LibTorch's fastest "
+        "kernels, some of which add in any order. CPUs are deterministic.");
+  visit("float32_matmul", value(kernels.float32_matmul), decides_since("exact"),
+        "Of devices: tf32 lets products and convolutions of float32 round their factors to TF32 (10 bits of mantissa "
+        "for 23), where the card has it. exact: they do not.");
 }
 
 void fields(FieldVisitor& visit, CommConfig& comm) {

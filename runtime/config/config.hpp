@@ -88,6 +88,15 @@ constexpr const char* to_string(GemmChoice gemm) {
   return nullptr;
 }
 
+enum class Float32Matmul { exact, tf32 };
+constexpr const char* to_string(Float32Matmul matmul) {
+  switch (matmul) {
+    case Float32Matmul::exact: return "exact";
+    case Float32Matmul::tf32: return "tf32";
+  }
+  return nullptr;
+}
+
 enum class KeepBest { none, eval_loss };
 constexpr const char* to_string(KeepBest keep) {
   switch (keep) {
@@ -258,12 +267,16 @@ struct WorkersConfig {
   int threads = 1;                             ///< intra-op threads per worker: numerics, never derived
   Bind bind = Bind::none;                      ///< cores: each worker on `threads` CPUs of its own
   std::int64_t memory_limit = 0;               ///< bytes of tensors per worker; 0 (none): no limit
+
+  bool on_cpus_alone() const;
   bool operator==(const WorkersConfig&) const = default;
 };
 
 struct KernelsConfig {
   GemmChoice gemm = GemmChoice::automatic;  ///< automatic lets MKL take its AVX-512 path on AMD CPUs
   DropoutKernel dropout = DropoutKernel::torch;
+  bool deterministic = true;  ///< of devices, as is the next; the CPU's kernels are
+  Float32Matmul float32_matmul = Float32Matmul::exact;
   bool operator==(const KernelsConfig&) const = default;
 };
 

@@ -10,7 +10,8 @@ namespace {
 
 class Doubts {
  public:
-  explicit Doubts(const Config& config) : train_(config.train), section_(config.root.section("train")) {}
+  explicit Doubts(const Config& config)
+      : config_(config), train_(config.train), section_(config.root.section("train")) {}
 
   std::vector<std::string> all(std::int64_t samples) {
     if (train_.batch > samples)
@@ -19,6 +20,7 @@ class Doubts {
                  samples));
     optimizer();
     schedule();
+    kernels();
     if (train_.eval_every == 0 && train_.eval_steps + train_.eval_batch > 0)
       add(section_, train_.eval_steps > 0 ? "eval_steps" : "eval_batch",
           "does nothing without train.eval_every: training evaluates nothing");
@@ -85,6 +87,17 @@ class Doubts {
       add(section, "step_factor", concat("got ", schedule.step_factor, ", which is above 1: the learning rate rises"));
   }
 
+  void kernels() {
+    if (!config_.workers.on_cpus_alone()) return;
+    const Section section = config_.root.section("kernels");
+    if (!config_.kernels.deterministic)
+      add(section, "deterministic", "got false, which does nothing on CPUs: they are deterministic");
+    if (config_.kernels.float32_matmul != Float32Matmul::exact)
+      add(section, "float32_matmul",
+          concat("got ", name_of(config_.kernels.float32_matmul), ", which does nothing on CPUs: it is of devices"));
+  }
+
+  const Config& config_;
   const TrainConfig& train_;
   Section section_;
   std::vector<std::string> found_;

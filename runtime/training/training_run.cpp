@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "runtime/training/checkpointing.hpp"
+#include "runtime/training/device_kernels.hpp"
 #include "runtime/training/precision.hpp"
 
 namespace lockstep {
@@ -51,6 +52,7 @@ JobOutcome run_assembly(const Assembly& assembly, Decider& decider, Feeder& feed
                         const RunOptions& options) {
   const Config& config = assembly.config;
   at::set_num_threads(config.workers.threads);
+  set_device_kernels(config.kernels, assembly.devices);
   const std::vector<RankId>& ranks = assembly.layout.rank_of_row;
   const int workers = static_cast<int>(std::count(ranks.begin(), ranks.end(), assembly.layout.here));
   JobSpec spec{assembly.graph, assembly.partition, assembly.losses, *assembly.programs, assembly.layout};

@@ -251,7 +251,8 @@ TEST_CASE("a config that a program made keeps the same rules", "[unit]") {
 
 TEST_CASE("what decides bits is known of every key, also of those of models and readers", "[unit]") {
   for (const char* key : {"seed", "model.width", "data.train", "data.type", "train.batch", "train.optimizer.groups",
-                          "train.lr_schedule.decay_steps", "workers.threads", "kernels.gemm", "kernels.dropout"})
+                          "train.lr_schedule.decay_steps", "workers.threads", "kernels.gemm", "kernels.dropout",
+                          "kernels.deterministic", "kernels.float32_matmul"})
     CHECK(decides_bits(key));
   for (const char* key :
        {"name", "run_dir", "model.library", "data.eval", "data.eval_samples", "train.steps", "train.eval_every",
@@ -259,6 +260,8 @@ TEST_CASE("what decides bits is known of every key, also of those of models and 
     CHECK_FALSE(decides_bits(key));
   CHECK(value_before("train.post_validation") == "false");
   CHECK(value_before("kernels.dropout") == "torch");
+  CHECK(value_before("kernels.deterministic") == "true");
+  CHECK(value_before("kernels.float32_matmul") == "exact");
   CHECK_FALSE(value_before("train.batch"));
 }
 

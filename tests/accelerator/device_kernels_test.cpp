@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// LibTorch's switches of devices: whose job sets them, and to what.
+#include "runtime/training/device_kernels.hpp"
+
+#include <ATen/Context.h>
+
+#include <cstdlib>
+
+#include "tests/accelerator/fixture.hpp"
+
+using namespace lockstep;
+using namespace lockstep::test;
+
+namespace {
+
+constexpr const char* kWorkspace = "CUBLAS_WORKSPACE_CONFIG";
+
+/// All of them, as LibTorch has them when a process begins, and again at the end.
+class Switches {
+ public:
+  Switches() { reset(); }
+  ~Switches() { reset(); }
+  Switches(const Switches&) = delete;
+  Switches& operator=(const Switches&) = delete;
+
+  static std::string now() {
+    const at::Context& context = at::globalContext();
+    const char* workspace = std::getenv(kWorkspace);
+    return concat(context.deterministicAlgorithms(), context.deterministicAlgorithmsWarnOnly(),
+                  context.deterministicFillUninitializedMemory(), context.deterministicCuDNN(),
+                  context.benchmarkCuDNN(), " ", context.allowTF32CuBLAS(), context.allowTF32CuDNN(), " ",
+                  workspace ? workspace : "unset");
+  }
+
+ private:
+  static void reset() {
+    at::Context& context = at::globalContext();
+    context.setDeterministicAlgorithms(false, false);
+    context.setDeterministicFillUninitializedMemory(true);
+    context.setDeterministicCuDNN(false);
+    context.setBenchmarkCuDNN(true);
+    context.setAllowTF32CuBLAS(false);
+    context.setAllowTF32CuDNN(true);
+    unsetenv(kWorkspace);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a job on CPUs touches none of the switches of devices", "[contract]") {
+  const Switches switches;
+  const std::string before = Switches::now();
+  set_device_kernels({}, {at::kCPU, at::kCPU});
+  KernelsConfig other;
+  other.deterministic = false;
+  other.float32_matmul = Float32Matmul::tf32;
+  set_device_kernels(other, {at::kCPU});
+  CHECK(Switches::now() == before);
+}
+
+TEST_CASE("a job with a device is deterministic and exact unless it is told otherwise", "[contract]") {
+  const Simulated simulated;
+  const Switches switches;
+  const std::vector<at::Device> devices = {at::kCPU, sim()};
+  KernelsConfig kernels;
+  set_device_kernels(kernels, devices);
+  CHECK(Switches::now() == "10010 00 :4096:8");
+  kernels.deterministic = false;
+  kernels.float32_matmul = Float32Matmul::tf32;
+  setenv(kWorkspace, ":16:8", 1);
+  set_device_kernels(kernels, devices);
+  CHECK(Switches::now() == "00000 11 :16:8");
+  kernels.deterministic = true;
+  set_device_kernels(kernels, devices);
+  CHECK(Switches::now() == "10010 11 :16:8");
+}
