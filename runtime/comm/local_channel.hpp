@@ -18,6 +18,8 @@ class LocalChannel : public Channel {
   Message receive(const WaitLimits& limits) override;
   void send(Message message, const WaitLimits& limits) override;
   void finish(const WaitLimits& limits) override;
+  bool is_local() const override { return true; }
+  bool wants_host_memory() const override { return false; }
 
  private:
   std::mutex mutex_;

@@ -296,6 +296,7 @@ struct CommConfig {
   int watchdog_s = 300;  ///< a wait that lasts longer, for a worker that stands still, ends the job (exit code 4)
   int startup_s = 600;   ///< the same for a worker that has not begun: it loads
   int save_s = 3600;     ///< the same for one that saves a checkpoint: so long without a byte written
+  bool device_buffers = false;  ///< ranks hand memory of devices to MPI
   bool operator==(const CommConfig&) const = default;
 };
 

@@ -20,7 +20,7 @@ class Doubts {
                  samples));
     optimizer();
     schedule();
-    kernels();
+    devices();
     if (train_.eval_every == 0 && train_.eval_steps + train_.eval_batch > 0)
       add(section_, train_.eval_steps > 0 ? "eval_steps" : "eval_batch",
           "does nothing without train.eval_every: training evaluates nothing");
@@ -87,7 +87,7 @@ class Doubts {
       add(section, "step_factor", concat("got ", schedule.step_factor, ", which is above 1: the learning rate rises"));
   }
 
-  void kernels() {
+  void devices() {
     if (!config_.workers.on_cpus_alone()) return;
     const Section section = config_.root.section("kernels");
     if (!config_.kernels.deterministic)
@@ -95,6 +95,8 @@ class Doubts {
     if (config_.kernels.float32_matmul != Float32Matmul::exact)
       add(section, "float32_matmul",
           concat("got ", name_of(config_.kernels.float32_matmul), ", which does nothing on CPUs: it is of devices"));
+    if (config_.comm.device_buffers)
+      add(config_.root.section("comm"), "device_buffers", "got true, which does nothing on CPUs: it is of devices");
   }
 
   const Config& config_;

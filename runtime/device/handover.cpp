@@ -72,17 +72,15 @@ std::vector<at::Tensor> Handover::take(std::vector<at::Tensor> tensors, const Lo
 std::vector<at::Tensor> Handover::bring(std::vector<at::Tensor> tensors) {
   if (stream_.is_of_host()) return tensors;
   if (!bringing_) bringing_.emplace(stream_.device());
-  std::vector<at::Tensor*> brought;
   {
     const DeviceStream::Scope scope(*bringing_);
-    for (at::Tensor& tensor : tensors) {
-      if (!tensor.defined() || !tensor.device().is_cpu()) continue;
-      tensor = to_device(tensor, stream_.device());
-      brought.push_back(&tensor);
-    }
+    for (at::Tensor& tensor : tensors)
+      if (tensor.defined()) tensor = to_device(tensor, stream_.device());
   }
-  if (!brought.empty()) stream_.wait(bringing_->record());
-  for (at::Tensor* tensor : brought) *tensor = lender_->lend(*tensor, stream_);
+  stream_.wait(bringing_->record());
+  // They are not of the stream: let go of by this worker, their memory must not be given out before it is done.
+  for (at::Tensor& tensor : tensors)
+    if (tensor.defined()) tensor = lender_->lend(tensor, stream_);
   return tensors;
 }
 

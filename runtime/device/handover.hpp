@@ -59,8 +59,8 @@ class Handover {
   /// Tensors of a message, some of which may be undefined, as work on the stream may use them: lent where they are on
   /// its device, else copied to it.
   std::vector<at::Tensor> take(std::vector<at::Tensor> tensors, const Loan& loan);
-  /// Tensors of the host, in pinned memory or on their way there, as work on the stream may use them: copied beside
-  /// what the stream has still to do.
+  /// Tensors that nobody else holds, as work on the stream may use them: those of the host are copied, beside what the
+  /// stream has still to do.
   std::vector<at::Tensor> bring(std::vector<at::Tensor> tensors);
   /// Copies on the host of tensors that have been told to the stream, some of which may be undefined, and when they are
   /// there: beside what is told next.

@@ -64,9 +64,9 @@ class Job {
       if (from == spec_.layout.here && to == spec_.layout.here)
         channel = std::make_unique<LocalChannel>();
       else if (from == spec_.layout.here)
-        channel = spec_.remote->sender(to, index);
+        channel = spec_.remote->sender(to, index, of_layers(edge.kind));
       else if (to == spec_.layout.here)
-        channel = spec_.remote->receiver(from, index, *pools_[edge.to.value()]);
+        channel = spec_.remote->receiver(from, index, of_layers(edge.kind), *pools_[edge.to.value()]);
       else
         continue;
       if (spec_.wrap_channel) channel = spec_.wrap_channel(std::move(channel), static_cast<int>(e));

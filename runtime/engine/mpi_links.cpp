@@ -5,16 +5,18 @@
 
 namespace lockstep {
 
-std::unique_ptr<Channel> MpiLinks::sender(RankId to, int edge) {
-  return endpoint_.sender(to.value(), edge);
+std::unique_ptr<Channel> MpiLinks::sender(RankId to, int edge, bool of_layers) {
+  return endpoint_.sender(to.value(), edge, of_layers && device_buffers_);
 }
 
-std::unique_ptr<Channel> MpiLinks::receiver(RankId from, int edge, MemoryPool& pool) {
-  // Whoever polls makes the tensors: fresh pages for every large message would cost more than its transfer.
-  return endpoint_.receiver(from.value(), edge, [&pool](at::IntArrayRef sizes, at::ScalarType dtype) {
-    if (!pool.device().is_cpu()) return at::empty(sizes, at::TensorOptions(dtype).pinned_memory(true));
+std::unique_ptr<Channel> MpiLinks::receiver(RankId from, int edge, bool of_layers, MemoryPool& pool) {
+  // Whoever polls makes the tensors: fresh pages for every large message would cost more than its transfer. On a device
+  // they are of its default stream, on which nobody computes: what has been let go of there is free at once.
+  const c10::Device device = of_layers && device_buffers_ ? pool.device() : c10::Device(c10::kCPU);
+  const bool pinned = device.is_cpu() && !pool.device().is_cpu();
+  return endpoint_.receiver(from.value(), edge, [&pool, device, pinned](at::IntArrayRef sizes, at::ScalarType dtype) {
     const MemoryPool::Scope scope(pool, MemoryKind::slots);
-    return at::empty(sizes, dtype);
+    return at::empty(sizes, at::TensorOptions(dtype).device(device).pinned_memory(pinned));
   });
 }
 

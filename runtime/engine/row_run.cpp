@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/engine/row_run.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <thread>
 #include <utility>
@@ -18,7 +19,9 @@ StageRun& RowRun::stage(StageId id, int layers) {
 }
 
 void RowRun::did(const Instruction& instruction, Stopwatch::Mark begin, Stopwatch::Mark end, std::int64_t held) {
-  done_.push_back({instruction, std::move(begin), std::move(end), held});
+  // What its worker does on the host meanwhile is no time of the device.
+  if (begin.event || watch_.stream().is_of_host())
+    done_.push_back({instruction, std::move(begin), std::move(end), held});
 }
 
 void RowRun::end() {
@@ -42,9 +45,12 @@ void RowRun::settle(const std::function<void()>& meanwhile) {
     if (done.instruction.kind == InstructionKind::compute) spans_->held(end_us, done.held);
   }
   done_.clear();
+  WorkerReport& report = result.report;
+  if (!watch_.stream().is_of_host())  // it stands still where it waits: for messages, or to be told something
+    report.wait_us = std::max(0.0, report.end_us - report.begin_us - report.compute_us);
   for (auto& [id, stage] : stages_) {
     stage.meter.settle();
-    result.report.stages.push_back(stage.meter.report());
+    report.stages.push_back(stage.meter.report());
     result.non_finite = first_of(result.non_finite, stage.non_finite);
     for (const auto& [key, loss] : stage.losses) result.loss_sums[static_cast<std::size_t>(key.first)] += loss;
   }

@@ -160,8 +160,10 @@ void Worker::receive(const Instruction& instruction) {
                  message.micro_batch, " instead of ", instruction.action.micro_batch);
   // What came into a slot is an activation now. In process a gradient becomes ours; a value is also an output that the
   // sender keeps for its backward, and stays on its account, as do shared buffers, of which only the sum will be ours.
-  message.tensors = handover_.take(std::move(message.tensors), message.loan);
-  if (per_micro_batch || edge.kind == EdgeKind::shared) message.tensors = handover_.bring(std::move(message.tensors));
+  if (parts_.channels[instruction.edge.value()]->is_local())
+    message.tensors = handover_.take(std::move(message.tensors), message.loan);
+  else if (of_layers(edge.kind))
+    message.tensors = handover_.bring(std::move(message.tensors));
   for (const at::Tensor& tensor : message.tensors) {
     if (edge.kind == EdgeKind::gradient) parts_.pool->take_over(tensor, MemoryKind::activations);
     if (edge.kind == EdgeKind::value) parts_.pool->relabel(tensor, MemoryKind::activations);

@@ -70,6 +70,11 @@ constexpr const char* to_string(EdgeKind kind) {
   return nullptr;
 }
 
+/// Whether what layers make travels there; else it is for the worker itself.
+constexpr bool of_layers(EdgeKind kind) {
+  return kind == EdgeKind::value || kind == EdgeKind::gradient || kind == EdgeKind::shared;
+}
+
 enum class InstructionKind : std::uint8_t {
   make_header,  ///< row 0 only: decides what this program does
   post,

@@ -74,11 +74,29 @@ Process::Process(bool always_mpi) {
   if (size() > 1) leave_by_signals();
 }
 
-std::unique_ptr<RemoteLinks> Process::make_links(int workers) {
+namespace {
+
+/// Whether ranks hand memory of devices to MPI. Throws ConfigError when this one does not take it.
+bool takes_device_buffers(const Config& config) {
+  if (!config.comm.device_buffers || config.workers.on_cpus_alone()) return false;
+  for (const std::string& device : config.workers.devices) {
+    const std::string type = device.substr(0, device.find(':'));
+    if (type == "cpu") continue;
+    if (const std::string why = why_no_device_memory(type); !why.empty())
+      throw config.root.section("comm").error(
+          "device_buffers", concat("got true, but of this MPI ", why, "; set it to false: tensors then pass through "
+                                   "memory of the host"));
+  }
+  return true;
+}
+
+}  // namespace
+
+std::unique_ptr<RemoteLinks> Process::make_links(int workers, bool device_buffers) {
   if (size() == 1) return nullptr;
   MpiEndpointOptions options;
   options.workers = workers;
-  return std::make_unique<MpiLinks>(mpi_->world, options);
+  return std::make_unique<MpiLinks>(mpi_->world, options, device_buffers);
 }
 
 void Process::connect(Trainer& trainer) {
@@ -86,7 +104,7 @@ void Process::connect(Trainer& trainer) {
   const std::vector<RankId>& ranks = trainer.layout().rank_of_row;
   const auto workers_here = std::count(ranks.begin(), ranks.end(), ranks_.here);
   mpi_->links.reset();  // one at a time
-  mpi_->links = make_links(static_cast<int>(workers_here));
+  mpi_->links = make_links(static_cast<int>(workers_here), takes_device_buffers(trainer.config()));
   ranks_.remote = mpi_->links.get();
   if (trainer.config().workers.bind == Bind::cores) {
     // Ranks of one host that were not bound apart by the launcher share its CPUs: those before us take theirs first.
@@ -136,7 +154,7 @@ Process::Process(bool) {
                " ranks, but this lockstep was built with LOCKSTEP_MPI=OFF; build with MPI, or run without mpirun"));
 }
 void Process::connect(Trainer&) {}
-std::unique_ptr<RemoteLinks> Process::make_links(int) {
+std::unique_ptr<RemoteLinks> Process::make_links(int, bool) {
   return nullptr;
 }
 void Process::leave() {}

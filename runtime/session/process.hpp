@@ -46,7 +46,7 @@ class Process {
   /// Gives the trainer its links to the other ranks; call once, before fit().
   void connect(Trainer& trainer);
   /// Links to the other ranks for anything but training; null without any. One at a time.
-  std::unique_ptr<RemoteLinks> make_links(int workers);
+  std::unique_ptr<RemoteLinks> make_links(int workers, bool device_buffers = false);
   /// The value of every rank, in rank order.
   std::vector<std::string> all_gather(const std::string& value,
                                       std::chrono::milliseconds timeout = std::chrono::minutes(5));

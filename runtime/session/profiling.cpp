@@ -76,7 +76,7 @@ LinkCost measure_between(Process& process, int first, int second) {
     MemoryPool pool;
     const MemoryPool::Scope memory(pool, MemoryKind::slots);
     const std::unique_ptr<RemoteLinks> links = process.make_links(1);
-    const auto out = links->sender(peer, 0), in = links->receiver(peer, 0, pool);
+    const auto out = links->sender(peer, 0, false), in = links->receiver(peer, 0, false, pool);
     const StopFlag never;
     const WaitLimits limits{&never};
     const bool begins = process.rank() == first;

@@ -29,7 +29,7 @@ MpiEndpointOptions endpoint_options(bool in_blocks) {
 TEST_CASE("over ranks devices train to the bits of one worker on one device, and nobody waits for them", "[mpi]") {
   const Simulated simulated;
   Accelerator::set_lag(GENERATE(0, 3));
-  const bool in_blocks = GENERATE(false, true);
+  const bool in_blocks = GENERATE(false, true), device_buffers = GENERATE(false, true);  // its memory is the host's
   struct Job {
     Model model;
     DataSplits data;
@@ -46,9 +46,9 @@ TEST_CASE("over ranks devices train to the bits of one worker on one device, and
       for (const std::vector<at::Device>& devices :
            {std::vector{sim(0)}, std::vector{sim(0), sim(1), sim(2), sim(3)}}) {
         const int virtual_stages = schedule.name == "zbv" ? 2 : 1;
-        CAPTURE(job.model.name, schedule.name, devices.size(), in_blocks);
+        CAPTURE(job.model.name, schedule.name, devices.size(), in_blocks, device_buffers);
         const Config tested = with_pipeline(config, 4, schedule.name, virtual_stages);
-        MpiLinks links(world(), endpoint_options(in_blocks));
+        MpiLinks links(world(), endpoint_options(in_blocks), device_buffers);
         const Ranks ranks{RankId(world().rank()), world().size(), &links};
         Trainer trainer = trainer_on(devices, job.model, job.data, tested, ranks);
         RunRecord run = record_run(trainer);
@@ -64,15 +64,22 @@ TEST_CASE("over ranks devices train to the bits of one worker on one device, and
 TEST_CASE("over ranks a step more is no wait more", "[mpi]") {
   const Simulated simulated;
   Accelerator::set_lag(2);
-  const auto waits = [](int steps) {
+  const auto waits = [](int steps, bool device_buffers) {
     Config config = with_pipeline(small_config("sparse_categorical_cross_entropy", 8, 4), 2, "1f1b");
     config.train.steps = steps;
     config.train.eval_every = 0;
-    MpiLinks links(world(), endpoint_options(false));
+    MpiLinks links(world(), endpoint_options(false), device_buffers);
     const Ranks ranks{RankId(world().rank()), world().size(), &links};
     Accelerator::reset();
     trainer_on({sim()}, small_gpt(2, 0.0, true), token_data(40, 8, 11), config, ranks).fit();
     return Accelerator::counts().waits;
   };
-  CHECK(waits(7) == waits(3));
+  CHECK(waits(7, false) == waits(3, false));
+  CHECK(waits(7, true) == waits(3, true));
+}
+
+TEST_CASE("an MPI that takes no memory of devices is not given any", "[mpi]") {
+  // Debian's MPICH, and any that was built without CUDA.
+  CHECK_THAT(why_no_device_memory("cuda"), Catch::Contains("MPIX_Query_cuda_support"));
+  CHECK(why_no_device_memory("sim") == "it is not known whether it takes memory of sim devices");
 }

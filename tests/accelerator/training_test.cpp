@@ -42,6 +42,9 @@ class Tampering : public Channel {
   }
   void finish(const WaitLimits& limits) override { inner_->finish(limits); }
 
+  bool is_local() const override { return inner_->is_local(); }
+  bool wants_host_memory() const override { return inner_->wants_host_memory(); }
+
  private:
   std::unique_ptr<Channel> inner_;
   std::function<void(Message&)> change_;

@@ -56,6 +56,9 @@ class DelayedChannel : public Channel {
     channel_->finish(limits);
   }
 
+  bool is_local() const override { return channel_->is_local(); }
+  bool wants_host_memory() const override { return channel_->wants_host_memory(); }
+
  private:
   std::unique_ptr<Channel> channel_;
   Delays sending_, receiving_;

@@ -63,18 +63,19 @@ TEST_CASE("a setting that contradicts another or does nothing is told, with its 
   }
 }
 
-TEST_CASE("kernels of devices are doubted where there are CPUs alone", "[unit]") {
+TEST_CASE("keys of devices are doubted where there are CPUs alone", "[unit]") {
   const auto doubts_on = [](const std::string& devices) {
     const std::string text =
         "model: {type: mlp}\ndata: {type: csv}\ntrain: {loss: mean_squared_error, steps: 5, batch: 8}\n"
-        "kernels: {deterministic: false, float32_matmul: tf32}\nworkers: {devices: [" +
+        "kernels: {deterministic: false, float32_matmul: tf32}\ncomm: {device_buffers: true}\nworkers: {devices: [" +
         devices + "]}\n";
     return doubts_of(read_config(load_config_text(text, "job.yaml")), 64);
   };
   CHECK(doubts_on("cpu, cpu") ==
         std::vector<std::string>{
             "job.yaml:4:26: kernels.deterministic: got false, which does nothing on CPUs: they are deterministic",
-            "job.yaml:4:49: kernels.float32_matmul: got tf32, which does nothing on CPUs: it is of devices"});
+            "job.yaml:4:49: kernels.float32_matmul: got tf32, which does nothing on CPUs: it is of devices",
+            "job.yaml:5:24: comm.device_buffers: got true, which does nothing on CPUs: it is of devices"});
   CHECK(doubts_on("cpu, 'cuda:1'").empty());
 }
 

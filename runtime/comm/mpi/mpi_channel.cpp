@@ -10,9 +10,9 @@
 namespace lockstep::mpi {
 namespace {
 
-void check_travels(const at::Tensor& tensor) {
+void check_travels(const at::Tensor& tensor, bool device_memory) {
   if (!tensor.defined()) return;
-  LOCKSTEP_CHECK(tensor.device().is_cpu(), "MPI reads memory of the host, not of ", tensor.device());
+  LOCKSTEP_CHECK(device_memory || tensor.device().is_cpu(), "MPI reads memory of the host, not of ", tensor.device());
   LOCKSTEP_CHECK(tensor.layout() == at::kStrided && tensor.is_contiguous() && !tensor.is_conj() && !tensor.is_neg() &&
                      !tensor.is_quantized(),
                  "only plain contiguous tensors travel");
@@ -34,7 +34,7 @@ void SendTransfer::begin(Message message) {
 void SendTransfer::start(RequestList& requests) {
   Packed packed = pack(message_, edge(), options_.block_bytes, slot_.bytes());
   description_ = std::move(packed.description);
-  if (packed.payload_in_slot) message_.tensors.clear();
+  if (packed.payload_in_slot) let_go();
   pending_ = 1;
   requests.send(slot_.bytes().data(), packed.slot_bytes, tags_.header, Part::header, shared_from_this(),
                 options_.synchronous_sends);
@@ -42,6 +42,13 @@ void SendTransfer::start(RequestList& requests) {
   for (const at::Tensor& tensor : message_.tensors)
     if (tensor.defined())
       send_in_blocks(tensor.const_data_ptr(), static_cast<std::int64_t>(tensor.nbytes()), Part::block, requests);
+}
+
+void SendTransfer::let_go() {
+  if (message_.loan.lender)  // whoever made a device's memory is the one who frees it
+    for (at::Tensor& tensor : message_.tensors)
+      if (tensor.defined()) message_.loan.lender->keep(std::move(tensor), {});
+  message_.tensors.clear();
 }
 
 void SendTransfer::send_in_blocks(const void* from, std::int64_t bytes, Part part, RequestList& requests) {
@@ -54,7 +61,7 @@ void SendTransfer::send_in_blocks(const void* from, std::int64_t bytes, Part par
 
 void SendTransfer::completed(Part, std::int64_t) {
   if (--pending_ > 0) return;
-  message_.tensors.clear();
+  let_go();
   finish();
 }
 
@@ -137,8 +144,8 @@ Message ReceiveTransfer::take() {
 // --- the halves of the channel
 // -------------------------------------------------------------------------------------------
 
-MpiSender::MpiSender(Progress& progress, std::shared_ptr<SendTransfer> transfer)
-    : progress_(progress), transfer_(std::move(transfer)) {}
+MpiSender::MpiSender(Progress& progress, std::shared_ptr<SendTransfer> transfer, bool device_memory)
+    : progress_(progress), transfer_(std::move(transfer)), device_memory_(device_memory) {}
 
 void MpiSender::post() {
   LOCKSTEP_CHECK(false, "post on the sending half of an edge");
@@ -149,7 +156,7 @@ Message MpiSender::receive(const WaitLimits&) {
 }
 
 void MpiSender::send(Message message, const WaitLimits& limits) {
-  for (const at::Tensor& tensor : message.tensors) check_travels(tensor);
+  for (const at::Tensor& tensor : message.tensors) check_travels(tensor, device_memory_);
   finish(limits);
   std::lock_guard lock(progress_.mutex());
   const StreamEvent ready = message.loan.ready;

@@ -45,6 +45,7 @@ class SendTransfer : public Transfer, public std::enable_shared_from_this<SendTr
   Message message_;
   int pending_ = 0;
 
+  void let_go();
   void send_in_blocks(const void* from, std::int64_t bytes, Part part, RequestList& requests);
 };
 
@@ -77,16 +78,19 @@ class ReceiveTransfer : public Transfer, public std::enable_shared_from_this<Rec
 
 class MpiSender : public Channel {
  public:
-  MpiSender(Progress& progress, std::shared_ptr<SendTransfer> transfer);
+  /// `device_memory`: MPI reads that of devices, too.
+  MpiSender(Progress& progress, std::shared_ptr<SendTransfer> transfer, bool device_memory);
   void post() override;
   Message receive(const WaitLimits& limits) override;
   void send(Message message, const WaitLimits& limits) override;
   void finish(const WaitLimits& limits) override;
-  bool wants_host_memory() const override { return true; }
+  bool is_local() const override { return false; }
+  bool wants_host_memory() const override { return !device_memory_; }
 
  private:
   Progress& progress_;
   std::shared_ptr<SendTransfer> transfer_;
+  bool device_memory_;
 };
 
 class MpiReceiver : public Channel {
@@ -97,6 +101,8 @@ class MpiReceiver : public Channel {
   Message receive(const WaitLimits& limits) override;
   void send(Message message, const WaitLimits& limits) override;
   void finish(const WaitLimits& limits) override;
+  bool is_local() const override { return false; }
+  bool wants_host_memory() const override { return true; }
 
  private:
   Progress& progress_;

@@ -2,6 +2,7 @@
 #include "runtime/comm/mpi/mpi_endpoint.hpp"
 
 #include <ATen/ops/empty.h>
+#include <dlfcn.h>
 #include <sched.h>
 #include <unistd.h>
 
@@ -59,11 +60,20 @@ void MpiEndpoint::look() {
 
 MpiEndpoint::~MpiEndpoint() = default;
 
-std::unique_ptr<Channel> MpiEndpoint::sender(int peer_rank, int edge) {
+std::string why_no_device_memory(const std::string& device_type) {
+  // Not in the MPI standard: Open MPI and MPICH have it, as a function of theirs.
+  const auto query = reinterpret_cast<int (*)()>(dlsym(RTLD_DEFAULT, "MPIX_Query_cuda_support"));
+  if (device_type != "cuda") return concat("it is not known whether it takes memory of ", device_type, " devices");
+  if (!query) return "it is not known whether it takes memory of devices (no MPIX_Query_cuda_support)";
+  return query() == 1 ? "" : "it is known that it takes no memory of CUDA devices (MPIX_Query_cuda_support says so)";
+}
+
+std::unique_ptr<Channel> MpiEndpoint::sender(int peer_rank, int edge, bool device_memory) {
   LOCKSTEP_CHECK(peer_rank >= 0 && peer_rank < world_.size(), "rank ", peer_rank, " of ", world_.size());
   return std::make_unique<mpi::MpiSender>(
       *progress_,
-      std::make_shared<mpi::SendTransfer>(peer_rank, edge, tags_of(edge, world_.state().tag_limit), options_));
+      std::make_shared<mpi::SendTransfer>(peer_rank, edge, tags_of(edge, world_.state().tag_limit), options_),
+      device_memory);
 }
 
 std::unique_ptr<Channel> MpiEndpoint::receiver(int peer_rank, int edge, Allocate allocate) {

@@ -25,8 +25,8 @@
 // proof.
 //
 // Memory: sent tensors are kept alive until MPI has read them and must not be written to. Received tensors are fresh,
-// on the CPU and contiguous; tensors of another device are copied to the host before they are sent. Threads: everything
-// may be called from any thread, each half from one at a time. One mutex (the world's) stands around all MPI calls.
+// contiguous, and on the CPU or where `allocate` makes them; of a device's memory MPI must be one that takes it. A send
+// starts when Message::loan is ready, and then gives the tensors back to the lender. Threads: everything may be called from any thread, each half from one at a time. One mutex (the world's) stands around all MPI calls.
 //
 // Errors: an error of one transfer (truncation, a foreign header, no memory) is thrown by the wait for it, and makes
 // MpiWorld skip MPI_Finalize. A channel that is destroyed with a receive posted cancels it; what cannot be cancelled is
@@ -36,6 +36,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 
 #include "runtime/comm/channel.hpp"
 #include "runtime/comm/mpi/mpi_world.hpp"
@@ -59,9 +60,12 @@ struct MpiEndpointOptions {
 /// `cpus`: what this process may run on; `host_cpus`: what the host has; `host_ranks`: ranks on this host.
 bool workers_share_cores(int workers, int host_ranks, int cpus, int host_cpus);
 
+/// Why this MPI cannot be given memory of such a device; empty: it says that it takes it.
+std::string why_no_device_memory(const std::string& device_type);
+
 class MpiEndpoint {
  public:
-  /// Makes a received tensor on the CPU. Called under the mutex by whichever thread polls: it must not wait for
+  /// Makes a received tensor. Called under the mutex by whichever thread polls: it must not wait for
   /// anything.
   using Allocate = std::function<at::Tensor(at::IntArrayRef sizes, at::ScalarType dtype)>;
 
@@ -71,7 +75,8 @@ class MpiEndpoint {
 
   /// The sending half of edge `edge` from this rank to `peer_rank` (which may be this rank); edges are numbered from 0
   /// within each ordered pair of ranks. One half per edge. Throws CommError when there are more edges than tags.
-  std::unique_ptr<Channel> sender(int peer_rank, int edge);
+  /// `device_memory`: MPI reads that of devices.
+  std::unique_ptr<Channel> sender(int peer_rank, int edge, bool device_memory = false);
   /// The receiving half of edge `edge` from `peer_rank` to this rank. Without `allocate`: at::empty.
   std::unique_ptr<Channel> receiver(int peer_rank, int edge, Allocate allocate = {});
   /// Moves what can be moved now, for all channels; takes 0.1 us when nothing can. Any thread; throws CommError.

@@ -3,6 +3,7 @@
 
 #include <c10/core/ScalarType.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "runtime/base/check.hpp"
@@ -156,7 +157,10 @@ Packed pack(const Message& message, int edge, std::int64_t block_bytes, Bytes sl
   if (header.description_in_slot != 0) {
     append(packed.description.data(), packed.description.size());
     packed.description.clear();
-    header.payload_in_slot = used + header.payload_bytes <= slot.size();
+    const bool of_host = std::all_of(message.tensors.begin(), message.tensors.end(), [](const at::Tensor& tensor) {
+      return !tensor.defined() || tensor.device().is_cpu();
+    });
+    header.payload_in_slot = of_host && used + header.payload_bytes <= slot.size();
     if (header.payload_in_slot != 0)
       for (const at::Tensor& tensor : message.tensors)
         if (tensor.defined()) append(tensor.const_data_ptr(), tensor.nbytes());

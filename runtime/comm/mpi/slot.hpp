@@ -55,7 +55,7 @@ struct Packed {
   bool payload_in_slot = false;
 };
 
-/// Writes header, description and payload of a message of CPU tensors to `slot`, as far as they fit.
+/// Writes header, description and payload of a message to `slot`, as far as they fit; tensors of a device never do.
 Packed pack(const Message& message, int edge, std::int64_t block_bytes, Bytes slot);
 
 /// Reads and checks the header at the front of the received bytes. Throws CommError naming what differs.
