@@ -3,12 +3,13 @@
 
 #include <algorithm>
 #include <numeric>
+#include <set>
 #include <utility>
 
 #include "runtime/base/check.hpp"
 #include "runtime/config/doubts.hpp"
+#include "runtime/device/card.hpp"
 #include "runtime/training/data_checks.hpp"
-#include "runtime/training/environment.hpp"
 #include "runtime/training/placement.hpp"
 #include "runtime/training/precision.hpp"
 #include "runtime/training/schedule_choice.hpp"
@@ -182,9 +183,24 @@ void check_evaluation(const Assembly& assembly) {
   check_programs(assembly, Mode::evaluate, assembly.data.eval->size(), assembly.config.train.rows_of_evaluation());
 }
 
+Environment environment_of(const Assembly& assembly) {
+  std::set<std::string> kinds, cards;
+  for (std::size_t row = 0; row < assembly.devices.size(); ++row) {
+    const at::Device device = assembly.devices[row];
+    kinds.insert(c10::DeviceTypeName(device.type(), /*lower_case=*/true));
+    if (assembly.layout.rank_of_row[row] == assembly.layout.here) cards.insert(card_of(device));
+  }
+  cards.erase("");
+  Environment environment = environment_of(assembly.config);
+  environment.entries.emplace_back("devices", join(kinds, " + "));
+  environment.entries.emplace_back(kCard, cards.empty() ? "none" : join(cards, " + "));
+  return environment;
+}
+
 std::string agreement(const Assembly& assembly) {
   std::string text = resolved_yaml(assembly.config);
-  for (const auto& [key, value] : environment_of(assembly.config).entries) text += concat(key, ": ", value, "\n");
+  for (const auto& [key, value] : environment_of(assembly).entries)
+    if (key != kCard) text += concat(key, ": ", value, "\n");
   text += concat("library: ", library_hash(), "\n");
   text += concat("first layers: ", join(assembly.partition.first_layer),
                  "\nranks of rows: ", join(assembly.layout.rank_of_row), "\n");

@@ -14,6 +14,7 @@
 #include "runtime/config/lr_schedule.hpp"
 #include "runtime/data/dataset.hpp"
 #include "runtime/engine/job.hpp"
+#include "runtime/training/environment.hpp"
 #include "runtime/training/losses.hpp"
 #include "runtime/training/optimizer.hpp"
 
@@ -73,6 +74,10 @@ Assembly with_costs(Assembly assembly, const Costs& costs, std::string& reason);
 /// Whether it can evaluate, every batch of the evaluation set: ConfigError, DataError, ModelError when not. A config
 /// with eval_every has been checked.
 void check_evaluation(const Assembly& assembly);
+
+/// That of the config, and where the job computes: `devices`, the kinds of all workers' ("cpu + cuda"), and `card`,
+/// what this process computes on ("NVIDIA H100 80GB HBM3"; "none" where that is a CPU).
+Environment environment_of(const Assembly& assembly);
 
 /// All that the ranks must agree on before they start, as text: config, what the bits depend on, the library itself,
 /// cuts, layout and the training program.

@@ -16,6 +16,8 @@ struct Environment {
 };
 /// How the entries of operator_probe() begin: "operator.matmul".
 inline constexpr const char* kOperator = "operator.";
+/// The cards of a process, in which ranks of one job may differ.
+inline constexpr const char* kCard = "card";
 /// Of this process. Multiplies matrices when it is first called.
 Environment environment_of(const Config& config);
 /// 64-bit hash of the file that this library was loaded from, as hex: ranks with different builds do not match.

@@ -16,7 +16,7 @@ TrainerState fresh_state(const Assembly& assembly) {
   state.samples = data.train->size();
   state.numerics = numerics_of(assembly.config);
   if (!data.arithmetic.empty()) state.numerics.emplace_back(kDataArithmetic, data.arithmetic);
-  state.environment = environment_of(assembly.config);
+  state.environment = environment_of(assembly);
   state.data = data.record;
   return state;
 }

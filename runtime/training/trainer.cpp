@@ -71,6 +71,7 @@ std::string Trainer::agreement() const {
   std::string text = lockstep::agreement(assembly_);
   TrainerState start = start_.state;
   start.changes.clear();  // data that is none of a file is looked at by one rank
+  std::erase_if(start.environment.entries, [](const auto& entry) { return entry.first == kCard; });
   if (!start_.checkpoint.empty()) text += concat("resumed from step ", start.step, ": ", start.to_json());
   return text;
 }

@@ -171,6 +171,27 @@ TEST_CASE("devices of two kinds train together, and a checkpoint goes from one k
   for (std::size_t i = 0; i < got.size(); ++i) CHECK(close(got[i], expected[i]));
 }
 
+TEST_CASE("a checkpoint of another kind of device is gone on from with a warning that names both", "[parity]") {
+  const Simulated simulated;
+  const TemporaryFolder folder;
+  const Model model = mlp_with_skip(0.0, true);
+  const DataSplits data = regression_data(21, 6, 3);
+  Config config = with_pipeline(small_config("mean_squared_error", 8, 5), 3, "1f1b");
+  config.checkpoint.every = "1";
+  config.train.stop_after = 2;
+  run_on({at::kCPU}, model, data, config, {.checkpoints = folder.path()});
+  const std::string checkpoint = list_checkpoints(folder.path()).back().path;
+  const auto difference_from = [&](const std::vector<at::Device>& devices) {
+    Trainer trainer = trainer_on(devices, model, data, config);
+    trainer.resume(checkpoint);
+    CHECK_THAT(trainer.agreement(), !Catch::Contains("card"));  // of which each rank may have another
+    return environment_difference(trainer.resumed_state(), trainer.start().environment);
+  };
+  CHECK(difference_from({at::kCPU}).empty());
+  CHECK(difference_from({sim()}) == "devices sim instead of cpu");
+  CHECK(difference_from({sim(1), at::kCPU}) == "devices cpu + sim instead of cpu");
+}
+
 TEST_CASE("a device sums the squares of a norm itself, block by block, and nobody waits", "[parity]") {
   const Simulated simulated;
   const auto block = static_cast<std::int64_t>(kNormBlock);

@@ -7,6 +7,7 @@
 
 #include <map>
 
+#include "runtime/device/card.hpp"
 #include "runtime/training/environment.hpp"
 #include "runtime/training/operator_probe.hpp"
 #include "runtime/training/trainer_state.hpp"
@@ -74,6 +75,14 @@ TEST_CASE("the environment names the libraries that are loaded, and a difference
   CHECK(environment_difference(state, here) == "operator.exp " + entries.at("operator.exp") + " instead of 00000000");
   std::erase_if(state.environment.entries, [](const auto& entry) { return entry.first.starts_with("operator."); });
   CHECK(environment_difference(state, here).empty());  // an older checkpoint
+}
+
+TEST_CASE("CUDA's driver is asked for the name of a card, and its absence is no error", "[contract]") {
+  CHECK(card_of(at::Device("cuda:1"), PRETENDED_DRIVER) == "Pretended 41");
+  CHECK(card_of(at::Device("cuda"), PRETENDED_DRIVER) == "Pretended 40");
+  CHECK(card_of(at::Device("cuda:2"), PRETENDED_DRIVER).empty());
+  CHECK(card_of(at::kCPU, PRETENDED_DRIVER).empty());
+  CHECK(card_of(at::Device("cuda"), "libno_such_driver.so.1").empty());
 }
 
 TEST_CASE("a LibTorch of another minor version is refused, of another patch it is not", "[contract]") {
