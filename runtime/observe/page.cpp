@@ -115,9 +115,11 @@ std::string workers_table(const RunTimeline& all, const RunMetrics& metrics) {
     for (const double bytes : *list) most_bytes = std::max(most_bytes, bytes);
   std::string rows;
   for (std::size_t w = 0; w < static_cast<std::size_t>(all.workers()); ++w) {
-    rows += concat("<tr><th scope=\"row\">worker ", w, "<small>",
-                   all.ran() ? concat("rank ", all.rank_of_worker[w], ", ") : std::string(),
-                   escaped(stages_of_worker(all, static_cast<int>(w))), "</small></th><td>");
+    rows +=
+        concat("<tr><th scope=\"row\">worker ", w, "<small>",
+               all.ran() || !all.device_of_worker.empty() ? escaped(place_of_worker(all, static_cast<int>(w))) + ", "
+                                                          : std::string(),
+               escaped(stages_of_worker(all, static_cast<int>(w))), "</small></th><td>");
     if (all.ran()) rows += share_bar("measured", measured.workers[w], longest_us);
     rows += share_bar("simulated", simulated.workers[w], longest_us);
     rows += concat("</td><td data-name=\"messages sent\" class=\"number\">", all.sent[w], "</td>");

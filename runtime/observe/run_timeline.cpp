@@ -258,6 +258,7 @@ RunTimeline from_json(const Json& json) {
   result.program.micro_batches = json.at("micro_batches");
   result.program.clip = json.at("clip");
   result.rank_of_worker = json.at("rank_of_worker").get<std::vector<int>>();
+  result.device_of_worker = json.value("device_of_worker", result.device_of_worker);
   result.program.rows.resize(result.rank_of_worker.size());
   stages_from_json(json.at("stages"), result);
   for (const Json& flow : json.at("flows"))
@@ -291,26 +292,33 @@ std::string to_json(const RunTimeline& timeline) {
   for (int worker = 0; worker < timeline.workers(); ++worker) memory.push_back(Json::array());
   for (const MemorySample& sample : timeline.memory)
     memory[static_cast<std::size_t>(sample.worker.value())].push_back({rounded(sample.at_us), sample.bytes});
-  const Json json = {{"format", kFormat},
-                     {"name", timeline.name},
-                     {"program", program.name},
-                     {"micro_batches", program.micro_batches},
-                     {"clip", program.clip},
-                     {"rank_of_worker", timeline.rank_of_worker},
-                     {"stages", stages_to_json(timeline)},
-                     {"flows", std::move(flows)},
-                     {"edges", std::move(edges)},
-                     {"sent", timeline.sent},
-                     {"first_step", timeline.first_step},
-                     {"steps", timeline.steps},
-                     {"cut", timeline.cut},
-                     {"clock_error_us", rounded(timeline.clock_error_us)},
-                     {"measured", spans_to_json(timeline.measured)},
-                     {"simulated", spans_to_json(timeline.simulated)},
-                     {"memory", std::move(memory)},
-                     {"planned_bytes", timeline.planned_bytes},
-                     {"limit_bytes", timeline.limit_bytes}};
+  Json json = {{"format", kFormat},
+               {"name", timeline.name},
+               {"program", program.name},
+               {"micro_batches", program.micro_batches},
+               {"clip", program.clip},
+               {"rank_of_worker", timeline.rank_of_worker},
+               {"stages", stages_to_json(timeline)},
+               {"flows", std::move(flows)},
+               {"edges", std::move(edges)},
+               {"sent", timeline.sent},
+               {"first_step", timeline.first_step},
+               {"steps", timeline.steps},
+               {"cut", timeline.cut},
+               {"clock_error_us", rounded(timeline.clock_error_us)},
+               {"measured", spans_to_json(timeline.measured)},
+               {"simulated", spans_to_json(timeline.simulated)},
+               {"memory", std::move(memory)},
+               {"planned_bytes", timeline.planned_bytes},
+               {"limit_bytes", timeline.limit_bytes}};
+  if (!timeline.device_of_worker.empty()) json["device_of_worker"] = timeline.device_of_worker;
   return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";  // names may be any bytes
+}
+
+std::string place_of_worker(const RunTimeline& timeline, int worker) {
+  const auto at = static_cast<std::size_t>(worker);
+  const std::string device = at < timeline.device_of_worker.size() ? ", " + timeline.device_of_worker[at] : "";
+  return concat("rank ", timeline.rank_of_worker[at], device);
 }
 
 RunTimeline timeline_from_json(const std::string& text, const std::string& file) {

@@ -4,7 +4,7 @@
 // folder, and what traces and pages are made from. Torch-free.
 //
 //   {"format": 2, "name": "quickstart", "program": "1f1b 2x8 train", "micro_batches": 8, "clip": true,
-//    "rank_of_worker": [0, 0],
+//    "rank_of_worker": [0, 0],                "device_of_worker": ["cuda:0", "cpu"] if not all are on the host
 //    "stages": [{"worker": 0, "layers": "embed .. h.1", "has_backward": true, "has_weight_grad": true}, ...],
 //    "flows": [[from stage, to stage, differentiable], ...],
 //    "edges": [{"kind": "value", "from": 0, "to": 1, "from_stage": 0, "to_stage": 1}, ...],
@@ -34,8 +34,9 @@ struct RunTimeline {
   Program program;                  ///< without its rows
   std::vector<std::string> layers;  ///< by stage: "embed .. h.1"; empty when there is no model
   std::vector<int> rank_of_worker;
-  std::vector<long> sent;       ///< by worker: messages of values and gradients per step
-  std::int64_t first_step = 1;  ///< the training step that Span::step 0 is
+  std::vector<std::string> device_of_worker;  ///< empty: all are on the host
+  std::vector<long> sent;                     ///< by worker: messages of values and gradients per step
+  std::int64_t first_step = 1;                ///< the training step that Span::step 0 is
   int steps = 1;
   bool cut = false;           ///< the recorder's limit was reached
   double clock_error_us = 0;  ///< how far the clocks of two ranks may be apart
@@ -76,6 +77,9 @@ Shares shares_of(const Timeline& timeline, int steps);
 std::string to_json(const RunTimeline& timeline);
 /// Throws UserError "`file`: ..." when the text is no timeline of this format.
 RunTimeline timeline_from_json(const std::string& text, const std::string& file);
+
+/// "rank 0", "rank 0, cuda:0".
+std::string place_of_worker(const RunTimeline& timeline, int worker);
 
 /// "stage 0: embed .. h.1", "stages 0, 3".
 std::string stages_of_worker(const RunTimeline& timeline, int worker);

@@ -92,10 +92,9 @@ class Trace {
     metadata_.push_back({{"ph", "M"}, {"name", "process_name"}, {"pid", pid}, {"args", {{"name", process}}}});
     metadata_.push_back({{"ph", "M"}, {"name", "process_sort_index"}, {"pid", pid}, {"args", {{"sort_index", pid}}}});
     for (int worker = 0; worker < timeline.workers; ++worker) {
-      const int rank = timeline_.rank_of_worker[static_cast<std::size_t>(worker)];
-      describe_thread(
-          pid, worker, "thread_name",
-          {{"name", concat("worker ", worker, " (rank ", rank, "), ", stages_of_worker(timeline_, worker))}});
+      describe_thread(pid, worker, "thread_name",
+                      {{"name", concat("worker ", worker, " (", place_of_worker(timeline_, worker), "), ",
+                                       stages_of_worker(timeline_, worker))}});
       describe_thread(pid, worker, "thread_sort_index", {{"sort_index", worker}});
     }
     for (const Span& span : timeline.spans) add(span, pid);

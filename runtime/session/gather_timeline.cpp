@@ -127,6 +127,9 @@ std::optional<RunTimeline> TimelineGatherer::gather(Trainer& trainer, const JobO
   result->clock_error_us = error_us;
   result->rank_of_worker.clear();
   for (const RankId rank : trainer.layout().rank_of_row) result->rank_of_worker.push_back(rank.value());
+  const std::vector<at::Device>& devices = trainer.assembly().devices;
+  if (std::any_of(devices.begin(), devices.end(), [](const at::Device& device) { return !device.is_cpu(); }))
+    for (const at::Device& device : devices) result->device_of_worker.push_back(device.str());
   return result;
 }
 
