@@ -44,7 +44,7 @@ class Placed : public Surroundings {
  private:
   bool nearby(int layer) const {
     const StageId stage = stage_of_layer(first_layer_, layer);
-    return costs_.same_rank(rows_[at(stage.value())], rows_[at(here_.value())]);
+    return costs_.by_pointer(rows_[at(stage.value())], rows_[at(here_.value())]);
   }
   const std::vector<int>& first_layer_;
   const Costs& costs_;
@@ -56,6 +56,7 @@ class Placed : public Surroundings {
 
 CostModel::CostModel(const PlanProblem& problem) : problem_(problem) {
   check_problem();
+  find_kinds();
   const LayerGraph& graph = problem.graph;
   reads_.resize(at(layers()));
   outputs_.resize(at(layers()));
@@ -95,14 +96,16 @@ void CostModel::check_problem() const {
   if (problem_.workers.empty()) throw UserError("plan: there are no workers");
   if (problem_.micro_batches < 1)
     throw UserError(concat("plan: got ", problem_.micro_batches, " micro-batches, expected at least 1"));
-  check_size("costs of layers", problem_.layers.size(), layers);
   check_size("flags of trainable layers", graph.trainable.size(), layers);
   check_size("flags of layers with a backward", graph.has_backward.size(), layers);
   if (problem_.value_bytes.size() != graph.values.size())
     throw UserError(
         concat("plan: got the bytes of ", problem_.value_bytes.size(), " values, the model has ", graph.values.size()));
-  for (int layer = 0; layer < layers; ++layer)
-    check_layer(concat("layer '", graph.names[at(layer)], "'"), problem_.layers[at(layer)]);
+  for (const auto& [kind, costs] : problem_.layers) {
+    check_size("costs of layers", costs.size(), layers);
+    for (int layer = 0; layer < layers; ++layer)
+      check_layer(concat("layer '", graph.names[at(layer)], "'"), costs[at(layer)]);
+  }
   for (std::size_t id = 0; id < problem_.value_bytes.size(); ++id)
     check_number(concat("value ", id), "the size", problem_.value_bytes[id]);
   check_number("the model", "parameter_bytes", problem_.parameter_bytes);
@@ -116,9 +119,35 @@ void CostModel::check_problem() const {
     const PlannedWorker& worker = problem_.workers[i];
     if (!(worker.speed > 0) || std::isinf(worker.speed))
       throw UserError(concat("plan: the speed of worker ", i, " is ", worker.speed, ", expected a number > 0"));
+    if (!problem_.layers.contains(worker.kind))
+      throw UserError(concat("plan: worker ", i, " is on ", worker.kind, ", of which no costs are known"));
     if (!(worker.limit_bytes > 0))
       throw UserError(concat("plan: the limit of worker ", i, " is ", worker.limit_bytes, " bytes, expected > 0"));
   }
+}
+
+void CostModel::find_kinds() {
+  std::vector<std::string> names;
+  for (const PlannedWorker& worker : problem_.workers) {
+    const auto known = std::find(names.begin(), names.end(), worker.kind);
+    kind_of_worker_.push_back(static_cast<int>(known - names.begin()));
+    if (known == names.end()) {
+      names.push_back(worker.kind);
+      kinds_.push_back(&problem_.layers.at(worker.kind));
+      fastest_.push_back(0);
+    }
+    double& fastest = fastest_[at(kind_of_worker_.back())];
+    fastest = std::max(fastest, worker.speed);
+  }
+  std::vector<double> whole_us;
+  for (const std::vector<LayerCost>* kind : kinds_) {
+    double us = 0;
+    for (const LayerCost& cost : *kind) us += cost.forward_us + cost.input_grad_us + cost.weight_grad_us;
+    whole_us.push_back(us);
+  }
+  compared_workers_ = problem_.workers;
+  for (std::size_t i = 0; i < compared_workers_.size(); ++i)
+    if (const double us = whole_us[at(kind_of_worker_[i])]; us > 0) compared_workers_[i].speed *= whole_us[0] / us;
 }
 
 void CostModel::check(const PlanChoice& choice) const {
@@ -145,15 +174,17 @@ Costs CostModel::costs(const PlanChoice& choice, const Schedule& schedule) const
   Costs costs;
   costs.links = problem_.links;
   for (int row = 0; row < schedule.workers(); ++row) {
-    const PlannedWorker& worker = problem_.workers[choice.worker_of(at(row))];
+    const std::size_t index = choice.worker_of(at(row));
+    const PlannedWorker& worker = problem_.workers[index];
     costs.places.push_back(worker.place);
-    costs.update_us.push_back(update_us_of_row(row, first, rows) / worker.speed);
-    costs.resident_bytes.push_back(resident_bytes_of_row(row, first, rows));
+    costs.update_us.push_back(update_us_of_row(kind_of(index), row, first, rows) / worker.speed);
+    costs.resident_bytes.push_back(resident_bytes_of_row(kind_of(index), row, first, rows));
   }
   for (std::size_t s = 0; s < rows.size(); ++s) {
     const StageId id(static_cast<int>(s));
-    StageCost cost = stage(first[s], first[s + 1], Placed(first, costs, rows, id));
-    const double speed = problem_.workers[choice.worker_of(at(rows[s].value()))].speed;
+    const std::size_t worker = choice.worker_of(at(rows[s].value()));
+    StageCost cost = stage(kind_of(worker), first[s], first[s + 1], Placed(first, costs, rows, id));
+    const double speed = problem_.workers[worker].speed;
     for (double* us : {&cost.forward_us, &cost.input_grad_us, &cost.weight_grad_us, &cost.recompute_us}) *us /= speed;
     costs.stages.push_back(cost);
   }
@@ -195,14 +226,14 @@ double CostModel::parameter_resident_bytes(int parameter) const {
   return copies * (value + optimizer_bytes_of(problem_, parameter));
 }
 
-double CostModel::resident_bytes_of_row(int row, const std::vector<int>& first,
+double CostModel::resident_bytes_of_row(int kind, int row, const std::vector<int>& first,
                                         const std::vector<WorkerId>& rows) const {
   double bytes = rows.front().value() == row ? problem_.data_bytes : 0.0;
   std::set<int> seen;
   for (std::size_t s = 0; s < rows.size(); ++s) {
     if (rows[s].value() != row) continue;
     for (int layer = first[s]; layer < first[s + 1]; ++layer) {
-      bytes += problem_.layers[at(layer)].step_bytes;
+      bytes += cost(kind, layer).step_bytes;
       for (const Held& held : held_[at(layer)])
         if (seen.insert(held.parameter).second) bytes += parameter_resident_bytes(held.parameter);
     }
@@ -210,7 +241,8 @@ double CostModel::resident_bytes_of_row(int row, const std::vector<int>& first,
   return bytes;
 }
 
-double CostModel::update_us_of_row(int row, const std::vector<int>& first, const std::vector<WorkerId>& rows) const {
+double CostModel::update_us_of_row(int kind, int row, const std::vector<int>& first,
+                                   const std::vector<WorkerId>& rows) const {
   double us = 0;
   std::set<int> seen;
   for (std::size_t s = 0; s < rows.size(); ++s) {
@@ -224,7 +256,7 @@ double CostModel::update_us_of_row(int row, const std::vector<int>& first, const
         all += elements;
         if (seen.insert(held.parameter).second) mine += elements;
       }
-      us += problem_.layers[at(layer)].update_us * (all > 0 ? mine / all : 1.0);
+      us += cost(kind, layer).update_us * (all > 0 ? mine / all : 1.0);
     }
   }
   return us;
@@ -244,10 +276,10 @@ bool CostModel::has_weight_grad(int first, int last) const {
   return false;
 }
 
-double CostModel::resident_bytes(int first, int last, bool whole) const {
+double CostModel::resident_bytes(int kind, int first, int last, bool whole) const {
   double bytes = first == 0 ? problem_.data_bytes : 0.0;
   for (int layer = first; layer < last; ++layer) {
-    bytes += problem_.layers[at(layer)].step_bytes;
+    bytes += cost(kind, layer).step_bytes;
     for (const Held& held : held_[at(layer)]) {
       const LayerParameter& parameter = problem_.graph.parameters[at(held.parameter)];
       const bool counts = held.first || (whole && *std::lower_bound(parameter.holders.begin(), parameter.holders.end(),
@@ -258,7 +290,7 @@ double CostModel::resident_bytes(int first, int last, bool whole) const {
   return bytes;
 }
 
-double CostModel::update_us(int first, int last) const {
+double CostModel::update_us(int kind, int first, int last) const {
   double us = 0;
   for (int layer = first; layer < last; ++layer) {
     double mine = 0, all = 0;
@@ -268,7 +300,7 @@ double CostModel::update_us(int first, int last) const {
       all += static_cast<double>(parameter.elements);
       if (held.first) mine += static_cast<double>(parameter.elements);
     }
-    us += problem_.layers[at(layer)].update_us * (all > 0 ? mine / all : 1.0);
+    us += cost(kind, layer).update_us * (all > 0 ? mine / all : 1.0);
   }
   return us;
 }
@@ -297,9 +329,9 @@ double CostModel::gradients_in_bytes(int first, int last) const {
   return bytes;
 }
 
-StageCost CostModel::stage(int first, int last, const Surroundings& around) const {
-  StageCost cost = add_up(*this, first, last, around, false);
-  const StageCost again = add_up(*this, first, last, around, true);
+StageCost CostModel::stage(int kind, int first, int last, const Surroundings& around) const {
+  StageCost cost = add_up(*this, kind, first, last, around, false);
+  const StageCost again = add_up(*this, kind, first, last, around, true);
   cost.recompute_us = again.recompute_us;
   cost.recompute_activation_bytes = again.activation_bytes;
   cost.recompute_workspace = again.workspace;

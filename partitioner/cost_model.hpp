@@ -29,6 +29,16 @@ class CostModel {
   const PlanProblem& problem() const { return problem_; }
   int layers() const { return problem_.graph.layers(); }
   int workers() const { return static_cast<int>(problem_.workers.size()); }
+  /// Kinds of device that workers have, by number, in the order of the workers.
+  int kinds() const { return static_cast<int>(kinds_.size()); }
+  int kind_of(std::size_t worker) const { return kind_of_worker_[worker]; }
+  const LayerCost& cost(int kind, int layer) const {
+    return (*kinds_[static_cast<std::size_t>(kind)])[static_cast<std::size_t>(layer)];
+  }
+  /// Of the fastest worker of the kind.
+  double fastest(int kind) const { return fastest_[static_cast<std::size_t>(kind)]; }
+  /// The workers with speeds that compare whatever their kinds: of the whole model, against kind 0.
+  const std::vector<PlannedWorker>& compared_workers() const { return compared_workers_; }
 
   /// Throws UserError when the choice does not fit the problem.
   void check(const PlanChoice& choice) const;
@@ -37,13 +47,13 @@ class CostModel {
   Program program(const PlanChoice& choice, const Schedule& schedule) const;
 
   // Of the stage of layers [first, last), at speed 1:
-  StageCost stage(int first, int last, const Surroundings& around) const;
+  StageCost stage(int kind, int first, int last, const Surroundings& around) const;
   bool has_backward(int first, int last) const;
   bool has_weight_grad(int first, int last) const;
   /// `whole`: every parameter held there, once; else only those whose first holder is there.
-  double resident_bytes(int first, int last, bool whole) const;
+  double resident_bytes(int kind, int first, int last, bool whole) const;
   /// At least, whatever else the worker has: what is tied to an earlier layer is not counted.
-  double update_us(int first, int last) const;
+  double update_us(int kind, int first, int last) const;
   /// Messages of one micro-batch that come into the stage when every other stage is on another rank.
   double values_in_bytes(int first, int last) const;
   double gradients_in_bytes(int first, int last) const;
@@ -71,12 +81,18 @@ class CostModel {
   };
 
   void check_problem() const;
+  void find_kinds();
   bool keeps_state_twice() const { return problem_.clip && problem_.post_validation; }
   double parameter_resident_bytes(int parameter) const;
-  double update_us_of_row(int row, const std::vector<int>& first, const std::vector<WorkerId>& rows) const;
-  double resident_bytes_of_row(int row, const std::vector<int>& first, const std::vector<WorkerId>& rows) const;
+  double update_us_of_row(int kind, int row, const std::vector<int>& first, const std::vector<WorkerId>& rows) const;
+  double resident_bytes_of_row(int kind, int row, const std::vector<int>& first,
+                               const std::vector<WorkerId>& rows) const;
 
   const PlanProblem& problem_;
+  std::vector<const std::vector<LayerCost>*> kinds_;
+  std::vector<int> kind_of_worker_;
+  std::vector<double> fastest_;  ///< by kind
+  std::vector<PlannedWorker> compared_workers_;
   std::vector<std::vector<Read>> reads_;   ///< by layer: distinct values, losses included
   std::vector<std::vector<int>> outputs_;  ///< by layer: values
   std::vector<std::vector<Held>> held_;    ///< by layer

@@ -55,10 +55,35 @@ void add_steps(const std::vector<PlannedWorker>& workers, Get get, std::set<int>
     if (values[i] < values[i - 1]) counts.insert(static_cast<int>(i)), ++added;
 }
 
+/// How much faster each worker is than kind 0 at speed 1 with the layers that suit it best; the fastest first.
+std::vector<double> best_speeds(const CostModel& model) {
+  const auto layer_us = [&](int kind, int layer) {
+    const LayerCost& cost = model.cost(kind, layer);
+    return cost.forward_us + (model.layer_has_backward(layer) ? cost.input_grad_us : 0.0) +
+           (model.computes_weights(layer) ? cost.weight_grad_us : 0.0);
+  };
+  std::vector<double> of_kind;
+  for (int kind = 0; kind < model.kinds(); ++kind) {
+    double most = 0;
+    for (int layer = 0; layer < model.layers(); ++layer)
+      if (const double us = layer_us(0, layer); us > 0) most = std::max(most, us / layer_us(kind, layer));
+    of_kind.push_back(most > 0 ? most : 1);
+  }
+  std::vector<double> speeds;
+  for (std::size_t worker = 0; worker < model.problem().workers.size(); ++worker)
+    speeds.push_back(model.problem().workers[worker].speed * of_kind[static_cast<std::size_t>(model.kind_of(worker))]);
+  std::sort(speeds.begin(), speeds.end(), std::greater<>());
+  return speeds;
+}
+
 }  // namespace
 
 CountSearch::CountSearch(const PlanProblem& problem, const PlanScope& scope)
-    : problem_(problem), scope_(scope), tables_(problem), most_(static_cast<int>(problem.workers.size())) {
+    : problem_(problem),
+      scope_(scope),
+      tables_(problem),
+      best_speeds_(best_speeds(tables_.model)),
+      most_(static_cast<int>(problem.workers.size())) {
   if (!scope.placement.empty()) most_ = static_cast<int>(scope.placement.size());
   fixed_ = scope.all_workers || !scope.placement.empty() || !scope.layers_per_stage.empty();
   if (!fixed_) most_ = std::min(most_, tables_.model.layers());
@@ -95,16 +120,19 @@ Planner* CountSearch::planner(int workers) {
 }
 
 double CountSearch::least_period_us(int workers) const {
-  const StageTimes whole = tables_.one.times(0, tables_.model.layers());
-  std::vector<double> speeds;
-  for (const PlannedWorker& worker : problem_.workers) speeds.push_back(worker.speed);
-  std::sort(speeds.begin(), speeds.end(), std::greater<>());
-  const double speed = std::accumulate(speeds.begin(), speeds.begin() + workers, 0.0);
+  const StageTimes whole = tables_.one.front().times(0, tables_.model.layers());
+  const double speed = std::accumulate(best_speeds_.begin(), best_speeds_.begin() + workers, 0.0);
   return kBelow * problem_.micro_batches * (whole.forward_us + whole.input_grad_us + whole.weight_grad_us) / speed;
 }
 
 double CountSearch::least_share_bytes(int workers) const {
-  return kBelow * tables_.one.resident_share_bytes(0, tables_.model.layers()) / workers;
+  double bytes = 0;
+  for (int layer = 0; layer < tables_.model.layers(); ++layer) {
+    double least = std::numeric_limits<double>::infinity();
+    for (const LayerRuns& kind : tables_.one) least = std::min(least, kind.resident_share_bytes(layer, layer + 1));
+    bytes += least;
+  }
+  return kBelow * bytes / workers;
 }
 
 bool CountSearch::may_be_better(int workers) const {
@@ -145,7 +173,7 @@ void CountSearch::search_all_smaller() {
 std::vector<int> CountSearch::promising() const {
   std::set<int> chosen;
   add_steps(
-      problem_.workers, [](const PlannedWorker& worker) { return worker.speed; }, chosen);
+      tables_.model.compared_workers(), [](const PlannedWorker& worker) { return worker.speed; }, chosen);
   add_steps(
       problem_.workers, [](const PlannedWorker& worker) { return worker.limit_bytes; }, chosen);
   if (best_workers_ == 0 || planners_.at(best_workers_)->best_found()->fits) add_fast(chosen);
@@ -164,7 +192,7 @@ void CountSearch::add_fast(std::set<int>& chosen) const {
   chosen.insert(problem_.micro_batches / 2);
   std::vector<std::pair<int, double>> steps;  // workers, and the busiest one's layers
   for (int workers = 1; workers < most_; ++workers) {
-    const double us = bottleneck_us(problem_.layers, workers);
+    const double us = bottleneck_us(problem_.layers.at(problem_.workers.front().kind), workers);
     if (steps.empty() || us < steps.back().second * (1 - 1e-5)) steps.emplace_back(workers, us);
   }
   for (std::size_t i = 0; i < std::min(most, steps.size()); ++i) {

@@ -35,7 +35,8 @@ class CountSearch {
   long simulations() const;
 
  private:
-  /// No plan of so many workers takes less: the work of the model, evenly spread over the fastest.
+  /// No plan of so many workers takes less: the work of the model, evenly spread over the fastest, each as if it were
+  /// always as good as with the layers that suit it best.
   double least_period_us(int workers) const;
   /// No plan of so many workers needs less on its fullest worker.
   double least_share_bytes(int workers) const;
@@ -56,8 +57,9 @@ class CountSearch {
   const PlanProblem& problem_;
   const PlanScope& scope_;
   PlanTables tables_;
-  int most_ = 0;        ///< workers
-  bool fixed_ = false;  ///< none may be idle
+  std::vector<double> best_speeds_;  ///< of the workers, the fastest first
+  int most_ = 0;                     ///< workers
+  bool fixed_ = false;               ///< none may be idle
   std::map<int, std::unique_ptr<Planner>> planners_;
   std::unique_ptr<UserError> refusal_;
   int best_workers_ = 0;    ///< 0: no plan yet

@@ -24,24 +24,28 @@ std::size_t at(Goal goal) {
 
 }  // namespace
 
-CutSearch::CutSearch(LayerRuns& runs, const ScheduleFacts& facts, std::vector<int> placement)
-    : runs_(runs),
-      facts_(facts),
-      problem_(runs.model().problem()),
+CutSearch::CutSearch(std::vector<LayerRuns>& runs, const ScheduleFacts& facts, std::vector<int> placement)
+    : facts_(facts),
+      model_(runs.front().model()),
+      problem_(model_.problem()),
       placement_(std::move(placement)),
-      layers_(runs.model().layers()),
+      layers_(model_.layers()),
       stages_(facts.stages()),
       several_(facts.stages() > facts.schedule().workers()),
       row_states_(at(facts.schedule().workers())) {
-  find_ways();
+  for (const WorkerId row : facts.rows()) runs_.push_back(&runs[at(model_.kind_of(at(placement_[at(row.value())])))]);
+  find_ways(runs);
 }
 
-/// The longest way through single layers, on the fastest worker: whatever the cut, no stage that begins with the layer
-/// has a shorter one.
-void CutSearch::find_ways() {
-  const CostModel& model = runs_.model();
-  double fastest = 0;
-  for (const PlannedWorker& worker : problem_.workers) fastest = std::max(fastest, worker.speed);
+/// The longest way through single layers, each on the worker that is the fastest for it: whatever the cut, no stage
+/// that begins with the layer has a shorter one.
+void CutSearch::find_ways(const std::vector<LayerRuns>& kinds) {
+  const auto least_us = [&](int layer, const auto& us_of) {
+    double least = kInfinite;
+    for (int kind = 0; kind < model_.kinds(); ++kind)
+      least = std::min(least, us_of(kinds[at(kind)].times(layer, layer + 1)) / model_.fastest(kind));
+    return least;
+  };
   ActionCounts gradient = facts_.last_gradient(0);
   for (int stage = 1; stage < stages_; ++stage) {
     gradient.weight_grads = std::min(gradient.weight_grads, facts_.last_gradient(stage).weight_grads);
@@ -50,32 +54,33 @@ void CutSearch::find_ways() {
   std::vector<double> there(at(layers_), 0.0), back(at(layers_), -kInfinite);
   back[0] = 0;  // stage 0 has it, and only it for certain
   for (int layer = 0; layer < layers_; ++layer)
-    for (const CostModel::Read& read : model.reads(layer)) {
-      const LayerValue& value = model.value(read.value);
+    for (const CostModel::Read& read : model_.reads(layer)) {
+      const LayerValue& value = model_.value(read.value);
       if (value.producer < 0 || value.producer == layer) continue;
-      const StageTimes from = runs_.times(value.producer, value.producer + 1);
-      there[at(layer)] = std::max(there[at(layer)], there[at(value.producer)] + from.forward_us);
+      const double forward_us = least_us(value.producer, [](const StageTimes& from) { return from.forward_us; });
+      there[at(layer)] = std::max(there[at(layer)], there[at(value.producer)] + forward_us);
       if (!value.has_gradient) continue;
-      const double us =
-          from.input_grad_us + gradient.weight_grads * from.weight_grad_us + gradient.again * from.recompute_us;
+      const double us = least_us(value.producer, [&](const StageTimes& from) {
+        return from.input_grad_us + gradient.weight_grads * from.weight_grad_us + gradient.again * from.recompute_us;
+      });
       back[at(layer)] = std::max(back[at(layer)], back[at(value.producer)] + us);
     }
   for (int layer = 0; layer < layers_; ++layer)
-    way_us_.push_back((there[at(layer)] + (problem_.clip ? 0.0 : back[at(layer)])) / fastest);
+    way_us_.push_back(there[at(layer)] + (problem_.clip ? 0.0 : back[at(layer)]));
 }
 
 double CutSearch::stage_work_us(int stage, int first, int last) const {
-  const StageTimes times = runs_.times(first, last);
+  const StageTimes times = runs(stage).times(first, last);
   const ActionCounts& counts = facts_.whole_step(stage);
   const double us = counts.forwards * times.forward_us + counts.input_grads * times.input_grad_us +
                     counts.weight_grads * times.weight_grad_us + counts.again * times.recompute_us +
-                    runs_.update_us(first, last);
+                    runs(stage).update_us(first, last);
   return kBelow * us / speed(stage);
 }
 
 /// Without other stages of the row.
 double CutSearch::stage_us(int stage, int first, int last) const {
-  const StageTimes times = runs_.times(first, last);
+  const StageTimes times = runs(stage).times(first, last);
   double us = 0;
   for (const ActionCounts& counts : problem_.clip ? facts_.to_end(stage) : facts_.to_last_gradient(stage))
     if (counts.stage == stage)
@@ -85,14 +90,14 @@ double CutSearch::stage_us(int stage, int first, int last) const {
 }
 
 double CutSearch::stage_peak_bytes(int stage, int first, int last) {
-  const LayerRun& run = runs_.run(first, last);
+  const LayerRun& run = runs(stage).run(first, last);
   return kBelow * facts_.peak_bytes(stage, run.cost, run.has_backward, run.has_weight_grad, run.values_bytes,
                                     run.gradients_bytes);
 }
 
 CutSearch::RowState CutSearch::with(RowState row, int stage, int first, int last) {
-  const LayerRun& run = runs_.run(first, last);
-  row.resident_bytes += kBelow * (several_ ? runs_.resident_share_bytes(first, last) : run.resident_bytes);
+  const LayerRun& run = runs(stage).run(first, last);
+  row.resident_bytes += kBelow * (several_ ? runs(stage).resident_share_bytes(first, last) : run.resident_bytes);
   row.peak_bytes = std::max(row.peak_bytes, stage_peak_bytes(stage, first, last));
   return row;
 }
@@ -121,7 +126,7 @@ void CutSearch::solve(Goal goal) {
       std::vector<std::pair<double, int>> ends;  // what the end costs at least
       for (int last = first + 1; last + left <= layers_; ++last) {
         const double rest = least[at((stage + 1) * width + last)];
-        const double standing = kBelow * runs_.resident_share_bytes(first, last);
+        const double standing = kBelow * runs(stage).resident_share_bytes(first, last);
         if (goal != Goal::smallest && standing > worker(stage).limit_bytes) break;
         const double own = goal == Goal::smallest   ? standing
                            : goal == Goal::balanced ? stage_work_us(stage, first, last)
@@ -235,7 +240,7 @@ double CutSearch::bound(Goal goal, const std::vector<int>& layers_per_stage) {
 
 // ---- how soon row 0 can begin the next step ----
 
-const LinkCost& CutSearch::link(WorkerId from, WorkerId to) const {
+LinkCost CutSearch::link(WorkerId from, WorkerId to) const {
   return problem_.links.between(worker_of_row(from).place, worker_of_row(to).place);
 }
 
@@ -243,18 +248,18 @@ const LinkCost& CutSearch::link(WorkerId from, WorkerId to) const {
 /// down to a stage, that stage's row has to do its work, and the gradient of the last micro-batch has to come back to
 /// stage 0.
 double CutSearch::period_bound(const std::vector<int>& layers_per_stage) const {
-  const CostModel& model = runs_.model();
   std::vector<int> stage_of(at(layers_));
   std::vector<StageTimes> stages;
   double update_us = 0;
   for (int stage = 0, first = 0; stage < stages_; ++stage) {
     const int last = first + layers_per_stage[at(stage)];
     std::fill(stage_of.begin() + first, stage_of.begin() + last, stage);
-    StageTimes times = runs_.times(first, last);
+    StageTimes times = runs(stage).times(first, last);
     for (double* us : {&times.forward_us, &times.input_grad_us, &times.weight_grad_us, &times.recompute_us})
       *us /= speed(stage);
     stages.push_back(times);
-    if (facts_.rows()[at(stage)] == facts_.rows().front()) update_us += runs_.update_us(first, last) / speed(stage);
+    if (facts_.rows()[at(stage)] == facts_.rows().front())
+      update_us += runs(stage).update_us(first, last) / speed(stage);
     first = last;
   }
   // arrives: when the first micro-batch is there. returns: from the end of the stage's last I until that of stage 0's.
@@ -262,13 +267,13 @@ double CutSearch::period_bound(const std::vector<int>& layers_per_stage) const {
   returns[0] = 0;
   for (int layer = 0; layer < layers_; ++layer) {
     const int to = stage_of[at(layer)];
-    for (const CostModel::Read& read : model.reads(layer)) {
-      const LayerValue& value = model.value(read.value);
+    for (const CostModel::Read& read : model_.reads(layer)) {
+      const LayerValue& value = model_.value(read.value);
       const int from = value.producer < 0 ? 0 : stage_of[at(value.producer)];
       if (from == to) continue;
       const WorkerId a = facts_.rows()[at(from)], b = facts_.rows()[at(to)];
       const auto transfer_us = [&](WorkerId sender, WorkerId receiver) {
-        return sender == receiver ? 0.0 : link(sender, receiver).transfer_us(model.value_bytes(read.value));
+        return sender == receiver ? 0.0 : link(sender, receiver).transfer_us(model_.value_bytes(read.value));
       };
       arrives[at(to)] = std::max(arrives[at(to)], arrives[at(from)] + stages[at(from)].forward_us + transfer_us(a, b));
       if (!value.has_gradient) continue;

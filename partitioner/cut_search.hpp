@@ -25,8 +25,8 @@ struct CandidateCut {
 
 class CutSearch {
  public:
-  /// References are kept. `placement[row]`: worker.
-  CutSearch(LayerRuns& runs, const ScheduleFacts& facts, std::vector<int> placement);
+  /// References are kept. `runs`: of runs_by_kind(); `placement[row]`: worker.
+  CutSearch(std::vector<LayerRuns>& runs, const ScheduleFacts& facts, std::vector<int> placement);
 
   const std::vector<int>& placement() const { return placement_; }
 
@@ -61,24 +61,26 @@ class CutSearch {
   RowState with(RowState row, int stage, int first, int last);
 
   void solve(Goal goal);
-  void find_ways();
+  void find_ways(const std::vector<LayerRuns>& kinds);
   bool extend(Goal goal, double most, std::size_t most_cuts, long& most_steps, int stage, int first,
               std::vector<CandidateCut>& into);
   double period_bound(const std::vector<int>& layers_per_stage) const;
   double norm_bound(const std::vector<StageTimes>& stages, const std::vector<double>& arrives,
                     double update_us_of_row_0) const;
 
+  LayerRuns& runs(int stage) const { return *runs_[static_cast<std::size_t>(stage)]; }
   double speed(int stage) const { return worker(stage).speed; }
   const PlannedWorker& worker(int stage) const { return worker_of_row(facts_.rows()[static_cast<std::size_t>(stage)]); }
   const PlannedWorker& worker_of_row(WorkerId row) const {
     return problem_.workers[static_cast<std::size_t>(placement_[static_cast<std::size_t>(row.value())])];
   }
-  const LinkCost& link(WorkerId from, WorkerId to) const;
+  LinkCost link(WorkerId from, WorkerId to) const;
 
-  LayerRuns& runs_;
   const ScheduleFacts& facts_;
+  const CostModel& model_;
   const PlanProblem& problem_;
   std::vector<int> placement_;
+  std::vector<LayerRuns*> runs_;  ///< by stage, on its worker's kind
   int layers_, stages_;
   bool several_;                ///< stages a worker
   std::vector<double> way_us_;  ///< by layer: from the start of a step to its first forward, and from its last I back

@@ -21,8 +21,10 @@ struct LayerRun {
 
 class LayerRuns {
  public:
-  /// Keeps a reference. `several`: stages a worker, which hand their values over.
-  LayerRuns(const CostModel& model, bool several);
+  /// On one kind of device. Keeps a reference. `several`: stages a worker, which hand their values over.
+  LayerRuns(const CostModel& model, int kind, bool several);
+  LayerRuns(LayerRuns&&) = default;
+  LayerRuns(const LayerRuns&) = delete;  // `made_` points into `runs_`
 
   /// Layers [first, last).
   const LayerRun& run(int first, int last);
@@ -39,11 +41,15 @@ class LayerRuns {
 
  private:
   const CostModel& model_;
+  int kind_;
   bool apart_;  ///< each stage is on a rank of its own: what is read from another one comes in a message
   std::vector<double> forward_us_, input_grad_us_, weight_grad_us_, recompute_us_, update_us_,
       resident_bytes_;  ///< of layers before
   std::deque<LayerRun> runs_;
   std::vector<std::vector<const LayerRun*>> made_;  ///< [first][last - first - 1]
 };
+
+/// For every kind of device.
+std::vector<LayerRuns> runs_by_kind(const CostModel& model, bool several);
 
 }  // namespace lockstep

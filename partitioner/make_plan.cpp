@@ -53,10 +53,10 @@ std::string why_it_lost(const PlanProblem& problem, const RankedPlan& plan, cons
   return "just as good";
 }
 
-/// The layer that needs most when it is all that its worker has, with one micro-batch alive.
+/// The layer that needs most when it is all that its worker has, with one micro-batch alive; on worker 0's kind.
 int hungriest_layer(const PlanProblem& problem, const PlanScope& scope) {
   const CostModel model(problem);
-  LayerRuns runs(model, false);
+  LayerRuns runs(model, 0, false);
   std::vector<Recompute> recomputes = scope.recomputes;
   if (recomputes.empty()) recomputes = {Recompute::never, Recompute::always};
   const auto bytes_alone = [&](int layer) {

@@ -9,15 +9,26 @@
 namespace lockstep {
 
 std::vector<double> fingerprint(const std::vector<PlannedWorker>& workers, const std::vector<int>& placement) {
-  // Ranks and hosts by the order in which they come: their numbers mean nothing.
+  // Ranks, hosts and devices by the order in which they come: their numbers mean nothing. Kinds are what they are.
   std::map<int, std::size_t> ranks, hosts;
+  std::map<std::pair<int, std::string>, std::size_t> devices;
+  const auto kind_of = [&](const PlannedWorker& worker) {
+    const auto first = std::find_if(workers.begin(), workers.end(),
+                                    [&](const PlannedWorker& other) { return other.kind == worker.kind; });
+    return static_cast<double>(first - workers.begin());
+  };
   std::vector<double> print;
   for (const int index : placement) {
     const PlannedWorker& worker = workers[static_cast<std::size_t>(index)];
+    const WorkerPlace& place = worker.place;
+    print.push_back(kind_of(worker));
+    print.push_back(place.is_on_host() ? 0 : 1);
     print.push_back(worker.speed);
     print.push_back(worker.limit_bytes);
-    print.push_back(static_cast<double>(ranks.emplace(worker.place.rank, ranks.size()).first->second));
-    print.push_back(static_cast<double>(hosts.emplace(worker.place.host, hosts.size()).first->second));
+    print.push_back(static_cast<double>(ranks.emplace(place.rank, ranks.size()).first->second));
+    print.push_back(static_cast<double>(hosts.emplace(place.host, hosts.size()).first->second));
+    print.push_back(
+        static_cast<double>(devices.emplace(std::pair(place.rank, place.device), devices.size()).first->second));
   }
   return print;
 }
@@ -61,15 +72,20 @@ std::vector<std::vector<int>> choices_of(const std::vector<PlannedWorker>& worke
   return choices;
 }
 
-/// Equal but for ranks of their own: no order differs from another.
+/// Equal but for ranks or devices of their own: no order differs from another.
 bool all_alike(const std::vector<PlannedWorker>& workers) {
   bool alike = true;
   std::set<int> ranks, hosts;
+  std::set<std::string> devices;
+  const PlannedWorker& first = workers.front();
   for (const PlannedWorker& worker : workers) {
-    alike = alike && worker.speed == workers.front().speed && worker.limit_bytes == workers.front().limit_bytes;
+    alike = alike && worker.kind == first.kind && worker.speed == first.speed &&
+            worker.limit_bytes == first.limit_bytes && worker.place.is_on_host() == first.place.is_on_host();
     ranks.insert(worker.place.rank);
     hosts.insert(worker.place.host);
+    devices.insert(worker.place.device);
   }
+  if (ranks.size() == 1) alike = alike && (devices.size() == 1 || devices.size() == workers.size());
   return alike && (ranks.size() == 1 || (ranks.size() == workers.size() && hosts.size() == 1));
 }
 

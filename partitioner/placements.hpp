@@ -17,10 +17,10 @@ struct Placements {
 /// Up to this many workers every order is tried.
 constexpr int kMostPermutedWorkers = 5;
 
-/// Of `rows` rows. Workers of equal speed, limit and place are interchangeable, and so are ranks and hosts with equal
-/// workers: of placements that are alike only the first. With more than kMostPermutedWorkers workers: in order, by
-/// limit, by speed, and by host; where some are idle, those are the last ones of the fullest ranks, the slowest, or
-/// those with the smallest limits.
+/// Of `rows` rows. Workers of equal kind, speed, limit and place are interchangeable, and so are ranks and hosts with
+/// equal workers: of placements that are alike only the first. With more than kMostPermutedWorkers workers: in order,
+/// by limit, by speed, and by host; where some are idle, those are the last ones of the fullest ranks, the slowest, or
+/// those with the smallest limits. Speeds have to compare whatever the kinds (CostModel::compared_workers()).
 Placements placements_of(const std::vector<PlannedWorker>& workers, int rows);
 
 /// Two placements of the same fingerprint cost the same.

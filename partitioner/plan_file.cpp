@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "partitioner/plan_file.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <iomanip>
@@ -36,13 +37,6 @@ std::string quoted(const std::string& text) {
   return result + "'";
 }
 
-struct LinkClass {
-  const char* key;
-  LinkCost Links::*member;
-};
-constexpr LinkClass kLinkClasses[] = {
-    {"same_rank", &Links::same_rank}, {"same_host", &Links::same_host}, {"other_host", &Links::other_host}};
-
 std::string link_text(const LinkCost& link) {
   std::string text = concat("{latency_us: ", number(link.latency_us));
   if (std::isfinite(link.bytes_per_us))
@@ -73,12 +67,16 @@ std::string pipeline_text(const PlanFile& plan) {
 }
 
 std::string workers_text(const PlanFile& plan) {
-  std::string text = "# The workers that it was made for: relative speed, limit of bytes, rank and host.\nworkers:\n";
+  const bool devices = uses_devices(plan.workers);
+  std::string text = concat("# The workers that it was made for: relative speed, limit of bytes, rank",
+                            devices ? ", host and device.\n" : " and host.\n", "workers:\n");
   for (const PlannedWorker& worker : plan.workers) {
     const bool limited = std::isfinite(worker.limit_bytes);
     text += concat("  - {speed: ", number(worker.speed), ", limit: ",
                    limited ? exact_size_text(static_cast<std::int64_t>(worker.limit_bytes)) : std::string("none"),
-                   ", rank: ", worker.place.rank, ", host: ", worker.place.host, "}\n");
+                   ", rank: ", worker.place.rank, ", host: ", worker.place.host,
+                   devices ? ", device: " + worker.place.device : std::string(),
+                   worker.kind != kHostKind ? concat(", kind: ", quoted(worker.kind)) : std::string(), "}\n");
   }
   if (!plan.idle.empty())
     text += concat("# Workers that there were too, as they were numbered then: without them it is better.\nidle: [",
@@ -133,8 +131,9 @@ std::string predicted_text(const PlanFile& plan) {
   text += concat("  # Messages: bytes of each flow between two stages, of each shared parameter, and the links.\n",
                  "  flow_bytes: [", join(byte_list(p.costs.flow_bytes)), "]\n  tie_bytes: [",
                  join(byte_list(p.costs.shared_bytes)), "]\n  links:\n");
-  for (const LinkClass& link : kLinkClasses)
-    text += concat("    ", link.key, ": ", link_text(p.costs.links.*link.member), "\n");
+  const bool devices = uses_devices(plan.workers);
+  for (const LinkClass& link : link_classes())
+    if (devices || !link.copies) text += concat("    ", link.key, ": ", link_text(p.costs.links.*link.member), "\n");
   return text;
 }
 
@@ -149,7 +148,10 @@ PlannedWorker read_worker(const Section& section) {
                                }};
   const std::string limit = section.get("limit", std::string("none"), size);
   if (limit != "none") worker.limit_bytes = static_cast<double>(*parse_size(limit));
-  worker.place = {section.get("rank", 0, between(0, most)), section.get("host", 0, between(0, most))};
+  worker.place = {section.get("rank", 0, between(0, most)), section.get("host", 0, between(0, most)),
+                  section.get("device", worker.place.device, not_empty())};
+  const std::string type = worker.place.device.substr(0, worker.place.device.find(':'));
+  worker.kind = section.get("kind", type, not_empty());
   section.finish();
   return worker;
 }
@@ -177,16 +179,17 @@ void read_stages(const Section& section, PlanPrediction& p) {
   }
 }
 
+void read_link(const Section& from, LinkCost& cost) {
+  cost.latency_us = from.get<double>("latency_us", at_least(0.0));
+  if (from.has("gigabytes_per_s"))
+    cost.bytes_per_us = from.get<double>("gigabytes_per_s", above(0.0)) * kBytesPerUsPerGigabyte;
+  cost.busy_us_per_byte = from.get<double>("busy_us_per_mib", 0.0, at_least(0.0)) / kBytesPerMib;
+  from.finish();
+}
+
 void read_links(const Section& section, Links& links) {
-  for (const LinkClass& link : kLinkClasses) {
-    const Section from = section.required_section(link.key);
-    LinkCost& cost = links.*link.member;
-    cost.latency_us = from.get<double>("latency_us", at_least(0.0));
-    if (from.has("gigabytes_per_s"))
-      cost.bytes_per_us = from.get<double>("gigabytes_per_s", above(0.0)) * kBytesPerUsPerGigabyte;
-    cost.busy_us_per_byte = from.get<double>("busy_us_per_mib", 0.0, at_least(0.0)) / kBytesPerMib;
-    from.finish();
-  }
+  for (const LinkClass& link : link_classes())
+    if (!link.copies || section.has(link.key)) read_link(section.required_section(link.key), links.*link.member);
   section.finish();
 }
 
@@ -225,6 +228,11 @@ PlanPrediction read_prediction(const Section& section, const PlanFile& plan) {
 
 }  // namespace
 
+bool uses_devices(const std::vector<PlannedWorker>& workers) {
+  return std::any_of(workers.begin(), workers.end(),
+                     [](const PlannedWorker& worker) { return !worker.place.is_on_host(); });
+}
+
 std::string prediction_key(const Config& config, const std::vector<PlannedWorker>& workers) {
   const PipelineConfig& pipeline = config.pipeline;
   const TrainConfig& train = config.train;
@@ -239,7 +247,9 @@ std::string prediction_key(const Config& config, const std::vector<PlannedWorker
                  ";", optimizer_cost_key(train), ";", train.clip_grad_norm > 0, ";", train.post_validation, ";",
                  config.workers.threads);
   for (const PlannedWorker& worker : workers)
-    text += concat(";", number(worker.speed), ",", worker.place.rank, ",", worker.place.host);
+    text += concat(";", number(worker.speed), ",", worker.place.rank, ",", worker.place.host,
+                   worker.place.is_on_host() ? "" : "," + worker.place.device,
+                   worker.kind == kHostKind ? "" : "," + worker.kind);
   std::uint64_t hash = 0xcbf29ce484222325ULL;  // FNV-1a, 64 bits
   for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;
   std::ostringstream out;

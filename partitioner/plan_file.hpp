@@ -39,6 +39,9 @@ struct PlanFile {
 /// prediction.
 std::string prediction_key(const Config& config, const std::vector<PlannedWorker>& workers);
 
+/// Whether any of them is on another device than the host.
+bool uses_devices(const std::vector<PlannedWorker>& workers);
+
 std::string to_yaml(const PlanFile& plan);
 /// Everything but the values of `pipeline`. Throws ConfigError for what is not a plan: another format, unknown keys.
 PlanFile read_plan(const Section& root);

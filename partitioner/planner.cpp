@@ -62,7 +62,7 @@ Planner::Planner(PlanTables& tables, const PlanScope& scope, int workers, Search
       workers_(workers),
       left_(budget) {
   placements_ =
-      scope.placement.empty() ? placements_of(problem_.workers, workers) : Placements{{scope.placement}, true};
+      scope.placement.empty() ? placements_of(model_.compared_workers(), workers) : Placements{{scope.placement}, true};
   add_combinations();
 }
 
@@ -267,7 +267,7 @@ bool Planner::swap_rows(Combination& combination, long& most_cells) {
       std::swap(placement[a], placement[b]);
       const PlannedWorker &one = problem_.workers[at(from[a])], &other = problem_.workers[at(from[b])];
       // Hosts alone: the orders of placements_of() keep neighbours together.
-      if (one.speed == other.speed && one.limit_bytes == other.limit_bytes) continue;
+      if (one.speed == other.speed && one.limit_bytes == other.limit_bytes && one.kind == other.kind) continue;
       left_.swapped_stages -= static_cast<long>(combination.facts.stages()) * model_.layers();
       if (left_.swapped_stages < 0) return false;
       CutSearch search(runs(combination.virtual_stages), combination.facts, placement);

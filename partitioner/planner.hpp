@@ -25,9 +25,10 @@ namespace lockstep {
 
 /// What the searches for different numbers of workers share.
 struct PlanTables {
-  explicit PlanTables(const PlanProblem& problem) : model(problem), one(model, false), several(model, true) {}
+  explicit PlanTables(const PlanProblem& problem)
+      : model(problem), one(runs_by_kind(model, false)), several(runs_by_kind(model, true)) {}
   CostModel model;
-  LayerRuns one, several;  ///< of one stage a worker, of several
+  std::vector<LayerRuns> one, several;  ///< by kind of device: of one stage a worker, of several
 };
 
 /// What a search may still cost: some seconds.
@@ -83,7 +84,7 @@ class Planner {
   void add(const std::string& schedule, int virtual_stages, Recompute recompute, Schedule rows);
   bool try_cut(Combination& combination, CutSearch& search, const std::vector<int>& layers_per_stage);
   bool may_simulate(const Combination& combination) const;
-  LayerRuns& runs(int virtual_stages) { return virtual_stages > 1 ? tables_.several : tables_.one; }
+  std::vector<LayerRuns>& runs(int virtual_stages) { return virtual_stages > 1 ? tables_.several : tables_.one; }
   long cells(const Combination& combination) const;
 
   void seed(Combination& combination);

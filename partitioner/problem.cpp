@@ -30,11 +30,21 @@ constexpr LayerCostField kFields[] = {
     {"backward_workspace_bytes", "backward_workspace_mib", kMiB, false, true, &LayerCost::backward_workspace_bytes},
 };
 
+constexpr LinkClass kLinkClasses[] = {
+    {"same_rank", false, &Links::same_rank},   {"same_host", false, &Links::same_host},
+    {"other_host", false, &Links::other_host}, {"to_device", true, &Links::to_device},
+    {"to_host", true, &Links::to_host},        {"between_devices", true, &Links::between_devices}};
+
 }  // namespace
 
 std::span<const LayerCostField> layer_cost_fields() {
   return kFields;
 }
+
+std::span<const LinkClass> link_classes() {
+  return kLinkClasses;
+}
+
 namespace {
 
 Schedule schedule_of_choice(const CostModel& model, const PlanChoice& choice) {

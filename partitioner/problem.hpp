@@ -5,6 +5,7 @@
 #pragma once
 
 #include <limits>
+#include <map>
 #include <span>
 #include <string>
 #include <vector>
@@ -14,8 +15,8 @@
 
 namespace lockstep {
 
-/// One layer and one micro-batch, on a worker of speed 1. Bytes are tensors that the layer itself makes: its inputs are
-/// its producers', its parameters and their gradients are LayerGraph's business.
+/// One layer and one micro-batch, on a worker of speed 1 and one kind of device. Bytes are tensors that the layer
+/// itself makes: its inputs are its producers', its parameters and their gradients are LayerGraph's business.
 struct LayerCost {
   double forward_us = 0, input_grad_us = 0, weight_grad_us = 0;
   double update_us = 0;         ///< optimizer step of its parameters, once per step
@@ -47,17 +48,29 @@ struct LayerCostField {
 /// All of them; the first three are what a layer by hand has to have.
 std::span<const LayerCostField> layer_cost_fields();
 
+/// A class of links, as files have it.
+struct LinkClass {
+  const char* key;  ///< "same_rank"
+  bool copies;      ///< between devices of a rank: of no use where all workers are on the host
+  LinkCost Links::*member;
+};
+std::span<const LinkClass> link_classes();
+
+/// The kind of device that every host is. Others are called by type and card: "cuda NVIDIA H100 80GB HBM3".
+inline constexpr const char* kHostKind = kHostDevice;
+
 struct PlannedWorker {
-  double speed = 1;  ///< times on it are those of LayerCost divided by this
+  double speed = 1;  ///< times on it are those of its kind divided by this
   double limit_bytes = std::numeric_limits<double>::infinity();
   WorkerPlace place;
+  std::string kind = kHostKind;  ///< of device: what layers cost there
 };
 
 struct PlanProblem {
   LayerGraph graph;
-  std::vector<LayerCost> layers;    ///< index = layer
-  std::vector<double> value_bytes;  ///< index = LayerGraph::values, of one micro-batch
-  double parameter_bytes = 4;       ///< per element
+  std::map<std::string, std::vector<LayerCost>> layers;  ///< by kind of device; index = layer
+  std::vector<double> value_bytes;                       ///< index = LayerGraph::values, of one micro-batch
+  double parameter_bytes = 4;                            ///< per element
   /// What the optimizer keeps beside each of LayerGraph::parameters, if it is trained; empty: 8 per element, as Adam.
   std::vector<double> optimizer_bytes;
   double data_bytes = 0;  ///< of a whole mini-batch, where stage 0 is

@@ -8,8 +8,12 @@
 //   costs:                  # by name or pattern of layers (shell wildcards); the first that matches
 //     h.*: {forward_ms: 10, input_grad_ms: 10, weight_grad_ms: 10, activation_mib: 20}    # whatever the micro-batch
 //     head: {rows: 8, forward_ms: 4}                                                # of 8 rows, and grows with them
-//   links: {same_host: {latency_us: 10, gigabytes_per_s: 10}, other_host: {...}, same_rank: {...}}
-//   workers: [{speed: 1.0, count: 8, host: 0}, {speed: 0.5, count: 8, host: 1}]
+//   devices:                # by kind of device, or its type, or pattern: before those above
+//     cuda: {memory: 80GiB, costs: {h.*: {forward_ms: 1, input_grad_ms: 1, weight_grad_ms: 1}}}
+//   links: {same_host: {latency_us: 10, gigabytes_per_s: 10}, other_host: {...}, same_rank: {...}, to_device: {...}}
+//   workers: [{speed: 1.0, count: 8, host: 0}, {speed: 0.5, count: 8, host: 1}, {device: cuda, count: 2, host: 2}]
+//
+// What was measured on other devices than the host is in `layers` too, with its kind under `device`.
 //
 // Torch-free. docs/profiling.md is for users.
 #pragma once
@@ -31,14 +35,15 @@ struct LayerSample : LayerCost {
   bool operator==(const LayerSample&) const = default;
 };
 
-/// Layers with one signature: measured once, and once in the list.
+/// Layers with one signature: measured once on each kind of device, and once in the list for each.
 struct LayerProfile {
   std::string name;       ///< of the first such layer of the model
   std::string signature;  ///< of type, options, shapes, dtypes (signature_of in measure.hpp); empty: nothing measured
   std::vector<LayerSample> samples;  ///< by rows, ascending, at least one; two as measured
   double misfit = 0;  ///< how far F + I + W of a third size, in between, is from the line through the two, as a share
                       ///< of it; 0: not looked at
-  bool rows_untold = false;  ///< how some number depends on the rows was neither measured nor written
+  bool rows_untold = false;      ///< how some number depends on the rows was neither measured nor written
+  std::string kind = kHostKind;  ///< of the device
   bool operator==(const LayerProfile&) const = default;
 };
 
@@ -48,11 +53,21 @@ struct HandCosts {
   std::int64_t rows = 0;  ///< of the micro-batch that the numbers are for; 0: for every one
   std::vector<std::pair<std::string, double>> numbers;  ///< by key of the file, as given: {"forward_ms", 10}
   Location at;                                          ///< for errors
+  std::string kind;                                     ///< of devices: matches_kind(); empty: every kind
+};
+
+struct ProfiledDevice {
+  std::string kind;         ///< or what matches some
+  double memory_bytes = 0;  ///< of one of them; 0: not known
 };
 
 struct ProfiledWorker {
   double speed = 1;  ///< in a piece of work that every rank does, against rank 0
   WorkerPlace place;
+  std::string kind = {};  ///< by hand: of the device of every worker there
+  std::vector<std::pair<std::string, std::string>> devices =
+      {};  ///< as measured: kinds by what workers.devices names;
+           ///< the host's is left out. `speed` is the host's then
   bool operator==(const ProfiledWorker&) const = default;
 };
 
@@ -64,7 +79,8 @@ struct Profile {
   ProfileEnvironment
       environment;  ///< where and how it was measured: CPU, ISA, GEMM path, torch, threads, precision ...
   std::vector<LayerProfile> layers;
-  std::vector<HandCosts> costs;  ///< the first whose pattern matches a layer counts
+  std::vector<HandCosts> costs;  ///< the first whose pattern matches a layer counts; of the same kind before any kind
+  std::vector<ProfiledDevice> devices;  ///< the first that matches a kind counts
   Links links;
   std::vector<std::string> given_links;  ///< classes that were measured or written ("same_rank", ...); others: assumed
   std::vector<ProfiledWorker> workers;   ///< by rank that measured, or as written; empty: not known
@@ -74,17 +90,25 @@ struct Profile {
 /// number of rows: in proportion to the rows. update_us and step_bytes do not depend on rows.
 LayerSample sample_at(const LayerProfile& layer, double rows);
 
-/// What the profile says of this layer of a model: the measured numbers of its signature, with those by hand in their
-/// place. Throws UserError (ConfigError where something is written by hand) that says what to do: the layer was never
-/// measured, has changed since, or is by hand and lacks one of its three times.
-LayerProfile profile_of_layer(const Profile& profile, const std::string& layer, const std::string& signature);
+/// Whether `pattern` is the kind, its type ("cuda" of "cuda NVIDIA H100 80GB HBM3"), or has wildcards for either.
+bool matches_kind(const std::string& pattern, const std::string& kind);
 
-/// Hand-written costs, links and workers of `over` in front of, or in place of, those of `profile`. `over` has no
-/// measured layers (else UserError).
+/// What the profile says of this layer of a model on a kind of device: the measured numbers of its signature, with
+/// those by hand in their place. Throws UserError (ConfigError where something is written by hand) that says what to
+/// do: the layer was never measured, on that kind, has changed since, or is by hand and lacks one of its three times.
+LayerProfile profile_of_layer(const Profile& profile, const std::string& layer, const std::string& signature,
+                              const std::string& kind = kHostKind);
+
+/// Of one device of the kind; 0: not known.
+double memory_bytes_of(const Profile& profile, const std::string& kind);
+
+/// Hand-written costs, devices, links and workers of `over` in front of, or in place of, those of `profile`. `over` has
+/// no measured layers (else UserError).
 Profile overlaid(Profile profile, const Profile& over);
 
 /// How `here` differs from where the profile was measured, for a warning: "isa: avx2 here, avx512 in profile.json;
-/// ...". Empty when it does not. Keys that only one of them has, and those that change no times, do not count.
+/// ...". Empty when it does not. `here` may have kinds of devices by their names. Keys that only one of them has, and
+/// those that change no times, do not count.
 std::string foreign_environment(const Profile& profile, const ProfileEnvironment& here);
 
 std::string to_json(const Profile& profile);

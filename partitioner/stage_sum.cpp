@@ -10,8 +10,9 @@ namespace {
 
 class StageSum {
  public:
-  StageSum(const CostModel& model, int first, int last, const Surroundings& around, bool again)
+  StageSum(const CostModel& model, int kind, int first, int last, const Surroundings& around, bool again)
       : model_(model),
+        kind_(kind),
         first_(first),
         last_(last),
         around_(around),
@@ -35,7 +36,7 @@ class StageSum {
 
   /// What the layer itself takes.
   void add_layer(int layer) {
-    const LayerCost& from = model_.problem().layers[static_cast<std::size_t>(layer)];
+    const LayerCost& from = model_.cost(kind_, layer);
     LayerBytes& bytes = bytes_of(layer);
     const bool weights = model_.computes_weights(layer);
     bytes.has_backward = model_.layer_has_backward(layer);
@@ -117,7 +118,7 @@ class StageSum {
   }
 
   const CostModel& model_;
-  const int first_, last_;
+  const int kind_, first_, last_;
   const Surroundings& around_;
   const bool again_;
   std::vector<LayerBytes> layers_;
@@ -126,8 +127,8 @@ class StageSum {
 
 }  // namespace
 
-StageCost add_up(const CostModel& model, int first, int last, const Surroundings& around, bool again) {
-  return StageSum(model, first, last, around, again).run();
+StageCost add_up(const CostModel& model, int kind, int first, int last, const Surroundings& around, bool again) {
+  return StageSum(model, kind, first, last, around, again).run();
 }
 
 }  // namespace lockstep

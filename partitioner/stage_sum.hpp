@@ -7,8 +7,8 @@
 
 namespace lockstep {
 
-/// Layers [first, last) at speed 1. `again`: activation_bytes, workspace and first_workspace are those of a micro-batch
-/// whose forward is run again, and the fields of StageCost that begin so are left out.
-StageCost add_up(const CostModel& model, int first, int last, const Surroundings& around, bool again);
+/// Layers [first, last) on a kind of device, at speed 1. `again`: activation_bytes, workspace and first_workspace are
+/// those of a micro-batch whose forward is run again, and the fields of StageCost that begin so are left out.
+StageCost add_up(const CostModel& model, int kind, int first, int last, const Surroundings& around, bool again);
 
 }  // namespace lockstep

@@ -91,7 +91,9 @@ void plan(const PlanFlags& flags) {
   if (flags.output.empty()) return;
   write_whole_file(flags.output, to_yaml(best));
   std::cout << "written to " << flags.output << "; lockstep train " << flags.source.path << " --plan " << flags.output
-            << (search.sets_micro_batches ? concat(" --set train.micro_batches=", best.micro_batches) : "") << "\n";
+            << (search.sets_micro_batches ? concat(" --set train.micro_batches=", best.micro_batches) : "")
+            << (search.sets_devices.empty() ? "" : concat(" --set 'workers.devices=", search.sets_devices, "'"))
+            << "\n";
 }
 
 int run_plan(const PlanFlags& flags) {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/device/card.hpp"
 
+#include <ATen/DeviceAccelerator.h>
+#include <c10/util/Exception.h>
 #include <dlfcn.h>
 
 #include <algorithm>
@@ -31,6 +33,21 @@ std::string card_of(c10::Device device, const std::string& driver) {
   const int index = std::max<int>(device.index(), 0);  // "cuda" is the first one
   if (init(0) != 0 || get(&handle, index) != 0 || get_name(name.data(), most - 1, handle) != 0) return "";
   return name.data();
+}
+
+std::string kind_of(c10::Device device) {
+  const std::string type = c10::DeviceTypeName(device.type(), /*lower_case=*/true), card = card_of(device);
+  return card.empty() ? type : type + " " + card;
+}
+
+std::int64_t memory_bytes_of(c10::Device device) {
+  if (device.is_cpu()) return 0;
+  const auto index = std::max<c10::DeviceIndex>(device.index(), 0);
+  try {
+    return static_cast<std::int64_t>(at::accelerator::getMemoryInfo(index).second);
+  } catch (const c10::Error&) {  // of an allocator that does not know it
+    return 0;
+  }
 }
 
 }  // namespace lockstep

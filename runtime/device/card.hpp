@@ -3,6 +3,7 @@
 
 #include <c10/core/Device.h>
 
+#include <cstdint>
 #include <string>
 
 namespace lockstep {
@@ -10,5 +11,12 @@ namespace lockstep {
 /// "NVIDIA H100 80GB HBM3": as the driver names the card behind a CUDA device, asked by its stable interface, for which
 /// no toolkit is needed. Empty of other devices, and where `driver` does not answer.
 std::string card_of(c10::Device device, const std::string& driver = "libcuda.so.1");
+
+/// What takes the same time for the same work: "cpu", or type and card, "cuda NVIDIA H100 80GB HBM3"; the type alone
+/// where nobody names the card.
+std::string kind_of(c10::Device device);
+
+/// All the memory that the device has; 0: not known, and of the host, whose memory is others' too.
+std::int64_t memory_bytes_of(c10::Device device);
 
 }  // namespace lockstep

@@ -19,12 +19,33 @@ Costs equal_costs(int stages, double forward_us, double input_grad_us, double we
   return costs;
 }
 
-const LinkCost& Costs::link(WorkerId from, WorkerId to) const {
+namespace {
+
+/// One after the other.
+LinkCost in_turn(const LinkCost& a, const LinkCost& b) {
+  return {a.latency_us + b.latency_us, 1 / (1 / a.bytes_per_us + 1 / b.bytes_per_us),
+          a.busy_us_per_byte + b.busy_us_per_byte};
+}
+
+}  // namespace
+
+LinkCost Links::between(const WorkerPlace& from, const WorkerPlace& to) const {
+  if (from.shares_memory_with(to)) return same_rank;
+  if (from.rank == to.rank)
+    return in_turn(same_rank, from.is_on_host() ? to_device : to.is_on_host() ? to_host : between_devices);
+  LinkCost link = from.host == to.host ? same_host : other_host;
+  if (!from.is_on_host()) link = in_turn(to_host, link);
+  if (!to.is_on_host()) link = in_turn(link, to_device);
+  if (!from.is_on_host() && !to.is_on_host()) link.busy_us_per_byte = 0;  // the host has nothing else to do
+  return link;
+}
+
+LinkCost Costs::link(WorkerId from, WorkerId to) const {
   return places.empty() ? links.same_host : links.between(places[index(from)], places[index(to)]);
 }
 
-bool Costs::same_rank(WorkerId a, WorkerId b) const {
-  return a == b || (!places.empty() && places[index(a)].rank == places[index(b)].rank);
+bool Costs::by_pointer(WorkerId a, WorkerId b) const {
+  return a == b || (!places.empty() && places[index(a)].shares_memory_with(places[index(b)]));
 }
 
 namespace {
@@ -65,7 +86,9 @@ void check_costs(const Program& program, const Costs& costs) {
   for (const double bytes : costs.shared_bytes) check_cost("shared_bytes", bytes);
   for (const double us : costs.update_us) check_cost("update_us", us);
   for (const double bytes : costs.resident_bytes) check_cost("resident_bytes", bytes);
-  for (const LinkCost& link : {costs.links.same_rank, costs.links.same_host, costs.links.other_host}) {
+  const Links& links = costs.links;
+  for (const LinkCost& link :
+       {links.same_rank, links.same_host, links.other_host, links.to_device, links.to_host, links.between_devices}) {
     check_cost("latency_us", link.latency_us);
     if (!(link.bytes_per_us > 0)) {
       throw UserError(concat("simulate: bytes_per_us is ", link.bytes_per_us, ", expected a number > 0"));
@@ -84,6 +107,12 @@ std::vector<double> bytes_of_edges(const Program& program, const Costs& costs) {
   return bytes;
 }
 
+std::vector<LinkCost> links_of_edges(const Program& program, const Costs& costs) {
+  std::vector<LinkCost> links;
+  for (const Edge& edge : program.edges) links.push_back(costs.link(edge.from, edge.to));
+  return links;
+}
+
 /// What one worker holds. Everything is taken and given back by the worker's own instructions, so its order is enough.
 class Memory {
  public:
@@ -100,7 +129,7 @@ class Memory {
         is_handed_(backward_.size(), 0.0) {
     for (std::size_t e = 0; e < slot_bytes_.size(); ++e) {
       const Edge& edge = program.edges[e];
-      if (!costs.same_rank(edge.from, edge.to)) continue;
+      if (!costs.by_pointer(edge.from, edge.to)) continue;
       if (edge.kind == EdgeKind::gradient) handed_bytes_[e] = slot_bytes_[e];
       slot_bytes_[e] = 0;
     }
@@ -172,7 +201,7 @@ class Memory {
     const Shared& of = program_.topology.shared[item];
     bool replaces = program_.wiring.row_of_stage[index(of.holders.front())] == id;
     for (const WorkerId row : rows_holding(of, program_.wiring))
-      if (row != id && costs_.same_rank(row, id)) replaces = false;
+      if (row != id && costs_.by_pointer(row, id)) replaces = false;
     return (replaces ? 1 : 2) * costs_.shared_bytes[item];
   }
 
@@ -257,6 +286,7 @@ class CostClock : public ExecutionClock {
       : program_(program),
         costs_(costs),
         edge_bytes_(bytes_of_edges(program, costs)),
+        links_(links_of_edges(program, costs)),
         memory_(program, costs, edge_bytes_),
         again_(recomputed(program)),
         recorded_steps_(recorded_steps),
@@ -269,8 +299,8 @@ class CostClock : public ExecutionClock {
     return instruction.kind == InstructionKind::compute ? compute_us(instruction.action) : 0.0;
   }
 
-  double transfer_us(EdgeId edge) override { return link(edge).transfer_us(edge_bytes_[index(edge)]); }
-  double busy_us(EdgeId edge) override { return edge_bytes_[index(edge)] * link(edge).busy_us_per_byte; }
+  double transfer_us(EdgeId edge) override { return links_[index(edge)].transfer_us(edge_bytes_[index(edge)]); }
+  double busy_us(EdgeId edge) override { return edge_bytes_[index(edge)] * links_[index(edge)].busy_us_per_byte; }
 
   void ran(WorkerId row, const Instruction& instruction, int step, double start_us, double end_us) override {
     if (step == 0) {
@@ -295,10 +325,6 @@ class CostClock : public ExecutionClock {
   std::vector<Span> take_spans() { return std::move(spans_); }
 
  private:
-  const LinkCost& link(EdgeId edge) const {
-    return costs_.link(program_.edges[index(edge)].from, program_.edges[index(edge)].to);
-  }
-
   double compute_us(const Action& action) const {
     const StageCost& cost = costs_.stages[index(action.stage)];
     const bool again = again_[index(action.stage) * static_cast<std::size_t>(program_.micro_batches) +
@@ -318,6 +344,7 @@ class CostClock : public ExecutionClock {
   const Program& program_;
   const Costs& costs_;
   const std::vector<double> edge_bytes_;
+  const std::vector<LinkCost> links_;  // by edge
   Memory memory_;
   const std::vector<bool> again_;
   const int recorded_steps_;

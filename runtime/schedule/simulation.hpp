@@ -7,6 +7,7 @@
 #pragma once
 
 #include <limits>
+#include <string>
 #include <vector>
 
 #include "runtime/schedule/timeline.hpp"
@@ -47,19 +48,27 @@ struct LinkCost {
   double transfer_us(double bytes) const { return latency_us + bytes / bytes_per_us; }
 };
 
+inline constexpr const char* kHostDevice = "cpu";
+
 struct WorkerPlace {
   int rank = 0;
   int host = 0;
+  std::string device = kHostDevice;  ///< of the rank, as workers.devices names it
   bool operator==(const WorkerPlace&) const = default;
+
+  bool is_on_host() const { return device == kHostDevice; }
+  /// Where one worker makes a tensor the other one may read it.
+  bool shares_memory_with(const WorkerPlace& other) const { return rank == other.rank && device == other.device; }
 };
 
 /// Links by class.
 struct Links {
-  LinkCost same_rank, same_host, other_host;
+  LinkCost same_rank = {}, same_host = {}, other_host = {};
+  LinkCost to_device = {}, to_host = {}, between_devices = {};  ///< copies within a rank
 
-  const LinkCost& between(const WorkerPlace& a, const WorkerPlace& b) const {
-    return a.rank == b.rank ? same_rank : a.host == b.host ? same_host : other_host;
-  }
+  /// A message. Within a rank it is handed over, and copied only to the memory of another device; between ranks what a
+  /// device has goes through the host at either end.
+  LinkCost between(const WorkerPlace& from, const WorkerPlace& to) const;
 };
 
 struct Costs {
@@ -71,10 +80,10 @@ struct Costs {
   std::vector<double> update_us;       ///< index = row; empty: 0
   std::vector<double> resident_bytes;  ///< index = row: parameters, optimizer state, data; empty: 0
 
-  const LinkCost& link(WorkerId from, WorkerId to) const;
-  /// Within a rank a message is handed over by pointer and needs no slot: a value stays its maker's, a gradient is its
-  /// receiver's from then on.
-  bool same_rank(WorkerId a, WorkerId b) const;
+  LinkCost link(WorkerId from, WorkerId to) const;
+  /// On one device of a rank a message is handed over by pointer and needs no slot: a value stays its maker's, a
+  /// gradient is its receiver's from then on.
+  bool by_pointer(WorkerId a, WorkerId b) const;
 };
 
 /// The same cost for every stage, everything else free.

@@ -2,7 +2,6 @@
 #include "runtime/session/auto_partition.hpp"
 
 #include <algorithm>
-#include <limits>
 
 #include "runtime/base/size.hpp"
 #include "runtime/base/text.hpp"
@@ -11,6 +10,7 @@
 #include "runtime/session/make_trainer.hpp"
 #include "runtime/session/planning.hpp"
 #include "runtime/session/profiling.hpp"
+#include "runtime/session/worker_devices.hpp"
 #include "runtime/training/placement.hpp"
 #include "runtime/training/schedule_choice.hpp"
 
@@ -92,15 +92,14 @@ void resolve_partition(Process& process, const ConfigSource& source, LoadedConfi
   ProfilingOptions options;
   options.log = log;
   const Profile profile = measure_profile(process, config, *whole, options);
-  std::string text, fewer;
+  std::string text, fewer, limits;
   process.together(
       [&] {
         if (!process.is_root()) return;
-        const double limit = config.workers.memory_limit > 0 ? static_cast<double>(config.workers.memory_limit)
-                                                             : std::numeric_limits<double>::infinity();
-        const Planning planning(config, source.path, *whole, profile);
-        const PlanProblem problem =
-            planning.problem(config.train.micro_batches, workers_on_ranks(profile, rank_of_worker, limit));
+        std::vector<PlannedWorker> workers = workers_on_ranks(profile, rank_of_worker, config);
+        limits = limit_by_devices(workers, profile);
+        const Planning planning(config, source.path, *whole, profile, workers);
+        const PlanProblem problem = planning.problem(config.train.micro_batches, workers);
         text = to_yaml(plan_cuts(config, planning, problem, fewer));
       },
       kLongPatience);
@@ -117,7 +116,8 @@ void resolve_partition(Process& process, const ConfigSource& source, LoadedConfi
                                 plan.predicted ? concat(", predicted ", time_text(plan.predicted->step_us),
                                                         " a step, bubble ", percent_text(plan.predicted->bubble_steady))
                                                : std::string()));
-  if (!fewer.empty()) loaded.notes.push_back(fewer);
+  for (const std::string& note : {fewer, limits})
+    if (!note.empty()) loaded.notes.push_back(note);
   loaded.plan = std::move(plan);
 }
 
@@ -154,12 +154,19 @@ void predict_again(const Trainer& trainer, LoadedConfig& loaded) {
     return;
   }
   const Profile profile = read_profile(plan.root.section("profile"));
-  const Planning planning(trainer.config(), plan.config, trainer, profile);
-  if (const std::string why = why_not_predicted(trainer, plan, profile, planning); !why.empty()) {
+  std::optional<Planning> planning;
+  std::string why;
+  try {
+    planning.emplace(trainer.config(), plan.config, trainer, profile, plan.workers);
+    why = why_not_predicted(trainer, plan, profile, *planning);
+  } catch (const UserError& error) {  // workers are on devices of another kind now
+    why = error.what();
+  }
+  if (!why.empty()) {
     loaded.notes.push_back(concat(edited, ", and nothing is predicted: ", why, "; ", plan_again(plan, loaded.config)));
     return;
   }
-  plan.predicted = planning.predict(trainer, plan);
+  plan.predicted = planning->predict(trainer, plan);
   plan.idle.clear();
   const PlanPrediction& p = *plan.predicted;
   loaded.notes.push_back(
@@ -170,6 +177,37 @@ void predict_again(const Trainer& trainer, LoadedConfig& loaded) {
       loaded.notes.push_back(concat("worker ", worker, " will need ", size_text(p.peak_bytes[row]), ", its limit in ",
                                     file, " is ", size_text(limit)));
   }
+}
+
+/// The config, or a flag, has the last word on where workers compute.
+void move_to_devices(const Trainer& trainer, LoadedConfig& loaded) {
+  PlanFile& plan = *loaded.plan;
+  const std::string moved = devices_to_set(trainer.config(), plan.workers);
+  if (moved.empty()) return;
+  loaded.notes.push_back(concat(plan.root.location().file, " is for workers on ", moved,
+                                ", which workers.devices does ", "not say here: --set 'workers.devices=", moved,
+                                "' does"));
+  for (std::size_t i = 0; i < plan.workers.size(); ++i) {
+    PlannedWorker& worker = plan.workers[i];
+    const std::string device = device_of_worker(trainer.config(), static_cast<int>(i));
+    if (device != worker.place.device) worker.kind = kind_here(device);
+    worker.place.device = device;
+  }
+}
+
+/// Of this rank's workers.
+std::vector<std::string> other_cards(const Trainer& trainer, const PlanFile& plan) {
+  std::vector<std::string> notes;
+  const Layout& layout = trainer.layout();
+  for (std::size_t row = 0; row < std::min(plan.workers.size(), layout.rank_of_row.size()); ++row) {
+    if (layout.rank_of_row[row] != layout.here) continue;
+    const std::size_t index = plan.choice.worker_of(row);
+    const std::string here = kind_here(plan.workers[index].place.device);
+    if (here != plan.workers[index].kind)
+      notes.push_back(concat("worker ", index, " computes on ", here, " here, and the plan is for ",
+                             plan.workers[index].kind, ": its times will be others"));
+  }
+  return notes;
 }
 
 /// Neighbours on one rank hand over by pointer, others send: that is what messages cost.
@@ -197,6 +235,7 @@ void adopt_plan(const Trainer& trainer, LoadedConfig& loaded) {
   plan.choice = choice_of(trainer);
   plan.recompute_text = recompute_text(pipeline);
   if (!plan.profile.empty()) plan.profile = to_yaml(read_profile(plan.root.section("profile")));  // as it was written
+  move_to_devices(trainer, loaded);
   const std::string key = prediction_key(loaded.config, plan.workers);
   if (key != plan.key) predict_again(trainer, loaded);
   plan.key = key;
@@ -210,6 +249,7 @@ std::unique_ptr<Trainer> make_planned_trainer(const ConfigSource& source, Loaded
   if (runs_elsewhere(*trainer, *loaded.plan))
     loaded.notes.emplace_back(
         "the plan is for workers on other ranks than they are on here: messages will cost something else");
+  for (const std::string& card : other_cards(*trainer, *loaded.plan)) loaded.notes.push_back(card);
   return trainer;
 }
 

@@ -5,6 +5,7 @@
 
 #include "models/registry.hpp"
 #include "runtime/session/planning.hpp"
+#include "runtime/session/worker_devices.hpp"
 
 namespace lockstep {
 namespace {
@@ -112,7 +113,8 @@ LoadedConfig ConfigSource::load(int micro_batches) const {
   const std::vector<std::string> replaced =
       replaced_keys(own.section("pipeline"), file.pipeline, both.section("pipeline"));
   if (!replaced.empty()) loaded.notes.back() += concat(": it takes the place of ", join(replaced), " in ", path);
-  if (prediction_key(loaded.config, file.workers) != file.key) file.predicted.reset();  // made again with the trainer
+  if (prediction_key(loaded.config, file.workers) != file.key || !devices_to_set(loaded.config, file.workers).empty())
+    file.predicted.reset();  // made again with the trainer
   if (file.predicted) check_prediction(file, loaded.config);
   loaded.plan = std::move(file);
   return loaded;

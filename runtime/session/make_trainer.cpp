@@ -3,6 +3,8 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "runtime/base/text.hpp"
 #include "runtime/base/text_table.hpp"
 #include "runtime/training/run_record.hpp"
@@ -18,7 +20,9 @@ std::unique_ptr<Trainer> make_trainer(const ConfigSource& source, const Config& 
 
 std::unique_ptr<Trainer> make_whole(const ConfigSource& source, const Config& config,
                                     const std::optional<TrainedOn>& trained) {
-  return make_trainer(source, one_worker(config), {}, trained);
+  Config whole = one_worker(config);
+  whole.workers.devices = {kHostDevice};  // nothing computes: what is planned for need not be here
+  return make_trainer(source, whole, {}, trained);
 }
 
 std::string stage_table(const Trainer& trainer) {
@@ -34,19 +38,27 @@ std::string stage_table(const Trainer& trainer) {
     rows.push_back({number(stage),
                     number(row),
                     number(trainer.layout().rank_of_row[row].value()),
+                    {trainer.assembly().devices[static_cast<std::size_t>(row)].str()},
                     number(last - first + 1),
                     {count_text(graph.elements_of_layers(first, last + 1))},
                     {last > first ? name + " .. " + graph.layers[last].name : name}});
   }
   using Kind = Column::Kind;
-  return concat(table({{"stage", Kind::list},
-                       {"worker", Kind::list},
-                       {"rank", Kind::list, true},
-                       {"layers"},
-                       {"parameters"},
-                       {"first .. last layer", Kind::names, true}},
-                      rows, columns_of_terminal(STDERR_FILENO)),
-                "model: ", graph.layer_count(), " layers, ", count_text(graph.parameter_count()), " parameters");
+  std::vector<Column> columns = {{"stage", Kind::list},
+                                 {"worker", Kind::list},
+                                 {"rank", Kind::list, true},
+                                 {"device", Kind::names},
+                                 {"layers"},
+                                 {"parameters"},
+                                 {"first .. last layer", Kind::names, true}};
+  constexpr std::ptrdiff_t device = 3;
+  const std::vector<at::Device>& devices = trainer.assembly().devices;
+  if (std::all_of(devices.begin(), devices.end(), [](const at::Device& each) { return each.is_cpu(); })) {
+    columns.erase(columns.begin() + device);
+    for (std::vector<Cell>& row : rows) row.erase(row.begin() + device);
+  }
+  return concat(table(columns, rows, columns_of_terminal(STDERR_FILENO)), "model: ", graph.layer_count(), " layers, ",
+                count_text(graph.parameter_count()), " parameters");
 }
 
 }  // namespace lockstep

@@ -14,7 +14,7 @@ namespace lockstep {
 /// Config, model, data, checked against each other. Nothing is built. `trained`: DataContext's. Throws UserError.
 std::unique_ptr<Trainer> make_trainer(const ConfigSource& source, const Config& config, const Ranks& ranks,
                                       const std::optional<TrainedOn>& trained = {});
-/// On one worker, whatever the pipeline says: every layer in its place.
+/// On one worker of the host, whatever the pipeline says: every layer in its place, to be described and measured.
 std::unique_ptr<Trainer> make_whole(const ConfigSource& source, const Config& config,
                                     const std::optional<TrainedOn>& trained = {});
 

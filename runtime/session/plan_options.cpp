@@ -9,6 +9,7 @@
 
 #include "runtime/base/size.hpp"
 #include "runtime/schedule/generators.hpp"
+#include "runtime/session/worker_devices.hpp"
 #include "runtime/training/placement.hpp"
 
 namespace lockstep {
@@ -131,15 +132,17 @@ std::vector<PlannedWorker> workers_of(const PlanOptions& options, const Config& 
   if (count == 0 && known > 1) count = known;
   if (count == 0) throw UserError("--workers: missing, expected the number of workers to plan for, or --hosts a:4,b:4");
   const std::vector<double> limits = limits_of(options, config, count);
-  std::vector<PlannedWorker> workers(count);
+  std::vector<PlannedWorker> workers;
   const bool measured = known > 1 && known <= count;  // by rank
-  if (measured) {
-    const std::vector<RankId> ranks = spread_workers(static_cast<int>(count), static_cast<int>(known), {}, {});
-    for (std::size_t i = 0; i < count; ++i) {
-      const ProfiledWorker& of_rank = profile.workers[static_cast<std::size_t>(ranks[i].value())];
-      workers[i].speed = of_rank.speed;
-      workers[i].place = of_rank.place;
-    }
+  std::vector<RankId> measured_on(count, RankId(0));
+  if (measured) measured_on = spread_workers(static_cast<int>(count), static_cast<int>(known), {}, {});
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto rank = static_cast<std::size_t>(measured_on[i].value());
+    PlannedWorker& worker = workers.emplace_back(planned_worker(profile, config, static_cast<int>(i), rank));
+    if (measured)
+      worker.place.rank = profile.workers[rank].place.rank;
+    else
+      worker.speed = 1, worker.place.host = 0;
   }
   const bool placed = !hosts.empty() || !options.ranks.empty() || !measured;
   const std::vector<int> ranks = ranks_of(options, hosts, count);

@@ -11,6 +11,7 @@
 #include "runtime/session/plan_table.hpp"
 #include "runtime/session/planning.hpp"
 #include "runtime/session/profiling.hpp"
+#include "runtime/session/worker_devices.hpp"
 #include "runtime/training/schedule_choice.hpp"
 
 namespace lockstep {
@@ -92,7 +93,9 @@ std::vector<FoundPlan> ranked(const std::list<Searched>& all) {
 std::vector<std::string> warnings_of(const PlanOptions& options, const Config& config, const Profile& profile,
                                      const Planning& planning, const PlanFile& best) {
   std::vector<std::string> warnings;
-  if (const std::string foreign = foreign_environment(profile, profile_environment(config)); !foreign.empty())
+  ProfileEnvironment here = profile_environment(config);
+  for (const auto& device : devices_here(config)) here.push_back(device);
+  if (const std::string foreign = foreign_environment(profile, here); !foreign.empty())
     warnings.push_back("the profile was made elsewhere: " + foreign);
   for (const std::string& doubt : planning.doubts(best.micro_batches)) warnings.push_back(doubt);
   const std::string shared =
@@ -113,10 +116,13 @@ void describe(RunTimeline& timeline, const std::string& name, const PlanFile& fi
     timeline.layers.push_back(stage.layers == 1 ? first : first + " .. " + file.predicted->layers[layer - 1].name);
   }
   timeline.rank_of_worker.clear();
+  timeline.device_of_worker.clear();
   timeline.limit_bytes.clear();
   timeline.planned_bytes = file.predicted->peak_bytes;
   for (std::size_t row = 0; row < timeline.planned_bytes.size(); ++row) {
-    timeline.rank_of_worker.push_back(file.predicted->costs.places[row].rank);
+    const WorkerPlace& place = file.predicted->costs.places[row];
+    timeline.rank_of_worker.push_back(place.rank);
+    if (uses_devices(file.workers)) timeline.device_of_worker.push_back(place.device);
     const double limit = file.workers[file.choice.worker_of(row)].limit_bytes;
     timeline.limit_bytes.push_back(std::isfinite(limit) ? limit : 0);
   }
@@ -145,8 +151,9 @@ PlanSearch find_plan(const ConfigSource& source, const Profile& profile, const P
   const Config config = source.load(/*micro_batches=*/1).config;
   resolve_kernels(config);
   const std::unique_ptr<Trainer> whole = make_whole(source, config);
-  const Planning planning(config, source.path, *whole, profile);
-  const std::vector<PlannedWorker> workers = workers_of(options, config, profile);
+  std::vector<PlannedWorker> workers = workers_of(options, config, profile);
+  const std::string limits = limit_by_devices(workers, profile);
+  const Planning planning(config, source.path, *whole, profile, workers);
   const int count = static_cast<int>(workers.size());
   if (options.all_workers && count > whole->graph().layer_count())
     throw UserError(concat("--workers: got ", count, ", the model has ", whole->graph().layer_count(),
@@ -170,6 +177,8 @@ PlanSearch find_plan(const ConfigSource& source, const Profile& profile, const P
     found.best.predicted->with_all_us = with_all->simulated.period_us;
   found.sets_micro_batches = !source.leaves_micro_batches() && found.best.micro_batches != config.train.micro_batches;
   found.warnings = warnings_of(options, config, profile, planning, found.best);
+  if (!limits.empty()) found.warnings.push_back(limits);
+  found.sets_devices = devices_to_set(config, found.best.workers);
   return found;
 }
 

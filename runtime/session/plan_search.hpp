@@ -37,6 +37,7 @@ struct PlanSearch {
   std::vector<FoundPlan> ranked;      ///< of all, best first
   PlanFile best;                      ///< as it is written down
   bool sets_micro_batches = false;    ///< the config has another number, and no plan changes it
+  std::string sets_devices;           ///< what workers.devices has to be for it; empty: it is that
   std::vector<std::string> warnings;  ///< why the costs may be others
 };
 

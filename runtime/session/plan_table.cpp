@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 #include <sstream>
 
 #include "runtime/base/size.hpp"
@@ -78,6 +79,7 @@ std::string workers_table(const PlanFile& plan, int width) {
     rows.push_back({number(static_cast<int>(index)),
                     number(worker.place.rank),
                     number(worker.place.host),
+                    {worker.place.device},
                     {fixed_text(p.compute_us[row] * 1e-3, 2)},
                     {fixed_text(p.wait_us[row] * 1e-3, 2)},
                     {size_text(p.peak_bytes[row]), p.peak_bytes[row]},
@@ -85,15 +87,31 @@ std::string workers_table(const PlanFile& plan, int width) {
                     {limited ? fixed_text(used, 0) + " %" : "-", used}});
   }
   using Kind = Column::Kind;
-  return table({{"worker", Kind::list},
-                {"rank", Kind::list, true},
-                {"host", Kind::list, true},
-                {"compute ms"},
-                {"wait ms"},
-                {"peak bytes", Kind::range},
-                {"limit", Kind::same, true},
-                {"used", Kind::range}},
-               rows, width);
+  std::vector<Column> columns = {{"worker", Kind::list},
+                                 {"rank", Kind::list, true},
+                                 {"host", Kind::list, true},
+                                 {"device", Kind::names},
+                                 {"compute ms"},
+                                 {"wait ms"},
+                                 {"peak bytes", Kind::range},
+                                 {"limit", Kind::same, true},
+                                 {"used", Kind::range}};
+  constexpr std::ptrdiff_t device = 3;
+  if (!uses_devices(plan.workers)) {
+    columns.erase(columns.begin() + device);
+    for (std::vector<Cell>& row : rows) row.erase(row.begin() + device);
+  }
+  return table(columns, rows, width);
+}
+
+/// "cuda:0 is a cuda NVIDIA H100 80GB HBM3", a line for each device that is not the host.
+std::string kinds_text(const PlanFile& plan) {
+  std::string text;
+  std::set<std::string> seen;
+  for (const PlannedWorker& worker : plan.workers)
+    if (worker.kind != worker.place.device && seen.insert(worker.place.device + worker.kind).second)
+      text += concat(worker.place.device, ": ", worker.kind, "\n");
+  return text;
 }
 
 }  // namespace
@@ -109,6 +127,7 @@ std::string plan_table(const PlanFile& plan) {
       << workers_table(plan, width) << "\nstep " << fixed_text(p.step_us * 1e-3, 2) << " ms, bubble "
       << fixed_text(p.bubble_steady * 100, 1) << " % (one step alone: " << fixed_text(p.alone_us * 1e-3, 2) << " ms, "
       << fixed_text(p.bubble * 100, 1) << " %)\n";
+  out << kinds_text(plan);
   if (!plan.idle.empty())
     out << idle_text(plan) << "\nidle: " << (plan.idle.size() == 1 ? "worker " : "workers ") << ranges_text(plan.idle)
         << " of those given\n";

@@ -13,6 +13,7 @@
 #include "runtime/base/check.hpp"
 #include "runtime/layer/random.hpp"
 #include "runtime/session/profiling.hpp"
+#include "runtime/session/worker_devices.hpp"
 #include "runtime/training/precision.hpp"
 #include "runtime/training/schedule_choice.hpp"
 
@@ -63,11 +64,16 @@ std::vector<int> in_flight_of(const Program& program) {
 
 }  // namespace
 
-Planning::Planning(const Config& config, std::string config_path, const Trainer& whole, const Profile& profile)
+Planning::Planning(const Config& config, std::string config_path, const Trainer& whole, const Profile& profile,
+                   const std::vector<PlannedWorker>& workers)
     : config_(config), config_path_(std::move(config_path)), whole_(whole), profile_(profile) {
   const ModelGraph& graph = whole.graph();
-  for (int layer = 0; layer < graph.layer_count(); ++layer)
-    layers_.push_back(profile_of_layer(profile, graph.layers[layer].name, signature_of(graph, layer, whole.losses())));
+  for (const PlannedWorker& worker : workers) {
+    std::vector<LayerProfile>& layers = layers_[worker.kind];
+    for (int layer = static_cast<int>(layers.size()); layer < graph.layer_count(); ++layer)
+      layers.push_back(
+          profile_of_layer(profile, graph.layers[layer].name, signature_of(graph, layer, whole.losses()), worker.kind));
+  }
 }
 
 PlanProblem Planning::problem(int micro_batches, std::vector<PlannedWorker> workers) const {
@@ -77,12 +83,14 @@ PlanProblem Planning::problem(int micro_batches, std::vector<PlannedWorker> work
   const ModelGraph graph = describe_for(whole_, rows);
   PlanProblem problem;
   problem.graph = layer_graph_of(graph);
-  for (const LayerProfile& layer : layers_) {
-    problem.layers.push_back(cost_of(layer, mean_rows, rows));
-    problem.layers.back().step_bytes += carried_bytes(graph, static_cast<int>(problem.layers.size()) - 1, train.batch);
-    if (!config_.pipeline.recompute_layers.empty())
-      problem.layers.back().recomputable = matches(config_.pipeline.recompute_layers, layer.name);
-  }
+  for (const auto& [kind, layers] : layers_)
+    for (const LayerProfile& layer : layers) {
+      std::vector<LayerCost>& costs = problem.layers[kind];
+      LayerCost& cost = costs.emplace_back(cost_of(layer, mean_rows, rows));
+      cost.step_bytes += carried_bytes(graph, static_cast<int>(costs.size()) - 1, train.batch);
+      if (!config_.pipeline.recompute_layers.empty())
+        cost.recomputable = matches(config_.pipeline.recompute_layers, layer.name);
+    }
   problem.value_bytes = value_bytes(graph, dtype_of(train.precision));
   problem.parameter_bytes = master_bytes(train.precision);
   problem.optimizer_bytes = optimizer_bytes(whole_.assembly());
@@ -140,16 +148,16 @@ PlanPrediction Planning::prediction(const PlanProblem& problem, const PlanChoice
     stage.parameters = graph.elements_of_layers(first[s], first[s + 1]);
     stage.state_bytes = state_bytes(problem, first[s], first[s + 1]);
     const auto row = static_cast<std::size_t>(stage.row);
-    const double speed = problem.workers[choice.worker_of(row)].speed;
+    const PlannedWorker& worker = problem.workers[choice.worker_of(row)];
     const auto begin = again.begin() + static_cast<std::ptrdiff_t>(s * m);
     const auto runs_again = static_cast<double>(std::count(begin, begin + static_cast<std::ptrdiff_t>(m), true));
     for (int layer = first[s]; layer < first[s + 1]; ++layer) {
-      const LayerCost& cost = problem.layers[static_cast<std::size_t>(layer)];
+      const LayerCost& cost = problem.layers.at(worker.kind)[static_cast<std::size_t>(layer)];
       PredictedLayer& entry = p.layers.emplace_back();
       entry.name = graph.layers[layer].name;
-      entry.forward_us = cost.forward_us / speed;
-      entry.input_grad_us = cost.input_grad_us / speed;
-      entry.weight_grad_us = cost.weight_grad_us / speed;
+      entry.forward_us = cost.forward_us / worker.speed;
+      entry.input_grad_us = cost.input_grad_us / worker.speed;
+      entry.weight_grad_us = cost.weight_grad_us / worker.speed;
       entry.step_us = static_cast<double>(m) * (entry.forward_us + entry.input_grad_us + entry.weight_grad_us) +
                       (cost.recomputable ? runs_again * entry.forward_us : 0.0);
     }
@@ -162,8 +170,10 @@ std::string Planning::carried_profile() const {
   Profile carried = profile_;
   carried.workers.clear();
   std::erase_if(carried.layers, [this](const LayerProfile& layer) {
-    return std::none_of(layers_.begin(), layers_.end(),
-                        [&](const LayerProfile& used) { return used.signature == layer.signature; });
+    const auto used = layers_.find(layer.kind);
+    return used == layers_.end() || std::none_of(used->second.begin(), used->second.end(), [&](const LayerProfile& of) {
+             return of.signature == layer.signature;
+           });
   });
   return to_yaml(carried);
 }
@@ -181,15 +191,16 @@ PlanPrediction Planning::predict(const Trainer& trainer, const PlanFile& plan) c
 
 std::vector<std::string> Planning::rows_untold() const {
   std::vector<std::string> names;
-  for (const LayerProfile& layer : layers_)
-    if (layer.rows_untold) names.push_back(layer.name);
+  for (const auto& [kind, layers] : layers_)
+    for (const LayerProfile& layer : layers)
+      if (layer.rows_untold) names.push_back(layer.name);
   return names;
 }
 
 std::vector<int> Planning::cut_by(CutBy by, const PlanProblem& problem, int stages) const {
   std::vector<double> weights;
   for (int layer = 0; layer < problem.graph.layers(); ++layer) {
-    const LayerCost& cost = problem.layers[static_cast<std::size_t>(layer)];
+    const LayerCost& cost = problem.layers.at(problem.workers.front().kind)[static_cast<std::size_t>(layer)];
     switch (by) {
       case CutBy::layers: weights.push_back(1); break;
       case CutBy::params: weights.push_back(static_cast<double>(whole_.graph().elements_of_layer(layer))); break;
@@ -217,14 +228,16 @@ std::vector<std::string> Planning::doubts(int micro_batches) const {
   std::set<std::string> misfits, seen;  // layers of one signature are said once
   const auto rows = most_rows(config_, micro_batches);
   bool beyond = false;
-  for (const LayerProfile& layer : layers_) {
-    const LayerSample sample = sample_at(layer, static_cast<double>(rows));
-    const double all_us = sample.forward_us + sample.input_grad_us + sample.weight_grad_us;
-    if (layer.misfit > kMisfit + sample.spread && all_us > kTinyUs && seen.insert(layer.signature).second)
-      misfits.insert(concat(layer.name, " (", std::lround(layer.misfit * 100), " %)"));
-    beyond = beyond || (layer.samples.front().rows > 0 &&
-                        (rows > 2 * layer.samples.back().rows || 2 * rows < layer.samples.front().rows));
-  }
+  for (const auto& [kind, layers] : layers_)
+    for (const LayerProfile& layer : layers) {
+      const LayerSample sample = sample_at(layer, static_cast<double>(rows));
+      const double all_us = sample.forward_us + sample.input_grad_us + sample.weight_grad_us;
+      if (layer.misfit > kMisfit + sample.spread && all_us > kTinyUs && seen.insert(kind + layer.signature).second)
+        misfits.insert(
+            concat(layer.name, layers_.size() > 1 ? " on " + kind : "", " (", std::lround(layer.misfit * 100), " %)"));
+      beyond = beyond || (layer.samples.front().rows > 0 &&
+                          (rows > 2 * layer.samples.back().rows || 2 * rows < layer.samples.front().rows));
+    }
   if (!misfits.empty())
     doubts.push_back(concat("times not linear in rows: ", join(misfits), "; measure with --rows close to ", rows));
   if (beyond)
@@ -304,16 +317,13 @@ void take_choice(Config& config, const PlanChoice& choice, int micro_batches) {
 }
 
 std::vector<PlannedWorker> workers_on_ranks(const Profile& profile, const std::vector<RankId>& rank_of_worker,
-                                            double limit_bytes) {
+                                            const Config& config) {
   std::vector<PlannedWorker> workers;
   for (const RankId rank : rank_of_worker) {
-    PlannedWorker worker;
-    worker.limit_bytes = limit_bytes;
+    PlannedWorker worker =
+        planned_worker(profile, config, static_cast<int>(workers.size()), static_cast<std::size_t>(rank.value()));
     worker.place.rank = rank.value();
-    if (const auto known = static_cast<std::size_t>(rank.value()); known < profile.workers.size()) {
-      worker.speed = profile.workers[known].speed;
-      worker.place.host = profile.workers[known].place.host;
-    }
+    if (config.workers.memory_limit > 0) worker.limit_bytes = static_cast<double>(config.workers.memory_limit);
     workers.push_back(worker);
   }
   return workers;

@@ -3,6 +3,8 @@
 // Where configs, profiles and the planner meet: `lockstep plan`, `--plan` and `partition: auto`.
 #pragma once
 
+#include <map>
+
 #include "partitioner/make_plan.hpp"
 #include "runtime/profile/profile_model.hpp"
 #include "runtime/session/config_source.hpp"
@@ -16,9 +18,10 @@ inline constexpr double kTinyUs = 100;   ///< of such layers nothing is said: no
 /// A model of measured layers, to be planned.
 class Planning {
  public:
-  /// `whole`: of one_worker() of the config. References are kept; `config` is read for everything but the cuts. Throws
-  /// UserError when the profile lacks a layer.
-  Planning(const Config& config, std::string config_path, const Trainer& whole, const Profile& profile);
+  /// `whole`: of one_worker() of the config; `workers`: for whom it will plan. References are kept; `config` is read
+  /// for everything but the cuts. Throws UserError when the profile lacks a layer on the kind of one of their devices.
+  Planning(const Config& config, std::string config_path, const Trainer& whole, const Profile& profile,
+           const std::vector<PlannedWorker>& workers);
 
   PlanProblem problem(int micro_batches, std::vector<PlannedWorker> workers) const;
   /// One point of the search as it is written down, with its prediction.
@@ -28,7 +31,7 @@ class Planning {
   /// Layers whose costs by other numbers of rows nobody has measured or written.
   std::vector<std::string> rows_untold() const;
 
-  /// Layers per stage of a cutter; not of auto, which is a search.
+  /// Layers per stage of a cutter, by what they cost the first worker; not of auto, which is a search.
   std::vector<int> cut_by(CutBy by, const PlanProblem& problem, int stages) const;
   /// By the names of the first layers of all stages but the first. Throws UserError that begins with `flag`.
   std::vector<int> cut_before(const std::vector<std::string>& names, const std::string& flag) const;
@@ -47,7 +50,7 @@ class Planning {
   std::string config_path_;
   const Trainer& whole_;
   const Profile& profile_;
-  std::vector<LayerProfile> layers_;
+  std::map<std::string, std::vector<LayerProfile>> layers_;  ///< by kind of device
 };
 
 /// What the optimizer keeps beside each parameter: PlanProblem::optimizer_bytes.
@@ -69,8 +72,8 @@ std::string recompute_text(const PipelineConfig& pipeline);
 /// The config as the choice has it. `micro_batches` too.
 void take_choice(Config& config, const PlanChoice& choice, int micro_batches);
 
-/// `workers` workers as the profile knows them by rank; ranks that it does not know are of speed 1.
+/// The config's workers as the profile knows them by rank; ranks that it does not know are of speed 1.
 std::vector<PlannedWorker> workers_on_ranks(const Profile& profile, const std::vector<RankId>& rank_of_worker,
-                                            double limit_bytes);
+                                            const Config& config);
 
 }  // namespace lockstep

@@ -27,7 +27,52 @@ std::optional<PlanChoice> plannable(const Trainer& trainer) {
   return choice;
 }
 
+/// What was measured on one kind of device, as it would be on another one.
+LayerCost carried_over(const LayerCost& measured, const LayerCost& from, const LayerCost& to) {
+  LayerCost cost = measured;
+  for (const LayerCostField& field : layer_cost_fields())
+    cost.*field.member =
+        from.*field.member > 0 ? measured.*field.member / from.*field.member * to.*field.member : to.*field.member;
+  return cost;
+}
+
+/// "workers 0 and 2 share cuda:0"; empty: each has a device of its own, or the host.
+std::string shared_device(const Trainer& trainer) {
+  const std::vector<at::Device>& devices = trainer.assembly().devices;
+  const std::vector<RankId>& ranks = trainer.layout().rank_of_row;
+  for (std::size_t row = 0; row < devices.size(); ++row) {
+    std::vector<std::size_t> rows;
+    for (std::size_t other = row; other < devices.size() && !devices[row].is_cpu(); ++other)
+      if (devices[other] == devices[row] && ranks[other] == ranks[row]) rows.push_back(other);
+    if (rows.size() > 1) return concat("workers ", join(rows, " and "), " are on one device, ", devices[row].str());
+  }
+  return "";
+}
+
 }  // namespace
+
+bool KindsOfRows::unlike() const {
+  return std::any_of(of_row.begin(), of_row.end(), [this](const std::string& kind) { return kind != of_row.front(); });
+}
+
+KindsOfRows kinds_of_rows(const Trainer& trainer, const LoadedConfig& loaded) {
+  KindsOfRows kinds;
+  const std::optional<PlanFile>& plan = loaded.plan;
+  const std::vector<at::Device>& devices = trainer.assembly().devices;
+  const bool planned = plan && plan->workers.size() == devices.size();
+  for (std::size_t row = 0; row < devices.size(); ++row) {
+    const std::string name = devices[row].str();
+    kinds.of_row.push_back(planned ? plan->workers[plan->choice.worker_of(row)].kind : name.substr(0, name.find(':')));
+  }
+  if (!planned || plan->profile.empty() || !kinds.unlike()) return kinds;
+  try {
+    const Profile profile = read_profile(load_config_text(plan->profile, "the plan's profile"));
+    const Planning planning(trainer.config(), plan->config, trainer, profile, plan->workers);
+    kinds.costs = planning.problem(trainer.micro_batches(), plan->workers).layers;
+  } catch (const UserError&) {  // adopt_plan() has said it
+  }
+  return kinds;
+}
 
 std::string to_text(const Rebalanced& rebalanced) {
   return nlohmann::json{{"layers", rebalanced.layers_per_stage}, {"expected_us", rebalanced.expected_us}}.dump();
@@ -49,12 +94,19 @@ std::string shared_cores(Process& process, const Trainer& trainer) {
     in >> tenants.host >> tenants.workers;
     tenants.cpus.assign(std::istream_iterator<int>(in), {});
   }
-  const std::string found = more_than_cores(processes, trainer.config().workers.threads);
+  std::string found = more_than_cores(processes, trainer.config().workers.threads);
+  if (found.empty()) found = shared_device(trainer);
   return found.empty() ? "" : found + ": they share them, so their times do not tell which worker is slow";
 }
 
-Rebalancer::Rebalancer(Trainer& trainer, Observer& next, std::vector<double> expected_us, bool replan, Log log)
-    : trainer_(trainer), next_(next), watch_(std::move(expected_us)), replan_(replan), log_(std::move(log)) {}
+Rebalancer::Rebalancer(Trainer& trainer, Observer& next, const KindsOfRows& kinds, std::vector<double> expected_us,
+                       bool replan, Log log)
+    : trainer_(trainer),
+      next_(next),
+      kinds_(kinds),
+      watch_(std::move(expected_us)),
+      replan_(replan),
+      log_(std::move(log)) {}
 
 void Rebalancer::on_result(const StepResult& result) {
   next_.on_result(result);
@@ -65,6 +117,14 @@ void Rebalancer::on_result(const StepResult& result) {
     meter_.reset();
   else if (!meter_)
     meter_.emplace(trainer_.programs().get(Mode::train, trainer_.micro_batches()));
+}
+
+/// What a layer costs on the kind that it was measured on, and by the plan's profile on the others.
+void Rebalancer::add_kinds(PlanProblem& problem, int layer, const std::string& kind, const LayerCost& measured) const {
+  problem.layers[kind].push_back(measured);
+  const auto at = static_cast<std::size_t>(layer);
+  for (const auto& [other, costs] : kinds_.costs)
+    if (other != kind) problem.layers[other].push_back(carried_over(measured, kinds_.costs.at(kind)[at], costs[at]));
 }
 
 /// What the stages measured, spread over their layers as these measured, as it would be on workers of equal speed.
@@ -85,17 +145,19 @@ PlanProblem Rebalancer::problem(const Costs& costs) const {
   for (int stage = 0; stage < partition.stages(); ++stage) {
     const StageCost& cost = costs.stages[static_cast<std::size_t>(stage)];
     const int first = partition.first_layer[stage], end = partition.first_layer[stage + 1];
-    const double factor = watch_.factors()[static_cast<std::size_t>(row_of_stage[stage].value())];
+    const auto row = static_cast<std::size_t>(row_of_stage[stage].value());
+    const double factor = watch_.factors()[row];
     double sum_us = 0;
     for (int layer = first; layer < end; ++layer) sum_us += layer_us[layer];
     for (int layer = first; layer < end; ++layer) {
       const double share = sum_us > 0 ? layer_us[layer] / sum_us : 1.0 / (end - first);
-      LayerCost& entry = problem.layers.emplace_back();
+      LayerCost entry;
       entry.forward_us = cost.forward_us * share / factor;
       entry.input_grad_us = cost.input_grad_us * share / factor;
       entry.weight_grad_us = cost.weight_grad_us * share / factor;
       entry.activation_bytes = std::max(cost.activation_bytes, cost.recompute_activation_bytes) / (end - first);
       entry.weight_grad_bytes = cost.weight_grad_bytes / (end - first);
+      add_kinds(problem, layer, kinds_.of_row[row], entry);
     }
   }
   const std::vector<RankId>& rank_of_row = trainer_.layout().rank_of_row;
@@ -104,6 +166,8 @@ PlanProblem Rebalancer::problem(const Costs& costs) const {
     worker.speed = 1 / watch_.factors()[row];
     if (config.workers.memory_limit > 0) worker.limit_bytes = static_cast<double>(config.workers.memory_limit);
     worker.place.rank = rank_of_row[row].value();
+    worker.place.device = trainer_.assembly().devices[row].str();
+    worker.kind = kinds_.of_row[row];
     problem.workers.push_back(worker);
   }
   return problem;
@@ -117,6 +181,11 @@ void Rebalancer::look_for_better_cuts(const SlowWorker& slow) {
   const std::optional<PlanChoice> now = plannable(trainer_);
   if (!now) {
     log_.warn(said.str() + kLook);
+    return;
+  }
+  if (kinds_.unlike() && kinds_.costs.empty()) {
+    log_.warn(said.str() + kLook +
+              "; workers are on unlike devices, so only a run with a plan knows what other cuts would take");
     return;
   }
   const PlanProblem asked = problem(meter_->costs());

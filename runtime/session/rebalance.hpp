@@ -6,6 +6,7 @@
 #pragma once
 
 #include <atomic>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "partitioner/make_plan.hpp"
 #include "runtime/observe/speed_watch.hpp"
 #include "runtime/schedule/measured.hpp"
+#include "runtime/session/config_source.hpp"
 #include "runtime/session/process.hpp"
 #include "runtime/training/trainer.hpp"
 
@@ -24,8 +26,17 @@ struct Rebalanced {
   std::vector<double> expected_us;
 };
 
-/// What is to be said when some host has fewer cores than workers; else empty. Collective. Then times of workers have
-/// those of others in them, and no Rebalancer has anything to go by.
+/// On what kind of device each row computes, and what layers cost there by the plan's profile.
+struct KindsOfRows {
+  std::vector<std::string> of_row;
+  std::map<std::string, std::vector<LayerCost>> costs;  ///< of all kinds; empty: not known
+
+  bool unlike() const;
+};
+KindsOfRows kinds_of_rows(const Trainer& trainer, const LoadedConfig& loaded);
+
+/// What is to be said when some host has fewer cores than workers, or a device several; else empty. Collective. Then
+/// times of workers have those of others in them, and no Rebalancer has anything to go by.
 std::string shared_cores(Process& process, const Trainer& trainer);
 
 std::string to_text(const Rebalanced& rebalanced);
@@ -35,7 +46,8 @@ Rebalanced rebalanced_from(const std::string& text);
 class Rebalancer : public Observer {
  public:
   /// `expected_us`: of SpeedWatch. `replan`: --replan. References outlive it.
-  Rebalancer(Trainer& trainer, Observer& next, std::vector<double> expected_us, bool replan, Log log);
+  Rebalancer(Trainer& trainer, Observer& next, const KindsOfRows& kinds, std::vector<double> expected_us, bool replan,
+             Log log);
 
   void on_result(const StepResult& result) override;
   void on_stop(StopReason reason) override { next_.on_stop(reason); }
@@ -46,9 +58,11 @@ class Rebalancer : public Observer {
  private:
   void look_for_better_cuts(const SlowWorker& slow);
   PlanProblem problem(const Costs& costs) const;
+  void add_kinds(PlanProblem& problem, int layer, const std::string& kind, const LayerCost& measured) const;
 
   Trainer& trainer_;
   Observer& next_;
+  const KindsOfRows& kinds_;
   SpeedWatch watch_;
   std::optional<CostMeter> meter_;  ///< of the steps since a worker is suspected
   const bool replan_;

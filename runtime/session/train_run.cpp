@@ -58,7 +58,7 @@ std::vector<double> expected_us(const LoadedConfig& loaded) {
 class TrainRun {
  public:
   /// References outlive it.
-  TrainRun(Process& process, const PreparedJob& job, const TrainOptions& options,
+  TrainRun(Process& process, const PreparedJob& job, const TrainOptions& options, const KindsOfRows& kinds,
            const std::vector<double>& expected_us)
       : process_(process), trainer_(*job.trainer), options_(options), resume_(job.resume), plan_(job.loaded.plan) {
     const std::string& run_dir = trainer_.config().run_dir;
@@ -90,7 +90,7 @@ class TrainRun {
     const std::string shared = shared_cores(process_, trainer_);
     if (!shared.empty() && process_.is_root()) log_.warn(shared);
     if (shared.empty() && trainer_.layout().rank_of_row.front() == trainer_.layout().here)
-      rebalancer_ = std::make_unique<Rebalancer>(trainer_, *reporter_, expected_us, options_.replan, log_);
+      rebalancer_ = std::make_unique<Rebalancer>(trainer_, *reporter_, kinds, expected_us, options_.replan, log_);
   }
 
   TrainResult run() {
@@ -293,6 +293,7 @@ TrainResult train(Process& process, const TrainOptions& options) {
           "checkpoint");
     });
   std::vector<double> expected = expected_us(job.loaded);
+  const KindsOfRows kinds = kinds_of_rows(*job.trainer, job.loaded);
   process.stop_when_asked([&process, config = job.trainer->config()](int) {
     if (process.is_root()) announce_stop(config);
   });
@@ -300,7 +301,7 @@ TrainResult train(Process& process, const TrainOptions& options) {
     process.connect(*job.trainer);
     std::optional<Rebalanced> moved;
     {
-      TrainRun run(process, job, options, expected);
+      TrainRun run(process, job, options, kinds, expected);
       TrainResult result = run.run();
       moved = run.moved();
       if (!moved) {

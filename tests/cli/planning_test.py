@@ -113,6 +113,28 @@ class PlanTest(Planned):
         self.assertRegex(printed, r"3 workers, \d stages")
         self.assertNotIn("idle:", printed)
 
+    def test_workers_on_unlike_devices_get_the_costs_of_their_own(self):
+        self.write("kinds.yaml", COSTS + "devices: {cuda: {memory: 10GiB, costs: {'*': {forward_ms: 0.25, input_grad_ms: 0.25, weight_grad_ms: 0.25}}}}\n")
+        devices = ["--set", "workers.devices=[cuda, cpu]", "--schedule", "1f1b", "--virtual-stages", "1", "--recompute", "never"]
+        # No device is needed to plan for it.
+        printed = self.succeeds(*PLAN[:2], "--profile", "kinds.yaml", *PLAN[4:], *devices, "--placement", "0,1").stdout
+        plan = (self.folder / "plan.yaml").read_text()
+        self.assertEqual(setting("partition", plan), "[4, 1]")  # on two hosts [1, 4]
+        self.assertRegex(printed, r"(?m)^ +0 +0 +4 +1\.000 +1\.000 +0\.500 .*  fc\.0 \.\. act\.1$")
+        self.assertRegex(printed, r"(?m)^ +0 +0 +0 +cuda:0 .* 9 GiB +\d+ %$")
+        self.assertRegex(printed, r"(?m)^ +1 +0 +0 +cpu .* none +-$")
+        self.assertIn("warning: no limit of memory is given: taken is nine tenths of each device's, shared by its workers (worker 0 on cuda:0 9 GiB)", printed)
+        self.assertRegex(plan, r"limit: 9GiB, rank: 0, host: 0, device: cuda:0, kind: 'cuda.*'\}\n  - \{speed: 1, limit: none, rank: 0, host: 0, device: cpu\}")
+        self.assertIn("to_device: {latency_us: 0}", plan)
+        # The config has the last word: what is predicted then is of its devices.
+        run = self.train("small.yaml", "run", "--plan", "plan.yaml")
+        log = (run / "log.txt").read_text()
+        self.assertIn("plan.yaml is for workers on [cuda:0, cpu], which workers.devices does not say here: --set 'workers.devices=[cuda:0, cpu]' does", log)
+        self.assertIn("edited since it was planned: predicted again", log)
+        # Who is left may be on another device than the config would put it.
+        printed = self.succeeds(*PLAN[:2], "--profile", "kinds.yaml", *PLAN[4:], *devices[2:], "--set", "workers.devices=[cpu, cuda]", "--placement", "1").stdout
+        self.assertIn("--plan plan.yaml --set 'workers.devices=[cuda:0]'", printed)
+
     def test_many_workers_are_a_short_table(self):
         printed = self.succeeds(*PLAN[:4], "--set", "model.layers=40", "--workers", 64, "--all-workers", "--schedule", "gpipe,1f1b").stdout
         self.assertIn("64 workers, 64 stages", printed)
@@ -261,6 +283,12 @@ class RefusalsTest(Refusals):
             (["model.width=16"], r"model\.signature: the plan is of another model" + again),
             (["train.batch=12"], r"train\.batch: got 10, but train\.batch of small\.yaml is 12" + again),
             (["train.micro_batches=5"], r"train\.micro_batches: got 3, but .* is 5" + again + r", or set train\.micro_batches=3"))])
+
+    def test_a_kind_of_device_without_costs_is_named_with_what_to_do(self):
+        self.succeeds("profile", "small.yaml", "-o", "p.json", "--repeats", 3)
+        self.refuses(command("plan", "small.yaml", "--profile", "p.json", "--workers", "2", *overrides(["workers.devices=[cpu, cuda]"])),
+                     r"p\.json: got no cost of layer 'fc\.0' on cuda.*, only on cpu; measure it there: lockstep profile CONFIG -o "
+                     r"profile\.json, with a config whose workers\.devices names such a device, or write costs by hand under devices: .*")
 
     def test_edits_that_make_no_sense_are_refused_with_their_line(self):
         self.succeeds(*PLAN)

@@ -20,10 +20,10 @@ PlanProblem three_layers() {
   graph.parameters = {{{0}, true, 3}, {{0, 2}, true, 5}, {{1}, true, 4}};
   find_backwards(graph);
   problem.value_bytes = {10, 5, 20, 30, 40};
-  problem.layers = {layer_cost(1, 2, 3), layer_cost(10, 20, 30), layer_cost(100, 200, 300)};
+  problem.layers["cpu"] = {layer_cost(1, 2, 3), layer_cost(10, 20, 30), layer_cost(100, 200, 300)};
   const std::vector<double> held = {1000, 2000, 4000};
   for (std::size_t i = 0; i < 3; ++i) {
-    LayerCost& cost = problem.layers[i];
+    LayerCost& cost = problem.layers["cpu"][i];
     cost.update_us = 8;
     cost.activation_bytes = held[i];
     cost.recompute_activation_bytes = held[i] / 100;
@@ -129,7 +129,7 @@ TEST_CASE("parameters stand once a worker, their gradients once a holder", "[uni
   CHECK(costs_of(problem, {{2, 1}}).resident_bytes == apart.resident_bytes);  // without a norm nothing is amended
 
   equal_workers(problem, 1);
-  problem.layers[1].step_bytes = 6;
+  problem.layers["cpu"][1].step_bytes = 6;
   const Costs together = costs_of(problem, {{1, 2}, 2, "zbv", Recompute::never, {}});
   CHECK(together.resident_bytes == std::vector<double>{12 * 12 + 7 + 6});
   CHECK(together.stages[1].gradient_bytes == 9 * 4);
@@ -174,7 +174,7 @@ TEST_CASE("frozen layers hold nothing; what a trained layer reads of them is hel
 
 TEST_CASE("layers that may not be run again keep what they hold", "[unit][plan]") {
   PlanProblem problem = three_layers();
-  problem.layers[0].recomputable = false;
+  problem.layers["cpu"][0].recomputable = false;
   const StageCost stage = costs_of(problem, {{2, 1}}).stages[0];
   CHECK(stage.recompute_activation_bytes == 1000 + 20);  // a's output is part of the 1000
   CHECK(stage.recompute_us == 10);

@@ -116,6 +116,30 @@ TEST_CASE("a plan reads back as it was written", "[unit][plan]") {
   CHECK(a.costs.places == b.costs.places);
 }
 
+TEST_CASE("a plan says on what its workers compute, where that is not the host alone", "[unit][plan]") {
+  PlanFile plan = small_plan();
+  for (const char* word : {"device", "kind:", "cpu", "to_host"}) CHECK(to_yaml(plan).find(word) == std::string::npos);
+  CHECK_FALSE(uses_devices(reread(to_yaml(plan)).workers));
+  const Config config = laid_over(to_yaml(plan));
+  const std::string on_host = prediction_key(config, plan.workers);
+  plan.workers[0].place.device = plan.predicted->costs.places[1].device = "cuda:1";
+  plan.workers[0].kind = "cuda NVIDIA H100 80GB HBM3";
+  plan.predicted->costs.links.to_device = {9, 20000};
+  CHECK(prediction_key(config, plan.workers) != on_host);
+  CHECK(to_yaml(plan).find("- {speed: 1, limit: none, rank: 0, host: 0, device: cuda:1, kind: 'cuda NVIDIA H100 80GB "
+                           "HBM3'}\n  - {speed: 0.5, limit: 2GiB, rank: 1, host: 0, device: cpu}\n") !=
+        std::string::npos);
+  const PlanFile back = reread(to_yaml(plan));
+  CHECK(uses_devices(back.workers));
+  CHECK(back.workers[0].place == plan.workers[0].place);
+  CHECK(back.workers[0].kind == plan.workers[0].kind);
+  CHECK(back.workers[1].kind == "cpu");
+  CHECK(back.predicted->costs.places == plan.predicted->costs.places);
+  CHECK(back.predicted->costs.links.to_device == plan.predicted->costs.links.to_device);
+  plan.workers[0].kind = "cuda";  // a card that nobody named
+  CHECK(reread(to_yaml(plan)).workers[0].kind == "cuda");
+}
+
 TEST_CASE("idle workers and what layers cost are part of a plan", "[unit][plan]") {
   PlanFile plan = small_plan();
   CHECK(idle_text(plan).empty());

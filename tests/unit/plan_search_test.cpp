@@ -15,7 +15,7 @@ TEST_CASE("no simulation is below a bound of the search", "[unit][plan]") {
     CAPTURE(trial);
     const PlanProblem problem = random_problem(random, {6, 3, 4, trial % 2 == 0});
     const CostModel model(problem);
-    LayerRuns runs(model, false), several(model, true);
+    std::vector<LayerRuns> runs = runs_by_kind(model, false), several = runs_by_kind(model, true);
     const int rows = model.workers() - (trial % 4 == 3 && model.workers() > 1 ? 1 : 0);  // one is idle now and then
     each_choice(problem, rows, false, [&](const PlanChoice& choice) {
       const Schedule schedule = make_schedule(choice.schedule, {rows, choice.virtual_stages, problem.micro_batches});
@@ -41,7 +41,7 @@ TEST_CASE("with one stage a worker and no tie the bound of bytes is what the sim
   std::mt19937 random(22);
   for (int trial = 0; trial < 60; ++trial) {
     PlanProblem problem = random_problem(random, {6, 3, 4, false});
-    if (problem.graph.parameters.size() > problem.layers.size()) problem.graph.parameters.pop_back();
+    if (problem.graph.parameters.size() > problem.layers["cpu"].size()) problem.graph.parameters.pop_back();
     for (LayerValue& value : problem.graph.values) {  // messages of the same size both ways
       if (value.producer < 0) value.readers = {0};
       value.readers.resize(1);
@@ -49,7 +49,7 @@ TEST_CASE("with one stage a worker and no tie the bound of bytes is what the sim
     for (LayerParameter& parameter : problem.graph.parameters) parameter.trainable = true;
     find_backwards(problem.graph);
     const CostModel model(problem);
-    LayerRuns runs(model, false);
+    std::vector<LayerRuns> runs = runs_by_kind(model, false);
     each_choice(problem, model.workers(), false, [&](const PlanChoice& choice) {
       if (choice.virtual_stages > 1) return;
       const Schedule schedule = make_schedule(choice.schedule, {model.workers(), 1, problem.micro_batches});
@@ -72,7 +72,7 @@ TEST_CASE("the dynamic program finds the best bottleneck within the limits", "[u
     CAPTURE(trial);
     const PlanProblem problem = random_problem(random, {9, 4, 3, true});
     const CostModel model(problem);
-    LayerRuns runs(model, false);
+    std::vector<LayerRuns> runs = runs_by_kind(model, false);
     const int workers = model.workers();
     const ScheduleFacts facts(make_schedule("1f1b", {workers, 1, problem.micro_batches}), Recompute::except_last);
     std::vector<int> placement(static_cast<std::size_t>(workers));

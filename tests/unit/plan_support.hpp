@@ -58,7 +58,7 @@ inline PlanProblem chain_problem(int layers, int workers, int micro_batches) {
     problem.graph.parameters.push_back({{layer}, true, 0});
   }
   find_backwards(problem.graph);
-  problem.layers.assign(static_cast<std::size_t>(layers), layer_cost(1, 1, 1));
+  problem.layers["cpu"].assign(static_cast<std::size_t>(layers), layer_cost(1, 1, 1));
   problem.value_bytes.assign(problem.graph.values.size(), 0.0);
   problem.micro_batches = micro_batches;
   equal_workers(problem, workers);
@@ -96,7 +96,7 @@ inline PlanProblem random_problem(std::mt19937& random, const RandomShape& shape
   }
   problem.value_bytes.clear();
   for (std::size_t id = 0; id < graph.values.size(); ++id) problem.value_bytes.push_back(below(30));
-  for (LayerCost& cost : problem.layers) {
+  for (LayerCost& cost : problem.layers["cpu"]) {
     cost = layer_cost(1 + below(50), 1 + below(50), below(50));
     cost.update_us = below(5);
     cost.activation_bytes = below(100);
@@ -123,6 +123,20 @@ inline PlanProblem random_problem(std::mt19937& random, const RandomShape& shape
     if (chance(30)) worker.place.host = 1;
     if (chance(30) && worker.place.host == 0) worker.place.rank = 0;
   }
+  if (!chance(30)) return problem;
+  for (LayerCost cost : problem.layers["cpu"]) {  // some workers are on devices, which are better at some layers
+    for (double* us : {&cost.forward_us, &cost.input_grad_us, &cost.weight_grad_us}) *us = below(60);
+    cost.activation_bytes += below(20);
+    cost.step_bytes = below(10);
+    problem.layers["gpu"].push_back(cost);
+  }
+  for (PlannedWorker& worker : problem.workers) {
+    if (chance(40)) continue;
+    worker.kind = "gpu";
+    worker.place.device = chance(50) ? "gpu:0" : "gpu:1";
+  }
+  problem.links.to_device = {static_cast<double>(below(10)), 2.0 + below(10)};
+  problem.links.to_host = {static_cast<double>(below(10)), 2.0 + below(10)};
   return problem;
 }
 

@@ -125,7 +125,7 @@ TEST_CASE("fewer workers are taken where more are slower", "[unit][plan]") {
   CHECK(compare(all.best().simulated, result.with_all->simulated) == 0);
 
   scope.all_workers = false;
-  for (LayerCost& layer : problem.layers) layer.step_bytes = 100;
+  for (LayerCost& layer : problem.layers["cpu"]) layer.step_bytes = 100;
   problem = with_limit(problem, 250);
   CHECK(make_plan(problem, scope).best().choice.placement.size() == 3);
   for (const std::size_t worker : {2, 3}) problem.workers[worker].limit_bytes = 150;  // a layer each
@@ -138,7 +138,7 @@ TEST_CASE("a worker that is too slow or too small is left idle", "[unit][plan]")
   const PlanChoice fast = make_plan(problem).best().choice;
   CHECK(std::count(fast.placement.begin(), fast.placement.end(), 1) == 0);
   problem.workers[1].speed = 1;
-  for (LayerCost& layer : problem.layers) layer.step_bytes = 10;
+  for (LayerCost& layer : problem.layers["cpu"]) layer.step_bytes = 10;
   problem.workers[2].limit_bytes = 5;  // not one layer
   const PlanResult small = make_plan(problem);
   REQUIRE(small.fits());
@@ -157,7 +157,7 @@ TEST_CASE("of many workers some numbers are tried, and the plan is never worse t
   for (const bool equal : {true, false}) {
     PlanProblem problem = chain_problem(24, 20, 40);
     problem.links.same_host.latency_us = 1;
-    for (LayerCost& layer : problem.layers)
+    for (LayerCost& layer : problem.layers["cpu"])
       layer = equal ? layer_cost(10, 10, 10) : layer_cost(cost(random), cost(random), cost(random));
     const PlanResult result = make_plan(problem, scope);
     PlanScope all = scope;
@@ -239,7 +239,7 @@ TEST_CASE("the layer in the way is the one that needs the most alone", "[unit][p
 
 TEST_CASE("of fixed cuts that do not fit it is known whether others do", "[unit][plan]") {
   PlanProblem problem = chain_problem(6, 2, 4);
-  for (LayerCost& layer : problem.layers) layer.step_bytes = 100;
+  for (LayerCost& layer : problem.layers["cpu"]) layer.step_bytes = 100;
   PlanScope scope;
   scope.layers_per_stage = {5, 1};
   const PlanResult result = make_plan(with_limit(problem, 400), scope);
@@ -291,7 +291,7 @@ TEST_CASE("a slow worker gets fewer layers, a small one less memory", "[unit][pl
   CHECK(slow.layers_per_stage[row_of_slow] == 3);
 
   problem.workers[0].speed = 1;
-  for (LayerCost& layer : problem.layers) layer.activation_bytes = 10;
+  for (LayerCost& layer : problem.layers["cpu"]) layer.activation_bytes = 10;
   problem.workers[0].limit_bytes = 30;
   const RankedPlan small = make_plan(problem, scope).best();
   const std::size_t row_of_small = small.choice.placement[0] == 0 ? 0 : 1;
@@ -337,10 +337,10 @@ TEST_CASE("what contradicts itself is refused with what would do", "[unit][plan]
   scope.placement = {0, 0};
   CHECK(contains(error(problem, scope), "placement [0, 0], expected each of 0 to 1 at most once"));
   PlanProblem wrong = problem;
-  wrong.layers.pop_back();
+  wrong.layers["cpu"].pop_back();
   CHECK(contains(error(wrong, {}), "3 costs of layers, the model has 4"));
   wrong = problem;
-  wrong.layers[1].forward_us = -1;
+  wrong.layers["cpu"][1].forward_us = -1;
   CHECK(contains(error(wrong, {}), "forward_us of layer 'layer1' is -1"));
   wrong = problem;
   wrong.workers[1].speed = 0;
@@ -374,7 +374,7 @@ TEST_CASE("a search that ends early says so, and keeps what it found", "[unit][p
   std::mt19937 random(17);
   std::uniform_real_distribution<double> cost(1, 30);
   PlanProblem problem = chain_problem(40, 8, 8);
-  for (LayerCost& layer : problem.layers) layer = layer_cost(cost(random), cost(random), cost(random));
+  for (LayerCost& layer : problem.layers["cpu"]) layer = layer_cost(cost(random), cost(random), cost(random));
   PlanScope scope;
   scope.schedules = {"1f1b", "zb_h1"};
   scope.recomputes = {Recompute::never};

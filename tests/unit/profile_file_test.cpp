@@ -84,7 +84,7 @@ const Bad kBadProfiles[] = {
   {" \"format\": 2,\n", "",
    "p.yaml:1:1: this is no profile; lockstep profile makes one"},
   {"\"model\"", "\"modle\"",
-   "p.yaml:3:2: modle: got an unknown key, expected one of format, model, environment, layers, costs, links, workers; did you mean 'model'?"},
+   "p.yaml:3:2: modle: got an unknown key, expected one of format, model, environment, layers, costs, devices, links, workers; did you mean 'model'?"},
   {"\"forward_us\": 10.0", "\"forward_us\": -10.0",
    "p.yaml:16:20: layers[0].samples[0].forward_us: got -10.0, expected a number >= 0"},
   {"\"forward_us\": 10.0", "\"forward_ms\": 10.0",
@@ -102,7 +102,7 @@ const Bad kBadProfiles[] = {
   {"\"gigabytes_per_s\": 6.0", "\"gigabytes_per_s\": 0",
    "p.yaml:78:23: links.same_host.gigabytes_per_s: got 0, expected a number > 0"},
   {"\"same_host\"", "\"same_hots\"",
-   "p.yaml:76:3: links.same_hots: got an unknown key, expected one of same_rank, same_host, other_host; did you mean 'same_host'?"},
+   "p.yaml:76:3: links.same_hots: got an unknown key, expected one of same_rank, same_host, other_host, to_device, to_host, between_devices; did you mean 'same_host'?"},
   {"\"speed\": 0.5", "\"speed\": 0",
    "p.yaml:94:13: workers[1].speed: got 0, expected a number > 0"},
   {"\"isa\": \"avx512\"", "\"isa\": [1]",
@@ -121,6 +121,10 @@ const Bad kBadByHand[] = {
    "p.yaml:2:14: costs.h.*: got no number, expected at least one, such as forward_ms: 10"},
   {"", "format: 2\ncosts: {h.*: 3}\n",
    "p.yaml:2:14: costs.h.*: got 3, expected a mapping"},
+  {"", "format: 2\ndevices: {cuda: {memory: 80 gigs}}\n",
+   "p.yaml:2:26: devices.cuda.memory: got 80 gigs, expected a size such as 2GiB, 512MiB or 1.5GB"},
+  {"", "format: 2\ndevices: {cuda: {cost: {}}}\n",
+   "p.yaml:2:18: devices.cuda.cost: got an unknown key, expected one of memory, costs; did you mean 'costs'?"},
   {"", "format: 2\nworkers: [{count: 0}]\n",
    "p.yaml:2:19: workers[0].count: got 0, expected an integer from 1 to 1048576"},
 };
@@ -265,6 +269,93 @@ TEST_CASE("another environment is told, what changes no time is not", "[unit][pr
   CHECK(foreign_environment(profile, {{"isa", "avx512"}, {"seed", "2"}, {"gemm", "mkl"}}).empty());
   CHECK(foreign_environment(profile, {{"isa", "avx2"}, {"threads", "2"}}) ==
         "isa: avx2 here, avx512 in p.json; threads: 2 here, 1 in p.json");
+}
+
+namespace {
+
+const char* const kH100 = "cuda NVIDIA H100 80GB HBM3";
+
+/// As measured on a rank with a card and a host.
+Profile two_kinds() {
+  Profile profile = small_profile();
+  profile.file = "p.json";
+  profile.layers.push_back({"h.0", "gpt_block 01", {sample_of(2, 0.1), sample_of(4, 0.2)}, 0.01, false, kH100});
+  profile.devices = {{kH100, 80.0 * (1 << 30)}};
+  profile.links.to_device = {9, 20000};
+  profile.links.to_host = {11, 18000};
+  profile.links.between_devices = {10, 12000};
+  profile.given_links.insert(profile.given_links.end(), {"to_device", "to_host"});
+  profile.workers[0].devices = {{"cuda:0", kH100}, {"cuda:1", kH100}};
+  return profile;
+}
+
+}  // namespace
+
+TEST_CASE("a profile of two kinds of device reads back as it was written", "[unit][profile]") {
+  const Profile profile = two_kinds(), again = read(to_json(profile));
+  CHECK(again.layers == profile.layers);
+  CHECK(again.workers == profile.workers);
+  CHECK(again.links.to_device == profile.links.to_device);
+  CHECK(again.links.between_devices == profile.links.between_devices);
+  CHECK(again.given_links == profile.given_links);
+  CHECK(memory_bytes_of(again, kH100) == 80.0 * (1 << 30));
+  CHECK(memory_bytes_of(again, "cpu") == 0);
+  CHECK(to_json(again) == to_json(profile));
+  CHECK(to_json(read(to_yaml(profile))) == to_json(profile));
+}
+
+TEST_CASE("a profile of the host alone says nothing of devices, and those before were such", "[unit][profile]") {
+  const std::string text = to_json(small_profile());
+  for (const char* word : {"device", "cpu", "to_host"}) CHECK(text.find(word) == std::string::npos);
+  for (const LayerProfile& layer : read(text).layers) CHECK(layer.kind == "cpu");
+}
+
+TEST_CASE("a layer costs on a kind of device what was measured there", "[unit][profile]") {
+  const Profile profile = two_kinds();
+  CHECK(profile_of_layer(profile, "h.3", "gpt_block 01").samples[0].forward_us == 10);
+  CHECK(profile_of_layer(profile, "h.3", "gpt_block 01", kH100).samples[0].forward_us == 1);
+  CHECK_THROWS_WITH(profile_of_layer(profile, "head", "gpt_head 02", kH100),
+                    "p.json: got no cost of layer 'head' on cuda NVIDIA H100 80GB HBM3, only on cpu; measure it there: "
+                    "lockstep profile CONFIG -o profile.json, with a config whose workers.devices names such a device, "
+                    "or write costs by hand under devices: {cuda: {costs: ...}}");
+  CHECK_THROWS_WITH(profile_of_layer(profile, "h.0", "gpt_block 01", "cuda NVIDIA A100"),
+                    Catch::Contains("on cuda NVIDIA A100, only on cpu, cuda NVIDIA H100 80GB HBM3; measure"));
+}
+
+TEST_CASE("costs by hand of a kind of device come before those of every kind", "[unit][profile]") {
+  const Profile by_hand = read(
+      "format: 2\n"
+      "costs: {'*': {forward_ms: 4, input_grad_ms: 4, weight_grad_ms: 4}}\n"
+      "devices:\n"
+      "  '*H100*': {memory: 80GiB, costs: {h.*: {forward_ms: 1, input_grad_ms: 1, weight_grad_ms: 1}}}\n"
+      "  cuda: {costs: {h.*: {forward_ms: 2, input_grad_ms: 2, weight_grad_ms: 2}}}\n"
+      "workers: [{count: 2, device: cuda NVIDIA H100}, {device: cuda}, {}]\n");
+  const auto forward_us = [&](const char* layer, const std::string& kind) {
+    return profile_of_layer(by_hand, layer, "", kind).samples[0].forward_us;
+  };
+  CHECK(forward_us("h.0", kH100) == 1000);
+  CHECK(forward_us("h.0", "cuda NVIDIA A100") == 2000);
+  CHECK(forward_us("h.0", "cuda") == 2000);
+  CHECK(forward_us("h.0", "cpu") == 4000);
+  CHECK(forward_us("head", kH100) == 4000);
+  CHECK(memory_bytes_of(by_hand, kH100) == 80.0 * (1 << 30));
+  CHECK(memory_bytes_of(by_hand, "cuda NVIDIA A100") == 0);
+  REQUIRE(by_hand.workers.size() == 4);
+  CHECK(by_hand.workers[1].kind == "cuda NVIDIA H100");
+  CHECK(by_hand.workers[1].place.rank == 1);
+  CHECK(by_hand.workers[3].kind.empty());
+  CHECK(to_json(read(to_json(by_hand))) == to_json(by_hand));
+
+  const Profile over = overlaid(two_kinds(), read("format: 2\ndevices: {cuda: {costs: {h.*: {forward_ms: 7}}}}\n"));
+  CHECK(profile_of_layer(over, "h.0", "gpt_block 01", kH100).samples[0].forward_us == 7000);
+  CHECK(profile_of_layer(over, "h.0", "gpt_block 01", kH100).samples[0].input_grad_us == 2);
+  CHECK(profile_of_layer(over, "h.0", "gpt_block 01").samples[0].forward_us == 10);
+}
+
+TEST_CASE("another card under the same name is told", "[unit][profile]") {
+  CHECK(foreign_environment(two_kinds(), {{"isa", "avx512"}, {"cuda:0", kH100}}).empty());
+  CHECK(foreign_environment(two_kinds(), {{"cuda:0", "cuda NVIDIA A100"}, {"cuda:2", kH100}}) ==
+        "cuda:0: cuda NVIDIA A100 here, cuda NVIDIA H100 80GB HBM3 in p.json");
 }
 
 TEST_CASE("the cache gives back what was stored under the whole key", "[unit][profile]") {
