@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <charconv>
 #include <iostream>
+#include <set>
 
 #include "runtime/base/output_file.hpp"
 #include "runtime/observe/progress.hpp"
@@ -29,9 +30,11 @@ class Shown {
  public:
   explicit Shown(std::shared_ptr<Console> console) : console_(std::move(console)) {}
   void operator()(const ProfileProgress& progress) {
-    if (!bar_) bar_ = std::make_unique<Progress>(progress.total, console_);
+    if (!bar_ || progress.done == 1) bar_ = std::make_unique<Progress>(progress.total, console_);
     const LayerSample& sample = progress.sample;
-    const std::string what = concat(progress.layer, ", ", sample.rows, " rows", progress.cached ? ", cached" : "");
+    const std::string what =
+        concat(progress.layer, ", ", sample.rows, " rows",
+               progress.kind == kHostKind ? std::string() : " on " + progress.kind, progress.cached ? ", cached" : "");
     bar_->update(progress.done, what);
     if (!bar_->active()) std::cerr << concat(progress.done, "/", progress.total, "  ", what, "\n") << std::flush;
   }
@@ -90,8 +93,10 @@ int profile(Process& process, const ProfileOptions& options) {
   shown.finish();
   if (!process.is_root()) return 0;
   write_whole_file(options.output, to_json(measured));
+  std::set<std::string> different;
+  for (const LayerProfile& layer : measured.layers) different.insert(layer.signature);
   const auto slice = (config.train.batch + config.train.micro_batches - 1) / config.train.micro_batches;
-  std::cout << trainer->config().name << ": " << trainer->graph().layer_count() << " layers, " << measured.layers.size()
+  std::cout << trainer->config().name << ": " << trainer->graph().layer_count() << " layers, " << different.size()
             << " different, micro-batches of " << slice << " rows\n"
             << profile_table(*trainer, measured, static_cast<double>(slice)) << "written to " << options.output
             << std::endl;

@@ -10,6 +10,8 @@
 #include "runtime/base/clock.hpp"
 #include "runtime/base/median.hpp"
 #include "runtime/comm/local_channel.hpp"
+#include "runtime/device/handover.hpp"
+#include "runtime/device/staging.hpp"
 
 namespace lockstep {
 namespace {
@@ -44,15 +46,47 @@ double one_way_us(Channel& out, Channel& in, bool begins, std::int64_t bytes, in
   return median(times);
 }
 
+double copy_us(const Handover& sender, Handover& receiver, std::int64_t bytes) {
+  const at::NoGradGuard no_grad;
+  const at::Device from = sender.stream().device(), to = receiver.stream().device();
+  const DeviceStream::Scope sending(sender.stream());
+  const at::Tensor tensor = at::zeros({bytes}, at::TensorOptions(at::kByte).device(from));
+  std::vector<double> times;
+  for (int repeat = 0; repeat <= kRepeats; ++repeat) {
+    sender.stream().synchronize();
+    const double start_us = now_us();
+    {
+      const DeviceStream::Scope receiving(receiver.stream());
+      const at::Tensor taken = to_device(receiver.take({tensor}, sender.loan()).front(), to);
+      receiver.stream().synchronize();
+    }
+    if (repeat > 0) times.push_back(now_us() - start_us);
+    sender.stream().synchronize();
+    sender.collect();
+  }
+  return median(times);
+}
+
+LinkCost link_cost(double small_us, double large_us) {
+  LinkCost cost;
+  cost.latency_us = small_us;
+  if (large_us > small_us) cost.bytes_per_us = static_cast<double>(kLargeBytes) / (large_us - small_us);
+  return cost;
+}
+
 }  // namespace
 
 LinkCost measure_link(Channel& out, Channel& in, bool begins, const WaitLimits& limits) {
   constexpr int small_rounds = 20, large_rounds = 3;
-  LinkCost cost;
-  cost.latency_us = one_way_us(out, in, begins, kSmallBytes, small_rounds, limits);
-  const double large_us = one_way_us(out, in, begins, kLargeBytes, large_rounds, limits);
-  if (large_us > cost.latency_us) cost.bytes_per_us = static_cast<double>(kLargeBytes) / (large_us - cost.latency_us);
-  return cost;
+  const double small_us = one_way_us(out, in, begins, kSmallBytes, small_rounds, limits);
+  return link_cost(small_us, one_way_us(out, in, begins, kLargeBytes, large_rounds, limits));
+}
+
+LinkCost measure_copy(at::Device from, at::Device to) {
+  const Handover sender(from);
+  Handover receiver(to);
+  const double small_us = copy_us(sender, receiver, kSmallBytes);
+  return link_cost(small_us, copy_us(sender, receiver, kLargeBytes));
 }
 
 double measure_busy(Channel& out, Channel& in, bool begins, const std::function<void()>& look, const LinkCost& link,

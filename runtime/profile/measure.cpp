@@ -43,7 +43,8 @@ struct Times {
 class GroupBench {
  public:
   explicit GroupBench(const GroupToMeasure& what)
-      : memory_(pool_),
+      : pool_(0, what.options.stage.device),
+        memory_(pool_),
         options_(what.options),
         watch_(DeviceStream(what.options.stage.device)),
         on_device_(watch_.stream()),

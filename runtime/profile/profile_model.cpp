@@ -69,7 +69,7 @@ class Profiler {
         samples += told(unit, *known, /*cached=*/true);
     }
     bool all_known = to_measure.empty();
-    if (sharing_.ranks > 1)
+    if (sharing_.all_gather)
       for (const std::string& rank : sharing_.all_gather(all_known ? "" : "measures")) all_known &= rank.empty();
     for (const std::size_t unit : to_measure) samples += told(unit, measured(units_[unit]), /*cached=*/false);
     return profile_of(gathered(samples, all_known));
@@ -78,7 +78,8 @@ class Profiler {
  private:
   // Neighbouring units go to different ranks, and the large sizes to all of them.
   bool is_mine(std::size_t unit) const {
-    const std::size_t ranks = static_cast<std::size_t>(sharing_.ranks);
+    if (sharing_.rank < 0) return false;
+    const auto ranks = static_cast<std::size_t>(sharing_.ranks);
     return (unit + unit / sizes_.size()) % ranks == static_cast<std::size_t>(sharing_.rank);
   }
 
@@ -133,6 +134,7 @@ class Profiler {
                unit.rows, "; threads at once ", options.workers, "; of workers ", request_.workers, "; repeats ",
                options.repeats, "; finite ", options.stage.check_finite, "; clip ", options.clip);
     for (const auto& [name, value] : request_.environment) key += concat("; ", name, " ", value);
+    if (request_.kind != kHostKind) key += concat("; device ", request_.kind);
     return key;
   }
 
@@ -167,6 +169,7 @@ class Profiler {
       const AlikeLayers& kind = kinds_[units_[unit].group.members[i].kind];
       progress_.sample = samples[i];
       progress_.layer = described(units_[unit].rows).graph.layers[kind.layers[0]].name;
+      progress_.kind = request_.kind;
       progress_.cached = cached;
       ++progress_.done;
       if (request_.progress) request_.progress(progress_);
@@ -175,11 +178,12 @@ class Profiler {
   }
 
   std::vector<std::string> gathered(const std::string& samples, bool all_known) {
-    if (sharing_.ranks == 1) return {samples};
+    if (!sharing_.all_gather) return {samples};
     // Of the smallest layers: soon made, and soon left.
     const GroupToMeasure smallest = of(units_.front(), request_.measure);
     std::optional<Company> company;
-    if (!all_known) company.emplace([&](const std::atomic<bool>& stop) { keep_busy(smallest, stop); });
+    if (!all_known && sharing_.rank >= 0 && sharing_.ranks > 1)
+      company.emplace([&](const std::atomic<bool>& stop) { keep_busy(smallest, stop); });
     return sharing_.all_gather(samples);
   }
 
@@ -197,7 +201,8 @@ class Profiler {
     profile.environment = request_.environment;
     const ModelGraph& graph = described(request_.rows.back()).graph;
     for (std::size_t kind = 0; kind < kinds_.size(); ++kind)
-      profile.layers.push_back({graph.layers[kinds_[kind].layers[0]].name, signatures_[kind], {}, 0});
+      profile.layers.push_back(
+          {graph.layers[kinds_[kind].layers[0]].name, signatures_[kind], {}, 0, false, request_.kind});
     for (std::size_t unit = 0; unit < units_.size(); ++unit)
       for (std::size_t member = 0; member < samples[unit].size(); ++member) {
         const int kind = units_[unit].group.members[member].kind;

@@ -17,7 +17,7 @@ namespace lockstep {
 /// One layer of one size has been measured, or found in the cache.
 struct ProfileProgress {
   int done = 0, total = 0;  ///< of this rank
-  std::string layer;
+  std::string layer, kind;  ///< the kind of device
   bool cached = false;
   LayerSample sample;
 };
@@ -30,6 +30,7 @@ struct ProfileRequest {
   int workers = 1;                                        ///< that the model will be spread over: layer_groups()
   double group_bytes = kCacheBytes;                       ///< of layers that are measured together
   MeasureOptions measure;
+  std::string kind = kHostKind;                          ///< of measure.stage.device
   ProfileEnvironment environment;                        ///< part of what the cache goes by
   std::string cache;                                     ///< folder (made when needed); empty: everything is measured
   std::function<void(const ProfileProgress&)> progress;  ///< may be empty
@@ -37,9 +38,10 @@ struct ProfileRequest {
 };
 
 /// The ranks that share the work: groups of layers go round among them, and who has done its part keeps its cores busy
-/// until all have. `all_gather` gives the value of every rank in rank order; every rank calls it equally often.
+/// until all have. `all_gather` gives the value of every rank in rank order; every rank calls it equally often, also
+/// one that has no such device. Empty: this rank is alone.
 struct ProfileSharing {
-  int rank = 0, ranks = 1;
+  int rank = 0, ranks = 1;  ///< of those with such a device; rank -1: it has none
   std::function<std::vector<std::string>(const std::string&)> all_gather;
 };
 

@@ -42,13 +42,14 @@ void print_row(std::ostream& out, const std::vector<std::string>& numbers, const
 }
 
 /// A line for each run of equal layers, in the order of the model.
-void print_table(std::ostream& out, const Trainer& trainer, const Profile& profile, double rows) {
+void print_table(std::ostream& out, const Trainer& trainer, const Profile& profile, const std::string& kind,
+                 double rows) {
   constexpr double mib = 1048576;
   const ModelGraph& graph = trainer.graph();
   double forward = 0, input_grad = 0, weight_grad = 0, update = 0, parameters = 0, held = 0;
   print_row(out, {"layers", "F ms", "I ms", "W ms", "update ms", "spread", "params MiB", "held MiB"}, "first .. last");
   for (const Run& run : runs_of(trainer)) {
-    const LayerProfile layer = profile_of_layer(profile, graph.layers[run.first].name, run.signature);
+    const LayerProfile layer = profile_of_layer(profile, graph.layers[run.first].name, run.signature, kind);
     const LayerSample sample = sample_at(layer, rows);
     const int count = run.last - run.first + 1;
     const double parameter_mib = 4 * static_cast<double>(graph.elements_of_layer(run.first)) / mib;
@@ -88,6 +89,8 @@ void print_links(std::ostream& out, const Profile& profile) {
   print("same_rank", profile.links.same_rank);
   print("same_host", profile.links.same_host);
   print("other_host", profile.links.other_host);
+  for (const LinkClass& link : link_classes())
+    if (link.copies && !profile.devices.empty()) print(link.key, profile.links.*link.member);
   std::vector<std::string> speeds;
   for (const ProfiledWorker& worker : profile.workers) speeds.push_back(fixed_text(worker.speed, 2));
   if (speeds.size() > 1) out << "speed by rank: " << join(speeds) << "\n";
@@ -97,7 +100,13 @@ void print_links(std::ostream& out, const Profile& profile) {
 
 std::string profile_table(const Trainer& trainer, const Profile& profile, double rows) {
   std::ostringstream out;
-  print_table(out, trainer, profile, rows);
+  std::vector<std::string> kinds;
+  for (const LayerProfile& layer : profile.layers)
+    if (std::find(kinds.begin(), kinds.end(), layer.kind) == kinds.end()) kinds.push_back(layer.kind);
+  for (const std::string& kind : kinds) {
+    if (kind != kHostKind || kinds.size() > 1) out << "on " << kind << ":\n";
+    print_table(out, trainer, profile, kind, rows);
+  }
   print_links(out, profile);
   return out.str();
 }

@@ -8,7 +8,8 @@
 
 namespace lockstep {
 
-/// For people: a line for each run of equal layers, in the order of the model, then links and speeds. `rows`: of the
+/// For people: a line for each run of equal layers, in the order of the model, for each kind of device; then links and
+/// speeds. `rows`: of the
 /// micro-batch whose times are shown.
 std::string profile_table(const Trainer& trainer, const Profile& profile, double rows);
 

@@ -9,11 +9,15 @@
 #include <sstream>
 
 #include "partitioner/profile_cache.hpp"
+#include "runtime/device/card.hpp"
 #include "runtime/host/machine.hpp"
 #include "runtime/profile/layer_bench.hpp"
 #include "runtime/profile/links.hpp"
 #include "runtime/session/make_trainer.hpp"
+#include "runtime/session/worker_devices.hpp"
+#include "runtime/training/device_kernels.hpp"
 #include "runtime/training/optimizer.hpp"
+#include "runtime/training/placement.hpp"
 #include "runtime/training/precision.hpp"
 
 namespace lockstep {
@@ -52,9 +56,68 @@ int workers_of(const Config& config) {
   return std::max(1, config.pipeline.workers());
 }
 
+/// A kind of device that workers.devices names, and this rank's part in measuring it.
+struct KindToMeasure {
+  std::string kind;
+  std::vector<int> ranks;          // that have it
+  std::vector<std::string> names;  // of this rank's devices
+  double memory_bytes = 0;         // of a device; 0: not known
+};
+
+/// What each rank has: [rank]: names and kinds, in the order of the config.
+using DevicesByRank = std::vector<std::vector<std::pair<std::string, std::string>>>;
+
+/// As a run sets them.
+void set_kernels(const Config& config, const std::vector<std::pair<std::string, std::string>>& devices) {
+  std::vector<at::Device> all;
+  for (const auto& [name, kind] : devices) all.push_back(device_of(name, config.root.section("workers")));
+  set_device_kernels(config.kernels, all);
+}
+
+/// A line for each device of this rank: name, bytes, kind. Throws ConfigError where there is none of that name.
+std::string devices_text(const Config& config) {
+  std::string text;
+  for (const std::string& name : devices_of(config)) {
+    const at::Device device = device_of(name, config.root.section("workers"));
+    text += concat(name, " ", memory_bytes_of(device), " ", kind_of(device), "\n");
+  }
+  return text;
+}
+
+DevicesByRank devices_by_rank(const Process& process, const std::vector<std::string>& texts,
+                              std::vector<KindToMeasure>& kinds) {
+  DevicesByRank all;
+  for (const std::string& text : texts) {
+    const int rank = static_cast<int>(all.size());
+    std::vector<std::pair<std::string, std::string>>& devices = all.emplace_back();
+    std::istringstream lines(text);
+    double bytes = 0;
+    std::string kind;
+    for (std::string name; lines >> name >> bytes && std::getline(lines >> std::ws, kind);) {
+      devices.emplace_back(name, kind);
+      auto known = std::find_if(kinds.begin(), kinds.end(), [&](const auto& entry) { return entry.kind == kind; });
+      if (known == kinds.end()) known = kinds.insert(kinds.end(), KindToMeasure{kind, {}, {}, bytes});
+      if (known->ranks.empty() || known->ranks.back() != rank) known->ranks.push_back(rank);
+      if (rank == process.rank()) known->names.push_back(name);
+    }
+  }
+  return all;
+}
+
+/// Workers of the config that compute on one device of the kind together; on the host all that are there.
+int sharing_a_device(const Config& config, const KindToMeasure& kind) {
+  int most = 0;
+  for (const std::string& name : kind.names) {
+    int workers = 0;
+    for (int worker = 0; worker < workers_of(config); ++worker) workers += device_of_worker(config, worker) == name;
+    most = std::max(most, workers);
+  }
+  return most;
+}
+
 /// As many as will train beside each other, but no more than there are cores and memory (`bytes`) for.
-int workers_at_once(const Config& config, double most_bytes, int ranks, int neighbours, double bytes) {
-  const int wanted = (workers_of(config) + ranks - 1) / ranks;
+int workers_at_once(const Config& config, int sharing, double most_bytes, int ranks, int neighbours, double bytes) {
+  const int wanted = (sharing + ranks - 1) / ranks;
   const int cores = static_cast<int>(allowed_cpus().size()) / std::max(1, config.workers.threads) / neighbours;
   const double fit = bytes / std::max(1.0, most_bytes);
   return std::max(1, std::min({wanted, cores, static_cast<int>(std::min(fit, 1e6))}));
@@ -94,6 +157,44 @@ LinkCost measure_between(Process& process, int first, int second) {
   return cost;
 }
 
+/// What copies between the memories of this rank cost, a line each; its first device that is not the host speaks for
+/// all. Empty: it has none.
+std::string copies_text(const std::vector<std::pair<std::string, std::string>>& devices) {
+  std::vector<at::Device> others;
+  for (const auto& [name, kind] : devices)
+    if (name != kHostDevice) others.push_back(device_of(name, {}));
+  std::string text;
+  const auto measure = [&](const char* link, at::Device from, at::Device to) {
+    const LinkCost cost = measure_copy(from, to);
+    text += concat(link, " ", cost.latency_us, " ", std::isfinite(cost.bytes_per_us) ? cost.bytes_per_us : 0.0, "\n");
+  };
+  if (others.empty()) return text;
+  measure("to_device", at::kCPU, others[0]);
+  measure("to_host", others[0], at::kCPU);
+  if (others.size() > 1) measure("between_devices", others[0], others[1]);
+  return text;
+}
+
+/// One rank speaks for all, and after the others: each would slow the others down.
+void measure_copies(Process& process, const DevicesByRank& devices, Profile& profile) {
+  profile.links.to_device = profile.links.to_host = profile.links.between_devices = kAssumedCopy;
+  for (int rank = 0; rank < process.size(); ++rank) {
+    std::string mine;
+    if (rank == process.rank()) mine = copies_text(devices[static_cast<std::size_t>(rank)]);
+    std::istringstream lines(process.all_gather(mine)[static_cast<std::size_t>(rank)]);
+    LinkCost cost;
+    double bytes_per_us = 0;
+    for (std::string key; lines >> key >> cost.latency_us >> bytes_per_us;)
+      for (const LinkClass& link : link_classes()) {
+        const std::vector<std::string>& given = profile.given_links;
+        if (key != link.key || std::find(given.begin(), given.end(), key) != given.end()) continue;
+        cost.bytes_per_us = bytes_per_us > 0 ? bytes_per_us : LinkCost().bytes_per_us;
+        profile.links.*link.member = cost;
+        profile.given_links.push_back(key);
+      }
+  }
+}
+
 void measure_links(Process& process, const std::vector<int>& hosts, Profile& profile) {
   std::string local;
   if (process.is_root()) local = std::to_string(measure_local_link().latency_us);
@@ -112,7 +213,7 @@ void measure_links(Process& process, const std::vector<int>& hosts, Profile& pro
 }
 
 /// Every rank at the same time.
-void measure_speeds(Process& process, const std::vector<int>& hosts, Profile& profile) {
+void measure_speeds(Process& process, const std::vector<int>& hosts, const DevicesByRank& devices, Profile& profile) {
   process.all_gather("");
   const std::vector<std::string> times = process.all_gather(std::to_string(measure_work_us()));
   const double first = std::stod(times.front());
@@ -120,6 +221,8 @@ void measure_speeds(Process& process, const std::vector<int>& hosts, Profile& pr
     double speed = first / std::stod(times[static_cast<std::size_t>(rank)]);
     if (std::abs(speed - 1) < kSpeedNoise) speed = 1;
     profile.workers.push_back({speed, {rank, hosts[static_cast<std::size_t>(rank)]}});
+    for (const auto& device : devices[static_cast<std::size_t>(rank)])
+      if (device.first != kHostDevice) profile.workers.back().devices.push_back(device);
   }
 }
 
@@ -132,6 +235,9 @@ ProfileEnvironment profile_environment(const Config& config) {
       environment.emplace_back(key, value);
   environment.emplace_back("optimizer", optimizer_cost_key(config.train));
   environment.emplace_back("dropout", name_of(config.kernels.dropout));
+  if (devices_of(config) == std::vector<std::string>{kHostDevice}) return environment;
+  environment.emplace_back("deterministic", config.kernels.deterministic ? "true" : "false");
+  environment.emplace_back("float32_matmul", to_string(config.kernels.float32_matmul));
   return environment;
 }
 
@@ -141,19 +247,17 @@ ModelGraph describe_for(const Trainer& trainer, std::int64_t rows) {
                         {config.train.freeze, masters_of(config.train.precision), kBenchMicroBatches * rows});
 }
 
-Profile measure_profile(Process& process, const Config& config, const Trainer& trainer,
-                        const ProfilingOptions& options) {
-  const std::vector<int> hosts = hosts_of(process);
-  const int neighbours =
-      static_cast<int>(std::count(hosts.begin(), hosts.end(), hosts[static_cast<std::size_t>(process.rank())]));
-  const ModelGraph& graph = trainer.graph();
+namespace {
+
+/// For any kind of device.
+ProfileRequest request_for(const Config& config, const Trainer& trainer, const ProfilingOptions& options) {
   ProfileRequest request;
   request.model = config.name;
   request.describe = [&trainer](std::int64_t rows) { return describe_for(trainer, rows); };
   request.losses = trainer.losses();
   request.rows = options.rows;
   if (request.rows.empty())
-    request.rows = rows_to_measure(config.train.batch, config.train.micro_batches, graph.least_rows);
+    request.rows = rows_to_measure(config.train.batch, config.train.micro_batches, trainer.graph().least_rows);
   MeasureOptions& measure = request.measure;
   measure.stage.seed = config.seed;
   measure.stage.dropout = config.kernels.dropout;
@@ -164,25 +268,73 @@ Profile measure_profile(Process& process, const Config& config, const Trainer& t
   measure.most_seconds = options.most_seconds;
   measure.clip = config.train.clip_grad_norm > 0;
   measure.make_updater = trainer.assembly().optimizer.maker();
-  // For this rank; `neighbours` ranks of this host measure at the same time.
-  const double available = 0.8 * static_cast<double>(machine_memory().available_bytes) / neighbours;
-  measure.workers = options.workers > 0 ? options.workers
-                                        : workers_at_once(config, most_bytes_of_a_layer(graph, measure.stage.precision),
-                                                          process.size(), neighbours, available);
   request.workers = workers_of(config);
-  // With optimizer state and what runs, a group takes about three times what it touches.
-  request.group_bytes = std::min(kCacheBytes, available / measure.workers / 6);
   request.environment = profile_environment(config);
   if (options.cache) request.cache = default_profile_cache();
   request.progress = options.progress;
   request.log = options.log;
+  return request;
+}
+
+/// What this rank measures of one kind, if it has such a device.
+void put_on(const KindToMeasure& kind, const Process& process, const std::vector<int>& hosts, const Config& config,
+            int workers, const ModelGraph& graph, ProfileRequest& request) {
+  // `neighbours` ranks of this host measure at the same time.
+  const int here = hosts[static_cast<std::size_t>(process.rank())];
+  const auto neighbours =
+      std::count_if(kind.ranks.begin(), kind.ranks.end(), [&](int rank) { return hosts[rank] == here; });
+  const double memory =
+      kind.memory_bytes > 0 ? kind.memory_bytes : static_cast<double>(machine_memory().available_bytes);
+  const double available = 0.8 * memory / static_cast<double>(neighbours);
+  MeasureOptions& measure = request.measure;
+  measure.stage.device = device_of(kind.names.front(), config.root.section("workers"));
+  measure.workers = workers > 0 ? workers
+                                : workers_at_once(config, sharing_a_device(config, kind),
+                                                  most_bytes_of_a_layer(graph, measure.stage.precision), process.size(),
+                                                  static_cast<int>(neighbours), available);
+  // With optimizer state and what runs, a group takes about three times what it touches.
+  request.group_bytes = std::min(kCacheBytes, available / measure.workers / 6);
+}
+
+/// The groups have to be the same on every rank, also on one that measures none of them.
+double least_of(Process& process, double number) {
+  for (const std::string& other : process.all_gather(std::to_string(number)))
+    number = std::min(number, std::stod(other));
+  return number;
+}
+
+}  // namespace
+
+Profile measure_profile(Process& process, const Config& config, const Trainer& trainer,
+                        const ProfilingOptions& options) {
+  const std::vector<int> hosts = hosts_of(process);
+  std::string mine;
+  process.together([&] { mine = devices_text(config); });
+  std::vector<KindToMeasure> kinds;
+  const DevicesByRank devices = devices_by_rank(process, process.all_gather(mine), kinds);
+  set_kernels(config, devices[static_cast<std::size_t>(process.rank())]);
+  ProfileRequest request = request_for(config, trainer, options);
   ProfileSharing sharing;
-  sharing.rank = process.rank();
-  sharing.ranks = process.size();
-  sharing.all_gather = [&](const std::string& mine) { return process.all_gather(mine, kLongPatience); };
-  Profile profile = profile_model(request, sharing);
+  if (process.size() > 1)
+    sharing.all_gather = [&](const std::string& text) { return process.all_gather(text, kLongPatience); };
+  Profile profile;
+  for (const KindToMeasure& kind : kinds) {
+    request.kind = kind.kind;
+    const auto self = std::find(kind.ranks.begin(), kind.ranks.end(), process.rank());
+    sharing.rank = self == kind.ranks.end() ? -1 : static_cast<int>(self - kind.ranks.begin());
+    sharing.ranks = static_cast<int>(kind.ranks.size());
+    request.group_bytes = kCacheBytes;
+    if (sharing.rank >= 0) put_on(kind, process, hosts, config, options.workers, trainer.graph(), request);
+    if (process.size() > 1) request.group_bytes = least_of(process, request.group_bytes);
+    Profile measured = profile_model(request, sharing);
+    measured.layers.insert(measured.layers.begin(), profile.layers.begin(), profile.layers.end());
+    measured.devices = std::move(profile.devices);
+    if (kind.kind != kHostKind) measured.devices.push_back({kind.kind, kind.memory_bytes});
+    profile = std::move(measured);
+  }
   measure_links(process, hosts, profile);
-  measure_speeds(process, hosts, profile);
+  if (!profile.devices.empty()) measure_copies(process, devices, profile);
+  measure_speeds(process, hosts, devices, profile);
   return profile;
 }
 

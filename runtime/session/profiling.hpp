@@ -28,8 +28,9 @@ ProfileEnvironment profile_environment(const Config& config);
 /// The model of the trainer for micro-batches of `rows` rows. Builds nothing.
 ModelGraph describe_for(const Trainer& trainer, std::int64_t rows);
 
-/// Measures layers, links and worker speeds. `trainer`: of this config or of one_worker() of it; `config`: as it will
-/// train. Collective: every rank calls it and gets the same profile. Throws LayerError, CommError.
+/// Measures layers on every kind of device that workers.devices names, links and worker speeds. `trainer`: of this
+/// config or of one_worker() of it; `config`: as it will train. Collective: every rank calls it and gets the same
+/// profile. Throws LayerError, CommError.
 Profile measure_profile(Process& process, const Config& config, const Trainer& trainer,
                         const ProfilingOptions& options);
 
