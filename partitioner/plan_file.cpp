@@ -246,7 +246,8 @@ std::string prediction_key(const Config& config, const std::vector<PlannedWorker
   text += concat(join(pipeline.placement), ";", train.batch, ";", train.micro_batches, ";", to_string(train.precision),
                  ";", optimizer_cost_key(train), ";", train.clip_grad_norm > 0, ";", train.post_validation, ";",
                  config.workers.threads);
-  if (uses_devices(workers)) text += concat(";", config.kernels.deterministic, ";", to_string(config.kernels.float32_matmul));
+  if (uses_devices(workers))
+    text += concat(";", config.kernels.deterministic, ";", to_string(config.kernels.float32_matmul));
   for (const PlannedWorker& worker : workers)
     text += concat(";", number(worker.speed), ",", worker.place.rank, ",", worker.place.host,
                    worker.place.is_on_host() ? "" : "," + worker.place.device,

@@ -33,7 +33,8 @@ class Channel {
   virtual void send(Message message, const WaitLimits& limits) = 0;
   /// Sender: waits until the last send has completed, that is, until the receiver has posted for it.
   virtual void finish(const WaitLimits& limits) = 0;
-  /// Whether both ends are in one process, and tensors of a device stay where they are: lent, or copied by the receiver.
+  /// Whether both ends are in one process, and tensors of a device stay where they are: lent, or copied by the
+  /// receiver.
   virtual bool is_local() const = 0;
   /// Sender: whether messages have to be in memory of the host, be it with Loan::ready still to come.
   virtual bool wants_host_memory() const = 0;

@@ -187,9 +187,10 @@ void fields(FieldVisitor& visit, CommConfig& comm) {
       "save_s", value(comm.save_s, at_least(1)), kFree,
       "The same for one that saves a checkpoint: so many seconds without a byte written or a file synced. A save that "
       "goes on may take as long as it likes.");
-  visit("device_buffers", value(comm.device_buffers), kFree,
-        "Between ranks hand memory of devices to MPI, which must have been built for it, and says so when asked; false: "
-        "through memory of the host.");
+  visit(
+      "device_buffers", value(comm.device_buffers), kFree,
+      "Between ranks hand memory of devices to MPI, which must have been built for it, and says so when asked; false: "
+      "through memory of the host.");
 }
 
 void fields(FieldVisitor& visit, Config& config) {

@@ -83,9 +83,9 @@ bool takes_device_buffers(const Config& config) {
     const std::string type = device.substr(0, device.find(':'));
     if (type == "cpu") continue;
     if (const std::string why = why_no_device_memory(type); !why.empty())
-      throw config.root.section("comm").error(
-          "device_buffers", concat("got true, but of this MPI ", why, "; set it to false: tensors then pass through "
-                                   "memory of the host"));
+      throw config.root.section("comm").error("device_buffers", concat("got true, but of this MPI ", why,
+                                                                       "; set it to false: tensors then pass through "
+                                                                       "memory of the host"));
   }
   return true;
 }

@@ -26,7 +26,8 @@
 //
 // Memory: sent tensors are kept alive until MPI has read them and must not be written to. Received tensors are fresh,
 // contiguous, and on the CPU or where `allocate` makes them; of a device's memory MPI must be one that takes it. A send
-// starts when Message::loan is ready, and then gives the tensors back to the lender. Threads: everything may be called from any thread, each half from one at a time. One mutex (the world's) stands around all MPI calls.
+// starts when Message::loan is ready, and then gives the tensors back to the lender. Threads: everything may be called
+// from any thread, each half from one at a time. One mutex (the world's) stands around all MPI calls.
 //
 // Errors: an error of one transfer (truncation, a foreign header, no memory) is thrown by the wait for it, and makes
 // MpiWorld skip MPI_Finalize. A channel that is destroyed with a receive posted cancels it; what cannot be cancelled is
