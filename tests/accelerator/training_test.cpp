@@ -106,6 +106,7 @@ TEST_CASE("each worker computes on a stream of its own", "[parity]") {
   const Config config = with_pipeline(small_config("mean_squared_error", 8, 5), 3, "1f1b");
   run_on({sim()}, mlp_with_skip(0.25, true), regression_data(21, 6, 3), config);
   CHECK(Accelerator::counts().streams >= 3);
+  CHECK(at::globalContext().deterministicAlgorithms());  // as every run on a device is by default
 }
 
 TEST_CASE("a message without its event, and one whose memory is not kept, are found", "[parity]") {
