@@ -67,7 +67,8 @@ class SparseCategoricalCrossEntropy : public Loss {
     return static_cast<double>(targets.ne(kIgnoredTarget).sum().item<std::int64_t>());
   }
   at::Tensor numerator(const at::Tensor& output, const at::Tensor& targets) const override {
-    return cross_entropy_of_rows(output.reshape({-1, output.size(-1)}), targets.reshape({-1}));
+    return cross_entropy_of_rows(output.reshape({-1, output.size(-1)}), targets.reshape({-1}),
+                                 cross_entropy_bytes(output.device()));
   }
 };
 
