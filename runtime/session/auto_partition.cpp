@@ -42,9 +42,11 @@ PlanFile plan_cuts(const Config& config, const Planning& planning, const PlanPro
     constexpr double kWorthIt = 0.98;
     if (any.with_all && any.best().simulated.period_us <= kWorthIt * result.best().simulated.period_us) {
       const PlanFile fewer = planning.file(problem, any.best());
+      const std::string devices = devices_to_set(config, fewer.workers);
       note =
           concat("fewer workers would be faster: ", fewer.workers.size(), " of ", problem.workers.size(), ", ",
-                 time_text(fewer.predicted->step_us), " a step; set pipeline.stages=", fewer.predicted->stages.size());
+                 time_text(fewer.predicted->step_us), " a step; set pipeline.stages=", fewer.predicted->stages.size(),
+                 devices.empty() ? "" : " and workers.devices=" + devices);
     }
   }
   return planning.file(problem, result.best());

@@ -193,7 +193,8 @@ std::vector<std::string> Planning::rows_untold() const {
   std::vector<std::string> names;
   for (const auto& [kind, layers] : layers_)
     for (const LayerProfile& layer : layers)
-      if (layer.rows_untold) names.push_back(layer.name);
+      if (layer.rows_untold && std::find(names.begin(), names.end(), layer.name) == names.end())
+        names.push_back(layer.name);
   return names;
 }
 
