@@ -168,6 +168,7 @@ class Job {
         .observer = first_here ? spec_.observer : nullptr,
         .signalled = spec_.signalled,
         .record_hashes = spec_.record_hashes,
+        .measure_products = spec_.measure_products,
         .keeper = spec_.make_keeper ? spec_.make_keeper(row) : nullptr,
         .pool = pools_[row].get(),
         .spans = span_recorder(row),

@@ -51,6 +51,7 @@ struct JobSpec {
   Observer* observer = nullptr;      ///< may be null
   const std::atomic<bool>* signalled = nullptr;
   bool record_hashes = false;
+  bool measure_products = false;  ///< how fast each worker multiplies matrices: WorkerReport::product_rate
   RecordRange record = {};        ///< steps whose timeline is recorded
   RemoteLinks* remote = nullptr;  ///< null when all rows are here
   WrapChannel wrap_channel = {};  ///< may be empty

@@ -165,6 +165,7 @@ Tensors Stage::call_layer(int layer, const Tensors& inputs, Island& island, bool
     check_outputs(graph_, layer, inputs, outputs);
     MemoryPool::check_limit();
     island.leaves = context.leaves();
+    if (!recomputing) run_->meter.counted(context.operations());
     // Computed again, a layer collects the same once more: the first counts.
     if (training && !context.collected().empty())
       collected_[layer - first_].try_emplace(micro_batch, std::move(context.collected()));

@@ -72,6 +72,7 @@ class StageMeter {
   };
 
   void recomputed() { ++report_.recomputed; }
+  void counted(double operations) { report_.operations += operations; }
 
   /// What a forward kept, in bytes: of each sort the first counts.
   void kept_by_forward(std::int64_t bytes, bool recompute) {

@@ -13,6 +13,7 @@
 #include "runtime/base/check.hpp"
 #include "runtime/base/clock.hpp"
 #include "runtime/engine/layer_contract.hpp"
+#include "runtime/engine/product_rate.hpp"
 #include "runtime/layer/tensor_hash.hpp"
 
 namespace lockstep {
@@ -47,6 +48,8 @@ Worker::Worker(WorkerParts parts)
 }
 
 void Worker::build() {
+  // Before the layers: here all workers are at the same point, and the memory is free.
+  if (parts_.measure_products) product_rate_ = product_rate(stream(), parts_.stage.precision);
   const MemoryPool::Scope memory(*parts_.pool, MemoryKind::parameters);
   const WeightOptions weights{parts_.stage.seed, parts_.stage.device, parts_.initialise, parts_.make_updater};
   weights_.emplace(parts_.graph, parts_.partition, ids_, weights, *parts_.pool);
@@ -297,6 +300,7 @@ void Worker::end_program() {
   WorkerReport& report = current_->result.report;
   report.peak_by_kind = parts_.pool->peak_by_kind();
   report.peak_bytes = std::accumulate(report.peak_by_kind.begin(), report.peak_by_kind.end(), std::int64_t{0});
+  report.product_rate = product_rate_;
   current_->result.signalled = parts_.signalled && parts_.signalled->load();
   if (parts_.keeper) keep();
   if (ledger_) ledger_->close(settled_last());

@@ -55,6 +55,7 @@ struct WorkerParts {
   Observer* observer = nullptr;  ///< one worker per process
   const std::atomic<bool>* signalled = nullptr;
   bool record_hashes = false;
+  bool measure_products = false;        ///< for WorkerReport::product_rate
   std::unique_ptr<StateKeeper> keeper;  ///< null: nothing is saved or restored
   MemoryPool* pool = nullptr;           ///< of this worker; never null
   SpanRecorder* spans = nullptr;        ///< null: no timeline is recorded
@@ -107,6 +108,7 @@ class Worker {
   Handover handover_;
   Stopwatch watch_;
   std::vector<StageId> ids_;  // of the stages here
+  double product_rate_ = 0;   // WorkerReport::product_rate
   std::optional<Weights> weights_;
   std::optional<Stages> stages_;
   std::optional<Ledger> ledger_;  // row 0 only

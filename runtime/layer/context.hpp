@@ -108,7 +108,16 @@ class LayerContext {
   /// first forward's counts. ModelError when the sizes are others.
   void set_state(const std::string& local_name, const at::Tensor& value);
 
+  /// This forward has computed matrix products (convolutions, attention) of so many multiply-adds, and its backward
+  /// will compute `gradients` times as many: one for the gradient of the input where there is one, one for that of a
+  /// weight that is trained. From this come the floating-point operations per second that a run reports. The operators
+  /// of operators.hpp and parts.hpp count themselves; a layer with products of its own may say
+  ///
+  ///   context.count_products(rows * in * out, x.requires_grad() + weight.requires_grad());
+  void count_products(double multiply_adds, int gradients) { operations_ += 2 * multiply_adds * (1 + gradients); }
+
   // For the engine.
+  double operations() const { return operations_; }  ///< a multiply-add is two
   void lend_buffers(const std::vector<Buffer>& buffers) { buffers_ = &buffers; }
   /// Of the mini-batch: those of this micro-batch.
   void lend_rows(std::int64_t begin, std::int64_t count) { first_row_ = begin, rows_ = count; }
@@ -135,6 +144,7 @@ class LayerContext {
   const std::vector<Buffer>* buffers_ = nullptr;
   Tensors collected_;
   std::int64_t first_row_ = 0, rows_ = 0;
+  double operations_ = 0;
   std::map<int, at::Tensor> new_states_;
 };
 

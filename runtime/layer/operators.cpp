@@ -139,6 +139,11 @@ bool needs_graph(const at::Tensor& x, const Parameter& weight, const Parameter* 
   return training && at::GradMode::is_enabled() && (x.requires_grad() || weight.trainable || (bias && bias->trainable));
 }
 
+// Of the two products in the backward.
+int gradients_of(const at::Tensor& x, const Parameter& weight, bool in_graph) {
+  return in_graph ? static_cast<int>(x.requires_grad()) + static_cast<int>(weight.trainable) : 0;
+}
+
 }  // namespace
 
 at::Tensor linear(LayerContext& context, const at::Tensor& x, const std::string& weight_name,
@@ -160,7 +165,10 @@ at::Tensor linear(LayerContext& context, const at::Tensor& x, const std::string&
       output = bias ? at::addmm(bias_cast, rows, cast) : at::mm(rows, cast);
     output = output.reshape(output_sizes);
   }
-  if (!needs_graph(x, weight, bias, context.training())) return output;
+  const bool in_graph = needs_graph(x, weight, bias, context.training());
+  context.count_products(static_cast<double>(rows.size(0)) * static_cast<double>(weight.value.numel()),
+                         gradients_of(x, weight, in_graph));
+  if (!in_graph) return output;
 
   auto node = make_node<LinearBackward>();
   node->input = std::move(rows);
@@ -204,7 +212,13 @@ at::Tensor convolution(LayerContext& context, const at::Tensor& x, const std::st
     output = at::convolution(x.detach(), weight.cast(x.scalar_type()), bias_cast, arguments.stride, arguments.padding,
                              arguments.dilation, arguments.transposed, arguments.output_padding, arguments.groups);
   }
-  if (!needs_graph(x, weight, bias, context.training())) return output;
+  const bool in_graph = needs_graph(x, weight, bias, context.training());
+  // Each element of the side that the kernel is laid on meets all of the kernel that belongs to its channel.
+  const std::int64_t elements = arguments.transposed ? x.numel() : output.numel();
+  context.count_products(
+      static_cast<double>(elements) * static_cast<double>(weight.value.numel() / weight.value.size(0)),
+      gradients_of(x, weight, in_graph));
+  if (!in_graph) return output;
 
   auto node = make_node<ConvolutionBackward>();
   node->input = x.detach();

@@ -6,6 +6,9 @@
 //
 // The arithmetic is that of at::linear, at::embedding and at::convolution and of their autograd formulas (linear: on
 // 2-D operands), so gradients are bit-identical to plain LibTorch (tests/parity/loop_test.cpp, layers_test.cpp).
+//
+// Products are counted (LayerContext::count_products): of a convolution those with padding, too; of an embedding, which
+// has none, nothing.
 #pragma once
 
 #include "runtime/layer/context.hpp"

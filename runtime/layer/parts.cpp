@@ -78,6 +78,10 @@ at::Tensor AttentionPart::operator()(LayerContext& context, const at::Tensor& q,
                                ? attention_in_steps(context, by_head(q), by_head(k), by_head(v), p, causal)
                                : at::scaled_dot_product_attention(by_head(q), by_head(k), by_head(v),
                                                                   /*attn_mask=*/{}, p, causal);
+  // The scores and the mixing, of a causal one half of each; two gradients of either.
+  const double multiply_adds = static_cast<double>(q.numel()) * static_cast<double>(k.size(1));
+  const bool in_graph = q.requires_grad() || k.requires_grad() || v.requires_grad();
+  context.count_products(causal ? multiply_adds : 2 * multiply_adds, in_graph ? 2 : 0);
   return mixed.transpose(1, 2).reshape({rows, q.size(1), width});
 }
 

@@ -87,12 +87,12 @@ void fields(auto& archive, NonFinite& n) {
   each(archive, n.layer, n.micro_batch, n.what);
 }
 void fields(auto& archive, StageReport& s) {
-  each(archive, s.stage, s.forward_us, s.input_grad_us, s.weight_grad_us, s.recompute_us, s.recomputed,
+  each(archive, s.stage, s.forward_us, s.input_grad_us, s.weight_grad_us, s.recompute_us, s.operations, s.recomputed,
        s.activation_bytes, s.weight_grad_bytes, s.recompute_activation_bytes, s.layer_us);
 }
 void fields(auto& archive, WorkerReport& w) {
   each(archive, w.row, w.compute_us, w.wait_us, w.begin_us, w.end_us, w.peak_bytes, w.in_flight_bytes, w.update_us,
-       w.stages);
+       w.product_rate, w.stages);
   for (std::int64_t& bytes : w.peak_by_kind) archive(bytes);
 }
 void fields(auto& archive, HeadLoss& h) {

@@ -47,6 +47,22 @@ double StepResult::loss() const {
   return sum;
 }
 
+double StepResult::operations() const {
+  double sum = 0;
+  for (const WorkerReport& worker : workers)
+    for (const StageReport& stage : worker.stages) sum += stage.operations;
+  return sum;
+}
+
+double StepResult::product_rate() const {
+  double sum = 0;
+  for (const WorkerReport& worker : workers) {
+    if (worker.product_rate <= 0) return 0;
+    sum += worker.product_rate;
+  }
+  return sum;
+}
+
 const NonFinite& first_of(const NonFinite& a, const NonFinite& b) {
   if (!a.found() || !b.found()) return a.found() ? a : b;
   // Outputs come before losses, gradients after both; backward runs from the last layer down.

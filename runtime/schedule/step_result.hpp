@@ -43,7 +43,10 @@ struct StageReport {
   int stage = -1;
   double forward_us = 0, input_grad_us = 0, weight_grad_us = 0;
   double recompute_us = 0;  ///< forwards that were run again; not part of input_grad_us
-  int recomputed = 0;       ///< micro-batches whose forward was run again
+  /// Floating-point operations of matrix products, backward included (LayerContext::count_products); without those of
+  /// forwards that were run again.
+  double operations = 0;
+  int recomputed = 0;  ///< micro-batches whose forward was run again
   // Tensor bytes that the first micro-batch of each sort kept: see StageCost.
   std::int64_t activation_bytes = 0, weight_grad_bytes = 0, recompute_activation_bytes = 0;
   std::vector<double> layer_us = {};  ///< by layer of the stage: all of the above, its losses included
@@ -60,6 +63,7 @@ struct WorkerReport {
   /// Tensor bytes alive at most between two computes of this run, beyond parameters, gradients and optimizer state.
   std::int64_t in_flight_bytes = 0;
   double update_us = 0;                  ///< the optimizer step
+  double product_rate = 0;               ///< operations per second of a matrix product here; 0: not measured
   std::vector<StageReport> stages = {};  ///< ascending
 
   /// An instruction took from `start_us` to `end_us`.
@@ -90,7 +94,9 @@ struct StepResult {
   bool last_of_evaluation = false;    ///< no further batch belongs to this evaluation
   std::vector<WorkerReport> workers;  ///< by row
 
-  double loss() const;  ///< sum over heads, in head order, of weight * loss
+  double loss() const;          ///< sum over heads, in head order, of weight * loss
+  double operations() const;    ///< of all stages
+  double product_rate() const;  ///< of all workers together; 0: not measured
   /// Another batch of the same evaluation: sums of the heads, samples and time.
   void add(const StepResult& batch);
 };

@@ -83,6 +83,7 @@ JobOutcome run_assembly(const Assembly& assembly, Decider& decider, Feeder& feed
   spec.observer = options.observer;
   spec.signalled = options.signalled;
   spec.record_hashes = options.record_hashes;
+  spec.measure_products = options.measure_products;
   spec.record = options.record;
   spec.remote = assembly.ranks.remote;
   spec.wrap_channel = options.wrap_channel;

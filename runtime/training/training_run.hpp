@@ -15,6 +15,7 @@ struct RunOptions {
   Observer* observer = nullptr;                  ///< told of every result, on a worker's thread
   const std::atomic<bool>* signalled = nullptr;  ///< raised from outside: some rank is asked to stop
   bool record_hashes = false;
+  bool measure_products = false;     ///< how fast each worker multiplies matrices: WorkerReport::product_rate
   std::string checkpoints = {};      ///< the folder where checkpoints go; empty: none is written
   RecordRange record = {};           ///< steps whose timeline is recorded: JobOutcome::recorded
   std::string recorder_folder = {};  ///< where each worker's flight recorder goes; empty: nowhere. It exists

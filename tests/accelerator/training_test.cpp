@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "runtime/checkpoint/store.hpp"
+#include "runtime/engine/product_rate.hpp"
 #include "runtime/engine/tensor_math.hpp"
 #include "runtime/schedule/generators.hpp"
 #include "tests/accelerator/fixture.hpp"
@@ -99,6 +100,33 @@ TEST_CASE("workers on one device and on several train to the bits of one worker 
         CHECK(difference_on(devices, reference, job.model, job.data, tested) == "");
       }
   }
+}
+
+TEST_CASE("a worker measures on its device how fast that multiplies, before anything that counts", "[parity]") {
+  const Simulated simulated;
+  const DataSplits data = regression_data(21, 6, 3);
+  const Model model = mlp_with_skip(0.25, true);
+  const Config config = with_pipeline(small_config("mean_squared_error", 8, 5), 3, "1f1b");
+  const auto run = [&](bool measures) {
+    return run_on({sim(0), sim(1)}, model, data, config, {.measure_products = measures});
+  };
+  const RunRecord plain = run(false);
+  Accelerator::set_lag(2);
+  const RunRecord measured = run(true);
+  CHECK(first_difference(plain, measured, Trainer(model, data, one_worker(config)).graph()).value_or("") == "");
+  for (std::size_t i = 0; i < measured.results.size(); ++i) {
+    CHECK(measured.results[i].product_rate() > 1e6);
+    CHECK(measured.results[i].operations() == plain.results[i].operations());
+  }
+  const DeviceStream stream(sim(0));
+  const DeviceStream::Scope scope(stream);
+  MemoryPool pool(0, sim(0));
+  const MemoryPool::Scope memory(pool);
+  const std::int64_t before = Accelerator::counts().kernels;
+  CHECK(product_rate(stream, at::kBFloat16) > 1e6);
+  CHECK(Accelerator::counts().kernels > before + 10);
+  CHECK(pool.bytes() == 0);
+  CHECK(pool.peak_bytes() < 10'000);
 }
 
 TEST_CASE("each worker computes on a stream of its own", "[parity]") {

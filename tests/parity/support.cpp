@@ -3,6 +3,8 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
 #include "runtime/checkpoint/manifest.hpp"
 #include "runtime/layer/layers.hpp"
 #include "runtime/layer/random.hpp"
@@ -140,6 +142,10 @@ RunRecord reference_run(const Model& model, const DataSplits& data, const Config
 std::string difference(const RunRecord& reference, const Model& model, const DataSplits& data, const Config& config) {
   Trainer trainer(model, data, config);
   const RunRecord tested = record_run(trainer);
+  for (std::size_t i = 0; i < std::min(reference.results.size(), tested.results.size()); ++i)
+    if (const double got = tested.results[i].operations(), expected = reference.results[i].operations();
+        got != expected)
+      return concat("result ", i, " counts ", got, " operations instead of ", expected);
   return first_difference(reference, tested, trainer.graph()).value_or("");
 }
 

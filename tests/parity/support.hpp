@@ -34,7 +34,8 @@ Config with_pipeline(Config config, int stages, const std::string& schedule, int
 
 /// Trains on one worker (see one_worker).
 RunRecord reference_run(const Model& model, const DataSplits& data, const Config& config);
-/// Trains as configured, in process, and returns what differs from the reference, or "" when all bits are the same.
+/// Trains as configured, in process, and returns what differs from the reference, or "" when all bits are the same, and
+/// so are the operations that were counted.
 std::string difference(const RunRecord& reference, const Model& model, const DataSplits& data, const Config& config);
 
 /// One job of a run that stops and goes on: from the newest checkpoint in `folder` when there is one.
