@@ -242,6 +242,11 @@ std::int64_t ParameterInfo::elements() const {
   return product(sizes);
 }
 
+std::int64_t ModelGraph::tokens_per_sample() const {
+  const EntrySpec& first = values[sources.front()].spec;
+  return first.dtype == at::kLong && first.sizes.size() == 2 ? first.sizes[1] : 0;
+}
+
 std::int64_t ModelGraph::parameter_count() const {
   std::int64_t count = 0;
   for (const ParameterInfo& parameter : parameters) count += parameter.elements();

@@ -89,6 +89,8 @@ struct ModelGraph {
 
   int head_count() const { return static_cast<int>(heads.size()); }
   int layer_count() const { return static_cast<int>(layers.size()); }
+  /// Of data whose first entry is sequences of tokens, int64 [rows, length]: the length; 0: of other data.
+  std::int64_t tokens_per_sample() const;
   std::int64_t parameter_count() const;  ///< elements; ties once
   /// Elements held by a layer (ties count in every layer that holds them).
   std::int64_t elements_of_layer(int layer) const;

@@ -43,8 +43,12 @@ double milliseconds(double us) {
   return us / 1e3;
 }
 
-double per_second(std::int64_t samples, double ms) {
-  return static_cast<double>(samples) / ms * 1e3;
+/// What there is of them.
+void add_rates(Json& line, const Pace& pace) {
+  line["samples_per_s"] = number(pace.samples_per_s());
+  if (const auto tokens = pace.tokens_per_s()) line["tokens_per_s"] = number(*tokens);
+  if (const auto operations = pace.operations_per_s()) line["tflop_per_s"] = number(*operations * 1e-12);
+  if (const auto share = pace.product_share()) line["product_share"] = number(*share);
 }
 
 Json median_or_null(const std::vector<double>& values) {
@@ -140,7 +144,8 @@ double measured_bubble(const StepResult& result) {
   return available_us > 0 ? 1 - compute_us / available_us : std::numeric_limits<double>::quiet_NaN();
 }
 
-MetricsWriter::MetricsWriter(const std::string& path, std::int64_t resume_after) : path_(path), started_us_(now_us()) {
+MetricsWriter::MetricsWriter(const std::string& path, std::int64_t resume_after, std::int64_t tokens_per_sample)
+    : path_(path), started_us_(now_us()), timed_{.tokens_per_sample = tokens_per_sample} {
   // What is no file has no lines to take out, and what a shell's `>>` kept is not ours to empty.
   const bool in_place = place_of_output(path).in_place;
   if (resume_after >= 0 && !in_place && cut_after(path, resume_after)) taken_out_ = resume_after;
@@ -154,12 +159,14 @@ void MetricsWriter::step(const StepResult& result) {
   Json workers = Json::array();
   peak_bytes_.resize(result.workers.size());
   peak_by_kind_.resize(result.workers.size());
+  product_rates_.clear();
   for (std::size_t row = 0; row < result.workers.size(); ++row) {
     const WorkerReport& report = result.workers[row];
     workers.push_back({{"compute_ms", number(milliseconds(report.compute_us))},
                        {"wait_ms", number(milliseconds(report.wait_us))},
                        {"peak_bytes", report.peak_bytes},
                        {"peak_by_kind", by_kind(report.peak_by_kind)}});
+    product_rates_.push_back(report.product_rate);
     if (report.peak_bytes < peak_bytes_[row]) continue;
     peak_bytes_[row] = report.peak_bytes;
     peak_by_kind_[row] = report.peak_by_kind;
@@ -168,15 +175,17 @@ void MetricsWriter::step(const StepResult& result) {
                {"loss", number(result.loss())},
                {"grad_norm", number(result.gradient_norm)},
                {"lr", number(result.learning_rate)},
-               {"step_ms", number(step_ms)},
-               {"samples_per_s", number(per_second(result.samples, step_ms))},
-               {"bubble", number(bubble)},
-               {"workers", workers}};
+               {"step_ms", number(step_ms)}};
+  Pace pace{.tokens_per_sample = timed_.tokens_per_sample};
+  pace.add(result);
+  add_rates(line, pace);
+  line["bubble"] = number(bubble);
+  line["workers"] = std::move(workers);
   add_losses_of_heads(line, result);
   if (steps_++ > 0) {
     step_ms_.push_back(step_ms);
     bubbles_.push_back(bubble);
-    timed_samples_ += result.samples;
+    timed_.add(result);
   }
   samples_ += result.samples;
   loss_ = result.loss();
@@ -193,20 +202,21 @@ void MetricsWriter::evaluation(const StepResult& result) {
 }
 
 void MetricsWriter::summary(const std::optional<Prediction>& predicted) {
-  const double timed_ms = std::accumulate(step_ms_.begin(), step_ms_.end(), 0.0);
   Json peaks = Json::array();
   for (const MemoryByKind& peak : peak_by_kind_) peaks.push_back(by_kind(peak));
-  Json summary = {{"steps", steps_},
-                  {"samples", samples_},
-                  {"step_ms", step_times(step_ms_)},
-                  {"samples_per_s", timed_samples_ > 0 ? number(per_second(timed_samples_, timed_ms)) : Json()},
-                  {"loss", number_or_null(loss_)},
+  Json summary = {
+      {"steps", steps_}, {"samples", samples_}, {"step_ms", step_times(step_ms_)}, {"samples_per_s", Json()}};
+  if (timed_.samples > 0) add_rates(summary, timed_);
+  if (timed_.product_share())
+    for (const double rate : product_rates_) summary["product_tflop_per_s"].push_back(number(rate * 1e-12));
+  if (predicted && predicted->exposed) summary["exposed_communication"] = number(*predicted->exposed);
+  summary.update({{"loss", number_or_null(loss_)},
                   {"eval_loss", number_or_null(eval_loss_)},
                   {"best_eval_loss", number_or_null(best_eval_loss_)},
                   {"bubble", median_or_null(bubbles_)},
                   {"peak_bytes", peak_bytes_},
                   {"peak_by_kind", peaks},
-                  {"wall_s", number((now_us() - started_us_) / 1e6)}};
+                  {"wall_s", number((now_us() - started_us_) / 1e6)}});
   if (predicted) add_prediction(summary, *predicted);
   write(Json{{"summary", summary}}.dump());
 }
@@ -235,6 +245,8 @@ RunMetrics metrics_from_lines(const std::string& text, const std::string& file) 
         metrics.losses.emplace_back(json.at("step"), number(json, "loss"));
         metrics.step_ms.push_back(number(json, "step_ms"));
         metrics.bubbles.push_back(number(json, "bubble"));
+        metrics.tflop_per_s.push_back(number(json, "tflop_per_s"));
+        metrics.product_shares.push_back(number(json, "product_share"));
         const Json& workers = json.at("workers");
         metrics.peak_bytes.resize(workers.size());
         for (std::size_t w = 0; w < workers.size(); ++w)

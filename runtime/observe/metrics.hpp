@@ -2,11 +2,13 @@
 //
 // Metrics for programs: a file of JSON lines. People read the log instead.
 //
-//   {"step":1,"loss":5.54,"grad_norm":1.2,"lr":0.001,"step_ms":35.1,"samples_per_s":911.7,"bubble":0.21,
+//   {"step":1,"loss":5.54,"grad_norm":1.2,"lr":0.001,"step_ms":35.1,"samples_per_s":911.7,"tokens_per_s":...,
+//    "tflop_per_s":0.1,"product_share":0.45,"bubble":0.21,
 //    "workers":[{"compute_ms":27.9,"wait_ms":6.8,"peak_bytes":1048576,"peak_by_kind":
 //      {"parameters":...,"gradients":...,"optimizer":...,"activations":...,"slots":...}},...]}   per step, on one line
 //   {"eval":{"step":50,"eval_loss":2.31,"samples":512}}                                 per evaluation
 //   {"summary":{"steps":200,"samples":6400,"step_ms":{"median":...,"min":...,"max":...},"samples_per_s":...,
+//    "tokens_per_s":...,"tflop_per_s":...,"product_share":...,"product_tflop_per_s":[...],"exposed_communication":...,
 //    "loss":...,"eval_loss":...,"best_eval_loss":...,"bubble":...,"peak_bytes":[...],"peak_by_kind":[...],"wall_s":...,
 //    "in_flight_bytes":[...],"predicted":{"by":"measured costs","step_ms":...,"bubble":...,"in_flight_bytes":[...]}}}
 //                                                                                        the last line
@@ -15,12 +17,16 @@
 // "loss" is their weighted sum.
 //
 // Workers stand in row order. `bubble` of a step is the measured idle share: 1 - sum of compute / (workers * elapsed).
-// In the summary, step_ms, samples_per_s (all samples / all time) and the median bubble leave out the first step
-// written, which pays for warming up; what there is no value for is null. Numbers read back as the same doubles; JSON
-// has no NaN, so what is not finite is the string "nan", "inf" or "-inf". `predicted` is what the plan said, with
-// "peak_bytes":[...] instead of in-flight bytes and "layers":[{"layer":...,"step_ms":...,"measured_ms":...},...] with
-// the "largest_miss" of them, "by": "plan"; without a plan it is the simulation with the costs that the workers
-// measured (runs of two steps or more).
+// tokens_per_s is there for sequences of tokens, tflop_per_s where layers count operations, product_share (that over
+// the sum of the workers' product_tflop_per_s) where workers measured what they can do, exposed_communication
+// (Prediction::exposed) after two steps or more of two workers or more.
+//
+// In the summary, step_ms, samples_per_s (all samples / all time; so are the other rates) and the median bubble leave
+// out the first step written, which pays for warming up; what there is no value for is null. Numbers read back as the
+// same doubles; JSON has no NaN, so what is not finite is the string "nan", "inf" or "-inf". `predicted` is what the
+// plan said, with "peak_bytes":[...] instead of in-flight bytes and
+// "layers":[{"layer":...,"step_ms":...,"measured_ms":...},...] with the "largest_miss" of them, "by": "plan"; without a
+// plan it is the simulation with the costs that the workers measured (runs of two steps or more).
 //
 // peak_bytes: the most bytes of tensors that the worker has had alive since the job began; peak_by_kind: what they were
 // for at that moment, so it adds up to peak_bytes. A tensor that was handed over in process counts once: a gradient
@@ -36,6 +42,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/observe/pace.hpp"
 #include "runtime/schedule/step_header.hpp"
 
 namespace lockstep {
@@ -55,6 +62,9 @@ struct Prediction {
   // Planned:
   std::vector<double> peak_bytes, measured_peak_bytes;  ///< by row: WorkerReport::peak_bytes
   std::vector<LayerPrediction> layers;
+  /// The share of the measured step that is longer than the simulation with the costs that workers measured, in which
+  /// messages are free: communication that compute does not hide is not more. Empty: one worker.
+  std::optional<double> exposed;
 
   const LayerPrediction* largest_miss() const;  ///< in milliseconds; null without layers
   /// By which the time of all layers is off, when it is by more than 10 % and they differ little in it.
@@ -68,8 +78,8 @@ class MetricsWriter {
  public:
   /// Replaces the file, or, with `resume_after` >= 0, goes on with it: lines of later steps, of evaluations from that
   /// step on (they are made again) and summaries are taken out. Throws UserError when it cannot be written. The
-  /// summary's wall clock starts here; it is of this job alone.
-  explicit MetricsWriter(const std::string& path, std::int64_t resume_after = -1);
+  /// summary's wall clock starts here; it is of this job alone. `tokens_per_sample`: see Pace.
+  explicit MetricsWriter(const std::string& path, std::int64_t resume_after = -1, std::int64_t tokens_per_sample = 0);
 
   /// Whether the file that is gone on with had an evaluation of that step, which has been taken out.
   bool took_out_evaluation(std::int64_t step) const { return taken_out_ == step; }
@@ -89,7 +99,8 @@ class MetricsWriter {
   double started_us_;
   std::optional<std::int64_t> taken_out_;  ///< the step that is gone on after, if it had an evaluation
   std::int64_t steps_ = 0, samples_ = 0;
-  std::int64_t timed_samples_ = 0;          ///< of step_ms_
+  Pace timed_;                              ///< of step_ms_
+  std::vector<double> product_rates_;       ///< by row: WorkerReport::product_rate
   std::vector<double> step_ms_, bubbles_;   ///< without the first step
   std::vector<std::int64_t> peak_bytes_;    ///< by row
   std::vector<MemoryByKind> peak_by_kind_;  ///< by row, of that peak
@@ -100,6 +111,7 @@ class MetricsWriter {
 struct RunMetrics {
   std::vector<std::pair<std::int64_t, double>> losses, eval_losses;  ///< step, loss
   std::vector<double> step_ms, bubbles;                              ///< by training step
+  std::vector<double> tflop_per_s, product_shares;                   ///< the same; NaN where it says nothing of it
   std::vector<double> peak_bytes;                                    ///< by worker
 };
 

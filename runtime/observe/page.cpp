@@ -67,6 +67,11 @@ std::string facts(const RunTimeline& all, const RunMetrics& metrics) {
                    concat("median step without the first of ", metrics.step_ms.size(), ", bubble ",
                           percent_text(std::isnan(bubble) ? 0 : bubble)));
   }
+  if (const double tflop = median(without_first(metrics.tflop_per_s)); !std::isnan(tflop)) {
+    const double share = median(without_first(metrics.product_shares));
+    result += fact("Operations", work_text({.operations = tflop * 1e12, .us = 1e6}),
+                   std::isnan(share) ? "median step" : percent_text(share) + " of what matrix products reach there");
+  }
   if (const std::vector<double>& peaks = peaks_of(all, metrics); !peaks.empty()) {
     const auto fullest = std::max_element(peaks.begin(), peaks.end());
     const auto worker = static_cast<std::size_t>(fullest - peaks.begin());

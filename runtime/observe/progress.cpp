@@ -40,16 +40,18 @@ std::string progress_line(const ProgressState& state, int columns) {
   const auto room = static_cast<std::size_t>(std::max(columns - 1, 0));
   const std::string eta = concat("ETA ", state.eta_s < 0 ? "?" : duration_text(state.eta_s));
   std::vector<std::string> fields = {concat(state.step, "/", state.total), state.what, eta};
+  const double step_ms = state.pace.us * 1e-3;
   if (state.what.empty())
     fields = {concat("step ", state.step, "/", state.total), format("loss %.4g", state.loss),
-              format("%.*f ms/step", state.step_ms < 100 ? 1 : 0, state.step_ms),
-              format("%.0f samples/s", state.samples_per_s), eta};
+              format("%.*f ms/step", step_ms < 100 ? 1 : 0, step_ms), rate_text(state.pace), eta};
   std::string line;
   for (const std::string& field : fields) {
     const std::string next = line.empty() ? field : concat(line, "  ", field);
     if (next.size() > room) return line;
     line = next;
   }
+  const std::string work = work_text(state.pace);
+  if (!work.empty() && line.size() + 2 + work.size() + smallest_bar + around_bar <= room) line += "  " + work;
   const std::size_t left = room - line.size();
   if (left < smallest_bar + around_bar) return line;
   const double share = static_cast<double>(state.step) / static_cast<double>(std::max<std::int64_t>(state.total, 1));
@@ -61,8 +63,8 @@ Progress::Progress(std::int64_t total_steps, std::shared_ptr<Console> console)
   state_.total = total_steps;
 }
 
-void Progress::update(std::int64_t step, double loss, double step_ms, double samples_per_s) {
-  show({step, state_.total, loss, step_ms, samples_per_s});
+void Progress::update(std::int64_t step, double loss, const Pace& pace) {
+  show({step, state_.total, loss, pace});
 }
 
 void Progress::update(std::int64_t done, const std::string& what) {

@@ -3,10 +3,10 @@
 // The line that moves while a job trains, for a person at a terminal; elsewhere nothing is printed (the log has it
 // all).
 //
-//   step 120/200  loss 2.3456  12.3 ms/step  2601 samples/s  ETA 0:12  [############--------]
+//   step 120/200  loss 2.3456  12.3 ms/step  2.60k samples/s  ETA 0:12  1.23 TFLOP/s (45 %)  [############--------]
 //
-// It stays on one line: what does not fit goes from the right, and resizing counts from the next drawing on. Our own
-// code, for Debian 12 packages no progress-bar library for C++ (`indicators` comes with Debian 13).
+// It stays on one line: what does not fit goes from the right, the operations first, and resizing counts from the next
+// drawing on. Our own code, for Debian 12 packages no progress-bar library for C++ (`indicators` comes with Debian 13).
 #pragma once
 
 #include <cstdint>
@@ -14,14 +14,14 @@
 #include <string>
 
 #include "runtime/base/console.hpp"
+#include "runtime/observe/pace.hpp"
 
 namespace lockstep {
 
 struct ProgressState {
   std::int64_t step = 0, total = 0;
   double loss = 0;
-  double step_ms = 0;
-  double samples_per_s = 0;
+  Pace pace = {};
   double eta_s = -1;      ///< negative: not known yet
   std::string what = {};  ///< what is being done, where it is no training: in place of loss and pace
 };
@@ -43,7 +43,8 @@ class Progress {
   Progress& operator=(const Progress&) = delete;
 
   bool active() const { return active_; }
-  void update(std::int64_t step, double loss, double step_ms, double samples_per_s);
+  /// `pace`: of the last step.
+  void update(std::int64_t step, double loss, const Pace& pace);
   /// Of work that is no training: so many pieces are done, the last one was `what`.
   void update(std::int64_t done, const std::string& what);
   /// Draws the last state and leaves it there. Nothing when there was no update.

@@ -8,17 +8,10 @@
 
 #include "runtime/base/error.hpp"
 #include "runtime/base/median.hpp"
+#include "runtime/base/text.hpp"
 
 namespace lockstep {
 namespace {
-
-std::string step_line(const StepResult& result, std::int64_t steps) {
-  std::ostringstream out;
-  out << "step " << result.step << "/" << steps << std::fixed << std::setprecision(4) << "  loss " << result.loss()
-      << std::setprecision(3) << "  grad norm " << result.gradient_norm << std::setprecision(1) << "  "
-      << result.elapsed_us * 1e-3 << " ms  bubble " << std::setprecision(0) << measured_bubble(result) * 100 << " %";
-  return out.str();
-}
 
 /// Of the worker that has had most alive.
 double most_bytes(const StepResult& result) {
@@ -67,8 +60,19 @@ std::vector<std::string> lines_of(const Prediction& p) {
 
 }  // namespace
 
+std::string step_line(const StepResult& result, const Pace& pace, std::int64_t steps) {
+  const double step_ms = result.elapsed_us * 1e-3;
+  const std::string work = work_text(pace);
+  std::ostringstream norm;
+  norm << std::setprecision(4) << result.gradient_norm;
+  return concat("step ", result.step, "/", steps, "  loss ", fixed_text(result.loss(), 4), "  grad ", norm.str(), "  ",
+                fixed_text(step_ms, step_ms < 100 ? 1 : 0), " ms  ", rate_text(pace), work.empty() ? "" : "  ", work,
+                "  bubble ", fixed_text(measured_bubble(result) * 100, 0), " %");
+}
+
 Reporter::Reporter(const ReporterOptions& options) : options_(options) {
-  if (!options_.metrics_file.empty()) metrics_.emplace(options_.metrics_file, options_.resume_after);
+  if (!options_.metrics_file.empty())
+    metrics_.emplace(options_.metrics_file, options_.resume_after, options_.tokens_per_sample);
   const std::int64_t first_step = options_.resume_after < 0 ? -1 : options_.resume_after + 1;
   if (!options_.tensorboard_folder.empty()) tensorboard_.emplace(options_.tensorboard_folder, first_step);
   if (options_.console && options_.console->columns() > 0) progress_.emplace(options_.steps, options_.console);
@@ -95,6 +99,8 @@ void Reporter::on_step(const StepResult& result) {
     step_ms_.push_back(result.elapsed_us * 1e-3);
     bubbles_.push_back(measured_bubble(result));
   }
+  Pace pace{.tokens_per_sample = options_.tokens_per_sample};
+  pace.add(result);
   if (metrics_) metrics_->step(result);
   if (tensorboard_) {
     tensorboard_->scalar("train/loss", result.step, result.loss());
@@ -104,17 +110,18 @@ void Reporter::on_step(const StepResult& result) {
     tensorboard_->scalar("train/grad_norm", result.step, result.gradient_norm);
     tensorboard_->scalar("train/learning_rate", result.step, result.learning_rate);
     tensorboard_->scalar("time/step_ms", result.step, result.elapsed_us * 1e-3);
-    tensorboard_->scalar("time/samples_per_s", result.step,
-                         static_cast<double>(result.samples) / (result.elapsed_us * 1e-6));
+    tensorboard_->scalar("time/samples_per_s", result.step, pace.samples_per_s());
+    if (const auto tokens = pace.tokens_per_s()) tensorboard_->scalar("time/tokens_per_s", result.step, *tokens);
+    if (const auto operations = pace.operations_per_s())
+      tensorboard_->scalar("time/tflop_per_s", result.step, *operations * 1e-12);
+    if (const auto share = pace.product_share()) tensorboard_->scalar("time/product_share", result.step, *share);
     tensorboard_->scalar("time/bubble", result.step, measured_bubble(result));
     tensorboard_->scalar("memory/peak_bytes", result.step, most_bytes(result));
   }
   const bool due = result.step % options_.log_every == 0 || result.step == 1 || result.step == options_.steps;
   const Log log = due && !progress_ ? options_.log : options_.log.quiet();
-  log.info(step_line(result, options_.steps));
-  if (progress_)
-    progress_->update(result.step, result.loss(), result.elapsed_us * 1e-3,
-                      static_cast<double>(result.samples) / (result.elapsed_us * 1e-6));
+  log.info(step_line(result, pace, options_.steps));
+  if (progress_) progress_->update(result.step, result.loss(), pace);
 }
 
 void Reporter::on_evaluation(const StepResult& batch) {
@@ -139,6 +146,9 @@ void Reporter::on_stop(StopReason reason) {
   if (metrics_) metrics_->summary(predicted);
   if (!predicted) return;
   for (const std::string& line : lines_of(*predicted)) options_.log.info(line);
+  if (predicted->exposed)
+    options_.log.info(
+        concat("communication that compute does not hide: at most ", percent_text(*predicted->exposed), " of a step"));
 }
 
 std::optional<Prediction> Reporter::prediction() const {
@@ -146,12 +156,14 @@ std::optional<Prediction> Reporter::prediction() const {
   Prediction prediction;
   prediction.measured_step_ms = median(step_ms_);
   prediction.measured_bubble = median(bubbles_);
+  // Steps that follow one another without a barrier, unless something drains them.
+  const Simulation simulation = simulate(*program_, meter_->costs());
+  if (program_->workers() > 1)
+    prediction.exposed = std::max(0.0, 1 - simulation.period_us * 1e-3 / prediction.measured_step_ms);
   if (options_.planned) {
     add_planned(prediction);
     return prediction;
   }
-  // Steps that follow one another without a barrier, unless something drains them.
-  const Simulation simulation = simulate(*program_, meter_->costs());
   prediction.step_ms = simulation.period_us * 1e-3;
   prediction.bubble = simulation.bubble_steady;
   prediction.in_flight_bytes = simulation.peak_bytes;

@@ -23,9 +23,10 @@ namespace lockstep {
 struct ReporterOptions {
   std::int64_t steps = 0;
   std::int64_t log_every = 1;
-  std::string metrics_file;        ///< empty: none
-  std::string tensorboard_folder;  ///< empty: none
-  std::int64_t resume_after = -1;  ///< >= 0: the files are those of a run that goes on after this step
+  std::string metrics_file;            ///< empty: none
+  std::string tensorboard_folder;      ///< empty: none
+  std::int64_t tokens_per_sample = 0;  ///< ModelGraph::tokens_per_sample(); 0: samples are counted
+  std::int64_t resume_after = -1;      ///< >= 0: the files are those of a run that goes on after this step
   /// Of a full batch: the end compares with its simulation. Asked when training is under way; empty: no comparison.
   std::function<const Program&()> program = {};
   std::optional<PlanPrediction> planned = {};  ///< what the plan said: the end compares with that instead
@@ -40,6 +41,10 @@ struct NotFiniteRun {
   std::int64_t step = 0;      ///< of an evaluation: the step after which it ran
   std::int64_t position = 0;  ///< of an evaluation: its samples before this batch
 };
+
+/// "step 120/200  loss 2.3456  grad 1.234  35.1 ms  912 samples/s  1.23 TFLOP/s (45 %)  bubble 20 %": at most 100
+/// columns with numbers of a usual size. `pace`: of this step.
+std::string step_line(const StepResult& result, const Pace& pace, std::int64_t steps);
 
 class Reporter : public Observer {
  public:

@@ -102,6 +102,7 @@ class TrainRun {
       orders.replan = &rebalancer_->wanted();
     }
     fit.signalled = &StopSignals::asked();
+    fit.measure_products = true;
     fit.checkpoints = checkpoints_of(trainer_.config().run_dir);
     fit.log = log_;
     fit.record = record_;
@@ -140,6 +141,7 @@ class TrainRun {
     ReporterOptions reporter;
     reporter.steps = trainer_.config().train.steps;
     reporter.log_every = trainer_.config().train.log_every;
+    reporter.tokens_per_sample = trainer_.graph().tokens_per_sample();
     reporter.log = log_;
     reporter.program = [this]() -> const Program& {
       return trainer_.programs().get(Mode::train, trainer_.micro_batches());

@@ -15,9 +15,17 @@ import unittest
 from cli import (ENDLESS, LIMIT_S, LOCKSTEP, MLP, MPIEXEC, CliTest, command, losses_in_log, metrics, overrides,
                  steps_of)
 
-STEP_FIELDS = ["step", "loss", "grad_norm", "lr", "step_ms", "samples_per_s", "bubble", "workers"]
+STEP_FIELDS = ["step", "loss", "grad_norm", "lr", "step_ms", "samples_per_s", "tflop_per_s", "product_share", "bubble",
+               "workers"]
 WORKER_FIELDS = ["compute_ms", "wait_ms", "peak_bytes", "peak_by_kind"]
 COLUMNS = 40
+GPT = """\
+name: gpt
+model: {type: gpt, layers: 1, heads: 2, width: 16, context: 8}
+data: {type: synthetic, task: tokens, vocab: 256, samples: 64}
+train: {batch: 16, micro_batches: 4, loss: sparse_categorical_cross_entropy}
+pipeline: {stages: 2, schedule: 1f1b}
+"""
 
 
 class OutputTest(CliTest):
@@ -40,6 +48,28 @@ class OutputTest(CliTest):
         summary = lines[-1]["summary"]
         # 64 samples in batches of 10; the first epoch is not over yet.
         self.assertEqual((summary["steps"], summary["samples"], summary["loss"]), (5, 50, steps[-1]["loss"]))
+
+    def test_a_step_line_says_how_fast_the_step_was(self):
+        begin, end = r"(?m)^step 1/\d+  loss \S+  grad \S+  \S+ ms  ", r"  bubble \d+ %$"
+        operations = r"  \S+ [kMGT]FLOP/s \(\d+ %\)"
+        self.write("gpt.yaml", GPT)
+        self.write("delay.yaml", ENDLESS)
+        for config, ranks, line in (("small.yaml", 0, r"\S+ samples/s" + operations),
+                                    ("small.yaml", 2, r"\S+ samples/s" + operations),
+                                    ("gpt.yaml", 0, r"\S+ tokens/s" + operations), ("delay.yaml", 0, r"\S+ samples/s")):
+            with self.subTest(config, ranks=ranks):
+                result = self.succeeds("train", config, ranks=ranks, settings=["train.steps=3", f"run_dir={config}-{ranks}"])
+                self.assertRegex(result.stderr, begin + line + end)
+                self.assertRegex(result.stderr, r"(?m)^communication that compute does not hide: at most \d+\.\d % of a step$")
+        # 16 samples of 8 tokens: 6 N + 6 L C T operations for each.
+        step = steps_of(self.folder / "gpt.yaml-0/metrics.jsonl")[-1]
+        self.assertAlmostEqual(step["tokens_per_s"] / (16 * 8 / step["step_ms"] * 1e3), 1)
+        per_token = 6 * (12 * 16 * 16 + 256 * 16) + 6 * 16 * 8
+        self.assertAlmostEqual(step["tflop_per_s"] * 1e12 / step["tokens_per_s"] / per_token, 1)
+        summary = metrics(self.folder / "gpt.yaml-0/metrics.jsonl")[-1]["summary"]
+        self.assertEqual(len(summary["product_tflop_per_s"]), 2)
+        self.assertAlmostEqual(summary["product_share"] * sum(summary["product_tflop_per_s"]) / summary["tflop_per_s"], 1)
+        self.assertGreaterEqual(summary["exposed_communication"], 0)
 
     def test_metrics_and_fingerprint_go_where_the_flags_say(self):
         run = self.train("small.yaml", "run", "--metrics", "m.jsonl", "--fingerprint", "f.json")

@@ -81,6 +81,45 @@ TEST_CASE("a step is one line with the documented keys", "[unit]") {
                                                  R"("optimizer":24,"activations":900,"slots":100}}]})"});
 }
 
+TEST_CASE("tokens, operations and their share of matrix products are there where they are known", "[unit]") {
+  const MetricsFile file;
+  MetricsWriter writer(file.path(), -1, /*tokens_per_sample=*/64);
+  const auto with_operations = [](double elapsed_us) {
+    StepResult result = step_result(1, elapsed_us);
+    for (WorkerReport& worker : result.workers) {
+      worker.stages = {{.stage = worker.row, .operations = 3e9}};
+      worker.product_rate = 4e12;
+    }
+    return result;
+  };
+  for (const double elapsed_us : {9000.0, 2000.0, 4000.0}) writer.step(with_operations(elapsed_us));
+  Prediction predicted;
+  predicted.exposed = 0.125;
+  writer.summary(predicted);
+  const std::vector<Json> objects = file.objects();
+  CHECK(objects[1].at("samples_per_s") == 4000.0);
+  CHECK(objects[1].at("tokens_per_s") == 256000.0);
+  CHECK(objects[1].at("tflop_per_s").get<double>() == Approx(3));
+  CHECK(objects[1].at("product_share").get<double>() == Approx(3.0 / 8));
+  const Json& summary = objects[3].at("summary");
+  CHECK(summary.at("tokens_per_s").get<double>() == Approx(2 * 8 * 64 / 6e-3));
+  CHECK(summary.at("tflop_per_s").get<double>() == Approx(2));
+  CHECK(summary.at("product_share").get<double>() == Approx(0.25));
+  CHECK(summary.at("product_tflop_per_s") == Json{4.0, 4.0});
+  CHECK(summary.at("exposed_communication") == 0.125);
+}
+
+TEST_CASE("metrics without operations, as older runs wrote them, are read", "[unit]") {
+  const std::string old = R"({"step":1,"loss":0.5,"step_ms":2.0,"samples_per_s":4000.0,"bubble":0.5,"workers":[]})";
+  const std::string line = R"({"step":2,"loss":0.5,"step_ms":2.0,"tflop_per_s":1.5,"product_share":0.25,"workers":[]})";
+  const RunMetrics metrics = metrics_from_lines(old + "\n" + line + "\n", "metrics.jsonl");
+  REQUIRE(metrics.tflop_per_s.size() == 2);
+  CHECK(std::isnan(metrics.tflop_per_s[0]));
+  CHECK(std::isnan(metrics.product_shares[0]));
+  CHECK(metrics.tflop_per_s[1] == 1.5);
+  CHECK(metrics.product_shares[1] == 0.25);
+}
+
 TEST_CASE("a line is in the file as soon as it was written", "[unit]") {
   const MetricsFile file;
   MetricsWriter writer(file.path());

@@ -88,6 +88,8 @@ TEST_CASE("a page holds both timelines, the workers and its data, and loads noth
   metrics.losses = {{1, 3.5}, {2, std::nan("")}, {3, 2.5}};
   metrics.step_ms = {9, 5, 6};
   metrics.bubbles = {0.5, 0.25, 0.25};
+  metrics.tflop_per_s = {0.25, 1.5, 1.25};
+  metrics.product_shares = {0.125, 0.75, 0.625};
   metrics.peak_bytes = {1048576, 2097152, 1048576, 1048576};
   RunTimeline run = small_run();
   run.planned_bytes = {3145728, 2097152, 1048576, 1048576};
@@ -95,12 +97,15 @@ TEST_CASE("a page holds both timelines, the workers and its data, and loads noth
   const std::string page = html_page(run, metrics);
   for (const char* part : {"<b>Measured</b>", "<th scope=\"row\">stage 3", "planned 3 MiB, limit 4 MiB",
                            "<b>Simulated</b>", "<th scope=\"row\">worker 3", "2 MiB", "<h2>Loss</h2>", "<b>Memory</b>",
-                           "small &lt;run&gt; &amp; &quot;friends&quot;", "step 4", "0 % longer"}) {
+                           "small &lt;run&gt; &amp; &quot;friends&quot;", "step 4", "0 % longer", "1.38 TFLOP/s",
+                           "68.8 % of what matrix products reach there"}) {
     INFO(part);
     CHECK(contains(page, part));
   }
   CHECK_FALSE(contains(page, "<!--"));
   CHECK_FALSE(contains(page, "small <run>"));
+  metrics.tflop_per_s = metrics.product_shares = {std::nan(""), std::nan(""), std::nan("")};
+  CHECK_FALSE(contains(html_page(run, metrics), "FLOP/s"));
   const std::regex outside("https?:|//[a-z]|src=|href=|url\\(|@import|<link|<iframe|fetch\\(|XMLHttpRequest");
   std::smatch found;
   const bool loads = std::regex_search(page, found, outside);

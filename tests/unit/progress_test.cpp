@@ -15,7 +15,7 @@ namespace lockstep {
 namespace {
 
 const ProgressState kState = {
-    .step = 120, .total = 200, .loss = 2.34567, .step_ms = 12.34, .samples_per_s = 2601.4, .eta_s = 12};
+    .step = 120, .total = 200, .loss = 2.34567, .pace = {.samples = 32, .us = 12300}, .eta_s = 12};
 
 }  // namespace
 
@@ -25,9 +25,21 @@ TEST_CASE("a narrow terminal drops fields from the right", "[unit]") {
   CHECK(progress_line(kState, 13) == "step 120/200");
   CHECK(progress_line(kState, 20) == "step 120/200");
   CHECK(progress_line(kState, 40) == "step 120/200  loss 2.346  12.3 ms/step");
-  CHECK(progress_line(kState, 80) == "step 120/200  loss 2.346  12.3 ms/step  2601 samples/s  ETA 0:12  [######-----]");
+  CHECK(progress_line(kState, 80) == "step 120/200  loss 2.346  12.3 ms/step  2.60k samples/s  ETA 0:12  [######----]");
   CHECK(progress_line(kState, 200) ==
-        "step 120/200  loss 2.346  12.3 ms/step  2601 samples/s  ETA 0:12  [##################------------]");
+        "step 120/200  loss 2.346  12.3 ms/step  2.60k samples/s  ETA 0:12  [##################------------]");
+}
+
+TEST_CASE("operations per second are on the line where there is room for more than they", "[unit]") {
+  ProgressState state = kState;
+  state.pace.tokens_per_sample = 64;
+  state.pace.operations = 12300 * 1.5e6;
+  state.pace.product_rate = 3e12;
+  const std::string pace = "step 120/200  loss 2.346  12.3 ms/step  167k tokens/s  ETA 0:12  ";
+  CHECK(progress_line(state, 80) == pace + "[#######-----]");
+  CHECK(progress_line(state, 93) == pace + "[###############----------]");
+  CHECK(progress_line(state, 94) == pace + "1.50 TFLOP/s (50 %)  [###--]");
+  CHECK(progress_line(state, 65) == "step 120/200  loss 2.346  12.3 ms/step  167k tokens/s  ETA 0:12");
 }
 
 TEST_CASE("work that is no training says what it is at", "[unit]") {
@@ -42,8 +54,9 @@ TEST_CASE("the line never fills a terminal, whatever it shows", "[unit]") {
   const std::vector<ProgressState> states = {
       kState,
       {},
-      {.step = 5, .total = 3, .loss = -1e300, .step_ms = 1e300, .samples_per_s = 1e300, .eta_s = 1e300},
-      {.step = 1, .total = 1, .loss = infinity, .step_ms = infinity, .samples_per_s = infinity, .eta_s = infinity}};
+      {.step = 5, .total = 3, .loss = -1e300, .pace = {.samples = 1, .operations = 1e300, .us = 1e300}, .eta_s = 1e300},
+      {.step = 1, .total = 1, .loss = infinity, .pace = {.samples = 1, .us = infinity}, .eta_s = infinity},
+      {.step = 1, .total = 1, .loss = infinity, .pace = {.samples = 1, .operations = 1, .us = 0}, .eta_s = infinity}};
   for (const ProgressState& state : states) {
     for (int columns = 0; columns <= 200; ++columns) {
       CHECK(progress_line(state, columns).size() <= static_cast<std::size_t>(std::max(columns - 1, 0)));
@@ -64,7 +77,7 @@ TEST_CASE("without a terminal nothing is printed", "[unit]") {
   REQUIRE(pipe(ends.data()) == 0);
   Progress progress(10, std::make_shared<Console>(ends[1]));
   CHECK_FALSE(progress.active());
-  progress.update(1, 0.5, 10, 100);
+  progress.update(1, 0.5, {.samples = 1, .us = 10'000});
   progress.finish();
   close(ends[1]);
   CHECK(read_all(ends[0]).empty());
@@ -76,7 +89,7 @@ TEST_CASE("a terminal sees at most 10 drawings a second, and the last state", "[
   Progress progress(1000, std::make_shared<Console>(terminal.inside()));
   CHECK(progress.active());
   const auto start = std::chrono::steady_clock::now();
-  for (int step = 1; step <= 1000; ++step) progress.update(step, 0.5, 10, 100);
+  for (int step = 1; step <= 1000; ++step) progress.update(step, 0.5, {.samples = 1, .us = 10'000});
   progress.finish();
   const double took_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   const std::string shown = terminal.shown();
@@ -93,7 +106,7 @@ TEST_CASE("progress that does not come to its end leaves its last state, and non
   CHECK(terminal.shown().empty());
   {
     Progress progress(10, console);
-    progress.update(1, 0.5, 10, 100);
+    progress.update(1, 0.5, {.samples = 1, .us = 10'000});
     terminal.resize(13);
   }
   CHECK(terminal.shown().ends_with("\r\x1b[Kstep 1/10\r\n"));
