@@ -55,13 +55,16 @@ Field memory_limit(WorkersConfig& workers) {
           }};
 }
 
-void replica_fields(FieldVisitor& visit) {
-  constexpr const char* work = "data parallelism";
-  visit("count", later(1, at_least(1), work).with_example("1"), kFree, "");
-  visit("strategy",
-        later<std::string>("mirrored", one_of({"mirrored", "central_storage", "parameter_server"}), work)
-            .with_example("mirrored"),
-        kFree, "");
+/// parameter_server is a strategy that is not there yet.
+Field strategy(ReplicasConfig& replicas) {
+  Field field = value(replicas.strategy);
+  const auto read = field.read;
+  field.read = [read](const Section& section, const std::string& key) {
+    if (section.is_scalar(key) && section.get<std::string>(key) == "parameter_server")
+      throw section.unexpected(key, join(names<ReplicaStrategy>(), " or "), "; parameter_server: not available yet");
+    read(section, key);
+  };
+  return field;
 }
 
 /// The number before `unit` ("" or "min"); 0 when `text` is something else.
@@ -126,7 +129,27 @@ Rule<std::string> file_name() {
           }};
 }
 
+/// M >= G >= R.
+void check_groups(const Section& root, const Config& config) {
+  const int replicas = config.replicas.count, groups = config.gradient_groups();
+  const int micro_batches = config.train.micro_batches;
+  if (replicas > micro_batches)
+    throw root.section("replicas")
+        .unexpected("count", concat("at most train.micro_batches, which is ", micro_batches),
+                    "; every replica runs a part of the micro-batches: take more of these, or fewer replicas");
+  if (groups < replicas || groups > micro_batches)
+    throw root.section("train").unexpected(
+        "gradient_groups",
+        concat("an integer from ", replicas, " (replicas.count) to ", micro_batches, " (train.micro_batches)"),
+        groups < replicas ? "; a group of micro-batches is not divided among replicas" : "");
+  if (config.replicas.shard_optimizer && config.replicas.strategy != ReplicaStrategy::mirrored)
+    throw root.section("replicas")
+        .unexpected("shard_optimizer", "false with strategy central_storage",
+                    "; there the optimizer's state is there once: leave it out");
+}
+
 yaml::Value written(Config config) {
+  config.train.gradient_groups = config.gradient_groups();
   return written_fields([&config](FieldVisitor& visit) { fields(visit, config); });
 }
 
@@ -141,6 +164,23 @@ std::int64_t CheckpointConfig::every_steps() const {
 }
 std::int64_t CheckpointConfig::every_minutes() const {
   return count_of(every, "min");
+}
+
+void fields(FieldVisitor& visit, ReplicasConfig& replicas) {
+  visit("count", value(replicas.count, at_least(1)), kFree,
+        "How many; each runs a part of train.micro_batches. With the same train.gradient_groups the bits are the same "
+        "for "
+        "any number of them.");
+  visit(
+      "strategy", strategy(replicas), kFree,
+      "mirrored: every process (every device) has the weights; gradients are summed over all of them. central_storage: "
+      "weights and optimizer state are there once, in main memory; in one process.");
+  visit(
+      "shard_optimizer", value(replicas.shard_optimizer), kFree,
+      "mirrored: every process (device) keeps the optimizer's state of a part of the weights alone, and updates that.");
+  visit("placement", value(replicas.placement), kFree,
+        "Which workers are neighbours, on the same rank or host: those of one pipeline, or the same stage of all "
+        "replicas.");
 }
 
 void fields(FieldVisitor& visit, WorkersConfig& workers) {
@@ -227,8 +267,8 @@ void fields(FieldVisitor& visit, Config& config) {
         kFree, "How the model is cut and in which order the pieces work.");
   visit("workers", mapping(config.workers), kFree, "Who computes.");
   visit("kernels", mapping(config.kernels), kDecides, "Choices among ways to compute the same.");
-  visit("replicas", keys_below(replica_fields), kFree,
-        "Copies of the whole pipeline, each with a part of the batch. Other values: not available yet.");
+  visit("replicas", mapping(config.replicas).checked([&config](const Section& root) { check_groups(root, config); }),
+        kFree, "Copies of the whole pipeline, each with a part of the batch; see docs/replicas.md.");
   visit("checkpoint", keys_below([&config](FieldVisitor& below) { fields(below, config.checkpoint, config.train); }),
         kFree,
         "Saving the state of training, so that `lockstep train CONFIG --resume auto` can go on; see "

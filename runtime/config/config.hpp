@@ -79,6 +79,24 @@ constexpr const char* to_string(Bind bind) {
   return nullptr;
 }
 
+enum class ReplicaStrategy { mirrored, central_storage };
+constexpr const char* to_string(ReplicaStrategy strategy) {
+  switch (strategy) {
+    case ReplicaStrategy::mirrored: return "mirrored";
+    case ReplicaStrategy::central_storage: return "central_storage";
+  }
+  return nullptr;
+}
+
+enum class ReplicaPlacement { pipeline_first, replicas_first };
+constexpr const char* to_string(ReplicaPlacement placement) {
+  switch (placement) {
+    case ReplicaPlacement::pipeline_first: return "pipeline_first";
+    case ReplicaPlacement::replicas_first: return "replicas_first";
+  }
+  return nullptr;
+}
+
 enum class GemmChoice { automatic, libtorch };
 constexpr const char* to_string(GemmChoice gemm) {
   switch (gemm) {
@@ -193,10 +211,11 @@ struct EmaConfig {
 };
 
 struct TrainConfig {
-  std::int64_t steps = 0;  ///< required, >= 1
-  std::int64_t batch = 0;  ///< required: samples per optimizer step, over all replicas
-  int micro_batches = 1;   ///< <= batch
-  std::string loss;        ///< required; runtime/training/losses.hpp has the names
+  std::int64_t steps = 0;   ///< required, >= 1
+  std::int64_t batch = 0;   ///< required: samples per optimizer step, over all replicas
+  int micro_batches = 1;    ///< <= batch; over all replicas
+  int gradient_groups = 0;  ///< 0: those of the checkpoint, or else replicas.count
+  std::string loss;         ///< required; runtime/training/losses.hpp has the names
   Precision precision = Precision::fp32;
   double clip_grad_norm = 0.0;   ///< 0: no clipping
   bool post_validation = false;  ///< with clipping: update before the norm is known, and correct it afterwards
@@ -272,6 +291,14 @@ struct WorkersConfig {
   bool operator==(const WorkersConfig&) const = default;
 };
 
+struct ReplicasConfig {
+  int count = 1;  ///< copies of the pipeline
+  ReplicaStrategy strategy = ReplicaStrategy::mirrored;
+  bool shard_optimizer = false;  ///< mirrored: each memory updates its part of the weights
+  ReplicaPlacement placement = ReplicaPlacement::pipeline_first;
+  bool operator==(const ReplicasConfig&) const = default;
+};
+
 struct KernelsConfig {
   GemmChoice gemm = GemmChoice::automatic;  ///< automatic lets MKL take its AVX-512 path on AMD CPUs
   DropoutKernel dropout = DropoutKernel::torch;
@@ -309,11 +336,15 @@ struct Config {
   TrainConfig train;
   PipelineConfig pipeline;
   WorkersConfig workers;
+  ReplicasConfig replicas;
   KernelsConfig kernels;
   CheckpointConfig checkpoint;
   CommConfig comm;
   std::string run_dir;  ///< default: runs/<name>
-  Section root;         ///< for errors that name a key, and for the resolved copy in the run folder
+  /// Those of train.gradient_groups, where they are given; else as many as there are replicas.
+  int gradient_groups() const { return train.gradient_groups > 0 ? train.gradient_groups : replicas.count; }
+  int all_workers() const { return pipeline.workers() * replicas.count; }  ///< of all replicas
+  Section root;  ///< for errors that name a key, and for the resolved copy in the run folder
 };
 
 /// Types, defaults and every rule that needs no model, no data and no ranks. Throws ConfigError.

@@ -43,6 +43,7 @@ void fields(FieldVisitor& visit, EmaConfig& ema);
 void fields(FieldVisitor& visit, PipelineConfig& pipeline);
 void fields(FieldVisitor& visit, CostsConfig& costs);
 void fields(FieldVisitor& visit, WorkersConfig& workers);
+void fields(FieldVisitor& visit, ReplicasConfig& replicas);
 void fields(FieldVisitor& visit, KernelsConfig& kernels);
 void fields(FieldVisitor& visit, CommConfig& comm);
 

@@ -224,9 +224,16 @@ void fields(FieldVisitor& visit, TrainConfig& train) {
   visit("batch", value(train.batch, at_least(kOne)).required().with_example("32"), kDecides,
         "Samples per optimizer step, over all replicas.");
   visit("micro_batches", micro_batches(train), kDecides,
-        "Slices of the batch that stream through the pipeline; at most batch, need not divide it. More of them means "
+        "Slices of the batch that stream through the pipeline, over all replicas; at most batch, need not divide it. "
+        "More of them means "
         "less idle time and smaller activations. They are part of the numerics. `auto`: a plan names them (lockstep "
         "plan, then --plan).");
+  visit("gradient_groups", value(train.gradient_groups, at_least(1)).with_example("1"), decides_since("1"),
+        "Gradients of the micro-batches of a group are added one after the other, the sums of groups in a balanced "
+        "binary "
+        "tree: part of the numerics, at least replicas.count, at most micro_batches. Default: the checkpoint's when a "
+        "run "
+        "is resumed, else replicas.count. See docs/numerics.md.");
   visit("loss", value(train.loss, not_empty()).required().with_example("sparse_categorical_cross_entropy"), kDecides,
         "The loss (`lockstep list losses`).");
   visit("precision", value(train.precision), kDecides,

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <map>
 #include <mutex>
 #include <set>
 #include <thread>
@@ -95,7 +96,7 @@ class Job {
     FlightOwner owner{row, spec_.layout.here.value(), 1, spec_.remote ? spec_.remote->host() : host_name(), ""};
     for (const RankId other : spec_.layout.rank_of_row) owner.ranks = std::max(owner.ranks, other.value() + 1);
     for (const int stage : stages_of(row))
-      for (int layer = spec_.partition.first_layer[stage]; layer < spec_.partition.first_layer[stage + 1]; ++layer)
+      for (int layer = layers_of(stage).first; layer < layers_of(stage).end; ++layer)
         owner.owns += concat(stage, "\t", layer, "\t", spec_.graph.layers[layer].name, "\n");
     const std::string file =
         spec_.recorder_folder.empty() ? "" : concat(spec_.recorder_folder, "/worker-", row, ".bin");
@@ -119,6 +120,8 @@ class Job {
     return std::make_unique<Watchdog>(*board_, std::move(options));
   }
 
+  LayerRange layers_of(int stage) const { return spec_.partition.layers_of(StageId(stage)); }
+
   std::vector<int> stages_of(int row) const {
     std::vector<int> stages;
     for (int stage = 0; stage < spec_.partition.stages(); ++stage)
@@ -129,7 +132,7 @@ class Job {
   std::string who(int row) const {
     std::string stages;
     for (const int stage : stages_of(row)) {
-      const int first = spec_.partition.first_layer[stage], last = spec_.partition.first_layer[stage + 1] - 1;
+      const int first = layers_of(stage).first, last = layers_of(stage).end - 1;
       stages += concat(stages.empty() ? "" : "; ", "stage ", stage, ": ", spec_.graph.layers[first].name);
       if (last > first) stages += concat(" .. ", spec_.graph.layers[last].name);
     }
@@ -159,12 +162,14 @@ class Job {
         .programs = spec_.programs,
         .stage = stage,
         .initialise = spec_.initialise,
+        .common = common_of(row),
+        .makes_common = is_first_in_memory(row),
         .clip_grad_norm = spec_.clip_grad_norm,
         .make_updater = spec_.make_updater,
         .channels = by_row_[row],
         .limits = {&stop_, Watchdog::scan_every(spec_.wait_limit), watchdogs_[row].get(), stage.pulse},
         .decider = row == 0 ? spec_.decider : nullptr,
-        .feeder = spec_.programs.wiring().row_of_stage.front().value() == row ? spec_.feeder : nullptr,
+        .feeder = feeder_of(row),
         .observer = first_here ? spec_.observer : nullptr,
         .signalled = spec_.signalled,
         .record_hashes = spec_.record_hashes,
@@ -177,6 +182,33 @@ class Job {
         .log = spec_.log.named(concat("worker ", row)),
     };
     return std::make_unique<Worker>(std::move(parts));
+  }
+
+  /// Of the replica whose first stage the row has.
+  Feeder* feeder_of(int row) const {
+    const Topology& topology = spec_.partition.topology;
+    for (int replica = 0; replica < topology.replicas.count; ++replica)
+      if (row_of(topology.in_replica(StageId(0), replica)) == row)
+        return spec_.feeders.at(static_cast<std::size_t>(replica));
+    return nullptr;
+  }
+  int row_of(StageId stage) const { return spec_.programs.wiring().row_of_stage[index(stage)].value(); }
+
+  /// The rows in the memory of `row` that hold what it holds, ascending: one of each replica there.
+  std::vector<int> alike(int row) const {
+    const Topology& topology = spec_.partition.topology;
+    const Wiring& wiring = spec_.programs.wiring();
+    std::vector<int> rows;
+    for (int replica = 0; replica < topology.replicas.count; ++replica) {
+      const int other = row_of(topology.in_replica(StageId(stages_of(row).front()), replica));
+      if (wiring.memory_of(WorkerId(other)) == wiring.memory_of(WorkerId(row))) rows.push_back(other);
+    }
+    return rows;
+  }
+  bool is_first_in_memory(int row) const { return alike(row).front() == row; }
+  CommonPlace* common_of(int row) {
+    const std::vector<int> rows = alike(row);
+    return rows.size() > 1 ? &common_[rows.front()] : nullptr;
   }
 
   SpanRecorder* span_recorder(int row) {
@@ -245,6 +277,7 @@ class Job {
   std::vector<std::unique_ptr<Channel>> channels_;
   std::vector<std::vector<Channel*>> by_row_;
   std::vector<std::unique_ptr<SpanRecorder>> span_recorders_;
+  std::map<int, CommonPlace> common_;  // by its first row
   std::vector<std::unique_ptr<Worker>> workers_;
   std::mutex error_mutex_;
   std::exception_ptr first_error_;

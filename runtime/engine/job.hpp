@@ -45,10 +45,10 @@ struct JobSpec {
   std::chrono::milliseconds startup_limit{600'000};                       ///< of a wait for a worker that has not begun
   std::chrono::milliseconds save_limit{3'600'000};                        ///< of a save that writes nothing
   std::int64_t memory_limit = 0;                                          ///< bytes of tensors per worker; 0: none
-  std::string recorder_folder = {};  ///< where flight recorders go; empty: memory only
-  Decider* decider = nullptr;        ///< needed where row 0 is
-  Feeder* feeder = nullptr;          ///< needed where stage 0 is
-  Observer* observer = nullptr;      ///< may be null
+  std::string recorder_folder = {};   ///< where flight recorders go; empty: memory only
+  Decider* decider = nullptr;         ///< needed where row 0 is
+  std::vector<Feeder*> feeders = {};  ///< by replica; needed where its first stage is
+  Observer* observer = nullptr;       ///< may be null
   const std::atomic<bool>* signalled = nullptr;
   bool record_hashes = false;
   bool measure_products = false;  ///< how fast each worker multiplies matrices: WorkerReport::product_rate

@@ -11,13 +11,16 @@
 namespace lockstep {
 namespace {
 
-/// A sum in the model's parameter order.
+/// A sum by block, then in the model's parameter order.
 double norm_of(const std::vector<RowResult>& rows) {
-  std::map<int, double> squares;
+  std::map<std::pair<int, int>, double> squares;
   for (const RowResult& row : rows)
-    for (std::size_t i = 0; i < row.norm.parameters.size(); ++i) squares[row.norm.parameters[i]] = row.norm.squares[i];
+    for (std::size_t i = 0; i < row.norm.parameters.size(); ++i)
+      squares[{row.norm.parameters[i], row.norm.blocks[i]}] = row.norm.squares[i];
+  std::map<int, double> of_parameters;
+  for (const auto& [part, square] : squares) of_parameters[part.first] += square;
   double sum = 0;
-  for (const auto& [parameter, square] : squares) sum += square;
+  for (const auto& [parameter, square] : of_parameters) sum += square;
   return std::sqrt(sum);
 }
 
@@ -58,13 +61,16 @@ void Ledger::close(const RowResult& own) {
   rows_.push_back(own);
   std::sort(rows_.begin(), rows_.end(),
             [](const RowResult& a, const RowResult& b) { return a.report.row < b.report.row; });
+  std::vector<Numerator> losses;
   for (const RowResult& row : rows_) {
-    for (std::size_t head = 0; head < previous_.heads.size(); ++head) previous_.heads[head].sum += row.loss_sums[head];
+    losses.insert(losses.end(), row.losses.begin(), row.losses.end());
     previous_.non_finite = first_of(previous_.non_finite, row.non_finite);
     previous_.signalled = previous_.signalled || row.signalled;
     previous_.workers.push_back(row.report);
     saved_.insert(saved_.end(), row.saved.begin(), row.saved.end());
   }
+  std::sort(losses.begin(), losses.end());
+  for (const Numerator& loss : losses) previous_.heads[static_cast<std::size_t>(loss.head)].sum += loss.value;
   previous_.gradient_norm = norm_of(rows_);
   rows_.clear();
   if (previous_.mode == Mode::train || previous_.mode == Mode::evaluate) finished_.push_back(std::move(previous_));

@@ -11,7 +11,6 @@ namespace lockstep {
 RowRun::RowRun(int row, const StepHeader& header, Stopwatch& watch, SpanRecorder* spans)
     : watch_(watch), spans_(spans), mode_(header.mode), step_(header.step) {
   result.report.row = row;
-  result.loss_sums.assign(header.heads.size(), 0.0);
 }
 
 StageRun& RowRun::stage(StageId id, int layers) {
@@ -52,7 +51,7 @@ void RowRun::settle(const std::function<void()>& meanwhile) {
     stage.meter.settle();
     report.stages.push_back(stage.meter.report());
     result.non_finite = first_of(result.non_finite, stage.non_finite);
-    for (const auto& [key, loss] : stage.losses) result.loss_sums[static_cast<std::size_t>(key.first)] += loss;
+    for (const auto& [key, loss] : stage.losses) result.losses.push_back({key.first, key.second, loss});
   }
   stages_.clear();
 }

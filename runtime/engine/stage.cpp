@@ -39,8 +39,9 @@ Stage::Stage(const ModelGraph& graph, const Partition& partition, StageId id, co
              const StageOptions& options, StageWeights& weights)
     : graph_(graph),
       id_(id),
-      first_(partition.first_layer[id.value()]),
-      last_(partition.first_layer[id.value() + 1]),
+      replicas_(partition.topology.replicas),
+      first_(partition.layers_of(id).first),
+      last_(partition.layers_of(id).end),
       has_backward_(partition.topology.has_backward[id.value()]),
       losses_of_heads_(losses),
       options_(options),
@@ -49,7 +50,7 @@ Stage::Stage(const ModelGraph& graph, const Partition& partition, StageId id, co
   collected_.resize(last_ - first_);
   new_states_.resize(last_ - first_);
   for (int head = 0; head < graph.head_count(); ++head)
-    if (partition.stage_of(graph.layer_count() + head) == id) heads_.push_back(head);
+    if (partition.stage_of(graph.layer_count() + head) == partition.topology.in_replica(id, 0)) heads_.push_back(head);
 }
 
 void Stage::begin(const StepHeader& header, StageRun& run) {
@@ -323,6 +324,7 @@ void Stage::input_grad_layer(int layer, MicroBatch& batch, int micro_batch) {
 }
 
 void Stage::run_backward(int micro_batch, bool with_weights) {
+  weights_.at_work.group = replicas_.group_of(micro_batch);
   const StageMeter::Work timed(run_->meter, &StageReport::input_grad_us);
   MicroBatch& batch = alive_.at(micro_batch);
   if (batch.recompute) run_->meter.recomputed();
@@ -362,6 +364,57 @@ std::int64_t Stage::first_row(int micro_batch) const {
   return std::accumulate(header_->slices.begin(), header_->slices.begin() + micro_batch, std::int64_t{0});
 }
 
+namespace {
+
+/// What is collected by layers, and what they set, in one list: of each entry its numbers, then its tensors.
+class Entries {
+ public:
+  void add(std::initializer_list<std::int64_t> numbers, const Tensors& tensors) {
+    numbers_.insert(numbers_.end(), numbers);
+    numbers_.push_back(static_cast<std::int64_t>(tensors.size()));
+    tensors_.insert(tensors_.end(), tensors.begin(), tensors.end());
+  }
+  Tensors message() && {
+    tensors_.insert(tensors_.begin(), at::tensor(numbers_, at::kLong));
+    return std::move(tensors_);
+  }
+
+ private:
+  std::vector<std::int64_t> numbers_;
+  Tensors tensors_;
+};
+
+constexpr std::int64_t kCollected = -1;  // in place of a state's buffer
+
+}  // namespace
+
+Tensors Stage::statistics() const {
+  Entries entries;
+  for (std::size_t layer = 0; layer < collected_.size(); ++layer) {
+    const auto at = static_cast<std::int64_t>(layer);
+    for (const auto& [micro_batch, tensors] : collected_[layer]) entries.add({at, micro_batch, kCollected}, tensors);
+    for (const auto& [micro_batch, states] : new_states_[layer])
+      for (const auto& [buffer, state] : states) entries.add({at, micro_batch, buffer}, {state});
+  }
+  return std::move(entries).message();
+}
+
+void Stage::put_statistics(const Tensors& statistics) {
+  const at::Tensor numbers = statistics.at(0).to(at::kCPU);
+  const auto* entry = numbers.const_data_ptr<std::int64_t>();
+  std::size_t next = 1;
+  for (std::int64_t i = 0; i < numbers.numel(); i += 4, entry += 4) {
+    const auto layer = static_cast<std::size_t>(entry[0]);
+    const int micro_batch = static_cast<int>(entry[1]);
+    Tensors tensors;
+    for (std::int64_t n = 0; n < entry[3]; ++n) tensors.push_back(to_device(statistics.at(next++), options_.device));
+    if (entry[2] == kCollected)
+      collected_[layer][micro_batch] = std::move(tensors);
+    else
+      new_states_[layer][micro_batch][static_cast<int>(entry[2])] = std::move(tensors.at(0));
+  }
+}
+
 /// The states that micro-batches have set become those of the next step.
 void Stage::keep_states(int layer) {
   for (const auto& [micro_batch, states] : new_states_[layer - first_])
@@ -392,6 +445,7 @@ void Stage::weight_grad(int micro_batch) {
   // A stage whose layers compute all in I has nothing left, and the micro-batch is gone already.
   const auto batch = alive_.find(micro_batch);
   if (batch == alive_.end()) return;
+  weights_.at_work.group = replicas_.group_of(micro_batch);
   const StageMeter::Work timed(run_->meter, &StageReport::weight_grad_us);
   for (int layer = last_ - 1; layer >= first_; --layer)
     if (Island& island = batch->second.islands[layer - first_]; island.weight_grads) run_weight_grads(layer, island);

@@ -62,7 +62,11 @@ class Stage {
   void release_values(int micro_batch);
   void release_gradients(int micro_batch);
 
-  /// Of a training run, after the last compute: what layers collected is merged into their buffers, in micro-batch
+  /// Of a training run, after the last compute: what layers have collected and set for the next step, for the same
+  /// stage of other replicas, whose end_step() takes it for its own.
+  Tensors statistics() const;
+  void put_statistics(const Tensors& statistics);
+  /// Behind that: what layers collected is merged into their buffers, in micro-batch
   /// order, and the states that they set are kept.
   void end_step();
 
@@ -102,6 +106,7 @@ class Stage {
 
   const ModelGraph& graph_;
   StageId id_;
+  const Replicas& replicas_;
   int first_, last_;        // layers [first_, last_)
   std::vector<int> heads_;  // the model's heads that are computed here
   bool has_backward_;

@@ -11,7 +11,11 @@ namespace lockstep {
 Stages::Stages(const ModelGraph& graph, const Partition& partition, const std::vector<StageId>& ids,
                const Losses& losses, const StageOptions& options, Weights& weights, const MemoryPool& pool,
                Feeder* feeder)
-    : graph_(graph), weights_(weights), pool_(pool), feeder_(feeder) {
+    : graph_(graph),
+      weights_(weights),
+      pool_(pool),
+      feeder_(feeder),
+      first_(partition.topology.in_replica(StageId(0), partition.topology.replica_of(ids.front()))) {
   for (const StageId id : ids)
     stages_.try_emplace(id, AtWork{Stage(graph, partition, id, losses, options, weights.of(id)), {}, {}});
   for (const FlowContents& flow : partition.flows) {
@@ -32,7 +36,7 @@ void Stages::load_data(int micro_batch) {
   Tensors entries = feeder_->micro_batch(micro_batch);
   LOCKSTEP_CHECK(entries.size() == graph_.sources.size(), "the data gave ", entries.size(), " entries");
   for (std::size_t i = 0; i < entries.size(); ++i)
-    at(StageId(0)).stage.put_value(micro_batch, graph_.sources[i], std::move(entries[i]));
+    at(first_).stage.put_value(micro_batch, graph_.sources[i], std::move(entries[i]));
 }
 
 void Stages::put_values(const FlowContents& flow, int micro_batch, Tensors values) {
@@ -54,7 +58,7 @@ void Stages::compute(const Action& action, bool recompute) {
   const std::int64_t bytes_before = kept_bytes();
   switch (action.op) {
     case Op::forward:
-      if (action.stage == StageId(0)) load_data(action.micro_batch);
+      if (action.stage == first_) load_data(action.micro_batch);
       here.stage.forward(action.micro_batch, recompute);
       break;
     case Op::backward: here.stage.backward(action.micro_batch); break;
@@ -102,6 +106,14 @@ void Stages::release_sent() {
     if (sent_.op == Op::input_grad) meter(sent_.stage).kept_by_input_grad(kept_bytes() - sent_.bytes_before);
   }
   sent_ = {};
+}
+
+Tensors Stages::statistics(StageId stage) const {
+  return stages_.at(stage).stage.statistics();
+}
+
+void Stages::put_statistics(StageId stage, const Tensors& statistics) {
+  at(stage).stage.put_statistics(statistics);
 }
 
 void Stages::end_step() {

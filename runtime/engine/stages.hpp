@@ -13,7 +13,8 @@ namespace lockstep {
 
 class Stages {
  public:
-  /// References outlive it. `pool`: in whose scope the worker works. `feeder`: reads the data, for who has stage 0.
+  /// References outlive it. `ids`: at least one, of one replica. `pool`: in whose scope the worker works. `feeder`:
+  /// reads the data, for who has the replica's first stage.
   Stages(const ModelGraph& graph, const Partition& partition, const std::vector<StageId>& ids, const Losses& losses,
          const StageOptions& options, Weights& weights, const MemoryPool& pool, Feeder* feeder);
 
@@ -30,6 +31,9 @@ class Stages {
   /// What the last compute made for others has been taken: it is let go of. (The next compute does the same.)
   void release_sent();
 
+  /// What the layers of a stage have collected of its micro-batches, for the other replicas' end_step().
+  Tensors statistics(StageId stage) const;
+  void put_statistics(StageId stage, const Tensors& statistics);
   /// The end of a training step: brings buffers up to date.
   void end_step();
 
@@ -55,7 +59,8 @@ class Stages {
   const ModelGraph& graph_;
   const Weights& weights_;
   const MemoryPool& pool_;
-  Feeder* feeder_;  // null without stage 0
+  Feeder* feeder_;  // null without first_
+  StageId first_;   // of the replica
   std::map<StageId, AtWork> stages_;
   std::int64_t resident_bytes_ = 0;  // alive when the run began: parameters, optimizer state, row 0's batch
   Sent sent_;

@@ -8,6 +8,7 @@
 #include <array>
 #include <cmath>
 #include <map>
+#include <utility>
 
 #include "runtime/base/check.hpp"
 #include "runtime/device/staging.hpp"
@@ -52,8 +53,9 @@ double sum_of_squares(const at::Tensor& host) {
   const T* data = host.const_data_ptr<T>();
   const auto count = static_cast<std::size_t>(host.numel());
   double total = 0;
-  for (std::size_t begin = 0; begin < count; begin += kNormBlock)
-    total += square_of_block(data + begin, std::min(kNormBlock, count - begin));
+  constexpr std::size_t block = kNormBlock;
+  for (std::size_t begin = 0; begin < count; begin += block)
+    total += square_of_block(data + begin, std::min(block, count - begin));
   return total;
 }
 
@@ -70,6 +72,21 @@ at::Tensor squared_norm_there(const at::Tensor& tensor) {
       sums.push_back(some.narrow(0, whole, some.numel() - whole).view({1, -1}).to(at::kDouble).square().sum(1));
   }
   return sums.size() == 2 && sums[1].numel() == 1 ? sums[1] : at::cat(sums).sum().reshape({1});
+}
+
+/// `order`: by parameter, where its blocks are.
+at::Tensor total_norm_there(const at::Tensor& squares, const std::vector<std::vector<std::int64_t>>& order) {
+  const auto some = [&](const std::vector<std::int64_t>& of) {
+    return squares.index_select(0, to_device(at::tensor(of), squares.device()));
+  };
+  std::vector<std::int64_t> whole;
+  for (const std::vector<std::int64_t>& of : order) whole.push_back(of.front());
+  at::Tensor sums = some(whole);
+  for (std::size_t i = 0; i < order.size(); ++i)  // added as squared_norm_there() does
+    if (order[i].size() > 1)
+      sums.narrow(0, static_cast<std::int64_t>(i), 1)
+          .copy_(at::cat({at::zeros({1}, squares.options()), some(order[i])}).sum().reshape({1}));
+  return sums.sum().sqrt();
 }
 
 }  // namespace
@@ -98,17 +115,26 @@ at::Tensor squared_norms(const std::vector<at::Tensor>& tensors, at::Device devi
 at::Tensor total_norm(const std::vector<SquaredNorms>& parts, at::Device device) {
   const at::NoGradGuard no_grad;
   std::vector<at::Tensor> squares;
-  std::map<int, std::int64_t> place;  // in all of them, by parameter
+  std::map<std::pair<int, int>, std::int64_t> place;  // in all of them, by parameter and block
   for (const SquaredNorms& part : parts) {
-    for (const int parameter : part.parameters) place.emplace(parameter, static_cast<std::int64_t>(place.size()));
+    for (std::size_t i = 0; i < part.parameters.size(); ++i)
+      place.emplace(std::pair(part.parameters[i], part.blocks[i]), static_cast<std::int64_t>(place.size()));
     squares.push_back(to_device(part.squares, device));
   }
-  std::vector<std::int64_t> order;
-  for (const auto& [parameter, at] : place) order.push_back(at);
+  std::vector<std::vector<std::int64_t>> order;  // by parameter
+  int last = -1;
+  for (const auto& [of, at] : place) {
+    if (std::exchange(last, of.first) != of.first) order.emplace_back();
+    order.back().push_back(at);
+  }
   const at::Tensor all = at::cat(squares);
-  if (!device.is_cpu()) return all.index_select(0, to_device(at::tensor(order), device)).sum().sqrt();
+  if (!device.is_cpu()) return total_norm_there(all, order);
   double sum = 0;
-  for (const std::int64_t at : order) sum += all.const_data_ptr<double>()[at];
+  for (const std::vector<std::int64_t>& of : order) {
+    double of_parameter = 0;
+    for (const std::int64_t at : of) of_parameter += all.const_data_ptr<double>()[at];
+    sum += of_parameter;
+  }
   return at::full({}, std::sqrt(sum), at::kDouble);
 }
 

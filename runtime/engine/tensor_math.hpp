@@ -9,10 +9,9 @@
 #include <cstdint>
 #include <vector>
 
-namespace lockstep {
+#include "runtime/schedule/shares.hpp"
 
-/// Elements of which squared_norm() makes a sum of its own.
-inline constexpr std::size_t kNormBlock = 65536;
+namespace lockstep {
 
 /// Sum of squares in double, over a float32 or float64 tensor of the host: of each block of kNormBlock
 /// elements, then over the blocks in order. So who holds only some blocks of a tensor has a part of the whole.
@@ -23,10 +22,12 @@ at::Tensor squared_norms(const std::vector<at::Tensor>& tensors, at::Device devi
 
 /// Squared norms of the gradients that a row has a part in.
 struct SquaredNorms {
-  std::vector<int> parameters = {};  ///< indices in the model's parameter order
+  static constexpr int kWhole = -1;
+  std::vector<int> parameters = {};  ///< indices in the model's parameter order; one of which a row has a share repeats
+  std::vector<int> blocks = {};      ///< parallel: kWhole, or which block of it
   at::Tensor squares = {};           ///< of their gradients: double [parameters], on the row's device
 };
-/// The 2-norm of them all: squares are added in the model's parameter order, on `device`. Double [].
+/// The 2-norm of them all: squares are added by block, then in the model's parameter order, on `device`. Double [].
 at::Tensor total_norm(const std::vector<SquaredNorms>& parts, at::Device device);
 
 /// Whether every element is finite. Integer tensors are; float32, float64 and bfloat16 are read once.

@@ -21,12 +21,20 @@ struct UpdaterState {
   bool starts_as_value = false;  ///< in a job that goes on from a checkpoint without it: as the parameter's value
 };
 
+/// Elements [begin, end) of a parameter: all of them, or blocks of kNormBlock elements where the rule looks at each
+/// element by itself.
+struct UpdatePart {
+  std::size_t parameter = 0;  ///< position among those that the updater was made for
+  std::int64_t begin = 0, end = 0;
+  at::Tensor gradient = {};  ///< of all of the parameter, and there in these elements, already scaled
+};
+
+/// Several threads may update parts that do not overlap, once state() has been called.
 class ParameterUpdater {
  public:
   virtual ~ParameterUpdater() = default;
-  /// Updates values in place from gradients (defined, already scaled). `step` counts from 1. The engine lets the
-  /// gradients go afterwards.
-  virtual void update(double learning_rate, std::int64_t step) = 0;
+  /// Updates values in place. `step` counts from 1.
+  virtual void update(double learning_rate, std::int64_t step, const std::vector<UpdatePart>& parts) = 0;
   /// All that it remembers from step to step, made now if there was no step yet. The tensors are the live ones: a
   /// checkpoint copies them, a resumed job fills them in.
   virtual std::vector<UpdaterState> state() = 0;

@@ -5,11 +5,16 @@
 // from `pool`, under the kind that they are.
 #pragma once
 
+#include <condition_variable>
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
+#include <optional>
+#include <set>
 #include <vector>
 
+#include "runtime/engine/bucket_sums.hpp"
 #include "runtime/engine/keeper.hpp"
 #include "runtime/engine/memory.hpp"
 #include "runtime/engine/tensor_math.hpp"
@@ -23,13 +28,35 @@ namespace lockstep {
 struct StageWeights {
   std::vector<std::vector<Parameter>> parameters;
   std::vector<std::vector<Buffer>> buffers;
+  GroupAtWork at_work;
+};
+
+/// What replicas whose workers share a memory have once: values and optimizer state. One of them makes them.
+struct CommonWeights {
+  std::map<int, at::Tensor> values;  ///< by index in the model
+  std::shared_ptr<ParameterUpdater> updater;
 };
 
 struct WeightOptions {
   std::uint64_t seed = 1;
   at::Device device = at::kCPU;
-  bool initialise = true;         ///< false: the values come from somewhere else, and are undefined until then
-  MakeUpdater make_updater = {};  ///< empty: nothing is updated
+  bool initialise = true;                 ///< false: the values come from somewhere else, and are undefined until then
+  MakeUpdater make_updater = {};          ///< empty: nothing is updated
+  const Wiring* wiring = nullptr;         ///< of all replicas; null: there is one
+  const CommonWeights* common = nullptr;  ///< another worker has made them; null: they are made here
+};
+
+/// Where they are handed over, to several threads.
+class CommonPlace {
+ public:
+  void put(CommonWeights weights);
+  /// Waits for them. Throws JobStopped.
+  const CommonWeights& wait(const StopFlag& stop);
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::optional<CommonWeights> weights_;
 };
 
 class Weights {
@@ -42,24 +69,34 @@ class Weights {
   Weights& operator=(const Weights&) = delete;
 
   StageWeights& of(StageId stage) { return by_stage_.at(stage); }
+  /// For the others of this memory, which may use them until this is gone. Now all of it is there.
+  CommonWeights common();
   /// One per stored tensor, in model order.
   const std::vector<Parameter*>& parameters() const { return owned_; }
   /// Those of them that are trained.
   const std::vector<Parameter*>& trained() const { return trained_; }
+  /// Of trained(), by position: the elements whose gradients are summed here.
+  const std::vector<Slice>& summed() const { return summed_; }
   std::vector<const Buffer*> buffers() const;
+
+  // ---- sums over groups of micro-batches and replicas ----
+
+  /// By item of Topology::buckets, of those whose stage is here.
+  BucketSums& bucket(int item) { return buckets_.at(item); }
 
   // ---- gradients of the shared parameters, by item of Topology::shared ----
 
   /// The buffers of the holders here, in holder order.
-  Tensors shared_gradients(std::size_t item) const;
+  Tensors shared_gradients(int item) const;
   /// Another memory's, of one holder; never written to.
-  void put_shared_gradient(std::size_t item, int holder, at::Tensor gradient);
+  void put_shared_gradient(int item, int holder, at::Tensor gradient);
   /// Adds the buffers of all holders in holder order; the sum becomes the gradient of the first holder here.
-  void sum_shared(std::size_t item);
+  void sum_shared(int item);
 
   // ---- norm and update ----
 
-  /// Squared norms of the gradients of those whose first holder is here. Throws ModelError when a trained one has none.
+  /// Squared norms of the gradients of those whose first holder is here: of the share that is summed here. Throws
+  /// ModelError when a trained one has none.
   SquaredNorms squared_norms() const;
   /// The optimizer step `step` (from 1) with gradients times `coefficient`, if that is below 1 (or not a number).
   /// Double [], of the host or where the weights are, which then nobody waits for; undefined: 1.
@@ -77,6 +114,11 @@ class Weights {
  private:
   void make(StageId stage, std::map<int, at::Tensor>& stored);
   void find_shared_holders();
+  int tie_of(int item) const { return item % static_cast<int>(shared_holders_.size()); }
+  at::Tensor shared_elements(int tie, const Parameter& holder) const;
+  void find_buckets();
+  void find_parts();
+  std::vector<UpdatePart> parts() const;
   std::vector<at::Tensor> updated_tensors();
 
   const ModelGraph& graph_;
@@ -84,13 +126,18 @@ class Weights {
   WeightOptions options_;
   MemoryPool& pool_;
   std::map<StageId, StageWeights> by_stage_;
-  std::vector<Parameter*> all_;        // every parameter of every layer here
-  std::vector<Parameter*> owned_;      // one per stored tensor: the first holder here
-  std::vector<bool> is_first_holder_;  // parallel to owned_: of the whole model
-  std::vector<Parameter*> trained_;    // the trainable ones of owned_: what the optimizer updates
-  std::unique_ptr<ParameterUpdater> updater_;
+  std::vector<Parameter*> all_;               // every parameter of every layer here
+  std::vector<Parameter*> owned_;             // one per stored tensor: the first holder here
+  std::set<const Parameter*> first_holders_;  // of owned_: first in the whole model
+  std::vector<Parameter*> trained_;           // the trainable ones of owned_: what the optimizer updates
+  int replica_;                               // of all stages here
+  std::map<int, BucketSums> buckets_;         // by item of Topology::buckets; empty where nothing is reduced
+  std::vector<Slice> summed_;                 // of trained_: the elements whose gradients are summed here
+  std::vector<Slice> updated_;                // of trained_: those that are updated here
+  std::shared_ptr<ParameterUpdater> updater_;
   std::vector<at::Tensor> snapshot_;  // of update_for_now(): weights and optimizer state before it
-  // By item of Topology::shared.
+  std::map<int, int> bucket_of_tie_;  // one of its holders here
+  // By item of Topology::shared, of one replica.
   std::vector<std::vector<Parameter*>> shared_holders_;     // per holder; null: in another memory
   std::vector<std::map<int, at::Tensor>> shared_received_;  // holder -> gradient buffer
 };

@@ -5,6 +5,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 #include <tuple>
@@ -51,7 +52,9 @@ void Worker::build() {
   // Before the layers: here all workers are at the same point, and the memory is free.
   if (parts_.measure_products) product_rate_ = product_rate(stream(), parts_.stage.precision);
   const MemoryPool::Scope memory(*parts_.pool, MemoryKind::parameters);
-  const WeightOptions weights{parts_.stage.seed, parts_.stage.device, parts_.initialise, parts_.make_updater};
+  WeightOptions weights{parts_.stage.seed, parts_.stage.device, parts_.initialise, parts_.make_updater};
+  weights.wiring = &parts_.programs.wiring();
+  if (parts_.common && !parts_.makes_common) weights.common = &parts_.common->wait(*parts_.limits.stop);
   weights_.emplace(parts_.graph, parts_.partition, ids_, weights, *parts_.pool);
   stages_.emplace(parts_.graph, parts_.partition, ids_, parts_.losses, parts_.stage, *weights_, *parts_.pool,
                   parts_.feeder);
@@ -65,6 +68,7 @@ void Worker::run() {
     at::NoGradGuard no_grad;
     parts_.keeper->restore(weights_->state(), parts_.limits);
   }
+  if (parts_.common && parts_.makes_common) parts_.common->put(weights_->common());
   do {
     run_program();
   } while (header_.mode != Mode::stop);
@@ -117,6 +121,10 @@ void Worker::execute(const Instruction& instruction) {
     case InstructionKind::receive: receive(instruction); break;
     case InstructionKind::send: send(instruction); break;
     case InstructionKind::compute: stages_->compute(instruction.action, recomputes(instruction.action)); break;
+    case InstructionKind::reduce:
+      stages_->release_sent();
+      weights_->bucket(instruction.item).reduce();
+      break;
     case InstructionKind::shared_sum:
       stages_->release_sent();
       weights_->sum_shared(instruction.item);
@@ -187,9 +195,21 @@ void Worker::consume(const Edge& edge, Message message) {
           weights_->put_shared_gradient(edge.item, static_cast<int>(h), tensors.at(next++));
       return;
     }
+    case EdgeKind::statistics: stages_->put_statistics(in_this_replica(edge), tensors); return;
+    case EdgeKind::reduce: weights_->bucket(edge.item).put_gradients(tensors); return;
+    case EdgeKind::gather:
+      if (gathers_weights())
+        weights_->bucket(edge.item).put_values(edge.from, tensors);
+      else
+        weights_->bucket(edge.item).put_sums(edge.from, tensors);
+      return;
+    case EdgeKind::ready: return;
     case EdgeKind::norm: {
-      const auto* first = tensors.at(0).const_data_ptr<int>();
-      ledger_->add({{first, first + tensors[0].numel()}, tensors.at(1)});
+      const auto numbers = [](const at::Tensor& tensor) {
+        const auto* first = tensor.const_data_ptr<int>();
+        return std::vector<int>(first, first + tensor.numel());
+      };
+      ledger_->add({numbers(tensors.at(0)), numbers(tensors.at(1)), tensors.at(2)});
       return;
     }
     case EdgeKind::scale: norm_ = tensors.at(0); return;
@@ -217,7 +237,13 @@ Tensors Worker::contents(const Edge& edge, int micro_batch) {
     case EdgeKind::value: return stages_->values_of(flow(edge), micro_batch);
     case EdgeKind::gradient: return stages_->gradients_of(flow(edge), micro_batch);
     case EdgeKind::shared: return weights_->shared_gradients(edge.item);
-    case EdgeKind::norm: return {at::tensor(squares_.parameters, at::kInt), squares_.squares};
+    case EdgeKind::statistics: return stages_->statistics(in_this_replica(edge));
+    case EdgeKind::reduce: stages_->release_sent(); return weights_->bucket(edge.item).gradients_for(edge.to);
+    case EdgeKind::gather:
+      return gathers_weights() ? weights_->bucket(edge.item).values() : weights_->bucket(edge.item).sums_for(edge.to);
+    case EdgeKind::ready: return {};
+    case EdgeKind::norm:
+      return {at::tensor(squares_.parameters, at::kInt), at::tensor(squares_.blocks, at::kInt), squares_.squares};
     case EdgeKind::scale: return {norm_};
     case EdgeKind::result: return {tensor_of(settled_last().to_bytes())};
   }
@@ -246,9 +272,9 @@ bool Worker::recomputes(const Action& action) {
 void Worker::collect_norm_parts() {
   stages_->release_sent();
   squares_ = weights_->squared_norms();
-  for (const Parameter* parameter : weights_->trained())
-    record_hash(parameter->index, Hashed::gradient, parameter->gradient);
+  if (parts_.record_hashes) record_gradients();
   current_->result.norm.parameters = squares_.parameters;
+  current_->result.norm.blocks = squares_.blocks;
   current_->readings.add(squares_.squares, [this, &result = current_->result,
                                             last = program_->micro_batches - 1](std::span<const double> squares) {
     result.norm.squares.assign(squares.begin(), squares.end());
@@ -273,27 +299,34 @@ void Worker::update() {
     return;
   }
   weights_->update(header_.learning_rate, header_.step, clip_coefficient());
-  forget_gradients();
+  weights_->forget_gradients();
 }
 
 void Worker::amend() {
   weights_->amend(header_.learning_rate, header_.step, clip_coefficient());
-  forget_gradients();
-}
-
-void Worker::forget_gradients() {
   weights_->forget_gradients();
-  for (const Parameter* parameter : weights_->trained()) record_hash(parameter->index, Hashed::value, parameter->value);
 }
 
-void Worker::record_hash(int index, Hashed what, const at::Tensor& tensor) {
-  if (parts_.record_hashes) hashes_.push_back({header_.step, index, what, hash_of(tensor)});
+void Worker::record_gradients() {
+  for (const Slice& slice : weights_->summed()) {
+    const Parameter& parameter = *weights_->trained()[static_cast<std::size_t>(slice.parameter)];
+    for (std::int64_t begin = slice.begin; begin < slice.end; begin += kNormBlock)
+      record_hash(parameter.index, Hashed::gradient,
+                  elements_of(parameter.gradient, begin, std::min(begin + kNormBlock, slice.end)),
+                  static_cast<int>(begin / kNormBlock));
+  }
+}
+
+void Worker::record_hash(int index, Hashed what, const at::Tensor& tensor, int block) {
+  if (parts_.record_hashes) hashes_.push_back({header_.step, index, what, block, hash_of(tensor)});
 }
 
 void Worker::end_program() {
   stages_->release_sent();
   if (header_.mode == Mode::train) {
     stages_->end_step();
+    for (const Parameter* parameter : weights_->trained())
+      record_hash(parameter->index, Hashed::value, parameter->value);
     for (const Buffer* buffer : weights_->buffers()) record_hash(buffer->index, Hashed::buffer, buffer->value);
   }
   current_->end();

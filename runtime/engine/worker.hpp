@@ -24,7 +24,7 @@ namespace lockstep {
 
 /// Of what a hash is. A buffer's index is that of ModelGraph::buffers.
 enum class Hashed {
-  gradient,  ///< summed over micro-batches and holders, before clipping
+  gradient,  ///< summed over micro-batches, replicas and holders, before clipping: of each block of kNormBlock elements
   value,     ///< as the update left it
   buffer,    ///< as the step left it
 };
@@ -34,6 +34,7 @@ struct ParameterHash {
   std::int64_t step = 0;
   int parameter = -1;
   Hashed what = Hashed::gradient;
+  int block = 0;  ///< of a gradient
   std::uint64_t hash = 0;
 };
 
@@ -45,13 +46,15 @@ struct WorkerParts {
   const Losses& losses;
   Programs& programs;
   StageOptions stage;
-  bool initialise = true;     ///< false: the keeper fills in the weights
-  double clip_grad_norm = 0;  ///< 0: none
+  bool initialise = true;         ///< false: the keeper fills in the weights
+  CommonPlace* common = nullptr;  ///< of the rows that have the same weights in the same memory; null: none has
+  bool makes_common = false;      ///< is the first of them
+  double clip_grad_norm = 0;      ///< 0: none
   MakeUpdater make_updater;
   std::vector<Channel*> channels;  ///< by edge; null where this row is not an end
   WaitLimits limits;
   Decider* decider = nullptr;    ///< row 0 only
-  Feeder* feeder = nullptr;      ///< of the row that has stage 0 only
+  Feeder* feeder = nullptr;      ///< of the rows that have the first stage of a replica only
   Observer* observer = nullptr;  ///< one worker per process
   const std::atomic<bool>* signalled = nullptr;
   bool record_hashes = false;
@@ -96,13 +99,18 @@ class Worker {
   at::Tensor clip_coefficient() const;
   void update();
   void amend();
-  void forget_gradients();
   void end_program();
   const RowResult& settled_last();
   void keep();
-  void record_hash(int index, Hashed what, const at::Tensor& tensor);
+  void record_hash(int index, Hashed what, const at::Tensor& tensor, int block = 0);
+  void record_gradients();
 
   const FlowContents& flow(const Edge& edge) const { return parts_.partition.flows[edge.item]; }
+  const Topology& topology() const { return parts_.partition.topology; }
+  StageId in_this_replica(const Edge& edge) const {
+    return topology().in_replica(StageId(edge.item), topology().replica_of(ids_.front()));
+  }
+  bool gathers_weights() const { return topology().replicas.shard_optimizer; }
 
   WorkerParts parts_;
   Handover handover_;

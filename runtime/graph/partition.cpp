@@ -29,6 +29,11 @@ FlowContents contents_of(const ModelGraph& graph, const Partition& partition, co
 
 }  // namespace
 
+LayerRange Partition::layers_of(StageId stage) const {
+  const std::size_t here = index(topology.in_replica(stage, 0));
+  return {first_layer[here], first_layer[here + 1]};
+}
+
 StageId Partition::stage_of(int layer) const {
   if (layer >= first_layer.back()) layer = head_layer[layer - first_layer.back()];
   return stage_of_layer(first_layer, layer);
@@ -51,10 +56,11 @@ LayerGraph layer_graph_of(const ModelGraph& graph) {
     result.parameters.push_back({parameter.holders, parameter.trainable, parameter.elements()});
   result.trainable = graph.trainable;
   result.has_backward = graph.has_backward;
+  for (const std::vector<int>& buffers : graph.held_buffers) result.has_buffers.push_back(!buffers.empty());
   return result;
 }
 
-Partition cut(const ModelGraph& graph, const std::vector<int>& layers_per_stage) {
+Partition cut(const ModelGraph& graph, const std::vector<int>& layers_per_stage, const Replicas& replicas) {
   check_counts(graph, layers_per_stage);
   Partition partition;
   partition.first_layer = first_layers(layers_per_stage);
@@ -63,6 +69,13 @@ Partition cut(const ModelGraph& graph, const std::vector<int>& layers_per_stage)
   partition.topology = topology_of(layers, partition.first_layer);
   for (const FlowValues& flow : flows_of(layers, partition.first_layer))
     partition.flows.push_back(contents_of(graph, partition, flow));
+  const std::vector<FlowContents> of_one = partition.flows;
+  partition.topology = replicated(partition.topology, replicas);
+  for (int replica = 1; replica < replicas.count; ++replica)
+    for (FlowContents flow : of_one) {
+      for (StageId* end : {&flow.from, &flow.to}) *end = partition.topology.in_replica(*end, replica);
+      partition.flows.push_back(std::move(flow));
+    }
   return partition;
 }
 

@@ -25,20 +25,28 @@ struct FlowContents {
                                        ///< changes the order of additions.
 };
 
+/// Layers [first, end).
+struct LayerRange {
+  int first = 0, end = 0;
+  int count() const { return end - first; }
+};
+
 struct Partition {
-  std::vector<int> first_layer;  ///< per stage; plus one final entry: the number of layers
+  std::vector<int> first_layer;  ///< per stage of one replica; plus one final entry: the number of layers
   std::vector<int> head_layer;   ///< per head: the layer it lives with (GraphHead::layer)
   Topology topology;
   std::vector<FlowContents> flows;  ///< parallel to topology.flows
 
-  int stages() const { return static_cast<int>(first_layer.size()) - 1; }
-  StageId stage_of(int layer) const;  ///< head h (layer number = layers + h) lives where its output is made
+  int stages() const { return topology.stages; }  ///< of all replicas
+  LayerRange layers_of(StageId stage) const;
+  /// Of the first replica. Head h (layer number = layers + h) lives where its output is made.
+  StageId stage_of(int layer) const;
 };
 
 /// The graph without its tensors. A loss reads where it lives (GraphHead::layer).
 LayerGraph layer_graph_of(const ModelGraph& graph);
 
 /// `layers_per_stage`: as many entries as stages, each >= 1, summing to the number of layers (else UserError).
-Partition cut(const ModelGraph& graph, const std::vector<int>& layers_per_stage);
+Partition cut(const ModelGraph& graph, const std::vector<int>& layers_per_stage, const Replicas& replicas = {});
 
 }  // namespace lockstep

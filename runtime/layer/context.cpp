@@ -8,8 +8,17 @@
 
 namespace lockstep {
 
+namespace {
+
+at::Tensor add_in_place(at::Tensor left, const at::Tensor& right) {
+  return left.add_(right);
+}
+
+}  // namespace
+
 void Parameter::begin_gradient(at::Tensor first) {
   gradient = std::move(first);
+  group_ = at_work ? at_work->group : 0;
   if (on_new_gradient) on_new_gradient(gradient);
 }
 
@@ -18,6 +27,8 @@ void Parameter::accumulate(const at::Tensor& micro_batch_gradient) {
     throw ModelError(concat("the gradient of ", name, " has the sizes [", join(micro_batch_gradient.sizes()),
                             "], the parameter has [", join(value.sizes()), "]"));
   at::NoGradGuard no_grad;
+  if (gradient.defined() && at_work && at_work->group != group_)
+    groups_.push(group_, std::move(gradient), at_work->mine, add_in_place);
   if (gradient.defined()) {
     gradient.add_(micro_batch_gradient);
     return;
@@ -27,6 +38,25 @@ void Parameter::accumulate(const at::Tensor& micro_batch_gradient) {
   // gradient of an input and of a parameter for `x + p`.
   const bool ours_alone = first.storage().use_count() == 1;
   begin_gradient(ours_alone ? std::move(first) : first.clone());
+}
+
+std::vector<GroupSum> Parameter::add_up() {
+  at::NoGradGuard no_grad;
+  if (!at_work) return {};
+  if (gradient.defined()) groups_.push(group_, std::move(gradient), at_work->mine, add_in_place);
+  gradient.reset();
+  return groups_.finish(at_work->mine, add_in_place);
+}
+
+std::int64_t Parameter::gradient_bytes() const {
+  std::size_t bytes = gradient.defined() ? gradient.nbytes() : 0;
+  for (const GroupSum& sum : groups_.nodes()) bytes += sum.sum.nbytes();
+  return static_cast<std::int64_t>(bytes);
+}
+
+void Parameter::forget_gradient() {
+  gradient.reset();
+  groups_.clear();
 }
 
 const at::Tensor& Parameter::cast(at::ScalarType dtype) {

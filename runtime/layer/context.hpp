@@ -11,9 +11,19 @@
 #include <string>
 #include <vector>
 
+#include "runtime/base/tree_sum.hpp"
 #include "runtime/layer/layer.hpp"
 
 namespace lockstep {
+
+/// Which group of micro-batches is at work, and the groups whose gradients are added up here (train.gradient_groups).
+struct GroupAtWork {
+  int group = 0;
+  TermRange mine = {0, 1};
+};
+
+/// A gradient, of some groups of micro-batches.
+using GroupSum = TreeSum<at::Tensor>::Node;
 
 /// One parameter as one layer holds it. A tie is two of these with one `value` and a gradient buffer each.
 class Parameter {
@@ -22,8 +32,11 @@ class Parameter {
   std::string name;        ///< full name of the stored tensor; of a tie: of its first holder
   int index = -1;          ///< position in the model's parameter order; of a tie: of its first holder
   at::Tensor value;        ///< the master: float32, or float64 with train.precision: fp64
-  at::Tensor gradient;  ///< dtype and shape of value; undefined until the first micro-batch of a step has added to it
+  /// dtype and shape of value; undefined until the first micro-batch of a step has added to it. Where there are several
+  /// groups: of the last one, until add_up().
+  at::Tensor gradient;
   bool trainable = true;
+  const GroupAtWork* at_work = nullptr;  ///< null: there is one group
   /// Told of each new tensor that becomes `gradient`: how the engine accounts for its memory. May be empty.
   std::function<void(const at::Tensor&)> on_new_gradient;
 
@@ -32,6 +45,12 @@ class Parameter {
   /// Adds one micro-batch's gradient (any floating dtype). The first one is taken over, or copied when somebody else
   /// still holds it. Callers keep micro-batch order.
   void accumulate(const at::Tensor& micro_batch_gradient);
+  /// No micro-batch of this step is to come: the sums of those of its groups that nobody else is needed for, in order.
+  std::vector<GroupSum> add_up();
+  /// Bytes of `gradient` and of the sums that wait for add_up().
+  std::int64_t gradient_bytes() const;
+  /// The step is over.
+  void forget_gradient();
 
   /// The value in `dtype`, cast at most once per step. The cast is never written to.
   const at::Tensor& cast(at::ScalarType dtype);
@@ -39,6 +58,8 @@ class Parameter {
 
  private:
   at::Tensor cast_;
+  int group_ = 0;               // of `gradient`
+  TreeSum<at::Tensor> groups_;  // those before
 };
 
 /// One buffer as its layer holds it (BufferSpec). Only end_step() may write to it.

@@ -198,7 +198,8 @@ Timeline spans_from_json(const Json& json, const Program& program) {
         span.what.action.op = edge.kind == EdgeKind::gradient ? Op::input_grad : Op::forward;
         span.what.action.micro_batch = std::max(0, entry.at(5).get<int>());
       }
-      if (span.what.kind == InstructionKind::shared_sum) span.what.item = entry.at(4);
+      if (span.what.kind == InstructionKind::shared_sum || span.what.kind == InstructionKind::reduce)
+        span.what.item = entry.at(4);
       timeline.spans.push_back(span);
     }
   return timeline;

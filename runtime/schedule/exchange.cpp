@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/schedule/exchange.hpp"
 
+#include "runtime/schedule/bucket_work.hpp"
+
 namespace lockstep {
 
 namespace {
@@ -25,7 +27,9 @@ class Table {
         post_validation_(clip && post_validation),
         row_0_{WorkerId(0)},
         others_(rows_between(1, wiring.rows)),
-        all_(rows_between(0, wiring.rows)) {}
+        all_(rows_between(0, wiring.rows)) {
+    for (const Bucket& bucket : topology_.buckets) work_.push_back(work_on(bucket, topology_, wiring_));
+  }
 
   std::vector<Exchange> run() {
     headers();
@@ -35,9 +39,17 @@ class Table {
       const Flow& forward = topology_.flows[i];
       if (sends_gradient_back(topology_, forward)) flow(EdgeKind::gradient, i, forward.to, forward.from);
     }
+    for (int stage = 0; stage < topology_.stages_of_replica(); ++stage) statistics(stage);
+    for (std::size_t i = 0; i < work_.size(); ++i) reduce(i);
     for (std::size_t i = 0; i < topology_.shared.size(); ++i) shared(i);
+    const bool shards = topology_.replicas.shard_optimizer;
+    for (std::size_t i = 0; i < work_.size() && !shards; ++i)
+      among(EdgeKind::gather, i, work_[i].sends_of_gradients(), Place::gradients);
     norm();
     scale();
+    for (std::size_t i = 0; i < work_.size() && shards; ++i)
+      among(EdgeKind::gather, i, work_[i].sends_of_weights(), Place::update);
+    for (std::size_t i = 0; i < work_.size(); ++i) among(EdgeKind::ready, i, work_[i].sends_of_word(), Place::update);
     result();
     return std::move(table_);
   }
@@ -55,10 +67,15 @@ class Table {
     return table_.emplace_back(std::move(exchange));
   }
 
-  /// A tree, from row 0: today a chain.
+  /// From row 0 to the first row of each replica, and down the rows of each.
   void headers() {
-    for (int row = 0; row < std::max(wiring_.rows - 1, 1); ++row) {
-      Exchange& header = add(EdgeKind::header, {WorkerId(row)}, rows_between(row + 1, std::min(row + 2, wiring_.rows)));
+    const int of_replica = wiring_.rows / topology_.replicas.count;
+    for (int row = 0; row < wiring_.rows; ++row) {
+      Rows to;
+      if ((row + 1) % of_replica != 0) to.emplace_back(row + 1);
+      for (int first = of_replica; row == 0 && first < wiring_.rows; first += of_replica) to.emplace_back(first);
+      if (row > 0 && to.empty()) continue;
+      Exchange& header = add(EdgeKind::header, {WorkerId(row)}, std::move(to));
       if (row == 0) header.phases.push_back({Kind::make_header, Place::begin, row_0_});
       for (const Kind what : {Kind::send, Kind::post, Kind::receive}) header.phases.push_back({what, Place::begin});
     }
@@ -71,6 +88,44 @@ class Table {
     exchange.lanes = wiring_.lanes[item];
     if (kind == EdgeKind::value ? computes() : trains())
       exchange.phases = {{Kind::post, Place::ahead}, {Kind::receive, Place::reader}, {Kind::send, Place::maker}};
+  }
+
+  /// To and from all replicas of a stage.
+  Exchange& among_replicas(EdgeKind kind, StageId stage, int item) {
+    Rows rows;
+    std::vector<StageId> stages;
+    for (int replica = 0; replica < topology_.replicas.count; ++replica) {
+      stages.push_back(topology_.in_replica(stage, replica));
+      rows.push_back(wiring_.row_of_stage[index(stages.back())]);
+    }
+    Exchange& exchange = add(kind, rows, rows, item);
+    exchange.stages = std::move(stages);
+    return exchange;
+  }
+
+  void statistics(int stage) {
+    if (topology_.replicas.count == 1 || !topology_.has_statistics[static_cast<std::size_t>(stage)]) return;
+    Exchange& exchange = among_replicas(EdgeKind::statistics, StageId(stage), stage);
+    if (trains())
+      exchange.phases = {
+          {Kind::send, Place::gradients}, {Kind::post, Place::gradients}, {Kind::receive, Place::gradients}};
+  }
+
+  void reduce(std::size_t item) {
+    if (topology_.replicas.groups == 1) return;
+    Exchange& exchange = among_replicas(EdgeKind::reduce, topology_.buckets[item].stage, static_cast<int>(item));
+    if (trains())
+      exchange.phases = {{Kind::send, Place::last_weight_grad},
+                         {Kind::post, Place::last_weight_grad},
+                         {Kind::receive, Place::gradients},
+                         {Kind::reduce, Place::gradients, exchange.from}};
+  }
+
+  void among(EdgeKind kind, std::size_t item, std::vector<BucketWork::Rows> pairs, Place place) {
+    if (pairs.empty()) return;
+    Exchange& exchange = add(kind, work_[item].rows, work_[item].rows, static_cast<int>(item));
+    exchange.pairs = std::move(pairs);
+    if (trains()) exchange.phases = {{Kind::send, place}, {Kind::post, place}, {Kind::receive, place}};
   }
 
   void shared(std::size_t item) {
@@ -122,6 +177,7 @@ class Table {
   const Mode mode_;
   const bool clip_, post_validation_;
   const Rows row_0_, others_, all_;
+  std::vector<BucketWork> work_;  // by bucket
   std::vector<Exchange> table_;
 };
 

@@ -5,24 +5,32 @@
 //
 //   kind      from        to        phases, each with its place
 //   header    row r       row r+1   begin: make_header (row 0), post, receive, send
+//             row 0       first row of each further replica         the same
 //   value     a flow's two ends     maker: send                     ahead: post     reader: receive
 //   gradient  the same, backwards   maker: send                     ahead: post     reader: receive
+//   statistics all replicas of a stage                gradients: send, post, receive
+//   reduce    all replicas of a bucket's stage        last_weight_grad: send, post    gradients: receive, reduce
 //   shared    all that hold it      gradients: post, send, receive, shared_sum
+//   gather    who has sums, who updates               gradients: send, post, receive
 //   norm      rows 1 ..   row 0     norm: post, norm_parts, send    total: receive, norm_total
 //   scale     row 0       rows 1..  total: send, post, receive      update: update
+//   gather    who updates, who has copies             update: send, post, receive     (with shard_optimizer)
+//   ready     rows of one memory    update: send, post, receive
 //   result    rows 1 ..   row 0     begin: post                     first_compute: send   end: receive
 //
 // A result is that of the PREVIOUS program: no drain, and a device has the next compute to do while its last numbers
 // are fetched. That is training with clipping. Without clipping norm and scale
 // have no messages: what is left is norm_parts, which travel with the result, and update. With post_validation update
-// stands at `norm`, behind the send and in front of the wait, and amend at `update`. evaluate has header, value and
-// result, flush header and result, stop the header alone. Exchanges between stages of one row have no messages, but
-// their work is done all the same. Every row ends with wait_sends.
+// stands at `norm`, behind the send and in front of the wait, and amend at `update`. Without replicas there are no
+// statistics, gather and ready, and reduce only where there are several groups of micro-batches. evaluate has header,
+// value and result, flush header and result, stop the header alone. Exchanges between stages of one row have no
+// messages, but their work is done all the same. Every row ends with wait_sends.
 //
 // A further exchange is a further line: see docs/architecture.md, which also counts what that costs.
 #pragma once
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "runtime/base/enums.hpp"
@@ -48,13 +56,17 @@ constexpr const char* to_string(Mode mode) {
 }
 
 enum class EdgeKind : std::uint8_t {
-  header,    ///< StepHeader, along the chain row r -> r+1
-  value,     ///< values of one flow, forward
-  gradient,  ///< gradients of one flow, backward
-  shared,    ///< the gradient buffers of Topology::shared[item], between each ordered pair of rows that hold them
-  norm,      ///< squared norms of gradients, row r -> row 0
-  scale,     ///< the global norm, row 0 -> row r
-  result,    ///< RowResult of the previous program, row r -> row 0
+  header,      ///< StepHeader, along the chain row r -> r+1
+  value,       ///< values of one flow, forward
+  gradient,    ///< gradients of one flow, backward
+  statistics,  ///< what layers of a stage have collected of their micro-batches; item: the stage, of replica 0
+  reduce,      ///< a replica's gradients of Topology::buckets[item], its receiver's share of them
+  shared,      ///< the gradient buffers of Topology::shared[item], between each ordered pair of rows that hold them
+  gather,      ///< of Topology::buckets[item]: sums of gradients, or weights with Replicas::shard_optimizer
+  ready,       ///< of the same: the sender has updated what the receiver reads
+  norm,        ///< squared norms of gradients, row r -> row 0
+  scale,       ///< the global norm, row 0 -> row r
+  result,      ///< RowResult of the previous program, row r -> row 0
 };
 
 constexpr const char* to_string(EdgeKind kind) {
@@ -62,7 +74,11 @@ constexpr const char* to_string(EdgeKind kind) {
     case EdgeKind::header: return "header";
     case EdgeKind::value: return "value";
     case EdgeKind::gradient: return "gradient";
+    case EdgeKind::statistics: return "statistics";
+    case EdgeKind::reduce: return "reduce";
     case EdgeKind::shared: return "shared";
+    case EdgeKind::gather: return "gather";
+    case EdgeKind::ready: return "ready";
     case EdgeKind::norm: return "norm";
     case EdgeKind::scale: return "scale";
     case EdgeKind::result: return "result";
@@ -72,7 +88,20 @@ constexpr const char* to_string(EdgeKind kind) {
 
 /// Whether what layers make travels there; else it is for the worker itself.
 constexpr bool of_layers(EdgeKind kind) {
-  return kind == EdgeKind::value || kind == EdgeKind::gradient || kind == EdgeKind::shared;
+  switch (kind) {
+    case EdgeKind::value:
+    case EdgeKind::gradient:
+    case EdgeKind::statistics:
+    case EdgeKind::reduce:
+    case EdgeKind::shared:
+    case EdgeKind::gather: return true;
+    case EdgeKind::header:
+    case EdgeKind::ready:
+    case EdgeKind::norm:
+    case EdgeKind::scale:
+    case EdgeKind::result: return false;
+  }
+  return false;
 }
 
 enum class InstructionKind : std::uint8_t {
@@ -81,6 +110,7 @@ enum class InstructionKind : std::uint8_t {
   receive,
   send,
   compute,     ///< one Action
+  reduce,      ///< adds up the groups' gradients of Topology::buckets[item], of all replicas: this row's share
   shared_sum,  ///< adds the buffers of all holders of Topology::shared[item], in holder order, on every row with one
   norm_parts,  ///< this row's squared norms
   norm_total,  ///< row 0 only: sums the parts of all rows in the model's parameter order
@@ -96,6 +126,7 @@ constexpr const char* to_string(InstructionKind kind) {
     case InstructionKind::receive: return "receive";
     case InstructionKind::send: return "send";
     case InstructionKind::compute: return "compute";
+    case InstructionKind::reduce: return "reduce";
     case InstructionKind::shared_sum: return "shared_sum";
     case InstructionKind::norm_parts: return "norm_parts";
     case InstructionKind::norm_total: return "norm_total";
@@ -154,11 +185,13 @@ struct Phase {
 
 struct Exchange {
   EdgeKind kind = EdgeKind::value;
-  int item = -1;                   ///< value, gradient: index of the flow; shared: of Topology::shared; else free
-  std::vector<WorkerId> from, to;  ///< an edge from each to each, but none within a row
-  std::vector<StageId> stages;     ///< value, gradient: from and to, in the direction of this exchange; shared: holders
-  int lanes = 1;                   ///< edges from each to each
-  std::vector<Phase> phases;       ///< empty: this program has no use for it, but its edges are there
+  int item = -1;  ///< value, gradient: index of the flow; shared: of Topology::shared; reduce, gather, ready: of
+                  ///< Topology::buckets; statistics: the stage; else free
+  std::vector<WorkerId> from, to;                    ///< an edge from each to each, but none within a row
+  std::vector<std::pair<WorkerId, WorkerId>> pairs;  ///< the edges, where there are fewer; empty: all of them
+  std::vector<StageId> stages;  ///< value, gradient: from and to, in the direction of this exchange; shared: holders
+  int lanes = 1;                ///< edges from each to each
+  std::vector<Phase> phases;    ///< empty: this program has no use for it, but its edges are there
 
   bool per_micro_batch() const { return kind == EdgeKind::value || kind == EdgeKind::gradient; }
 };

@@ -89,6 +89,7 @@ bool Execution::execute(WorkerId id, const Instruction& instruction) {
     }
     case InstructionKind::make_header:
     case InstructionKind::compute:
+    case InstructionKind::reduce:
     case InstructionKind::shared_sum:
     case InstructionKind::norm_parts:
     case InstructionKind::norm_total:

@@ -98,6 +98,29 @@ Schedule first_micro_batches(const Schedule& schedule, int micro_batches) {
   return shorter;
 }
 
+Schedule replicated(const Schedule& one, const Replicas& replicas, int micro_batches) {
+  Schedule all{one.name, one.stages * replicas.count, micro_batches, {}, {}};
+  for (int replica = 0; replica < replicas.count; ++replica) {
+    const TermRange run = replicas.micro_batches_of(replica, micro_batches);
+    if (run.begin == run.end) {
+      all.rows.resize(all.rows.size() + one.rows.size());
+      continue;
+    }
+    const auto here = [&](Action action) {
+      action.stage = StageId(action.stage.value() + replica * one.stages);
+      action.micro_batch += run.begin;
+      return action;
+    };
+    Schedule part = first_micro_batches(one, run.end - run.begin);
+    for (std::vector<Action>& row : part.rows) {
+      std::transform(row.begin(), row.end(), row.begin(), here);
+      all.rows.push_back(std::move(row));
+    }
+    for (const auto& [first, second] : part.overlapped) all.overlapped.emplace_back(here(first), here(second));
+  }
+  return all;
+}
+
 StageId loop_stage(const ScheduleShape& shape, int worker, int number) {
   return StageId(number * shape.workers + worker);
 }

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/schedule/replicas.hpp"
 #include "runtime/schedule/schedule.hpp"
 
 namespace lockstep {
@@ -59,6 +60,11 @@ Schedule make_schedule(const std::string& name, const ScheduleShape& shape);
 /// short batch can run under any schedule, one from a file too. Throws ScheduleError unless 1 <= micro_batches <= those
 /// of `schedule`.
 Schedule first_micro_batches(const Schedule& schedule, int micro_batches);
+
+/// The schedule of all replicas for a mini-batch of so many micro-batches: rows, stages and micro-batches of one
+/// replica behind those of the one before. `one`: of the replica that has most of a full mini-batch; with fewer
+/// micro-batches it is run as first_micro_batches(). A replica may have none of a short mini-batch.
+Schedule replicated(const Schedule& one, const Replicas& replicas, int micro_batches);
 
 /// The stages of a worker when they go round the workers in a loop: worker, worker + P, worker + 2 P, ...
 StageId loop_stage(const ScheduleShape& shape, int worker, int number);

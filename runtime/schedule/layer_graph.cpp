@@ -38,16 +38,38 @@ std::vector<FlowValues> flows_of(const LayerGraph& graph, const std::vector<int>
   return flows;
 }
 
+namespace {
+
+void add_buckets(const LayerGraph& graph, Topology& topology, const std::vector<int>& first_layer) {
+  const auto add = [&](StageId stage, const std::vector<int>& parameters, int shared, int holder) {
+    std::vector<std::int64_t> elements;
+    for (const int p : parameters) elements.push_back(graph.parameters[static_cast<std::size_t>(p)].elements);
+    topology.buckets.push_back({stage, parameters, Blocks(std::move(elements)), shared, holder});
+  };
+  std::vector<std::vector<int>> own(static_cast<std::size_t>(topology.stages));
+  for (std::size_t p = 0; p < graph.parameters.size(); ++p)
+    if (const LayerParameter& parameter = graph.parameters[p]; parameter.trainable && parameter.holders.size() == 1)
+      own[index(stage_of_layer(first_layer, parameter.holders.front()))].push_back(static_cast<int>(p));
+  for (std::size_t stage = 0; stage < own.size(); ++stage)
+    if (!own[stage].empty()) add(StageId(static_cast<int>(stage)), own[stage], -1, -1);
+  for (std::size_t i = 0; i < topology.shared.size(); ++i)
+    for (std::size_t h = 0; h < topology.shared[i].holders.size(); ++h)
+      add(topology.shared[i].holders[h], topology.shared[i].parameters, static_cast<int>(i), static_cast<int>(h));
+}
+
+}  // namespace
+
 Topology topology_of(const LayerGraph& graph, const std::vector<int>& first_layer) {
   Topology topology;
   topology.stages = static_cast<int>(first_layer.size()) - 1;
   for (std::size_t stage = 0; stage + 1 < first_layer.size(); ++stage) {
     const auto any = [&](const std::vector<bool>& flags) {
-      return std::find(flags.begin() + first_layer[stage], flags.begin() + first_layer[stage + 1], true) !=
-             flags.begin() + first_layer[stage + 1];
+      return !flags.empty() && std::find(flags.begin() + first_layer[stage], flags.begin() + first_layer[stage + 1],
+                                         true) != flags.begin() + first_layer[stage + 1];
     };
     topology.has_backward.push_back(any(graph.has_backward));
     topology.has_weight_grad.push_back(any(graph.trainable));
+    topology.has_statistics.push_back(any(graph.has_buffers));
   }
   for (const FlowValues& flow : flows_of(graph, first_layer)) topology.flows.push_back(flow.flow);
   for (std::size_t i = 0; i < graph.parameters.size(); ++i) {
@@ -57,6 +79,7 @@ Topology topology_of(const LayerGraph& graph, const std::vector<int>& first_laye
     for (const int layer : parameter.holders) shared.holders.push_back(stage_of_layer(first_layer, layer));
     shared.parameters = {static_cast<int>(i)};
   }
+  add_buckets(graph, topology, first_layer);
   return topology;
 }
 

@@ -29,8 +29,9 @@ struct LayerGraph {
   std::vector<std::string> names;  ///< of the layers
   std::vector<LayerValue> values;
   std::vector<LayerParameter> parameters;
-  std::vector<bool> trainable;     ///< per layer: holds a trainable parameter
-  std::vector<bool> has_backward;  ///< per layer: one of its outputs has a gradient
+  std::vector<bool> trainable;         ///< per layer: holds a trainable parameter
+  std::vector<bool> has_backward;      ///< per layer: one of its outputs has a gradient
+  std::vector<bool> has_buffers = {};  ///< per layer; empty: none has any
 
   int layers() const { return static_cast<int>(names.size()); }
 };

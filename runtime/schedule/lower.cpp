@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <map>
+#include <set>
 
 #include "runtime/base/check.hpp"
 #include "runtime/schedule/schedule_error.hpp"
@@ -123,8 +124,8 @@ class Lowering {
     std::vector<Instruction>& row = rows_[index(id)];
     if (!kept.empty()) around_.append(Place::ahead, kept.front(), row);
     const auto append_behind = [&](std::size_t actions) {
-      const auto [first, end] = behind.equal_range(actions);
-      for (auto next = first; next != end; ++next) at(next->second.first, next->second.second, id);
+      if (const auto found = behind.find(actions); found != behind.end())
+        for (const auto& [place, exchange] : found->second) at(place, exchange, id);
     };
     append_behind(0);
     for (std::size_t i = 0; i < kept.size(); ++i) {
@@ -148,9 +149,9 @@ class Lowering {
     return false;
   }
 
-  /// What stands between computes, though it is of no micro-batch: place and exchange, by the number of the row's
-  /// actions in front of it.
-  using Behind = std::multimap<std::size_t, std::pair<Place, std::size_t>>;
+  /// What stands between computes, though it is of no micro-batch, by the number of the row's actions in front of it:
+  /// by place, then exchange.
+  using Behind = std::map<std::size_t, std::set<std::pair<Place, std::size_t>>>;
   Behind behind_computes(const std::vector<Action>& actions) const {
     Behind found;
     for (std::size_t e = 0; e < program_.exchanges.size(); ++e) {
@@ -159,15 +160,14 @@ class Lowering {
         return std::any_of(exchange.phases.begin(), exchange.phases.end(),
                            [&](const Phase& phase) { return phase.place == place; });
       };
-      if (has(Place::first_compute))
-        found.emplace(std::min<std::size_t>(actions.size(), 1), std::pair(Place::first_compute, e));
+      if (has(Place::first_compute)) found[std::min<std::size_t>(actions.size(), 1)].emplace(Place::first_compute, e);
       if (!has(Place::last_weight_grad)) continue;
       const auto last = std::find_if(actions.rbegin(), actions.rend(), [&](const Action& action) {
         return (action.op == Op::backward || action.op == Op::weight_grad) &&
                std::find(exchange.stages.begin(), exchange.stages.end(), action.stage) != exchange.stages.end();
       });
-      found.emplace(last == actions.rend() ? actions.size() : static_cast<std::size_t>(actions.rend() - last),
-                    std::pair(Place::last_weight_grad, e));
+      found[last == actions.rend() ? actions.size() : static_cast<std::size_t>(actions.rend() - last)].emplace(
+          Place::last_weight_grad, e);
     }
     return found;
   }

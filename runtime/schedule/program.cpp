@@ -10,16 +10,18 @@ namespace lockstep {
 std::vector<Edge> wire(const std::vector<Exchange>& exchanges) {
   std::vector<Edge> edges;
   for (const Exchange& exchange : exchanges) {
-    for (const WorkerId from : exchange.from) {
-      for (const WorkerId to : exchange.to) {
-        for (int lane = 0; from != to && lane < exchange.lanes; ++lane) {
-          Edge& edge = edges.emplace_back(Edge{exchange.kind, from, to, {}, {}, lane, exchange.item});
-          if (!exchange.per_micro_batch()) continue;
-          edge.from_stage = exchange.stages.front();
-          edge.to_stage = exchange.stages.back();
-        }
+    const auto add = [&](WorkerId from, WorkerId to) {
+      for (int lane = 0; from != to && lane < exchange.lanes; ++lane) {
+        Edge& edge = edges.emplace_back(Edge{exchange.kind, from, to, {}, {}, lane, exchange.item});
+        if (!exchange.per_micro_batch()) continue;
+        edge.from_stage = exchange.stages.front();
+        edge.to_stage = exchange.stages.back();
       }
-    }
+    };
+    for (const auto& [from, to] : exchange.pairs) add(from, to);
+    if (!exchange.pairs.empty()) continue;
+    for (const WorkerId from : exchange.from)
+      for (const WorkerId to : exchange.to) add(from, to);
   }
   return edges;
 }

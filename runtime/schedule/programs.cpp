@@ -2,15 +2,25 @@
 #include "runtime/schedule/programs.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "runtime/schedule/generators.hpp"
 
 namespace lockstep {
+namespace {
 
-Programs::Programs(Schedule schedule, Topology topology, LowerOptions options, Order order)
+Schedule of_all(const Schedule& one, const Topology& topology) {
+  const Replicas& replicas = topology.replicas;
+  return replicas.count > 1 ? replicated(one, replicas, replicas.micro_batches) : one;
+}
+
+}  // namespace
+
+Programs::Programs(Schedule schedule, Topology topology, LowerOptions options, Order order,
+                   std::vector<int> memory_of_row)
     : schedule_(std::move(schedule)),
       topology_(std::move(topology)),
-      wiring_(wiring_of(schedule_, topology_)),
+      wiring_(wiring_of(of_all(schedule_, topology_), topology_, std::move(memory_of_row))),
       options_(options),
       order_(order) {}
 
@@ -22,7 +32,9 @@ const Program& Programs::get(Mode mode, int micro_batches) {
 }
 
 Program Programs::make(Mode mode, int micro_batches) const {
-  const Schedule schedule = first_micro_batches(schedule_, std::max(micro_batches, 1));
+  const int some = std::max(micro_batches, 1);
+  const Schedule schedule = topology_.replicas.count > 1 ? replicated(schedule_, topology_.replicas, some)
+                                                         : first_micro_batches(schedule_, some);
   LowerOptions options = options_;
   options.mode = mode;
   Program program = lower(schedule, topology_, wiring_, options);

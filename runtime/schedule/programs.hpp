@@ -14,16 +14,19 @@ namespace lockstep {
 
 class Programs {
  public:
-  /// `schedule`: of a full batch; a program of fewer micro-batches runs the first ones of it, over the same edges. Each
+  /// `schedule`: of a full batch, and of one replica of the topology's; a program of fewer micro-batches runs the first
+  /// ones of it, over the same edges. `memory_of_row`: see Wiring. Each
   /// new program is validated; ScheduleError with all findings. Order::any accepts a schedule that sums gradients in
   /// another order than 0..M-1: other bits; whoever passes it warns (warning_of_order() in validate.hpp).
   /// `options`: for all of them; their mode is not used.
-  Programs(Schedule schedule, Topology topology, LowerOptions options, Order order = Order::ascending);
+  Programs(Schedule schedule, Topology topology, LowerOptions options, Order order = Order::ascending,
+           std::vector<int> memory_of_row = {});
   virtual ~Programs() = default;
 
-  /// 0 <= micro_batches <= those of the schedule.
+  /// 0 <= micro_batches <= those of a full batch, over all replicas.
   const Program& get(Mode mode, int micro_batches);
   const Wiring& wiring() const { return wiring_; }
+  const Topology& topology() const { return topology_; }
 
  protected:
   /// Overridden by tests of the verifier, to plant faults.

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "runtime/schedule/bucket_work.hpp"
 #include "runtime/schedule/execution.hpp"
 #include "runtime/schedule/schedule_error.hpp"
 
@@ -96,10 +97,28 @@ void check_costs(const Program& program, const Costs& costs) {
   }
 }
 
+/// Of gradients or weights, in one message of replicas.
+double elements_of(const Program& program, const Edge& edge) {
+  const Topology& topology = program.topology;
+  const Bucket& bucket = topology.buckets[static_cast<std::size_t>(edge.item)];
+  const BucketWork work = work_on(bucket, topology, program.wiring);
+  const auto from = static_cast<std::size_t>(work.replica_of(edge.from));
+  const auto to = static_cast<std::size_t>(work.replica_of(edge.to));
+  const TermRange blocks = edge.kind == EdgeKind::reduce       ? work.sums[to]
+                           : topology.replicas.shard_optimizer ? work.updates[from]
+                                                               : both_of(work.sums[from], work.updates[to]);
+  const int sums = edge.kind == EdgeKind::reduce ? topology.replicas.sums_of(static_cast<int>(from)) : 1;
+  return static_cast<double>(bucket.blocks.elements(blocks)) * sums;
+}
+
 /// Bytes of one message on each edge.
 std::vector<double> bytes_of_edges(const Program& program, const Costs& costs) {
   std::vector<double> bytes;
   for (const Edge& edge : program.edges) {
+    if (edge.kind == EdgeKind::reduce || edge.kind == EdgeKind::gather) {
+      bytes.push_back(elements_of(program, edge) * costs.element_bytes);
+      continue;
+    }
     const bool shared = edge.kind == EdgeKind::shared, flow = edge.from_stage.valid();
     const std::vector<double>& of = shared ? costs.shared_bytes : costs.flow_bytes;
     bytes.push_back((shared || flow) && !of.empty() ? of[static_cast<std::size_t>(edge.item)] : 0.0);
@@ -165,6 +184,7 @@ class Memory {
       case InstructionKind::amend: forget_gradients(id); break;
       case InstructionKind::make_header:
       case InstructionKind::send:
+      case InstructionKind::reduce:
       case InstructionKind::norm_parts:
       case InstructionKind::norm_total:
       case InstructionKind::wait_sends: break;

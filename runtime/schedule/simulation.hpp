@@ -75,6 +75,7 @@ struct Costs {
   std::vector<StageCost> stages;       ///< index = stage
   std::vector<double> flow_bytes;      ///< index = Topology::flows, per micro-batch, each way; empty: 0
   std::vector<double> shared_bytes;    ///< index = Topology::shared; empty: 0
+  double element_bytes = 4;            ///< of a gradient or weight, in messages between replicas
   Links links;                         ///< messages of other kinds cost the latency alone
   std::vector<WorkerPlace> places;     ///< index = row; empty: each is a rank of its own on one host
   std::vector<double> update_us;       ///< index = row; empty: 0

@@ -107,10 +107,13 @@ void fields(auto& archive, StepHeader& h) {
        h.save, h.stop, h.finished, h.idle_us);
 }
 void fields(auto& archive, NormParts& n) {
-  each(archive, n.parameters, n.squares);
+  each(archive, n.parameters, n.blocks, n.squares);
+}
+void fields(auto& archive, Numerator& n) {
+  each(archive, n.head, n.micro_batch, n.value);
 }
 void fields(auto& archive, RowResult& r) {
-  each(archive, r.report, r.loss_sums, r.non_finite, r.signalled, r.norm, r.saved);
+  each(archive, r.report, r.losses, r.non_finite, r.signalled, r.norm, r.saved);
 }
 
 template <typename T>

@@ -14,6 +14,7 @@ void WorkerReport::count(InstructionKind kind, double start, double end) {
     case InstructionKind::update:
     case InstructionKind::amend: update_us += end - start; [[fallthrough]];
     case InstructionKind::compute:
+    case InstructionKind::reduce:
     case InstructionKind::shared_sum:
     case InstructionKind::norm_parts:
       compute_us += end - start;

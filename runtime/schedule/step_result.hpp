@@ -103,14 +103,22 @@ struct StepResult {
 
 /// Squared norms of the gradients that a row has a part in.
 struct NormParts {
-  std::vector<int> parameters;  ///< indices in the model's parameter order
+  std::vector<int> parameters;  ///< indices in the model's parameter order; one of which a row has a share repeats
+  std::vector<int> blocks;      ///< parallel: -1, all of it, or which block
   std::vector<double> squares;  ///< of their gradients
+};
+
+/// What one micro-batch adds to a loss (HeadLoss::sum).
+struct Numerator {
+  int head = 0, micro_batch = 0;
+  double value = 0;
+  auto operator<=>(const Numerator&) const = default;
 };
 
 /// What one row sends to row 0 after a program run; merged into a StepResult there.
 struct RowResult {
   WorkerReport report;
-  std::vector<double> loss_sums;  ///< by head; 0 for those of other rows
+  std::vector<Numerator> losses;  ///< of the heads here, by head and micro-batch
   NonFinite non_finite;
   bool signalled = false;
   NormParts norm;

@@ -2,6 +2,7 @@
 #include "runtime/schedule/topology.hpp"
 
 #include <algorithm>
+#include <utility>
 
 namespace lockstep {
 
@@ -14,7 +15,26 @@ Topology chain_topology(int stages) {
   }
   topology.has_backward.assign(static_cast<std::size_t>(stages), true);
   topology.has_weight_grad.assign(static_cast<std::size_t>(stages), true);
+  topology.has_statistics.assign(static_cast<std::size_t>(stages), false);
+  for (int s = 0; s < stages; ++s) topology.buckets.push_back({StageId(s)});
   return topology;
+}
+
+Topology replicated(const Topology& one, const Replicas& replicas) {
+  Topology all = one;
+  all.stages *= replicas.count;
+  all.replicas = replicas;
+  for (int replica = 1; replica < replicas.count; ++replica) {
+    const auto here = [&](StageId stage) { return StageId(stage.value() + replica * one.stages); };
+    for (const Flow& flow : one.flows) all.flows.push_back({here(flow.from), here(flow.to), flow.differentiable});
+    for (Shared shared : one.shared) {
+      for (StageId& holder : shared.holders) holder = here(holder);
+      all.shared.push_back(std::move(shared));
+    }
+    for (auto flags : {&Topology::has_backward, &Topology::has_weight_grad, &Topology::has_statistics})
+      (all.*flags).insert((all.*flags).end(), (one.*flags).begin(), (one.*flags).end());
+  }
+  return all;
 }
 
 bool sends_gradient_back(const Topology& topology, const Flow& flow) {

@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "runtime/schedule/action.hpp"
+#include "runtime/schedule/replicas.hpp"
+#include "runtime/schedule/shares.hpp"
 
 namespace lockstep {
 
@@ -30,13 +32,36 @@ struct Shared {
   Algorithm algorithm = Algorithm::all_to_all;
 };
 
+/// Gradients of one stage that its replicas add up together, as soon as each has its own: those of all its trainable
+/// parameters but ties, or one holder of a tie, whose holders are all divided alike.
+struct Bucket {
+  StageId stage;                     ///< of replica 0
+  std::vector<int> parameters = {};  ///< in the model's order; empty: nobody needs to know
+  Blocks blocks = {};
+  int shared = -1;  ///< of a tie: its position in Topology::shared, where replica 0's come first
+  int holder = -1;  ///< of a tie: position in Shared::holders
+};
+
 struct Topology {
-  int stages = 0;
+  int stages = 0;                     ///< of all replicas
   std::vector<Flow> flows;            ///< sorted by (from, to), unique
   std::vector<Shared> shared;         ///< trainable parameters only
   std::vector<bool> has_backward;     ///< per stage: a trainable layer in it or in a differentiable producer of it
   std::vector<bool> has_weight_grad;  ///< per stage: a trainable layer in it
+  std::vector<bool> has_statistics;   ///< per stage: its layers collect something that all replicas need
+  std::vector<Bucket> buckets;        ///< by stage of replica 0; then those of ties
+  Replicas replicas;
+
+  int stages_of_replica() const { return stages / replicas.count; }
+  int replica_of(StageId stage) const { return stage.value() / stages_of_replica(); }
+  /// The same stage in another replica.
+  StageId in_replica(StageId stage, int replica) const {
+    return StageId(stage.value() % stages_of_replica() + replica * stages_of_replica());
+  }
 };
+
+/// So many copies of `one`, which has none yet.
+Topology replicated(const Topology& one, const Replicas& replicas);
 
 /// A chain of `stages` stages: flows s -> s+1 (differentiable) and, for stages > 2, targets from 0 to the last (not
 /// differentiable; with 2 stages they travel in the flow 0 -> 1); everything trainable; nothing shared. What

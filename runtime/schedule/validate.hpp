@@ -14,7 +14,8 @@
 //
 // A Program is right when it is what lower() makes of its own schedule, that schedule is complete and in order, and the
 // messages fit together. Rules, besides missing, twice, order and accumulation:
-//   range, stray  tables that do not fit, an instruction out of bounds or on a row that has no use for it
+//   range, stray  tables that do not fit, an instruction out of bounds, on a row that has no use for it, or of another
+//                 replica's micro-batch
 //   edges         other edges than wire() makes
 //   lowered       a row that is not as lower() writes it: the first difference
 //   match         a receive that gets another message than it expects

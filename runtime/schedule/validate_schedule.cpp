@@ -38,8 +38,10 @@ class ScheduleRules {
       each(&ScheduleRules::row);
     }
     if (mode_ == Mode::train || mode_ == Mode::evaluate) {
-      for (int s = 0; s < topology_.stages; ++s)
-        for (int m = 0; m < schedule_.micro_batches; ++m) missing(StageId(s), m);
+      for (int s = 0; s < topology_.stages; ++s) {
+        const TermRange run = micro_batches_of(StageId(s));
+        for (int m = run.begin; m < run.end; ++m) missing(StageId(s), m);
+      }
     }
     each(&ScheduleRules::order);
     each(&ScheduleRules::accumulation);
@@ -98,7 +100,16 @@ class ScheduleRules {
     return exact.found() || !gradient ? exact : at(action.stage, Op::backward, action.micro_batch);
   }
 
+  TermRange micro_batches_of(StageId stage) const {
+    return topology_.replicas.micro_batches_of(topology_.replica_of(stage), schedule_.micro_batches);
+  }
+
   void place(WorkerId worker, int position, const Action& action) {
+    if (const TermRange run = micro_batches_of(action.stage);
+        action.micro_batch < run.begin || action.micro_batch >= run.end)
+      add(worker, position, "stray",
+          concat(to_text(action), ": the micro-batches of replica ", topology_.replica_of(action.stage), " are ",
+                 run.begin, " to ", run.end - 1));
     Position& first = at(action.stage, action.op, action.micro_batch);
     if (!first.found()) {
       first = {worker, position};

@@ -2,6 +2,7 @@
 #include "runtime/schedule/wiring.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "runtime/base/check.hpp"
 #include "runtime/schedule/schedule_error.hpp"
@@ -29,9 +30,9 @@ void check_fits(const Schedule& schedule, const Topology& topology) {
   }
 }
 
-Wiring wiring_of(const Schedule& schedule, const Topology& topology) {
+Wiring wiring_of(const Schedule& schedule, const Topology& topology, std::vector<int> memory_of_row) {
   check_fits(schedule, topology);
-  Wiring wiring{row_of_stage(schedule), schedule.workers(), {}};
+  Wiring wiring{row_of_stage(schedule), schedule.workers(), {}, std::move(memory_of_row)};
   const ScheduleRun run(schedule, topology);
   for (const Flow& flow : topology.flows) {
     int& lanes = wiring.lanes.emplace_back(1);

@@ -14,8 +14,10 @@ namespace lockstep {
 struct Wiring {
   std::vector<WorkerId> row_of_stage;
   int rows = 0;
-  std::vector<int> lanes;  ///< edges per direction of each flow, index = Topology::flows
+  std::vector<int> lanes;               ///< edges per direction of each flow, index = Topology::flows
+  std::vector<int> memory_of_row = {};  ///< rows with the same number share a memory; empty: none do
 
+  int memory_of(WorkerId row) const { return memory_of_row.empty() ? row.value() : memory_of_row[index(row)]; }
   bool operator==(const Wiring&) const = default;
 };
 
@@ -35,7 +37,7 @@ int fewest_lanes(const Flow& flow);
 /// stage P before worker 0 turns to it.
 ///
 /// Throws ScheduleError when a stage is on no row or on several, as check_fits() and check_ranges().
-Wiring wiring_of(const Schedule& schedule, const Topology& topology);
+Wiring wiring_of(const Schedule& schedule, const Topology& topology, std::vector<int> memory_of_row = {});
 
 /// Throws ScheduleError when the schedule has another number of stages than the topology.
 void check_fits(const Schedule& schedule, const Topology& topology);

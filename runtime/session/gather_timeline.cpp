@@ -36,7 +36,7 @@ std::vector<std::string> layers_by_stage(const Trainer& trainer) {
   std::vector<std::string> names;
   const Partition& partition = trainer.partition();
   for (int stage = 0; stage < partition.stages(); ++stage) {
-    const int first = partition.first_layer[stage], last = partition.first_layer[stage + 1] - 1;
+    const int first = partition.layers_of(StageId(stage)).first, last = partition.layers_of(StageId(stage)).end - 1;
     const std::vector<LayerSpec>& layers = trainer.graph().layers;
     names.push_back(last > first ? concat(layers[first].name, " .. ", layers[last].name) : layers[first].name);
   }

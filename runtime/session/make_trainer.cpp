@@ -32,7 +32,7 @@ std::string stage_table(const Trainer& trainer) {
   const auto number = [](int value) { return Cell{std::to_string(value), static_cast<double>(value)}; };
   std::vector<std::vector<Cell>> rows;
   for (int stage = 0; stage < partition.stages(); ++stage) {
-    const int first = partition.first_layer[stage], last = partition.first_layer[stage + 1] - 1;
+    const int first = partition.layers_of(StageId(stage)).first, last = partition.layers_of(StageId(stage)).end - 1;
     const int row = row_of_stage[stage].value();
     const std::string& name = graph.layers[first].name;
     rows.push_back({number(stage),

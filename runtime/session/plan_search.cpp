@@ -225,7 +225,7 @@ SimulateSubject subject_of_plan(const std::string& path) {
     throw UserError(concat("--plan: ", join(loaded.notes, "; "), "; or draw it as if all stages took the same time: ",
                            "lockstep train ", source.path, " --plan ", path, " --dry-run"));
   SimulateSubject subject;
-  subject.schedule = choose_schedule(loaded.config, trainer->partition()).schedule;
+  subject.schedule = choose_schedule(loaded.config, trainer->partition(), trainer->micro_batches()).schedule;
   subject.program = trainer->programs().get(Mode::train, trainer->micro_batches());
   subject.costs = file.predicted->costs;
   subject.note =

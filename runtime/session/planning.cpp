@@ -181,7 +181,7 @@ std::string Planning::carried_profile() const {
 PlanPrediction Planning::predict(const Trainer& trainer, const PlanFile& plan) const {
   PlanChoice choice = choice_of(trainer);
   const PlanProblem problem = this->problem(trainer.micro_batches(), plan.workers);
-  const Schedule schedule = choose_schedule(trainer.config(), trainer.partition()).schedule;
+  const Schedule schedule = choose_schedule(trainer.config(), trainer.partition(), trainer.micro_batches()).schedule;
   for (int row = static_cast<int>(choice.placement.size()); row < schedule.workers(); ++row)
     choice.placement.push_back(row);
   const Costs costs = costs_of(problem, choice, schedule);

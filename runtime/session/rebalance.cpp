@@ -144,7 +144,7 @@ PlanProblem Rebalancer::problem(const Costs& costs) const {
   problem.post_validation = config.train.post_validation;
   for (int stage = 0; stage < partition.stages(); ++stage) {
     const StageCost& cost = costs.stages[static_cast<std::size_t>(stage)];
-    const int first = partition.first_layer[stage], end = partition.first_layer[stage + 1];
+    const auto [first, end] = partition.layers_of(StageId(stage));
     const auto row = static_cast<std::size_t>(row_of_stage[stage].value());
     const double factor = watch_.factors()[row];
     double sum_us = 0;

@@ -2,6 +2,7 @@
 #include "runtime/training/assembly.hpp"
 
 #include <algorithm>
+#include <map>
 #include <numeric>
 #include <set>
 #include <utility>
@@ -33,6 +34,7 @@ Losses losses_of(const Model& model, const Config& config, const Table<LossKind>
   return losses;
 }
 
+/// `workers`: of one replica.
 void place(Assembly& assembly, int workers) {
   const Config& config = assembly.config;
   const std::vector<int>& placement = config.pipeline.placement;
@@ -44,15 +46,30 @@ void place(Assembly& assembly, int workers) {
         .error("placement", concat("got [", join(placement), "], expected each of 0 to ", workers - 1,
                                    " once: a worker for each of the ", workers, " rows"));
   const Section section = config.root.section("workers");
+  const int replicas = config.replicas.count;
   const std::vector<RankId> rank_of_worker =
-      spread_workers(workers, assembly.ranks.count, config.workers.per_rank, section);
+      spread_workers(workers * replicas, assembly.ranks.count, config.workers.per_rank, section);
   const std::vector<std::string>& device_names = config.workers.devices;
   assembly.layout.here = assembly.ranks.here;
-  for (int row = 0; row < workers; ++row) {
-    const int worker = config.pipeline.placement.empty() ? row : config.pipeline.placement[row];
+  for (int row = 0; row < workers * replicas; ++row) {
+    const int replica = row / workers, of_pipeline = placement.empty() ? row % workers : placement[row % workers];
+    const bool pipeline_first = config.replicas.placement == ReplicaPlacement::pipeline_first;
+    const int worker = pipeline_first ? replica * workers + of_pipeline : of_pipeline * replicas + replica;
     assembly.layout.rank_of_row.push_back(rank_of_worker[worker]);
     assembly.devices.push_back(device_of(device_names[worker % device_names.size()], section));
   }
+}
+
+/// By row, the same number where workers share a memory.
+std::vector<int> memories_of(const Assembly& assembly) {
+  std::map<std::pair<int, std::string>, int> numbers;
+  std::vector<int> memories;
+  for (std::size_t row = 0; row < assembly.devices.size(); ++row)
+    memories.push_back(numbers
+                           .try_emplace({assembly.layout.rank_of_row[row].value(), assembly.devices[row].str()},
+                                        static_cast<int>(numbers.size()))
+                           .first->second);
+  return memories;
 }
 
 /// Every program that a set of so many samples comes to, so that one that cannot run is found now.
@@ -68,8 +85,8 @@ void take(Assembly& assembly, ScheduleChoice choice) {
   options.clip = train.clip_grad_norm > 0;
   options.post_validation = train.post_validation;
   options.recompute = assembly.config.pipeline.recompute;
-  assembly.programs =
-      std::make_shared<Programs>(std::move(choice.schedule), assembly.partition.topology, options, choice.order);
+  assembly.programs = std::make_shared<Programs>(std::move(choice.schedule), assembly.partition.topology, options,
+                                                 choice.order, memories_of(assembly));
   assembly.training_program();
   check_programs(assembly, Mode::train, assembly.data.train->size(), train.batch);
   if (train.eval_every > 0)
@@ -112,13 +129,37 @@ void check_evaluation_set(const Assembly& assembly) {
   TargetChecks(assembly.graph, assembly.losses).check_all(*assembly.data.eval);
 }
 
+Replicas replicas_of(const Assembly& assembly) {
+  const Config& config = assembly.config;
+  Replicas replicas;
+  replicas.count = config.replicas.count;
+  replicas.groups = config.gradient_groups();
+  replicas.micro_batches = config.train.micro_batches;
+  replicas.shard_optimizer = config.replicas.shard_optimizer;
+  replicas.whole_parameters = !assembly.optimizer.rule->is_elementwise();
+  return replicas;
+}
+
+/// Of the replica that has most.
+int micro_batches_of_one(const Replicas& replicas) {
+  int most = 0;
+  for (int replica = 0; replica < replicas.count; ++replica) {
+    const TermRange run = replicas.micro_batches_of(replica, replicas.micro_batches);
+    most = std::max(most, run.end - run.begin);
+  }
+  return most;
+}
+
 /// Cuts, places and schedules.
 void arrange(Assembly& assembly) {
   const Config& config = assembly.config;
-  assembly.partition = cut(assembly.graph, layers_per_stage(assembly.graph, config));
+  const std::vector<int> layers = layers_per_stage(assembly.graph, config);
+  const Replicas replicas = replicas_of(assembly);
+  const Partition one = cut(assembly.graph, layers);
+  assembly.partition = cut(assembly.graph, layers, replicas);
   assembly.recompute = recomputed_layers(assembly.graph, config);
-  if (config.pipeline.costs.given) costs_of(config, assembly.partition);  // finds mistakes now
-  ScheduleChoice choice = choose_schedule(config, assembly.partition);
+  if (config.pipeline.costs.given) costs_of(config, one);  // finds mistakes now
+  ScheduleChoice choice = choose_schedule(config, one, micro_batches_of_one(replicas));
   assembly.warnings = assembly.data.notes;
   for (std::string& doubt : doubts_of(config, assembly.data.train->size()))
     assembly.warnings.push_back(std::move(doubt));
@@ -171,7 +212,16 @@ Assembly assemble_again(const Assembly& assembly, Config config, const Ranks& ra
 }
 
 Assembly with_costs(Assembly assembly, const Costs& costs, std::string& reason) {
-  ScheduleChoice choice = choose_schedule(assembly.config, assembly.partition, &costs);
+  const Partition one = cut(assembly.graph, layers_per_stage(assembly.graph, assembly.config));
+  Costs of_one = costs;  // the replicas' are alike
+  of_one.stages.resize(static_cast<std::size_t>(one.stages()));
+  of_one.flow_bytes.resize(std::min(of_one.flow_bytes.size(), one.flows.size()));
+  of_one.shared_bytes.resize(std::min(of_one.shared_bytes.size(), one.topology.shared.size()));
+  const auto workers = static_cast<std::size_t>(assembly.config.pipeline.workers());
+  for (auto* by_row : {&of_one.update_us, &of_one.resident_bytes}) by_row->resize(std::min(by_row->size(), workers));
+  of_one.places.resize(std::min(of_one.places.size(), workers));
+  ScheduleChoice choice =
+      choose_schedule(assembly.config, one, micro_batches_of_one(assembly.partition.topology.replicas), &of_one);
   reason = choice.reason;
   take(assembly, std::move(choice));
   return assembly;

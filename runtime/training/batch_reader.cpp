@@ -9,10 +9,11 @@
 
 namespace lockstep {
 
-BatchReader::BatchReader(const Assembly& assembly)
+BatchReader::BatchReader(const Assembly& assembly, std::optional<int> replica)
     : assembly_(assembly),
       targets_(assembly.graph, assembly.losses),
-      sampler_(assembly.data.train->size(), assembly.config.seed) {}
+      sampler_(assembly.data.train->size(), assembly.config.seed),
+      replica_(replica) {}
 
 const Dataset& BatchReader::dataset(Mode mode) const {
   return mode == Mode::train ? *assembly_.data.train : *assembly_.data.eval;
@@ -20,19 +21,28 @@ const Dataset& BatchReader::dataset(Mode mode) const {
 
 /// Unless it is there.
 void BatchReader::read(const StepHeader& header) {
-  const std::int64_t rows = std::accumulate(header.slices.begin(), header.slices.end(), std::int64_t{0});
-  if (mode_ == header.mode && position_ == header.position && rows_ == rows) return;
+  const auto rows_of = [&](TermRange slices) {
+    return std::accumulate(header.slices.begin() + slices.begin, header.slices.begin() + slices.end, std::int64_t{0});
+  };
+  const int count = static_cast<int>(header.slices.size());
+  const TermRange slices =
+      replica_ ? assembly_.partition.topology.replicas.micro_batches_of(*replica_, count) : TermRange{0, count};
+  const std::int64_t rows = rows_of(slices), before = rows_of({0, slices.begin}), of_batch = rows_of({0, count});
+  if (mode_ == header.mode && position_ == header.position && rows_ == of_batch) return;
   std::vector<std::int64_t> samples(static_cast<std::size_t>(rows));
-  if (header.mode == Mode::train)
-    samples = sampler_.batch(header.position, rows);
-  else
-    std::iota(samples.begin(), samples.end(), header.position);
+  if (header.mode == Mode::train) {
+    const std::vector<std::int64_t> all = sampler_.batch(header.position, of_batch);
+    std::copy_n(all.begin() + before, rows, samples.begin());
+  } else {
+    std::iota(samples.begin(), samples.end(), header.position + before);
+  }
   mode_ = Mode::stop;
+  first_slice_ = slices.begin;
   batch_ = read_samples(dataset(header.mode), samples);
   targets_.check_batch(dataset(header.mode), samples, batch_);
   mode_ = header.mode;
   position_ = header.position;
-  rows_ = rows;
+  rows_ = of_batch;
 }
 
 void BatchReader::open(StepHeader& header, std::int64_t position, std::int64_t batch) {
@@ -57,7 +67,8 @@ void BatchReader::begin(const StepHeader& header) {
 }
 
 Tensors BatchReader::micro_batch(int micro_batch) {
-  const std::int64_t start = std::accumulate(slices_.begin(), slices_.begin() + micro_batch, std::int64_t{0});
+  const std::int64_t start =
+      std::accumulate(slices_.begin() + first_slice_, slices_.begin() + micro_batch, std::int64_t{0});
   Tensors entries;
   for (const at::Tensor& entry : batch_) entries.push_back(entry.narrow(0, start, slices_[micro_batch]).contiguous());
   return entries;

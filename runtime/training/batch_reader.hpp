@@ -13,8 +13,8 @@ namespace lockstep {
 
 class BatchReader : public Feeder {
  public:
-  /// The assembly outlives it.
-  explicit BatchReader(const Assembly& assembly);
+  /// The assembly outlives it. `replica`: reads what this one computes, and opens nothing; none: whole batches.
+  explicit BatchReader(const Assembly& assembly, std::optional<int> replica = {});
 
   /// Position, slices and the losses' denominators of `header`, for the batch that begins at `position`: of training in
   /// the order of its epochs, of an evaluation as the samples lie; at the end fewer than `batch`. It is read.
@@ -31,9 +31,11 @@ class BatchReader : public Feeder {
   TargetChecks targets_;
   Sampler sampler_;
   Mode mode_ = Mode::stop;  // of what is there; stop: nothing
+  std::optional<int> replica_;
   std::int64_t position_ = 0, rows_ = 0;
   Tensors batch_;
   std::vector<std::int64_t> slices_;
+  int first_slice_ = 0;  // of batch_
 };
 
 /// The results of an evaluation's batches, added up.

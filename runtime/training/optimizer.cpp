@@ -5,10 +5,12 @@
 #include <fnmatch.h>
 
 #include <algorithm>
+#include <map>
 #include <set>
 
 #include "runtime/checkpoint/store.hpp"
 #include "runtime/config/plugin_kind.hpp"
+#include "runtime/engine/bucket_sums.hpp"
 #include "runtime/training/precision.hpp"
 
 namespace lockstep {
@@ -85,50 +87,57 @@ Optimizer::Group Optimizer::group_of(const Parameter& parameter) const {
 }
 
 void Optimizer::prepare() {
-  if (!groups_.empty()) return;
-  for (Parameter* parameter : parameters_) {
-    Members& members = groups_[group_of(*parameter)];
+  if (!members_.empty()) return;
+  for (const Parameter* parameter : parameters_) {
+    Member& member = members_.emplace_back();
     const at::Tensor& value = parameter->value;
-    members.parameters.push_back(parameter);
-    TrainedTensor& tensor = members.tensors.emplace_back();
-    tensor.value = value;
-    for (const KeptTensor& kept : choice_.rule->keeps(value.sizes().vec())) tensor.kept.push_back(made(kept, value));
-    if (choice_.ema_decay) members.averages.push_back(at::zeros_like(value));
+    member.group = group_of(*parameter);
+    member.tensor.value = value;
+    for (const KeptTensor& kept : choice_.rule->keeps(value.sizes().vec()))
+      member.tensor.kept.push_back(made(kept, value));
+    if (choice_.ema_decay) member.average = at::zeros_like(value);
   }
 }
 
-void Optimizer::update(double learning_rate, std::int64_t step) {
+void Optimizer::update(double learning_rate, std::int64_t step, const std::vector<UpdatePart>& parts) {
   prepare();
-  for (auto& [group, members] : groups_) {
-    for (std::size_t i = 0; i < members.tensors.size(); ++i)
-      members.tensors[i].gradient = members.parameters[i]->gradient;
-    choice_.rule->update_all(members.tensors, {learning_rate * group.lr_scale, group.weight_decay, step - after_});
-    for (TrainedTensor& tensor : members.tensors) tensor.gradient.reset();
-    average(members, step);
+  std::map<Group, std::vector<TrainedTensor>> groups;
+  for (const UpdatePart& part : parts) {
+    const Member& member = members_[part.parameter];
+    const auto elements = [&](const at::Tensor& tensor) { return elements_of(tensor, part.begin, part.end); };
+    TrainedTensor& tensor = groups[member.group].emplace_back();
+    const bool whole = part.begin == 0 && part.end == part.gradient.numel();
+    tensor.value = elements(member.tensor.value);
+    tensor.gradient = elements(part.gradient);
+    for (const at::Tensor& kept : member.tensor.kept) tensor.kept.push_back(whole ? kept : elements(kept));
   }
+  for (auto& [group, tensors] : groups)
+    choice_.rule->update_all(tensors, {learning_rate * group.lr_scale, group.weight_decay, step - after_});
+  for (const UpdatePart& part : parts)
+    if (const Member& member = members_[part.parameter]; member.average.defined())
+      average(elements_of(member.average, part.begin, part.end), elements_of(member.tensor.value, part.begin, part.end),
+              step);
 }
 
 /// As torch.optim.swa_utils.AveragedModel with get_ema_multi_avg_fn: it starts as the weights after the first step.
-void Optimizer::average(Members& members, std::int64_t step) const {
-  for (std::size_t i = 0; i < members.averages.size(); ++i)
-    if (step == 1)
-      members.averages[i].copy_(members.tensors[i].value);
-    else
-      members.averages[i].lerp_(members.tensors[i].value, 1 - *choice_.ema_decay);
+void Optimizer::average(at::Tensor average, const at::Tensor& value, std::int64_t step) const {
+  if (step == 1)
+    average.copy_(value);
+  else
+    average.lerp_(value, 1 - *choice_.ema_decay);
 }
 
 std::vector<UpdaterState> Optimizer::state() {
   prepare();
   std::vector<UpdaterState> states;
-  for (const auto& [group, members] : groups_)
-    for (std::size_t i = 0; i < members.parameters.size(); ++i) {
-      const Parameter* parameter = members.parameters[i];
-      const std::vector<KeptTensor> kept = choice_.rule->keeps(parameter->value.sizes().vec());
-      for (std::size_t k = 0; k < kept.size(); ++k)
-        states.push_back({parameter, kept[k].name, members.tensors[i].kept[k]});
-      if (!members.averages.empty())
-        states.push_back({parameter, kAverage, members.averages[i], /*starts_as_value=*/true});
-    }
+  for (std::size_t i = 0; i < members_.size(); ++i) {
+    const Parameter* parameter = parameters_[i];
+    const std::vector<KeptTensor> kept = choice_.rule->keeps(parameter->value.sizes().vec());
+    for (std::size_t k = 0; k < kept.size(); ++k)
+      states.push_back({parameter, kept[k].name, members_[i].tensor.kept[k]});
+    if (members_[i].average.defined())
+      states.push_back({parameter, kAverage, members_[i].average, /*starts_as_value=*/true});
+  }
   return states;
 }
 

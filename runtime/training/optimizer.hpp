@@ -36,7 +36,7 @@ class Optimizer : public ParameterUpdater {
   /// `after`: the rule's first step is the job's step after that one.
   Optimizer(OptimizerChoice choice, const std::vector<Parameter*>& parameters, std::int64_t after = 0)
       : choice_(std::move(choice)), parameters_(parameters), after_(after) {}
-  void update(double learning_rate, std::int64_t step) override;
+  void update(double learning_rate, std::int64_t step, const std::vector<UpdatePart>& parts) override;
   /// By the names of keeps(). Step counts are the job's.
   std::vector<UpdaterState> state() override;
 
@@ -47,19 +47,19 @@ class Optimizer : public ParameterUpdater {
       return std::pair(lr_scale, weight_decay) < std::pair(other.lr_scale, other.weight_decay);
     }
   };
-  struct Members {
-    std::vector<Parameter*> parameters;
-    std::vector<TrainedTensor> tensors;  // parallel; gradients are there during an update only
-    std::vector<at::Tensor> averages;    // parallel, or empty
+  struct Member {
+    Group group;
+    TrainedTensor tensor;  // without a gradient
+    at::Tensor average;    // with train.ema
   };
   Group group_of(const Parameter& parameter) const;
   void prepare();
-  void average(Members& members, std::int64_t step) const;
+  void average(at::Tensor average, const at::Tensor& value, std::int64_t step) const;
 
   OptimizerChoice choice_;
   std::vector<Parameter*> parameters_;
   std::int64_t after_;
-  std::map<Group, Members> groups_;
+  std::vector<Member> members_;  // parallel to parameters_
 };
 
 /// Throws ConfigError when two tensors that are kept beside one of these parameters have one name.

@@ -24,8 +24,10 @@ bool same_bits(double a, double b) {
   return std::bit_cast<std::uint64_t>(a) == std::bit_cast<std::uint64_t>(b);
 }
 
+/// By block; more than one of a block: copies disagree.
+using Blocks = std::map<int, std::set<std::uint64_t>>;
 struct Hashes {
-  std::set<std::uint64_t> gradients, values;  // more than one: tied copies disagree
+  Blocks gradients, values;
 };
 using HashesByStep = std::map<std::int64_t, std::map<int, Hashes>>;
 
@@ -34,15 +36,14 @@ HashesByStep by_step(const RunRecord& record) {
   for (const ParameterHash& hash : record.hashes) {
     if (hash.what == Hashed::buffer) continue;  // a buffer
     Hashes& entry = steps[hash.step][hash.parameter];
-    (hash.what == Hashed::value ? entry.values : entry.gradients).insert(hash.hash);
+    (hash.what == Hashed::value ? entry.values : entry.gradients)[hash.block].insert(hash.hash);
   }
   return steps;
 }
 
 std::optional<std::string> compare_parameters(const std::map<int, Hashes>& reference,
-                                              const std::map<int, Hashes>& tested,
-                                              std::set<std::uint64_t> Hashes::*which, const char* what,
-                                              const ModelGraph& graph) {
+                                              const std::map<int, Hashes>& tested, Blocks Hashes::*which,
+                                              const char* what, const ModelGraph& graph) {
   if (reference.size() != tested.size())
     return concat(reference.size(), " against ", tested.size(), " parameters have a ", what);
   for (const auto& [parameter, hashes] : reference) {
@@ -50,7 +51,8 @@ std::optional<std::string> compare_parameters(const std::map<int, Hashes>& refer
     const ParameterInfo& info = graph.parameters[parameter];
     const std::string name = concat(what, " of ", info.name, " (layer ", graph.layers[info.holders.front()].name, ")");
     if (other == tested.end()) return name + " is missing";
-    if ((other->second.*which).size() > 1) return name + " differs between the workers that hold it";
+    for (const auto& [block, copies] : other->second.*which)
+      if (copies.size() > 1) return name + " differs between the workers that hold it";
     if (hashes.*which != other->second.*which) return name;
   }
   return std::nullopt;
@@ -71,12 +73,12 @@ std::optional<std::string> compare_heads(const StepResult& a, const StepResult& 
 std::optional<std::string> compare_buffers(const RunRecord& reference, const RunRecord& tested, std::int64_t step,
                                            const ModelGraph& graph) {
   const auto of_step = [step](const RunRecord& record) {
-    std::map<int, std::uint64_t> hashes;
+    std::map<int, std::set<std::uint64_t>> hashes;  // of all that have one
     for (const ParameterHash& hash : record.hashes)
-      if (hash.what == Hashed::buffer && hash.step == step) hashes[hash.parameter] = hash.hash;
+      if (hash.what == Hashed::buffer && hash.step == step) hashes[hash.parameter].insert(hash.hash);
     return hashes;
   };
-  const std::map<int, std::uint64_t> ours = of_step(reference), theirs = of_step(tested);
+  const std::map<int, std::set<std::uint64_t>> ours = of_step(reference), theirs = of_step(tested);
   for (const auto& [buffer, hash] : ours) {
     const auto other = theirs.find(buffer);
     if (other == theirs.end()) return concat("buffer ", graph.buffers[buffer].name, " is missing");
@@ -136,6 +138,8 @@ std::optional<std::string> first_difference(const RunRecord& reference, const Ru
 }
 
 Config one_worker(Config config) {
+  config.train.gradient_groups = config.gradient_groups();
+  config.replicas = {};
   config.pipeline = {};
   config.train.post_validation = false;
   config.workers.per_rank.clear();

@@ -9,7 +9,7 @@
 namespace lockstep {
 namespace {
 
-ScheduleChoice from_file(const Config& config, const Section& section) {
+ScheduleChoice from_file(const Config& config, int micro_batches, const Section& section) {
   const PipelineConfig& pipeline = config.pipeline;
   const std::string file = pipeline.schedule_file();
   ScheduleChoice choice;
@@ -23,23 +23,31 @@ ScheduleChoice from_file(const Config& config, const Section& section) {
     throw section.error("schedule", concat(file, " has ", schedule.stages, " stages on ", schedule.workers(),
                                            " workers, but the model is cut into ", pipeline.stages,
                                            "; set pipeline.stages=", schedule.stages));
-  if (schedule.micro_batches != config.train.micro_batches)
-    throw section.error("schedule",
-                        concat(file, " has ", schedule.micro_batches, " micro-batches, but train.micro_batches is ",
-                               config.train.micro_batches, "; set train.micro_batches=", schedule.micro_batches));
+  if (schedule.micro_batches != micro_batches && config.replicas.count > 1)
+    throw section.error("schedule", concat(file, " has ", schedule.micro_batches, " micro-batches, but a replica runs ",
+                                           micro_batches, " of the ", config.train.micro_batches,
+                                           " of train.micro_batches: the file is of one replica"));
+  if (schedule.micro_batches != micro_batches)
+    throw section.error("schedule", concat(file, " has ", schedule.micro_batches,
+                                           " micro-batches, but "
+                                           "train.micro_batches is ",
+                                           micro_batches, "; set train.micro_batches=", schedule.micro_batches));
   require_valid(schedule, Order::any);
   if (const WorkerId first = row_of_stage(schedule).front(); first.value() != 0)
     throw section.error("schedule", concat(file, " has stage 0 in line ", first.value() + 1,
                                            "; the first worker reads the data: put that line first"));
   choice.order = Order::any;
   choice.warning = warning_of_order(schedule);
+  if (!choice.warning.empty() && config.gradient_groups() > 1)
+    throw section.error("schedule", concat(choice.warning, "; it needs train.gradient_groups 1, and no replicas; got ",
+                                           config.gradient_groups(), " groups"));
   return choice;
 }
 
 double number_of_stage(const Section& section, const std::string& key, const std::vector<double>& numbers, int stage,
                        const Partition& partition) {
   const auto stages = static_cast<std::size_t>(partition.stages());
-  const int first = partition.first_layer[stage], end = partition.first_layer[stage + 1];
+  const auto [first, end] = partition.layers_of(StageId(stage));
   const auto layers = static_cast<std::size_t>(partition.first_layer.back());
   if (numbers.size() == 1) return numbers[0];
   if (numbers.size() == stages) return numbers[static_cast<std::size_t>(stage)];
@@ -56,10 +64,11 @@ void check_schedule_name(const Config& config) {
   throw config.root.section("pipeline").error("schedule", no_such_schedule(name, {"auto"}));
 }
 
-ScheduleChoice choose_schedule(const Config& config, const Partition& partition, const Costs* measured) {
+ScheduleChoice choose_schedule(const Config& config, const Partition& partition, int micro_batches,
+                               const Costs* measured) {
   const PipelineConfig& pipeline = config.pipeline;
   const Section section = config.root.section("pipeline");
-  if (!pipeline.schedule_file().empty()) return from_file(config, section);
+  if (!pipeline.schedule_file().empty()) return from_file(config, micro_batches, section);
   check_schedule_name(config);
   const bool automatic = pipeline.schedule == "auto";
   if (partition.stages() % pipeline.virtual_stages != 0)
@@ -67,8 +76,7 @@ ScheduleChoice choose_schedule(const Config& config, const Partition& partition,
                         concat("got ", partition.stages(), ", expected a multiple of virtual_stages, which is ",
                                pipeline.virtual_stages));
   try {
-    const ScheduleShape shape{partition.stages() / pipeline.virtual_stages, pipeline.virtual_stages,
-                              config.train.micro_batches};
+    const ScheduleShape shape{partition.stages() / pipeline.virtual_stages, pipeline.virtual_stages, micro_batches};
     ScheduleChoice choice;
     if (!automatic) {
       choice.schedule = make_schedule(pipeline.schedule, shape);

@@ -21,10 +21,12 @@ struct ScheduleChoice {
 /// Throws ConfigError when the config names a schedule that there is not.
 void check_schedule_name(const Config& config);
 
-/// The schedule that the config names, for a full batch. `auto` is decided by `measured`, or else by costs_of(). Throws
-/// ConfigError for a name that there is not, a shape that the schedule forbids, or a file that cannot be read or is of
-/// another number of stages or micro-batches; ScheduleError for a file whose schedule cannot run.
-ScheduleChoice choose_schedule(const Config& config, const Partition& partition, const Costs* measured = nullptr);
+/// The schedule of one replica that the config names, for so many micro-batches; `partition` is one replica's. `auto`
+/// is decided by `measured`, or else by costs_of(). Throws ConfigError for a name that there is not, a shape that the
+/// schedule forbids, or a file that cannot be read or is of another number of stages or micro-batches; ScheduleError
+/// for a file whose schedule cannot run.
+ScheduleChoice choose_schedule(const Config& config, const Partition& partition, int micro_batches,
+                               const Costs* measured = nullptr);
 
 /// pipeline.costs as costs per stage. Throws ConfigError for a list that is neither per stage nor per layer.
 Costs costs_of(const Config& config, const Partition& partition);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "runtime/training/batch_reader.hpp"
 #include "runtime/training/checkpointing.hpp"
 #include "runtime/training/device_kernels.hpp"
 #include "runtime/training/precision.hpp"
@@ -79,7 +80,10 @@ JobOutcome run_assembly(const Assembly& assembly, Decider& decider, Feeder& feed
   spec.memory_limit = config.workers.memory_limit;
   spec.recorder_folder = options.recorder_folder;
   spec.decider = &decider;
-  spec.feeder = &feeder;
+  std::vector<std::unique_ptr<BatchReader>> further;
+  spec.feeders = {&feeder};
+  for (int replica = 1; replica < assembly.partition.topology.replicas.count; ++replica)
+    spec.feeders.push_back(further.emplace_back(std::make_unique<BatchReader>(assembly, replica)).get());
   spec.observer = options.observer;
   spec.signalled = options.signalled;
   spec.record_hashes = options.record_hashes;

@@ -46,6 +46,9 @@ class UpdateRule {
   virtual ~UpdateRule() = default;
   virtual std::vector<KeptTensor> keeps(const Sizes& parameter) const = 0;
   virtual void update(TrainedTensor& parameter, const UpdateStep& step) const = 0;
+  /// Whether each element depends on its own gradient and its own kept elements alone. Then replicas may update parts
+  /// of a parameter: `update` sees some of its elements, in one dimension, with those of what is kept.
+  virtual bool is_elementwise() const { return false; }
   /// All parameters with one rate and weight decay: for kernels that take lists. The same bits as one by one.
   virtual void update_all(std::vector<TrainedTensor>& parameters, const UpdateStep& step) const {
     for (TrainedTensor& parameter : parameters) update(parameter, step);

@@ -32,6 +32,7 @@ std::vector<at::Tensor> step_column(const Parameters& parameters, std::int64_t s
 /// A kernel of LibTorch's that takes lists.
 class FusedRule : public UpdateRule {
  public:
+  bool is_elementwise() const final { return true; }
   void update(TrainedTensor& parameter, const UpdateStep& step) const final {
     Parameters one = {parameter};
     update_all(one, step);
@@ -100,6 +101,7 @@ class Adagrad : public FusedRule {
 class RmsProp : public UpdateRule {
  public:
   explicit RmsProp(const OptimizerConfig& config) : config_(config) {}
+  bool is_elementwise() const override { return true; }
   std::vector<KeptTensor> keeps(const Sizes& parameter) const override {
     std::vector<KeptTensor> kept = {{"square_avg", parameter}};
     if (config_.centered) kept.push_back({"grad_avg", parameter});

@@ -235,11 +235,25 @@ TEST_CASE("a device sums the squares of a norm itself, block by block, and nobod
   const at::Tensor got = squared_norms(there, sim()), expected = squared_norms(here, at::kCPU);
   const auto half = [](const at::Tensor& squares) {
     const std::int64_t count = squares.numel() / 2;
-    return std::vector<SquaredNorms>{{{5, 0, 3}, squares.narrow(0, 0, 3)}, {{1, 4, 2}, squares.narrow(0, 3, count)}};
+    constexpr int whole = SquaredNorms::kWhole;
+    return std::vector<SquaredNorms>{{{5, 0, 3}, {whole, whole, whole}, squares.narrow(0, 0, 3)},
+                                     {{1, 4, 2}, {whole, whole, whole}, squares.narrow(0, 3, count)}};
   };
   const at::Tensor norm = total_norm(half(got), sim()), expected_norm = total_norm(half(expected), at::kCPU);
+  // Who has some blocks of a tensor has a part of the whole.
+  std::vector<at::Tensor> blocks;
+  for (std::int64_t begin = 0; begin < 3 * block + 7; begin += block)
+    blocks.push_back(there[2].narrow(0, begin, std::min(block, 3 * block + 7 - begin)));
+  const at::Tensor of_blocks = squared_norms(blocks, sim());
+  const auto alone = [&](std::vector<int> parameters, std::vector<int> numbers, const at::Tensor& squares) {
+    return SquaredNorms{std::move(parameters), std::move(numbers), squares};
+  };
+  const at::Tensor in_parts = total_norm(
+      {alone({0, 0}, {2, 3}, of_blocks.narrow(0, 2, 2)), alone({0, 0}, {0, 1}, of_blocks.narrow(0, 0, 2))}, sim());
+  const at::Tensor at_once = total_norm({alone({0}, {SquaredNorms::kWhole}, got.narrow(0, 2, 1))}, sim());
   CHECK(Accelerator::counts().waits == 0);
   CHECK(Accelerator::counts().to_host_bytes == 0);
+  CHECK(at::equal(in_parts.cpu(), at_once.cpu()));
   CHECK(at::allclose(got.cpu(), expected, 1e-12, 0));
   CHECK(at::allclose(norm.cpu(), expected_norm, 1e-12, 0));
   CHECK(squared_norms({}, sim()).numel() == 0);

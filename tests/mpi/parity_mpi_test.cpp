@@ -109,6 +109,36 @@ TEST_CASE("every schedule, with recompute and workers in other places, trains to
   CHECK(difference_over_ranks(reference, model, data, with_pipeline(config, workers * 2, "auto", 2)) == "");
 }
 
+TEST_CASE("replicas train to the bits of one worker over ranks: mirrored, sharded, several in a rank",
+          "[mpi][parity]") {
+  const auto expect = [](const char* name, const Model& model, const DataSplits& data, Config config) {
+    config.train.gradient_groups = 4;
+    const RunRecord reference = reference_run(model, data, config);
+    for (const int count : {2, 3, 4})
+      for (const int workers : {1, 2})
+        for (const bool shards : {false, true})
+          for (const ReplicaPlacement placement :
+               {ReplicaPlacement::pipeline_first, ReplicaPlacement::replicas_first}) {
+            if (count * workers < world().size()) continue;
+            INFO(name << ": " << count << " replicas of " << workers << " workers, " << name_of(placement)
+                      << (shards ? ", sharded" : ""));
+            Config tested = with_pipeline(config, workers, "1f1b");
+            tested.replicas = {count, ReplicaStrategy::mirrored, shards, placement};
+            CHECK(difference_over_ranks(reference, model, data, tested) == "");
+          }
+  };
+  expect("gpt", small_gpt(3, 0.2, true), token_data(23, 8, 11), small_config("sparse_categorical_cross_entropy", 9, 8));
+  Config config = small_config("sparse_categorical_cross_entropy", 9, 5);
+  config.train.post_validation = true;
+  expect("cnn", model_of("type: cnn, inputs: 3, classes: 4, depth: 2"), image_data(23, 3, 8, 4, false), config);
+  // Parameters of several blocks, in messages that are cut.
+  Model wide{"mlp", {}};
+  for (const auto& [name, in, out] :
+       {std::tuple("fc.0", 6, 390), std::tuple("fc.1", 390, 390), std::tuple("out", 390, 3)})
+    wide.layers.push_back({name, std::make_shared<Linear>(in, out)});
+  expect("wide", wide, regression_data(23, 6, 3), small_config("mean_squared_error", 9, 8));
+}
+
 TEST_CASE("a U-Net with batch norm, skips and two heads trains to the same bits over ranks", "[mpi][parity]") {
   expect_same_bits("unet", model_of("type: unet, inputs: 2, classes: 3, channels: 4, depth: 2, deep_supervision: true"),
                    image_data(21, 2, 8, 3, /*segmentation=*/true), "segmentation_cross_entropy", {5});

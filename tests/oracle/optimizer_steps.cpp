@@ -47,7 +47,10 @@ void run(const std::string& config_file, const std::string& in, const std::files
   std::vector<NamedTensor> results;
   for (std::int64_t step = 1; step <= train.steps; ++step) {
     for (Parameter& parameter : parameters) parameter.gradient = read(file, concat(parameter.name, ".gradient.", step));
-    optimizer->update(train.optimizer.lr, step);
+    std::vector<UpdatePart> parts;
+    for (std::size_t i = 0; i < parameters.size(); ++i)
+      parts.push_back({i, 0, parameters[i].value.numel(), parameters[i].gradient});
+    optimizer->update(train.optimizer.lr, step, parts);
     for (const Parameter& parameter : parameters)
       results.push_back({concat(parameter.name, ".", step), parameter.value.clone()});
   }

@@ -33,11 +33,13 @@ Config small(const std::string& train = "", const std::string& pipeline = "",
   return read_config(text_section(text, overrides));
 }
 
-bool same(const Config& a, const Config& b) {
+bool same(Config a, Config b) {
+  // Who writes a config writes how many groups there are.
+  for (Config* config : {&a, &b}) config->train.gradient_groups = config->gradient_groups();
   return a.name == b.name && a.seed == b.seed && a.model.to_yaml() == b.model.to_yaml() &&
          a.data.to_yaml() == b.data.to_yaml() && a.train == b.train && a.pipeline == b.pipeline &&
-         a.workers == b.workers && a.kernels == b.kernels && a.checkpoint == b.checkpoint && a.comm == b.comm &&
-         a.run_dir == b.run_dir;
+         a.workers == b.workers && a.replicas == b.replicas && a.kernels == b.kernels && a.checkpoint == b.checkpoint &&
+         a.comm == b.comm && a.run_dir == b.run_dir;
 }
 
 /// Reads what resolved_yaml wrote, under another file name so that nothing can come from it.
@@ -60,7 +62,9 @@ TEST_CASE("the reference config loads and shows the defaults", "[unit]") {
       "configs/reference.yaml"));
   CHECK(reference.name == least.name);
   CHECK(reference.seed == least.seed);
-  CHECK(reference.train == least.train);
+  TrainConfig filled = least.train;
+  filled.gradient_groups = least.gradient_groups();
+  CHECK(reference.train == filled);
   CHECK(reference.pipeline == least.pipeline);
   CHECK(reference.workers == least.workers);
   CHECK(reference.kernels == least.kernels);
@@ -122,6 +126,9 @@ TEST_CASE("a resolved config reads back as the same config", "[unit]") {
       small("  eval_every: 5\n  stop_after: 7\n", "",
             {"checkpoint={every: 10, keep: 1, best: eval_loss, background: never}"}),
       small("", "", {"checkpoint.every=15min"}),
+      small("  micro_batches: 8\n  gradient_groups: 4\n", "",
+            {"replicas={count: 3, shard_optimizer: true, placement: replicas_first}"}),
+      small("  micro_batches: 8\n", "", {"replicas={count: 2, strategy: central_storage}"}),
       small("", "", {"workers.per_rank=[1, 2]", "name='null'", "run_dir='/tmp/a b#c'", "kernels.gemm=default"}),
       small("", "",
             {"model.list=[1, [2, {a: b}], [[]], {}]", "model.maps=[{a: 1, b: {c: ~}}, {}]", "model.text='01'",
@@ -157,9 +164,19 @@ TEST_CASE("defaults that depend on other keys are filled in", "[unit]") {
   CHECK(small("", "  partition: {cut_before: [b, c]}\n").pipeline.stages == 3);
 }
 
-TEST_CASE("neutral values of keys that come later are accepted", "[unit]") {
+TEST_CASE("neutral values are accepted", "[unit]") {
   CHECK_NOTHROW(small("  stop_after: 0\n", "  virtual_stages: 1\n  recompute: never\n",
                       {"replicas={count: 1, strategy: mirrored}", "checkpoint={}", "comm.device_buffers=false"}));
+}
+
+TEST_CASE("there are as many gradient groups as replicas, unless the config says more", "[unit]") {
+  const auto groups = [](const std::vector<std::string>& overrides) {
+    return small("  micro_batches: 6\n", "", overrides).gradient_groups();
+  };
+  CHECK(groups({}) == 1);
+  CHECK(groups({"replicas.count=3"}) == 3);
+  CHECK(groups({"replicas.count=3", "train.gradient_groups=5"}) == 5);
+  CHECK(groups({"train.gradient_groups=6"}) == 6);
 }
 
 TEST_CASE("checkpoints are due by steps, by minutes, at the end or never", "[unit]") {

@@ -110,8 +110,8 @@ void add_vote(Program& program) {
   std::vector<WorkerId> others;
   for (int row = 1; row < program.workers(); ++row) others.emplace_back(row);
   const std::vector<Phase> phases = {{Kind::send, Place::end}, {Kind::post, Place::end}, {Kind::receive, Place::end}};
-  program.exchanges.push_back({EdgeKind::norm, kVote, others, row_0, {}, 1, phases});
-  program.exchanges.push_back({EdgeKind::scale, kVote, row_0, others, {}, 1, phases});
+  program.exchanges.push_back({EdgeKind::norm, kVote, others, row_0, {}, {}, 1, phases});
+  program.exchanges.push_back({EdgeKind::scale, kVote, row_0, others, {}, {}, 1, phases});
   lower_again(program);
 }
 

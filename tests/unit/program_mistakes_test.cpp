@@ -29,10 +29,24 @@ Program random_program(std::mt19937& random) {
   const int workers = draw_from(1, virtual_stages == 1 ? 5 : 3);
   const int micro_batches = generator.name == "dualpipev" ? 2 * workers + draw_from(0, 1) : draw_from(1, 6);
   const int stages = workers * virtual_stages;
-  const Topology topology = draw_from(0, 1) == 0 ? chain_topology(stages) : rich_topology(stages);
+  Topology topology = draw_from(0, 1) == 0 ? chain_topology(stages) : rich_topology(stages);
   const Mode mode = draw_from(0, 1) == 0 ? Mode::train : static_cast<Mode>(draw_from(0, kCount<Mode> - 1));
   const bool clip = draw_from(0, 1) == 1, post_validation = draw_from(0, 1) == 1;
-  return lower(generator.make({workers, virtual_stages, micro_batches}), topology, {mode, clip, post_validation});
+  Schedule schedule = generator.make({workers, virtual_stages, micro_batches});
+  std::vector<int> memories;
+  if (draw_from(0, 1) == 1) {
+    Replicas replicas;
+    replicas.count = draw_from(1, 3);
+    replicas.groups = replicas.count + draw_from(0, 1);
+    replicas.micro_batches = std::max(1, micro_batches * replicas.count / 2 + 1);  // the one with most has no more
+    replicas.groups = std::min(replicas.groups, replicas.micro_batches);
+    replicas.count = std::min(replicas.count, replicas.groups);
+    replicas.shard_optimizer = draw_from(0, 1) == 1;
+    topology = with_replicas(topology, replicas);
+    schedule = replicated(schedule, replicas, replicas.micro_batches);
+    for (int row = 0; row < schedule.workers(); ++row) memories.push_back(draw_from(0, 2));
+  }
+  return lower(schedule, topology, wiring_of(schedule, topology, memories), {mode, clip, post_validation});
 }
 
 /// A move that only passes instructions of its own kind (a receive past other receives) may be as good, and a W that is

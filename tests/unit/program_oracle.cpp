@@ -124,6 +124,8 @@ class ProgramRules {
       const StageId stage(s);
       if (program_.wiring.row_of_stage[index(stage)] != row_) continue;
       for (int m = 0; m < program_.micro_batches; ++m) {
+        const Replicas& replicas = program_.topology.replicas;
+        if (replicas.count > 1 && replicas.replica_of(m) != s / (program_.topology.stages / replicas.count)) continue;
         actions.push_back({stage, Op::forward, m});
         if (!train || !program_.topology.has_backward[index(stage)]) continue;
         if (!split_[index(stage) * static_cast<std::size_t>(program_.micro_batches) + static_cast<std::size_t>(m)]) {
@@ -143,6 +145,10 @@ class ProgramRules {
       case EdgeKind::header: return true;
       case EdgeKind::value:
       case EdgeKind::gradient: return false;
+      case EdgeKind::statistics:
+      case EdgeKind::reduce:
+      case EdgeKind::gather:
+      case EdgeKind::ready:
       case EdgeKind::shared: return program_.mode == Mode::train;
       case EdgeKind::norm:
       case EdgeKind::scale: return program_.mode == Mode::train && program_.clip;
@@ -173,6 +179,7 @@ class ProgramRules {
     }
     if (row_.value() == 0) list.push_back(local(InstructionKind::make_header));
     if (program_.mode == Mode::train) {
+      for (const int item : buckets_of_row()) list.push_back(local(InstructionKind::reduce, item));
       for (const int item : shared_of_row()) list.push_back(local(InstructionKind::shared_sum, item));
       list.push_back(local(InstructionKind::norm_parts));
       if (row_.value() == 0 && program_.clip) list.push_back(local(InstructionKind::norm_total));
@@ -182,6 +189,17 @@ class ProgramRules {
     list.push_back(local(InstructionKind::wait_sends));
     std::sort(list.begin(), list.end());
     return list;
+  }
+
+  std::vector<int> buckets_of_row() const {
+    std::vector<int> held;
+    const Topology& topology = program_.topology;
+    for (std::size_t item = 0; item < topology.buckets.size() && topology.replicas.groups > 1; ++item)
+      for (int stage = topology.buckets[item].stage.value(); stage < topology.stages;
+           stage += topology.stages / topology.replicas.count)
+        if (program_.wiring.row_of_stage[static_cast<std::size_t>(stage)] == row_)
+          held.push_back(static_cast<int>(item));
+    return held;
   }
 
   std::vector<int> shared_of_row() const {
@@ -263,13 +281,19 @@ class ProgramRules {
           break;
         case InstructionKind::send: send_needs(position, instruction); break;
         case InstructionKind::compute: compute_needs(position, instruction.action); break;
+        case InstructionKind::reduce:
+          need_edges(position, "reduce", InstructionKind::send, EdgeKind::reduce, instruction.item);
+          need_edges(position, "reduce", InstructionKind::receive, EdgeKind::reduce, instruction.item);
+          break;
         case InstructionKind::shared_sum:
           need_last_compute(position, "shared");
+          for (const int item : buckets_of_row()) need(position, "shared", local(InstructionKind::reduce, item));
           need_edges(position, "shared", InstructionKind::send, EdgeKind::shared, instruction.item);
           need_edges(position, "shared", InstructionKind::receive, EdgeKind::shared, instruction.item);
           break;
         case InstructionKind::norm_parts:
           need_last_compute(position, "norm");
+          for (const int item : buckets_of_row()) need(position, "norm", local(InstructionKind::reduce, item));
           for (const int item : shared_of_row()) need(position, "norm", local(InstructionKind::shared_sum, item));
           break;
         case InstructionKind::norm_total:
@@ -280,6 +304,9 @@ class ProgramRules {
           need_last_compute(position, "update");
           for (const int item : shared_of_row()) need(position, "update", local(InstructionKind::shared_sum, item));
           need(position, "update", local(InstructionKind::norm_parts));
+          if (!program_.topology.replicas.shard_optimizer)
+            for (const int item : buckets_of_row())
+              need_edges(position, "update", InstructionKind::receive, EdgeKind::gather, item);
           if (!program_.post_validation) need_norm(position);
           break;
         case InstructionKind::amend:
@@ -294,6 +321,10 @@ class ProgramRules {
           break;
       }
     }
+  }
+
+  void need_updated(int position, const char* rule) {
+    need(position, rule, local(program_.post_validation ? InstructionKind::amend : InstructionKind::update));
   }
 
   void need_norm(int position) {
@@ -326,6 +357,18 @@ class ProgramRules {
       case EdgeKind::result: break;
       case EdgeKind::value:
       case EdgeKind::gradient: need(position, "output", compute(as_written(instruction.action))); break;
+      case EdgeKind::statistics: need_last_compute(position, "statistics"); break;
+      case EdgeKind::reduce: break;  // its place is a rule of its own
+      case EdgeKind::gather:
+        if (program_.topology.replicas.shard_optimizer)
+          need_updated(position, "gather");
+        else
+          for (const int item : buckets_of_row()) need(position, "gather", local(InstructionKind::reduce, item));
+        break;
+      case EdgeKind::ready:
+        need_updated(position, "ready");
+        need_edges(position, "ready", InstructionKind::receive, EdgeKind::gather, edge_of(instruction).item);
+        break;
       case EdgeKind::shared: need_last_compute(position, "shared"); break;
       case EdgeKind::norm: need(position, "norm", local(InstructionKind::norm_parts)); break;
       case EdgeKind::scale: need(position, "norm", local(InstructionKind::norm_total)); break;

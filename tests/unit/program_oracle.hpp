@@ -13,7 +13,7 @@
 //   input         a compute before a message that it needs has been received
 //   order         a compute before one that it needs, on the same row
 //   output        a send of something that has not been computed yet
-//   shared, norm, update, wait_sends
+//   statistics, reduce, shared, gather, norm, update, ready, wait_sends
 //                 one of these before something that it stands on
 //   place         an instruction outside its place (a post one compute ahead of its consumer, a send straight behind
 //                 its producer, ...), even where that does no harm

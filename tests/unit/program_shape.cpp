@@ -12,7 +12,8 @@ namespace lockstep::test {
 // ---- edges, and the messages around a compute ----
 
 std::vector<Edge> expected_edges(const Topology& topology, const Wiring& wiring) {
-  const auto& [row_of_stage, rows, lanes] = wiring;
+  const auto& [row_of_stage, rows, lanes, memories] = wiring;
+  const int replicas = topology.replicas.count, of_replica = rows / replicas;
   std::vector<Edge> edges;
   const auto add = [&edges](EdgeKind kind, int from, int to) -> Edge& {
     Edge edge;
@@ -32,7 +33,10 @@ std::vector<Edge> expected_edges(const Topology& topology, const Wiring& wiring)
       edge.item = static_cast<int>(flow);
     }
   };
-  for (int row = 0; row + 1 < rows; ++row) add(EdgeKind::header, row, row + 1);
+  for (int row = 0; row < rows; ++row) {
+    if (row % of_replica + 1 < of_replica) add(EdgeKind::header, row, row + 1);
+    for (int other = 1; row == 0 && other < replicas; ++other) add(EdgeKind::header, 0, other * of_replica);
+  }
   for (std::size_t i = 0; i < topology.flows.size(); ++i) {
     add_lanes(EdgeKind::value, i, topology.flows[i].from, topology.flows[i].to);
   }
@@ -40,6 +44,22 @@ std::vector<Edge> expected_edges(const Topology& topology, const Wiring& wiring)
     const Flow& flow = topology.flows[i];
     if (sends_gradient_back(topology, flow)) add_lanes(EdgeKind::gradient, i, flow.to, flow.from);
   }
+  // The same stage of any two replicas; `wants` says whether there is an edge.
+  const auto add_pairs = [&](EdgeKind kind, int item, StageId stage, const auto& wants) {
+    for (int from = 0; from < replicas; ++from)
+      for (int to = 0; to < replicas; ++to)
+        if (from != to && wants(from, to))
+          add(kind, row_of_stage[index(stage) + static_cast<std::size_t>(from * (topology.stages / replicas))].value(),
+              row_of_stage[index(stage) + static_cast<std::size_t>(to * (topology.stages / replicas))].value())
+              .item = item;
+  };
+  const auto any = [](int, int) { return true; };
+  for (int stage = 0; stage < topology.stages / replicas; ++stage)
+    if (replicas > 1 && topology.has_statistics[static_cast<std::size_t>(stage)])
+      add_pairs(EdgeKind::statistics, stage, StageId(stage), any);
+  const auto buckets = static_cast<int>(topology.buckets.size());
+  const auto bucket = [&](int item) -> const Bucket& { return topology.buckets[static_cast<std::size_t>(item)]; };
+  for (int item = 0; item < buckets; ++item) add_pairs(EdgeKind::reduce, item, bucket(item).stage, any);
   for (std::size_t item = 0; item < topology.shared.size(); ++item) {
     const std::vector<WorkerId> holders = rows_holding(topology.shared[item], wiring);
     for (const WorkerId from : holders) {
@@ -48,8 +68,66 @@ std::vector<Edge> expected_edges(const Topology& topology, const Wiring& wiring)
       }
     }
   }
+  // Which replica, of those that share its memory.
+  const auto memory_of = [&, &lists = memories](int item, int replica) {
+    const auto stage = index(bucket(item).stage) + static_cast<std::size_t>(replica * (topology.stages / replicas));
+    const int row = row_of_stage[stage].value();
+    return lists.empty() ? row : lists[static_cast<std::size_t>(row)];
+  };
+  const auto in_memory = [&](int item, int of) {
+    std::vector<int> members;
+    for (int other = 0; other < replicas; ++other)
+      if (memory_of(item, other) == memory_of(item, of)) members.push_back(other);
+    return members;
+  };
+  const auto place_in_memory = [&](int item, int of) {
+    const std::vector<int> members = in_memory(item, of);
+    return static_cast<int>(std::find(members.begin(), members.end(), of) - members.begin());
+  };
+  const bool shards = topology.replicas.shard_optimizer;
+  const auto add_gathers = [&] {
+    for (int item = 0; item < buckets; ++item) {
+      const auto shares = [&](int parts) {
+        return bucket(item).blocks.divided(parts, topology.replicas.whole_parameters);
+      };
+      std::vector<int> by_memory;  // the order in which weights are sent: memory by memory
+      for (int replica = 0; replica < replicas; ++replica)
+        for (const int member : in_memory(item, replica))
+          if (in_memory(item, replica).front() == replica) by_memory.push_back(member);
+      const auto row = [&](int replica) {
+        return row_of_stage[index(bucket(item).stage) +
+                            static_cast<std::size_t>(replica * (topology.stages / replicas))]
+            .value();
+      };
+      if (shards) {
+        for (const int from : by_memory)
+          for (const int to : by_memory) {
+            const auto members = static_cast<int>(in_memory(item, to).size());
+            if (memory_of(item, from) != memory_of(item, to) &&
+                place_in_memory(item, from) % members == place_in_memory(item, to))
+              add(EdgeKind::gather, row(from), row(to)).item = item;
+          }
+        continue;
+      }
+      const bool alone = in_memory(item, 0).size() == static_cast<std::size_t>(replicas);
+      add_pairs(EdgeKind::gather, item, bucket(item).stage, [&](int from, int to) {
+        const TermRange sums = shares(replicas)[static_cast<std::size_t>(from)];
+        const TermRange wanted =
+            shares(static_cast<int>(in_memory(item, to).size()))[static_cast<std::size_t>(place_in_memory(item, to))];
+        return !alone && std::max(sums.begin, wanted.begin) < std::min(sums.end, wanted.end);
+      });
+    }
+  };
+  if (!shards) add_gathers();
   for (int row = 1; row < rows; ++row) add(EdgeKind::norm, row, 0);
   for (int row = 1; row < rows; ++row) add(EdgeKind::scale, 0, row);
+  if (shards) add_gathers();
+  for (int item = 0; item < buckets; ++item)
+    for (int first = 0; first < replicas; ++first)
+      if (in_memory(item, first).front() == first)
+        add_pairs(EdgeKind::ready, item, bucket(item).stage, [&](int from, int to) {
+          return memory_of(item, from) == memory_of(item, first) && memory_of(item, to) == memory_of(item, first);
+        });
   for (int row = 1; row < rows; ++row) add(EdgeKind::result, row, 0);
   return edges;
 }
@@ -117,7 +195,21 @@ std::vector<EdgeMessage> Messages::messages(const Table& table, const Action& ac
 
 namespace {
 
-enum Part { kHeader, kResultOut, kBody, kTies, kNorm, kUpdate, kResultIn, kWaitSends };
+enum Part {
+  kHeader,
+  kResultOut,
+  kBody,
+  kStatistics,
+  kReductions,
+  kTies,
+  kSums,
+  kNorm,
+  kUpdate,
+  kWeights,
+  kReady,
+  kResultIn,
+  kWaitSends
+};
 
 class RowShape {
  public:
@@ -135,6 +227,7 @@ class RowShape {
     switch (instruction.kind) {
       case InstructionKind::make_header: return {kHeader, 0, 0};
       case InstructionKind::compute: return {kBody, ordinal_.at(instruction.action), 3};
+      case InstructionKind::reduce: return {kReductions, instruction.item, 1};
       case InstructionKind::shared_sum: return {kTies, instruction.item, 3};
       case InstructionKind::norm_parts: return {kNorm, 1, 0};
       case InstructionKind::norm_total: return {kNorm, 4, 0};
@@ -152,6 +245,7 @@ class RowShape {
  private:
   /// `step`: 0 post, 1 receive, 2 send.
   Spot message_place(const Instruction& instruction, int step) const {
+    constexpr std::array<int, 3> kOutFirst = {1, 2, 0};    // send, post, receive
     constexpr std::array<int, 3> kTieSteps = {0, 2, 1};    // post, send, receive, shared_sum
     constexpr std::array<int, 3> kNormItems = {0, 3, 2};   // post, norm_parts, send, receive, norm_total
     constexpr std::array<int, 3> kScaleItems = {6, 7, 5};  // norm_total, send; or post, receive
@@ -162,6 +256,14 @@ class RowShape {
       case EdgeKind::result:
         if (step == 1) return {kResultIn, 0, 0};
         return step == 0 || ordinal_.empty() ? Spot{kResultOut, 0, 0} : Spot{kBody, 0, 5};  // behind the first compute
+      case EdgeKind::statistics: return {kStatistics, edge.item, kOutFirst[at]};
+      case EdgeKind::reduce:
+        if (step == 1) return {kReductions, edge.item, 0};
+        return {kBody, last_sum_of(program_.topology.buckets[static_cast<std::size_t>(edge.item)]),
+                6 + 2 * edge.item + (step == 0 ? 1 : 0)};
+      case EdgeKind::gather:
+        return {program_.topology.replicas.shard_optimizer ? kWeights : kSums, edge.item, kOutFirst[at]};
+      case EdgeKind::ready: return {kReady, edge.item, kOutFirst[at]};
       case EdgeKind::shared: return {kTies, edge.item, kTieSteps[at]};
       case EdgeKind::norm: return {kNorm, kNormItems[at], 0};
       case EdgeKind::scale: return {kNorm, kScaleItems[at], 0};
@@ -173,6 +275,17 @@ class RowShape {
     const int reader = number_in(reader_of_, message);
     if (step == 1) return {kBody, reader, 1};
     return reader == 0 ? Spot{kBody, 0, 0} : Spot{kBody, reader - 1, 2};  // one compute ahead
+  }
+
+  /// The number of the compute behind which a bucket's gradients are there; behind all if there is none.
+  int last_sum_of(const Bucket& bucket) const {
+    const int of_replica = program_.topology.stages / program_.topology.replicas.count;
+    int last = -1;
+    for (const auto& [action, number] : ordinal_)
+      if (action.stage.value() % of_replica == bucket.stage.value() && action.op != Op::forward &&
+          action.op != Op::input_grad)
+        last = std::max(last, number);
+    return last >= 0 ? last : std::max(static_cast<int>(ordinal_.size()) - 1, 0);
   }
 
   /// 0 for a message that no compute of the row reads or makes: another rule reports it.

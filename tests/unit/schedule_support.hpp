@@ -51,6 +51,24 @@ inline Topology rich_topology(int stages) {
   return topology;
 }
 
+/// Replicas of it, whose buckets have something to divide: three parameters, and ties with more than one block.
+inline Topology with_replicas(Topology topology, const Replicas& replicas) {
+  std::erase_if(topology.buckets, [&](const Bucket& bucket) { return !topology.has_weight_grad[index(bucket.stage)]; });
+  for (Bucket& bucket : topology.buckets) {
+    bucket.parameters = {0, 1, 2};
+    bucket.blocks = Blocks({3 * kNormBlock + 5, kNormBlock + 1, 10});
+  }
+  for (std::size_t item = 0; item < topology.shared.size(); ++item)
+    for (std::size_t holder = 0; holder < topology.shared[item].holders.size(); ++holder)
+      topology.buckets.push_back({topology.shared[item].holders[holder],
+                                  {3},
+                                  Blocks({2 * kNormBlock}),
+                                  static_cast<int>(item),
+                                  static_cast<int>(holder)});
+  topology.has_statistics.back() = true;
+  return replicated(topology, replicas);
+}
+
 /// Whether the schedule's definition allows this shape.
 inline bool is_legal(const ScheduleGenerator& generator, const ScheduleShape& shape) {
   if (!generator.virtual_stages.allows(shape.virtual_stages)) return false;

@@ -96,10 +96,13 @@ TEST_CASE("every mode and every reason to stop travels in a header; a byte beyon
 
 TEST_CASE("norm parts survive the way through bytes", "[unit]") {
   RowResult result;
-  result.norm = {{4, 7}, {0.5, 2.25}};
+  result.norm = {{4, 7, 7}, {-1, 0, 1}, {0.5, 2.25, 3.5}};
+  result.losses = {{0, 2, 1.5}, {1, 0, -2.0}};
   const NormParts back = RowResult::from_bytes(result.to_bytes()).norm;
   CHECK(back.parameters == result.norm.parameters);
+  CHECK(back.blocks == result.norm.blocks);
   CHECK(back.squares == result.norm.squares);
+  CHECK(RowResult::from_bytes(result.to_bytes()).losses == result.losses);
 }
 
 TEST_CASE("a control message that was cut or lengthened is refused", "[unit]") {

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/engine/bucket_sums.hpp"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "runtime/base/check.hpp"
+#include "runtime/device/staging.hpp"
+
+namespace lockstep {
+
+at::Tensor elements_of(const at::Tensor& tensor, std::int64_t begin, std::int64_t end) {
+  if (begin == 0 && end == tensor.numel()) return tensor;
+  return tensor.detach().view({-1}).narrow(0, begin, end - begin);
+}
+
+namespace {
+
+at::Tensor flat_elements(const at::Tensor& tensor, const Slice& slice) {
+  return elements_of(tensor, slice.begin, slice.end).view({-1});
+}
+
+}  // namespace
+
+void BucketSums::add_up() {
+  if (std::exchange(added_up_, true)) return;
+  own_.clear();
+  for (Parameter* parameter : parameters_) own_.push_back(parameter->add_up());
+  received_.resize(parameters_.size());
+}
+
+Tensors BucketSums::gradients_for(WorkerId row) {
+  add_up();
+  std::vector<std::int64_t> numbers;  // of each tensor: parameter, group
+  Tensors message = {at::Tensor()};
+  for (const Slice& slice : bucket_.blocks.slices(work_.sums[static_cast<std::size_t>(work_.replica_of(row))]))
+    for (const GroupSum& sum : own_[static_cast<std::size_t>(slice.parameter)]) {
+      numbers.insert(numbers.end(), {slice.parameter, sum.first});
+      message.push_back(flat_elements(sum.sum, slice));
+    }
+  message.front() = at::tensor(numbers, at::kLong);
+  return message;
+}
+
+void BucketSums::put_gradients(const Tensors& of_another) {
+  add_up();
+  const at::Tensor numbers = of_another.at(0).to(at::kCPU);
+  const auto* number = numbers.const_data_ptr<std::int64_t>();
+  for (std::size_t i = 1; i < of_another.size(); ++i, number += 2)
+    received_[static_cast<std::size_t>(number[0])].push_back({static_cast<int>(number[1]), of_another[i]});
+}
+
+at::Tensor BucketSums::sum_of(const Slice& slice) {
+  const auto at = static_cast<std::size_t>(slice.parameter);
+  std::vector<TreeSum<Term>::Node> terms;
+  for (const GroupSum& sum : own_[at]) terms.push_back({sum.first, {flat_elements(sum.sum, slice), /*ours=*/true}});
+  for (const GroupSum& sum : received_[at])
+    terms.push_back({sum.first, {to_device(sum.sum, parameter(slice).value.device()), /*ours=*/false}});
+  std::sort(terms.begin(), terms.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  // Nobody else reads these elements of ours, and a + b is b + a.
+  const auto add = [](Term left, Term right) {
+    if (left.ours) return Term{left.elements.add_(right.elements), true};
+    if (right.ours) return Term{right.elements.add_(left.elements), true};
+    return Term{left.elements + right.elements, true};
+  };
+  constexpr TermRange all{0, std::numeric_limits<int>::max()};
+  TreeSum<Term> sum;
+  for (auto& [group, term] : terms) sum.push(group, std::move(term), all, add);
+  std::vector<TreeSum<Term>::Node> whole = sum.finish(all, add);
+  LOCKSTEP_CHECK(whole.size() <= 1, whole.size(), " sums of all groups");
+  return whole.empty() ? at::Tensor() : whole.front().sum.elements;
+}
+
+void BucketSums::reduce() {
+  const at::NoGradGuard no_grad;
+  add_up();
+  const std::vector<Slice> mine = summed();
+  std::vector<at::Tensor> sums;
+  for (const Slice& slice : mine) sums.push_back(sum_of(slice));
+  // Where something is updated here that was summed elsewhere, its sums go where our own gradients are.
+  for (const Slice& slice : updated())
+    if (const auto& own = own_[static_cast<std::size_t>(slice.parameter)]; !own.empty())
+      parameter(slice).gradient = own.front().sum;
+  for (std::size_t i = 0; i < mine.size(); ++i) {
+    if (!sums[i].defined()) continue;
+    Parameter& summed = parameter(mine[i]);
+    const auto& own = own_[static_cast<std::size_t>(mine[i].parameter)];
+    if (own.empty())
+      summed.begin_gradient(at::empty_like(summed.value));
+    else
+      summed.gradient = own.front().sum;
+    const at::Tensor place = flat_elements(summed.gradient, mine[i]);
+    if (place.data_ptr() != sums[i].data_ptr()) place.copy_(sums[i]);
+  }
+  own_.clear();
+  received_.clear();
+}
+
+Tensors BucketSums::sums_for(WorkerId row) const {
+  const TermRange wanted = work_.updates[static_cast<std::size_t>(work_.replica_of(row))];
+  Tensors message;
+  for (const Slice& slice : bucket_.blocks.slices(both_of(work_.sums[static_cast<std::size_t>(replica_)], wanted))) {
+    const at::Tensor& gradient = parameter(slice).gradient;
+    message.push_back(gradient.defined() ? flat_elements(gradient, slice) : at::Tensor());
+  }
+  return message;
+}
+
+void BucketSums::put_sums(WorkerId from, const Tensors& sums) {
+  const at::NoGradGuard no_grad;
+  const TermRange theirs = work_.sums[static_cast<std::size_t>(work_.replica_of(from))];
+  std::size_t next = 0;
+  for (const Slice& slice : bucket_.blocks.slices(both_of(theirs, work_.updates[static_cast<std::size_t>(replica_)]))) {
+    const at::Tensor& sum = sums.at(next++);
+    if (!sum.defined()) continue;
+    Parameter& updated = parameter(slice);
+    if (!updated.gradient.defined()) updated.begin_gradient(at::empty_like(updated.value));
+    flat_elements(updated.gradient, slice).copy_(sum);
+  }
+}
+
+Tensors BucketSums::values() const {
+  Tensors message;
+  for (const Slice& slice : updated()) message.push_back(flat_elements(parameter(slice).value, slice));
+  return message;
+}
+
+void BucketSums::put_values(WorkerId from, const Tensors& values) {
+  const at::NoGradGuard no_grad;
+  std::size_t next = 0;
+  for (const Slice& slice : bucket_.blocks.slices(work_.updates[static_cast<std::size_t>(work_.replica_of(from))]))
+    flat_elements(parameter(slice).value, slice).copy_(values.at(next++));
+}
+
+std::int64_t BucketSums::gradient_bytes() const {
+  std::size_t bytes = 0;
+  for (const std::vector<GroupSum>& sums : own_)
+    for (const GroupSum& sum : sums) bytes += sum.sum.nbytes();
+  return static_cast<std::int64_t>(bytes);
+}
+
+void BucketSums::forget() {
+  added_up_ = false;
+  own_.clear();
+  received_.clear();
+}
+
+}  // namespace lockstep

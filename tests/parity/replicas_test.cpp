@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Whatever the number of replicas, their strategy and memory: at the same gradient groups the bits are those of one
+// worker.
+#include "runtime/schedule/generators.hpp"
+#include "tests/parity/support.hpp"
+#include "tests/test.hpp"
+
+using namespace lockstep;
+using namespace lockstep::test;
+
+namespace {
+
+constexpr std::int64_t kBatch = 9;  // 8 micro-batches are uneven
+constexpr std::int64_t kSamples = 23;
+
+struct Case {
+  std::string name;
+  Model model;
+  DataSplits data;
+  Config config;
+};
+
+Config with_replicas(Config config, int count) {
+  config.replicas.count = count;
+  return config;
+}
+
+void expect_same_bits(const Case& the, const std::vector<std::string>& schedules = {"1f1b"},
+                      const std::vector<int>& counts = {1, 2, 3, 4}) {
+  const RunRecord reference = reference_run(the.model, the.data, the.config);
+  REQUIRE(reference.results.size() > 5);
+  for (const std::string& schedule : schedules)
+    for (const int count : counts)
+      for (const int workers : {1, 2}) {
+        const int virtual_stages = find_generator(schedule)->virtual_stages.least;
+        INFO(the.name << ", " << schedule << ", " << count << " replicas of " << workers << " workers");
+        const Config config =
+            with_pipeline(with_replicas(the.config, count), workers * virtual_stages, schedule, virtual_stages);
+        CHECK(difference(reference, the.model, the.data, config) == "");
+      }
+}
+
+Config config_of(const std::string& loss, int groups) {
+  Config config = small_config(loss, kBatch, 8);
+  config.train.gradient_groups = groups;
+  return config;
+}
+
+constexpr const char* kTokens = "sparse_categorical_cross_entropy";
+
+}  // namespace
+
+TEST_CASE("replicas of an MLP train to the bits of one worker", "[parity]") {
+  const DataSplits data = regression_data(kSamples, 6, 3);
+  for (const int groups : {4, 5, 8})
+    expect_same_bits(
+        {concat("mlp, ", groups, " groups"), mlp_with_skip(0.25, true), data, config_of("mean_squared_error", groups)});
+}
+
+TEST_CASE("replicas of a GPT with a tie and ignored labels train to the bits of one worker", "[parity]") {
+  const DataSplits data = token_data(kSamples, 8, 11);
+  expect_same_bits({"gpt", small_gpt(3, 0.2, true), data, config_of(kTokens, 4)}, {"1f1b", "gpipe", "zb_h1", "zbv"});
+}
+
+TEST_CASE("replicas with bf16, recompute and post-validation train to the bits of one worker", "[parity]") {
+  const DataSplits data = token_data(kSamples, 8, 11);
+  Config config = config_of(kTokens, 4);
+  config.train.precision = Precision::bf16;
+  config.train.post_validation = true;
+  config.pipeline.recompute = Recompute::always;
+  expect_same_bits({"gpt in bf16", small_gpt(2, 0.1, true), data, config}, {"1f1b"}, {2, 3});
+}
+
+TEST_CASE("replicas with batch norm train to the bits of one worker, running statistics included", "[parity]") {
+  const DataSplits data = image_data(kSamples, 3, 8, 4, false);
+  const Model cnn = model_of("type: cnn, inputs: 3, classes: 4, depth: 2");
+  Config config = small_config(kTokens, 9, 4);
+  config.train.gradient_groups = 4;
+  expect_same_bits({"cnn", cnn, data, config});
+}
+
+TEST_CASE("replicas update parts of large parameters to the bits of one worker", "[parity]") {
+  // Blocks of 65,536 elements: a matrix of 2.3, a table of 1.1; every optimizer, an average and groups.
+  const DataSplits data = regression_data(kSamples, 6, 3);
+  Model model{"mlp", {}};
+  for (const auto& [name, in, out] :
+       {std::tuple("fc.0", 6, 390), std::tuple("fc.1", 390, 390), std::tuple("out", 390, 3)})
+    model.layers.push_back({name, std::make_shared<Linear>(in, out)});
+  using enum OptimizerType;
+  for (const OptimizerType type : {sgd, adam, adamw, rmsprop, adagrad, adafactor}) {
+    Config config = config_of("mean_squared_error", 4);
+    config.train.optimizer.type = type;
+    if (type == sgd || type == rmsprop) config.train.optimizer.momentum = 0.9;
+    config.train.optimizer.groups = {{{"fc.1.weight"}, 0.5, 0.0}};
+    config.train.ema = {true, 0.9};
+    config.train.post_validation = type == adam;
+    expect_same_bits({name_of(type), model, data, config}, {"gpipe"}, {2, 3});
+  }
+}
