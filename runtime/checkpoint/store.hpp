@@ -5,12 +5,23 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "runtime/checkpoint/manifest.hpp"
 
 namespace lockstep {
 
 enum class TensorKind { weight, optimizer };
+
+/// Elements [begin, end) of a tensor, in the order of memory.
+struct ElementRange {
+  std::int64_t begin = 0, end = 0;
+  std::int64_t count() const { return end - begin; }
+};
+
+/// Optimizer state whose parts belong to several workers is written in parts, each a flat tensor of its worker's file:
+/// "fc.0.weight.exp_avg[65536:131072]".
+std::string name_of_part(const std::string& name, const ElementRange& part);
 
 /// The average of a weight (train.ema) is kept with the optimizer's state, under this name: "fc.0.weight.ema".
 inline constexpr const char* kAverage = "ema";
@@ -30,25 +41,33 @@ class CheckpointStore {
   static std::string average_of(const std::string& weight) { return weight + "." + kAverage; }
   /// Throws CheckpointError when there is no average at all.
   void require_averages() const;
-  /// dtype, sizes and place of a tensor; CheckpointError when there is none. Reads its file's header once.
-  const TensorEntry& entry(TensorKind kind, const std::string& name);
+  /// dtype and sizes of a tensor, and where it is, unless that is in parts; CheckpointError when there is none, or a part
+  /// is missing. Reads its file's header once.
+  TensorEntry entry(TensorKind kind, const std::string& name);
   /// Fills `to` and compares the bytes with the manifest's hash. Floating-point numbers of another dtype are cast.
-  void read(TensorKind kind, const std::string& name, const at::Tensor& to);
+  /// `part`: of what has the name; `to` is flat.
+  void read(TensorKind kind, const std::string& name, const at::Tensor& to,
+            const std::optional<ElementRange>& part = {});
   /// The text of a file such as trainer.json, compared with the manifest's hash.
   std::string text(const std::string& name) const;
 
  private:
   struct Place {
-    std::string file;
+    std::string file, name;  ///< the name is that in the file
     std::uint64_t hash = 0;
+    std::optional<ElementRange> part = {};
   };
-  const Place& place(TensorKind kind, const std::string& name) const;
+  /// Of a whole tensor: one; else its parts, ascending.
+  using Places = std::vector<Place>;
+  const Places& places(TensorKind kind, const std::string& name) const;
+  const TensorEntry& entry(const Place& place);
+  void read(const Place& place, const at::Tensor& to);
   SafetensorsFile& file(const std::string& name);
 
   std::string path_;
   FileProgress progress_;
   Manifest manifest_;
-  std::map<std::string, Place> weights_, optimizer_;
+  std::map<std::string, Places> weights_, optimizer_;
   std::map<std::string, std::unique_ptr<SafetensorsFile>> files_;
 };
 

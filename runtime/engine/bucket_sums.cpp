@@ -136,6 +136,16 @@ void BucketSums::put_values(WorkerId from, const Tensors& values) {
     flat_elements(parameter(slice).value, slice).copy_(values.at(next++));
 }
 
+std::vector<std::vector<Slice>> BucketSums::updated_in_memory() const {
+  std::vector<std::vector<Slice>> by_replica;
+  for (const std::vector<int>& members : work_.memories) {
+    if (std::find(members.begin(), members.end(), replica_) == members.end()) continue;
+    for (const int member : members)
+      by_replica.push_back(bucket_.blocks.slices(work_.updates[static_cast<std::size_t>(member)]));
+  }
+  return by_replica;
+}
+
 std::int64_t BucketSums::gradient_bytes() const {
   std::size_t bytes = 0;
   for (const std::vector<GroupSum>& sums : own_)

@@ -35,6 +35,9 @@ class BucketSums {
   /// By position in the bucket.
   std::vector<Slice> summed() const { return slices(work_.sums); }
   std::vector<Slice> updated() const { return slices(work_.updates); }
+  /// The same of each replica whose memory this is, in order.
+  std::vector<std::vector<Slice>> updated_in_memory() const;
+  bool is_alone_with_memory() const { return work_.memories.size() == 1; }
   const std::vector<Parameter*>& parameters() const { return parameters_; }
 
   /// Of gradients that are no longer, or not yet again, in Parameter::gradient.

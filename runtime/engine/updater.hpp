@@ -16,7 +16,8 @@ namespace lockstep {
 /// One tensor that an optimizer keeps for one parameter.
 struct UpdaterState {
   const Parameter* parameter = nullptr;
-  std::string name;  ///< "exp_avg"
+  std::size_t position = 0;  ///< of the parameter, among those that the updater was made for
+  std::string name;          ///< "exp_avg"
   at::Tensor tensor;
   bool starts_as_value = false;  ///< in a job that goes on from a checkpoint without it: as the parameter's value
 };

@@ -85,7 +85,7 @@ Weights::Weights(const ModelGraph& graph, const Partition& partition, const std:
   if (options_.common)
     updater_ = options_.common->updater;
   else if (options_.make_updater)
-    updater_ = options_.make_updater(trained_);
+    updater_ = options_.make_updater(optimized_parameters());
 }
 
 CommonWeights Weights::common() {
@@ -240,32 +240,58 @@ void Weights::find_buckets() {
 }
 
 void Weights::find_parts() {
-  const auto take = [&](Parameter* parameter, std::int64_t begin, std::int64_t end, std::vector<Slice>& into) {
-    const auto at = std::find(trained_.begin(), trained_.end(), parameter);
-    if (at != trained_.end()) into.push_back({static_cast<int>(at - trained_.begin()), begin, end});
-  };
+  std::vector<Slice> wholes;
+  for (std::size_t i = 0; i < trained_.size(); ++i)
+    wholes.push_back({static_cast<int>(i), 0, trained_[i]->value.numel()});
   if (partition_.topology.replicas.count == 1) {
-    for (Parameter* parameter : trained_) take(parameter, 0, parameter->value.numel(), summed_);
-    updated_ = summed_;
+    summed_ = updated_ = optimized_ = wholes;
     return;
   }
+  const auto take = [&](const BucketSums& bucket, const std::vector<Slice>& slices, std::vector<Slice>& into) {
+    for (const Slice& slice : slices) {
+      const Parameter* parameter = bucket.parameters()[static_cast<std::size_t>(slice.parameter)];
+      const auto at = std::find(trained_.begin(), trained_.end(), parameter);  // not so: another holder of a tie
+      if (at != trained_.end()) into.push_back({static_cast<int>(at - trained_.begin()), slice.begin, slice.end});
+    }
+  };
   for (const auto& [item, bucket] : buckets_) {
-    const auto take_all = [&, &of = bucket.parameters()](const std::vector<Slice>& slices, std::vector<Slice>& into) {
-      for (const Slice& slice : slices)
-        take(of[static_cast<std::size_t>(slice.parameter)], slice.begin, slice.end, into);
-    };
-    take_all(bucket.summed(), summed_);
-    take_all(bucket.updated(), updated_);
+    take(bucket, bucket.summed(), summed_);
+    take(bucket, bucket.updated(), updated_);
+    for (const std::vector<Slice>& slices : bucket.updated_in_memory()) take(bucket, slices, optimized_);
   }
-  for (std::vector<Slice>* slices : {&summed_, &updated_})
-    std::sort(slices->begin(), slices->end(), [](const Slice& a, const Slice& b) { return a.parameter < b.parameter; });
+  if (!partition_.topology.replicas.shard_optimizer) optimized_ = wholes;
+  for (std::vector<Slice>* slices : {&summed_, &updated_, &optimized_})
+    std::sort(slices->begin(), slices->end(), [](const Slice& a, const Slice& b) {
+      return std::pair(a.parameter, a.begin) < std::pair(b.parameter, b.begin);
+    });
+}
+
+std::vector<Parameter*> Weights::optimized_parameters() {
+  std::vector<Parameter*> parameters;
+  for (const Slice& slice : optimized_) {
+    Parameter* whole = trained_[static_cast<std::size_t>(slice.parameter)];
+    if (slice.elements() == whole->value.numel()) {
+      parameters.push_back(whole);
+      continue;
+    }
+    Parameter& part = parts_.emplace_back();
+    part.name = whole->name;
+    part.index = whole->index;
+    part.value = elements_of(whole->value, slice.begin, slice.end);
+    part.part_of_dimensions = whole->value.dim();
+    parameters.push_back(&part);
+  }
+  return parameters;
 }
 
 std::vector<UpdatePart> Weights::parts() const {
   std::vector<UpdatePart> parts;
-  for (const Slice& slice : updated_) {
-    const auto at = static_cast<std::size_t>(slice.parameter);
-    parts.push_back({at, slice.begin, slice.end, trained_[at]->gradient});
+  std::size_t at = 0;
+  for (const Slice& slice : updated_) {  // both ascend
+    while (optimized_[at].parameter != slice.parameter || optimized_[at].end < slice.end) ++at;
+    const Slice& of = optimized_[at];
+    const at::Tensor& gradient = trained_[static_cast<std::size_t>(slice.parameter)]->gradient;
+    parts.push_back({at, slice.begin - of.begin, slice.end - of.begin, elements_of(gradient, of.begin, of.end)});
   }
   return parts;
 }
@@ -322,20 +348,16 @@ void Weights::update(double learning_rate, std::int64_t step, const at::Tensor& 
 
 /// All that an update changes.
 std::vector<at::Tensor> Weights::updated_tensors() {
-  std::map<const at::TensorImpl*, const Slice*> part_of;  // by the parameter's value
+  std::map<std::size_t, std::vector<UpdatePart>> parts_of;  // by position in optimized_
   std::vector<at::Tensor> live;
-  for (const Slice& slice : updated_) {
-    const at::Tensor& value = trained_[static_cast<std::size_t>(slice.parameter)]->value;
-    part_of[value.unsafeGetTensorImpl()] = &slice;
-    live.push_back(elements_of(value, slice.begin, slice.end));
-  }
-  for (UpdaterState& kept : updater_->state()) {
-    const auto part = part_of.find(kept.parameter->value.unsafeGetTensorImpl());
-    if (part == part_of.end()) continue;
-    const Slice& slice = *part->second;
-    const bool whole = slice.elements() == kept.parameter->value.numel();
-    live.push_back(whole ? std::move(kept.tensor) : elements_of(kept.tensor, slice.begin, slice.end));
-  }
+  for (UpdatePart& part : parts()) parts_of[part.parameter].push_back(std::move(part));
+  for (const Slice& slice : updated_)
+    live.push_back(elements_of(trained_[static_cast<std::size_t>(slice.parameter)]->value, slice.begin, slice.end));
+  for (const UpdaterState& kept : updater_->state())
+    for (const UpdatePart& part : parts_of[kept.position]) {
+      const bool whole = part.begin == 0 && part.end == kept.parameter->value.numel();
+      live.push_back(whole ? kept.tensor : elements_of(kept.tensor, part.begin, part.end));
+    }
   return live;
 }
 
@@ -386,12 +408,19 @@ WorkerState Weights::state() {
     auto& kind = buffer->is_state ? state.optimizer : state.weights;
     kind.push_back({buffer->name, buffer->value, saves, /*may_be_infinite=*/true});
   }
-  if (updater_ && !is_common)
-    for (const UpdaterState& kept : updater_->state())
-      state.optimizer.push_back({kept.parameter->name + "." + kept.name, kept.tensor,
-                                 saves && first_holders_.contains(kept.parameter), /*may_be_infinite=*/false,
-                                 kept.starts_as_value ? kept.parameter->name : "",
-                                 /*restarts=*/!kept.starts_as_value});
+  if (!updater_ || is_common) return state;
+  const bool shards = partition_.topology.replicas.shard_optimizer;
+  for (const UpdaterState& kept : updater_->state()) {
+    const Slice& slice = optimized_[kept.position];
+    const Parameter* parameter = trained_[static_cast<std::size_t>(slice.parameter)];
+    HeldTensor& held = state.optimizer.emplace_back();
+    held.name = kept.parameter->name + "." + kept.name;
+    held.tensor = kept.tensor;
+    held.is_first_holder = (saves || shards) && first_holders_.contains(parameter);
+    if (slice.elements() < parameter->value.numel()) held.part = {slice.begin, slice.end};
+    held.starts_as = kept.starts_as_value ? kept.parameter->name : "";
+    held.restarts = !kept.starts_as_value;
+  }
   return state;
 }
 

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <condition_variable>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -118,6 +119,7 @@ class Weights {
   at::Tensor shared_elements(int tie, const Parameter& holder) const;
   void find_buckets();
   void find_parts();
+  std::vector<Parameter*> optimized_parameters();
   std::vector<UpdatePart> parts() const;
   std::vector<at::Tensor> updated_tensors();
 
@@ -132,8 +134,11 @@ class Weights {
   std::vector<Parameter*> trained_;           // the trainable ones of owned_: what the optimizer updates
   int replica_;                               // of all stages here
   std::map<int, BucketSums> buckets_;         // by item of Topology::buckets; empty where nothing is reduced
-  std::vector<Slice> summed_;                 // of trained_: the elements whose gradients are summed here
-  std::vector<Slice> updated_;                // of trained_: those that are updated here
+  // Of trained_, by position there.
+  std::vector<Slice> summed_;     // the elements whose gradients are summed here
+  std::vector<Slice> updated_;    // those that are updated here
+  std::vector<Slice> optimized_;  // those that the updater of this memory has: its parameters, in order
+  std::deque<Parameter> parts_;   // those of them that are parts of one, as the updater sees them
   std::shared_ptr<ParameterUpdater> updater_;
   std::vector<at::Tensor> snapshot_;  // of update_for_now(): weights and optimizer state before it
   std::map<int, int> bucket_of_tie_;  // one of its holders here

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -37,6 +38,9 @@ class Parameter {
   at::Tensor gradient;
   bool trainable = true;
   const GroupAtWork* at_work = nullptr;  ///< null: there is one group
+  /// Dimensions of the parameter, where `value` is a part of it, flat; else value.dim().
+  std::optional<std::int64_t> part_of_dimensions = {};
+  std::int64_t dimensions() const { return part_of_dimensions.value_or(value.dim()); }
   /// Told of each new tensor that becomes `gradient`: how the engine accounts for its memory. May be empty.
   std::function<void(const at::Tensor&)> on_new_gradient;
 

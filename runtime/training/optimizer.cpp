@@ -79,7 +79,7 @@ void check_patterns(const TrainConfig& config, const std::vector<std::string>& p
 
 Optimizer::Group Optimizer::group_of(const Parameter& parameter) const {
   const OptimizerConfig& config = choice_.config;
-  const bool norm_or_bias = parameter.value.dim() <= 1;
+  const bool norm_or_bias = parameter.dimensions() <= 1;
   const double decay = norm_or_bias && !config.decay_norms_and_biases ? 0.0 : config.weight_decay;
   for (const OptimizerGroup& group : config.groups)
     if (matches(group.match, parameter.name)) return {group.lr_scale, group.weight_decay.value_or(config.weight_decay)};
@@ -134,9 +134,9 @@ std::vector<UpdaterState> Optimizer::state() {
     const Parameter* parameter = parameters_[i];
     const std::vector<KeptTensor> kept = choice_.rule->keeps(parameter->value.sizes().vec());
     for (std::size_t k = 0; k < kept.size(); ++k)
-      states.push_back({parameter, kept[k].name, members_[i].tensor.kept[k]});
+      states.push_back({parameter, i, kept[k].name, members_[i].tensor.kept[k]});
     if (members_[i].average.defined())
-      states.push_back({parameter, kAverage, members_[i].average, /*starts_as_value=*/true});
+      states.push_back({parameter, i, kAverage, members_[i].average, /*starts_as_value=*/true});
   }
   return states;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/training/start.hpp"
 
+#include <cstdlib>
 #include <optional>
 
 #include "runtime/training/data_record.hpp"
@@ -9,6 +10,7 @@ namespace lockstep {
 namespace {
 
 constexpr const char* kOptimizerType = "train.optimizer.type";
+constexpr const char* kGradientGroups = "train.gradient_groups";
 
 TrainerState fresh_state(const Assembly& assembly) {
   const DataSplits& data = assembly.data;
@@ -52,6 +54,22 @@ bool optimizer_restarts(const Assembly& assembly, const TrainerState& fresh, con
   });
 }
 
+/// Where the config leaves them open, gradient groups are the checkpoint's.
+void adopt_groups(Assembly& assembly, const TrainerState& saved, const std::string& checkpoint) {
+  const Config& config = assembly.config;
+  if (config.train.gradient_groups > 0) return;
+  const int groups = std::atoi(saved.numeric(kGradientGroups).value_or("1").c_str());
+  if (groups < config.replicas.count)
+    throw config.root.section("replicas").error(
+        "count", concat("got ", config.replicas.count, ", expected at most ", groups, ", the gradient groups of the ",
+                        "checkpoint ", checkpoint, ": a group is not divided among replicas; take fewer, or go on with ",
+                        "other sums, knowingly: --change ", kGradientGroups, "=", config.replicas.count));
+  if (groups == config.gradient_groups()) return;
+  Config with_groups = config;
+  with_groups.train.gradient_groups = groups;
+  assembly = assemble_again(assembly, std::move(with_groups), assembly.ranks);
+}
+
 }  // namespace
 
 Start fresh_start(const Assembly& assembly) {
@@ -69,6 +87,7 @@ Start resume(Assembly& assembly, const std::string& checkpoint, const ResumeRule
   const TrainerState& saved = start.saved;
   if (saved.step != store.manifest().step)
     throw CheckpointError(checkpoint + "/" + kTrainerFile, "is of another step than the manifest");
+  if (!rules.evaluates) adopt_groups(assembly, saved, checkpoint);
   // Without the mark the data was read as it was before the mark; what is saved from here on has none either.
   if (data.unrecorded && !saved.records(kDataArithmetic)) data = data.unrecorded();
   TrainerState fresh = fresh_state(assembly);

@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 
+#include "runtime/checkpoint/store.hpp"
 #include "runtime/engine/mpi_links.hpp"
 #include "runtime/schedule/generators.hpp"
 #include "tests/mpi/mpi_test.hpp"
@@ -215,6 +216,50 @@ TEST_CASE("a run that goes from ranks to one process and back gives the bits of 
   }
   world().barrier();
   over_ranks(world().size(), "1f1b", {}, 0);
+  if (world().rank() == 0) {
+    const Trainer trainer(model, data, one_worker(config), Ranks{});
+    CHECK(first_difference(unbroken, run, trainer.graph()).value_or("") == "");
+  }
+}
+
+TEST_CASE("a sharded optimizer's state goes from ranks to ranks, to one process and back", "[mpi][parity]") {
+  Model model{"mlp", {}};  // of parameters that are divided
+  for (const auto& [name, in, out] : {std::tuple("fc.0", 6, 390), std::tuple("fc.1", 390, 390), std::tuple("out", 390, 3)})
+    model.layers.push_back({name, std::make_shared<Linear>(in, out)});
+  const DataSplits data = regression_data(23, 6, 3);
+  Config config = small_config("mean_squared_error", 9, 8);
+  config.train.gradient_groups = 4;
+  config.train.ema = {true, 0.9};
+  const RunRecord unbroken = reference_run(model, data, config);
+  const auto mine = world().rank() == 0 ? std::make_unique<TemporaryFolder>() : nullptr;
+  const std::string folder = world().all_gather(mine ? mine->path() : "").front();
+  RunRecord run;
+  const auto over_ranks = [&](int replicas, bool shards) {
+    Config of_leg = with_pipeline(config, 4 / replicas, "1f1b");
+    of_leg.replicas.count = replicas;
+    of_leg.replicas.shard_optimizer = shards;
+    of_leg.train.stop_after = 1;
+    MpiLinks links(world(), endpoint_options({}));
+    RunRecord leg = next_leg(model, data, of_leg, folder, {RankId(world().rank()), world().size(), &links});
+    const std::vector<std::string> all = world().all_gather(leg.hashes_to_bytes());
+    leg.hashes.clear();
+    for (const std::string& bytes : all) leg.add_hashes(bytes);
+    append(run, leg);
+  };
+  over_ranks(4, true);
+  over_ranks(2, true);
+  if (world().rank() == 0) {
+    CheckpointStore store(checkpoint_path(folder, 2));
+    CHECK(store.entry(TensorKind::optimizer, "fc.1.weight.exp_avg").sizes == std::vector<std::int64_t>{390, 390});
+    const MappedWeights averages(store, /*averaged=*/true);
+    CHECK(averages.tensors().size() == 6);
+    Config alone = with_pipeline(config, 2, "1f1b");
+    alone.train.stop_after = 1;
+    append(run, next_leg(model, data, alone, folder));
+  }
+  world().barrier();
+  over_ranks(4, false);
+  over_ranks(4, true);
   if (world().rank() == 0) {
     const Trainer trainer(model, data, one_worker(config), Ranks{});
     CHECK(first_difference(unbroken, run, trainer.graph()).value_or("") == "");

@@ -80,6 +80,59 @@ TEST_CASE("replicas with batch norm train to the bits of one worker, running sta
   expect_same_bits({"cnn", cnn, data, config});
 }
 
+TEST_CASE("a run goes on with another number of replicas, another strategy and other schedules to the same bits",
+          "[parity]") {
+  struct Leg {
+    int replicas, workers;
+    const char* schedule;
+    int groups;  // 0: the checkpoint's
+    bool shards;
+  };
+  const DataSplits data = token_data(kSamples, 8, 11);
+  const Model model = small_gpt(3, 0.2, true);
+  const Config config = config_of(kTokens, 4);
+  const RunRecord unbroken = reference_run(model, data, config);
+  const TemporaryFolder folder;
+  RunRecord run;
+  for (const Leg& leg : {Leg{1, 3, "1f1b", 4, false}, Leg{4, 1, "gpipe", 0, false}, Leg{2, 2, "zb_h1", 0, true},
+                         Leg{1, 2, "1f1b", 0, false}, Leg{3, 2, "1f1b", 4, false}}) {
+    Config of_leg = with_pipeline(with_replicas(config, leg.replicas), leg.workers, leg.schedule);
+    of_leg.replicas.shard_optimizer = leg.shards;
+    of_leg.train.gradient_groups = leg.groups;
+    of_leg.train.stop_after = 1;
+    append(run, next_leg(model, data, of_leg, folder.path()));
+  }
+  const Trainer trainer(model, data, one_worker(config));
+  CHECK(first_difference(unbroken, run, trainer.graph()).value_or("") == "");
+}
+
+TEST_CASE("more replicas than the checkpoint has groups are refused, unless that is meant", "[parity]") {
+  const DataSplits data = regression_data(kSamples, 6, 3);
+  const Model model = mlp_with_skip(0.25, true);
+  Config config = config_of("mean_squared_error", 2);
+  config.train.stop_after = 1;
+  const TemporaryFolder folder;
+  next_leg(model, data, config, folder.path());
+  const std::string checkpoint = list_checkpoints(folder.path()).back().path;
+  config.replicas.count = 4;
+  config.train.gradient_groups = 0;
+  Trainer more(model, data, config);
+  CHECK_THROWS_WITH(more.resume(checkpoint),
+                    Catch::Contains("replicas.count: got 4, expected at most 2, the gradient groups of the checkpoint") &&
+                        Catch::Contains("--change train.gradient_groups=4"));
+  config.train.gradient_groups = 4;
+  Trainer other(model, data, config);
+  CHECK_THROWS_WITH(other.resume(checkpoint), Catch::Contains("train.gradient_groups: got 4, expected 2"));
+  Trainer meant(model, data, config);
+  CHECK_NOTHROW(meant.resume(checkpoint, {.changes = {"train.gradient_groups"}}));
+  // Groups that are left open are the checkpoint's, whatever the number of replicas.
+  config.replicas.count = 1;
+  config.train.gradient_groups = 0;
+  Trainer open(model, data, config);
+  open.resume(checkpoint);
+  CHECK(open.config().gradient_groups() == 2);
+}
+
 TEST_CASE("replicas update parts of large parameters to the bits of one worker", "[parity]") {
   // Blocks of 65,536 elements: a matrix of 2.3, a table of 1.1; every optimizer, an average and groups.
   const DataSplits data = regression_data(kSamples, 6, 3);
