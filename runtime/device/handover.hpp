@@ -59,6 +59,10 @@ class Handover {
   /// Tensors of a message, some of which may be undefined, as work on the stream may use them: lent where they are on
   /// its device, else copied to it.
   std::vector<at::Tensor> take(std::vector<at::Tensor> tensors, const Loan& loan);
+  /// What is told to the stream from here on comes behind what the sender has told to its own.
+  void follow(const Loan& loan) const {
+    if (lender_) stream_.wait(loan.ready);
+  }
   /// Tensors that nobody else holds, as work on the stream may use them: those of the host are copied, beside what the
   /// stream has still to do.
   std::vector<at::Tensor> bring(std::vector<at::Tensor> tensors);

@@ -137,7 +137,9 @@ class Job {
       if (last > first) stages += concat(" .. ", spec_.graph.layers[last].name);
     }
     const std::string on = spec_.remote ? concat(", rank ", rank(WorkerId(row))) : "";
-    return concat("worker ", row, " (", stages, on, ")");
+    const Topology& topology = spec_.partition.topology;
+    const std::string replica = topology.replicas.count == 1 ? "" : concat("replica ", topology.replica_of(StageId(stages_of(row).front())), ", ");
+    return concat("worker ", row, " (", replica, stages, on, ")");
   }
 
   std::vector<RankId> neighbours() const {

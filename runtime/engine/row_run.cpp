@@ -17,10 +17,11 @@ StageRun& RowRun::stage(StageId id, int layers) {
   return stages_.try_emplace(id, watch_, id.value(), layers, readings).first->second;
 }
 
-void RowRun::did(const Instruction& instruction, Stopwatch::Mark begin, Stopwatch::Mark end, std::int64_t held) {
+void RowRun::did(const Instruction& instruction, EdgeKind edge, Stopwatch::Mark begin, Stopwatch::Mark end,
+                 std::int64_t held) {
   // What its worker does on the host meanwhile is no time of the device.
   if (begin.event || watch_.stream().is_of_host())
-    done_.push_back({instruction, std::move(begin), std::move(end), held});
+    done_.push_back({instruction, edge, std::move(begin), std::move(end), held});
 }
 
 void RowRun::end() {
@@ -38,7 +39,7 @@ void RowRun::settle(const std::function<void()>& meanwhile) {
   set_watch();
   for (const Done& done : done_) {
     const double begin_us = watch_.us(done.begin), end_us = watch_.us(done.end);
-    result.report.count(done.instruction.kind, begin_us, end_us);
+    result.report.count(done.instruction.kind, done.edge, begin_us, end_us);
     if (!spans_ || !spans_->takes(mode_, step_)) continue;
     spans_->add(mode_, step_, done.instruction, begin_us, end_us);
     if (done.instruction.kind == InstructionKind::compute) spans_->held(end_us, done.held);

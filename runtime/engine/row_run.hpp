@@ -42,8 +42,9 @@ class RowRun {
   Readings readings;  ///< of whatever the row wants to know
   StageRun& stage(StageId id, int layers);
 
-  /// Of an instruction that has just been told. `held`: tensor bytes behind it.
-  void did(const Instruction& instruction, Stopwatch::Mark begin, Stopwatch::Mark end, std::int64_t held);
+  /// Of an instruction that has just been told. `edge`: of a message; `held`: tensor bytes behind it.
+  void did(const Instruction& instruction, EdgeKind edge, Stopwatch::Mark begin, Stopwatch::Mark end,
+           std::int64_t held);
   /// All has been told.
   void end();
   /// All is known from here on. `meanwhile`: called between two looks while the device is still at it. Throws
@@ -53,6 +54,7 @@ class RowRun {
  private:
   struct Done {
     Instruction instruction;
+    EdgeKind edge;
     Stopwatch::Mark begin, end;
     std::int64_t held = 0;
   };

@@ -15,6 +15,7 @@
 #include <set>
 #include <vector>
 
+#include "runtime/device/stream.hpp"
 #include "runtime/engine/bucket_sums.hpp"
 #include "runtime/engine/keeper.hpp"
 #include "runtime/engine/memory.hpp"
@@ -36,6 +37,7 @@ struct StageWeights {
 struct CommonWeights {
   std::map<int, at::Tensor> values;  ///< by index in the model
   std::shared_ptr<ParameterUpdater> updater;
+  StreamEvent ready = {};  ///< they have been made
 };
 
 struct WeightOptions {

@@ -55,6 +55,7 @@ void Worker::build() {
   WeightOptions weights{parts_.stage.seed, parts_.stage.device, parts_.initialise, parts_.make_updater};
   weights.wiring = &parts_.programs.wiring();
   if (parts_.common && !parts_.makes_common) weights.common = &parts_.common->wait(*parts_.limits.stop);
+  if (weights.common) stream().wait(weights.common->ready);
   weights_.emplace(parts_.graph, parts_.partition, ids_, weights, *parts_.pool);
   stages_.emplace(parts_.graph, parts_.partition, ids_, parts_.losses, parts_.stage, *weights_, *parts_.pool,
                   parts_.feeder);
@@ -68,7 +69,11 @@ void Worker::run() {
     at::NoGradGuard no_grad;
     parts_.keeper->restore(weights_->state(), parts_.limits);
   }
-  if (parts_.common && parts_.makes_common) parts_.common->put(weights_->common());
+  if (parts_.common && parts_.makes_common) {
+    CommonWeights common = weights_->common();
+    common.ready = stream().record();
+    parts_.common->put(std::move(common));
+  }
   do {
     run_program();
   } while (header_.mode != Mode::stop);
@@ -138,10 +143,10 @@ void Worker::execute(const Instruction& instruction) {
   MemoryPool::check_limit();
   if (!current_) return;  // before the first header
   // The program's first instruction, which waits for the header or makes it, is counted to the program it announces.
-  if (instruction.kind == InstructionKind::receive &&
-      program_->edges[instruction.edge.value()].kind == EdgeKind::header)
-    begin.told_us += header_.idle_us;
-  current_->did(instruction, std::move(begin), mark(), parts_.pool->bytes());
+  const EdgeKind edge =
+      is_message(instruction.kind) ? program_->edges[instruction.edge.value()].kind : EdgeKind::value;
+  if (instruction.kind == InstructionKind::receive && edge == EdgeKind::header) begin.told_us += header_.idle_us;
+  current_->did(instruction, edge, std::move(begin), mark(), parts_.pool->bytes());
 }
 
 // ---- messages ----
@@ -171,10 +176,16 @@ void Worker::receive(const Instruction& instruction) {
                  message.micro_batch, " instead of ", instruction.action.micro_batch);
   // What came into a slot is an activation now. In process a gradient becomes ours; a value is also an output that the
   // sender keeps for its backward, and stays on its account, as do shared buffers, of which only the sum will be ours.
-  if (parts_.channels[instruction.edge.value()]->is_local())
+  if (parts_.channels[instruction.edge.value()]->is_local()) {
     message.tensors = handover_.take(std::move(message.tensors), message.loan);
-  else if (of_layers(edge.kind))
+    if (edge.kind == EdgeKind::ready) handover_.follow(message.loan);
+  } else if (of_layers(edge.kind)) {
+    const bool has_numbers = edge.kind == EdgeKind::reduce || edge.kind == EdgeKind::statistics;  // for the host
+    const at::Tensor numbers = has_numbers ? message.tensors.at(0) : at::Tensor();
+    if (has_numbers) message.tensors[0] = at::Tensor();
     message.tensors = handover_.bring(std::move(message.tensors));
+    if (has_numbers) message.tensors[0] = numbers;
+  }
   for (const at::Tensor& tensor : message.tensors) {
     if (edge.kind == EdgeKind::gradient) parts_.pool->take_over(tensor, MemoryKind::activations);
     if (edge.kind == EdgeKind::value) parts_.pool->relabel(tensor, MemoryKind::activations);

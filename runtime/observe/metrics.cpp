@@ -166,6 +166,9 @@ void MetricsWriter::step(const StepResult& result) {
                        {"wait_ms", number(milliseconds(report.wait_us))},
                        {"peak_bytes", report.peak_bytes},
                        {"peak_by_kind", by_kind(report.peak_by_kind)}});
+    if (report.reduce_us > 0) workers.back()["reduce_ms"] = number(milliseconds(report.reduce_us));
+    if (report.replica_wait_us > 0)
+      workers.back()["replica_wait_ms"] = number(milliseconds(report.replica_wait_us));
     product_rates_.push_back(report.product_rate);
     if (report.peak_bytes < peak_bytes_[row]) continue;
     peak_bytes_[row] = report.peak_bytes;
@@ -210,6 +213,14 @@ void MetricsWriter::summary(const std::optional<Prediction>& predicted) {
   if (timed_.product_share())
     for (const double rate : product_rates_) summary["product_tflop_per_s"].push_back(number(rate * 1e-12));
   if (predicted && predicted->exposed) summary["exposed_communication"] = number(*predicted->exposed);
+  if (predicted && predicted->replicas) {
+    const ReplicaFigures& replicas = *predicted->replicas;
+    summary["replicas"] = {{"count", replicas.count},
+                           {"wait_share", number(replicas.wait_share)},
+                           {"reduce_share", number(replicas.reduce_share)},
+                           {"bytes", replicas.bytes}};
+    if (replicas.bus_gb_per_s) summary["replicas"]["busbw_gb_per_s"] = number(*replicas.bus_gb_per_s);
+  }
   summary.update({{"loss", number_or_null(loss_)},
                   {"eval_loss", number_or_null(eval_loss_)},
                   {"best_eval_loss", number_or_null(best_eval_loss_)},

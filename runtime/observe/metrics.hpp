@@ -53,6 +53,17 @@ struct LayerPrediction {
   double step_ms = 0, measured_ms = 0;  ///< in one step: F, I and W of all micro-batches
 };
 
+/// What replicas cost a step.
+struct ReplicaFigures {
+  int count = 1;
+  double wait_share = 0;       ///< of workers x step: waiting for gradients, weights and word of other replicas
+  double reduce_share = 0;     ///< the same: adding up gradients
+  std::vector<double> bytes;   ///< by row: gradients and weights that it sends to other memories in a step
+  /// Bus bandwidth as nccl-tests define it: bytes that the worker with most sends, over the time that it waits for
+  /// replicas and adds up. Empty: nothing leaves a memory.
+  std::optional<double> bus_gb_per_s;
+};
+
 struct Prediction {
   bool planned = false;                              ///< by a plan; else simulated with the costs that workers measured
   double step_ms = 0, bubble = 0;                    ///< of steps that follow one another
@@ -65,6 +76,7 @@ struct Prediction {
   /// The share of the measured step that is longer than the simulation with the costs that workers measured, in which
   /// messages are free: communication that compute does not hide is not more. Empty: one worker.
   std::optional<double> exposed;
+  std::optional<ReplicaFigures> replicas;  ///< measured; where there are several
 
   const LayerPrediction* largest_miss() const;  ///< in milliseconds; null without layers
   /// By which the time of all layers is off, when it is by more than 10 % and they differ little in it.

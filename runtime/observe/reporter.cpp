@@ -8,6 +8,7 @@
 
 #include "runtime/base/error.hpp"
 #include "runtime/base/median.hpp"
+#include "runtime/base/size.hpp"
 #include "runtime/base/text.hpp"
 
 namespace lockstep {
@@ -60,6 +61,20 @@ std::vector<std::string> lines_of(const Prediction& p) {
 
 }  // namespace
 
+namespace {
+
+std::string line_of(const ReplicaFigures& figures) {
+  std::string line = concat(figures.count, " replicas: ", percent_text(figures.wait_share),
+                            " of a step is waiting for one another, ", percent_text(figures.reduce_share),
+                            " adding up gradients");
+  if (figures.bus_gb_per_s)
+    line += concat("; a worker sends ", size_text(*std::max_element(figures.bytes.begin(), figures.bytes.end())),
+                   " a step, at a bus bandwidth of ", fixed_text(*figures.bus_gb_per_s, 2), " GB/s");
+  return line;
+}
+
+}  // namespace
+
 std::string step_line(const StepResult& result, const Pace& pace, std::int64_t steps) {
   const double step_ms = result.elapsed_us * 1e-3;
   const std::string work = work_text(pace);
@@ -95,6 +110,12 @@ void Reporter::on_step(const StepResult& result) {
     meter_.emplace(*program_);
   }
   if (meter_ && losses_.size() > 1) {  // the first step pays for warming up
+    replica_times_.resize(result.workers.size());
+    for (std::size_t row = 0; row < result.workers.size(); ++row) {
+      replica_times_[row].wait_us += result.workers[row].replica_wait_us;
+      replica_times_[row].reduce_us += result.workers[row].reduce_us;
+    }
+    timed_us_ += result.elapsed_us;
     meter_->add(result);
     step_ms_.push_back(result.elapsed_us * 1e-3);
     bubbles_.push_back(measured_bubble(result));
@@ -146,9 +167,34 @@ void Reporter::on_stop(StopReason reason) {
   if (metrics_) metrics_->summary(predicted);
   if (!predicted) return;
   for (const std::string& line : lines_of(*predicted)) options_.log.info(line);
+  if (predicted->replicas) options_.log.info(line_of(*predicted->replicas));
   if (predicted->exposed)
     options_.log.info(
         concat("communication that compute does not hide: at most ", percent_text(*predicted->exposed), " of a step"));
+}
+
+/// Without the first step.
+std::optional<ReplicaFigures> Reporter::replica_figures() const {
+  const Replicas& replicas = program_->topology.replicas;
+  if (replicas.count == 1) return std::nullopt;
+  ReplicaFigures figures;
+  figures.count = replicas.count;
+  figures.bytes.resize(replica_times_.size());
+  for (const Edge& edge : program_->edges) {
+    const bool leaves = program_->wiring.memory_of(edge.from) != program_->wiring.memory_of(edge.to);
+    if (leaves && (edge.kind == EdgeKind::reduce || edge.kind == EdgeKind::gather))
+      figures.bytes[index(edge.from)] += elements_between_replicas(*program_, edge) * options_.bytes_of_element;
+  }
+  const double all_us = timed_us_ * static_cast<double>(replica_times_.size());
+  for (const ReplicaTime& time : replica_times_) {
+    figures.wait_share += time.wait_us / all_us;
+    figures.reduce_share += time.reduce_us / all_us;
+  }
+  const auto most = static_cast<std::size_t>(std::max_element(figures.bytes.begin(), figures.bytes.end()) -
+                                             figures.bytes.begin());
+  const double us = (replica_times_[most].wait_us + replica_times_[most].reduce_us) / meter_->steps();
+  if (figures.bytes[most] > 0 && us > 0) figures.bus_gb_per_s = figures.bytes[most] / us * 1e-3;
+  return figures;
 }
 
 std::optional<Prediction> Reporter::prediction() const {
@@ -156,6 +202,7 @@ std::optional<Prediction> Reporter::prediction() const {
   Prediction prediction;
   prediction.measured_step_ms = median(step_ms_);
   prediction.measured_bubble = median(bubbles_);
+  prediction.replicas = replica_figures();
   // Steps that follow one another without a barrier, unless something drains them.
   const Simulation simulation = simulate(*program_, meter_->costs());
   if (program_->workers() > 1)

@@ -25,6 +25,7 @@ struct ReporterOptions {
   std::int64_t log_every = 1;
   std::string metrics_file;            ///< empty: none
   std::string tensorboard_folder;      ///< empty: none
+  double bytes_of_element = 4;         ///< of a gradient or weight
   std::int64_t tokens_per_sample = 0;  ///< ModelGraph::tokens_per_sample(); 0: samples are counted
   std::int64_t resume_after = -1;      ///< >= 0: the files are those of a run that goes on after this step
   /// Of a full batch: the end compares with its simulation. Asked when training is under way; empty: no comparison.
@@ -61,6 +62,7 @@ class Reporter : public Observer {
   void on_step(const StepResult& result);
   void on_evaluation(const StepResult& batch);
   std::optional<Prediction> prediction() const;
+  std::optional<ReplicaFigures> replica_figures() const;
   void add_planned(Prediction& prediction) const;
 
   ReporterOptions options_;
@@ -69,6 +71,11 @@ class Reporter : public Observer {
   std::optional<Progress> progress_;
   const Program* program_ = nullptr;
   std::optional<CostMeter> meter_;
+  struct ReplicaTime {
+    double wait_us = 0, reduce_us = 0;
+  };
+  std::vector<ReplicaTime> replica_times_;  // by row: of the steps in meter_
+  double timed_us_ = 0;                     // of these
   std::vector<double> step_ms_, bubbles_;  // of the steps in meter_
   StepResult evaluation_;                  // sums over the batches of the evaluation that is under way
   std::optional<StepResult> last_;

@@ -94,11 +94,13 @@ std::optional<RunTimeline> measured_timeline(const Program& program, Recorded re
 Costs costs_of(const Timeline& timeline, const Program& program) {
   std::map<std::pair<StageId, Op>, std::vector<double>> computes;
   std::map<WorkerId, std::vector<double>> updates;
+  std::map<WorkerId, std::map<int, std::vector<double>>> reductions;  // by bucket
   for (const Span& span : timeline.spans) {
     const double us = span.end_us - span.start_us;
     if (span.what.kind == InstructionKind::compute)
       computes[{span.what.action.stage, span.what.action.op}].push_back(us);
     if (span.what.kind == InstructionKind::update) updates[span.worker].push_back(us);
+    if (span.what.kind == InstructionKind::reduce) reductions[span.worker][span.what.item].push_back(us);
   }
   Costs costs = equal_costs(program.topology.stages, 0, 0, 0);
   for (int s = 0; s < program.topology.stages; ++s) {
@@ -114,6 +116,8 @@ Costs costs_of(const Timeline& timeline, const Program& program) {
   for (int worker = 0; worker < program.workers(); ++worker) {
     const std::vector<double>& us = updates[WorkerId(worker)];
     costs.update_us.push_back(us.empty() ? 0 : median(us));
+    double& reduce_us = costs.reduce_us.emplace_back(0);
+    for (const auto& [item, of_bucket] : reductions[WorkerId(worker)]) reduce_us += median(of_bucket);
   }
   return costs;
 }

@@ -104,6 +104,11 @@ constexpr bool of_layers(EdgeKind kind) {
   return false;
 }
 
+/// Whether replicas tell each other something about weights or gradients.
+constexpr bool between_replicas(EdgeKind kind) {
+  return kind == EdgeKind::statistics || kind == EdgeKind::reduce || kind == EdgeKind::gather || kind == EdgeKind::ready;
+}
+
 enum class InstructionKind : std::uint8_t {
   make_header,  ///< row 0 only: decides what this program does
   post,

@@ -14,6 +14,12 @@ CostMeter::CostMeter(const Program& program)
       recomputed_(program.wiring.row_of_stage.size(), 0),
       in_flight_bytes_(program.rows.size(), 0.0) {
   costs_.update_us.assign(program.rows.size(), 0.0);
+  costs_.reduce_us = costs_.update_us;
+  forwards_.assign(sums_.size(), 0);
+  for (const std::vector<Instruction>& row : program.rows)
+    for (const Instruction& instruction : row)
+      if (instruction.kind == InstructionKind::compute && instruction.action.op == Op::forward)
+        ++forwards_[index(instruction.action.stage)];
 }
 
 void CostMeter::add(const StepResult& result) {
@@ -25,6 +31,7 @@ void CostMeter::add(const StepResult& result) {
     const auto row = static_cast<std::size_t>(worker.row);
     in_flight_bytes_.at(row) = std::max(in_flight_bytes_.at(row), static_cast<double>(worker.in_flight_bytes));
     costs_.update_us[row] += worker.update_us;
+    costs_.reduce_us[row] += worker.reduce_us;
     for (const StageReport& stage : worker.stages) {
       StageReport& sum = sums_.at(static_cast<std::size_t>(stage.stage));
       recomputed_[static_cast<std::size_t>(stage.stage)] += stage.recomputed;
@@ -43,7 +50,8 @@ void CostMeter::add(const StepResult& result) {
 std::vector<double> CostMeter::layer_us() const {
   LOCKSTEP_CHECK(steps_ > 0, "times of no step");
   std::vector<double> medians;
-  for (std::size_t stage = 0; stage < sums_.size(); ++stage)
+  const auto stages = static_cast<std::size_t>(program_.topology.stages_of_replica());  // the others' are alike
+  for (std::size_t stage = 0; stage < stages; ++stage)
     for (std::size_t layer = 0; layer < recent_layer_us_.back()[stage].size(); ++layer) {
       std::vector<double> steps;
       for (const auto& step : recent_layer_us_) steps.push_back(step[stage][layer]);
@@ -64,8 +72,8 @@ double at_least_none(std::int64_t bytes) {
 Costs CostMeter::costs() const {
   LOCKSTEP_CHECK(steps_ > 0, "costs of no step");
   Costs costs = costs_;
-  const double each = 1.0 / (static_cast<double>(steps_) * program_.micro_batches);
   for (std::size_t s = 0; s < sums_.size(); ++s) {
+    const double each = 1.0 / (static_cast<double>(steps_) * std::max(forwards_[s], 1));
     const StageReport& sum = sums_[s];
     StageCost cost;
     cost.forward_us = sum.forward_us * each;
@@ -77,7 +85,8 @@ Costs CostMeter::costs() const {
     cost.recompute_activation_bytes = at_least_none(sum.recompute_activation_bytes);
     costs.stages.push_back(cost);
   }
-  for (double& us : costs.update_us) us /= steps_;
+  for (auto* by_row : {&costs.update_us, &costs.reduce_us})
+    for (double& us : *by_row) us /= steps_;
   return costs;
 }
 

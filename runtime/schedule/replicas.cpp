@@ -47,4 +47,13 @@ TermRange Replicas::micro_batches_of(int replica, int of) const {
   return {first(replica), first(replica + 1)};
 }
 
+int Replicas::most_micro_batches() const {
+  int most = 0;
+  for (int replica = 0; replica < count; ++replica) {
+    const TermRange run = micro_batches_of(replica, micro_batches);
+    most = std::max(most, run.end - run.begin);
+  }
+  return most;
+}
+
 }  // namespace lockstep

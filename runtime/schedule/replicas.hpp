@@ -30,6 +30,9 @@ struct Replicas {
   /// Of a mini-batch of `of` micro-batches: what it has of them, perhaps none.
   TermRange micro_batches_of(int replica, int of) const;
 
+  /// Of a full mini-batch: what the replica with most has.
+  int most_micro_batches() const;
+
   bool operator==(const Replicas&) const = default;
 };
 

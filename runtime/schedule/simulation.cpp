@@ -10,6 +10,19 @@
 
 namespace lockstep {
 
+double elements_between_replicas(const Program& program, const Edge& edge) {
+  const Topology& topology = program.topology;
+  const Bucket& bucket = topology.buckets[static_cast<std::size_t>(edge.item)];
+  const BucketWork work = work_on(bucket, topology, program.wiring);
+  const auto from = static_cast<std::size_t>(work.replica_of(edge.from));
+  const auto to = static_cast<std::size_t>(work.replica_of(edge.to));
+  const TermRange blocks = edge.kind == EdgeKind::reduce       ? work.sums[to]
+                           : topology.replicas.shard_optimizer ? work.updates[from]
+                                                               : both_of(work.sums[from], work.updates[to]);
+  const int sums = edge.kind == EdgeKind::reduce ? topology.replicas.sums_of(static_cast<int>(from)) : 1;
+  return static_cast<double>(bucket.blocks.elements(blocks)) * sums;
+}
+
 Costs equal_costs(int stages, double forward_us, double input_grad_us, double weight_grad_us) {
   StageCost stage;
   stage.forward_us = forward_us;
@@ -66,6 +79,7 @@ void check_costs(const Program& program, const Costs& costs) {
   check_size("stages", costs.stages, static_cast<std::size_t>(program.topology.stages), false);
   check_size("flows", costs.flow_bytes, program.topology.flows.size(), true);
   check_size("shared parameters", costs.shared_bytes, program.topology.shared.size(), true);
+  check_size("reductions", costs.reduce_us, program.rows.size(), true);
   check_size("updates", costs.update_us, program.rows.size(), true);
   check_size("standing bytes", costs.resident_bytes, program.rows.size(), true);
   check_size("places", costs.places, program.rows.size(), true);
@@ -86,6 +100,7 @@ void check_costs(const Program& program, const Costs& costs) {
   for (const double bytes : costs.flow_bytes) check_cost("flow_bytes", bytes);
   for (const double bytes : costs.shared_bytes) check_cost("shared_bytes", bytes);
   for (const double us : costs.update_us) check_cost("update_us", us);
+  for (const double us : costs.reduce_us) check_cost("reduce_us", us);
   for (const double bytes : costs.resident_bytes) check_cost("resident_bytes", bytes);
   const Links& links = costs.links;
   for (const LinkCost& link :
@@ -97,26 +112,12 @@ void check_costs(const Program& program, const Costs& costs) {
   }
 }
 
-/// Of gradients or weights, in one message of replicas.
-double elements_of(const Program& program, const Edge& edge) {
-  const Topology& topology = program.topology;
-  const Bucket& bucket = topology.buckets[static_cast<std::size_t>(edge.item)];
-  const BucketWork work = work_on(bucket, topology, program.wiring);
-  const auto from = static_cast<std::size_t>(work.replica_of(edge.from));
-  const auto to = static_cast<std::size_t>(work.replica_of(edge.to));
-  const TermRange blocks = edge.kind == EdgeKind::reduce       ? work.sums[to]
-                           : topology.replicas.shard_optimizer ? work.updates[from]
-                                                               : both_of(work.sums[from], work.updates[to]);
-  const int sums = edge.kind == EdgeKind::reduce ? topology.replicas.sums_of(static_cast<int>(from)) : 1;
-  return static_cast<double>(bucket.blocks.elements(blocks)) * sums;
-}
-
 /// Bytes of one message on each edge.
 std::vector<double> bytes_of_edges(const Program& program, const Costs& costs) {
   std::vector<double> bytes;
   for (const Edge& edge : program.edges) {
     if (edge.kind == EdgeKind::reduce || edge.kind == EdgeKind::gather) {
-      bytes.push_back(elements_of(program, edge) * costs.element_bytes);
+      bytes.push_back(elements_between_replicas(program, edge) * costs.element_bytes);
       continue;
     }
     const bool shared = edge.kind == EdgeKind::shared, flow = edge.from_stage.valid();
@@ -313,6 +314,9 @@ class CostClock : public ExecutionClock {
         work_us_(program.rows.size(), 0.0) {}
 
   double local_us(WorkerId row, const Instruction& instruction) override {
+    if (instruction.kind == InstructionKind::reduce) {
+      return costs_.reduce_us.empty() ? 0.0 : costs_.reduce_us[index(row)] * share_of_buckets(row, instruction.item);
+    }
     if (instruction.kind == InstructionKind::update) {
       return costs_.update_us.empty() ? 0.0 : costs_.update_us[index(row)];
     }
@@ -345,6 +349,17 @@ class CostClock : public ExecutionClock {
   std::vector<Span> take_spans() { return std::move(spans_); }
 
  private:
+  /// Of the elements of all buckets of the row.
+  double share_of_buckets(WorkerId row, int item) const {
+    const Topology& topology = program_.topology;
+    double all = 0;
+    for (const Bucket& bucket : topology.buckets)
+      for (int replica = 0; replica < topology.replicas.count; ++replica)
+        if (program_.wiring.row_of_stage[index(topology.in_replica(bucket.stage, replica))] == row)
+          all += static_cast<double>(bucket.blocks.elements());
+    return all > 0 ? static_cast<double>(topology.buckets[static_cast<std::size_t>(item)].blocks.elements()) / all : 0;
+  }
+
   double compute_us(const Action& action) const {
     const StageCost& cost = costs_.stages[index(action.stage)];
     const bool again = again_[index(action.stage) * static_cast<std::size_t>(program_.micro_batches) +

@@ -79,6 +79,7 @@ struct Costs {
   Links links;                         ///< messages of other kinds cost the latency alone
   std::vector<WorkerPlace> places;     ///< index = row; empty: each is a rank of its own on one host
   std::vector<double> update_us;       ///< index = row; empty: 0
+  std::vector<double> reduce_us;       ///< index = row: of all its buckets; empty: 0
   std::vector<double> resident_bytes;  ///< index = row: parameters, optimizer state, data; empty: 0
 
   LinkCost link(WorkerId from, WorkerId to) const;
@@ -86,6 +87,9 @@ struct Costs {
   /// gradient is its receiver's from then on.
   bool by_pointer(WorkerId a, WorkerId b) const;
 };
+
+/// Gradients or weights in one message between replicas (reduce, gather).
+double elements_between_replicas(const Program& program, const Edge& edge);
 
 /// The same cost for every stage, everything else free.
 Costs equal_costs(int stages, double forward_us, double input_grad_us, double weight_grad_us);

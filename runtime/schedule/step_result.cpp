@@ -6,15 +6,21 @@
 
 namespace lockstep {
 
-void WorkerReport::count(InstructionKind kind, double start, double end) {
+void WorkerReport::count(InstructionKind kind, EdgeKind edge, double start, double end) {
   switch (kind) {
     case InstructionKind::receive:
     case InstructionKind::send:
+      if (between_replicas(edge)) replica_wait_us += std::max(0.0, end - start);
+      [[fallthrough]];
     case InstructionKind::wait_sends: wait_us += std::max(0.0, end - start); return;
+    case InstructionKind::reduce:
+      reduce_us += end - start;
+      compute_us += end - start;
+      end_us = end;
+      return;
     case InstructionKind::update:
     case InstructionKind::amend: update_us += end - start; [[fallthrough]];
     case InstructionKind::compute:
-    case InstructionKind::reduce:
     case InstructionKind::shared_sum:
     case InstructionKind::norm_parts:
       compute_us += end - start;

@@ -63,11 +63,13 @@ struct WorkerReport {
   /// Tensor bytes alive at most between two computes of this run, beyond parameters, gradients and optimizer state.
   std::int64_t in_flight_bytes = 0;
   double update_us = 0;                  ///< the optimizer step
+  double reduce_us = 0;                  ///< adding up groups of micro-batches and replicas
+  double replica_wait_us = 0;            ///< part of wait_us: for gradients, weights and word of other replicas
   double product_rate = 0;               ///< operations per second of a matrix product here; 0: not measured
   std::vector<StageReport> stages = {};  ///< ascending
 
-  /// An instruction took from `start_us` to `end_us`.
-  void count(InstructionKind kind, double start_us, double end_us);
+  /// An instruction took from `start_us` to `end_us`. `edge`: of a message.
+  void count(InstructionKind kind, EdgeKind edge, double start_us, double end_us);
 };
 
 /// One head of the model in one program run.

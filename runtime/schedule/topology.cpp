@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "runtime/base/error.hpp"
+
 namespace lockstep {
 
 Topology chain_topology(int stages) {
@@ -18,6 +20,11 @@ Topology chain_topology(int stages) {
   topology.has_statistics.assign(static_cast<std::size_t>(stages), false);
   for (int s = 0; s < stages; ++s) topology.buckets.push_back({StageId(s)});
   return topology;
+}
+
+std::string stages_text(const Topology& topology) {
+  const std::string stages = concat(topology.stages_of_replica(), " stages");
+  return topology.replicas.count == 1 ? stages : concat(topology.replicas.count, " replicas of ", stages);
 }
 
 Topology replicated(const Topology& one, const Replicas& replicas) {

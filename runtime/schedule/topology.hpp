@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "runtime/schedule/action.hpp"
@@ -59,6 +60,9 @@ struct Topology {
     return StageId(stage.value() % stages_of_replica() + replica * stages_of_replica());
   }
 };
+
+/// "4 stages", "2 replicas of 4 stages".
+std::string stages_text(const Topology& topology);
 
 /// So many copies of `one`, which has none yet.
 Topology replicated(const Topology& one, const Replicas& replicas);

@@ -67,7 +67,8 @@ void check_pipeline(const Config& config, const ModelGraph& graph) {
   if (pipeline.schedule == "auto") return;
   check_schedule_name(config);
   try {
-    make_schedule(pipeline.schedule, {pipeline.workers(), pipeline.virtual_stages, config.train.micro_batches});
+    make_schedule(pipeline.schedule,
+                  {pipeline.workers(), pipeline.virtual_stages, replicas_of(config).most_micro_batches()});
   } catch (const ScheduleError& error) {
     throw section.error("schedule", error.what());
   }
@@ -84,8 +85,16 @@ void resolve_partition(Process& process, const ConfigSource& source, LoadedConfi
   process.together([&] {
     whole = make_whole(source, config, loaded.trained);
     check_pipeline(config, whole->graph());
-    rank_of_worker = spread_workers(config.pipeline.workers(), process.size(), config.workers.per_rank,
-                                    config.root.section("workers"));
+    // The first replica is planned, and the others are cut alike.
+    const std::vector<RankId> of_all =
+        spread_workers(config.all_workers(), process.size(), config.workers.per_rank, config.root.section("workers"));
+    const int workers = config.pipeline.workers();
+    rank_of_worker.resize(static_cast<std::size_t>(workers));
+    for (int worker = 0; worker < workers; ++worker)
+      rank_of_worker[static_cast<std::size_t>(worker)] =
+          of_all[static_cast<std::size_t>(config.replicas.placement == ReplicaPlacement::pipeline_first
+                                              ? worker
+                                              : worker * config.replicas.count)];
   });
   const Log log = process.log();
   if (process.is_root())
@@ -101,7 +110,8 @@ void resolve_partition(Process& process, const ConfigSource& source, LoadedConfi
         std::vector<PlannedWorker> workers = workers_on_ranks(profile, rank_of_worker, config);
         limits = limit_by_devices(workers, profile);
         const Planning planning(config, source.path, *whole, profile, workers);
-        const PlanProblem problem = planning.problem(config.train.micro_batches, workers);
+        PlanProblem problem = planning.problem(config.train.micro_batches, workers);
+        problem.micro_batches = replicas_of(config).most_micro_batches();
         text = to_yaml(plan_cuts(config, planning, problem, fewer));
       },
       kLongPatience);
@@ -112,7 +122,7 @@ void resolve_partition(Process& process, const ConfigSource& source, LoadedConfi
   config.pipeline.partition.counts = plan.pipeline.get<std::vector<int>>("partition");
   // Which schedule `auto` will come to is not known yet.
   const std::string key = prediction_key(config, plan.workers);
-  if (key != plan.key) plan.predicted.reset();
+  if (key != plan.key || config.replicas.count > 1) plan.predicted.reset();
   plan.key = key;
   loaded.notes.push_back(concat("partition ", by, ": layers per stage [", join(config.pipeline.partition.counts), "]",
                                 plan.predicted ? concat(", predicted ", time_text(plan.predicted->step_us),
@@ -214,6 +224,7 @@ std::vector<std::string> other_cards(const Trainer& trainer, const PlanFile& pla
 
 /// Neighbours on one rank hand over by pointer, others send: that is what messages cost.
 bool runs_elsewhere(const Trainer& trainer, const PlanFile& plan) {
+  if (trainer.config().replicas.count > 1) return false;
   const std::vector<RankId>& rank_of_row = trainer.layout().rank_of_row;
   if (plan.workers.size() != rank_of_row.size()) return true;
   const auto planned_rank = [&](std::size_t row) {
@@ -239,7 +250,13 @@ void adopt_plan(const Trainer& trainer, LoadedConfig& loaded) {
   if (!plan.profile.empty()) plan.profile = to_yaml(read_profile(plan.root.section("profile")));  // as it was written
   move_to_devices(trainer, loaded);
   const std::string key = prediction_key(loaded.config, plan.workers);
-  if (key != plan.key) predict_again(trainer, loaded);
+  if (loaded.config.replicas.count > 1) {
+    plan.predicted.reset();
+    loaded.notes.push_back(concat(plan.root.location().file, " is of one pipeline: what ", loaded.config.replicas.count,
+                                  " replicas of it take is not predicted"));
+  } else if (key != plan.key) {
+    predict_again(trainer, loaded);
+  }
   plan.key = key;
   if (const std::string idle = idle_text(plan); !idle.empty()) loaded.notes.push_back(idle);
 }

@@ -36,6 +36,7 @@ std::string stage_table(const Trainer& trainer) {
     const int row = row_of_stage[stage].value();
     const std::string& name = graph.layers[first].name;
     rows.push_back({number(stage),
+                    number(partition.topology.replica_of(StageId(stage))),
                     number(row),
                     number(trainer.layout().rank_of_row[row].value()),
                     {trainer.assembly().devices[static_cast<std::size_t>(row)].str()},
@@ -45,18 +46,22 @@ std::string stage_table(const Trainer& trainer) {
   }
   using Kind = Column::Kind;
   std::vector<Column> columns = {{"stage", Kind::list},
+                                 {"replica", Kind::list},
                                  {"worker", Kind::list},
                                  {"rank", Kind::list, true},
                                  {"device", Kind::names},
                                  {"layers"},
                                  {"parameters"},
                                  {"first .. last layer", Kind::names, true}};
-  constexpr std::ptrdiff_t device = 3;
+  const auto leave_out = [&](std::ptrdiff_t column) {
+    columns.erase(columns.begin() + column);
+    for (std::vector<Cell>& row : rows) row.erase(row.begin() + column);
+  };
+  constexpr std::ptrdiff_t replica = 1, device = 4;
   const std::vector<at::Device>& devices = trainer.assembly().devices;
-  if (std::all_of(devices.begin(), devices.end(), [](const at::Device& each) { return each.is_cpu(); })) {
-    columns.erase(columns.begin() + device);
-    for (std::vector<Cell>& row : rows) row.erase(row.begin() + device);
-  }
+  if (std::all_of(devices.begin(), devices.end(), [](const at::Device& each) { return each.is_cpu(); }))
+    leave_out(device);
+  if (partition.topology.replicas.count == 1) leave_out(replica);
   return concat(table(columns, rows, columns_of_terminal(STDERR_FILENO)), "model: ", graph.layer_count(), " layers, ",
                 count_text(graph.parameter_count()), " parameters");
 }

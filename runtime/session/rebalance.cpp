@@ -21,6 +21,7 @@ namespace {
 /// Nothing for a schedule that no generator makes. Workers are counted by row here.
 std::optional<PlanChoice> plannable(const Trainer& trainer) {
   const PipelineConfig& pipeline = trainer.config().pipeline;
+  if (trainer.config().replicas.count > 1) return std::nullopt;
   if (find_generator(pipeline.schedule) == nullptr || !pipeline.schedule_file().empty()) return std::nullopt;
   PlanChoice choice = choice_of(trainer);
   choice.placement.clear();

@@ -25,6 +25,7 @@
 #include "runtime/session/rebalance.hpp"
 #include "runtime/session/run_folder.hpp"
 #include "runtime/training/not_finite.hpp"
+#include "runtime/training/precision.hpp"
 
 namespace lockstep {
 namespace {
@@ -81,7 +82,7 @@ class TrainRun {
     for (const std::string& note : job.loaded.notes) log_.info(note);
     log_.info(stage_table(trainer_));
     log_.info(concat("schedule ", trainer_.config().pipeline.schedule, ", ", trainer_.micro_batches(),
-                     " micro-batches, ", trainer_.partition().stages(), " stages, ",
+                     " micro-batches, ", stages_text(trainer_.partition().topology), ", ",
                      trainer_.layout().rank_of_row.size(), " workers on ", process_.size(), " rank(s), run folder ",
                      run_dir));
     if (process_.is_root())  // every rank has the same
@@ -142,6 +143,7 @@ class TrainRun {
     reporter.steps = trainer_.config().train.steps;
     reporter.log_every = trainer_.config().train.log_every;
     reporter.tokens_per_sample = trainer_.graph().tokens_per_sample();
+    reporter.bytes_of_element = master_bytes(trainer_.config().train.precision);
     reporter.log = log_;
     reporter.program = [this]() -> const Program& {
       return trainer_.programs().get(Mode::train, trainer_.micro_batches());

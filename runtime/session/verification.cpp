@@ -13,7 +13,7 @@ namespace {
 
 std::string how(const Trainer& trainer, int ranks) {
   const PipelineConfig& pipeline = trainer.config().pipeline;
-  return concat(trainer.partition().stages(), " stages, ", pipeline.schedule, ", ", trainer.micro_batches(),
+  return concat(stages_text(trainer.partition().topology), ", ", pipeline.schedule, ", ", trainer.micro_batches(),
                 " micro-batches, ", ranks > 1 ? concat(ranks, " ranks") : std::string("in process"));
 }
 

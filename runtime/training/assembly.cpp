@@ -52,9 +52,7 @@ void place(Assembly& assembly, int workers) {
   const std::vector<std::string>& device_names = config.workers.devices;
   assembly.layout.here = assembly.ranks.here;
   for (int row = 0; row < workers * replicas; ++row) {
-    const int replica = row / workers, of_pipeline = placement.empty() ? row % workers : placement[row % workers];
-    const bool pipeline_first = config.replicas.placement == ReplicaPlacement::pipeline_first;
-    const int worker = pipeline_first ? replica * workers + of_pipeline : of_pipeline * replicas + replica;
+    const int worker = worker_of(config, row / workers, row % workers, workers);
     assembly.layout.rank_of_row.push_back(rank_of_worker[worker]);
     assembly.devices.push_back(device_of(device_names[worker % device_names.size()], section));
   }
@@ -131,23 +129,22 @@ void check_evaluation_set(const Assembly& assembly) {
 
 Replicas replicas_of(const Assembly& assembly) {
   const Config& config = assembly.config;
-  Replicas replicas;
-  replicas.count = config.replicas.count;
-  replicas.groups = config.gradient_groups();
-  replicas.micro_batches = config.train.micro_batches;
+  Replicas replicas = replicas_of(config);
   replicas.shard_optimizer = config.replicas.shard_optimizer;
   replicas.whole_parameters = !assembly.optimizer.rule->is_elementwise();
   return replicas;
 }
 
-/// Of the replica that has most.
-int micro_batches_of_one(const Replicas& replicas) {
-  int most = 0;
-  for (int replica = 0; replica < replicas.count; ++replica) {
-    const TermRange run = replicas.micro_batches_of(replica, replicas.micro_batches);
-    most = std::max(most, run.end - run.begin);
-  }
-  return most;
+/// One process has the main memory that all of it is in.
+void check_central(const Assembly& assembly) {
+  const Section section = assembly.config.root.section("replicas");
+  if (assembly.config.replicas.strategy != ReplicaStrategy::central_storage) return;
+  if (assembly.ranks.count > 1)
+    throw section.error("strategy", concat("got central_storage in ", assembly.ranks.count, " processes, expected one: ",
+                                           "its weights are in one main memory; over ranks there is mirrored"));
+  if (!assembly.config.workers.on_cpus_alone())
+    throw section.error("strategy", "got central_storage with workers on devices, expected mirrored: on devices it is not "
+                                    "available yet");
 }
 
 /// Cuts, places and schedules.
@@ -159,12 +156,13 @@ void arrange(Assembly& assembly) {
   assembly.partition = cut(assembly.graph, layers, replicas);
   assembly.recompute = recomputed_layers(assembly.graph, config);
   if (config.pipeline.costs.given) costs_of(config, one);  // finds mistakes now
-  ScheduleChoice choice = choose_schedule(config, one, micro_batches_of_one(replicas));
+  ScheduleChoice choice = choose_schedule(config, one, replicas.most_micro_batches());
   assembly.warnings = assembly.data.notes;
   for (std::string& doubt : doubts_of(config, assembly.data.train->size()))
     assembly.warnings.push_back(std::move(doubt));
   if (!choice.warning.empty()) assembly.warnings.push_back(choice.warning);
   place(assembly, choice.schedule.workers());
+  check_central(assembly);
   take(assembly, std::move(choice));
 }
 
@@ -221,9 +219,17 @@ Assembly with_costs(Assembly assembly, const Costs& costs, std::string& reason) 
   for (auto* by_row : {&of_one.update_us, &of_one.resident_bytes}) by_row->resize(std::min(by_row->size(), workers));
   of_one.places.resize(std::min(of_one.places.size(), workers));
   ScheduleChoice choice =
-      choose_schedule(assembly.config, one, micro_batches_of_one(assembly.partition.topology.replicas), &of_one);
+      choose_schedule(assembly.config, one, assembly.partition.topology.replicas.most_micro_batches(), &of_one);
   reason = choice.reason;
   take(assembly, std::move(choice));
+  return assembly;
+}
+
+Assembly with_devices(Assembly assembly, std::vector<at::Device> devices) {
+  assembly.devices = std::move(devices);
+  const Partition one = cut(assembly.graph, layers_per_stage(assembly.graph, assembly.config));
+  take(assembly,
+       choose_schedule(assembly.config, one, assembly.partition.topology.replicas.most_micro_batches()));
   return assembly;
 }
 

@@ -71,6 +71,9 @@ Assembly assemble_again(const Assembly& assembly, Config config, const Ranks& ra
 /// With the schedule that `auto` chooses for measured costs. `reason`: what was chosen, and why.
 Assembly with_costs(Assembly assembly, const Costs& costs, std::string& reason);
 
+/// On these devices, by row: also such as a config cannot name.
+Assembly with_devices(Assembly assembly, std::vector<at::Device> devices);
+
 /// Whether it can evaluate, every batch of the evaluation set: ConfigError, DataError, ModelError when not. A config
 /// with eval_every has been checked.
 void check_evaluation(const Assembly& assembly);

@@ -73,6 +73,21 @@ std::vector<bool> recomputed_layers(const ModelGraph& graph, const Config& confi
   return chosen;
 }
 
+Replicas replicas_of(const Config& config) {
+  Replicas replicas;
+  replicas.count = config.replicas.count;
+  replicas.groups = config.gradient_groups();
+  replicas.micro_batches = config.train.micro_batches;
+  return replicas;
+}
+
+int worker_of(const Config& config, int replica, int row, int workers) {
+  const std::vector<int>& placement = config.pipeline.placement;
+  const int of_pipeline = placement.empty() ? row : placement[static_cast<std::size_t>(row)];
+  const bool pipeline_first = config.replicas.placement == ReplicaPlacement::pipeline_first;
+  return pipeline_first ? replica * workers + of_pipeline : of_pipeline * config.replicas.count + replica;
+}
+
 std::vector<RankId> spread_workers(int workers, int ranks, const std::vector<int>& per_rank, const Section& section) {
   std::vector<int> counts = per_rank;
   if (counts.empty())

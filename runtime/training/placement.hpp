@@ -11,6 +11,7 @@
 #include "runtime/base/ids.hpp"
 #include "runtime/config/config.hpp"
 #include "runtime/graph/model_graph.hpp"
+#include "runtime/schedule/replicas.hpp"
 
 namespace lockstep {
 
@@ -19,6 +20,12 @@ std::vector<int> layers_per_stage(const ModelGraph& graph, const Config& config)
 
 /// By layer, whether its forward may be run again; empty: of none. Throws ConfigError for a pattern without a layer.
 std::vector<bool> recomputed_layers(const ModelGraph& graph, const Config& config);
+
+/// How many there are, and which part of a mini-batch each has.
+Replicas replicas_of(const Config& config);
+
+/// Worker that runs a row of a replica's pipeline of so many workers, as the config places them.
+int worker_of(const Config& config, int replica, int row, int workers);
 
 /// Rank of each worker: `per_rank` as in the config (empty: spread evenly, in order). ConfigError when a rank is left
 /// without a worker or the numbers do not add up. `section`: the config's workers.

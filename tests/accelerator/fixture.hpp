@@ -31,9 +31,10 @@ inline c10::Device sim(int device = 0) {
 inline Trainer trainer_on(const std::vector<c10::Device>& devices, const Model& model, const DataSplits& data,
                           const Config& config, const Ranks& ranks = {}) {
   Assembly assembly = assemble(model, data, config, ranks);
+  std::vector<c10::Device> by_row;
   for (std::size_t worker = 0; worker < assembly.devices.size(); ++worker)
-    assembly.devices[worker] = devices[worker % devices.size()];
-  return Trainer(std::move(assembly));
+    by_row.push_back(devices[worker % devices.size()]);
+  return Trainer(with_devices(std::move(assembly), by_row));
 }
 
 }  // namespace lockstep::test

@@ -102,6 +102,32 @@ TEST_CASE("workers on one device and on several train to the bits of one worker 
   }
 }
 
+TEST_CASE("replicas on one device, on several and beside the host train to the bits of one worker there", "[parity]") {
+  const Simulated simulated;
+  Accelerator::set_lag(GENERATE(0, 3));
+  const DataSplits tokens = token_data(13, 8, 11), images = image_data(13, 3, 8, 4, false);
+  struct Job {
+    Model model;
+    const DataSplits& data;
+  };
+  for (const Job& job : {Job{small_gpt(2, 0.2, true), tokens},
+                         Job{model_of("type: cnn, inputs: 3, classes: 4, norm: batch"), images}}) {
+    Config config = small_config("sparse_categorical_cross_entropy", 8, 5);
+    config.train.gradient_groups = 4;
+    const RunRecord reference = run_on({sim()}, job.model, job.data, one_worker(config));
+    for (const int count : {2, 3})
+      for (const int workers : {1, 2})
+        for (const bool shards : {false, true})
+          for (const std::vector<at::Device>& devices : {std::vector{sim(0)}, std::vector{sim(0), sim(1), sim(2)}}) {
+            CAPTURE(job.model.name, count, workers, shards, devices.size());
+            Config tested = with_pipeline(config, workers, "1f1b");
+            tested.replicas.count = count;
+            tested.replicas.shard_optimizer = shards;
+            CHECK(difference_on(devices, reference, job.model, job.data, tested) == "");
+          }
+  }
+}
+
 TEST_CASE("a worker measures on its device how fast that multiplies, before anything that counts", "[parity]") {
   const Simulated simulated;
   const DataSplits data = regression_data(21, 6, 3);

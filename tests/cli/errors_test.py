@@ -61,8 +61,12 @@ BAD_VALUES = [
     (["data={type: text, train: no/*.txt, context: 8}"], r"{set}: data\.train: no file matches 'no/\*\.txt' .*"),
     (["run_dir=small.yaml"], r"run_dir: cannot make small\.yaml: .*"),
     (["run_dir=/proc/none"], r"run_dir: cannot make /proc/none: .*"),
+    (["replicas.count=4"], r"{set}: replicas\.count: got 4, expected at most train\.micro_batches, which is 3; every replica .*"),
+    (["replicas.count=2", "train.gradient_groups=1"],
+     r"{set}: train\.gradient_groups: got 1, expected an integer from 2 \(replicas\.count\) to 3 \(train\.micro_batches\); .*"),
     # Keys whose work comes later are refused, not ignored.
-    (["replicas.count=2"], r"{set}: replicas\.count: got 2, expected 1; data parallelism: not available yet"),
+    (["replicas.count=2", "replicas.strategy=parameter_server"],
+     r"{set}: replicas\.strategy: got parameter_server, expected mirrored or central_storage; parameter_server: not available yet"),
     (["train.micro_batches=auto"], r"{set}: .*: got auto, expected an integer >= 1; a plan names it: lockstep plan CONFIG .*"),
     (["pipeline.partition=atuo"], r"{set}: .*: got atuo, expected one of layers, params, time, .*; did you mean 'auto'\?"),
     (["pipeline.partition=auto", "pipeline.schedule=file:a.csv"],

@@ -28,8 +28,14 @@ class PagesTest(CliTest):
         planned = self.run_command(command("train", "c.yaml", "--set", "pipeline.partition=auto", "--set", "run_dir=planned"), cache)
         self.assertEqual(planned.returncode, 0, planned.stderr)
         lines += metrics(self.folder / "planned/metrics.jsonl")
+        replicas = self.run_command(command("train", "c.yaml", "--set", "replicas={count: 2, shard_optimizer: true}", "--set",
+                                            "run_dir=replicas", ranks=2))
+        self.assertEqual(replicas.returncode, 0, replicas.stderr)
+        self.assertRegex(replicas.stderr, r"2 replicas: [\d.]+ % of a step is waiting .* a worker sends .* bus bandwidth of [\d.]+ GB/s")
+        lines += metrics(self.folder / "replicas/metrics.jsonl")
         keys = keys_of(lines)
-        self.assertGreater(len(keys), 30)
+        self.assertGreater(len(keys), 40)
+        self.assertIn("busbw_gb_per_s", keys)
         self.assertEqual(sorted(key for key in keys if not re.search(rf'`(workers\[\]\.)?{key}`|"{key}"', page)), [])
 
     def test_the_page_on_data_names_every_key_of_every_reader(self):

@@ -262,6 +262,66 @@ TEST_CASE("a damaged manifest is refused, whatever the damage", "[contract]") {
   }
 }
 
+TEST_CASE("state in parts is read whole, in other parts, and refused where one is missing, altered or twice", "[contract]") {
+  const at::Tensor state = at::arange(24, at::kFloat).view({4, 6});
+  const auto part_of = [&](std::int64_t begin, std::int64_t end) {
+    return NamedTensor{name_of_part("a.weight.exp_avg", {begin, end}),
+                       state.view({-1}).narrow(0, begin, end - begin).clone()};
+  };
+  int number = 0;
+  const TemporaryFolder folder;
+  const auto written = [&](const std::vector<NamedTensor>& parts) {
+    const std::string path = checkpoint_path(folder.path(), ++number), unfinished = path + ".part";
+    fs::create_directory(unfinished);
+    Manifest manifest;
+    manifest.step = number;
+    const auto put_file = [&](const std::string& name, const std::vector<NamedTensor>& tensors) {
+      manifest.shards[name] = write_safetensors(unfinished, name, tensors);
+    };
+    put_file("model-00001-of-00001.safetensors", {{"a.weight", at::zeros({4, 6})}});
+    for (std::size_t row = 0; row < parts.size(); ++row)
+      put_file(concat("optimizer-0000", row, "-of-00009.safetensors"), {parts[row]});
+    publish_checkpoint(unfinished, path, manifest, {{kTrainerFile, "{}"}});
+    return path;
+  };
+  const auto refusal = [](const std::string& path) {
+    try {
+      CheckpointStore store(path);
+      store.read(TensorKind::optimizer, "a.weight.exp_avg", at::empty({4, 6}));
+    } catch (const CheckpointError& error) {
+      return std::string(error.what());
+    }
+    return std::string("none");
+  };
+  const std::string path = written({part_of(16, 24), part_of(0, 7), part_of(7, 16)});
+  CheckpointStore store(path);
+  CHECK(store.has(TensorKind::optimizer, "a.weight.exp_avg"));
+  CHECK(store.names(TensorKind::optimizer) == std::vector<std::string>{"a.weight.exp_avg"});
+  CHECK(store.entry(TensorKind::optimizer, "a.weight.exp_avg").sizes == std::vector<std::int64_t>{4, 6});
+  at::Tensor whole = at::empty({4, 6});
+  store.read(TensorKind::optimizer, "a.weight.exp_avg", whole);
+  CHECK(at::equal(whole, state));
+  at::Tensor some = at::empty({9});
+  store.read(TensorKind::optimizer, "a.weight.exp_avg", some, ElementRange{5, 14});
+  CHECK(at::equal(some, at::arange(5, 14, at::kFloat)));
+  CHECK_THROWS_WITH(store.read(TensorKind::optimizer, "a.weight.exp_avg", some, ElementRange{16, 25}),
+                    Catch::Contains("F32 [4, 6], expected elements 16 to 25"));
+  // A part of what is whole.
+  CheckpointStore of_whole(written({{"a.weight.exp_avg", state}}));
+  of_whole.read(TensorKind::optimizer, "a.weight.exp_avg", some, ElementRange{15, 24});
+  CHECK(at::equal(some, at::arange(15, 24, at::kFloat)));
+  CHECK_THAT(refusal(written({part_of(0, 7), part_of(9, 24)})),
+             Catch::Contains("'a.weight.exp_avg' is in parts, of which the one that begins at element 7 is missing"));
+  CHECK_THAT(refusal(written({part_of(0, 16)})),
+             Catch::Contains("element 16 is missing"));
+  CHECK_THAT(refusal(written({part_of(0, 9), part_of(7, 24)})), Catch::Contains("'a.weight.exp_avg' is in two files"));
+  const std::string altered = written({part_of(0, 7), part_of(7, 24)});
+  std::string bytes = text_of_file(altered + "/optimizer-00001-of-00009.safetensors");
+  bytes[bytes.size() - 2] ^= 1;
+  put(altered + "/optimizer-00001-of-00009.safetensors", bytes);
+  CHECK_THAT(refusal(altered), Catch::Contains("a.weight.exp_avg[7:24]") && Catch::Contains("was altered"));
+}
+
 TEST_CASE("only whole checkpoints are listed, oldest first", "[contract]") {
   const TemporaryFolder folder;
   for (const char* name : {"step-00000010", "step-00000002", "step-00000003.part", "step-x", "best", "step-123456789"})

@@ -222,6 +222,32 @@ TEST_CASE("a run that goes from ranks to one process and back gives the bits of 
   }
 }
 
+TEST_CASE("a rank has all weights and gradients, and of a sharded optimizer its part", "[mpi][parity]") {
+  Model model{"mlp", {}};
+  for (const char* name : {"fc.0", "fc.1", "fc.2"})
+    model.layers.push_back({name, std::make_shared<Linear>(1024, 1024)});
+  const DataSplits data = regression_data(23, 1024, 1024);
+  const double parameters = 3 * (1024 * 1024 + 1024);
+  for (const bool shards : {false, true}) {
+    Config config = with_pipeline(small_config("mean_squared_error", 8, 4), 1, "1f1b");
+    config.train.clip_grad_norm = 0;
+    config.train.eval_every = 0;
+    config.replicas.count = world().size();
+    config.replicas.shard_optimizer = shards;
+    MpiLinks links(world(), endpoint_options({}));
+    Trainer trainer(model, data, config, {RankId(world().rank()), world().size(), &links});
+    const RunRecord run = record_run(trainer);
+    const WorkerReport& worker = run.results.back().workers.at(static_cast<std::size_t>(world().rank()));
+    const auto bytes = [&](MemoryKind kind) {
+      return static_cast<double>(worker.peak_by_kind[static_cast<std::size_t>(kind)]);
+    };
+    INFO("sharded " << shards);
+    CHECK(bytes(MemoryKind::parameters) == Approx(4 * parameters).epsilon(0.05));
+    CHECK(bytes(MemoryKind::gradients) == Approx(4 * parameters).epsilon(0.05));
+    CHECK(bytes(MemoryKind::optimizer) == Approx(8 * parameters / (shards ? world().size() : 1)).epsilon(0.05));
+  }
+}
+
 TEST_CASE("a sharded optimizer's state goes from ranks to ranks, to one process and back", "[mpi][parity]") {
   Model model{"mlp", {}};  // of parameters that are divided
   for (const auto& [name, in, out] : {std::tuple("fc.0", 6, 390), std::tuple("fc.1", 390, 390), std::tuple("out", 390, 3)})

@@ -106,6 +106,28 @@ TEST_CASE("a run goes on with another number of replicas, another strategy and o
   CHECK(first_difference(unbroken, run, trainer.graph()).value_or("") == "");
 }
 
+TEST_CASE("in one process weights and optimizer state are there once, gradients once per replica", "[parity]") {
+  Model model{"mlp", {}};
+  for (const char* name : {"fc.0", "fc.1", "fc.2"}) model.layers.push_back({name, std::make_shared<Linear>(512, 512)});
+  const DataSplits data = regression_data(kSamples, 512, 512);
+  const double parameters = 3 * (512 * 512 + 512);
+  for (const int count : {1, 2, 4}) {
+    Config config = with_pipeline(with_replicas(config_of("mean_squared_error", count), count), 1, "1f1b");
+    config.train.clip_grad_norm = 0;
+    config.train.eval_every = 0;
+    Trainer trainer(model, data, config);
+    const RunRecord run = record_run(trainer);
+    std::map<MemoryKind, double> bytes;
+    for (const WorkerReport& worker : run.results.back().workers)
+      for (const MemoryKind kind : {MemoryKind::parameters, MemoryKind::gradients, MemoryKind::optimizer})
+        bytes[kind] += static_cast<double>(worker.peak_by_kind[static_cast<std::size_t>(kind)]);
+    INFO(count << " replicas");
+    CHECK(bytes[MemoryKind::parameters] == Approx(4 * parameters).epsilon(0.05));
+    CHECK(bytes[MemoryKind::optimizer] == Approx(8 * parameters).epsilon(0.05));
+    CHECK(bytes[MemoryKind::gradients] == Approx(4 * parameters * count).epsilon(0.05));
+  }
+}
+
 TEST_CASE("more replicas than the checkpoint has groups are refused, unless that is meant", "[parity]") {
   const DataSplits data = regression_data(kSamples, 6, 3);
   const Model model = mlp_with_skip(0.25, true);
