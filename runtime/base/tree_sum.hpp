@@ -25,7 +25,7 @@ struct TermRange {
 
 /// The smallest subtree that has the terms a and b, both >= 0.
 constexpr TermRange subtree_of(int a, int b) {
-  const int level = std::bit_width(static_cast<std::uint32_t>(a ^ b));
+  const auto level = static_cast<int>(std::bit_width(static_cast<std::uint32_t>(a ^ b)));
   const int begin = (a >> level) << level;
   return {begin, begin + (1 << level)};
 }

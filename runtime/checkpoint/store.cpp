@@ -100,7 +100,8 @@ TensorEntry CheckpointStore::entry(TensorKind kind, const std::string& name) {
     next = place.part->end;
   }
   if (next != c10::multiply_integers(whole.sizes))
-    throw CheckpointError(path_, name, -1, concat("is in parts, of which the one that begins at element ", next, " is missing"));
+    throw CheckpointError(path_, name, -1,
+                          concat("is in parts, of which the one that begins at element ", next, " is missing"));
   return whole;
 }
 

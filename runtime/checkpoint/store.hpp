@@ -41,8 +41,8 @@ class CheckpointStore {
   static std::string average_of(const std::string& weight) { return weight + "." + kAverage; }
   /// Throws CheckpointError when there is no average at all.
   void require_averages() const;
-  /// dtype and sizes of a tensor, and where it is, unless that is in parts; CheckpointError when there is none, or a part
-  /// is missing. Reads its file's header once.
+  /// dtype and sizes of a tensor, and where it is, unless that is in parts; CheckpointError when there is none, or a
+  /// part is missing. Reads its file's header once.
   TensorEntry entry(TensorKind kind, const std::string& name);
   /// Fills `to` and compares the bytes with the manifest's hash. Floating-point numbers of another dtype are cast.
   /// `part`: of what has the name; `to` is flat.

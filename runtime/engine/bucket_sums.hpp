@@ -13,8 +13,7 @@ namespace lockstep {
 
 class BucketSums {
  public:
-  /// `parameters`: as the layers hold them here, in the bucket's order; they and the rest outlive it. `groups`: those
-  /// of the replica.
+  /// `parameters`: as the layers hold them here, in the bucket's order; they and the bucket outlive it.
   BucketSums(const Bucket& bucket, BucketWork work, int replica, std::vector<Parameter*> parameters)
       : bucket_(bucket), work_(std::move(work)), replica_(replica), parameters_(std::move(parameters)) {}
 
@@ -37,7 +36,6 @@ class BucketSums {
   std::vector<Slice> updated() const { return slices(work_.updates); }
   /// The same of each replica whose memory this is, in order.
   std::vector<std::vector<Slice>> updated_in_memory() const;
-  bool is_alone_with_memory() const { return work_.memories.size() == 1; }
   const std::vector<Parameter*>& parameters() const { return parameters_; }
 
   /// Of gradients that are no longer, or not yet again, in Parameter::gradient.

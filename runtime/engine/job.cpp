@@ -138,7 +138,9 @@ class Job {
     }
     const std::string on = spec_.remote ? concat(", rank ", rank(WorkerId(row))) : "";
     const Topology& topology = spec_.partition.topology;
-    const std::string replica = topology.replicas.count == 1 ? "" : concat("replica ", topology.replica_of(StageId(stages_of(row).front())), ", ");
+    const std::string replica = topology.replicas.count == 1
+                                    ? ""
+                                    : concat("replica ", topology.replica_of(StageId(stages_of(row).front())), ", ");
     return concat("worker ", row, " (", replica, stages, on, ")");
   }
 

@@ -24,8 +24,8 @@ struct HeldTensor {
   bool may_be_infinite = false;  ///< a buffer, such as a mask, or frozen; else what is not finite is broken
   /// `tensor` is no more than the elements [first, second) of what has the name, flat.
   std::optional<std::pair<std::int64_t, std::int64_t>> part = {};
-  std::string starts_as = {};    ///< the weight that it starts as where a checkpoint lacks it; empty: it may not
-  bool restarts = false;         ///< of the optimizer's rule: not restored by a job whose optimizer starts anew
+  std::string starts_as = {};  ///< the weight that it starts as where a checkpoint lacks it; empty: it may not
+  bool restarts = false;       ///< of the optimizer's rule: not restored by a job whose optimizer starts anew
 };
 
 struct WorkerState {

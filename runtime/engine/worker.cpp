@@ -143,8 +143,7 @@ void Worker::execute(const Instruction& instruction) {
   MemoryPool::check_limit();
   if (!current_) return;  // before the first header
   // The program's first instruction, which waits for the header or makes it, is counted to the program it announces.
-  const EdgeKind edge =
-      is_message(instruction.kind) ? program_->edges[instruction.edge.value()].kind : EdgeKind::value;
+  const EdgeKind edge = is_message(instruction.kind) ? program_->edges[instruction.edge.value()].kind : EdgeKind::value;
   if (instruction.kind == InstructionKind::receive && edge == EdgeKind::header) begin.told_us += header_.idle_us;
   current_->did(instruction, edge, std::move(begin), mark(), parts_.pool->bytes());
 }

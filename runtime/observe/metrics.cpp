@@ -167,8 +167,7 @@ void MetricsWriter::step(const StepResult& result) {
                        {"peak_bytes", report.peak_bytes},
                        {"peak_by_kind", by_kind(report.peak_by_kind)}});
     if (report.reduce_us > 0) workers.back()["reduce_ms"] = number(milliseconds(report.reduce_us));
-    if (report.replica_wait_us > 0)
-      workers.back()["replica_wait_ms"] = number(milliseconds(report.replica_wait_us));
+    if (report.replica_wait_us > 0) workers.back()["replica_wait_ms"] = number(milliseconds(report.replica_wait_us));
     product_rates_.push_back(report.product_rate);
     if (report.peak_bytes < peak_bytes_[row]) continue;
     peak_bytes_[row] = report.peak_bytes;

@@ -56,9 +56,9 @@ struct LayerPrediction {
 /// What replicas cost a step.
 struct ReplicaFigures {
   int count = 1;
-  double wait_share = 0;       ///< of workers x step: waiting for gradients, weights and word of other replicas
-  double reduce_share = 0;     ///< the same: adding up gradients
-  std::vector<double> bytes;   ///< by row: gradients and weights that it sends to other memories in a step
+  double wait_share = 0;      ///< of workers x step: waiting for gradients, weights and word of other replicas
+  double reduce_share = 0;    ///< the same: adding up gradients
+  std::vector<double> bytes;  ///< by row: gradients and weights that it sends to other memories in a step
   /// Bus bandwidth as nccl-tests define it: bytes that the worker with most sends, over the time that it waits for
   /// replicas and adds up. Empty: nothing leaves a memory.
   std::optional<double> bus_gb_per_s;

@@ -64,9 +64,9 @@ std::vector<std::string> lines_of(const Prediction& p) {
 namespace {
 
 std::string line_of(const ReplicaFigures& figures) {
-  std::string line = concat(figures.count, " replicas: ", percent_text(figures.wait_share),
-                            " of a step is waiting for one another, ", percent_text(figures.reduce_share),
-                            " adding up gradients");
+  std::string line =
+      concat(figures.count, " replicas: ", percent_text(figures.wait_share), " of a step is waiting for one another, ",
+             percent_text(figures.reduce_share), " adding up gradients");
   if (figures.bus_gb_per_s)
     line += concat("; a worker sends ", size_text(*std::max_element(figures.bytes.begin(), figures.bytes.end())),
                    " a step, at a bus bandwidth of ", fixed_text(*figures.bus_gb_per_s, 2), " GB/s");
@@ -190,8 +190,8 @@ std::optional<ReplicaFigures> Reporter::replica_figures() const {
     figures.wait_share += time.wait_us / all_us;
     figures.reduce_share += time.reduce_us / all_us;
   }
-  const auto most = static_cast<std::size_t>(std::max_element(figures.bytes.begin(), figures.bytes.end()) -
-                                             figures.bytes.begin());
+  const auto most =
+      static_cast<std::size_t>(std::max_element(figures.bytes.begin(), figures.bytes.end()) - figures.bytes.begin());
   const double us = (replica_times_[most].wait_us + replica_times_[most].reduce_us) / meter_->steps();
   if (figures.bytes[most] > 0 && us > 0) figures.bus_gb_per_s = figures.bytes[most] / us * 1e-3;
   return figures;

@@ -106,7 +106,8 @@ constexpr bool of_layers(EdgeKind kind) {
 
 /// Whether replicas tell each other something about weights or gradients.
 constexpr bool between_replicas(EdgeKind kind) {
-  return kind == EdgeKind::statistics || kind == EdgeKind::reduce || kind == EdgeKind::gather || kind == EdgeKind::ready;
+  return kind == EdgeKind::statistics || kind == EdgeKind::reduce || kind == EdgeKind::gather ||
+         kind == EdgeKind::ready;
 }
 
 enum class InstructionKind : std::uint8_t {

@@ -24,7 +24,8 @@ class CostMeter {
   /// Of the program's stages. Messages take neither time nor memory: in process they are handed over by pointer, and
   /// over MPI they are not measured. Needs a step.
   Costs costs() const;
-  /// Per layer of the model, in one step of the first replica: StageReport::layer_us; the median of the latest kRecentSteps. Needs a step.
+  /// Per layer of the model, in one step of the first replica: StageReport::layer_us; the median of the latest
+  /// kRecentSteps. Needs a step.
   std::vector<double> layer_us() const;
   /// Per worker, the most of any step: WorkerReport::in_flight_bytes.
   const std::vector<double>& in_flight_bytes() const { return in_flight_bytes_; }
@@ -32,7 +33,7 @@ class CostMeter {
  private:
   const Program& program_;
   int steps_ = 0;
-  std::vector<StageReport> sums_;  ///< times summed over steps, bytes of the latest
+  std::vector<StageReport> sums_;           ///< times summed over steps, bytes of the latest
   std::vector<int> recomputed_, forwards_;  ///< by stage; the latter in one step
   Costs costs_;
   std::vector<double> in_flight_bytes_;

@@ -91,8 +91,8 @@ void fields(auto& archive, StageReport& s) {
        s.activation_bytes, s.weight_grad_bytes, s.recompute_activation_bytes, s.layer_us);
 }
 void fields(auto& archive, WorkerReport& w) {
-  each(archive, w.row, w.compute_us, w.wait_us, w.begin_us, w.end_us, w.peak_bytes, w.in_flight_bytes, w.update_us, w.reduce_us, w.replica_wait_us,
-       w.product_rate, w.stages);
+  each(archive, w.row, w.compute_us, w.wait_us, w.begin_us, w.end_us, w.peak_bytes, w.in_flight_bytes, w.update_us,
+       w.reduce_us, w.replica_wait_us, w.product_rate, w.stages);
   for (std::int64_t& bytes : w.peak_by_kind) archive(bytes);
 }
 void fields(auto& archive, HeadLoss& h) {

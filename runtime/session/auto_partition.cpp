@@ -91,10 +91,8 @@ void resolve_partition(Process& process, const ConfigSource& source, LoadedConfi
     const int workers = config.pipeline.workers();
     rank_of_worker.resize(static_cast<std::size_t>(workers));
     for (int worker = 0; worker < workers; ++worker)
-      rank_of_worker[static_cast<std::size_t>(worker)] =
-          of_all[static_cast<std::size_t>(config.replicas.placement == ReplicaPlacement::pipeline_first
-                                              ? worker
-                                              : worker * config.replicas.count)];
+      rank_of_worker[static_cast<std::size_t>(worker)] = of_all[static_cast<std::size_t>(
+          config.replicas.placement == ReplicaPlacement::pipeline_first ? worker : worker * config.replicas.count)];
   });
   const Log log = process.log();
   if (process.is_root())

@@ -45,14 +45,10 @@ std::string stage_table(const Trainer& trainer) {
                     {last > first ? name + " .. " + graph.layers[last].name : name}});
   }
   using Kind = Column::Kind;
-  std::vector<Column> columns = {{"stage", Kind::list},
-                                 {"replica", Kind::list},
-                                 {"worker", Kind::list},
-                                 {"rank", Kind::list, true},
-                                 {"device", Kind::names},
-                                 {"layers"},
-                                 {"parameters"},
-                                 {"first .. last layer", Kind::names, true}};
+  std::vector<Column> columns = {{"stage", Kind::list},   {"replica", Kind::list},
+                                 {"worker", Kind::list},  {"rank", Kind::list, true},
+                                 {"device", Kind::names}, {"layers"},
+                                 {"parameters"},          {"first .. last layer", Kind::names, true}};
   const auto leave_out = [&](std::ptrdiff_t column) {
     columns.erase(columns.begin() + column);
     for (std::vector<Cell>& row : rows) row.erase(row.begin() + column);

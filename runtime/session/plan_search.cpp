@@ -150,9 +150,11 @@ PlanSearch find_plan(const ConfigSource& source, const Profile& profile, const P
       options.micro_batches == "auto" || (options.micro_batches.empty() && source.leaves_micro_batches());
   const Config config = source.load(/*micro_batches=*/1).config;
   if (config.replicas.count > 1)
-    throw config.root.section("replicas").error(
-        "count", concat("got ", config.replicas.count, ", expected 1: a plan is of one pipeline; plan that, with its part ",
-                        "of batch and micro-batches, and run it with --set replicas.count=", config.replicas.count));
+    throw config.root.section("replicas")
+        .error(
+            "count",
+            concat("got ", config.replicas.count, ", expected 1: a plan is of one pipeline; plan that, with its part ",
+                   "of batch and micro-batches, and run it with --set replicas.count=", config.replicas.count));
   resolve_kernels(config);
   const std::unique_ptr<Trainer> whole = make_whole(source, config);
   std::vector<PlannedWorker> workers = workers_of(options, config, profile);

@@ -140,11 +140,13 @@ void check_central(const Assembly& assembly) {
   const Section section = assembly.config.root.section("replicas");
   if (assembly.config.replicas.strategy != ReplicaStrategy::central_storage) return;
   if (assembly.ranks.count > 1)
-    throw section.error("strategy", concat("got central_storage in ", assembly.ranks.count, " processes, expected one: ",
-                                           "its weights are in one main memory; over ranks there is mirrored"));
+    throw section.error("strategy",
+                        concat("got central_storage in ", assembly.ranks.count, " processes, expected one: ",
+                               "its weights are in one main memory; over ranks there is mirrored"));
   if (!assembly.config.workers.on_cpus_alone())
-    throw section.error("strategy", "got central_storage with workers on devices, expected mirrored: on devices it is not "
-                                    "available yet");
+    throw section.error("strategy",
+                        "got central_storage with workers on devices, expected mirrored: on devices it is not "
+                        "available yet");
 }
 
 /// Cuts, places and schedules.
@@ -216,7 +218,8 @@ Assembly with_costs(Assembly assembly, const Costs& costs, std::string& reason) 
   of_one.flow_bytes.resize(std::min(of_one.flow_bytes.size(), one.flows.size()));
   of_one.shared_bytes.resize(std::min(of_one.shared_bytes.size(), one.topology.shared.size()));
   const auto workers = static_cast<std::size_t>(assembly.config.pipeline.workers());
-  for (auto* by_row : {&of_one.update_us, &of_one.resident_bytes}) by_row->resize(std::min(by_row->size(), workers));
+  for (auto* by_row : {&of_one.update_us, &of_one.reduce_us, &of_one.resident_bytes})
+    by_row->resize(std::min(by_row->size(), workers));
   of_one.places.resize(std::min(of_one.places.size(), workers));
   ScheduleChoice choice =
       choose_schedule(assembly.config, one, assembly.partition.topology.replicas.most_micro_batches(), &of_one);
@@ -228,8 +231,7 @@ Assembly with_costs(Assembly assembly, const Costs& costs, std::string& reason) 
 Assembly with_devices(Assembly assembly, std::vector<at::Device> devices) {
   assembly.devices = std::move(devices);
   const Partition one = cut(assembly.graph, layers_per_stage(assembly.graph, assembly.config));
-  take(assembly,
-       choose_schedule(assembly.config, one, assembly.partition.topology.replicas.most_micro_batches()));
+  take(assembly, choose_schedule(assembly.config, one, assembly.partition.topology.replicas.most_micro_batches()));
   return assembly;
 }
 

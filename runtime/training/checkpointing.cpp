@@ -99,8 +99,8 @@ void ShardKeeper::save(std::int64_t step, const WorkerState& state, const WaitLi
         .push_back({held.name, held.tensor.detach(), held.may_be_infinite});
   for (const HeldTensor& held : state.optimizer)
     if (held.is_first_holder)
-      shard.optimizer.push_back(
-          {held.part ? name_of_part(held.name, {held.part->first, held.part->second}) : held.name, held.tensor.detach()});
+      shard.optimizer.push_back({held.part ? name_of_part(held.name, {held.part->first, held.part->second}) : held.name,
+                                 held.tensor.detach()});
   const bool in_background = copies(shard);
   if (in_background) copy(shard, limits);
   written_ = std::make_shared<std::string>();

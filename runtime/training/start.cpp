@@ -60,10 +60,11 @@ void adopt_groups(Assembly& assembly, const TrainerState& saved, const std::stri
   if (config.train.gradient_groups > 0) return;
   const int groups = std::atoi(saved.numeric(kGradientGroups).value_or("1").c_str());
   if (groups < config.replicas.count)
-    throw config.root.section("replicas").error(
-        "count", concat("got ", config.replicas.count, ", expected at most ", groups, ", the gradient groups of the ",
-                        "checkpoint ", checkpoint, ": a group is not divided among replicas; take fewer, or go on with ",
-                        "other sums, knowingly: --change ", kGradientGroups, "=", config.replicas.count));
+    throw config.root.section("replicas")
+        .error("count",
+               concat("got ", config.replicas.count, ", expected at most ", groups, ", the gradient groups of the ",
+                      "checkpoint ", checkpoint, ": a group is not divided among replicas; take fewer, or go on with ",
+                      "other sums, knowingly: --change ", kGradientGroups, "=", config.replicas.count));
   if (groups == config.gradient_groups()) return;
   Config with_groups = config;
   with_groups.train.gradient_groups = groups;

@@ -110,8 +110,8 @@ TEST_CASE("replicas on one device, on several and beside the host train to the b
     Model model;
     const DataSplits& data;
   };
-  for (const Job& job : {Job{small_gpt(2, 0.2, true), tokens},
-                         Job{model_of("type: cnn, inputs: 3, classes: 4, norm: batch"), images}}) {
+  for (const Job& job :
+       {Job{small_gpt(2, 0.2, true), tokens}, Job{model_of("type: cnn, inputs: 3, classes: 4, norm: batch"), images}}) {
     Config config = small_config("sparse_categorical_cross_entropy", 8, 5);
     config.train.gradient_groups = 4;
     const RunRecord reference = run_on({sim()}, job.model, job.data, one_worker(config));

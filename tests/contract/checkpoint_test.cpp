@@ -262,7 +262,8 @@ TEST_CASE("a damaged manifest is refused, whatever the damage", "[contract]") {
   }
 }
 
-TEST_CASE("state in parts is read whole, in other parts, and refused where one is missing, altered or twice", "[contract]") {
+TEST_CASE("state in parts is read whole, in other parts, and refused where one is missing, altered or twice",
+          "[contract]") {
   const at::Tensor state = at::arange(24, at::kFloat).view({4, 6});
   const auto part_of = [&](std::int64_t begin, std::int64_t end) {
     return NamedTensor{name_of_part("a.weight.exp_avg", {begin, end}),
@@ -311,10 +312,9 @@ TEST_CASE("state in parts is read whole, in other parts, and refused where one i
   of_whole.read(TensorKind::optimizer, "a.weight.exp_avg", some, ElementRange{15, 24});
   CHECK(at::equal(some, at::arange(15, 24, at::kFloat)));
   CHECK_THAT(refusal(written({part_of(0, 7), part_of(9, 24)})),
-             Catch::Contains("'a.weight.exp_avg' is in parts, of which the one that begins at element 7 is missing"));
-  CHECK_THAT(refusal(written({part_of(0, 16)})),
-             Catch::Contains("element 16 is missing"));
-  CHECK_THAT(refusal(written({part_of(0, 9), part_of(7, 24)})), Catch::Contains("'a.weight.exp_avg' is in two files"));
+             Catch::Contains("'a.weight.exp_avg': is in parts, of which the one that begins at element 7 is missing"));
+  CHECK_THAT(refusal(written({part_of(0, 16)})), Catch::Contains("element 16 is missing"));
+  CHECK_THAT(refusal(written({part_of(0, 9), part_of(7, 24)})), Catch::Contains("'a.weight.exp_avg': is in two files"));
   const std::string altered = written({part_of(0, 7), part_of(7, 24)});
   std::string bytes = text_of_file(altered + "/optimizer-00001-of-00009.safetensors");
   bytes[bytes.size() - 2] ^= 1;

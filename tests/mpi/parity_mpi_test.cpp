@@ -250,7 +250,8 @@ TEST_CASE("a rank has all weights and gradients, and of a sharded optimizer its 
 
 TEST_CASE("a sharded optimizer's state goes from ranks to ranks, to one process and back", "[mpi][parity]") {
   Model model{"mlp", {}};  // of parameters that are divided
-  for (const auto& [name, in, out] : {std::tuple("fc.0", 6, 390), std::tuple("fc.1", 390, 390), std::tuple("out", 390, 3)})
+  for (const auto& [name, in, out] :
+       {std::tuple("fc.0", 6, 390), std::tuple("fc.1", 390, 390), std::tuple("out", 390, 3)})
     model.layers.push_back({name, std::make_shared<Linear>(in, out)});
   const DataSplits data = regression_data(23, 6, 3);
   Config config = small_config("mean_squared_error", 9, 8);

@@ -2,7 +2,10 @@
 //
 // Whatever the number of replicas, their strategy and memory: at the same gradient groups the bits are those of one
 // worker.
+#include <atomic>
+
 #include "runtime/schedule/generators.hpp"
+#include "tests/parity/delayed_channel.hpp"
 #include "tests/parity/support.hpp"
 #include "tests/test.hpp"
 
@@ -80,6 +83,34 @@ TEST_CASE("replicas with batch norm train to the bits of one worker, running sta
   expect_same_bits({"cnn", cnn, data, config});
 }
 
+TEST_CASE("replicas of a pipeline whose schedule is measured first train to the bits of one worker", "[parity]") {
+  const DataSplits data = regression_data(kSamples, 6, 3);
+  const Model model = mlp_with_skip(0.25, true);
+  const Config config = config_of("mean_squared_error", 4);
+  const RunRecord reference = reference_run(model, data, config);
+  CHECK(difference(reference, model, data, with_pipeline(with_replicas(config, 2), 4, "auto", 2)) == "");
+}
+
+TEST_CASE("messages of replicas that are delayed at random change no bit", "[parity]") {
+  const DataSplits data = token_data(kSamples, 8, 11);
+  const Model model = small_gpt(3, 0.2, true);
+  const Config config = config_of(kTokens, 4);
+  const RunRecord reference = reference_run(model, data, config);
+  for (const unsigned seed : {1U, 2U, 3U})
+    for (const ReplicaStrategy strategy : {ReplicaStrategy::mirrored, ReplicaStrategy::central_storage}) {
+      Config tested = with_pipeline(with_replicas(config, 3), 2, "zb_h1");
+      tested.replicas.strategy = strategy;
+      tested.train.post_validation = seed == 2;
+      Trainer trainer(model, data, tested);
+      std::atomic<long> delays{0};
+      RunOptions options;
+      options.wrap_channel = delayed(seed, delays);
+      INFO("seed " << seed << ", " << name_of(strategy));
+      CHECK(first_difference(reference, record_run(trainer, options), trainer.graph()).value_or("") == "");
+      CHECK(delays > 20);
+    }
+}
+
 TEST_CASE("a run goes on with another number of replicas, another strategy and other schedules to the same bits",
           "[parity]") {
   struct Leg {
@@ -139,9 +170,10 @@ TEST_CASE("more replicas than the checkpoint has groups are refused, unless that
   config.replicas.count = 4;
   config.train.gradient_groups = 0;
   Trainer more(model, data, config);
-  CHECK_THROWS_WITH(more.resume(checkpoint),
-                    Catch::Contains("replicas.count: got 4, expected at most 2, the gradient groups of the checkpoint") &&
-                        Catch::Contains("--change train.gradient_groups=4"));
+  CHECK_THROWS_WITH(
+      more.resume(checkpoint),
+      Catch::Contains("replicas.count: got 4, expected at most 2, the gradient groups of the checkpoint") &&
+          Catch::Contains("--change train.gradient_groups=4"));
   config.train.gradient_groups = 4;
   Trainer other(model, data, config);
   CHECK_THROWS_WITH(other.resume(checkpoint), Catch::Contains("train.gradient_groups: got 4, expected 2"));
