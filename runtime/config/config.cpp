@@ -169,8 +169,7 @@ std::int64_t CheckpointConfig::every_minutes() const {
 void fields(FieldVisitor& visit, ReplicasConfig& replicas) {
   visit("count", value(replicas.count, at_least(1)), kFree,
         "How many; each runs a part of train.micro_batches. With the same train.gradient_groups the bits are the same "
-        "for "
-        "any number of them.");
+        "for any number of them.");
   visit(
       "strategy", strategy(replicas), kFree,
       "mirrored: every process (every device) has the weights; gradients are summed over all of them. central_storage: "

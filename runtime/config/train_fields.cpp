@@ -230,10 +230,8 @@ void fields(FieldVisitor& visit, TrainConfig& train) {
         "plan, then --plan).");
   visit("gradient_groups", value(train.gradient_groups, at_least(1)).with_example("1"), decides_since("1"),
         "Gradients of the micro-batches of a group are added one after the other, the sums of groups in a balanced "
-        "binary "
-        "tree: part of the numerics, at least replicas.count, at most micro_batches. Default: the checkpoint's when a "
-        "run "
-        "is resumed, else replicas.count. See docs/numerics.md.");
+        "binary tree: part of the numerics, at least replicas.count, at most micro_batches. Default: the checkpoint's "
+        "when a run is resumed, else replicas.count. See docs/numerics.md.");
   visit("loss", value(train.loss, not_empty()).required().with_example("sparse_categorical_cross_entropy"), kDecides,
         "The loss (`lockstep list losses`).");
   visit("precision", value(train.precision), kDecides,

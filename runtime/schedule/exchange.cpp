@@ -28,6 +28,7 @@ class Table {
         row_0_{WorkerId(0)},
         others_(rows_between(1, wiring.rows)),
         all_(rows_between(0, wiring.rows)) {
+    if (topology_.replicas.count == 1) return;  // a planner makes thousands of tables
     for (const Bucket& bucket : topology_.buckets) work_.push_back(work_on(bucket, topology_, wiring_));
   }
 
@@ -40,7 +41,7 @@ class Table {
       if (sends_gradient_back(topology_, forward)) flow(EdgeKind::gradient, i, forward.to, forward.from);
     }
     for (int stage = 0; stage < topology_.stages_of_replica(); ++stage) statistics(stage);
-    for (std::size_t i = 0; i < work_.size(); ++i) reduce(i);
+    for (std::size_t i = 0; i < topology_.buckets.size(); ++i) reduce(i);
     for (std::size_t i = 0; i < topology_.shared.size(); ++i) shared(i);
     const bool shards = topology_.replicas.shard_optimizer;
     for (std::size_t i = 0; i < work_.size() && !shards; ++i)
@@ -90,6 +91,10 @@ class Table {
       exchange.phases = {{Kind::post, Place::ahead}, {Kind::receive, Place::reader}, {Kind::send, Place::maker}};
   }
 
+  static std::vector<Phase> all_at(Place place) {
+    return {{Kind::send, place}, {Kind::post, place}, {Kind::receive, place}};
+  }
+
   /// To and from all replicas of a stage.
   Exchange& among_replicas(EdgeKind kind, StageId stage, int item) {
     Rows rows;
@@ -106,9 +111,7 @@ class Table {
   void statistics(int stage) {
     if (topology_.replicas.count == 1 || !topology_.has_statistics[static_cast<std::size_t>(stage)]) return;
     Exchange& exchange = among_replicas(EdgeKind::statistics, StageId(stage), stage);
-    if (trains())
-      exchange.phases = {
-          {Kind::send, Place::gradients}, {Kind::post, Place::gradients}, {Kind::receive, Place::gradients}};
+    if (trains()) exchange.phases = all_at(Place::gradients);
   }
 
   void reduce(std::size_t item) {
@@ -125,7 +128,7 @@ class Table {
     if (pairs.empty()) return;
     Exchange& exchange = add(kind, work_[item].rows, work_[item].rows, static_cast<int>(item));
     exchange.pairs = std::move(pairs);
-    if (trains()) exchange.phases = {{Kind::send, place}, {Kind::post, place}, {Kind::receive, place}};
+    if (trains()) exchange.phases = all_at(place);
   }
 
   void shared(std::size_t item) {
@@ -177,7 +180,7 @@ class Table {
   const Mode mode_;
   const bool clip_, post_validation_;
   const Rows row_0_, others_, all_;
-  std::vector<BucketWork> work_;  // by bucket
+  std::vector<BucketWork> work_;  // by bucket, where there are several replicas
   std::vector<Exchange> table_;
 };
 

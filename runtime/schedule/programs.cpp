@@ -9,8 +9,8 @@
 namespace lockstep {
 namespace {
 
-Schedule of_all(const Schedule& one, const Topology& topology) {
-  const Replicas& replicas = topology.replicas;
+/// Of a full batch.
+Schedule of_all(const Schedule& one, const Replicas& replicas) {
   return replicas.count > 1 ? replicated(one, replicas, replicas.micro_batches) : one;
 }
 
@@ -20,7 +20,7 @@ Programs::Programs(Schedule schedule, Topology topology, LowerOptions options, O
                    std::vector<int> memory_of_row)
     : schedule_(std::move(schedule)),
       topology_(std::move(topology)),
-      wiring_(wiring_of(of_all(schedule_, topology_), topology_, std::move(memory_of_row))),
+      wiring_(wiring_of(of_all(schedule_, topology_.replicas), topology_, std::move(memory_of_row))),
       options_(options),
       order_(order) {}
 
@@ -32,9 +32,7 @@ const Program& Programs::get(Mode mode, int micro_batches) {
 }
 
 Program Programs::make(Mode mode, int micro_batches) const {
-  const int some = std::max(micro_batches, 1);
-  const Schedule schedule = topology_.replicas.count > 1 ? replicated(schedule_, topology_.replicas, some)
-                                                         : first_micro_batches(schedule_, some);
+  const Schedule schedule = replicated(schedule_, topology_.replicas, std::max(micro_batches, 1));
   LowerOptions options = options_;
   options.mode = mode;
   Program program = lower(schedule, topology_, wiring_, options);

@@ -13,13 +13,11 @@ void WorkerReport::count(InstructionKind kind, EdgeKind edge, double start, doub
       if (between_replicas(edge)) replica_wait_us += std::max(0.0, end - start);
       [[fallthrough]];
     case InstructionKind::wait_sends: wait_us += std::max(0.0, end - start); return;
-    case InstructionKind::reduce:
-      reduce_us += end - start;
-      compute_us += end - start;
-      end_us = end;
-      return;
     case InstructionKind::update:
     case InstructionKind::amend: update_us += end - start; [[fallthrough]];
+    case InstructionKind::reduce:
+      if (kind == InstructionKind::reduce) reduce_us += end - start;
+      [[fallthrough]];
     case InstructionKind::compute:
     case InstructionKind::shared_sum:
     case InstructionKind::norm_parts:

@@ -149,13 +149,17 @@ void check_central(const Assembly& assembly) {
                         "available yet");
 }
 
+/// As if there were no other.
+Partition one_replica(const Assembly& assembly) {
+  return cut(assembly.graph, layers_per_stage(assembly.graph, assembly.config));
+}
+
 /// Cuts, places and schedules.
 void arrange(Assembly& assembly) {
   const Config& config = assembly.config;
-  const std::vector<int> layers = layers_per_stage(assembly.graph, config);
   const Replicas replicas = replicas_of(assembly);
-  const Partition one = cut(assembly.graph, layers);
-  assembly.partition = cut(assembly.graph, layers, replicas);
+  const Partition one = one_replica(assembly);
+  assembly.partition = cut(assembly.graph, layers_per_stage(assembly.graph, config), replicas);
   assembly.recompute = recomputed_layers(assembly.graph, config);
   if (config.pipeline.costs.given) costs_of(config, one);  // finds mistakes now
   ScheduleChoice choice = choose_schedule(config, one, replicas.most_micro_batches());
@@ -212,7 +216,7 @@ Assembly assemble_again(const Assembly& assembly, Config config, const Ranks& ra
 }
 
 Assembly with_costs(Assembly assembly, const Costs& costs, std::string& reason) {
-  const Partition one = cut(assembly.graph, layers_per_stage(assembly.graph, assembly.config));
+  const Partition one = one_replica(assembly);
   Costs of_one = costs;  // the replicas' are alike
   of_one.stages.resize(static_cast<std::size_t>(one.stages()));
   of_one.flow_bytes.resize(std::min(of_one.flow_bytes.size(), one.flows.size()));
@@ -230,8 +234,8 @@ Assembly with_costs(Assembly assembly, const Costs& costs, std::string& reason) 
 
 Assembly with_devices(Assembly assembly, std::vector<at::Device> devices) {
   assembly.devices = std::move(devices);
-  const Partition one = cut(assembly.graph, layers_per_stage(assembly.graph, assembly.config));
-  take(assembly, choose_schedule(assembly.config, one, assembly.partition.topology.replicas.most_micro_batches()));
+  take(assembly, choose_schedule(assembly.config, one_replica(assembly),
+                                 assembly.partition.topology.replicas.most_micro_batches()));
   return assembly;
 }
 

@@ -35,6 +35,13 @@ MpiEndpointOptions endpoint_options(const Transport& transport) {
   return options;
 }
 
+/// Those of all ranks, on each.
+void gather_hashes(RunRecord& run) {
+  const std::vector<std::string> all = world().all_gather(run.hashes_to_bytes());
+  run.hashes.clear();
+  for (const std::string& bytes : all) run.add_hashes(bytes);
+}
+
 // What differs from the one-worker run, on every rank the same answer.
 std::string difference_over_ranks(const RunRecord& reference, const Model& model, const DataSplits& data,
                                   const Config& config, const Transport& transport = {}) {
@@ -45,9 +52,7 @@ std::string difference_over_ranks(const RunRecord& reference, const Model& model
   if (transport.delays > 0) options.wrap_channel = delayed(transport.delays, delays);
   RunRecord tested = record_run(trainer, options);
   CHECK((delays > 20) == (transport.delays > 0));
-  const std::vector<std::string> all = world().all_gather(tested.hashes_to_bytes());
-  tested.hashes.clear();
-  for (const std::string& bytes : all) tested.add_hashes(bytes);
+  gather_hashes(tested);
   return first_difference(reference, tested, trainer.graph()).value_or("");
 }
 
@@ -203,9 +208,7 @@ TEST_CASE("a run that goes from ranks to one process and back gives the bits of 
     of_leg.train.stop_after = steps;
     MpiLinks links(world(), endpoint_options({}));
     RunRecord leg = next_leg(model, data, of_leg, folder, {RankId(world().rank()), world().size(), &links});
-    const std::vector<std::string> all = world().all_gather(leg.hashes_to_bytes());
-    leg.hashes.clear();
-    for (const std::string& bytes : all) leg.add_hashes(bytes);
+    gather_hashes(leg);
     append(run, leg);
   };
   over_ranks(4, "gpipe", {3, 1, 2, 0}, 2);  // row 0, which publishes, is not on rank 0
@@ -268,9 +271,7 @@ TEST_CASE("a sharded optimizer's state goes from ranks to ranks, to one process 
     of_leg.train.stop_after = 1;
     MpiLinks links(world(), endpoint_options({}));
     RunRecord leg = next_leg(model, data, of_leg, folder, {RankId(world().rank()), world().size(), &links});
-    const std::vector<std::string> all = world().all_gather(leg.hashes_to_bytes());
-    leg.hashes.clear();
-    for (const std::string& bytes : all) leg.add_hashes(bytes);
+    gather_hashes(leg);
     append(run, leg);
   };
   over_ranks(4, true);

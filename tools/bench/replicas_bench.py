@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 
+import cpu_bench
 import measuring
 import pipelining_bench
 
@@ -157,23 +158,15 @@ def run_halves(options, name):
 # ---- both ----
 
 
-def measure(options, name):
+def variants_of(options, name):
     variants = {BASELINE: functools.partial(run_torch, options, name)}
     variants |= {variant: functools.partial(run_lockstep, options, name, variant) for variant in LOCKSTEP}
-    variants[HALVES] = functools.partial(run_halves, options, name)
-    medians = {variant: [] for variant in variants}
-    for number in range(1, options.rounds + 1):
-        for variant, run in variants.items():
-            measuring.say(f"{name}, round {number} of {options.rounds}: {variant}")
-            medians[variant].append(measuring.summary(run())["median"])
-    return medians
+    return {**variants, HALVES: functools.partial(run_halves, options, name)}
 
 
 def conclude(name, medians):
-    def ratio(variant, to):
-        return measuring.summary([ours / theirs for ours, theirs in zip(medians[variant], medians[to])])
-    results = [{"variant": variant, "step_ms": measuring.summary(rounds), "ratio_to_ddp": ratio(variant, BASELINE),
-                "ratio_to_halves": ratio(variant, HALVES)} for variant, rounds in medians.items()]
+    results = [{"variant": variant, "step_ms": measuring.summary(rounds), "ratio_to_ddp": cpu_bench.ratios(medians, variant, BASELINE),
+                "ratio_to_halves": cpu_bench.ratios(medians, variant, HALVES)} for variant, rounds in medians.items()]
     print(f"\n{name}: ms a step; ratio to {BASELINE}, and to {HALVES}")
     measuring.print_table(["variant", "ms a step", "to DDP", "to halves"],
                           [[r["variant"], measuring.in_ms(r["step_ms"]), measuring.in_ratios(r["ratio_to_ddp"]),
@@ -192,7 +185,7 @@ def run():
     cure = "WITH the AMD GEMM cure preloaded" if torch["gemm_cure"] else "as it comes, without the AMD GEMM cure"
     print(f"torch {torch['version']}: {cure}; CPU: {figures['machine']['cpu']}")
     for name in options.model:
-        figures["models"][name] = {**SIZES[name], "results": conclude(name, measure(options, name))}
+        figures["models"][name] = {**SIZES[name], "results": conclude(name, cpu_bench.measure(options, name, variants_of(options, name)))}
         measuring.write_json(options.json, figures)
     return 0
 
