@@ -46,7 +46,7 @@ class CostModel {
   Costs costs(const PlanChoice& choice, const Schedule& schedule) const;
   Program program(const PlanChoice& choice, const Schedule& schedule) const;
 
-  // Of the stage of layers [first, last), at speed 1:
+  // Of the stage of layers [first, last) of one pipeline, at speed 1:
   StageCost stage(int kind, int first, int last, const Surroundings& around) const;
   bool has_backward(int first, int last) const;
   bool has_weight_grad(int first, int last) const;
@@ -79,14 +79,21 @@ class CostModel {
     int count = 1;      ///< how often the layer holds it
     bool first = true;  ///< no layer before holds it
   };
+  /// What a row has of what its layers hold: where replicas share a memory, the first one has it all.
+  struct HeldShare {
+    double values = 1, optimizer = 1;
+  };
 
   void check_problem() const;
   void find_kinds();
   bool keeps_state_twice() const { return problem_.clip && problem_.post_validation; }
-  double parameter_resident_bytes(int parameter) const;
+  double parameter_resident_bytes(int parameter, const HeldShare& held) const;
+  /// `rows`: of the stages of one replica, whose first row is 0.
   double update_us_of_row(int kind, int row, const std::vector<int>& first, const std::vector<WorkerId>& rows) const;
-  double resident_bytes_of_row(int kind, int row, const std::vector<int>& first,
-                               const std::vector<WorkerId>& rows) const;
+  double resident_bytes_of_row(int kind, int row, const std::vector<int>& first, const std::vector<WorkerId>& rows,
+                               const HeldShare& held) const;
+  void add_messages(const std::vector<int>& first, const std::vector<WorkerId>& rows, Costs& costs) const;
+  Topology topology(const std::vector<int>& first) const;
 
   const PlanProblem& problem_;
   std::vector<const std::vector<LayerCost>*> kinds_;

@@ -97,6 +97,12 @@ bool matches_kind(const std::string& pattern, const std::string& kind) {
   return fnmatch(pattern.c_str(), kind.c_str(), 0) == 0 || fnmatch(pattern.c_str(), type.c_str(), 0) == 0;
 }
 
+double add_us_per_byte_of(const Profile& profile, const std::string& kind) {
+  for (const auto& [pattern, rate] : profile.added_bytes_per_us)
+    if (matches_kind(pattern, kind)) return 1 / rate;
+  return 0;
+}
+
 double memory_bytes_of(const Profile& profile, const std::string& kind) {
   for (const ProfiledDevice& device : profile.devices)
     if (device.memory_bytes > 0 && matches_kind(device.kind, kind)) return device.memory_bytes;

@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "partitioner/count_search.hpp"
+#include "partitioner/replica_plans.hpp"
 #include "runtime/base/error.hpp"
 #include "runtime/base/size.hpp"
 #include "runtime/base/text.hpp"
@@ -126,6 +127,11 @@ void say_why(const PlanProblem& problem, PlanResult& result) {
 }  // namespace
 
 PlanResult make_plan(const PlanProblem& problem, const PlanScope& scope) {
+  if (problem.replicas.count > 1) {
+    PlanResult result = plan_replicas(problem, scope);
+    say_why(problem, result);
+    return result;
+  }
   CountSearch search(problem, scope);
   PlanResult result = search.best();
   if (!result.fits()) {

@@ -78,6 +78,10 @@ constexpr int kMostCounts = 8;
 /// worse than the best one of all workers. Throws UserError when the problem or the scope is contradictory (fewer
 /// layers than stages, fixed cuts of another number of layers, a schedule that forbids every shape that is allowed),
 /// ScheduleError for an unknown schedule.
+///
+/// Of several replicas one pipeline is searched like that, with a part of the workers each, and its best plans are
+/// judged with all replicas: whether another cut would then be better is not looked at (`exact` says so). A fixed
+/// placement is that of one replica.
 PlanResult make_plan(const PlanProblem& problem, const PlanScope& scope = {});
 
 }  // namespace lockstep

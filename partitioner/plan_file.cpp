@@ -51,11 +51,23 @@ std::vector<std::string> byte_list(const std::vector<double>& values) {
   return texts;
 }
 
+/// Those of the other replicas are the same.
+template <typename Value>
+std::vector<Value> of_one(std::vector<Value> values, int replicas) {
+  values.resize(values.size() / static_cast<std::size_t>(replicas));
+  return values;
+}
+
 std::string pipeline_text(const PlanFile& plan) {
   const PlanChoice& choice = plan.choice;
-  std::vector<int> placement = choice.placement;
+  std::vector<int> placement = placement_of_one(choice, plan.replicas);
   if (placement.empty())
     for (int row = 0; row < static_cast<int>(plan.workers.size()); ++row) placement.push_back(row);
+  const std::string replicas =
+      concat("replicas: {count: ", plan.replicas,
+             plan.replicas > 1 ? concat(", placement: ", to_string(placement_of_replicas(choice, plan.replicas)))
+                               : std::string(),
+             "}\n");
   return concat(
       "# The config's own keys; they take the place of those in the config. Edit them as you like: what `predicted`\n",
       "# says is then predicted again, from `profile`.\n", "pipeline:\n", "  stages: ", choice.layers_per_stage.size(),
@@ -63,7 +75,7 @@ std::string pipeline_text(const PlanFile& plan) {
       choice.virtual_stages > 0 ? concat("  virtual_stages: ", choice.virtual_stages, "  # stages per worker\n") : "",
       "  schedule: ", choice.schedule.starts_with("file:") ? quoted(choice.schedule) : choice.schedule, "\n",
       "  partition: [", join(choice.layers_per_stage), "]  # layers per stage\n", "  recompute: ", plan.recompute_text,
-      "\n", "  placement: [", join(placement), "]  # worker of each row of the schedule\n");
+      "\n", "  placement: [", join(placement), "]  # worker of each row of the schedule\n", replicas);
 }
 
 std::string workers_text(const PlanFile& plan) {
@@ -121,6 +133,7 @@ std::string predicted_text(const PlanFile& plan) {
     text += concat("    - {worker: ", plan.choice.worker_of(row), ", compute_ms: ", ms(p.compute_us[row]),
                    ", wait_ms: ", ms(p.wait_us[row]),
                    ", update_ms: ", ms(p.costs.update_us.empty() ? 0.0 : p.costs.update_us[row]),
+                   p.costs.reduce_us.empty() ? "" : ", reduce_ms: " + ms(p.costs.reduce_us[row]),
                    ", peak_bytes: ", bytes(p.peak_bytes[row]), "}\n");
   text += stages_text(p);
   text += "  # What the layers cost, of one micro-batch and in a whole step.\n  layers:\n";
@@ -129,8 +142,12 @@ std::string predicted_text(const PlanFile& plan) {
                    ", input_grad_ms: ", ms(layer.input_grad_us), ", weight_grad_ms: ", ms(layer.weight_grad_us),
                    ", step_ms: ", ms(layer.step_us), "}\n");
   text += concat("  # Messages: bytes of each flow between two stages, of each shared parameter, and the links.\n",
-                 "  flow_bytes: [", join(byte_list(p.costs.flow_bytes)), "]\n  tie_bytes: [",
-                 join(byte_list(p.costs.shared_bytes)), "]\n  links:\n");
+                 "  flow_bytes: [", join(byte_list(of_one(p.costs.flow_bytes, plan.replicas))), "]\n  tie_bytes: [",
+                 join(byte_list(of_one(p.costs.shared_bytes, plan.replicas))), "]\n",
+                 p.costs.element_bytes == Costs().element_bytes
+                     ? ""
+                     : concat("  gradient_bytes: ", number(p.costs.element_bytes), "  # of an element\n"),
+                 "  links:\n");
   const bool devices = uses_devices(plan.workers);
   for (const LinkClass& link : link_classes())
     if (devices || !link.copies) text += concat("    ", link.key, ": ", link_text(p.costs.links.*link.member), "\n");
@@ -206,6 +223,7 @@ PlanPrediction read_prediction(const Section& section, const PlanFile& plan) {
     p.compute_us.push_back(read_us(worker, "compute_ms"));
     p.wait_us.push_back(read_us(worker, "wait_ms"));
     p.costs.update_us.push_back(read_us(worker, "update_ms"));
+    if (worker.has("reduce_ms")) p.costs.reduce_us.push_back(read_us(worker, "reduce_ms"));
     p.peak_bytes.push_back(worker.get<double>("peak_bytes", at_least(0.0)));
     worker.finish();
   }
@@ -219,8 +237,11 @@ PlanPrediction read_prediction(const Section& section, const PlanFile& plan) {
     from.finish();
     p.layers.push_back(std::move(layer));
   }
-  p.costs.flow_bytes = section.list<double>("flow_bytes", at_least(0.0));
-  p.costs.shared_bytes = section.list<double>("tie_bytes", at_least(0.0));
+  for (int replica = 0; replica < plan.replicas; ++replica)
+    for (const auto& [key, bytes] :
+         {std::pair("flow_bytes", &p.costs.flow_bytes), {"tie_bytes", &p.costs.shared_bytes}})
+      for (const double of_message : section.list<double>(key, at_least(0.0))) bytes->push_back(of_message);
+  p.costs.element_bytes = section.get<double>("gradient_bytes", p.costs.element_bytes, above(0.0));
   read_links(section.required_section("links"), p.costs.links);
   section.finish();
   return p;
@@ -246,6 +267,9 @@ std::string prediction_key(const Config& config, const std::vector<PlannedWorker
   text += concat(join(pipeline.placement), ";", train.batch, ";", train.micro_batches, ";", to_string(train.precision),
                  ";", optimizer_cost_key(train), ";", train.clip_grad_norm > 0, ";", train.post_validation, ";",
                  config.workers.threads);
+  if (config.replicas.count > 1 || config.gradient_groups() > 1)
+    text += concat(";", config.replicas.count, ";", to_string(config.replicas.placement), ";",
+                   config.replicas.shard_optimizer, ";", config.gradient_groups());
   if (uses_devices(workers))
     text += concat(";", config.kernels.deterministic, ";", to_string(config.kernels.float32_matmul));
   for (const PlannedWorker& worker : workers)
@@ -266,7 +290,8 @@ std::string to_yaml(const PlanFile& plan) {
       " --plan THIS_FILE\nformat: ", kFormat, "\n", "config: ", quoted(plan.config), "  # that it was made from\n",
       "model: {name: ", quoted(plan.model), ", layers: ", plan.layers, ", signature: ", quoted(plan.signature), "}\n",
       "# What it was made for. The plan's micro_batches take the place of `micro_batches: auto`.\n",
-      "train: {batch: ", plan.batch, ", micro_batches: ", plan.micro_batches, "}\n\n");
+      "train: {batch: ", plan.batch, ", micro_batches: ", plan.micro_batches,
+      plan.gradient_groups > 1 ? concat(", gradient_groups: ", plan.gradient_groups) : std::string(), "}\n\n");
   text += pipeline_text(plan) + "\n" + workers_text(plan);
   if (plan.predicted) text += "\n" + predicted_text(plan);
   if (!plan.profile.empty()) text += profile_text(plan);
@@ -290,11 +315,16 @@ PlanFile read_plan(const Section& root) {
   plan.train = root.required_section("train");
   plan.batch = plan.train.get<std::int64_t>("batch", at_least<std::int64_t>(1));
   plan.micro_batches = plan.train.get<int>("micro_batches", at_least(1));
+  plan.gradient_groups = plan.train.get("gradient_groups", plan.gradient_groups, at_least(1));
   plan.train.finish();
   plan.pipeline = root.required_section("pipeline");
   for (const char* key : {"stages", "virtual_stages", "schedule", "partition", "recompute", "placement"})
     plan.pipeline.has(key);
   plan.pipeline.finish();
+  plan.replicas_section = root.section("replicas");
+  plan.replicas = plan.replicas_section.get("count", plan.replicas, at_least(1));
+  plan.replicas_section.has("placement");
+  plan.replicas_section.finish();
   for (const Section& worker : root.sections("workers")) plan.workers.push_back(read_worker(worker));
   plan.idle = root.list<int>("idle", {}, at_least(0));
   if (root.is_mapping("profile")) plan.profile = root.section("profile").to_yaml();
@@ -316,6 +346,22 @@ std::string idle_text(const PlanFile& plan) {
   return concat(
       plan.workers.size(), " of ", all, " workers: ", time_text(plan.predicted->step_us), " a step; with all ", all,
       with_all_us > 0 ? ": " + time_text(with_all_us) : std::string(" nothing fits, or there are too few layers"));
+}
+
+ReplicaPlacement placement_of_replicas(const PlanChoice& choice, int replicas) {
+  const std::vector<int>& placement = choice.placement;
+  const std::size_t rows = placement.size() / static_cast<std::size_t>(replicas);
+  for (std::size_t row = rows; row < placement.size(); ++row)
+    if (placement[row] != placement[row % rows] + static_cast<int>(row / rows * rows))
+      return ReplicaPlacement::replicas_first;
+  return ReplicaPlacement::pipeline_first;
+}
+
+std::vector<int> placement_of_one(const PlanChoice& choice, int replicas) {
+  std::vector<int> placement = of_one(choice.placement, replicas);
+  if (placement_of_replicas(choice, replicas) == ReplicaPlacement::replicas_first)
+    for (int& worker : placement) worker /= replicas;
+  return placement;
 }
 
 std::string schedule_text(const PlanChoice& choice) {

@@ -24,16 +24,23 @@ struct PlanFile {
   std::string signature;               ///< of the model's layers, as the profile knows them
   std::int64_t batch = 0;              ///< that it was made for
   int micro_batches = 0;               ///< takes the place of train.micro_batches: auto
-  PlanChoice choice;                   ///< as planned. What counts once it has been read is `pipeline`
+  int gradient_groups = 1;             ///< that it was made for
+  int replicas = 1;                    ///< as planned, and so is `choice`. What counts once they have been read are the
+  PlanChoice choice;                   ///< sections `replicas` and `pipeline`
   std::string recompute_text;          ///< pipeline.recompute
   std::vector<PlannedWorker> workers;  ///< that are used
   std::vector<int> idle;               ///< workers that there were and that are better left out, as they were numbered
   std::string key;                     ///< prediction_key() of what was predicted
   int predicted_micro_batches = 0;     ///< that it was predicted with
   std::optional<PlanPrediction> predicted;
-  std::string profile;            ///< YAML: what layers and links cost (partitioner/profile_file.hpp); empty: not known
-  Section root, pipeline, train;  ///< as read
+  std::string profile;  ///< YAML: what layers and links cost (partitioner/profile_file.hpp); empty: not known
+  Section root, pipeline, train, replicas_section;  ///< as read
 };
+
+/// Of several replicas: how the workers of the choice follow one another (config: replicas.placement), and the
+/// placement of one of them (pipeline.placement).
+ReplicaPlacement placement_of_replicas(const PlanChoice& choice, int replicas);
+std::vector<int> placement_of_one(const PlanChoice& choice, int replicas);
 
 /// A text of all that a prediction depends on: the pipeline, what changes costs, and the workers. Another key: another
 /// prediction.

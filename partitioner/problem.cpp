@@ -49,7 +49,7 @@ namespace {
 
 Schedule schedule_of_choice(const CostModel& model, const PlanChoice& choice) {
   model.check(choice);
-  const int rows = rows_of(model.problem(), choice);
+  const int rows = rows_of(model.problem(), choice) / model.problem().replicas.count;
   return make_schedule(choice.schedule, {rows, choice.virtual_stages, model.problem().micro_batches});
 }
 
@@ -79,6 +79,11 @@ double state_bytes(const PlanProblem& problem, int first, int last) {
 
 int rows_of(const PlanProblem& problem, const PlanChoice& choice) {
   return static_cast<int>(choice.placement.empty() ? problem.workers.size() : choice.placement.size());
+}
+
+void set_replicas(PlanProblem& problem, const Replicas& replicas) {
+  problem.replicas = replicas;
+  problem.micro_batches = replicas.most_micro_batches();
 }
 
 std::vector<int> drop_idle(PlanProblem& problem, PlanChoice& choice) {

@@ -76,7 +76,10 @@ struct PlanProblem {
   double data_bytes = 0;  ///< of a whole mini-batch, where stage 0 is
   std::vector<PlannedWorker> workers;
   Links links;
-  int micro_batches = 1;
+  int micro_batches = 1;  ///< of one pipeline; of the replica that has most
+  Replicas replicas;      ///< of the pipeline: what they add up and send each other is part of the plan
+  /// What adding one gradient to another costs a worker of speed 1, by kind of device; not there: nothing.
+  std::map<std::string, double> add_us_per_byte;
   bool clip = false;             ///< the update waits for the global norm
   bool post_validation = false;  ///< see LowerOptions
 };
@@ -87,7 +90,8 @@ struct PlanChoice {
   int virtual_stages = 1;
   std::string schedule = "1f1b";  ///< a generator's name
   Recompute recompute = Recompute::never;
-  /// placement[row] = worker; whom it does not name is idle. Empty: all, in order.
+  /// placement[row] = worker; whom it does not name is idle. Of several replicas: the rows of each, one after the
+  /// other. Empty: all, in order.
   std::vector<int> placement = {};
   std::size_t worker_of(std::size_t row) const {
     return placement.empty() ? row : static_cast<std::size_t>(placement[row]);
@@ -100,8 +104,11 @@ double optimizer_bytes_of(const PlanProblem& problem, int parameter);
 /// Parameters, their gradients and optimizer state of layers [first, last), each once.
 double state_bytes(const PlanProblem& problem, int first, int last);
 
-/// How many workers the choice uses.
+/// How many workers the choice uses, in all replicas.
 int rows_of(const PlanProblem& problem, const PlanChoice& choice);
+
+/// With so many replicas, groups and micro-batches.
+void set_replicas(PlanProblem& problem, const Replicas& replicas);
 
 /// Leaves out the workers that the choice does not use: those that stay are numbered anew, and so are their ranks.
 /// Gives the numbers that went.
@@ -116,7 +123,7 @@ std::vector<int> drop_idle(PlanProblem& problem, PlanChoice& choice);
 /// a value made by a stage without a backward is counted where it is read, and not on the worker that is charged for
 /// it.
 Costs costs_of(const PlanProblem& problem, const PlanChoice& choice);
-/// The same of a schedule that is at hand, which no generator needs to know.
+/// The same of a schedule of one replica that is at hand, which no generator needs to know.
 Costs costs_of(const PlanProblem& problem, const PlanChoice& choice, const Schedule& schedule);
 
 /// The training program of the choice.

@@ -36,6 +36,7 @@ Profile overlaid(Profile profile, const Profile& over) {
     profile.links.*link.member = over.links.*link.member;
     if (!contains(profile.given_links, link.key)) profile.given_links.emplace_back(link.key);
   }
+  for (const auto& [kind, rate] : over.added_bytes_per_us) profile.added_bytes_per_us[kind] = rate;
   if (!over.workers.empty()) profile.workers = over.workers;
   return profile;
 }
@@ -135,6 +136,8 @@ std::string to_json(const Profile& profile) {
   for (const LinkClass& link : link_classes())
     if (const bool given = contains(profile.given_links, link.key); given || !link.copies || !profile.devices.empty())
       json["links"][link.key] = json_of(profile.links.*link.member, !given);
+  for (const auto& [kind, rate] : profile.added_bytes_per_us)
+    json["adding"][kind]["gigabytes_per_s"] = rate / kBytesPerUsPerGigabyte;
   json["workers"] = Json::array();
   for (const ProfiledWorker& worker : profile.workers) json["workers"].push_back(json_of(worker));
   return json.dump(1) + "\n";
@@ -248,6 +251,14 @@ void read_links(const Section& links, Profile& profile) {
   links.finish();
 }
 
+void read_adding(const Section& adding, Profile& profile) {
+  for (const std::string& kind : adding.keys()) {
+    const Section section = adding.section(kind);
+    profile.added_bytes_per_us[kind] = section.get<double>("gigabytes_per_s", above(0.0)) * kBytesPerUsPerGigabyte;
+    section.finish();
+  }
+}
+
 std::vector<ProfiledWorker> read_workers(const Section& root) {
   constexpr int most = 1 << 20;
   std::vector<ProfiledWorker> workers;
@@ -285,6 +296,7 @@ Profile read_profile(const Section& root) {
   read_all_costs(root.section("costs"), "", profile);
   read_devices(root.section("devices"), profile);
   read_links(root.section("links"), profile);
+  read_adding(root.section("adding"), profile);
   profile.workers = read_workers(root);
   root.finish();
   return profile;

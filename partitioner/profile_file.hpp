@@ -11,6 +11,7 @@
 //   devices:                # by kind of device, or its type, or pattern: before those above
 //     cuda: {memory: 80GiB, costs: {h.*: {forward_ms: 1, input_grad_ms: 1, weight_grad_ms: 1}}}
 //   links: {same_host: {latency_us: 10, gigabytes_per_s: 10}, other_host: {...}, same_rank: {...}, to_device: {...}}
+//   adding: {cpu: {gigabytes_per_s: 5}}          # of gradients, to others: what replicas do
 //   workers: [{speed: 1.0, count: 8, host: 0}, {speed: 0.5, count: 8, host: 1}, {device: cuda, count: 2, host: 2}]
 //
 // What was measured on other devices than the host is in `layers` too, with its kind under `device`.
@@ -19,6 +20,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -83,7 +85,9 @@ struct Profile {
   std::vector<ProfiledDevice> devices;  ///< the first that matches a kind counts
   Links links;
   std::vector<std::string> given_links;  ///< classes that were measured or written ("same_rank", ...); others: assumed
-  std::vector<ProfiledWorker> workers;   ///< by rank that measured, or as written; empty: not known
+  /// Bytes of one tensor that is added to another in a microsecond, by kind of device; not there: not known.
+  std::map<std::string, double> added_bytes_per_us;
+  std::vector<ProfiledWorker> workers;  ///< by rank that measured, or as written; empty: not known
 };
 
 /// Between and beyond the samples along the line through the nearest two; never below 0. From a single sample of a
@@ -99,11 +103,14 @@ bool matches_kind(const std::string& pattern, const std::string& kind);
 LayerProfile profile_of_layer(const Profile& profile, const std::string& layer, const std::string& signature,
                               const std::string& kind = kHostKind);
 
+/// Of one worker of the kind that adds gradients up; 0: not known.
+double add_us_per_byte_of(const Profile& profile, const std::string& kind);
+
 /// Of one device of the kind; 0: not known.
 double memory_bytes_of(const Profile& profile, const std::string& kind);
 
-/// Hand-written costs, devices, links and workers of `over` in front of, or in place of, those of `profile`. `over` has
-/// no measured layers (else UserError).
+/// Hand-written costs, devices, links, adding and workers of `over` in front of, or in place of, those of `profile`.
+/// `over` has no measured layers (else UserError).
 Profile overlaid(Profile profile, const Profile& over);
 
 /// How `here` differs from where the profile was measured, for a warning: "isa: avx2 here, avx512 in profile.json;

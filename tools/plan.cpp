@@ -7,6 +7,7 @@
 #include <iostream>
 
 #include "runtime/base/output_file.hpp"
+#include "runtime/base/size.hpp"
 #include "runtime/base/text.hpp"
 #include "runtime/base/text_table.hpp"
 #include "runtime/observe/page.hpp"
@@ -38,22 +39,44 @@ std::string why_it_lost(const FoundPlan& found, const FoundPlan& best) {
 void print_runners_up(const std::vector<FoundPlan>& found) {
   constexpr std::size_t most = 8;
   if (found.size() < 2) return;
-  const auto micro_batches = [](const FoundPlan& plan) { return plan.searched->problem.micro_batches; };
+  const auto micro_batches = [](const FoundPlan& plan) { return plan.searched->problem.replicas.micro_batches; };
+  const auto replicas = [](const FoundPlan& plan) { return plan.searched->problem.replicas.count; };
   const bool many = std::any_of(found.begin(), found.end(), [&](const FoundPlan& other) {
     return micro_batches(other) != micro_batches(found.front());
   });
+  const bool several = std::any_of(found.begin(), found.end(),
+                                   [&](const FoundPlan& other) { return replicas(other) != replicas(found.front()); });
   std::cout << "\nrunners-up:\n";
   for (std::size_t i = 1; i < std::min(found.size(), most + 1); ++i) {
     const RankedPlan& plan = *found[i].plan;
     std::ostringstream line;
     line << "  " << std::left << std::setw(22) << schedule_text(plan.choice) << std::setw(12)
          << to_string(plan.choice.recompute);
+    if (several) line << replicas(found[i]) << (replicas(found[i]) == 1 ? " replica   " : " replicas  ");
     if (many) line << "M " << std::setw(5) << micro_batches(found[i]);
     line << std::right << std::fixed << std::setprecision(2) << std::setw(10) << plan.simulated.period_us * 1e-3
          << " ms  " << why_it_lost(found[i], found[0]);
     std::cout << cut_to_width(line.str()) << "\n";
   }
   if (found.size() > most + 1) std::cout << "  and " << found.size() - most - 1 << " more\n";
+}
+
+void print_replicas(const PlanSearch& search) {
+  if (search.by_replicas.size() < 2) return;
+  std::cout << "\nnumbers of replicas, each with the best plan of it:\n";
+  for (const FoundPlan& found : search.by_replicas) {
+    const PlanProblem& problem = found.searched->problem;
+    const RankedPlan& plan = *found.plan;
+    const int count = problem.replicas.count, workers = rows_of(problem, plan.choice) / count;
+    std::ostringstream line;
+    line << "  " << std::left << std::setw(22) << concat(count, " x ", workers, workers == 1 ? " worker" : " workers")
+         << std::right << std::fixed << std::setprecision(2) << std::setw(10) << plan.simulated.period_us * 1e-3
+         << " ms, at most "
+         << size_text(*std::max_element(plan.simulated.total_bytes.begin(), plan.simulated.total_bytes.end()));
+    if (problem.replicas.groups > search.best.gradient_groups)
+      line << "; train.gradient_groups=" << problem.replicas.groups << ": other bits";
+    std::cout << cut_to_width(line.str()) << "\n";
+  }
 }
 
 void print_search(const std::list<Searched>& all) {
@@ -81,6 +104,7 @@ void plan(const PlanFlags& flags) {
   const PlanSearch search = find_plan(flags.source, profile, flags);
   const PlanFile& best = search.best;
   std::cout << best.model << ", " << best.layers << " layers: " << plan_table(best);
+  print_replicas(search);
   print_runners_up(search.ranked);
   print_search(search.all);
   for (const std::string& warning : search.warnings) std::cout << "warning: " << warning << "\n";
@@ -92,6 +116,7 @@ void plan(const PlanFlags& flags) {
   write_whole_file(flags.output, to_yaml(best));
   std::cout << "written to " << flags.output << "; lockstep train " << flags.source.path << " --plan " << flags.output
             << (search.sets_micro_batches ? concat(" --set train.micro_batches=", best.micro_batches) : "")
+            << (search.sets_groups ? concat(" --set train.gradient_groups=", best.gradient_groups) : "")
             << (search.sets_devices.empty() ? "" : concat(" --set 'workers.devices=", search.sets_devices, "'"))
             << "\n";
 }
@@ -134,6 +159,10 @@ void add_plan(CLI::App& app, Command& command) {
   verb->add_option("--micro-batches", options->micro_batches,
                    "Numbers to choose from, or auto; part of the numerics (default: train.micro_batches)")
       ->type_name("auto|M[,M...]");
+  verb->add_option("--replicas", options->replicas,
+                   "Numbers to choose from, or auto (default: those that train.gradient_groups of the config allow; "
+                   "more replicas need more groups, which are part of the numerics)")
+      ->type_name("auto|R[,R...]");
   verb->add_option(
           "--partition", options->partition,
           "Fixes the cuts: layers per stage (3,3,2), first layers (before:h.2,h.4), or by:layers, params, time, "
@@ -149,7 +178,8 @@ void add_plan(CLI::App& app, Command& command) {
   verb->add_option("--recompute", options->recomputes, "never, except_last, always: those to choose from")
       ->delimiter(',')
       ->type_name("MODE[,MODE...]");
-  verb->add_option("--placement", options->placement, "Fixes the worker of each row of the schedule, such as 1,0")
+  verb->add_option("--placement", options->placement,
+                   "Fixes the worker of each row of the schedule, of one replica, such as 1,0")
       ->delimiter(',')
       ->type_name("WORKER,...");
   verb->add_option("-o,--output", options->output, "The plan, YAML, for people too; left out: only printed")

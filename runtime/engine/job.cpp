@@ -95,6 +95,7 @@ class Job {
   std::unique_ptr<FlightRecorder> make_recorder(int row) {
     FlightOwner owner{row, spec_.layout.here.value(), 1, spec_.remote ? spec_.remote->host() : host_name(), ""};
     for (const RankId other : spec_.layout.rank_of_row) owner.ranks = std::max(owner.ranks, other.value() + 1);
+    owner.replica = replica_of(row);
     for (const int stage : stages_of(row))
       for (int layer = layers_of(stage).first; layer < layers_of(stage).end; ++layer)
         owner.owns += concat(stage, "\t", layer, "\t", spec_.graph.layers[layer].name, "\n");
@@ -137,11 +138,14 @@ class Job {
       if (last > first) stages += concat(" .. ", spec_.graph.layers[last].name);
     }
     const std::string on = spec_.remote ? concat(", rank ", rank(WorkerId(row))) : "";
-    const Topology& topology = spec_.partition.topology;
-    const std::string replica = topology.replicas.count == 1
-                                    ? ""
-                                    : concat("replica ", topology.replica_of(StageId(stages_of(row).front())), ", ");
+    const std::string replica = replica_of(row) < 0 ? "" : concat("replica ", replica_of(row), ", ");
     return concat("worker ", row, " (", replica, stages, on, ")");
+  }
+
+  /// -1: there is one pipeline.
+  int replica_of(int row) const {
+    const Topology& topology = spec_.partition.topology;
+    return topology.replicas.count == 1 ? -1 : topology.replica_of(StageId(stages_of(row).front()));
   }
 
   std::vector<RankId> neighbours() const {

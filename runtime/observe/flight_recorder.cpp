@@ -35,6 +35,7 @@ struct Header {
   std::uint32_t message_bytes;
   std::atomic<std::uint32_t> end;
   char message[kMessage];
+  std::int32_t replica;  // from 1 on; 0: there is one pipeline
 };
 static_assert(sizeof(Header) <= kPage && std::is_standard_layout_v<Header>);
 
@@ -134,6 +135,7 @@ FlightRecorder::FlightRecorder(const std::string& path, const FlightOwner& owner
   header->row = owner.row;
   header->rank = owner.rank;
   header->ranks = owner.ranks;
+  header->replica = owner.replica + 1;
   header->pid = ::getpid();
   header->started_ns = wall_ns();
   std::strncpy(header->host, owner.host.c_str(), sizeof(header->host) - 1);
@@ -200,9 +202,12 @@ std::optional<FlightLog> read_flight_log(const std::string& path, std::string& p
     return std::nullopt;
   }
   FlightLog log;
-  log.owner = {header.row, header.rank, header.ranks,
+  log.owner = {header.row,
+               header.rank,
+               header.ranks,
                std::string(header.host, ::strnlen(header.host, sizeof(header.host))),
-               bytes.substr(kPage, header.text_bytes)};
+               bytes.substr(kPage, header.text_bytes),
+               header.replica - 1};
   log.pid = header.pid;
   log.started_ns = header.started_ns;
   log.seen_ns = header.pulse.seen_ns.load();

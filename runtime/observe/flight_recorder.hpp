@@ -70,6 +70,7 @@ struct FlightOwner {
   int row = 0, rank = 0, ranks = 1;
   std::string host;
   std::string owns;  ///< a line per layer: "stage<TAB>layer<TAB>name"
+  int replica = -1;  ///< -1: there is one pipeline
 };
 
 class FlightRecorder {

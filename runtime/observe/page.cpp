@@ -212,10 +212,11 @@ std::string loss_section(const RunMetrics& metrics) {
 }
 
 std::string subtitle(const RunTimeline& all) {
-  const int stages = all.program.topology.stages;
-  std::string text =
-      concat(all.program.name, ": ", all.workers(), all.workers() == 1 ? " worker, " : " workers, ", stages,
-             stages == 1 ? " stage, " : " stages, ", all.program.micro_batches, " micro-batches");
+  const int count = all.program.topology.replicas.count, stages = all.program.topology.stages / count;
+  const std::string replicas = count == 1 ? "" : concat(count, " replicas of ");
+  std::string text = concat(all.program.name, ": ", replicas, all.workers_of_replica(),
+                            all.workers_of_replica() == 1 ? " worker, " : " workers, ", stages,
+                            stages == 1 ? " stage, " : " stages, ", all.program.micro_batches, " micro-batches");
   if (!all.ran()) return text + "; simulated, nothing was run";
   text += all.steps == 1 ? concat("; step ", all.first_step)
                          : concat("; steps ", all.first_step, " to ", all.first_step + all.steps - 1);

@@ -112,21 +112,25 @@ std::string ticks(double end_us) {
   return result;
 }
 
-/// The left column of a figure.
-std::string row_names(int workers) {
-  const int height = row_height(workers);
+/// The left column of a figure: numbers of workers, and of replicas where these begin.
+std::string row_names(const RunTimeline& all) {
+  const int height = row_height(all.workers()), of_replica = all.workers_of_replica();
+  const bool roomy = height >= 15, replicas = of_replica < all.workers();
   std::string names;
-  for (int worker = 0; worker < workers; ++worker)
-    names += concat("<span style=\"height:", height, "px;line-height:", height, "px\">",
-                    height >= 15 || worker % 4 == 0 ? concat(worker) : std::string(), "</span>");
+  for (int worker = 0; worker < all.workers(); ++worker) {
+    const std::string replica =
+        replicas && roomy && worker % of_replica == 0 ? concat("r", worker / of_replica, " ") : std::string();
+    names += concat("<span style=\"height:", height, "px;line-height:", height, "px\">", replica,
+                    roomy || worker % 4 == 0 ? concat(worker) : std::string(), "</span>");
+  }
   return names;
 }
 
-std::string figure(const std::string& kind, const std::string& caption, const std::string& marks, int workers,
-                   const std::string& svg, double end_us) {
+std::string figure(const std::string& kind, const std::string& caption, const std::string& marks,
+                   const RunTimeline& all, const std::string& svg, double end_us) {
   return concat("<figure class=\"timeline\" data-kind=\"", kind, "\"><figcaption>", caption,
                 "</figcaption><div class=\"frame\"><div class=\"corner\">worker</div><div class=\"marks\">", marks,
-                "</div><div class=\"names\">", row_names(workers), "</div><div class=\"plot\">", svg,
+                "</div><div class=\"names\">", row_names(all), "</div><div class=\"plot\">", svg,
                 "<div class=\"labels\" aria-hidden=\"true\"></div><div class=\"cursor\"></div></div><div></div>",
                 "<div class=\"axis\">", ticks(end_us), "</div></div></figure>\n");
 }
@@ -153,7 +157,7 @@ std::string memory_section(const RunTimeline& all, double end_us) {
     if (!areas[worker].empty()) d += concat(areas[worker], "V", (worker + 1) * static_cast<std::size_t>(height), "z");
   const std::string caption =
       concat("tensor bytes after each compute; a full row is ", size_text(static_cast<double>(most)));
-  return figure("memory", "<b>Memory</b> " + caption, step_marks(all.measured, all, end_us), all.workers(),
+  return figure("memory", "<b>Memory</b> " + caption, step_marks(all.measured, all, end_us), all,
                 concat(svg_begin(all.workers(), caption), "<path class=\"M\" d=\"", d, "\"/></svg>"), end_us);
 }
 
@@ -161,8 +165,7 @@ std::string timeline_section(const std::string& kind, const Timeline& timeline, 
   const Shares shares = shares_of(timeline, all.steps);
   const std::string numbers = concat(time_text(shares.step_us), " per step, bubble ", percent_text(shares.bubble));
   return figure(kind, concat(kind == "measured" ? "<b>Measured</b> " : "<b>Simulated</b> ", numbers),
-                step_marks(timeline, all, end_us), timeline.workers,
-                drawing(timeline, end_us, concat(kind, ": ", numbers)), end_us);
+                step_marks(timeline, all, end_us), all, drawing(timeline, end_us, concat(kind, ": ", numbers)), end_us);
 }
 
 std::string legend(const RunTimeline& all) {
@@ -174,9 +177,12 @@ std::string legend(const RunTimeline& all) {
   for (const Timeline* timeline : {&all.measured, &all.simulated})
     for (const Span& span : timeline->spans) seen[look_of(span.what).substr(0, 1)] = true;
   std::string result;
-  for (const Entry& entry : {Entry{"F", "F forward"}, Entry{"B", "B full backward"}, Entry{"I", "I input gradient"},
-                             Entry{"W", "W weight gradient"}, Entry{"U", "optimizer update"},
-                             Entry{"O", "other work (header, norm, ties)"}, Entry{"R", "waiting for a message"}})
+  for (const Entry& entry :
+       {Entry{"F", "F forward"}, Entry{"B", "B full backward"}, Entry{"I", "I input gradient"},
+        Entry{"W", "W weight gradient"}, Entry{"U", "optimizer update"},
+        Entry{"O", all.program.topology.replicas.count > 1 ? "other work (header, norm, sums of gradients)"
+                                                           : "other work (header, norm, ties)"},
+        Entry{"R", "waiting for a message"}})
     if (seen[entry.look]) result += concat("<li><i class=\"", entry.look, "\"></i>", entry.text, "</li>");
   return result;
 }

@@ -10,6 +10,7 @@
 #include "runtime/base/median.hpp"
 #include "runtime/base/size.hpp"
 #include "runtime/base/text.hpp"
+#include "runtime/schedule/bucket_work.hpp"
 
 namespace lockstep {
 namespace {
@@ -180,10 +181,11 @@ std::optional<ReplicaFigures> Reporter::replica_figures() const {
   ReplicaFigures figures;
   figures.count = replicas.count;
   figures.bytes.resize(replica_times_.size());
-  for (const Edge& edge : program_->edges) {
-    const bool leaves = program_->wiring.memory_of(edge.from) != program_->wiring.memory_of(edge.to);
-    if (leaves && (edge.kind == EdgeKind::reduce || edge.kind == EdgeKind::gather))
-      figures.bytes[index(edge.from)] += elements_between_replicas(*program_, edge) * options_.bytes_of_element;
+  const std::vector<double> elements = elements_between_replicas(*program_);
+  for (std::size_t e = 0; e < elements.size(); ++e) {
+    const Edge& edge = program_->edges[e];
+    if (program_->wiring.memory_of(edge.from) != program_->wiring.memory_of(edge.to))
+      figures.bytes[index(edge.from)] += elements[e] * options_.bytes_of_element;
   }
   const double all_us = timed_us_ * static_cast<double>(replica_times_.size());
   for (const ReplicaTime& time : replica_times_) {

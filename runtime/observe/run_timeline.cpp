@@ -148,7 +148,10 @@ std::string stages_of_worker(const RunTimeline& timeline, int worker) {
   std::vector<int> stages;
   for (std::size_t s = 0; s < timeline.program.wiring.row_of_stage.size(); ++s)
     if (timeline.program.wiring.row_of_stage[s].value() == worker) stages.push_back(static_cast<int>(s));
-  std::string text = concat(stages.size() == 1 ? "stage " : "stages ", join(stages));
+  const Topology& topology = timeline.program.topology;
+  const std::string replica =
+      topology.replicas.count == 1 ? "" : concat("replica ", worker / timeline.workers_of_replica(), ", ");
+  std::string text = concat(replica, stages.size() == 1 ? "stage " : "stages ", join(stages));
   if (stages.size() == 1 && !timeline.layers.empty())
     text += concat(": ", timeline.layers[static_cast<std::size_t>(stages.front())]);
   return text;
@@ -266,6 +269,7 @@ RunTimeline from_json(const Json& json) {
   result.device_of_worker = json.value("device_of_worker", result.device_of_worker);
   result.program.rows.resize(result.rank_of_worker.size());
   stages_from_json(json.at("stages"), result);
+  result.program.topology.replicas.count = json.value("replicas", 1);
   for (const Json& flow : json.at("flows"))
     result.program.topology.flows.push_back(
         {StageId(flow.at(0).get<int>()), StageId(flow.at(1).get<int>()), flow.at(2)});
@@ -316,6 +320,7 @@ std::string to_json(const RunTimeline& timeline) {
                {"memory", std::move(memory)},
                {"planned_bytes", timeline.planned_bytes},
                {"limit_bytes", timeline.limit_bytes}};
+  if (program.topology.replicas.count > 1) json["replicas"] = program.topology.replicas.count;
   if (!timeline.device_of_worker.empty()) json["device_of_worker"] = timeline.device_of_worker;
   return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";  // names may be any bytes
 }

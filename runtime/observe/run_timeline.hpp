@@ -46,6 +46,7 @@ struct RunTimeline {
   std::vector<double> planned_bytes, limit_bytes;  ///< by worker: tensors as the plan said, and at most; empty: unknown
 
   int workers() const { return program.workers(); }
+  int workers_of_replica() const { return workers() / program.topology.replicas.count; }
   bool ran() const { return !measured.spans.empty(); }
 };
 
@@ -81,7 +82,7 @@ RunTimeline timeline_from_json(const std::string& text, const std::string& file)
 /// "rank 0", "rank 0, cuda:0".
 std::string place_of_worker(const RunTimeline& timeline, int worker);
 
-/// "stage 0: embed .. h.1", "stages 0, 3".
+/// "stage 0: embed .. h.1", "stages 0, 3", "replica 1, stage 4: embed .. h.1".
 std::string stages_of_worker(const RunTimeline& timeline, int worker);
 
 }  // namespace lockstep

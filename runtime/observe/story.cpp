@@ -78,7 +78,8 @@ std::string who(const FlightLog& log) {
   std::string stages;
   for (const int stage : log.stages())
     stages += concat(stages.empty() ? "" : "; ", "stage ", stage, ": ", log.layers_of(stage));
-  return concat("worker ", log.owner.row, " (", stages, ")");
+  const std::string replica = log.owner.replica < 0 ? "" : concat("replica ", log.owner.replica, ", ");
+  return concat("worker ", log.owner.row, " (", replica, stages, ")");
 }
 
 std::string process_of(const FlightLog& log) {

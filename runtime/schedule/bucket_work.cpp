@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <map>
 
+#include "runtime/schedule/program.hpp"
+
 namespace lockstep {
 
 BucketWork work_on(const Bucket& bucket, const Topology& topology, const Wiring& wiring) {
@@ -59,6 +61,36 @@ std::vector<BucketWork::Rows> BucketWork::sends_of_word() const {
 
 int BucketWork::replica_of(WorkerId row) const {
   return static_cast<int>(std::find(rows.begin(), rows.end(), row) - rows.begin());
+}
+
+namespace {
+
+double elements_of_message(const Program& program, const Bucket& bucket, const BucketWork& work, const Edge& edge) {
+  const Replicas& replicas = program.topology.replicas;
+  const int sender = work.replica_of(edge.from);
+  const auto from = static_cast<std::size_t>(sender), to = static_cast<std::size_t>(work.replica_of(edge.to));
+  const TermRange blocks = edge.kind == EdgeKind::reduce ? work.sums[to]
+                           : replicas.shard_optimizer    ? work.updates[from]
+                                                         : both_of(work.sums[from], work.updates[to]);
+  const int sums = edge.kind == EdgeKind::reduce ? replicas.sums_of(sender) : 1;
+  return static_cast<double>(bucket.blocks.elements(blocks)) * sums;
+}
+
+}  // namespace
+
+std::vector<double> elements_between_replicas(const Program& program) {
+  std::vector<double> elements(program.edges.size(), 0.0);
+  if (program.topology.replicas.count == 1) return elements;
+  std::vector<BucketWork> work;
+  for (const Bucket& bucket : program.topology.buckets)
+    work.push_back(work_on(bucket, program.topology, program.wiring));
+  for (std::size_t e = 0; e < elements.size(); ++e) {
+    const Edge& edge = program.edges[e];
+    if (edge.kind != EdgeKind::reduce && edge.kind != EdgeKind::gather) continue;
+    const auto item = static_cast<std::size_t>(edge.item);
+    elements[e] = elements_of_message(program, program.topology.buckets[item], work[item], edge);
+  }
+  return elements;
 }
 
 }  // namespace lockstep

@@ -11,6 +11,8 @@
 
 namespace lockstep {
 
+struct Program;
+
 struct BucketWork {
   std::vector<WorkerId> rows;              ///< by replica
   std::vector<std::vector<int>> memories;  ///< replicas that share one, ascending; by their first replica
@@ -28,5 +30,8 @@ struct BucketWork {
 };
 
 BucketWork work_on(const Bucket& bucket, const Topology& topology, const Wiring& wiring);
+
+/// Gradients or weights in one message on each edge of reduce or gather; 0 on the others.
+std::vector<double> elements_between_replicas(const Program& program);
 
 }  // namespace lockstep

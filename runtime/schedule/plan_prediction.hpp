@@ -31,9 +31,17 @@ struct PlanPrediction {
   double bubble = 0, bubble_steady = 0;
   double with_all_us = 0;  ///< per step with the idle workers too; 0: no such plan fits, or is possible
   std::vector<double> compute_us, wait_us, peak_bytes;  ///< by row
-  std::vector<PredictedStage> stages;
-  std::vector<PredictedLayer> layers;
+  std::vector<PredictedStage> stages;                   ///< of all replicas
+  std::vector<PredictedLayer> layers;                   ///< of the first one, as those of its stages follow one another
   Costs costs;  ///< times, messages and links of the stages, which give the same timeline; no bytes of memory
+
+  /// Position in `layers` of the first one of a stage, of any replica.
+  std::size_t first_layer(std::size_t stage) const {
+    std::size_t layer = 0;
+    for (std::size_t s = 0; s < stage; ++s)
+      layer = (layer + static_cast<std::size_t>(stages[s].layers)) % layers.size();
+    return layer;
+  }
 };
 
 }  // namespace lockstep

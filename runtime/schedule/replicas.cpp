@@ -29,12 +29,33 @@ TermRange Replicas::groups_of(int replica) const {
           last ? std::numeric_limits<int>::max() : begin_of(replica + 1, count, groups)};
 }
 
-int Replicas::sums_of(int replica) const {
-  const TermRange mine = groups_of(replica);
+namespace {
+
+/// The sums of a replica's groups, which follow one another: those that are left, and the most that there were.
+struct SumsOfGroups {
+  int left = 0, most = 0;
+};
+
+SumsOfGroups sums_of_groups(TermRange mine, int groups) {
   const auto nothing = [](char, char) { return '\0'; };
+  SumsOfGroups result;
   TreeSum<char> sum;
-  for (int group = mine.begin; group < std::min(mine.end, groups); ++group) sum.push(group, '\0', mine, nothing);
-  return static_cast<int>(sum.finish(mine, nothing).size());
+  for (int group = mine.begin; group < std::min(mine.end, groups); ++group) {
+    sum.push(group, '\0', mine, nothing);
+    result.most = std::max(result.most, static_cast<int>(sum.nodes().size()));
+  }
+  result.left = static_cast<int>(sum.finish(mine, nothing).size());
+  return result;
+}
+
+}  // namespace
+
+int Replicas::sums_of(int replica) const {
+  return sums_of_groups(groups_of(replica), groups).left;
+}
+
+int Replicas::most_sums_of(int replica) const {
+  return sums_of_groups(groups_of(replica), groups).most;
 }
 
 int Replicas::replica_of(int micro_batch) const {

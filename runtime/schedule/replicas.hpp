@@ -27,6 +27,8 @@ struct Replicas {
   int replica_of(int micro_batch) const;
   /// So many sums of its groups a replica cannot add up without others'.
   int sums_of(int replica) const;
+  /// While it adds up its groups: so many sums of gradients are there at once, at most.
+  int most_sums_of(int replica) const;
   /// Of a mini-batch of `of` micro-batches: what it has of them, perhaps none.
   TermRange micro_batches_of(int replica, int of) const;
 

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
+#include <tuple>
 
 #include "runtime/schedule/bucket_work.hpp"
 #include "runtime/schedule/execution.hpp"
@@ -10,127 +12,47 @@
 
 namespace lockstep {
 
-double elements_between_replicas(const Program& program, const Edge& edge) {
-  const Topology& topology = program.topology;
-  const Bucket& bucket = topology.buckets[static_cast<std::size_t>(edge.item)];
-  const BucketWork work = work_on(bucket, topology, program.wiring);
-  const auto from = static_cast<std::size_t>(work.replica_of(edge.from));
-  const auto to = static_cast<std::size_t>(work.replica_of(edge.to));
-  const TermRange blocks = edge.kind == EdgeKind::reduce       ? work.sums[to]
-                           : topology.replicas.shard_optimizer ? work.updates[from]
-                                                               : both_of(work.sums[from], work.updates[to]);
-  const int sums = edge.kind == EdgeKind::reduce ? topology.replicas.sums_of(static_cast<int>(from)) : 1;
-  return static_cast<double>(bucket.blocks.elements(blocks)) * sums;
-}
-
-Costs equal_costs(int stages, double forward_us, double input_grad_us, double weight_grad_us) {
-  StageCost stage;
-  stage.forward_us = forward_us;
-  stage.input_grad_us = input_grad_us;
-  stage.weight_grad_us = weight_grad_us;
-  Costs costs;
-  costs.stages.assign(static_cast<std::size_t>(stages), stage);
-  return costs;
-}
-
 namespace {
-
-/// One after the other.
-LinkCost in_turn(const LinkCost& a, const LinkCost& b) {
-  return {a.latency_us + b.latency_us, 1 / (1 / a.bytes_per_us + 1 / b.bytes_per_us),
-          a.busy_us_per_byte + b.busy_us_per_byte};
-}
-
-}  // namespace
-
-LinkCost Links::between(const WorkerPlace& from, const WorkerPlace& to) const {
-  if (from.shares_memory_with(to)) return same_rank;
-  if (from.rank == to.rank)
-    return in_turn(same_rank, from.is_on_host() ? to_device : to.is_on_host() ? to_host : between_devices);
-  LinkCost link = from.host == to.host ? same_host : other_host;
-  if (!from.is_on_host()) link = in_turn(to_host, link);
-  if (!to.is_on_host()) link = in_turn(link, to_device);
-  if (!from.is_on_host() && !to.is_on_host()) link.busy_us_per_byte = 0;  // the host has nothing else to do
-  return link;
-}
-
-LinkCost Costs::link(WorkerId from, WorkerId to) const {
-  return places.empty() ? links.same_host : links.between(places[index(from)], places[index(to)]);
-}
-
-bool Costs::by_pointer(WorkerId a, WorkerId b) const {
-  return a == b || (!places.empty() && places[index(a)].shares_memory_with(places[index(b)]));
-}
-
-namespace {
-
-/// "cost of stages: got 3 numbers, expected 4".
-template <typename List>
-void check_size(const char* what, const List& list, std::size_t expected, bool may_be_empty) {
-  if (list.size() == expected || (may_be_empty && list.empty())) return;
-  throw UserError(concat("simulate: got ", list.size(), " costs of ", what, ", expected ", expected));
-}
-
-void check_cost(const char* what, double value) {
-  if (!(value >= 0)) throw UserError(concat("simulate: ", what, " is ", value, ", expected a number >= 0"));
-}
-
-void check_costs(const Program& program, const Costs& costs) {
-  check_size("stages", costs.stages, static_cast<std::size_t>(program.topology.stages), false);
-  check_size("flows", costs.flow_bytes, program.topology.flows.size(), true);
-  check_size("shared parameters", costs.shared_bytes, program.topology.shared.size(), true);
-  check_size("reductions", costs.reduce_us, program.rows.size(), true);
-  check_size("updates", costs.update_us, program.rows.size(), true);
-  check_size("standing bytes", costs.resident_bytes, program.rows.size(), true);
-  check_size("places", costs.places, program.rows.size(), true);
-  for (const StageCost& stage : costs.stages) {
-    check_cost("forward_us", stage.forward_us);
-    check_cost("input_grad_us", stage.input_grad_us);
-    check_cost("weight_grad_us", stage.weight_grad_us);
-    check_cost("activation_bytes", stage.activation_bytes);
-    check_cost("weight_grad_bytes", stage.weight_grad_bytes);
-    check_cost("recompute_us", stage.recompute_us);
-    check_cost("recompute_activation_bytes", stage.recompute_activation_bytes);
-    check_cost("gradient_bytes", stage.gradient_bytes);
-    for (const Workspace& workspace :
-         {stage.workspace, stage.first_workspace, stage.recompute_workspace, stage.recompute_first_workspace})
-      for (const double bytes : {workspace.forward, workspace.backward, workspace.input_grad, workspace.weight_grad})
-        check_cost("workspace", bytes);
-  }
-  for (const double bytes : costs.flow_bytes) check_cost("flow_bytes", bytes);
-  for (const double bytes : costs.shared_bytes) check_cost("shared_bytes", bytes);
-  for (const double us : costs.update_us) check_cost("update_us", us);
-  for (const double us : costs.reduce_us) check_cost("reduce_us", us);
-  for (const double bytes : costs.resident_bytes) check_cost("resident_bytes", bytes);
-  const Links& links = costs.links;
-  for (const LinkCost& link :
-       {links.same_rank, links.same_host, links.other_host, links.to_device, links.to_host, links.between_devices}) {
-    check_cost("latency_us", link.latency_us);
-    if (!(link.bytes_per_us > 0)) {
-      throw UserError(concat("simulate: bytes_per_us is ", link.bytes_per_us, ", expected a number > 0"));
-    }
-  }
-}
 
 /// Bytes of one message on each edge.
 std::vector<double> bytes_of_edges(const Program& program, const Costs& costs) {
-  std::vector<double> bytes;
-  for (const Edge& edge : program.edges) {
+  std::vector<double> bytes = elements_between_replicas(program);
+  for (std::size_t e = 0; e < bytes.size(); ++e) {
+    const Edge& edge = program.edges[e];
     if (edge.kind == EdgeKind::reduce || edge.kind == EdgeKind::gather) {
-      bytes.push_back(elements_between_replicas(program, edge) * costs.element_bytes);
+      bytes[e] *= costs.element_bytes;
       continue;
     }
     const bool shared = edge.kind == EdgeKind::shared, flow = edge.from_stage.valid();
     const std::vector<double>& of = shared ? costs.shared_bytes : costs.flow_bytes;
-    bytes.push_back((shared || flow) && !of.empty() ? of[static_cast<std::size_t>(edge.item)] : 0.0);
+    bytes[e] = (shared || flow) && !of.empty() ? of[static_cast<std::size_t>(edge.item)] : 0.0;
   }
   return bytes;
 }
 
-std::vector<LinkCost> links_of_edges(const Program& program, const Costs& costs) {
-  std::vector<LinkCost> links;
-  for (const Edge& edge : program.edges) links.push_back(costs.link(edge.from, edge.to));
-  return links;
+/// How long the message on each edge is under way. What a row sends several replicas in one exchange, it sends at once:
+/// they share its link.
+std::vector<double> transfers_of_edges(const Program& program, const Costs& costs, const std::vector<double>& bytes) {
+  const auto all_of = [](const Edge& edge) { return std::tuple(edge.kind, edge.item, edge.from); };
+  const auto shares = [&](const Edge& edge) {
+    return between_replicas(edge.kind) && !costs.by_pointer(edge.from, edge.to);
+  };
+  std::map<std::tuple<EdgeKind, int, WorkerId>, double> at_once;
+  for (std::size_t e = 0; e < bytes.size(); ++e)
+    if (shares(program.edges[e])) at_once[all_of(program.edges[e])] += bytes[e];
+  std::vector<double> us;
+  for (std::size_t e = 0; e < bytes.size(); ++e) {
+    const Edge& edge = program.edges[e];
+    us.push_back(costs.link(edge.from, edge.to).transfer_us(shares(edge) ? at_once[all_of(edge)] : bytes[e]));
+  }
+  return us;
+}
+
+std::vector<double> busy_of_edges(const Program& program, const Costs& costs, const std::vector<double>& bytes) {
+  std::vector<double> us;
+  for (std::size_t e = 0; e < bytes.size(); ++e)
+    us.push_back(bytes[e] * costs.link(program.edges[e].from, program.edges[e].to).busy_us_per_byte);
+  return us;
 }
 
 /// What one worker holds. Everything is taken and given back by the worker's own instructions, so its order is enough.
@@ -173,19 +95,24 @@ class Memory {
       case InstructionKind::receive:
         row.bytes += handed_bytes_[index(instruction.edge)];
         row.unused_slots += slot_bytes_[index(instruction.edge)] + handed_bytes_[index(instruction.edge)];
+        if (program_.edges[index(instruction.edge)].kind == EdgeKind::gather) {  // copied to where it belongs
+          row.peak_bytes = std::max(row.peak_bytes, row.bytes);
+          reach(row, 0);
+          use_slots(row);
+        }
         break;
       case InstructionKind::compute: compute(row, instruction.action); break;
       case InstructionKind::shared_sum:
         reach(row, shared_sum_bytes(id, static_cast<std::size_t>(instruction.item)));
         use_slots(row);
         break;
+      case InstructionKind::reduce: use_slots(row); break;
       case InstructionKind::update:
         if (!program_.post_validation) forget_gradients(id);
         break;
       case InstructionKind::amend: forget_gradients(id); break;
       case InstructionKind::make_header:
       case InstructionKind::send:
-      case InstructionKind::reduce:
       case InstructionKind::norm_parts:
       case InstructionKind::norm_total:
       case InstructionKind::wait_sends: break;
@@ -307,7 +234,8 @@ class CostClock : public ExecutionClock {
       : program_(program),
         costs_(costs),
         edge_bytes_(bytes_of_edges(program, costs)),
-        links_(links_of_edges(program, costs)),
+        transfer_us_(transfers_of_edges(program, costs, edge_bytes_)),
+        busy_us_(busy_of_edges(program, costs, edge_bytes_)),
         memory_(program, costs, edge_bytes_),
         again_(recomputed(program)),
         recorded_steps_(recorded_steps),
@@ -323,8 +251,8 @@ class CostClock : public ExecutionClock {
     return instruction.kind == InstructionKind::compute ? compute_us(instruction.action) : 0.0;
   }
 
-  double transfer_us(EdgeId edge) override { return links_[index(edge)].transfer_us(edge_bytes_[index(edge)]); }
-  double busy_us(EdgeId edge) override { return edge_bytes_[index(edge)] * links_[index(edge)].busy_us_per_byte; }
+  double transfer_us(EdgeId edge) override { return transfer_us_[index(edge)]; }
+  double busy_us(EdgeId edge) override { return busy_us_[index(edge)]; }
 
   void ran(WorkerId row, const Instruction& instruction, int step, double start_us, double end_us) override {
     if (step == 0) {
@@ -378,8 +306,7 @@ class CostClock : public ExecutionClock {
 
   const Program& program_;
   const Costs& costs_;
-  const std::vector<double> edge_bytes_;
-  const std::vector<LinkCost> links_;  // by edge
+  const std::vector<double> edge_bytes_, transfer_us_, busy_us_;  // by edge
   Memory memory_;
   const std::vector<bool> again_;
   const int recorded_steps_;
@@ -426,7 +353,7 @@ double idle_share(const std::vector<double>& work_us, double span_us) {
 }  // namespace
 
 Simulation simulate(const Program& program, const Costs& costs, int steps) {
-  check_costs(program, costs);
+  check_costs(costs, program);
   if (steps < 0) throw UserError(concat("simulate: got ", steps, " steps, expected at least 0"));
   CostClock clock(program, costs, steps);
   Execution execution(program, clock);

@@ -23,7 +23,8 @@ Topology chain_topology(int stages) {
 }
 
 std::string stages_text(const Topology& topology) {
-  const std::string stages = concat(topology.stages_of_replica(), " stages");
+  const int of_each = topology.stages_of_replica();
+  const std::string stages = concat(of_each, of_each == 1 ? " stage" : " stages");
   return topology.replicas.count == 1 ? stages : concat(topology.replicas.count, " replicas of ", stages);
 }
 

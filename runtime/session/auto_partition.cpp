@@ -17,6 +17,40 @@
 namespace lockstep {
 namespace {
 
+/// Of the time of a step.
+constexpr double kWorthItToSay = 0.98;
+
+/// Whether fewer replicas of the same pipeline would be faster; empty: they would not.
+std::string fewer_replicas(const PlanProblem& problem, const PlanChoice& choice, double step_us) {
+  if (find_generator(choice.schedule) == nullptr) return "";
+  const auto rows = choice.placement.size() / static_cast<std::size_t>(problem.replicas.count);
+  int fastest = 0;
+  double least_us = kWorthItToSay * step_us;
+  for (int count = 1; count < problem.replicas.count; ++count) {
+    PlanProblem fewer = problem;
+    Replicas replicas = problem.replicas;
+    replicas.count = count;
+    set_replicas(fewer, replicas);
+    RankedPlan plan;
+    plan.choice = choice;
+    plan.choice.placement.resize(rows * static_cast<std::size_t>(count));
+    try {
+      plan.simulated = judge(fewer, plan.choice);
+    } catch (const ScheduleError&) {
+      continue;  // it forbids the shape
+    }
+    if (plan.simulated.period_us > least_us || largest_excess(fewer, plan).row >= 0) continue;
+    fastest = count;
+    least_us = plan.simulated.period_us;
+  }
+  if (fastest == 0) return "";
+  return concat("fewer replicas would be faster: ", fastest, " of ", problem.replicas.count, ", ", time_text(least_us),
+                " a step instead of ", time_text(step_us), "; set replicas.count=", fastest,
+                problem.replicas.groups > fastest
+                    ? concat(" and train.gradient_groups=", problem.replicas.groups, ", which changes no bit")
+                    : std::string());
+}
+
 /// The cuts for all of the config's workers. `note`: whether fewer would be faster.
 PlanFile plan_cuts(const Config& config, const Planning& planning, const PlanProblem& problem, std::string& note) {
   const PipelineConfig& pipeline = config.pipeline;
@@ -39,16 +73,18 @@ PlanFile plan_cuts(const Config& config, const Planning& planning, const PlanPro
     scope.all_workers = false;
     scope.placement.clear();
     const PlanResult any = make_plan(problem, scope);
-    constexpr double kWorthIt = 0.98;
-    if (any.with_all && any.best().simulated.period_us <= kWorthIt * result.best().simulated.period_us) {
+    const bool fewer_workers =
+        any.fits() && rows_of(problem, any.best().choice) < static_cast<int>(problem.workers.size());
+    if (fewer_workers && any.best().simulated.period_us <= kWorthItToSay * result.best().simulated.period_us) {
       const PlanFile fewer = planning.file(problem, any.best());
       const std::string devices = devices_to_set(config, fewer.workers);
-      note =
-          concat("fewer workers would be faster: ", fewer.workers.size(), " of ", problem.workers.size(), ", ",
-                 time_text(fewer.predicted->step_us), " a step; set pipeline.stages=", fewer.predicted->stages.size(),
-                 devices.empty() ? "" : " and workers.devices=" + devices);
+      note = concat("fewer workers would be faster: ", fewer.workers.size(), " of ", problem.workers.size(), ", ",
+                    time_text(fewer.predicted->step_us),
+                    " a step; set pipeline.stages=", fewer.choice.layers_per_stage.size(),
+                    devices.empty() ? "" : " and workers.devices=" + devices);
     }
   }
+  if (note.empty()) note = fewer_replicas(problem, result.best().choice, result.best().simulated.period_us);
   return planning.file(problem, result.best());
 }
 
@@ -85,14 +121,8 @@ void resolve_partition(Process& process, const ConfigSource& source, LoadedConfi
   process.together([&] {
     whole = make_whole(source, config, loaded.trained);
     check_pipeline(config, whole->graph());
-    // The first replica is planned, and the others are cut alike.
-    const std::vector<RankId> of_all =
+    rank_of_worker =
         spread_workers(config.all_workers(), process.size(), config.workers.per_rank, config.root.section("workers"));
-    const int workers = config.pipeline.workers();
-    rank_of_worker.resize(static_cast<std::size_t>(workers));
-    for (int worker = 0; worker < workers; ++worker)
-      rank_of_worker[static_cast<std::size_t>(worker)] = of_all[static_cast<std::size_t>(
-          config.replicas.placement == ReplicaPlacement::pipeline_first ? worker : worker * config.replicas.count)];
   });
   const Log log = process.log();
   if (process.is_root())
@@ -108,9 +138,7 @@ void resolve_partition(Process& process, const ConfigSource& source, LoadedConfi
         std::vector<PlannedWorker> workers = workers_on_ranks(profile, rank_of_worker, config);
         limits = limit_by_devices(workers, profile);
         const Planning planning(config, source.path, *whole, profile, workers);
-        PlanProblem problem = planning.problem(config.train.micro_batches, workers);
-        problem.micro_batches = replicas_of(config).most_micro_batches();
-        text = to_yaml(plan_cuts(config, planning, problem, fewer));
+        text = to_yaml(plan_cuts(config, planning, planning.problem(replicas_of(config), workers), fewer));
       },
       kLongPatience);
   // What one rank found is what all of them do.
@@ -120,7 +148,7 @@ void resolve_partition(Process& process, const ConfigSource& source, LoadedConfi
   config.pipeline.partition.counts = plan.pipeline.get<std::vector<int>>("partition");
   // Which schedule `auto` will come to is not known yet.
   const std::string key = prediction_key(config, plan.workers);
-  if (key != plan.key || config.replicas.count > 1) plan.predicted.reset();
+  if (key != plan.key) plan.predicted.reset();
   plan.key = key;
   loaded.notes.push_back(concat("partition ", by, ": layers per stage [", join(config.pipeline.partition.counts), "]",
                                 plan.predicted ? concat(", predicted ", time_text(plan.predicted->step_us),
@@ -181,6 +209,9 @@ void predict_again(const Trainer& trainer, LoadedConfig& loaded) {
   const PlanPrediction& p = *plan.predicted;
   loaded.notes.push_back(
       concat(edited, ": predicted again, ", time_text(p.step_us), " a step, bubble ", percent_text(p.bubble_steady)));
+  const PlanProblem problem = planning->problem(trainer.partition().topology.replicas, plan.workers);
+  if (const std::string fewer = fewer_replicas(problem, plan.choice, p.step_us); !fewer.empty())
+    loaded.notes.push_back(fewer);
   for (std::size_t row = 0; row < p.peak_bytes.size(); ++row) {
     const std::size_t worker = plan.choice.worker_of(row);
     if (const double limit = plan.workers[worker].limit_bytes; p.peak_bytes[row] > limit)
@@ -222,13 +253,9 @@ std::vector<std::string> other_cards(const Trainer& trainer, const PlanFile& pla
 
 /// Neighbours on one rank hand over by pointer, others send: that is what messages cost.
 bool runs_elsewhere(const Trainer& trainer, const PlanFile& plan) {
-  if (trainer.config().replicas.count > 1) return false;
   const std::vector<RankId>& rank_of_row = trainer.layout().rank_of_row;
   if (plan.workers.size() != rank_of_row.size()) return true;
-  const auto planned_rank = [&](std::size_t row) {
-    const std::vector<int>& placement = trainer.config().pipeline.placement;
-    return plan.workers[placement.empty() ? row : static_cast<std::size_t>(placement[row])].place.rank;
-  };
+  const auto planned_rank = [&](std::size_t row) { return plan.workers[plan.choice.worker_of(row)].place.rank; };
   for (std::size_t row = 1; row < rank_of_row.size(); ++row)
     if ((planned_rank(row) == planned_rank(row - 1)) != (rank_of_row[row] == rank_of_row[row - 1])) return true;
   return false;
@@ -244,17 +271,13 @@ void adopt_plan(const Trainer& trainer, LoadedConfig& loaded) {
                             " have other names, options, shapes or losses; ", plan_again(plan, loaded.config)));
   const PipelineConfig& pipeline = loaded.config.pipeline;
   plan.choice = choice_of(trainer);
+  plan.replicas = loaded.config.replicas.count;
+  plan.gradient_groups = loaded.config.gradient_groups();
   plan.recompute_text = recompute_text(pipeline);
   if (!plan.profile.empty()) plan.profile = to_yaml(read_profile(plan.root.section("profile")));  // as it was written
   move_to_devices(trainer, loaded);
   const std::string key = prediction_key(loaded.config, plan.workers);
-  if (loaded.config.replicas.count > 1) {
-    plan.predicted.reset();
-    loaded.notes.push_back(concat(plan.root.location().file, " is of one pipeline: what ", loaded.config.replicas.count,
-                                  " replicas of it take is not predicted"));
-  } else if (key != plan.key) {
-    predict_again(trainer, loaded);
-  }
+  if (key != plan.key) predict_again(trainer, loaded);
   plan.key = key;
   if (const std::string idle = idle_text(plan); !idle.empty()) loaded.notes.push_back(idle);
 }

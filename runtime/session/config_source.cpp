@@ -15,13 +15,37 @@ bool is_auto(const Section& train) {
 }
 
 /// The config's own keys that gave way.
-std::vector<std::string> replaced_keys(const Section& own, const Section& plan, const Section& both) {
+std::vector<std::string> replaced_keys(const Section& own, const Section& both,
+                                       const std::vector<ConfigOverlay>& overlays) {
   std::vector<std::string> keys;
-  for (const std::string& key : plan.keys()) {
-    const std::string text = plan.text(key);
-    if (own.has(key) && own.text(key) != text && both.text(key) == text) keys.push_back("pipeline." + key);
+  for (const ConfigOverlay& overlay : overlays) {
+    if (overlay.key == "train") continue;  // the numerics are the config's
+    const Section here = own.section(overlay.key);
+    for (const std::string& key : overlay.section.keys()) {
+      const std::string text = overlay.section.text(key);
+      if (here.has(key) && here.text(key) != text && both.section(overlay.key).text(key) == text)
+        keys.push_back(concat(overlay.key, ".", key));
+    }
   }
   return keys;
+}
+
+/// As a config says it that is not read yet.
+int gradient_groups_of(const Section& root) {
+  const int replicas = root.section("replicas").get("count", 1, at_least(1));
+  const int groups = root.section("train").get("gradient_groups", 0, at_least(0));
+  return groups > 0 ? groups : replicas;
+}
+
+void check_groups(const PlanFile& plan, const Section& own) {
+  const int groups = gradient_groups_of(own);
+  if (groups == plan.gradient_groups) return;
+  throw plan.train.error("gradient_groups",
+                         concat("got ", plan.gradient_groups, ", but ", own.location().file, " adds gradients up in ",
+                                groups, groups == 1 ? " group" : " groups",
+                                " of micro-batches; they are part of the numerics, so the plan does not "
+                                "change them: set train.gradient_groups=",
+                                plan.gradient_groups, ", or plan again"));
 }
 
 void check_plan(const PlanFile& plan, const Config& config, const Model& model) {
@@ -51,8 +75,8 @@ void check_prediction(const PlanFile& plan, const Config& config) {
     if (got != static_cast<std::size_t>(expected))
       throw section.error(key, concat("got ", got, ", expected ", expected, "; remove `predicted`, or plan again"));
   };
-  check("stages", p.stages.size(), config.pipeline.stages);
-  check("workers", p.compute_us.size(), config.pipeline.workers());
+  check("stages", p.stages.size(), config.pipeline.stages * config.replicas.count);
+  check("workers", p.compute_us.size(), config.all_workers());
   check("layers", p.layers.size(), plan.layers);
 }
 
@@ -96,8 +120,10 @@ LoadedConfig ConfigSource::load(int micro_batches) const {
   if (plan.empty() && plan_text.empty()) {
     std::vector<std::string> all = overrides;
     if (micro_batches > 0 && leaves_micro_batches()) {
-      const auto batch = load_config_file(path, overrides).section("train").get("batch", at_least<std::int64_t>(1));
-      all.push_back(concat("train.micro_batches=", std::min<std::int64_t>(micro_batches, batch)));
+      const Section root = load_config_file(path, overrides);
+      const auto batch = root.section("train").get("batch", at_least<std::int64_t>(1));
+      const int least = std::max(micro_batches, gradient_groups_of(root));
+      all.push_back(concat("train.micro_batches=", std::min<std::int64_t>(least, batch)));
     }
     loaded.config = read_config(load_config_file(path, all));
     return loaded;
@@ -106,12 +132,16 @@ LoadedConfig ConfigSource::load(int micro_batches) const {
   PlanFile file = read_plan(plan.empty() ? load_config_text(plan_text, "the plan") : load_config_file(plan));
   std::vector<ConfigOverlay> overlays = {{"pipeline", file.pipeline}};
   if (is_auto(own.section("train"))) overlays.push_back({"train", file.train, {"micro_batches"}});
+  if (file.root.has("replicas")) {
+    check_groups(file, own);
+    overlays.push_back({"replicas", file.replicas_section});
+    if (file.gradient_groups > 1) overlays.push_back({"train", file.train, {"gradient_groups"}});
+  }
   const Section both = load_config_file(path, overrides, overlays);
   loaded.config = read_config(both);
   check_plan(file, loaded.config, make_model(loaded.config));
   loaded.notes.push_back(plan.empty() ? "a plan" : "plan " + plan);
-  const std::vector<std::string> replaced =
-      replaced_keys(own.section("pipeline"), file.pipeline, both.section("pipeline"));
+  const std::vector<std::string> replaced = replaced_keys(own, both, overlays);
   if (!replaced.empty()) loaded.notes.back() += concat(": it takes the place of ", join(replaced), " in ", path);
   if (prediction_key(loaded.config, file.workers) != file.key || !devices_to_set(loaded.config, file.workers).empty())
     file.predicted.reset();  // made again with the trainer

@@ -176,4 +176,43 @@ std::vector<int> micro_batches_of(const PlanOptions& options, bool automatic, co
   return {candidates.begin(), candidates.end()};
 }
 
+namespace {
+
+/// Up to 8 all of them, beyond that powers of two.
+std::vector<int> some_counts(int first, int last, int workers, bool all_workers) {
+  constexpr int kEach = 8;
+  std::vector<int> counts;
+  for (int count = first; count <= last; ++count) {
+    const bool power = (count & (count - 1)) == 0;
+    if ((count <= kEach || power || count == last) && (!all_workers || workers % count == 0)) counts.push_back(count);
+  }
+  return counts;
+}
+
+}  // namespace
+
+std::vector<int> replicas_of(const PlanOptions& options, const Config& config, int micro_batches, int workers) {
+  const int most = std::min(workers, micro_batches);
+  if (options.replicas == "auto") return some_counts(1, most, workers, options.all_workers);
+  if (options.replicas.empty())
+    return options.placement.empty()
+               ? some_counts(1, std::min(most, config.gradient_groups()), workers, options.all_workers)
+               : std::vector<int>{1};
+  std::vector<int> counts = numbers("--replicas", options.replicas, "auto, or numbers >= 1 such as 1,2,4");
+  for (const int count : counts)
+    if (count > most)
+      throw UserError(concat("--replicas: got ", count, ", expected at most ", most, ": there are ", workers,
+                             " workers and ", micro_batches, " micro-batches"));
+  std::sort(counts.begin(), counts.end());
+  return counts;
+}
+
+std::vector<int> more_replicas(const PlanOptions& options, const Config& config, int micro_batches, int workers) {
+  if (!options.replicas.empty() || !options.placement.empty()) return {};
+  std::vector<int> counts =
+      some_counts(config.gradient_groups() + 1, std::min(workers, micro_batches), workers, options.all_workers);
+  std::erase_if(counts, [](int count) { return (count & (count - 1)) != 0; });
+  return counts;
+}
+
 }  // namespace lockstep

@@ -16,7 +16,7 @@ inline constexpr int kMostPlannedWorkers = 4096;
 struct PlanOptions {
   int workers = 0;
   bool all_workers = false;
-  std::string memory, hosts, ranks, micro_batches, partition;
+  std::string memory, hosts, ranks, micro_batches, replicas, partition;
   std::vector<std::string> schedules, recomputes;
   std::vector<int> virtual_stages, placement;
 };
@@ -31,6 +31,12 @@ std::vector<PlannedWorker> workers_of(const PlanOptions& options, const Config& 
 /// fewer than workers only where the batch has no more.
 std::vector<int> micro_batches_of(const PlanOptions& options, bool automatic, const Config& config,
                                   const ModelGraph& graph, int workers);
+
+/// Numbers of replicas to choose from, ascending, for so many workers and micro-batches. Nothing said: as many as the
+/// config's groups of micro-batches allow.
+std::vector<int> replicas_of(const PlanOptions& options, const Config& config, int micro_batches, int workers);
+/// Those that the config's groups rule out, some of them: to say what they would take.
+std::vector<int> more_replicas(const PlanOptions& options, const Config& config, int micro_batches, int workers);
 
 /// "a,b,c" in its parts.
 std::vector<std::string> split(const std::string& text);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <numeric>
 
 #include "runtime/host/binding.hpp"
@@ -12,12 +13,11 @@
 #include "runtime/session/planning.hpp"
 #include "runtime/session/profiling.hpp"
 #include "runtime/session/worker_devices.hpp"
-#include "runtime/training/schedule_choice.hpp"
 
 namespace lockstep {
 namespace {
 
-/// What may be chosen, once for each number of stages where the cutter has to know it.
+/// What may be chosen of each replica, once for each number of stages where the cutter has to know it.
 std::vector<PlanScope> scopes_of(const PlanOptions& options, const Config& config, const Planning& planning,
                                  const PlanProblem& problem) {
   constexpr const char* flag = "--partition";
@@ -28,7 +28,8 @@ std::vector<PlanScope> scopes_of(const PlanOptions& options, const Config& confi
   scope.placement = options.placement;
   scope.all_workers = options.all_workers;
   const std::string& text = options.partition;
-  const int workers = static_cast<int>((scope.placement.empty() ? problem.workers.size() : scope.placement.size()));
+  const int workers = static_cast<int>(scope.placement.empty() ? problem.workers.size() : scope.placement.size()) /
+                      problem.replicas.count;
   const int layers = problem.graph.layers();
   if (text.empty() || text == "auto" || text == "by:auto") return {scope};
   if (text.rfind("by:", 0) == 0) {
@@ -61,24 +62,41 @@ std::vector<PlanScope> scopes_of(const PlanOptions& options, const Config& confi
   return {scope};
 }
 
-std::list<Searched> search(const PlanOptions& options, const Config& config, const Planning& planning,
-                           const std::vector<int>& micro_batches, const std::vector<PlannedWorker>& workers) {
-  std::list<Searched> all;
-  std::optional<UserError> refused;
-  for (const int m : micro_batches) {
-    const PlanProblem problem = planning.problem(m, workers);
-    for (const PlanScope& scope : scopes_of(options, config, planning, problem)) {
+/// The searches of one number of micro-batches and of replicas, behind the others. Throws what it was asked for and
+/// cannot be, if nothing was found at all.
+class Searches {
+ public:
+  Searches(const PlanOptions& options, const Config& config, const Planning& planning,
+           const std::vector<PlannedWorker>& workers)
+      : options_(options), config_(config), planning_(planning), workers_(workers) {}
+
+  void add(int micro_batches, int replicas) {
+    const int groups = std::max(config_.gradient_groups(), replicas);
+    if (groups > micro_batches) return;
+    const PlanProblem problem = planning_.problem({replicas, groups, micro_batches}, workers_);
+    for (const PlanScope& scope : scopes_of(options_, config_, planning_, problem)) {
       try {
         all.push_back({problem, make_plan(problem, scope)});
       } catch (const UserError& error) {
-        // Of several numbers of micro-batches or stages some may be impossible.
-        if (!refused) refused = error;
+        // Of several numbers of micro-batches, stages or replicas some may be impossible.
+        if (!refused_) refused_ = error;
       }
     }
   }
-  if (all.empty() && refused) throw *refused;
-  return all;
-}
+
+  void check() const {
+    if (all.empty() && refused_) throw *refused_;
+  }
+
+  std::list<Searched> all;
+
+ private:
+  const PlanOptions& options_;
+  const Config& config_;
+  const Planning& planning_;
+  const std::vector<PlannedWorker>& workers_;
+  std::optional<UserError> refused_;
+};
 
 std::vector<FoundPlan> ranked(const std::list<Searched>& all) {
   std::vector<FoundPlan> found;
@@ -88,6 +106,19 @@ std::vector<FoundPlan> ranked(const std::list<Searched>& all) {
     return is_better(*a.plan, *b.plan, a.searched->problem);
   });
   return found;
+}
+
+std::vector<FoundPlan> best_by_replicas(const std::list<Searched>& all) {
+  std::map<int, FoundPlan> best;
+  for (const Searched& searched : all) {
+    if (!searched.result.fits()) continue;
+    FoundPlan& of_count = best[searched.problem.replicas.count];
+    const RankedPlan& plan = searched.result.best();
+    if (of_count.plan == nullptr || is_better(plan, *of_count.plan, searched.problem)) of_count = {&searched, &plan};
+  }
+  std::vector<FoundPlan> list;
+  for (const auto& [count, plan] : best) list.push_back(plan);
+  return list;
 }
 
 std::vector<std::string> warnings_of(const PlanOptions& options, const Config& config, const Profile& profile,
@@ -109,11 +140,12 @@ std::vector<std::string> warnings_of(const PlanOptions& options, const Config& c
 void describe(RunTimeline& timeline, const std::string& name, const PlanFile& file) {
   timeline.name = name;
   timeline.layers.clear();
-  std::size_t layer = 0;
-  for (const PredictedStage& stage : file.predicted->stages) {
-    const std::string first = file.predicted->layers[layer].name;
-    layer += static_cast<std::size_t>(stage.layers);
-    timeline.layers.push_back(stage.layers == 1 ? first : first + " .. " + file.predicted->layers[layer - 1].name);
+  const std::vector<PredictedLayer>& layers = file.predicted->layers;
+  for (std::size_t s = 0; s < file.predicted->stages.size(); ++s) {
+    const std::size_t first = file.predicted->first_layer(s);
+    const auto count = static_cast<std::size_t>(file.predicted->stages[s].layers);
+    timeline.layers.push_back(count == 1 ? layers[first].name
+                                         : concat(layers[first].name, " .. ", layers[first + count - 1].name));
   }
   timeline.rank_of_worker.clear();
   timeline.device_of_worker.clear();
@@ -149,12 +181,6 @@ PlanSearch find_plan(const ConfigSource& source, const Profile& profile, const P
   const bool automatic =
       options.micro_batches == "auto" || (options.micro_batches.empty() && source.leaves_micro_batches());
   const Config config = source.load(/*micro_batches=*/1).config;
-  if (config.replicas.count > 1)
-    throw config.root.section("replicas")
-        .error(
-            "count",
-            concat("got ", config.replicas.count, ", expected 1: a plan is of one pipeline; plan that, with its part ",
-                   "of batch and micro-batches, and run it with --set replicas.count=", config.replicas.count));
   resolve_kernels(config);
   const std::unique_ptr<Trainer> whole = make_whole(source, config);
   std::vector<PlannedWorker> workers = workers_of(options, config, profile);
@@ -168,8 +194,12 @@ PlanSearch find_plan(const ConfigSource& source, const Profile& profile, const P
   if (automatic || !options.micro_batches.empty())
     micro_batches = micro_batches_of(options, automatic, config, whole->graph(), count);
   if (micro_batches.size() > 1) check_rows_are_told(planning, options, automatic);
+  Searches searches(options, config, planning, workers);
+  for (const int m : micro_batches)
+    for (const int replicas : replicas_of(options, config, m, count)) searches.add(m, replicas);
+  searches.check();
   PlanSearch found;
-  found.all = search(options, config, planning, micro_batches, workers);
+  found.all = std::move(searches.all);
   found.ranked = ranked(found.all);
   if (found.ranked.empty() || !found.ranked.front().plan->fits) {
     const Searched* closest = &found.all.front();
@@ -177,11 +207,17 @@ PlanSearch find_plan(const ConfigSource& source, const Profile& profile, const P
       if (searched.result.least_limit_bytes < closest->result.least_limit_bytes) closest = &searched;
     throw UserError(planning.nothing_fits(closest->problem, closest->result));
   }
-  const FoundPlan& best = found.ranked.front();
+  const FoundPlan best = found.ranked.front();
+  const int best_micro_batches = best.searched->problem.replicas.micro_batches;
+  for (const int replicas : more_replicas(options, config, best_micro_batches, count))
+    searches.add(best_micro_batches, replicas);
+  found.all.splice(found.all.end(), searches.all);
+  found.by_replicas = best_by_replicas(found.all);
   found.best = planning.file(best.searched->problem, *best.plan);
   if (const std::optional<RankedPlan>& with_all = best.searched->result.with_all; with_all && with_all->fits)
     found.best.predicted->with_all_us = with_all->simulated.period_us;
   found.sets_micro_batches = !source.leaves_micro_batches() && found.best.micro_batches != config.train.micro_batches;
+  found.sets_groups = found.best.gradient_groups != config.gradient_groups();
   found.warnings = warnings_of(options, config, profile, planning, found.best);
   if (!limits.empty()) found.warnings.push_back(limits);
   found.sets_devices = devices_to_set(config, found.best.workers);
@@ -231,8 +267,8 @@ SimulateSubject subject_of_plan(const std::string& path) {
     throw UserError(concat("--plan: ", join(loaded.notes, "; "), "; or draw it as if all stages took the same time: ",
                            "lockstep train ", source.path, " --plan ", path, " --dry-run"));
   SimulateSubject subject;
-  subject.schedule = choose_schedule(loaded.config, trainer->partition(), trainer->micro_batches()).schedule;
   subject.program = trainer->programs().get(Mode::train, trainer->micro_batches());
+  subject.schedule = schedule_of(subject.program);
   subject.costs = file.predicted->costs;
   subject.note =
       concat("plan            ", path, " for ", loaded.config.name, "; lockstep train ", source.path, " --plan ", path);

@@ -34,9 +34,12 @@ struct PlanSearch {
   PlanSearch& operator=(const PlanSearch&) = delete;
 
   std::list<Searched> all;
-  std::vector<FoundPlan> ranked;      ///< of all, best first
+  std::vector<FoundPlan> ranked;  ///< of all that the config's groups of micro-batches allow, best first
+  std::vector<FoundPlan>
+      by_replicas;                    ///< the best of each number of replicas, ascending: also of some that they do not
   PlanFile best;                      ///< as it is written down
   bool sets_micro_batches = false;    ///< the config has another number, and no plan changes it
+  bool sets_groups = false;           ///< the same of train.gradient_groups
   std::string sets_devices;           ///< what workers.devices has to be for it; empty: it is that
   std::vector<std::string> warnings;  ///< why the costs may be others
 };

@@ -24,24 +24,17 @@ Cell number(int value) {
   return {std::to_string(value), static_cast<double>(value)};
 }
 
-/// "first .. last" layer of each stage.
-std::vector<std::string> layers_of_stages(const PlanPrediction& p) {
-  std::vector<std::string> names;
-  std::size_t layer = 0;
-  for (const PredictedStage& stage : p.stages) {
-    std::string text = shortened(p.layers[layer].name);
-    layer += static_cast<std::size_t>(stage.layers);
-    if (stage.layers > 1) text += " .. " + shortened(p.layers[layer - 1].name);
-    names.push_back(text);
-  }
-  return names;
+/// "first .. last" layer of a stage.
+std::string layers_of_stage(const PlanPrediction& p, std::size_t stage) {
+  const std::size_t first = p.first_layer(stage), layers = static_cast<std::size_t>(p.stages[stage].layers);
+  const std::string text = shortened(p.layers[first].name);
+  return layers == 1 ? text : concat(text, " .. ", shortened(p.layers[first + layers - 1].name));
 }
 
 std::string stages_table(const PlanFile& plan, int width) {
   const PlanPrediction& p = *plan.predicted;
-  const std::vector<std::string> names = layers_of_stages(p);
   std::vector<std::vector<Cell>> rows;
-  for (std::size_t s = 0; s < p.stages.size(); ++s) {
+  for (std::size_t s = 0; s < plan.choice.layers_per_stage.size(); ++s) {  // the other replicas' are alike
     const PredictedStage& stage = p.stages[s];
     const StageCost& cost = p.costs.stages[s];
     const std::size_t worker = plan.choice.worker_of(static_cast<std::size_t>(stage.row));
@@ -53,7 +46,7 @@ std::string stages_table(const PlanFile& plan, int width) {
                     {fixed_text(cost.weight_grad_us * 1e-3, 3)},
                     {count_text(stage.parameters)},
                     number(stage.in_flight),
-                    {names[s]}});
+                    {layers_of_stage(p, s)}});
   }
   using Kind = Column::Kind;
   return table({{"stage", Kind::list},
@@ -120,9 +113,13 @@ std::string plan_table(const PlanFile& plan) {
   const PlanPrediction& p = *plan.predicted;
   const int width = columns_of_terminal(STDOUT_FILENO);
   std::ostringstream out;
-  out << plan.workers.size() << (plan.workers.size() == 1 ? " worker, " : " workers, ") << p.stages.size()
-      << (p.stages.size() == 1 ? " stage, " : " stages, ") << schedule_text(plan.choice) << ", " << plan.micro_batches
-      << " micro-batches, recompute " << plan.recompute_text << "\n"
+  const std::size_t workers = plan.workers.size() / static_cast<std::size_t>(plan.replicas);
+  const std::size_t stages = plan.choice.layers_per_stage.size();
+  if (plan.replicas > 1)
+    out << plan.replicas << " replicas (" << to_string(placement_of_replicas(plan.choice, plan.replicas)) << ") of ";
+  out << workers << (workers == 1 ? " worker, " : " workers, ") << stages << (stages == 1 ? " stage, " : " stages, ")
+      << schedule_text(plan.choice) << ", " << plan.micro_batches << " micro-batches, recompute " << plan.recompute_text
+      << "\n"
       << stages_table(plan, width) << "\n"
       << workers_table(plan, width) << "\nstep " << fixed_text(p.step_us * 1e-3, 2) << " ms, bubble "
       << fixed_text(p.bubble_steady * 100, 1) << " % (one step alone: " << fixed_text(p.alone_us * 1e-3, 2) << " ms, "

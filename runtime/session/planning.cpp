@@ -14,6 +14,7 @@
 #include "runtime/layer/random.hpp"
 #include "runtime/session/profiling.hpp"
 #include "runtime/session/worker_devices.hpp"
+#include "runtime/training/placement.hpp"
 #include "runtime/training/precision.hpp"
 #include "runtime/training/schedule_choice.hpp"
 
@@ -76,8 +77,9 @@ Planning::Planning(const Config& config, std::string config_path, const Trainer&
   }
 }
 
-PlanProblem Planning::problem(int micro_batches, std::vector<PlannedWorker> workers) const {
+PlanProblem Planning::problem(Replicas replicas, std::vector<PlannedWorker> workers) const {
   const TrainConfig& train = config_.train;
+  const int micro_batches = replicas.micro_batches;
   const std::int64_t rows = most_rows(config_, micro_batches);
   const double mean_rows = static_cast<double>(train.batch) / micro_batches;
   const ModelGraph graph = describe_for(whole_, rows);
@@ -97,7 +99,10 @@ PlanProblem Planning::problem(int micro_batches, std::vector<PlannedWorker> work
   problem.data_bytes = data_bytes(graph, train.batch);
   problem.workers = std::move(workers);
   problem.links = profile_.links;
-  problem.micro_batches = micro_batches;
+  for (const auto& [kind, layers] : layers_) problem.add_us_per_byte[kind] = add_us_per_byte_of(profile_, kind);
+  replicas.shard_optimizer = config_.replicas.shard_optimizer;
+  replicas.whole_parameters = !whole_.assembly().optimizer.rule->is_elementwise();
+  set_replicas(problem, replicas);
   problem.clip = train.clip_grad_norm > 0;
   problem.post_validation = train.post_validation;
   return problem;
@@ -113,10 +118,12 @@ PlanFile Planning::file(const PlanProblem& asked, const RankedPlan& plan) const 
   file.layers = whole_.graph().layer_count();
   file.signature = model_signature(whole_);
   file.batch = config_.train.batch;
-  file.micro_batches = problem.micro_batches;
+  file.micro_batches = problem.replicas.micro_batches;
+  file.replicas = problem.replicas.count;
+  file.gradient_groups = problem.replicas.groups;
   file.workers = problem.workers;
   Config planned = config_;
-  take_choice(planned, file.choice, problem.micro_batches);
+  take_choice(planned, file.choice, problem.replicas);
   file.recompute_text = recompute_text(planned.pipeline);
   file.key = prediction_key(planned, file.workers);
   file.predicted = prediction(problem, file.choice, program_of(problem, file.choice), costs_of(problem, file.choice),
@@ -139,26 +146,28 @@ PlanPrediction Planning::prediction(const PlanProblem& problem, const PlanChoice
   p.peak_bytes = simulated.total_bytes;
   const std::vector<int> first = first_layers(choice.layers_per_stage), in_flight = in_flight_of(program);
   const std::vector<bool> again = recomputed(program);
-  const auto m = static_cast<std::size_t>(problem.micro_batches);
-  for (std::size_t s = 0; s + 1 < first.size(); ++s) {
+  const auto of_replica = choice.layers_per_stage.size(), all = static_cast<std::size_t>(program.micro_batches);
+  for (std::size_t s = 0; s < in_flight.size(); ++s) {
+    const int begin = first[s % of_replica], end = first[s % of_replica + 1];
     PredictedStage& stage = p.stages.emplace_back();
     stage.row = program.wiring.row_of_stage[s].value();
-    stage.layers = first[s + 1] - first[s];
+    stage.layers = end - begin;
     stage.in_flight = in_flight[s];
-    stage.parameters = graph.elements_of_layers(first[s], first[s + 1]);
-    stage.state_bytes = state_bytes(problem, first[s], first[s + 1]);
-    const auto row = static_cast<std::size_t>(stage.row);
-    const PlannedWorker& worker = problem.workers[choice.worker_of(row)];
-    const auto begin = again.begin() + static_cast<std::ptrdiff_t>(s * m);
-    const auto runs_again = static_cast<double>(std::count(begin, begin + static_cast<std::ptrdiff_t>(m), true));
-    for (int layer = first[s]; layer < first[s + 1]; ++layer) {
+    stage.parameters = graph.elements_of_layers(begin, end);
+    stage.state_bytes = state_bytes(problem, begin, end);
+    if (s >= of_replica) continue;
+    const PlannedWorker& worker = problem.workers[choice.worker_of(static_cast<std::size_t>(stage.row))];
+    const TermRange mine = problem.replicas.micro_batches_of(0, program.micro_batches);
+    const auto of_stage = again.begin() + static_cast<std::ptrdiff_t>(s * all);
+    const auto runs_again = static_cast<double>(std::count(of_stage + mine.begin, of_stage + mine.end, true));
+    for (int layer = begin; layer < end; ++layer) {
       const LayerCost& cost = problem.layers.at(worker.kind)[static_cast<std::size_t>(layer)];
       PredictedLayer& entry = p.layers.emplace_back();
       entry.name = graph.layers[layer].name;
       entry.forward_us = cost.forward_us / worker.speed;
       entry.input_grad_us = cost.input_grad_us / worker.speed;
       entry.weight_grad_us = cost.weight_grad_us / worker.speed;
-      entry.step_us = static_cast<double>(m) * (entry.forward_us + entry.input_grad_us + entry.weight_grad_us) +
+      entry.step_us = (mine.end - mine.begin) * (entry.forward_us + entry.input_grad_us + entry.weight_grad_us) +
                       (cost.recomputable ? runs_again * entry.forward_us : 0.0);
     }
   }
@@ -180,10 +189,8 @@ std::string Planning::carried_profile() const {
 
 PlanPrediction Planning::predict(const Trainer& trainer, const PlanFile& plan) const {
   PlanChoice choice = choice_of(trainer);
-  const PlanProblem problem = this->problem(trainer.micro_batches(), plan.workers);
-  const Schedule schedule = choose_schedule(trainer.config(), trainer.partition(), trainer.micro_batches()).schedule;
-  for (int row = static_cast<int>(choice.placement.size()); row < schedule.workers(); ++row)
-    choice.placement.push_back(row);
+  const PlanProblem problem = this->problem(trainer.partition().topology.replicas, plan.workers);
+  const Schedule schedule = schedule_of_replica(trainer.assembly());
   const Costs costs = costs_of(problem, choice, schedule);
   const Program& program = trainer.programs().get(Mode::train, trainer.micro_batches());
   return prediction(problem, choice, program, costs, simulate(program, costs, 0));
@@ -283,14 +290,17 @@ std::string plan_again(const PlanFile& plan, const Config& config) {
 
 PlanChoice choice_of(const Trainer& trainer) {
   const PipelineConfig& pipeline = trainer.config().pipeline;
-  const std::vector<int>& first = trainer.partition().first_layer;
+  const std::vector<int>& first = trainer.partition().first_layer;  // of one replica
   PlanChoice choice;
   for (std::size_t stage = 0; stage + 1 < first.size(); ++stage)
     choice.layers_per_stage.push_back(first[stage + 1] - first[stage]);
   choice.virtual_stages = pipeline.virtual_stages;
   choice.schedule = pipeline.schedule;
   choice.recompute = pipeline.recompute;
-  choice.placement = pipeline.placement;
+  const Config& config = trainer.config();
+  const int workers = static_cast<int>(trainer.layout().rank_of_row.size()) / config.replicas.count;
+  for (int row = 0; row < workers * config.replicas.count; ++row)
+    choice.placement.push_back(worker_of(config, row / workers, row % workers, workers));
   return choice;
 }
 
@@ -301,9 +311,12 @@ std::string recompute_text(const PipelineConfig& pipeline) {
   return "[" + join(quoted) + "]";
 }
 
-void take_choice(Config& config, const PlanChoice& choice, int micro_batches) {
+void take_choice(Config& config, const PlanChoice& choice, const Replicas& replicas) {
   PipelineConfig& pipeline = config.pipeline;
-  config.train.micro_batches = micro_batches;
+  config.train.micro_batches = replicas.micro_batches;
+  config.train.gradient_groups = replicas.groups;
+  config.replicas.count = replicas.count;
+  config.replicas.placement = placement_of_replicas(choice, replicas.count);
   pipeline.stages = static_cast<int>(choice.layers_per_stage.size());
   pipeline.virtual_stages = choice.virtual_stages;
   pipeline.schedule = choice.schedule;
@@ -311,7 +324,7 @@ void take_choice(Config& config, const PlanChoice& choice, int micro_batches) {
   pipeline.partition.counts = choice.layers_per_stage;
   if (choice.recompute != Recompute::always) pipeline.recompute_layers.clear();
   pipeline.recompute = choice.recompute;
-  pipeline.placement = choice.placement;
+  pipeline.placement = placement_of_one(choice, replicas.count);
   if (!pipeline.placement.empty()) return;
   pipeline.placement.resize(static_cast<std::size_t>(pipeline.workers()));
   std::iota(pipeline.placement.begin(), pipeline.placement.end(), 0);

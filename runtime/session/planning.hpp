@@ -23,7 +23,8 @@ class Planning {
   Planning(const Config& config, std::string config_path, const Trainer& whole, const Profile& profile,
            const std::vector<PlannedWorker>& workers);
 
-  PlanProblem problem(int micro_batches, std::vector<PlannedWorker> workers) const;
+  /// Of `replicas` count, groups and micro-batches are read; `workers`: of all of them.
+  PlanProblem problem(Replicas replicas, std::vector<PlannedWorker> workers) const;
   /// One point of the search as it is written down, with its prediction.
   PlanFile file(const PlanProblem& problem, const RankedPlan& plan) const;
   /// Of what the trainer runs (which takes no more workers than the plan has).
@@ -64,13 +65,13 @@ std::string model_signature(const Trainer& trainer);
 /// What to run for a plan that fits the config.
 std::string plan_again(const PlanFile& plan, const Config& config);
 
-/// What a trainer runs.
+/// What a trainer runs; the placement is that of all replicas.
 PlanChoice choice_of(const Trainer& trainer);
 /// pipeline.recompute as it is written.
 std::string recompute_text(const PipelineConfig& pipeline);
 
-/// The config as the choice has it. `micro_batches` too.
-void take_choice(Config& config, const PlanChoice& choice, int micro_batches);
+/// The config as the choice has it, and of `replicas` count, groups and micro-batches.
+void take_choice(Config& config, const PlanChoice& choice, const Replicas& replicas);
 
 /// The config's workers as the profile knows them by rank; ranks that it does not know are of speed 1.
 std::vector<PlannedWorker> workers_on_ranks(const Profile& profile, const std::vector<RankId>& rank_of_worker,

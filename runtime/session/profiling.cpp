@@ -11,6 +11,7 @@
 #include "partitioner/profile_cache.hpp"
 #include "runtime/device/card.hpp"
 #include "runtime/host/machine.hpp"
+#include "runtime/profile/adding.hpp"
 #include "runtime/profile/layer_bench.hpp"
 #include "runtime/profile/links.hpp"
 #include "runtime/session/make_trainer.hpp"
@@ -212,6 +213,18 @@ void measure_links(Process& process, const std::vector<int>& hosts, Profile& pro
   }
 }
 
+/// Of one kind of device, on all ranks that have it at the same time; the slowest speaks for all.
+void measure_adding(Process& process, const KindToMeasure& kind, const MeasureOptions& options, Profile& profile) {
+  const bool has_one = !kind.names.empty();
+  process.all_gather("");
+  double slowest = std::numeric_limits<double>::infinity();
+  for (const std::string& rate : process.all_gather(
+           has_one ? std::to_string(lockstep::measure_adding(options.stage.device, options.workers, options.threads))
+                   : ""))
+    if (!rate.empty()) slowest = std::min(slowest, std::stod(rate));
+  profile.added_bytes_per_us[kind.kind] = slowest;
+}
+
 /// Every rank at the same time.
 void measure_speeds(Process& process, const std::vector<int>& hosts, const DevicesByRank& devices, Profile& profile) {
   process.all_gather("");
@@ -330,6 +343,8 @@ Profile measure_profile(Process& process, const Config& config, const Trainer& t
     measured.layers.insert(measured.layers.begin(), profile.layers.begin(), profile.layers.end());
     measured.devices = std::move(profile.devices);
     if (kind.kind != kHostKind) measured.devices.push_back({kind.kind, kind.memory_bytes});
+    measured.added_bytes_per_us = std::move(profile.added_bytes_per_us);
+    measure_adding(process, kind, request.measure, measured);
     profile = std::move(measured);
   }
   measure_links(process, hosts, profile);

@@ -69,7 +69,7 @@ KindsOfRows kinds_of_rows(const Trainer& trainer, const LoadedConfig& loaded) {
   try {
     const Profile profile = read_profile(load_config_text(plan->profile, "the plan's profile"));
     const Planning planning(trainer.config(), plan->config, trainer, profile, plan->workers);
-    kinds.costs = planning.problem(trainer.micro_batches(), plan->workers).layers;
+    kinds.costs = planning.problem(trainer.partition().topology.replicas, plan->workers).layers;
   } catch (const UserError&) {  // adopt_plan() has said it
   }
   return kinds;

@@ -50,9 +50,11 @@ std::vector<double> expected_us(const LoadedConfig& loaded) {
   if (!loaded.plan || !loaded.plan->predicted) return by_row;
   const PlanPrediction& p = *loaded.plan->predicted;
   by_row.resize(p.compute_us.size(), 0.0);
-  auto layer = p.layers.begin();
-  for (const PredictedStage& stage : p.stages)
-    for (int i = 0; i < stage.layers; ++i, ++layer) by_row[static_cast<std::size_t>(stage.row)] += layer->step_us;
+  for (std::size_t s = 0; s < p.stages.size(); ++s) {
+    const auto first = p.layers.begin() + static_cast<std::ptrdiff_t>(p.first_layer(s));
+    for (auto layer = first; layer < first + p.stages[s].layers; ++layer)
+      by_row[static_cast<std::size_t>(p.stages[s].row)] += layer->step_us;
+  }
   return by_row;
 }
 

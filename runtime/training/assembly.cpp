@@ -154,6 +154,11 @@ Partition one_replica(const Assembly& assembly) {
   return cut(assembly.graph, layers_per_stage(assembly.graph, assembly.config));
 }
 
+/// Of one replica, without measured costs.
+ScheduleChoice choose(const Assembly& assembly) {
+  return choose_schedule(assembly.config, one_replica(assembly), replicas_of(assembly).most_micro_batches());
+}
+
 /// Cuts, places and schedules.
 void arrange(Assembly& assembly) {
   const Config& config = assembly.config;
@@ -162,7 +167,7 @@ void arrange(Assembly& assembly) {
   assembly.partition = cut(assembly.graph, layers_per_stage(assembly.graph, config), replicas);
   assembly.recompute = recomputed_layers(assembly.graph, config);
   if (config.pipeline.costs.given) costs_of(config, one);  // finds mistakes now
-  ScheduleChoice choice = choose_schedule(config, one, replicas.most_micro_batches());
+  ScheduleChoice choice = choose(assembly);
   assembly.warnings = assembly.data.notes;
   for (std::string& doubt : doubts_of(config, assembly.data.train->size()))
     assembly.warnings.push_back(std::move(doubt));
@@ -234,9 +239,12 @@ Assembly with_costs(Assembly assembly, const Costs& costs, std::string& reason) 
 
 Assembly with_devices(Assembly assembly, std::vector<at::Device> devices) {
   assembly.devices = std::move(devices);
-  take(assembly, choose_schedule(assembly.config, one_replica(assembly),
-                                 assembly.partition.topology.replicas.most_micro_batches()));
+  take(assembly, choose(assembly));
   return assembly;
+}
+
+Schedule schedule_of_replica(const Assembly& assembly) {
+  return choose(assembly).schedule;
 }
 
 void check_evaluation(const Assembly& assembly) {

@@ -74,6 +74,9 @@ Assembly with_costs(Assembly assembly, const Costs& costs, std::string& reason);
 /// On these devices, by row: also such as a config cannot name.
 Assembly with_devices(Assembly assembly, std::vector<at::Device> devices);
 
+/// The schedule of a full batch, of one replica.
+Schedule schedule_of_replica(const Assembly& assembly);
+
 /// Whether it can evaluate, every batch of the evaluation set: ConfigError, DataError, ModelError when not. A config
 /// with eval_every has been checked.
 void check_evaluation(const Assembly& assembly);

@@ -113,6 +113,37 @@ class PlanTest(Planned):
         self.assertRegex(printed, r"3 workers, \d stages")
         self.assertNotIn("idle:", printed)
 
+    def test_replicas_are_searched_as_far_as_the_groups_allow_and_the_others_are_told(self):
+        four = MLP.replace("micro_batches: 3", "micro_batches: 4")
+        self.write("small.yaml", four)
+        _, printed = self.plan()
+        self.assertRegex(printed, r"(?m)^  1 x 2 workers +[\d.]+ ms, at most \S+ MiB$")
+        self.assertRegex(printed, r"(?m)^  2 x 1 worker +[\d.]+ ms, at most \S+ MiB; train\.gradient_groups=2: other bits$")
+        plan, printed = self.plan("--replicas", "auto")
+        self.assertIn("replicas: {count: 2, placement: pipeline_first}", plan)  # 4 of 8 ms lie in one layer
+        self.assertIn("--plan plan.yaml --set train.gradient_groups=2", printed)
+        result = self.run_command(command("train", "small.yaml", "--plan", "plan.yaml"))
+        self.assertEqual(result.returncode, 2)
+        self.assertIn("plan.yaml:7:55: train.gradient_groups: got 2, but small.yaml adds gradients up in 1 group of "
+                      "micro-batches; they are part of the numerics", result.stderr)
+        groups = ["train.gradient_groups=2"]
+        run = self.train("small.yaml", "run", "--plan", "plan.yaml", settings=groups)
+        alone = self.train("small.yaml", "alone", settings=groups)
+        self.assertEqual((run / "fingerprint.json").read_bytes(), (alone / "fingerprint.json").read_bytes())
+        log = (run / "log.txt").read_text()
+        self.assertIn("2 replicas of 1 stage", log)
+        self.assertIn("the plan against measured", log)
+        self.assertEqual((run / "plan.yaml").read_text(), plan)
+
+    def test_a_run_says_when_fewer_replicas_would_be_faster(self):
+        self.write("small.yaml", MLP.replace("micro_batches: 3", "micro_batches: 4\n  gradient_groups: 2"))
+        self.write("slow.yaml", "format: 2\nlinks: {same_host: {latency_us: 90000}}\n")
+        self.plan("--costs", "slow.yaml", "--ranks", "per-worker", "--replicas", "2")
+        self.edit("schedule: ", "schedule: gpipe  # ")
+        log = (self.train("small.yaml", "run", "--plan", "plan.yaml") / "log.txt").read_text()
+        self.assertRegex(log, r"fewer replicas would be faster: 1 of 2, [\d.]+ ms a step instead of [\d.]+ ms; "
+                              r"set replicas\.count=1 and train\.gradient_groups=2, which changes no bit")
+
     def test_workers_on_unlike_devices_get_the_costs_of_their_own(self):
         self.write("kinds.yaml", COSTS + "devices: {cuda: {memory: 10GiB, costs: {'*': {forward_ms: 0.25, input_grad_ms: 0.25, weight_grad_ms: 0.25}}}}\n")
         devices = ["--set", "workers.devices=[cuda, cpu]", "--schedule", "1f1b", "--virtual-stages", "1", "--recompute", "never"]
@@ -242,7 +273,7 @@ class TrainTest(Planned):
     def test_a_dry_run_prints_plan_memory_and_timeline(self):
         plan, printed = self.plan()
         result = self.succeeds("train", "small.yaml", "--plan", "plan.yaml", "--dry-run")
-        table = printed.split("\n\nrunners-up")[0].split("\n", 1)[1]
+        table = printed.split("\n\nnumbers of replicas")[0].split("\n", 1)[1]
         self.assertIn(table, result.stdout)
         self.assertRegex(result.stdout, r"(?s)timeline of one step, with the plan's costs:\nworker 0 \|.*\nbubble \d+\.\d %")
         alone = re.search(r"one step alone: .* ms, (\S+) %\)", printed).group(1)

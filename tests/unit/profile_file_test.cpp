@@ -84,7 +84,7 @@ const Bad kBadProfiles[] = {
   {" \"format\": 2,\n", "",
    "p.yaml:1:1: this is no profile; lockstep profile makes one"},
   {"\"model\"", "\"modle\"",
-   "p.yaml:3:2: modle: got an unknown key, expected one of format, model, environment, layers, costs, devices, links, workers; did you mean 'model'?"},
+   "p.yaml:3:2: modle: got an unknown key, expected one of format, model, environment, layers, costs, devices, links, adding, workers; did you mean 'model'?"},
   {"\"forward_us\": 10.0", "\"forward_us\": -10.0",
    "p.yaml:16:20: layers[0].samples[0].forward_us: got -10.0, expected a number >= 0"},
   {"\"forward_us\": 10.0", "\"forward_ms\": 10.0",

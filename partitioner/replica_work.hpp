@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the replicas of a stage do for each other, added up by row: BucketWork as a planner wants it.
+#pragma once
+
+#include <vector>
+
+#include "runtime/schedule/bucket_work.hpp"
+#include "runtime/schedule/costs.hpp"
+
+namespace lockstep {
+
+/// By row, the same number where workers share a memory.
+std::vector<int> memories_of(const std::vector<WorkerPlace>& places);
+
+/// By row: what it does of the work on the gradients and weights of its stages, in elements.
+struct WorkShares {
+  std::vector<double> elements;           ///< of all parameters that the row trains
+  std::vector<double> updated;            ///< of these by the row itself
+  std::vector<double> updated_in_memory;  ///< and by all rows that share its memory
+  std::vector<double> added;              ///< elements added to others
+};
+
+/// Of wiring no more than rows and memories are read.
+WorkShares work_shares(const Topology& topology, const Wiring& wiring);
+
+/// 1 of nothing.
+double share_of(double part, double all);
+
+}  // namespace lockstep
