@@ -184,7 +184,7 @@ Costs CostModel::costs(const PlanChoice& choice, const Schedule& schedule) const
   for (int row = 0; row < wiring.rows; ++row) costs.places.push_back(problem_.workers[choice.worker_of(at(row))].place);
   for (int replica = 0; replica < replicas.count; ++replica)
     for (const WorkerId row : rows) wiring.row_of_stage.emplace_back(row.value() + replica * schedule.workers());
-  wiring.memory_of_row = memories_of(costs.places);
+  wiring.memory_of_row = memories_of_weights(costs.places);
   WorkShares shares;
   if (replicas.groups > 1) shares = work_shares(topology(first), wiring);
   for (int row = 0; row < wiring.rows; ++row) {
@@ -198,6 +198,7 @@ Costs CostModel::costs(const PlanChoice& choice, const Schedule& schedule) const
       for (int before = of_replica; before < row; before += schedule.workers())
         if (wiring.memory_of_row[at(before)] == wiring.memory_of_row[at(row)]) held = {0, 0};
       held.optimizer *= share_of(shares.updated_in_memory[at(row)], shares.elements[at(row)]);
+      if (problem_.central_storage && !costs.places[at(row)].is_on_host()) held.values += 1;  // its copies
       const auto add_us = problem_.add_us_per_byte.find(problem_.workers[index].kind);
       costs.reduce_us.push_back(add_us == problem_.add_us_per_byte.end()
                                     ? 0.0
@@ -255,6 +256,10 @@ void CostModel::add_messages(const std::vector<int>& first, const std::vector<Wo
   }
 }
 
+std::vector<int> CostModel::memories_of_weights(const std::vector<WorkerPlace>& places) const {
+  return problem_.central_storage ? std::vector<int>(places.size(), 0) : memories_of(places);
+}
+
 Topology CostModel::topology(const std::vector<int>& first) const {
   return replicated(topology_of(problem_.graph, first), problem_.replicas);
 }
@@ -271,7 +276,7 @@ Program CostModel::program(const PlanChoice& choice, const Schedule& schedule) c
   for (int row = 0; row < schedule.workers() * replicas.count; ++row)
     places.push_back(problem_.workers[choice.worker_of(at(row))].place);
   const Schedule of_all = replicas.count > 1 ? replicated(schedule, replicas, replicas.micro_batches) : schedule;
-  return lower(of_all, all, wiring_of(of_all, all, memories_of(places)), options);
+  return lower(of_all, all, wiring_of(of_all, all, memories_of_weights(places)), options);
 }
 
 // ---- rows ----

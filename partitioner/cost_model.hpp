@@ -94,6 +94,8 @@ class CostModel {
                                const HeldShare& held) const;
   void add_messages(const std::vector<int>& first, const std::vector<WorkerId>& rows, Costs& costs) const;
   Topology topology(const std::vector<int>& first) const;
+  /// By row; see Wiring.
+  std::vector<int> memories_of_weights(const std::vector<WorkerPlace>& places) const;
 
   const PlanProblem& problem_;
   std::vector<const std::vector<LayerCost>*> kinds_;

@@ -29,8 +29,8 @@ at::Tensor flat_elements(const at::Tensor& tensor, const Slice& slice) {
 void BucketSums::add_up() {
   if (std::exchange(added_up_, true)) return;
   own_.clear();
-  for (Parameter* parameter : parameters_) own_.push_back(parameter->add_up());
-  received_.resize(parameters_.size());
+  for (Parameter* parameter : held_) own_.push_back(parameter->add_up());
+  received_.resize(held_.size());
 }
 
 Tensors BucketSums::gradients_for(WorkerId row) {
@@ -57,9 +57,12 @@ void BucketSums::put_gradients(const Tensors& of_another) {
 at::Tensor BucketSums::sum_of(const Slice& slice) {
   const auto at = static_cast<std::size_t>(slice.parameter);
   std::vector<TreeSum<Term>::Node> terms;
-  for (const GroupSum& sum : own_[at]) terms.push_back({sum.first, {flat_elements(sum.sum, slice), /*ours=*/true}});
-  for (const GroupSum& sum : received_[at])
-    terms.push_back({sum.first, {to_device(sum.sum, parameter(slice).value.device()), /*ours=*/false}});
+  const auto add_term = [&](int first, const at::Tensor& elements, bool ours) {
+    const at::Tensor there = to_device(elements, parameter(slice).value.device());
+    terms.push_back({first, {there, ours || !there.is_same(elements)}});
+  };
+  for (const GroupSum& sum : own_[at]) add_term(sum.first, flat_elements(sum.sum, slice), /*ours=*/true);
+  for (const GroupSum& sum : received_[at]) add_term(sum.first, sum.sum, /*ours=*/false);
   std::sort(terms.begin(), terms.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
   // Nobody else reads these elements of ours, and a + b is b + a.
   const auto add = [](Term left, Term right) {
@@ -75,6 +78,21 @@ at::Tensor BucketSums::sum_of(const Slice& slice) {
   return whole.empty() ? at::Tensor() : whole.front().sum.elements;
 }
 
+/// Whether our own gradients, which are of no more use, may take the sums.
+bool BucketSums::has_place(const Slice& slice) const {
+  const std::vector<GroupSum>& own = own_[static_cast<std::size_t>(slice.parameter)];
+  return !own.empty() && own.front().sum.device() == parameter(slice).value.device();
+}
+
+at::Tensor BucketSums::place_of_sum(const Slice& slice) {
+  Parameter& summed = parameter(slice);
+  if (has_place(slice))
+    summed.gradient = own_[static_cast<std::size_t>(slice.parameter)].front().sum;
+  else if (!summed.gradient.defined())
+    summed.begin_gradient(at::empty_like(summed.value));
+  return flat_elements(summed.gradient, slice);
+}
+
 void BucketSums::reduce() {
   const at::NoGradGuard no_grad;
   add_up();
@@ -83,17 +101,10 @@ void BucketSums::reduce() {
   for (const Slice& slice : mine) sums.push_back(sum_of(slice));
   // Where something is updated here that was summed elsewhere, its sums go where our own gradients are.
   for (const Slice& slice : updated())
-    if (const auto& own = own_[static_cast<std::size_t>(slice.parameter)]; !own.empty())
-      parameter(slice).gradient = own.front().sum;
+    if (has_place(slice)) place_of_sum(slice);
   for (std::size_t i = 0; i < mine.size(); ++i) {
     if (!sums[i].defined()) continue;
-    Parameter& summed = parameter(mine[i]);
-    const auto& own = own_[static_cast<std::size_t>(mine[i].parameter)];
-    if (own.empty())
-      summed.begin_gradient(at::empty_like(summed.value));
-    else
-      summed.gradient = own.front().sum;
-    const at::Tensor place = flat_elements(summed.gradient, mine[i]);
+    const at::Tensor place = place_of_sum(mine[i]);
     if (place.data_ptr() != sums[i].data_ptr()) place.copy_(sums[i]);
   }
   own_.clear();

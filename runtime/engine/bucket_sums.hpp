@@ -13,15 +13,17 @@ namespace lockstep {
 
 class BucketSums {
  public:
-  /// `parameters`: as the layers hold them here, in the bucket's order; they and the bucket outlive it.
-  BucketSums(const Bucket& bucket, BucketWork work, int replica, std::vector<Parameter*> parameters)
-      : bucket_(bucket), work_(std::move(work)), replica_(replica), parameters_(std::move(parameters)) {}
+  /// `held`: as the layers hold them here, in the bucket's order; `kept`: where sums and values go, on the host with
+  /// central storage, else the same. They and the bucket outlive it.
+  BucketSums(const Bucket& bucket, BucketWork work, int replica, std::vector<Parameter*> held,
+             std::vector<Parameter*> kept)
+      : bucket_(bucket), work_(std::move(work)), replica_(replica), held_(std::move(held)), kept_(std::move(kept)) {}
 
   /// What the replica on another row needs of the gradients here, for its share. In process they are lent, not copied.
   Tensors gradients_for(WorkerId row);
   void put_gradients(const Tensors& of_another);
   /// Adds up this replica's share (BucketWork::sums) of all gradients, in the order of docs/numerics.md. They are in
-  /// Parameter::gradient from here on, the other elements of which are undefined.
+  /// Parameter::gradient of `kept` from here on, the other elements of which are undefined.
   void reduce();
 
   /// Sums of gradients that another row updates with; and into Parameter::gradient.
@@ -36,7 +38,7 @@ class BucketSums {
   std::vector<Slice> updated() const { return slices(work_.updates); }
   /// The same of each replica whose memory this is, in order.
   std::vector<std::vector<Slice>> updated_in_memory() const;
-  const std::vector<Parameter*>& parameters() const { return parameters_; }
+  const std::vector<Parameter*>& parameters() const { return kept_; }
 
   /// Of gradients that are no longer, or not yet again, in Parameter::gradient.
   std::int64_t gradient_bytes() const;
@@ -54,12 +56,14 @@ class BucketSums {
   }
   void add_up();
   at::Tensor sum_of(const Slice& slice);
-  Parameter& parameter(const Slice& slice) const { return *parameters_[static_cast<std::size_t>(slice.parameter)]; }
+  at::Tensor place_of_sum(const Slice& slice);
+  bool has_place(const Slice& slice) const;
+  Parameter& parameter(const Slice& slice) const { return *kept_[static_cast<std::size_t>(slice.parameter)]; }
 
   const Bucket& bucket_;
   BucketWork work_;
   int replica_;
-  std::vector<Parameter*> parameters_;
+  std::vector<Parameter*> held_, kept_;
   // Of this step, by parameter.
   bool added_up_ = false;
   std::vector<std::vector<GroupSum>> own_;       // whole tensors

@@ -172,6 +172,7 @@ class Job {
         .initialise = spec_.initialise,
         .common = common_of(row),
         .makes_common = is_first_in_memory(row),
+        .central = spec_.central_storage,
         .clip_grad_norm = spec_.clip_grad_norm,
         .make_updater = spec_.make_updater,
         .channels = by_row_[row],

@@ -40,6 +40,7 @@ struct JobSpec {
   std::vector<Cpus> cpus = {};           ///< of the rows that are here, in row order; empty: not bound
   double clip_grad_norm = 0;
   MakeUpdater make_updater = {};
+  bool central_storage = false;  ///< weights and optimizer state are in main memory: WeightOptions::central
   std::function<std::unique_ptr<StateKeeper>(int row)> make_keeper = {};  ///< empty: nothing is saved or restored
   std::chrono::milliseconds wait_limit{300'000};                          ///< of a wait for a worker that stands still
   std::chrono::milliseconds startup_limit{600'000};                       ///< of a wait for a worker that has not begun

@@ -37,8 +37,8 @@ namespace {
 
 at::Tensor new_parameter(const ParameterInfo& info, const WeightOptions& options) {
   try {
-    if (!options.initialise) return at::empty(info.sizes, at::TensorOptions(info.dtype).device(options.device));
-    return initial_value(info, options.seed, options.device);
+    if (!options.initialise) return at::empty(info.sizes, at::TensorOptions(info.dtype).device(options.storage()));
+    return initial_value(info, options.seed, options.storage());
   } catch (Error& error) {
     error.add_place(concat("parameter '", info.name, "' [", join(info.sizes), "]"));
     throw;
@@ -57,9 +57,9 @@ Weights::Weights(const ModelGraph& graph, const Partition& partition, const std:
       pool_(pool),
       replica_(partition.topology.replica_of(stages.front())) {
   const MemoryPool::Scope memory(pool_, MemoryKind::parameters);
-  std::map<int, at::Tensor> stored;  // by index in the model
+  std::map<int, at::Tensor> stored, copies;
   if (options_.common) stored = options_.common->values;
-  for (const StageId stage : stages) make(stage, stored);
+  for (const StageId stage : stages) make(stage, stored, copies);
   std::map<int, Parameter*> first;
   for (auto& [stage, weights] : by_stage_) {
     int layer = partition_.layers_of(stage).first;
@@ -71,10 +71,11 @@ Weights::Weights(const ModelGraph& graph, const Partition& partition, const std:
         parameter.on_new_gradient = [this](const at::Tensor& gradient) {
           pool_.take_over(gradient, MemoryKind::gradients);
         };
-        if (!first.emplace(parameter.index, &parameter).second) continue;
-        owned_.push_back(&parameter);
-        if (parameter.trainable) trained_.push_back(&parameter);
-        if (graph_.parameters[parameter.index].holders.front() == layer) first_holders_.insert(&parameter);
+        Parameter& kept = keep(parameter, stored.at(parameter.index));
+        if (!first.emplace(parameter.index, &kept).second) continue;
+        owned_.push_back(&kept);
+        if (kept.trainable) trained_.push_back(&kept);
+        if (graph_.parameters[kept.index].holders.front() == layer) first_holders_.insert(&kept);
       }
       ++layer;
     }
@@ -88,6 +89,25 @@ Weights::Weights(const ModelGraph& graph, const Partition& partition, const std:
     updater_ = options_.make_updater(optimized_parameters());
 }
 
+/// What gradients are summed for and what is updated.
+Parameter& Weights::keep(Parameter& held, const at::Tensor& stored) {
+  if (options_.storage() == options_.device) return *(kept_[&held] = &held);
+  Parameter& kept = stored_.emplace_back();
+  kept.name = held.name;
+  kept.index = held.index;
+  kept.value = stored;
+  kept.trainable = held.trainable;
+  kept.on_new_gradient = held.on_new_gradient;
+  all_.push_back(&kept);
+  return *(kept_[&held] = &kept);
+}
+
+void Weights::fetch_values() {
+  const at::NoGradGuard no_grad;
+  for (const auto& [held, kept] : kept_)
+    if (!held->value.is_same(kept->value)) at::Tensor(held->value).copy_(to_device(kept->value, options_.device));
+}
+
 CommonWeights Weights::common() {
   CommonWeights common;
   for (const Parameter* parameter : owned_) common.values.emplace(parameter->index, parameter->value);
@@ -97,7 +117,8 @@ CommonWeights Weights::common() {
   return common;
 }
 
-void Weights::make(StageId stage, std::map<int, at::Tensor>& stored) {
+/// `stored`, `copies`: values by index in the model, in the storage and on the device; the same where these are.
+void Weights::make(StageId stage, std::map<int, at::Tensor>& stored, std::map<int, at::Tensor>& copies) {
   StageWeights& weights = by_stage_[stage];
   const LayerRange layers = partition_.layers_of(stage);
   for (int layer = layers.first; layer < layers.end; ++layer) {
@@ -111,11 +132,14 @@ void Weights::make(StageId stage, std::map<int, at::Tensor>& stored) {
       const ParameterInfo& info = graph_.parameters[wanted.index];
       const auto [value, is_new] = stored.try_emplace(wanted.index);
       if (is_new) value->second = new_parameter(info, options_);
+      const auto [copy, is_first] = copies.try_emplace(wanted.index, value->second);
+      if (is_first && options_.storage() != options_.device)
+        copy->second = at::empty_like(value->second, at::TensorOptions().device(options_.device));
       Parameter parameter;
       parameter.local_name = wanted.local_name;
       parameter.name = info.name;
       parameter.index = wanted.index;
-      parameter.value = value->second;
+      parameter.value = copy->second;
       parameter.trainable = info.trainable;
       held.push_back(std::move(parameter));
     }
@@ -146,7 +170,7 @@ void Weights::find_shared_holders() {
       const StageId stage = partition_.topology.in_replica(partition_.stage_of(layer), replica_);
       if (const auto here = by_stage_.find(stage); here != by_stage_.end())
         for (Parameter& parameter : here->second.parameters[layer - partition_.layers_of(stage).first])
-          if (parameter.index == index && skip-- == 0) holder = &parameter;
+          if (parameter.index == index && skip-- == 0) holder = kept_.at(&parameter);
       holders.push_back(holder);
     }
   }
@@ -184,8 +208,10 @@ void Weights::sum_shared(int item) {
     Parameter* holder = holders[h];
     const at::Tensor buffer = holder ? shared_elements(tie, *holder) : received.at(static_cast<int>(h));
     // Never in place: received buffers belong to their sender, and ours have been lent to other rows.
-    if (buffer.defined())
-      sum = sum.defined() ? sum + to_device(buffer, options_.device) : to_device(buffer, options_.device).clone();
+    if (buffer.defined()) {
+      const at::Tensor here = to_device(buffer, options_.storage());
+      sum = sum.defined() ? sum + here : here.clone();
+    }
     if (holder && !first) first = holder;
     if (holder) holder->gradient.reset();
   }
@@ -215,6 +241,11 @@ const CommonWeights& CommonPlace::wait(const StopFlag& stop) {
   return *weights_;
 }
 
+/// Of a tie.
+const Parameter* Weights::holder_of(const Bucket& bucket) const {
+  return shared_holders_[static_cast<std::size_t>(bucket.shared)][static_cast<std::size_t>(bucket.holder)];
+}
+
 void Weights::find_buckets() {
   const Topology& topology = partition_.topology;
   if (topology.replicas.groups == 1) return;
@@ -222,20 +253,20 @@ void Weights::find_buckets() {
     const Bucket& bucket = topology.buckets[item];
     const auto here = by_stage_.find(topology.in_replica(bucket.stage, replica_));
     if (here == by_stage_.end()) continue;
-    std::vector<Parameter*> parameters;
-    if (bucket.shared >= 0) {
-      parameters.push_back(
-          shared_holders_[static_cast<std::size_t>(bucket.shared)][static_cast<std::size_t>(bucket.holder)]);
-      bucket_of_tie_.try_emplace(bucket.shared, static_cast<int>(item));
-    }
+    if (bucket.shared >= 0) bucket_of_tie_.try_emplace(bucket.shared, static_cast<int>(item));
+    std::vector<Parameter*> held, kept;
     for (const int index : bucket.parameters)
-      for (std::vector<Parameter>& held : here->second.parameters)
-        for (Parameter& parameter : held)
-          if (bucket.shared < 0 && parameter.index == index) parameters.push_back(&parameter);
-    LOCKSTEP_CHECK(parameters.size() == bucket.parameters.size(), "a bucket of ", bucket.parameters.size(),
-                   " parameters, of which stage ", here->first, " has ", parameters.size());
+      for (std::vector<Parameter>& of_layer : here->second.parameters)
+        for (Parameter& parameter : of_layer) {
+          Parameter* const its = kept_.at(&parameter);
+          if (parameter.index != index || (bucket.shared >= 0 && its != holder_of(bucket))) continue;
+          held.push_back(&parameter);
+          kept.push_back(its);
+        }
+    LOCKSTEP_CHECK(held.size() == bucket.parameters.size(), "a bucket of ", bucket.parameters.size(),
+                   " parameters, of which stage ", here->first, " has ", held.size());
     buckets_.try_emplace(static_cast<int>(item), bucket, work_on(bucket, topology, *options_.wiring), replica_,
-                         std::move(parameters));
+                         std::move(held), std::move(kept));
   }
 }
 
@@ -318,7 +349,7 @@ SquaredNorms Weights::squared_norms() const {
       gradients.push_back(elements_of(parameter.gradient, begin, std::min(begin + kNormBlock, slice.end)));
     }
   }
-  norms.squares = lockstep::squared_norms(gradients, options_.device);
+  norms.squares = lockstep::squared_norms(gradients, options_.storage());
   return norms;
 }
 

@@ -47,6 +47,9 @@ struct WeightOptions {
   MakeUpdater make_updater = {};          ///< empty: nothing is updated
   const Wiring* wiring = nullptr;         ///< of all replicas; null: there is one
   const CommonWeights* common = nullptr;  ///< another worker has made them; null: they are made here
+  /// Values, optimizer state and sums of gradients are in main memory, and layers compute with copies on `device`.
+  bool central = false;
+  at::Device storage() const { return central ? at::Device(at::kCPU) : device; }
 };
 
 /// Where they are handed over, to several threads.
@@ -110,15 +113,20 @@ class Weights {
   void amend(double learning_rate, std::int64_t step, const at::Tensor& coefficient);
   void forget_gradients();
   std::int64_t gradient_bytes() const;
+  /// The values as they are now, to where layers compute with them. With central storage: when all who update them are
+  /// done.
+  void fetch_values();
 
   /// All that a checkpoint has of them: the live tensors.
   WorkerState state();
 
  private:
-  void make(StageId stage, std::map<int, at::Tensor>& stored);
+  void make(StageId stage, std::map<int, at::Tensor>& stored, std::map<int, at::Tensor>& copies);
+  Parameter& keep(Parameter& held, const at::Tensor& stored);
   void find_shared_holders();
   int tie_of(int item) const { return item % static_cast<int>(shared_holders_.size()); }
   at::Tensor shared_elements(int tie, const Parameter& holder) const;
+  const Parameter* holder_of(const Bucket& bucket) const;
   void find_buckets();
   void find_parts();
   std::vector<Parameter*> optimized_parameters();
@@ -130,7 +138,9 @@ class Weights {
   WeightOptions options_;
   MemoryPool& pool_;
   std::map<StageId, StageWeights> by_stage_;
-  std::vector<Parameter*> all_;               // every parameter of every layer here
+  std::deque<Parameter> stored_;              // with central storage: one for each that a layer holds
+  std::map<const Parameter*, Parameter*> kept_;  // by what a layer holds: itself, or its one in stored_
+  std::vector<Parameter*> all_;               // every parameter of every layer here, and those of stored_
   std::vector<Parameter*> owned_;             // one per stored tensor: the first holder here
   std::set<const Parameter*> first_holders_;  // of owned_: first in the whole model
   std::vector<Parameter*> trained_;           // the trainable ones of owned_: what the optimizer updates

@@ -54,6 +54,7 @@ void Worker::build() {
   const MemoryPool::Scope memory(*parts_.pool, MemoryKind::parameters);
   WeightOptions weights{parts_.stage.seed, parts_.stage.device, parts_.initialise, parts_.make_updater};
   weights.wiring = &parts_.programs.wiring();
+  weights.central = parts_.central;
   if (parts_.common && !parts_.makes_common) weights.common = &parts_.common->wait(*parts_.limits.stop);
   if (weights.common) stream().wait(weights.common->ready);
   weights_.emplace(parts_.graph, parts_.partition, ids_, weights, *parts_.pool);
@@ -69,6 +70,7 @@ void Worker::run() {
     at::NoGradGuard no_grad;
     parts_.keeper->restore(weights_->state(), parts_.limits);
   }
+  weights_->fetch_values();
   if (parts_.common && parts_.makes_common) {
     CommonWeights common = weights_->common();
     common.ready = stream().record();
@@ -335,6 +337,7 @@ void Worker::end_program() {
   stages_->release_sent();
   if (header_.mode == Mode::train) {
     stages_->end_step();
+    if (parts_.central) weights_->fetch_values();
     for (const Parameter* parameter : weights_->trained())
       record_hash(parameter->index, Hashed::value, parameter->value);
     for (const Buffer* buffer : weights_->buffers()) record_hash(buffer->index, Hashed::buffer, buffer->value);

@@ -49,6 +49,7 @@ struct WorkerParts {
   bool initialise = true;         ///< false: the keeper fills in the weights
   CommonPlace* common = nullptr;  ///< of the rows that have the same weights in the same memory; null: none has
   bool makes_common = false;      ///< is the first of them
+  bool central = false;           ///< WeightOptions::central
   double clip_grad_norm = 0;      ///< 0: none
   MakeUpdater make_updater;
   std::vector<Channel*> channels;  ///< by edge; null where this row is not an end

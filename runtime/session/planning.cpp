@@ -102,6 +102,7 @@ PlanProblem Planning::problem(Replicas replicas, std::vector<PlannedWorker> work
   for (const auto& [kind, layers] : layers_) problem.add_us_per_byte[kind] = add_us_per_byte_of(profile_, kind);
   replicas.shard_optimizer = config_.replicas.shard_optimizer;
   replicas.whole_parameters = !whole_.assembly().optimizer.rule->is_elementwise();
+  problem.central_storage = config_.replicas.strategy == ReplicaStrategy::central_storage;
   set_replicas(problem, replicas);
   problem.clip = train.clip_grad_norm > 0;
   problem.post_validation = train.post_validation;

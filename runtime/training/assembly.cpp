@@ -58,8 +58,9 @@ void place(Assembly& assembly, int workers) {
   }
 }
 
-/// By row, the same number where workers share a memory.
+/// By row, the same number where workers share the memory that weights are in.
 std::vector<int> memories_of(const Assembly& assembly) {
+  if (has_central_storage(assembly.config)) return std::vector<int>(assembly.devices.size(), 0);
   std::map<std::pair<int, std::string>, int> numbers;
   std::vector<int> memories;
   for (std::size_t row = 0; row < assembly.devices.size(); ++row)
@@ -143,10 +144,6 @@ void check_central(const Assembly& assembly) {
     throw section.error("strategy",
                         concat("got central_storage in ", assembly.ranks.count, " processes, expected one: ",
                                "its weights are in one main memory; over ranks there is mirrored"));
-  if (!assembly.config.workers.on_cpus_alone())
-    throw section.error("strategy",
-                        "got central_storage with workers on devices, expected mirrored: on devices it is not "
-                        "available yet");
 }
 
 /// As if there were no other.

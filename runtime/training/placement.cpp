@@ -81,6 +81,10 @@ Replicas replicas_of(const Config& config) {
   return replicas;
 }
 
+bool has_central_storage(const Config& config) {
+  return config.replicas.count > 1 && config.replicas.strategy == ReplicaStrategy::central_storage;
+}
+
 int worker_of(const Config& config, int replica, int row, int workers) {
   const std::vector<int>& placement = config.pipeline.placement;
   const int of_pipeline = placement.empty() ? row : placement[static_cast<std::size_t>(row)];

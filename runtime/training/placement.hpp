@@ -24,6 +24,9 @@ std::vector<bool> recomputed_layers(const ModelGraph& graph, const Config& confi
 /// How many there are, and which part of a mini-batch each has.
 Replicas replicas_of(const Config& config);
 
+/// Several replicas whose weights are in main memory, wherever they compute.
+bool has_central_storage(const Config& config);
+
 /// Worker that runs a row of a replica's pipeline of so many workers, as the config places them.
 int worker_of(const Config& config, int replica, int row, int workers);
 

@@ -8,6 +8,7 @@
 #include "runtime/training/batch_reader.hpp"
 #include "runtime/training/checkpointing.hpp"
 #include "runtime/training/device_kernels.hpp"
+#include "runtime/training/placement.hpp"
 #include "runtime/training/precision.hpp"
 
 namespace lockstep {
@@ -67,6 +68,7 @@ JobOutcome run_assembly(const Assembly& assembly, Decider& decider, Feeder& feed
   spec.threads = config.workers.threads;
   spec.cpus = bound_cpus(assembly, workers, options.log);
   spec.clip_grad_norm = config.train.clip_grad_norm;
+  spec.central_storage = has_central_storage(assembly.config);
   if (start.trains) spec.make_updater = assembly.optimizer.maker(start.optimizer_after);
   spec.make_keeper = [shard = shards_of(assembly, workers, start, options), log = options.log](int row) {
     ShardOptions options_of_row = shard;

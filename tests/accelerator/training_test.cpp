@@ -116,12 +116,13 @@ TEST_CASE("replicas on one device, on several and beside the host train to the b
     config.train.gradient_groups = 4;
     const RunRecord reference = run_on({sim()}, job.model, job.data, one_worker(config));
     for (const int count : {2, 3})
-      for (const bool shards : {false, true})
+      for (const std::string strategy : {"mirrored", "sharded", "central"})
         for (const std::vector<at::Device>& devices : {std::vector{sim(0)}, std::vector{sim(0), sim(1), sim(2)}}) {
-          CAPTURE(job.model.name, count, shards, devices.size());
+          CAPTURE(job.model.name, count, strategy, devices.size());
           Config tested = with_pipeline(config, /*stages=*/count - 1, "1f1b");
           tested.replicas.count = count;
-          tested.replicas.shard_optimizer = shards;
+          tested.replicas.shard_optimizer = strategy == "sharded";
+          if (strategy == "central") tested.replicas.strategy = ReplicaStrategy::central_storage;
           CHECK(difference_on(devices, reference, job.model, job.data, tested) == "");
         }
   }
