@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <cstdlib>
@@ -85,8 +86,17 @@ RankWatch::~RankWatch() {
   if (events_ >= 0) close(events_);
 }
 
+bool RankWatch::has_started() const {
+  const ino_t now = inode_of(folder_);
+  return now != 0 && now != before_;
+}
+
+bool RankWatch::has_failed() const {
+  return std::any_of(ended_.begin(), ended_.end(), [](const EndedRank& rank) { return !rank.how.empty(); });
+}
+
 void RankWatch::look() {
-  if (looks_left_ == 0 || inode_of(folder_) == before_) return;
+  if (looks_left_ == 0 || !has_started()) return;
   --looks_left_;
   std::error_code failure;
   fs::directory_iterator entries(folder_, failure);

@@ -35,6 +35,10 @@ class RankWatch {
   /// Can be read when a rank has ended: then call hear().
   int descriptor() const { return events_; }
   void hear();
+  /// The recorders are no longer those of a start before.
+  bool has_started() const;
+  /// One of those that ended did so by a signal, or with an exit code other than 0.
+  bool has_failed() const;
   /// Of those that are watched.
   bool all_ended() const { return running_.empty(); }
   /// In the order in which they ended.

@@ -239,15 +239,12 @@ class Teller {
     if (silent.empty())
       story_.headline = "the job ended after training, without a worker's failure";
     else if (first_seen && silent.size() == 1)
-      tell_first(silent.front(), how_text(*first_seen),
+      tell_first(silent.front(), *first_seen,
                  /*certain=*/all_ranks_left_a_recorder() && was_no_consequence(*first_seen));
     else if (crashed != silent.end())
-      tell_first(*crashed, how_text(ends.reported), /*certain=*/false);
-    else if (silent.size() == 1)
-      story_.headline = concat(silent.front().name(), ", was killed, or the machine went down, at ",
-                               clock_time(silent.front().seen_ns));
+      tell_first(*crashed, ends.reported, /*certain=*/false);
     else
-      tell_silent(silent[0], silent[1]);
+      tell_silent(silent);
   }
 
   bool all_ranks_left_a_recorder() const {
@@ -256,13 +253,27 @@ class Teller {
     return ranks.size() == static_cast<std::size_t>(logs_.front().owner.ranks);
   }
 
+  void tell_first(const Silent& process, const EndedRank& ended, bool certain) {
+    tell_first(process, how_text(ended), certain);
+    story_.first_killed->how = ended.how;
+  }
+
   void tell_first(const Silent& process, const std::string& evidence, bool certain) {
+    story_.first_killed = {process.log->owner.rank, "", certain};
     story_.headline = concat("killed: ", process.name(), certain ? ", died first" : ", probably died first", evidence,
                              ": ", process.story());
     marks_[process.name()] = certain ? "first" : "probably first";
   }
 
-  void tell_silent(const Silent& first, const Silent& next) {
+  /// Nothing is known of them but when they fell silent.
+  void tell_silent(const std::vector<Silent>& silent) {
+    const Silent& first = silent[0];
+    story_.first_killed = {first.log->owner.rank, "", false};
+    if (silent.size() == 1) {
+      story_.headline = concat(first.name(), ", was killed, or the machine went down, at ", clock_time(first.seen_ns));
+      return;
+    }
+    const Silent& next = silent[1];
     const std::int64_t before_ns = next.seen_ns - first.seen_ns;
     if (before_ns >= kTogetherNs)
       return tell_first(first, concat(": its last sign of life came ", duration(before_ns), " before any other's"),

@@ -41,11 +41,19 @@ struct FirstFailure {
   std::string host, message;
 };
 
+/// The rank that was killed first, or vanished.
+struct FirstKilled {
+  int rank = 0;
+  std::string how;  ///< as EndedRank's
+  bool certain = false;
+};
+
 struct Story {
   enum class End { running, done, failed, killed };  ///< done: by itself, whatever the exit code
   End end = End::done;
-  std::string headline;            ///< one line: who was first, doing what
-  std::vector<std::string> lines;  ///< a line per worker
+  std::string headline;                          ///< one line: who was first, doing what
+  std::vector<std::string> lines;                ///< a line per worker
+  std::optional<FirstKilled> first_killed = {};  ///< End::killed; none: not even a likelihood
 };
 
 /// Throws UserError when the folder has no recorders.

@@ -1,28 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/session/launch_job.hpp"
 
-#include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include <array>
-#include <atomic>
-#include <cerrno>
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
-#include <cstring>
 #include <filesystem>
 #include <iostream>
 #include <iterator>
+#include <optional>
 #include <sstream>
 
 #include "runtime/checkpoint/manifest.hpp"
-#include "runtime/host/launch_listener.hpp"
+#include "runtime/host/host_probe.hpp"
+#include "runtime/host/job_shape.hpp"
+#include "runtime/host/launcher_process.hpp"
 #include "runtime/host/launcher_terminal.hpp"
-#include "runtime/host/rank_watch.hpp"
 #include "runtime/host/stop_signals.hpp"
+#include "runtime/schedule/schedule_text.hpp"
 #include "runtime/session/process.hpp"
 
 namespace lockstep {
@@ -32,149 +28,36 @@ std::string story_text(const Story& story, const std::string& run_folder) {
   return text_of(story, over ? latest_good_checkpoint(run_folder).path : "");
 }
 
-namespace {
-
-std::atomic<pid_t> launcher_pid{0};
-
-/// The ranks stop in the same way for all of them; mpiexec dies of HUP, and kills the ranks at a second INT.
-void pass_on(int number) {
-  if (launcher_pid > 0) kill(launcher_pid, number == SIGUSR1 ? SIGUSR1 : SIGTERM);
+void take_job(LaunchOptions& options, const Config& config) {
+  options.run_folder = config.run_dir;
+  if (!options.shrink) return;
+  const Section workers = config.root.section("workers");
+  if (config.workers.per_rank.size() > 1)
+    throw workers.error("per_rank", concat("got a list of ", config.workers.per_rank.size(),
+                                           " ranks with launch --shrink, expected auto or one number: which of them ",
+                                           "will be left is not known"));
+  const auto is_cpu = [](const std::string& device) { return device == "cpu"; };
+  if (!config.workers.on_cpus_alone() &&
+      std::any_of(config.workers.devices.begin(), config.workers.devices.end(), is_cpu))
+    throw workers.error("devices",
+                        "got cpu beside other devices with launch --shrink, expected one kind: with fewer "
+                        "workers a stage would change from one to the other, and with it the bits");
+  const std::string file = config.pipeline.schedule_file();
+  options.replicas = config.replicas.count;
+  options.pipeline_workers = file.empty() ? config.pipeline.workers() : read_csv(file).workers();
+  options.gradient_groups = config.train.gradient_groups > 0 ? 0 : config.gradient_groups();
+  options.sets_per_rank = !config.workers.per_rank.empty();
 }
 
-struct Ended {
-  int code = 0;  ///< as of a shell: 128 + signal when mpiexec itself was killed
-  RankEnds ranks;
-};
+namespace {
+
+constexpr std::chrono::seconds kHostAnswers{20};
 
 std::string this_program() {
   std::error_code failure;
   const std::filesystem::path path = std::filesystem::read_symlink("/proc/self/exe", failure);
   if (failure) throw Error(concat("cannot find this program: ", failure.message()));
   return path.string();
-}
-
-struct Pipe {
-  int read = -1, write = -1;
-  Pipe() {
-    int ends[2];
-    if (pipe2(ends, O_CLOEXEC) != 0) throw Error(concat("pipe: ", std::strerror(errno)));
-    read = ends[0];
-    write = ends[1];
-  }
-};
-
-pid_t fork_or_throw() {
-  const pid_t child = fork();
-  if (child < 0) throw Error(concat("fork: ", std::strerror(errno)));
-  return child;
-}
-
-/// Waits for a byte: false when the other end was closed without one.
-bool is_told(const Pipe& pipe) {
-  close(pipe.write);
-  char byte;
-  ssize_t got;
-  while ((got = read(pipe.read, &byte, 1)) < 0 && errno == EINTR) {
-  }
-  return got == 1;
-}
-
-void tell(Pipe& pipe) {
-  [[maybe_unused]] const ssize_t written = write(pipe.write, "", 1);
-  close(pipe.write);
-  close(pipe.read);
-}
-
-[[noreturn]] void become(const std::vector<std::string>& line, const Pipe& may_begin, const Pipe& all_is_well,
-                         int output, int error_output) {
-  setpgid(0, 0);
-  // main() ignores SIGPIPE; the others would be taken for ours, and lost.
-  for (const int number : {SIGPIPE, SIGTERM, SIGINT, SIGUSR1}) signal(number, SIG_DFL);
-  close(all_is_well.write);
-  if (!is_told(may_begin)) _exit(1);
-  dup2(output, STDOUT_FILENO);
-  dup2(error_output, STDERR_FILENO);
-  const int nothing = open("/dev/null", O_RDONLY);
-  dup2(nothing, STDIN_FILENO);
-  std::vector<char*> arguments;
-  for (const std::string& argument : line) arguments.push_back(const_cast<char*>(argument.c_str()));
-  arguments.push_back(nullptr);
-  execvp(arguments[0], arguments.data());
-  const std::string message = concat("cannot run ", line[0], ": ", std::strerror(errno), "\n");
-  [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, message.data(), message.size());
-  _exit(127);
-}
-
-/// Outlives us, should we be killed: then it ends mpiexec's process group, first as a user would (a second TERM makes
-/// ranks leave at once), and mpiexec ends the ranks, on other hosts too. PR_SET_PDEATHSIG could give one signal to one
-/// process: not every launcher's ranks end when it is killed, and it may be a script that has started another. What
-/// mpiexec has to say meanwhile goes into pipes that stay open here: an end of file could end it before its ranks.
-[[noreturn]] void guard(pid_t group, const Pipe& may_begin, const Pipe& all_is_well) {
-  constexpr unsigned kPause_s = 2;
-  close(may_begin.write);
-  setpgid(0, 0);
-  for (const int number : {SIGTERM, SIGINT, SIGUSR1, SIGHUP}) signal(number, SIG_IGN);
-  for (const int file : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) close(file);
-  if (!is_told(all_is_well))
-    for (const int number : {SIGTERM, SIGTERM, SIGKILL}) {
-      if (kill(-group, number) != 0) break;
-      sleep(kPause_s);
-    }
-  _exit(0);
-}
-
-/// Until mpiexec has closed its outputs and the ranks of this host have ended: when mpiexec is killed a moment later.
-void listen(LaunchListener& output, LaunchListener& errors, RankWatch& watch) {
-  using Clock = std::chrono::steady_clock;
-  constexpr int kLook_ms = 100, kMostLooks = 50;
-  Clock::time_point next_look = Clock::now();
-  while (!output.at_end() || !errors.at_end()) {
-    if (Clock::now() >= next_look) {
-      watch.look();
-      next_look = Clock::now() + std::chrono::milliseconds(kLook_ms);
-    }
-    std::array<pollfd, 3> ends = {pollfd{output.at_end() ? -1 : output.input(), POLLIN, 0},
-                                  pollfd{errors.at_end() ? -1 : errors.input(), POLLIN, 0},
-                                  pollfd{watch.descriptor(), POLLIN, 0}};
-    if (poll(ends.data(), ends.size(), watch.is_looking() ? kLook_ms : -1) < 0) continue;  // a signal
-    if (ends[2].revents != 0) watch.hear();
-    if (ends[0].revents != 0) output.listen();
-    if (ends[1].revents != 0) errors.listen();
-  }
-  watch.hear();
-  for (int looks = 0; !watch.all_ended() && looks < kMostLooks; ++looks) {
-    pollfd ended{watch.descriptor(), POLLIN, 0};
-    poll(&ended, 1, kLook_ms);
-    watch.hear();
-  }
-}
-
-Ended run_mpiexec(const std::vector<std::string>& line, const std::string& run_folder, Console& console) {
-  RankWatch watch(run_folder, this_program());
-  Pipe may_begin, all_is_well, output, errors;
-  const pid_t child = fork_or_throw();
-  if (child == 0) become(line, may_begin, all_is_well, output.write, errors.write);
-  setpgid(child, child);
-  close(output.write);
-  close(errors.write);
-  const pid_t guardian = fork_or_throw();
-  if (guardian == 0) guard(child, may_begin, all_is_well);
-  launcher_pid = child;
-  if (StopSignals::asked()) pass_on(SIGTERM);  // it came before there was anybody to pass it on to
-  tell(may_begin);
-  LaunchListener hears_output(output.read, std::cout, console), hears_errors(errors.read, std::cerr, console);
-  listen(hears_output, hears_errors, watch);
-  int status = 0;
-  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
-  }
-  launcher_pid = 0;
-  tell(all_is_well);
-  while (waitpid(guardian, nullptr, 0) < 0 && errno == EINTR) {
-  }
-  console.settle();
-  // When mpiexec is killed its proxies end the ranks: in which order says nothing.
-  if (WIFSIGNALED(status)) return {128 + WTERMSIG(status), {}};
-  return {WEXITSTATUS(status), ends_of(watch.ended(), hears_output, hears_errors)};
 }
 
 /// `--resume X` of the first start gives way to `--resume auto`.
@@ -191,62 +74,180 @@ std::vector<std::string> resuming(const std::vector<std::string>& command) {
   return result;
 }
 
+/// The checkpoint of another run that the first start went on from; empty: none.
+std::string resumed_from(const std::vector<std::string>& command) {
+  std::string from;
+  for (std::size_t i = 0; i < command.size(); ++i) {
+    if (command[i] == "--resume" && i + 1 < command.size()) from = command[i + 1];
+    if (command[i].starts_with("--resume=")) from = command[i].substr(command[i].find('=') + 1);
+  }
+  return from == "auto" ? "" : from;
+}
+
 std::vector<std::string> words_of(const std::string& text) {
   std::istringstream stream(text);
   return {std::istream_iterator<std::string>(stream), {}};
 }
 
-std::vector<std::string> line_of(const LaunchOptions& options, bool restarted) {
-  std::vector<std::string> line = words_of(options.mpiexec);
-  const int ranks = restarted && options.ranks_after_restart > 0 ? options.ranks_after_restart : options.ranks;
-  line.insert(line.end(), {"-n", std::to_string(ranks), this_program()});
-  const std::vector<std::string> command = restarted ? resuming(options.command) : options.command;
-  line.insert(line.end(), command.begin(), command.end());
-  return line;
+/// What the launcher's code means: a rank that a signal ended is a lost rank, and so is one of a host that is gone.
+int exit_code_of(const LauncherEnd& end, const std::string& run_folder) {
+  constexpr int kSecondSignal = 128;
+  const int lost = static_cast<int>(ExitCode::watchdog);
+  if (end.was_overdue) {
+    const int code = read_first_failure(run_folder).code;
+    return code == 0 ? lost : code;
+  }
+  const bool ours = end.code == 0 || end.code == 1 || end.code == 2 || end.code == 4 || end.code == 127;
+  return ours || end.code > kSecondSignal ? end.code : lost;
 }
 
-/// What the launcher's code means: a rank that a signal ended is a lost rank.
-int exit_code_of(const Ended& ended) {
-  constexpr int kSecondSignal = 128;
-  const bool ours = ended.code == 0 || ended.code == 1 || ended.code == 2 || ended.code == 4 || ended.code == 127;
-  return ours || ended.code > kSecondSignal ? ended.code : static_cast<int>(ExitCode::watchdog);
+/// A rank that vanished, or that a signal ended; not one that left with an exit code.
+bool was_lost(const FirstKilled& rank) {
+  return rank.how.empty() || rank.how.find("SIG") != std::string::npos || rank.how.starts_with("signal");
 }
+
+class Launch {
+ public:
+  explicit Launch(const LaunchOptions& options) : options_(options), launcher_(words_of(options.mpiexec)) {
+    shape_.hosts = options.hosts.empty() ? HostList{{"", options.ranks}} : options.hosts;
+    shape_.ranks = options.ranks;
+    shape_.replicas = options.replicas;
+    shape_.pipeline_workers = options.pipeline_workers;
+  }
+
+  int run() {
+    for (int restart = 0;; ++restart) {
+      const LauncherEnd end = run_launcher(line(restart > 0), options_.run_folder, program_, console_);
+      const int code = exit_code_of(end, options_.run_folder);
+      if (code == 0 || code == static_cast<int>(ExitCode::user_input) || code == 127) return code;
+      const bool by_ours = StopSignals::asked() && (end.code == SIGTERM || end.code == SIGUSR1);
+      if (by_ours) return 128 + end.code;  // the ranks could not be asked yet
+      if (StopSignals::insisted() != 0) return 128 + StopSignals::insisted();
+      const bool may_go_on = tell(end) && !StopSignals::asked() && restart < options_.restarts && !loses_start();
+      if (!may_go_on) return code;
+      const std::optional<std::string> how = next_shape();
+      if (StopSignals::asked() || !how) return code;
+      std::cerr << "lockstep: launch: restart " << restart + 1 << " of " << options_.restarts << *how << std::endl;
+    }
+  }
+
+  Console& console() { return console_; }
+  const std::vector<std::string>& launcher() const { return launcher_; }
+
+ private:
+  std::vector<std::string> line(bool restarted) const {
+    std::vector<std::string> line = launcher_;
+    if (!options_.hosts.empty()) line.insert(line.end(), {"-host", text_of(shape_.hosts)});
+    line.insert(line.end(), {"-n", std::to_string(shape_.ranks), program_});
+    const std::vector<std::string> command = restarted ? resuming(options_.command) : options_.command;
+    line.insert(line.end(), command.begin(), command.end());
+    for (const std::string& setting : settings()) line.insert(line.end(), {"--set", setting});
+    return line;
+  }
+
+  /// Of a job that has shrunk.
+  std::vector<std::string> settings() const {
+    std::vector<std::string> settings;
+    if (shape_.replicas != options_.replicas) settings.push_back(concat("replicas.count=", shape_.replicas));
+    if (options_.sets_per_rank && (shape_.ranks != options_.ranks || !settings.empty()))
+      settings.emplace_back("workers.per_rank=auto");
+    // A checkpoint has its own; without one the job begins again, and shall compute what it would have computed.
+    if (!settings.empty() && options_.gradient_groups > 0 && !has_checkpoint())
+      settings.push_back(concat("train.gradient_groups=", options_.gradient_groups));
+    return settings;
+  }
+
+  bool has_checkpoint() const { return !list_checkpoints(checkpoints_of(options_.run_folder)).empty(); }
+
+  /// Says what happened. False: it would happen again, such as a loss that was not finite.
+  bool tell(const LauncherEnd& end) {
+    story_ = {};
+    const std::string ended = end.was_overdue
+                                  ? "the job has failed, and mpiexec waited for a host that does not answer: ended it"
+                                  : concat("mpiexec ended with code ", end.code);
+    std::string problem;
+    if (end.ranks_started) try {
+        remember(options_.run_folder, end.ranks);
+        story_ = story_of(options_.run_folder);
+        std::cerr << "lockstep: launch: " << ended << "\n" << story_text(story_, options_.run_folder) << std::flush;
+        has_trained_ = true;
+        return story_.end != Story::End::done;
+      } catch (const UserError& error) {
+        problem = concat(": ", error.what());
+      }
+    std::cerr << "lockstep: launch: " << ended << " before training" << problem << std::endl;
+    return has_trained_;
+  }
+
+  /// A restart would not go on from where the first start did.
+  bool loses_start() const {
+    const std::string from = resumed_from(options_.command);
+    if (from.empty() || has_checkpoint()) return false;
+    std::cerr << "lockstep: launch: no restart: the job went on from " << from << ", and " << options_.run_folder
+              << " has no checkpoint of its own yet; start it again with another run_dir" << std::endl;
+    return true;
+  }
+
+  /// Takes what was lost out of the job, and says so; none: nothing is left.
+  std::optional<std::string> next_shape() {
+    if (options_.ranks_after_restart > 0) {
+      shape_.ranks = options_.ranks_after_restart;
+      return concat(" with ", shape_.ranks, " ranks");
+    }
+    if (!options_.shrink) return "";
+    const Lost lost = find_lost();
+    if (lost.empty()) return concat(" with all of it: ", text_of(shape_, shape_));
+    const std::optional<JobShape> after = without(shape_, lost);
+    if (!after) {
+      std::cerr << "lockstep: launch: no restart: nothing is left without " << text_of(lost) << std::endl;
+      return std::nullopt;
+    }
+    const JobShape before = std::exchange(shape_, *after);
+    return concat(" without ", text_of(lost), ": ", text_of(shape_, before));
+  }
+
+  Lost find_lost() const {
+    Lost lost;
+    if (shape_.hosts.size() > 1) {
+      std::vector<std::string> names;
+      for (const HostSlots& host : shape_.hosts) names.push_back(host.name);
+      const auto problems = probe_hosts(launcher_, names, kHostAnswers, [] { return StopSignals::asked().load(); });
+      for (std::size_t i = 0; i < names.size(); ++i) {
+        if (problems[i].empty()) continue;
+        lost.hosts.push_back(names[i]);
+        std::cerr << "lockstep: launch: host " << names[i] << " does not answer: " << problems[i] << std::endl;
+      }
+    }
+    const std::optional<FirstKilled>& first = story_.first_killed;
+    if (!first || !was_lost(*first)) return lost;
+    const int host = shape_.host_of_rank(first->rank);
+    const bool went_with_it =
+        host >= 0 && std::find(lost.hosts.begin(), lost.hosts.end(),
+                               shape_.hosts[static_cast<std::size_t>(host)].name) != lost.hosts.end();
+    if (!went_with_it) lost.ranks.push_back({first->rank, first->how, first->certain});
+    return lost;
+  }
+
+  const LaunchOptions& options_;
+  const std::vector<std::string> launcher_;
+  const std::string program_ = this_program();
+  Console console_;
+  JobShape shape_;
+  Story story_;  // of the start before
+  bool has_trained_ = false;
+};
 
 }  // namespace
 
 int launch(const LaunchOptions& options) {
-  const std::string& run_folder = options.run_folder;
-  StopSignals signals(pass_on);
-  signals.ask(pass_on);
-  Console console;
-  if (console.columns() > 0 && passes_on(words_of(options.mpiexec)))
-    setenv(kColumnsVariable, std::to_string(console.columns()).c_str(), 1);
+  StopSignals signals(signal_launcher);
+  signals.ask(signal_launcher);
+  Launch launch(options);
+  if (launch.console().columns() > 0 && passes_on(launch.launcher()))
+    setenv(kColumnsVariable, std::to_string(launch.console().columns()).c_str(), 1);
   else
     unsetenv(kColumnsVariable);
-  for (int restart = 0;; ++restart) {
-    const Ended ended = run_mpiexec(line_of(options, restart > 0), run_folder, console);
-    const int code = exit_code_of(ended);
-    if (code == 0 || code == static_cast<int>(ExitCode::user_input) || code == 127) return code;
-    const bool by_ours = StopSignals::asked() && (ended.code == SIGTERM || ended.code == SIGUSR1);
-    if (by_ours) return 128 + ended.code;  // the ranks could not be asked yet
-    if (StopSignals::insisted() != 0) return 128 + StopSignals::insisted();
-    remember(run_folder, ended.ranks);
-    Story story;
-    try {
-      story = story_of(run_folder);
-    } catch (const UserError& error) {
-      std::cerr << "lockstep: launch: mpiexec ended with code " << ended.code << " before training: " << error.what()
-                << std::endl;
-      return code;
-    }
-    std::cerr << "lockstep: launch: mpiexec ended with code " << ended.code << "\n"
-              << story_text(story, run_folder) << std::flush;
-    const bool in_order = story.end == Story::End::done;  // such as a loss that was not finite: it would be again
-    if (StopSignals::asked() || in_order || restart == options.restarts) return code;
-    std::cerr << "lockstep: launch: restart " << restart + 1 << " of " << options.restarts
-              << (options.ranks_after_restart > 0 ? concat(" with ", options.ranks_after_restart, " ranks") : "")
-              << std::endl;
-  }
+  return launch.run();
 }
 
 }  // namespace lockstep
