@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Brings what the tests need beside the build: a Python with torch and the packages of tests/oracle/requirements.txt, in
-# the project's own .venv. Safe to repeat.
+# the project's own .venv; as root iproute2, with which tests/cli/hosts.py makes hosts. Safe to repeat.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -14,6 +14,7 @@ Usage: tools/setup_tests.sh [--no-install]
 
 Installs what the tests against Python import (PyTorch, Hugging Face's transformers) in .venv: about 50 MB beside torch, which
 tools/setup.sh has put there. Where the build takes a LibTorch of yours, torch comes into .venv for the tests alone.
+As root also the system package iproute2 (the command ip), for tests on several hosts, which only root can make.
 
   --no-install  install nothing; report what is missing (exit code 2 if anything is)
   --help        this text
@@ -50,6 +51,13 @@ for line in ["torch", *open(sys.argv[1])]:
 PYTHON
 }
 
+if ((EUID == 0)) && ! command -v ip >/dev/null; then
+  [[ $install == yes ]] || needs_you "missing: ip (package iproute2), for the tests. Run tools/setup_tests.sh without --no-install."
+  command -v apt-get >/dev/null || needs_you "missing: ip (package iproute2 or iproute), for the tests, and no apt-get here."
+  say "apt-get install iproute2"
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends iproute2 </dev/null >/dev/null ||
+    needs_you "apt-get could not install iproute2 (its messages are above)."
+fi
 if [[ ! -x $python || $(missing) == torch ]]; then
   [[ $install == yes ]] || needs_you "missing: .venv with torch, for the tests. Run tools/setup_tests.sh without --no-install."
   env -u CMAKE_PREFIX_PATH -u Torch_DIR "$root/tools/setup.sh"

@@ -12,7 +12,7 @@ usage() {
 Usage: tools/test.sh [--preset PRESET] [--no-install] [ctest arguments ...]
 
 Builds PRESET (release, debug, asan-ubsan, tsan; default release) with its tests and runs them. Fails when no test ran, and when one was
-skipped or disabled.
+skipped or disabled. Without root cli_hosts, which makes hosts of network namespaces, is left out (but not where CI is set).
 
   --no-install  install nothing; stop when something is missing
   --help        this text
@@ -43,12 +43,19 @@ cd "$root"
 tools/build.sh "${build_arguments[@]}" "$preset"
 tools/setup_tests.sh "${build_arguments[@]}"
 
+# Only root can make the hosts of cli_hosts. CI is root; it fails there without.
+left_out=()
+if ((EUID != 0)) && [[ -z ${CI:-} ]]; then
+  echo "test: cli_hosts is left out: it makes hosts of network namespaces, which needs root"
+  left_out=(--exclude-regex '^cli_hosts$')
+fi
+
 readonly results="$root/build/$preset/test-results.xml"
 rm -f "$results"
 # ctest keeps a test that declares PROCESSORS n on n of these jobs.
 status=0
 ctest --test-dir "build/$preset" --output-on-failure --no-tests=error --parallel "$(nproc)" --output-junit "$results" \
-  "$@" </dev/null || status=$?
+  "${left_out[@]}" "$@" </dev/null || status=$?
 
 # The counts of the <testsuite> element: to ctest a skipped or disabled test is none that failed.
 count() { sed -n "s/.*[[:space:]]$1=\"\([0-9]*\)\".*/\1/p" "$results" | head -n 1; }

@@ -51,7 +51,7 @@ void take_job(LaunchOptions& options, const Config& config) {
 
 namespace {
 
-constexpr std::chrono::seconds kHostAnswers{20};
+constexpr std::chrono::seconds kHostAnswers{15};
 
 std::string this_program() {
   std::error_code failure;

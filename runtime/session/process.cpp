@@ -121,10 +121,20 @@ std::vector<std::string> Process::all_gather(const std::string& value, std::chro
   return size() > 1 ? mpi_->world.all_gather(value, timeout) : std::vector<std::string>{value};
 }
 
-void Process::leave() {
+void Process::finish(int exit_code) {
+  signals_.reset();
+  if (!mpi_) return;
+  mpi_->links.reset();
+  try {
+    leave(exit_code);
+  } catch (const Error&) {  // of a rank that does not come: it says so itself
+  }
+}
+
+void Process::leave(int exit_code) {
   // A launcher kills the other ranks of one that ends without MPI_Finalize, and a destructor that runs while an
   // exception is on its way cannot know that all ranks are on the same way.
-  if (mpi_) mpi_->world.leave();
+  if (mpi_) mpi_->world.leave(exit_code);
 }
 
 void Process::end_all(int code) {
@@ -157,7 +167,11 @@ void Process::connect(Trainer&) {}
 std::unique_ptr<RemoteLinks> Process::make_links(int, bool) {
   return nullptr;
 }
-void Process::leave() {}
+void Process::finish(int) {
+  signals_.reset();
+}
+
+void Process::leave(int) {}
 std::vector<std::string> Process::all_gather(const std::string& value, std::chrono::milliseconds) {
   return {value};
 }
@@ -242,7 +256,7 @@ void Process::together(const std::function<void()>& work, std::chrono::milliseco
     if (failures[rank].empty()) continue;
     if (is_root())
       std::cerr << "lockstep: " << (rank > 0 ? concat("rank ", rank, ": ") : "") << failures[rank] << std::endl;
-    leave();
+    leave(static_cast<int>(ExitCode::user_input));
     throw AlreadyReported{static_cast<int>(ExitCode::user_input)};
   }
 }
@@ -263,7 +277,9 @@ int run_ranks(const std::function<int(Process&)>& work) {
   std::unique_ptr<Process> process;
   try {
     process = std::make_unique<Process>();
-    return work(*process);
+    const int code = work(*process);
+    process->finish(code);
+    return code;
   } catch (const AlreadyReported& reported) {
     return reported.exit_code;
   } catch (const std::exception& error) {

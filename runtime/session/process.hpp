@@ -70,11 +70,13 @@ class Process {
   /// From here on a signal to stop raises StopSignals::asked() and calls `announce`; a later one ends all ranks at
   /// once. Before, and in all other verbs, already the first one ends all ranks.
   void stop_when_asked(std::function<void(int)> announce);
+  /// All ranks end here, with one code: waits for them, and leaves MPI. run_ranks() does it with what `work` returns.
+  void finish(int exit_code);
   /// The run has ended: takes set_run_folder() and stop_when_asked() back.
   void end_run();
 
  private:
-  void leave();
+  void leave(int exit_code);
 
   struct Mpi;
   std::unique_ptr<Mpi> mpi_;

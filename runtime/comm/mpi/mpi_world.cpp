@@ -1,9 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/comm/mpi/mpi_world.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <condition_variable>
+#include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <mutex>
+#include <string_view>
 #include <thread>
 
 #include "runtime/comm/channel.hpp"
@@ -218,12 +224,60 @@ void MpiWorld::barrier(std::chrono::milliseconds timeout) {
   state_->wait(request, "MPI_Ibarrier", timeout);
 }
 
-void MpiWorld::leave(std::chrono::milliseconds timeout) {
+namespace {
+
+/// A rank that ends without this is killed by hydra, and the others with it. The first words of MPICH's PMI, which
+/// hydra and Slurm understand.
+void say_goodbye_to_launcher() {
+  const char* descriptor = std::getenv("PMI_FD");
+  if (descriptor == nullptr) return;
+  constexpr std::string_view kFinalize = "cmd=finalize\n";
+  [[maybe_unused]] const ssize_t written = write(std::atoi(descriptor), kFinalize.data(), kFinalize.size());
+}
+
+/// Ends this process, should its owner stay in MPI_Finalize.
+class LeaveLimit {
+ public:
+  explicit LeaveLimit(std::optional<int> exit_code) {
+    if (exit_code) thread_ = std::thread([this, code = *exit_code] { wait(code); });
+  }
+  ~LeaveLimit() {
+    if (!thread_.joinable()) return;
+    {
+      std::lock_guard lock(mutex_);
+      over_ = true;
+    }
+    changed_.notify_one();
+    thread_.join();
+  }
+  LeaveLimit(const LeaveLimit&) = delete;
+  LeaveLimit& operator=(const LeaveLimit&) = delete;
+
+ private:
+  void wait(int code) {
+    constexpr std::chrono::seconds kLimit{3};
+    std::unique_lock lock(mutex_);
+    if (changed_.wait_for(lock, kLimit, [this] { return over_; })) return;
+    say_goodbye_to_launcher();
+    std::fflush(nullptr);
+    std::_Exit(code);
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool over_ = false;
+  std::thread thread_;
+};
+
+}  // namespace
+
+void MpiWorld::leave(std::optional<int> exit_code) {
   if (left_ || state_->failed) return;
   left_ = true;
-  barrier(timeout);  // MPI_Finalize waits for the others too, but spinning
+  barrier();  // MPI_Finalize waits for the others too, but spinning
   std::lock_guard lock(state_->mutex);
   state_->require(MPI_Comm_free(&state_->comm), {"MPI_Comm_free"});
+  const LeaveLimit limit(exit_code);
   state_->require(MPI_Finalize(), {"MPI_Finalize"});
 }
 

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`lockstep launch --shrink`: a job goes on without the ranks that were killed, to the same bits. Lost hosts: hosts_test.py."""
+import os
+import re
+import signal
+import unittest
+
+from cli import LIMIT_S, MPIEXEC, CliTest, command, metrics, overrides
+
+# Four replicas of one worker, a rank each; steps of some 50 ms.
+FOUR = """\
+name: four
+model: {type: delay, layers: 2, width: 8, forward_ms: 3, input_grad_ms: 3, weight_grad_ms: 3}
+data: {type: synthetic, task: regression, inputs: 8, outputs: 8, samples: 64}
+train: {steps: 60, batch: 8, micro_batches: 4, loss: mean_squared_error, log_every: 1000}
+pipeline: {stages: 1, schedule: 1f1b}
+replicas: {count: 4}
+checkpoint: {every: 5}
+"""
+
+
+class ShrinkTest(CliTest):
+    def setUp(self):
+        super().setUp()
+        self.write("four.yaml", FOUR)
+
+    def launch(self, *arguments, ranks=4, settings=(), mpiexec=MPIEXEC):
+        return self.start(command("launch", "-n", ranks, "--mpiexec", mpiexec, *arguments, "train", "four.yaml",
+                                  *overrides([*settings, "run_dir=run"])))
+
+    def ranks(self):
+        """Their processes, in order."""
+        said = self.run_command(command("why", "run")).stdout
+        found = dict(re.findall(r"(?m)^  worker \d+ .* rank (\d+) on \S+, process (\d+)", said))
+        return [int(found[rank]) for rank in sorted(found, key=int)]
+
+    def kill(self, rank, number, process, ranks):
+        """When the job has made a step with so many ranks."""
+        steps = self.folder / "run/metrics.jsonl"
+        self.wait_until(lambda: metrics(steps) and len(self.ranks()) == ranks, f"it runs on {ranks} ranks", process)
+        os.kill(self.ranks()[rank], number)
+
+    def refusal(self, *flags, settings=()):
+        result = self.run_command(command("launch", *flags, "train", "four.yaml", *overrides([*settings, "run_dir=run"])))
+        self.assertEqual(result.returncode, 2, result.stderr)
+        self.assertEqual(result.stderr.count("\n"), 1, result.stderr)
+        self.assertFalse((self.folder / "run").exists())
+        return result.stderr.rstrip()
+
+    def test_a_job_shrinks_twice_and_ends_with_the_same_bits(self):
+        process = self.launch("--restarts", 3, "--shrink")
+        self.wait_until(lambda: list((self.folder / "run/checkpoints").glob("step-????????")), "its first checkpoint", process)
+        self.kill(2, signal.SIGKILL, process, ranks=4)
+        self.kill(0, signal.SIGSEGV, process, ranks=3)
+        _, stderr = process.communicate(timeout=LIMIT_S)
+        self.assertEqual(process.returncode, 0, stderr)
+        restarts = re.findall(r"(?m)^lockstep: launch: (restart .*)$", stderr)
+        self.assertEqual(restarts, ["restart 1 of 3 without rank 2 (SIGKILL): 3 ranks, 3 replicas of 1 worker",
+                                    "restart 2 of 3 without rank 0 (SIGSEGV): 2 ranks, 2 replicas of 1 worker"])
+        self.train("four.yaml", "one", settings=["replicas.count=1", "train.gradient_groups=4"])
+        self.assertEqual((self.folder / "run/fingerprint.json").read_bytes(), (self.folder / "one/fingerprint.json").read_bytes())
+
+    def test_before_the_first_checkpoint_it_begins_anew_with_the_groups_of_the_first_start(self):
+        settings = ["checkpoint.every=end", "train.steps=100"]
+        process = self.launch("--restarts", 1, "--shrink", settings=[*settings, "workers.per_rank=1"])
+        self.kill(1, signal.SIGKILL, process, ranks=4)
+        _, stderr = process.communicate(timeout=LIMIT_S)
+        self.assertEqual(process.returncode, 0, stderr)
+        self.assertIn("restart 1 of 1 without rank 1 (SIGKILL): 3 ranks, 3 replicas of 1 worker", stderr)
+        self.train("four.yaml", "one", settings=[*settings, "replicas.count=1", "train.gradient_groups=4"])
+        self.assertEqual((self.folder / "run/fingerprint.json").read_bytes(), (self.folder / "one/fingerprint.json").read_bytes())
+
+    def test_where_no_pipeline_fits_ranks_hold_more_workers(self):
+        settings = ["pipeline.stages=2", "replicas.count=1"]
+        process = self.launch("--restarts", 1, "--shrink", ranks=2, settings=settings)
+        self.kill(1, signal.SIGKILL, process, ranks=2)
+        _, stderr = process.communicate(timeout=LIMIT_S)
+        self.assertEqual(process.returncode, 0, stderr)
+        self.assertIn("restart 1 of 1 without rank 1 (SIGKILL): 1 rank, 1 replica of 2 workers, up to 2 workers on a rank (1 before)\n",
+                      stderr)
+
+    def test_nothing_is_left_of_one_rank(self):
+        process = self.launch("--restarts", 3, "--shrink", ranks=1)
+        self.kill(0, signal.SIGKILL, process, ranks=1)
+        _, stderr = process.communicate(timeout=LIMIT_S)
+        self.assertEqual(process.returncode, 4, stderr)
+        self.assertTrue(stderr.endswith("\nlockstep: launch: no restart: nothing is left without rank 0 (SIGKILL)\n"), stderr)
+
+    def test_a_launcher_that_stays_when_its_job_has_failed_is_ended(self):
+        script = self.folder / "mpi.sh"
+        script.write_text(f'#!/bin/sh\n"{MPIEXEC}" "$@"\nsleep 1000\n')
+        script.chmod(0o755)
+        process = self.launch(mpiexec=str(script))
+        self.kill(3, signal.SIGKILL, process, ranks=4)
+        _, stderr = process.communicate(timeout=LIMIT_S)
+        self.assertEqual(process.returncode, 4, stderr)
+        self.assertIn("\nlockstep: launch: the job has failed, and mpiexec waited for a host that does not answer: ended it\n", stderr)
+        self.assertRegex(stderr, r"(?m)^killed: rank 3 on .* died first \(SIGKILL\)")
+
+    def test_a_restart_does_not_begin_anew_what_went_on_from_another_run(self):
+        self.train("four.yaml", "before", settings=["train.stop_after=5"])
+        process = self.start(command("launch", "-n", 4, "--mpiexec", MPIEXEC, "--restarts", 1, "train", "four.yaml", "--resume",
+                                     "before/checkpoints/step-00000005", *overrides(["checkpoint.every=end", "run_dir=run"])))
+        self.kill(1, signal.SIGKILL, process, ranks=4)
+        _, stderr = process.communicate(timeout=LIMIT_S)
+        self.assertEqual(process.returncode, 4, stderr)
+        self.assertTrue(stderr.endswith("no restart: the job went on from before/checkpoints/step-00000005, and run has no checkpoint "
+                                        "of its own yet; start it again with another run_dir\n"), stderr)
+
+    def test_what_does_not_go_together_is_refused(self):
+        shrink = ["-n", 4, "--restarts", 1, "--shrink"]
+        for flags, settings, expected in (
+                (["-n", 4, "--shrink"], [], "got --shrink without --restarts, expected how often"),
+                ([*shrink, "--ranks-after-restart", 2], [], "got --shrink and --ranks-after-restart 2, expected one of them"),
+                ([*shrink, "--mpiexec", "mpiexec -f hosts"], [], "got -f in --mpiexec 'mpiexec -f hosts', expected the hosts in launch's own"),
+                ([*shrink, "--hosts", "a:2,b:1"], [], "got 4 ranks on a:2,b:1, which has room for 3; the number behind"),
+                ([*shrink, "--hosts", "a:2,b:x"], [], "--hosts: got 'b:x', expected HOST or HOST:RANKS"),
+                ([*shrink, "--hosts", "a:4", "--hostfile", "hosts"], [], "got --hosts and --hostfile, expected one of them"),
+                ([*shrink, "--hostfile", "hosts"], [], "--hostfile: cannot read hosts"),
+                (["-n", 4, "--hosts", "a:4", "--mpiexec", "srun --mpi=pmi2"], [], "got --hosts or --hostfile with srun"),
+                (shrink, ["workers.per_rank=[1, 1, 1, 1]"], "per_rank: got a list of 4 ranks with launch --shrink, expected auto or one number"),
+                (shrink, ["workers.devices=[cuda, cpu]"], "devices: got cpu beside other devices with launch --shrink")):
+            with self.subTest(expected):
+                self.assertIn(expected, self.refusal(*flags, settings=settings))
+
+
+if __name__ == "__main__":
+    unittest.main()
