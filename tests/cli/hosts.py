@@ -62,9 +62,10 @@ class Hosts:
         """Starts the process that is the host. It ends with ours, even if that is killed."""
         private = "mount -t tmpfs tmpfs /dev/shm && " if "--mount" in namespaces else ""
         errors = self.folder / f"{name}.err"
-        process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "unshare", *namespaces, "sh", "-c",
-                                    f"hostname {name} && {private} echo up && exec sleep infinity"],
-                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors.open("w"), text=True)
+        line = ["setpriv", "--pdeathsig", "KILL", "unshare", *namespaces, "sh", "-c",
+                f"hostname {name} && {private} echo up && exec sleep infinity"]
+        with errors.open("w") as file:
+            process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=file, text=True)
         self.holders[name] = process
         if process.stdout.readline() != "up\n":
             raise RuntimeError(f"host {name} did not come up: {errors.read_text()}")

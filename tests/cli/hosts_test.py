@@ -15,15 +15,15 @@ train: {steps: 20, batch: 64, micro_batches: 8, gradient_groups: 2, loss: mean_s
 pipeline: {stages: 2, schedule: 1f1b}
 replicas: {count: 2}
 """
-# Steps of some 40 ms; who waits for a host that is gone finds out after two seconds.
-SLOW = """\
-name: slow
-model: {type: delay, layers: 2, width: 64, forward_ms: 5, input_grad_ms: 5, weight_grad_ms: 5}
-data: {type: synthetic, task: regression, inputs: 64, outputs: 64, samples: 64}
-train: {steps: 60, batch: 8, micro_batches: 2, loss: mean_squared_error, log_every: 1000}
+# Seconds over the network; who waits for a host that is gone finds out after two.
+LONG = """\
+name: long
+model: {type: mlp, inputs: 64, width: 64, layers: 4, outputs: 8}
+data: {type: synthetic, task: regression, inputs: 64, outputs: 8, samples: 512}
+train: {steps: 500, batch: 64, micro_batches: 8, loss: mean_squared_error, log_every: 1000}
 pipeline: {stages: 2, schedule: 1f1b}
 replicas: {count: 2}
-checkpoint: {every: 5}
+checkpoint: {every: 50}
 comm: {watchdog_s: 2}
 """
 STEPS, GRADIENTS, ACTIVATIONS = 20, 4 * 216072, 4 * 64 * 256  # bytes of a step
@@ -35,7 +35,7 @@ class HostsTest(CliTest):
         self.assertEqual(lacks, "", f"this test makes hosts of namespaces, and cannot: {lacks}")
         super().setUp()
         self.write("net.yaml", NET)
-        self.write("slow.yaml", SLOW)
+        self.write("long.yaml", LONG)
 
     def make_hosts(self, *names):
         made = hosts.Hosts(self.folder, names)
@@ -80,7 +80,7 @@ class HostsTest(CliTest):
     def test_a_host_that_vanishes_is_left_out_by_launch_and_the_job_ends_with_the_same_bits(self):
         net = self.make_hosts("node1", "node2")
         flags = ["--mpiexec", " ".join([MPIEXEC, *net.flags]), "--hosts", "node1:2,node2:2", "--restarts", "1", "--shrink"]
-        process = self.start(net.on_head([LOCKSTEP, "launch", "-n", "4", *flags, "train", "slow.yaml", "--set", "run_dir=run"]))
+        process = self.start(net.on_head([LOCKSTEP, "launch", "-n", "4", *flags, "train", "long.yaml", "--set", "run_dir=run"]))
         self.wait_for_checkpoint(process)
         net.cut("node2")  # no connection is closed: nobody is told
         net.kill("node2")
@@ -89,18 +89,18 @@ class HostsTest(CliTest):
         self.assertRegex(stderr, r"(?m)^lockstep: launch: host node2 does not answer: '.* -host node2 -n 1 true' ")
         self.assertIn("\nlockstep: launch: restart 1 of 1 without host node2 (no answer): 2 ranks, 1 replica of 2 workers\n", stderr)
         self.assertRegex(stderr, r"(?m)^resumed after step \d+ from run/checkpoints/")
-        self.train("slow.yaml", "one", settings=["replicas.count=1", "train.gradient_groups=2"])
+        self.train("long.yaml", "one", settings=["replicas.count=1", "train.gradient_groups=2"])
         self.same_bits("run", "one")
 
     def test_what_a_killed_host_leaves_goes_on_by_hand_on_the_other_to_the_same_bits(self):
         net = self.make_hosts("node1", "node2")
-        process = self.start(self.line_on(net, "node1:2,node2:2", "slow.yaml", settings=["run_dir=run"]))
+        process = self.start(self.line_on(net, "node1:2,node2:2", "long.yaml", settings=["run_dir=run"]))
         self.wait_for_checkpoint(process)
         net.kill("node1")  # rank 0's
         process.communicate(timeout=LIMIT_S)
         self.assertNotEqual(process.returncode, 0)
-        self.train_on(net, "node2:2", "slow.yaml", "--resume", "auto", settings=["run_dir=run", "replicas.count=1"])
-        self.train("slow.yaml", "one", settings=["replicas.count=1", "train.gradient_groups=2"])
+        self.train_on(net, "node2:2", "long.yaml", "--resume", "auto", settings=["run_dir=run", "replicas.count=1"])
+        self.train("long.yaml", "one", settings=["replicas.count=1", "train.gradient_groups=2"])
         self.same_bits("run", "one")
 
 

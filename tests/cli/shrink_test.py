@@ -61,13 +61,16 @@ class ShrinkTest(CliTest):
         self.assertEqual((self.folder / "run/fingerprint.json").read_bytes(), (self.folder / "one/fingerprint.json").read_bytes())
 
     def test_before_the_first_checkpoint_it_begins_anew_with_the_groups_of_the_first_start(self):
-        settings = ["checkpoint.every=end", "train.steps=100"]
+        model = "model={type: mlp, inputs: 8, width: 16, layers: 2, outputs: 8}"  # whose sums show it
+        settings = ["checkpoint.every=end", "train.steps=1500", model]
         process = self.launch("--restarts", 1, "--shrink", settings=[*settings, "workers.per_rank=1"])
         self.kill(1, signal.SIGKILL, process, ranks=4)
         _, stderr = process.communicate(timeout=LIMIT_S)
         self.assertEqual(process.returncode, 0, stderr)
         self.assertIn("restart 1 of 1 without rank 1 (SIGKILL): 3 ranks, 3 replicas of 1 worker", stderr)
-        self.train("four.yaml", "one", settings=[*settings, "replicas.count=1", "train.gradient_groups=4"])
+        for name, groups in (("one", 4), ("other", 3)):
+            self.train("four.yaml", name, settings=[*settings, "replicas.count=1", f"train.gradient_groups={groups}"])
+        self.assertNotEqual((self.folder / "one/fingerprint.json").read_bytes(), (self.folder / "other/fingerprint.json").read_bytes())
         self.assertEqual((self.folder / "run/fingerprint.json").read_bytes(), (self.folder / "one/fingerprint.json").read_bytes())
 
     def test_where_no_pipeline_fits_ranks_hold_more_workers(self):
