@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# The sbatch script of docs/cluster.md on a real Slurm: one node, this one. Starts munged, slurmctld and slurmd by hand in a
-# folder of its own, without systemd, and ends them again. Needs root. By hand, not part of CI.
+# The sbatch script of docs/cluster.md on a real Slurm, of two nodes that are both this machine. Starts munged, slurmctld and a
+# slurmd for each node by hand in a folder of its own, without systemd, and ends them again. Needs root. By hand, not part of CI.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -12,8 +12,8 @@ usage() {
   cat <<'TEXT'
 Usage: tools/test-slurm.sh [--lockstep FILE]
 
-Tries `lockstep` under srun (with and without a matching PMI), salloc + mpirun, and sbatch with --signal, on a one-node Slurm
-that it starts for the purpose. Needs root and the packages slurm-wlm and munge:
+Tries `lockstep` under srun (with and without a matching PMI, and with replicas on two nodes), salloc + mpirun, and sbatch with
+--signal, on a Slurm that it starts for the purpose, whose two nodes are this machine. Needs root and the packages slurm-wlm and munge:
 
   apt-get install slurm-wlm munge
 TEXT
@@ -75,11 +75,14 @@ start_munge() {
   wait_for "munged ($user)" test -S "$work/munge/socket"
 }
 
+# shellcheck disable=SC2317  # called through wait_for
+both_idle() { [[ $(sinfo -h -N -o %T | grep -c idle) == 2 ]]; }
+
 start_slurm() {
   local host memory
   host=$(hostname -s)
   memory=$(($(getconf _PHYS_PAGES) * $(getconf PAGE_SIZE) * 9 / 10 / 1048576))
-  mkdir -p "$work/state" "$work/spool"
+  mkdir -p "$work/state" "$work/spool-node1" "$work/spool-node2"
   cat >"$work/slurm.conf" <<CONF
 ClusterName=lockstep
 SlurmctldHost=$host(127.0.0.1)
@@ -88,11 +91,10 @@ AuthType=auth/munge
 AuthInfo=socket=$work/munge/socket
 CredType=cred/munge
 StateSaveLocation=$work/state
-SlurmdSpoolDir=$work/spool
+SlurmdSpoolDir=$work/spool-%n
 SlurmctldPidFile=$work/slurmctld.pid
-SlurmdPidFile=$work/slurmd.pid
+SlurmdPidFile=$work/slurmd-%n.pid
 SlurmctldPort=16817
-SlurmdPort=16818
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SelectType=select/cons_tres
@@ -100,15 +102,19 @@ SelectTypeParameters=CR_CPU
 MpiDefault=none
 ReturnToService=2
 KillWait=30
-NodeName=$host NodeAddr=127.0.0.1 CPUs=$(nproc) RealMemory=$memory State=UNKNOWN
-PartitionName=main Nodes=$host Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
+NodeName=node1 NodeHostname=$host NodeAddr=127.0.0.1 Port=16818 CPUs=$(nproc) RealMemory=$((memory / 2)) State=UNKNOWN
+NodeName=node2 NodeHostname=$host NodeAddr=127.0.0.1 Port=16819 CPUs=$(nproc) RealMemory=$((memory / 2)) State=UNKNOWN
+PartitionName=main Nodes=node1,node2 Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
 CONF
   export SLURM_CONF=$work/slurm.conf
   slurmctld -D -f "$SLURM_CONF" >"$work/slurmctld.log" 2>&1 &
   pids+=($!)
-  slurmd -D -f "$SLURM_CONF" >"$work/slurmd.log" 2>&1 &
-  pids+=($!)
-  wait_for "an idle node" sh -c 'sinfo -h -o %T | grep -q idle'
+  local node
+  for node in node1 node2; do
+    slurmd -D -N "$node" -f "$SLURM_CONF" >"$work/$node.log" 2>&1 &
+    pids+=($!)
+  done
+  wait_for "two idle nodes" both_idle
 }
 
 failed=0
@@ -144,11 +150,30 @@ train: {steps: 1000000, batch: 4, micro_batches: 2, loss: mean_squared_error, lo
 pipeline: {stages: 2, schedule: 1f1b}
 YAML
 
+cat >replicas.yaml <<'YAML'
+model: {type: mlp, inputs: 16, width: 64, layers: 4, outputs: 2}
+data: {type: synthetic, task: regression, inputs: 16, outputs: 2, samples: 256}
+train: {steps: 30, batch: 32, micro_batches: 8, gradient_groups: 2, loss: mean_squared_error}
+pipeline: {stages: 2, schedule: 1f1b}
+replicas: {count: 2}
+YAML
+
 start_munge
 start_slurm
 
 try "srun --mpi=pmi2 trains on two ranks" 0 '^done: 4 steps' \
   srun -n 2 --mpi=pmi2 "$lockstep" train small.yaml --set run_dir=srun
+# Two replicas of two stages, a task each; the same bits as one replica in one process.
+two_nodes=(srun -N 2 --ntasks-per-node=2)
+try "four tasks are on two nodes" 0 '^node1 node1 node2 node2 $' \
+  sh -c "$(printf '%q ' "${two_nodes[@]}") printenv SLURMD_NODENAME | sort | tr '\n' ' '"
+"$lockstep" train replicas.yaml --set replicas.count=1 --set run_dir=one >"$work/one.log" 2>&1
+for placement in pipeline_first replicas_first; do
+  try "srun trains replicas of a pipeline on two nodes, $placement" 0 '^done: 30 steps' \
+    "${two_nodes[@]}" --mpi=pmi2 "$lockstep" train replicas.yaml --set run_dir="$placement" --set replicas.placement="$placement"
+  try "to the same bits as one process" 0 '^same$' \
+    sh -c "cmp one/fingerprint.json $placement/fingerprint.json && echo same"
+done
 try "srun without a PMI is refused" 2 'srun started 2 tasks, but MPI sees a world of 1' \
   srun -n 2 --mpi=none "$lockstep" train small.yaml --set run_dir=none
 try "salloc and mpirun train on two ranks" 0 '^done: 4 steps' \

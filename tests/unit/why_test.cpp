@@ -218,3 +218,19 @@ TEST_CASE("each start keeps the recorders of the one before", "[unit]") {
   CHECK_FALSE(fs::exists(recorder_file(run.path(), 0)));
   CHECK(fs::exists(run.path() + "/recorder.1/worker-0.bin"));
 }
+
+TEST_CASE("which rank was killed first is there for launch, with how sure that is", "[unit]") {
+  const KilledRun run;
+  CHECK(story_of(run.path()).first_killed->rank == 2);
+  CHECK(story_of(run.path()).first_killed->how.empty());
+  remember(run.path(), run.ended({3, 0, 1, 2}));
+  const FirstKilled seen = story_of(run.path()).first_killed.value();
+  CHECK(seen.rank == 3);
+  CHECK(seen.how == "SIGKILL");
+  CHECK(seen.certain);
+  remember(run.path(), run.ended({1, 0, 2, 3}, "exit code 3"));
+  CHECK(story_of(run.path()).first_killed->how == "exit code 3");
+  Run failed;
+  failed.recorders[0]->finish(FlightEnd::failed, "x");
+  CHECK_FALSE(story_of(failed.path()).first_killed.has_value());
+}
