@@ -116,6 +116,8 @@ class Launch {
   }
 
   int run() {
+    check_hosts();
+    if (StopSignals::asked()) return 128 + SIGTERM;
     for (int restart = 0;; ++restart) {
       const LauncherEnd end = run_launcher(line(restart > 0), options_.run_folder, program_, console_);
       const int code = exit_code_of(end, options_.run_folder);
@@ -206,17 +208,37 @@ class Launch {
     return concat(" without ", text_of(lost), ": ", text_of(shape_, before));
   }
 
+  struct DeadHost {
+    std::string name;
+    HostProblem problem;
+  };
+
+  /// Of several hosts, those that do not answer.
+  std::vector<DeadHost> dead_hosts() const {
+    std::vector<std::string> names;
+    for (const HostSlots& host : shape_.hosts) names.push_back(host.name);
+    if (names.size() < 2) return {};
+    const auto problems = probe_hosts(launcher_, names, kHostAnswers, [] { return StopSignals::asked().load(); });
+    std::vector<DeadHost> dead;
+    for (std::size_t i = 0; i < names.size() && !StopSignals::asked(); ++i)
+      if (!problems[i].empty()) dead.push_back({names[i], problems[i]});
+    return dead;
+  }
+
+  /// hydra waits for ever for a host that it cannot reach.
+  void check_hosts() const {
+    const std::vector<DeadHost> dead = dead_hosts();
+    if (dead.empty()) return;
+    throw UserError(concat("launch: host ", dead.front().name, " does not answer: ", dead.front().problem,
+                           dead.size() > 1 ? concat(", nor do ", dead.size() - 1, " more") : "",
+                           "; try that command, or leave the host out"));
+  }
+
   Lost find_lost() const {
     Lost lost;
-    if (shape_.hosts.size() > 1) {
-      std::vector<std::string> names;
-      for (const HostSlots& host : shape_.hosts) names.push_back(host.name);
-      const auto problems = probe_hosts(launcher_, names, kHostAnswers, [] { return StopSignals::asked().load(); });
-      for (std::size_t i = 0; i < names.size(); ++i) {
-        if (problems[i].empty()) continue;
-        lost.hosts.push_back(names[i]);
-        std::cerr << "lockstep: launch: host " << names[i] << " does not answer: " << problems[i] << std::endl;
-      }
+    for (const DeadHost& host : dead_hosts()) {
+      lost.hosts.push_back(host.name);
+      std::cerr << "lockstep: launch: host " << host.name << " does not answer: " << host.problem << std::endl;
     }
     const std::optional<FirstKilled>& first = story_.first_killed;
     if (!first || !was_lost(*first)) return lost;

@@ -17,6 +17,8 @@ pipeline: {stages: 1, schedule: 1f1b}
 replicas: {count: 4}
 checkpoint: {every: 5}
 """
+# Who it was is faults_test.py's business. On a busy machine another that mpiexec kills may be gone before the one that was killed.
+SOMEBODY = r"rank \d \((probably first; )?(SIGKILL|SIGSEGV|killed)\)"
 
 
 class ShrinkTest(CliTest):
@@ -37,8 +39,14 @@ class ShrinkTest(CliTest):
     def kill(self, rank, number, process, ranks):
         """When the job has made a step with so many ranks."""
         steps = self.folder / "run/metrics.jsonl"
-        self.wait_until(lambda: metrics(steps) and len(self.ranks()) == ranks, f"it runs on {ranks} ranks", process)
-        os.kill(self.ranks()[rank], number)
+
+        def is_killed():
+            pids = self.ranks() if metrics(steps) else []
+            if len(pids) != ranks:
+                return False
+            os.kill(pids[rank], number)
+            return True
+        self.wait_until(is_killed, f"it runs on {ranks} ranks", process)
 
     def refusal(self, *flags, settings=()):
         result = self.run_command(command("launch", *flags, "train", "four.yaml", *overrides([*settings, "run_dir=run"])))
@@ -48,16 +56,18 @@ class ShrinkTest(CliTest):
         return result.stderr.rstrip()
 
     def test_a_job_shrinks_twice_and_ends_with_the_same_bits(self):
-        process = self.launch("--restarts", 3, "--shrink")
+        settings = ["train.steps=150"]
+        process = self.launch("--restarts", 3, "--shrink", settings=settings)
         self.wait_until(lambda: list((self.folder / "run/checkpoints").glob("step-????????")), "its first checkpoint", process)
         self.kill(2, signal.SIGKILL, process, ranks=4)
         self.kill(0, signal.SIGSEGV, process, ranks=3)
         _, stderr = process.communicate(timeout=LIMIT_S)
         self.assertEqual(process.returncode, 0, stderr)
         restarts = re.findall(r"(?m)^lockstep: launch: (restart .*)$", stderr)
-        self.assertEqual(restarts, ["restart 1 of 3 without rank 2 (SIGKILL): 3 ranks, 3 replicas of 1 worker",
-                                    "restart 2 of 3 without rank 0 (SIGSEGV): 2 ranks, 2 replicas of 1 worker"])
-        self.train("four.yaml", "one", settings=["replicas.count=1", "train.gradient_groups=4"])
+        self.assertEqual(len(restarts), 2, stderr)
+        self.assertRegex(restarts[0], rf"^restart 1 of 3 without {SOMEBODY}: 3 ranks, 3 replicas of 1 worker$")
+        self.assertRegex(restarts[1], rf"^restart 2 of 3 without {SOMEBODY}: 2 ranks, 2 replicas of 1 worker$")
+        self.train("four.yaml", "one", settings=[*settings, "replicas.count=1", "train.gradient_groups=4"])
         self.assertEqual((self.folder / "run/fingerprint.json").read_bytes(), (self.folder / "one/fingerprint.json").read_bytes())
 
     def test_before_the_first_checkpoint_it_begins_anew_with_the_groups_of_the_first_start(self):
@@ -67,7 +77,7 @@ class ShrinkTest(CliTest):
         self.kill(1, signal.SIGKILL, process, ranks=4)
         _, stderr = process.communicate(timeout=LIMIT_S)
         self.assertEqual(process.returncode, 0, stderr)
-        self.assertIn("restart 1 of 1 without rank 1 (SIGKILL): 3 ranks, 3 replicas of 1 worker", stderr)
+        self.assertRegex(stderr, rf"restart 1 of 1 without {SOMEBODY}: 3 ranks, 3 replicas of 1 worker\n")
         for name, groups in (("one", 4), ("other", 3)):
             self.train("four.yaml", name, settings=[*settings, "replicas.count=1", f"train.gradient_groups={groups}"])
         self.assertNotEqual((self.folder / "one/fingerprint.json").read_bytes(), (self.folder / "other/fingerprint.json").read_bytes())
@@ -79,8 +89,8 @@ class ShrinkTest(CliTest):
         self.kill(1, signal.SIGKILL, process, ranks=2)
         _, stderr = process.communicate(timeout=LIMIT_S)
         self.assertEqual(process.returncode, 0, stderr)
-        self.assertIn("restart 1 of 1 without rank 1 (SIGKILL): 1 rank, 1 replica of 2 workers, up to 2 workers on a rank (1 before)\n",
-                      stderr)
+        self.assertRegex(stderr, rf"restart 1 of 1 without {SOMEBODY}: 1 rank, 1 replica of 2 workers, up to 2 workers on a rank "
+                                 r"\(1 before\)\n")
 
     def test_nothing_is_left_of_one_rank(self):
         process = self.launch("--restarts", 3, "--shrink", ranks=1)
@@ -98,7 +108,7 @@ class ShrinkTest(CliTest):
         _, stderr = process.communicate(timeout=LIMIT_S)
         self.assertEqual(process.returncode, 4, stderr)
         self.assertIn("\nlockstep: launch: the job has failed, and mpiexec waited for a host that does not answer: ended it\n", stderr)
-        self.assertRegex(stderr, r"(?m)^killed: rank 3 on .* died first \(SIGKILL\)")
+        self.assertRegex(stderr, r"(?m)^killed: rank \d on .* died first")
 
     def test_a_restart_does_not_begin_anew_what_went_on_from_another_run(self):
         self.train("four.yaml", "before", settings=["train.stop_after=5"])
@@ -120,6 +130,8 @@ class ShrinkTest(CliTest):
                 ([*shrink, "--hosts", "a:2,b:x"], [], "--hosts: got 'b:x', expected HOST or HOST:RANKS"),
                 ([*shrink, "--hosts", "a:4", "--hostfile", "hosts"], [], "got --hosts and --hostfile, expected one of them"),
                 ([*shrink, "--hostfile", "hosts"], [], "--hostfile: cannot read hosts"),
+                (["-n", 4, "--hosts", "a:2,b:2", "--mpiexec", "false"], [], "host a does not answer: 'false -host a -n 1 true' ended with "
+                 "code 1, nor do 1 more; try that command, or leave the host out"),
                 (["-n", 4, "--hosts", "a:4", "--mpiexec", "srun --mpi=pmi2"], [], "got --hosts or --hostfile with srun"),
                 (shrink, ["workers.per_rank=[1, 1, 1, 1]"], "per_rank: got a list of 4 ranks with launch --shrink, expected auto or one number"),
                 (shrink, ["workers.devices=[cuda, cpu]"], "devices: got cpu beside other devices with launch --shrink")):
