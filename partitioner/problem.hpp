@@ -76,8 +76,8 @@ struct PlanProblem {
   double data_bytes = 0;  ///< of a whole mini-batch, where stage 0 is
   std::vector<PlannedWorker> workers;
   Links links;
-  int micro_batches = 1;  ///< of one pipeline; of the replica that has most
-  Replicas replicas;      ///< of the pipeline: what they add up and send each other is part of the plan
+  int micro_batches = 1;         ///< of one pipeline; of the replica that has most
+  Replicas replicas;             ///< of the pipeline: what they add up and send each other is part of the plan
   bool central_storage = false;  ///< of several replicas weights are in main memory, and devices have copies
   /// What adding one gradient to another costs a worker of speed 1, by kind of device; not there: nothing.
   std::map<std::string, double> add_us_per_byte;

@@ -138,14 +138,14 @@ class Weights {
   WeightOptions options_;
   MemoryPool& pool_;
   std::map<StageId, StageWeights> by_stage_;
-  std::deque<Parameter> stored_;              // with central storage: one for each that a layer holds
+  std::deque<Parameter> stored_;                 // with central storage: one for each that a layer holds
   std::map<const Parameter*, Parameter*> kept_;  // by what a layer holds: itself, or its one in stored_
-  std::vector<Parameter*> all_;               // every parameter of every layer here, and those of stored_
-  std::vector<Parameter*> owned_;             // one per stored tensor: the first holder here
-  std::set<const Parameter*> first_holders_;  // of owned_: first in the whole model
-  std::vector<Parameter*> trained_;           // the trainable ones of owned_: what the optimizer updates
-  int replica_;                               // of all stages here
-  std::map<int, BucketSums> buckets_;         // by item of Topology::buckets; empty where nothing is reduced
+  std::vector<Parameter*> all_;                  // every parameter of every layer here, and those of stored_
+  std::vector<Parameter*> owned_;                // one per stored tensor: the first holder here
+  std::set<const Parameter*> first_holders_;     // of owned_: first in the whole model
+  std::vector<Parameter*> trained_;              // the trainable ones of owned_: what the optimizer updates
+  int replica_;                                  // of all stages here
+  std::map<int, BucketSums> buckets_;            // by item of Topology::buckets; empty where nothing is reduced
   // Of trained_, by position there.
   std::vector<Slice> summed_;     // the elements whose gradients are summed here
   std::vector<Slice> updated_;    // those that are updated here
