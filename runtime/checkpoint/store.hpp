@@ -7,17 +7,12 @@
 #include <memory>
 #include <optional>
 
+#include "runtime/base/element_range.hpp"
 #include "runtime/checkpoint/manifest.hpp"
 
 namespace lockstep {
 
 enum class TensorKind { weight, optimizer };
-
-/// Elements [begin, end) of a tensor, in the order of memory.
-struct ElementRange {
-  std::int64_t begin = 0, end = 0;
-  std::int64_t count() const { return end - begin; }
-};
 
 /// Optimizer state whose parts belong to several workers is written in parts, each a flat tensor of its worker's file:
 /// "fc.0.weight.exp_avg[65536:131072]".

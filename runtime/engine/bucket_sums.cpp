@@ -10,14 +10,9 @@
 
 #include "runtime/base/check.hpp"
 #include "runtime/device/staging.hpp"
+#include "runtime/engine/tensor_math.hpp"
 
 namespace lockstep {
-
-at::Tensor elements_of(const at::Tensor& tensor, std::int64_t begin, std::int64_t end) {
-  if (begin == 0 && end == tensor.numel()) return tensor;
-  return tensor.detach().view({-1}).narrow(0, begin, end - begin);
-}
-
 namespace {
 
 at::Tensor flat_elements(const at::Tensor& tensor, const Slice& slice) {

@@ -70,7 +70,4 @@ class BucketSums {
   std::vector<std::vector<GroupSum>> received_;  // elements of this replica's slice
 };
 
-/// These elements of a tensor with at least as many, flat; the tensor itself when they are all.
-at::Tensor elements_of(const at::Tensor& tensor, std::int64_t begin, std::int64_t end);
-
 }  // namespace lockstep

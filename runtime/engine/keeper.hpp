@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "runtime/base/element_range.hpp"
 #include "runtime/observe/waiting.hpp"
 
 namespace lockstep {
@@ -20,10 +21,9 @@ namespace lockstep {
 struct HeldTensor {
   std::string name;
   at::Tensor tensor;
-  bool is_first_holder = true;   ///< false: a tied copy, which another worker saves
-  bool may_be_infinite = false;  ///< a buffer, such as a mask, or frozen; else what is not finite is broken
-  /// `tensor` is no more than the elements [first, second) of what has the name, flat.
-  std::optional<std::pair<std::int64_t, std::int64_t>> part = {};
+  bool is_first_holder = true;            ///< false: a tied copy, which another worker saves
+  bool may_be_infinite = false;           ///< a buffer, such as a mask, or frozen; else what is not finite is broken
+  std::optional<ElementRange> part = {};  ///< `tensor` is no more than these of what has the name, flat
   std::string starts_as = {};  ///< the weight that it starts as where a checkpoint lacks it; empty: it may not
   bool restarts = false;       ///< of the optimizer's rule: not restored by a job whose optimizer starts anew
 };

@@ -46,9 +46,8 @@ Stage::Stage(const ModelGraph& graph, const Partition& partition, StageId id, co
       losses_of_heads_(losses),
       options_(options),
       anchor_(at::zeros({}, at::TensorOptions(at::kFloat).device(options.device)).requires_grad_(true)),
-      weights_(weights) {
-  collected_.resize(last_ - first_);
-  new_states_.resize(last_ - first_);
+      weights_(weights),
+      collected_(last_ - first_) {
   for (int head = 0; head < graph.head_count(); ++head)
     if (partition.stage_of(graph.layer_count() + head) == partition.topology.in_replica(id, 0)) heads_.push_back(head);
 }
@@ -167,11 +166,7 @@ Tensors Stage::call_layer(int layer, const Tensors& inputs, Island& island, bool
     MemoryPool::check_limit();
     island.leaves = context.leaves();
     if (!recomputing) run_->meter.counted(context.operations());
-    // Computed again, a layer collects the same once more: the first counts.
-    if (training && !context.collected().empty())
-      collected_[layer - first_].try_emplace(micro_batch, std::move(context.collected()));
-    if (training && !context.new_states().empty())
-      new_states_[layer - first_].try_emplace(micro_batch, std::move(context.new_states()));
+    if (training) collected_.add(layer - first_, micro_batch, context);
     return outputs;
   } catch (ModelError& error) {
     error.add_place(layer_text(graph_.layers[layer]));
@@ -364,80 +359,32 @@ std::int64_t Stage::first_row(int micro_batch) const {
   return std::accumulate(header_->slices.begin(), header_->slices.begin() + micro_batch, std::int64_t{0});
 }
 
-namespace {
-
-/// What is collected by layers, and what they set, in one list: of each entry its numbers, then its tensors.
-class Entries {
- public:
-  void add(std::initializer_list<std::int64_t> numbers, const Tensors& tensors) {
-    numbers_.insert(numbers_.end(), numbers);
-    numbers_.push_back(static_cast<std::int64_t>(tensors.size()));
-    tensors_.insert(tensors_.end(), tensors.begin(), tensors.end());
-  }
-  Tensors message() && {
-    tensors_.insert(tensors_.begin(), at::tensor(numbers_, at::kLong));
-    return std::move(tensors_);
-  }
-
- private:
-  std::vector<std::int64_t> numbers_;
-  Tensors tensors_;
-};
-
-constexpr std::int64_t kCollected = -1;  // in place of a state's buffer
-
-}  // namespace
-
 Tensors Stage::statistics() const {
-  Entries entries;
-  for (std::size_t layer = 0; layer < collected_.size(); ++layer) {
-    const auto at = static_cast<std::int64_t>(layer);
-    for (const auto& [micro_batch, tensors] : collected_[layer]) entries.add({at, micro_batch, kCollected}, tensors);
-    for (const auto& [micro_batch, states] : new_states_[layer])
-      for (const auto& [buffer, state] : states) entries.add({at, micro_batch, buffer}, {state});
-  }
-  return std::move(entries).message();
+  return collected_.message();
 }
-
 void Stage::put_statistics(const Tensors& statistics) {
-  const at::Tensor numbers = statistics.at(0).to(at::kCPU);
-  const auto* entry = numbers.const_data_ptr<std::int64_t>();
-  std::size_t next = 1;
-  for (std::int64_t i = 0; i < numbers.numel(); i += 4, entry += 4) {
-    const auto layer = static_cast<std::size_t>(entry[0]);
-    const int micro_batch = static_cast<int>(entry[1]);
-    Tensors tensors;
-    for (std::int64_t n = 0; n < entry[3]; ++n) tensors.push_back(to_device(statistics.at(next++), options_.device));
-    if (entry[2] == kCollected)
-      collected_[layer][micro_batch] = std::move(tensors);
-    else
-      new_states_[layer][micro_batch][static_cast<int>(entry[2])] = std::move(tensors.at(0));
-  }
+  collected_.put(statistics, options_.device);
 }
 
 /// The states that micro-batches have set become those of the next step.
 void Stage::keep_states(int layer) {
-  for (const auto& [micro_batch, states] : new_states_[layer - first_])
+  for (const auto& [micro_batch, states] : collected_.take_states(layer - first_))
     for (const Buffer& buffer : weights_.buffers[layer - first_])
       if (const auto set = states.find(buffer.index); set != states.end())
         buffer.value.narrow(0, first_row(micro_batch), header_->slices[micro_batch]).copy_(set->second);
-  new_states_[layer - first_].clear();
 }
 
 void Stage::end_step() {
   at::NoGradGuard no_grad;
   for (int layer = first_; layer < last_; ++layer) {
     keep_states(layer);
-    std::map<int, Tensors>& collected = collected_[layer - first_];
-    if (collected.empty()) continue;
-    std::vector<Tensors> in_order;
-    for (auto& [micro_batch, statistics] : collected) in_order.push_back(std::move(statistics));
+    const std::vector<Tensors> in_order = collected_.take_statistics(layer - first_);
+    if (in_order.empty()) continue;
     try {
       graph_.layers[layer].layer->end_step(weights_.buffers[layer - first_], in_order);
     } catch (const std::exception& error) {
       throw LayerError(concat(layer_text(graph_.layers[layer]), " failed in end_step: ", short_message(error)));
     }
-    collected.clear();
   }
 }
 

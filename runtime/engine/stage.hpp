@@ -15,6 +15,7 @@
 #include <unordered_map>
 
 #include "runtime/base/dropout_kernel.hpp"
+#include "runtime/engine/collected.hpp"
 #include "runtime/engine/row_run.hpp"
 #include "runtime/engine/weights.hpp"
 #include "runtime/observe/pulse.hpp"
@@ -114,8 +115,7 @@ class Stage {
   StageOptions options_;
   at::Tensor anchor_;
   StageWeights& weights_;
-  std::vector<std::map<int, Tensors>> collected_;                     // by layer - first_, then micro-batch
-  std::vector<std::map<int, std::map<int, at::Tensor>>> new_states_;  // the same, then by buffer
+  Collected collected_;
   std::map<int, MicroBatch> alive_;
   const StepHeader* header_ = nullptr;
   StageRun* run_ = nullptr;

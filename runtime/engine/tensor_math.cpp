@@ -138,6 +138,11 @@ at::Tensor total_norm(const std::vector<SquaredNorms>& parts, at::Device device)
   return at::full({}, std::sqrt(sum), at::kDouble);
 }
 
+at::Tensor elements_of(const at::Tensor& tensor, std::int64_t begin, std::int64_t end) {
+  if (begin == 0 && end == tensor.numel()) return tensor;
+  return tensor.detach().view({-1}).narrow(0, begin, end - begin);
+}
+
 bool all_finite(const at::Tensor& tensor) {
   if (!tensor.defined() || !at::isFloatingType(tensor.scalar_type())) return true;
   if (!tensor.device().is_cpu() || !tensor.is_contiguous()) return at::isfinite(tensor).all().item<bool>();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Reductions in one fixed order of operations, whatever the machine's vector width or thread count. A device has an
-// order of its own, and nobody waits for it.
+// order of its own, and nobody waits for it. And parts of tensors.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -29,6 +29,9 @@ struct SquaredNorms {
 };
 /// The 2-norm of them all: squares are added by block, then in the model's parameter order, on `device`. Double [].
 at::Tensor total_norm(const std::vector<SquaredNorms>& parts, at::Device device);
+
+/// These elements of a tensor with at least as many, flat; the tensor itself when they are all.
+at::Tensor elements_of(const at::Tensor& tensor, std::int64_t begin, std::int64_t end);
 
 /// Whether every element is finite. Integer tensors are; float32, float64 and bfloat16 are read once.
 bool all_finite(const at::Tensor& tensor);

@@ -28,7 +28,6 @@ struct FlowContents {
 /// Layers [first, end).
 struct LayerRange {
   int first = 0, end = 0;
-  int count() const { return end - first; }
 };
 
 struct Partition {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <iomanip>
+#include <numeric>
 #include <sstream>
 
 #include "runtime/base/error.hpp"
@@ -116,7 +117,6 @@ void Reporter::on_step(const StepResult& result) {
       replica_times_[row].wait_us += result.workers[row].replica_wait_us;
       replica_times_[row].reduce_us += result.workers[row].reduce_us;
     }
-    timed_us_ += result.elapsed_us;
     meter_->add(result);
     step_ms_.push_back(result.elapsed_us * 1e-3);
     bubbles_.push_back(measured_bubble(result));
@@ -187,7 +187,8 @@ std::optional<ReplicaFigures> Reporter::replica_figures() const {
     if (program_->wiring.memory_of(edge.from) != program_->wiring.memory_of(edge.to))
       figures.bytes[index(edge.from)] += elements[e] * options_.bytes_of_element;
   }
-  const double all_us = timed_us_ * static_cast<double>(replica_times_.size());
+  const double all_us =
+      1e3 * std::accumulate(step_ms_.begin(), step_ms_.end(), 0.0) * static_cast<double>(replica_times_.size());
   for (const ReplicaTime& time : replica_times_) {
     figures.wait_share += time.wait_us / all_us;
     figures.reduce_share += time.reduce_us / all_us;

@@ -75,7 +75,6 @@ class Reporter : public Observer {
     double wait_us = 0, reduce_us = 0;
   };
   std::vector<ReplicaTime> replica_times_;  // by row: of the steps in meter_
-  double timed_us_ = 0;                     // of these
   std::vector<double> step_ms_, bubbles_;   // of the steps in meter_
   StepResult evaluation_;                   // sums over the batches of the evaluation that is under way
   std::optional<StepResult> last_;

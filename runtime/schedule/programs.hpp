@@ -26,7 +26,6 @@ class Programs {
   /// 0 <= micro_batches <= those of a full batch, over all replicas.
   const Program& get(Mode mode, int micro_batches);
   const Wiring& wiring() const { return wiring_; }
-  const Topology& topology() const { return topology_; }
 
  protected:
   /// Overridden by tests of the verifier, to plant faults.

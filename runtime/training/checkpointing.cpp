@@ -63,9 +63,7 @@ void ShardKeeper::restore(const WorkerState& state, const WaitLimits& limits) {
   });
   std::int64_t bytes = 0;
   const auto read = [&](TensorKind kind, const std::string& name, const HeldTensor& held) {
-    std::optional<ElementRange> part;
-    if (held.part) part = {held.part->first, held.part->second};
-    store.read(kind, name, held.tensor, part);
+    store.read(kind, name, held.tensor, held.part);
     bytes += static_cast<std::int64_t>(held.tensor.nbytes());
   };
   for (const HeldTensor& held : state.weights)
@@ -99,8 +97,7 @@ void ShardKeeper::save(std::int64_t step, const WorkerState& state, const WaitLi
         .push_back({held.name, held.tensor.detach(), held.may_be_infinite});
   for (const HeldTensor& held : state.optimizer)
     if (held.is_first_holder)
-      shard.optimizer.push_back({held.part ? name_of_part(held.name, {held.part->first, held.part->second}) : held.name,
-                                 held.tensor.detach()});
+      shard.optimizer.push_back({held.part ? name_of_part(held.name, *held.part) : held.name, held.tensor.detach()});
   const bool in_background = copies(shard);
   if (in_background) copy(shard, limits);
   written_ = std::make_shared<std::string>();

@@ -10,7 +10,7 @@
 
 #include "runtime/checkpoint/store.hpp"
 #include "runtime/config/plugin_kind.hpp"
-#include "runtime/engine/bucket_sums.hpp"
+#include "runtime/engine/tensor_math.hpp"
 #include "runtime/training/precision.hpp"
 
 namespace lockstep {

@@ -3,6 +3,7 @@
 
 #include <c10/core/Device.h>
 
+#include "runtime/training/run_record.hpp"
 #include "runtime/training/trainer.hpp"
 #include "tests/accelerator/accelerator.hpp"
 #include "tests/test.hpp"
@@ -35,6 +36,20 @@ inline Trainer trainer_on(const std::vector<c10::Device>& devices, const Model& 
   for (std::size_t worker = 0; worker < assembly.devices.size(); ++worker)
     by_row.push_back(devices[worker % devices.size()]);
   return Trainer(with_devices(std::move(assembly), by_row));
+}
+
+inline RunRecord run_on(const std::vector<at::Device>& devices, const Model& model, const DataSplits& data,
+                        const Config& config, const RunOptions& options = {}, const std::string& resume_from = "") {
+  Trainer trainer = trainer_on(devices, model, data, config);
+  if (!resume_from.empty()) trainer.resume(resume_from);
+  return record_run(trainer, options);
+}
+
+/// From the run of one worker; empty: there is none.
+inline std::string difference_on(const std::vector<at::Device>& devices, const RunRecord& reference, const Model& model,
+                                 const DataSplits& data, const Config& config) {
+  const RunRecord tested = run_on(devices, model, data, config);
+  return first_difference(reference, tested, Trainer(model, data, one_worker(config)).graph()).value_or("");
 }
 
 }  // namespace lockstep::test
