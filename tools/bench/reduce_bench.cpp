@@ -112,9 +112,8 @@ std::int64_t elements_of(std::int64_t mebibytes) {
   return mebibytes * (1 << 20) / static_cast<std::int64_t>(sizeof(float));
 }
 
-void run_tree(const std::vector<std::int64_t>& sizes) {
+void run_tree(MpiWorld& world, const std::vector<std::int64_t>& sizes) {
   const at::NoGradGuard no_grad;
-  MpiWorld world;
   MpiEndpoint endpoint(world);
   for (const std::int64_t mebibytes : sizes) {
     Replica replica(world, endpoint, elements_of(mebibytes));
@@ -133,10 +132,7 @@ void run_tree(const std::vector<std::int64_t>& sizes) {
   }
 }
 
-void run_mpi(const std::vector<std::int64_t>& sizes) {
-  MPI_Init(nullptr, nullptr);
-  int rank = 0;
-  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+void run_mpi(MpiWorld& world, const std::vector<std::int64_t>& sizes) {
   for (const std::int64_t mebibytes : sizes) {
     std::vector<float> gradient(static_cast<std::size_t>(elements_of(mebibytes)), 0.0f);
     std::vector<double> us;
@@ -147,9 +143,8 @@ void run_mpi(const std::vector<std::int64_t>& sizes) {
                     MPI_COMM_WORLD);
       if (repeat > 0) us.push_back(now_us() - start);
     }
-    print(rank, mebibytes, us);
+    print(world.rank(), mebibytes, us);
   }
-  MPI_Finalize();
 }
 
 int run(const std::vector<std::string>& arguments) {
@@ -160,7 +155,10 @@ int run(const std::vector<std::string>& arguments) {
   if (!launched() || (mode != "tree" && mode != "mpi"))
     throw UserError("start it under mpirun: mpirun -n 2 reduce_bench tree | mpi [MEBIBYTES ...]");
   at::set_num_threads(1);
-  mode == "tree" ? run_tree(sizes) : run_mpi(sizes);
+  MpiWorld world;
+  mode == "tree" ? run_tree(world, sizes) : run_mpi(world, sizes);
+  std::fflush(stdout);
+  world.leave(0);  // over TCP MPI_Finalize may not end
   return 0;
 }
 
