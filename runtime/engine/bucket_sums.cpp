@@ -124,6 +124,10 @@ void BucketSums::put_sums(WorkerId from, const Tensors& sums) {
     const at::Tensor& sum = sums.at(next++);
     if (!sum.defined()) continue;
     Parameter& updated = parameter(slice);
+    if (slice.elements() == updated.value.numel()) {  // it came from another memory, so it is ours alone
+      updated.begin_gradient(sum.view(updated.value.sizes()));
+      continue;
+    }
     if (!updated.gradient.defined()) updated.begin_gradient(at::empty_like(updated.value));
     flat_elements(updated.gradient, slice).copy_(sum);
   }

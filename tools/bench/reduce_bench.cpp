@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What adding up gradients over ranks takes by itself: a reduce-scatter and an all-gather of one parameter, as the
-// replicas of a program do it, in tree order. Or MPI_Allreduce of as many floats, to compare with; each is a start of
+// What adding up gradients over ranks takes by itself: a reduce-scatter and an all-gather of a bucket of sixteen
+// parameters, as the replicas of a program do it, in tree order. Or MPI_Allreduce of as many floats, to compare with; each is a start of
 // its own, and tools/bench/reduce_bench.py lets them take turns.
 //
 //   mpirun -n 2 reduce_bench tree | mpi [MEBIBYTES ...]     prints for each size its median in microseconds
@@ -29,6 +29,7 @@ namespace {
 const StopFlag never;
 const WaitLimits kLimits{&never, std::chrono::milliseconds(60'000)};
 constexpr int kRepeats = 11;
+constexpr int kParameters = 16;
 
 /// Hands out memory again once it is free, as the worker's caching allocator does.
 class Reuse {
@@ -43,16 +44,20 @@ class Reuse {
   std::vector<at::Tensor> made_;
 };
 
-/// A parameter of so many floats, one replica on each rank.
+/// Parameters of so many floats together, one replica on each rank.
 class Replica {
  public:
   Replica(MpiWorld& world, MpiEndpoint& endpoint, std::int64_t elements)
       : world_(world),
-        bucket_{StageId(0), {0}, Blocks({elements})},
-        sums_(bucket_, work(world.size(), bucket_), world.rank(), {&parameter_}, {&parameter_}) {
-    parameter_.value = at::zeros({elements});
-    parameter_.at_work = &at_work_;
+        bucket_{StageId(0), std::vector<int>(kParameters, 0),
+                Blocks(std::vector<std::int64_t>(kParameters, elements / kParameters))},
+        parameters_(kParameters),
+        sums_(bucket_, work(world.size(), bucket_), world.rank(), all(), all()) {
     at_work_ = {world.rank(), {world.rank(), world.rank() + 1}};
+    for (Parameter& parameter : parameters_) {
+      parameter.value = at::zeros({elements / kParameters});
+      parameter.at_work = &at_work_;
+    }
     for (int other = 0; other < world.size(); ++other) {
       if (other == world.rank()) continue;
       Peer& peer = peers_.emplace_back(Peer{other});
@@ -66,8 +71,8 @@ class Replica {
   }
 
   /// All elements are the sum afterwards: what each rank has given.
-  const at::Tensor& all_reduce(at::Tensor gradient) {
-    parameter_.begin_gradient(std::move(gradient));
+  Tensors all_reduce(Tensors gradients) {
+    for (std::size_t p = 0; p < parameters_.size(); ++p) parameters_[p].begin_gradient(std::move(gradients[p]));
     for (Peer& peer : peers_) peer.out[0]->send({0, 0, sums_.gradients_for(WorkerId(peer.rank))}, kLimits);
     for (Peer& peer : peers_) peer.in[0]->post();
     for (Peer& peer : peers_) sums_.put_gradients(peer.in[0]->receive(kLimits).tensors);
@@ -78,7 +83,8 @@ class Replica {
     for (Peer& peer : peers_)
       for (const auto& out : peer.out) out->finish(kLimits);
     sums_.forget();
-    return parameter_.gradient;
+    for (std::size_t p = 0; p < parameters_.size(); ++p) gradients[p] = std::exchange(parameters_[p].gradient, {});
+    return gradients;
   }
 
  private:
@@ -95,11 +101,17 @@ class Replica {
     return work_on(bucket, topology, wiring);
   }
 
+  std::vector<Parameter*> all() {
+    std::vector<Parameter*> pointers;
+    for (Parameter& parameter : parameters_) pointers.push_back(&parameter);
+    return pointers;
+  }
+
   MpiWorld& world_;
   Reuse reuse_;
   Bucket bucket_;
   GroupAtWork at_work_;
-  Parameter parameter_;
+  std::vector<Parameter> parameters_;
   BucketSums sums_;
   std::vector<Peer> peers_;
 };
@@ -117,15 +129,20 @@ void run_tree(MpiWorld& world, const std::vector<std::int64_t>& sizes) {
   MpiEndpoint endpoint(world);
   for (const std::int64_t mebibytes : sizes) {
     Replica replica(world, endpoint, elements_of(mebibytes));
-    at::Tensor gradient = replica.all_reduce(at::full({elements_of(mebibytes)}, world.rank() + 1.0, at::kFloat));
+    Tensors gradients;
+    for (int p = 0; p < kParameters; ++p)
+      gradients.push_back(at::full({elements_of(mebibytes) / kParameters}, world.rank() + 1.0, at::kFloat));
+    gradients = replica.all_reduce(std::move(gradients));
     const auto expected = static_cast<float>(world.size() * (world.size() + 1) / 2);
-    if (!gradient.eq(expected).all().item<bool>()) throw Error("the sum is wrong");
-    gradient.zero_();
+    for (at::Tensor& gradient : gradients) {
+      if (!gradient.eq(expected).all().item<bool>()) throw Error("the sum is wrong");
+      gradient.zero_();
+    }
     std::vector<double> us;
     for (int repeat = 0; repeat < kRepeats; ++repeat) {
       world.barrier();
       const double start = now_us();
-      gradient = replica.all_reduce(std::move(gradient));
+      gradients = replica.all_reduce(std::move(gradients));
       us.push_back(now_us() - start);
     }
     print(world.rank(), mebibytes, us);

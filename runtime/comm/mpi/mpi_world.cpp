@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/comm/mpi/mpi_world.hpp"
 
+#include <poll.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
-#include <mutex>
+#include <iostream>
 #include <string_view>
 #include <thread>
 
@@ -226,48 +226,47 @@ void MpiWorld::barrier(std::chrono::milliseconds timeout) {
 
 namespace {
 
-/// A rank that ends without this is killed by hydra, and the others with it. The first words of MPICH's PMI, which
-/// hydra and Slurm understand.
-void say_goodbye_to_launcher() {
-  const char* descriptor = std::getenv("PMI_FD");
-  if (descriptor == nullptr) return;
-  constexpr std::string_view kFinalize = "cmd=finalize\n";
-  [[maybe_unused]] const ssize_t written = write(std::atoi(descriptor), kFinalize.data(), kFinalize.size());
+/// MPI_Finalize of MPICH before 4.2 may never end over TCP: ranks that have taken down their connections wait for the
+/// launcher, and no longer help those that have not (github.com/pmodels/mpich/pull/6596).
+bool may_stay_in_finalize(const std::string& library, bool has_shared_memory_alone) {
+  int major = 0, minor = 0;
+  const std::size_t at = library.find("MPICH Version:");
+  if (at == std::string::npos || has_shared_memory_alone) return false;
+  return std::sscanf(library.c_str() + at, "MPICH Version: %d.%d", &major, &minor) == 2 &&
+         std::pair(major, minor) < std::pair(4, 2);
 }
 
-/// Ends this process, should its owner stay in MPI_Finalize.
-class LeaveLimit {
- public:
-  explicit LeaveLimit(std::optional<int> exit_code) {
-    if (exit_code) thread_ = std::thread([this, code = *exit_code] { wait(code); });
+/// One question of MPICH's first PMI, which hydra and Slurm understand. False: it was not answered like that.
+bool ask_launcher(int descriptor, const std::string& question, const std::string& answer) {
+  constexpr int kAnswers_ms = 60'000;
+  if (write(descriptor, question.data(), question.size()) != static_cast<ssize_t>(question.size())) return false;
+  std::string heard;
+  for (char byte = 0; byte != '\n'; heard += byte) {
+    pollfd launcher{descriptor, POLLIN, 0};
+    if (poll(&launcher, 1, kAnswers_ms) != 1 || read(descriptor, &byte, 1) != 1) return false;
   }
-  ~LeaveLimit() {
-    if (!thread_.joinable()) return;
-    {
-      std::lock_guard lock(mutex_);
-      over_ = true;
-    }
-    changed_.notify_one();
-    thread_.join();
-  }
-  LeaveLimit(const LeaveLimit&) = delete;
-  LeaveLimit& operator=(const LeaveLimit&) = delete;
+  return heard.starts_with(answer);
+}
 
- private:
-  void wait(int code) {
-    constexpr std::chrono::seconds kLimit{3};
-    std::unique_lock lock(mutex_);
-    if (changed_.wait_for(lock, kLimit, [this] { return over_; })) return;
-    say_goodbye_to_launcher();
-    std::fflush(nullptr);
-    std::_Exit(code);
-  }
+/// Ends this process as MPI_Finalize and a return would: when all ranks are here, by the launcher's own barrier, nobody
+/// needs another one's connections any more. Returns when there is no launcher that understands.
+void leave_by_launcher(int exit_code) {
+  const char* descriptor = std::getenv("PMI_FD");
+  if (descriptor == nullptr) return;
+  const int launcher = std::atoi(descriptor);
+  if (!ask_launcher(launcher, "cmd=barrier_in\n", "cmd=barrier_out")) return;
+  ask_launcher(launcher, "cmd=finalize\n", "cmd=finalize_ack");  // who ends without it is killed, and all others too
+  std::cout.flush();
+  std::fflush(nullptr);
+  std::_Exit(exit_code);
+}
 
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  bool over_ = false;
-  std::thread thread_;
-};
+/// Whether nothing but the memory of this host carries messages.
+bool uses_shared_memory_alone(const MpiWorld& world) {
+  const char* transports = std::getenv("UCX_TLS");
+  return world.host_ranks() == world.size() &&
+         (transports == nullptr || std::string_view(transports).find("tcp") == std::string_view::npos);
+}
 
 }  // namespace
 
@@ -277,7 +276,7 @@ void MpiWorld::leave(std::optional<int> exit_code) {
   barrier();  // MPI_Finalize waits for the others too, but spinning
   std::lock_guard lock(state_->mutex);
   state_->require(MPI_Comm_free(&state_->comm), {"MPI_Comm_free"});
-  const LeaveLimit limit(exit_code);
+  if (exit_code && may_stay_in_finalize(library(), uses_shared_memory_alone(*this))) leave_by_launcher(*exit_code);
   state_->require(MPI_Finalize(), {"MPI_Finalize"});
 }
 

@@ -49,9 +49,8 @@ class MpiWorld {
   void barrier(std::chrono::milliseconds timeout = kTimeout);
 
   /// Waits for every rank, then MPI_Finalize. No MPI after it. Does nothing after an error.
-  /// With an exit code MPI_Finalize is given a few seconds, then the process ends with that code. MPICH before 4.2
-  /// needs it over TCP (github.com/pmodels/mpich/pull/6596): ranks that have taken down their connections wait for the
-  /// launcher, and no longer help those that have not.
+  /// With an exit code, where MPI_Finalize may never end (MPICH before 4.2, messages over TCP), the process ends here
+  /// with that code instead: the launcher itself lets all ranks go together.
   void leave(std::optional<int> exit_code = std::nullopt);
 
   /// Ends all ranks with this exit code, from any thread, whatever the others do.
