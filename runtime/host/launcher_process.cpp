@@ -45,8 +45,8 @@ pid_t fork_or_throw() {
 /// Waits for a byte: false when the other end was closed without one.
 bool is_told(const Pipe& pipe) {
   close(pipe.write);
-  char byte;
-  ssize_t got;
+  char byte = 0;
+  ssize_t got = 0;
   while ((got = read(pipe.read, &byte, 1)) < 0 && errno == EINTR) {
   }
   return got == 1;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What adding up gradients over ranks takes by itself: a reduce-scatter and an all-gather of a bucket of sixteen
-// parameters, as the replicas of a program do it, in tree order. Or MPI_Allreduce of as many floats, to compare with; each is a start of
-// its own, and tools/bench/reduce_bench.py lets them take turns.
+// parameters, as the replicas of a program do it, in tree order. Or MPI_Allreduce of as many floats, to compare with;
+// each is a start of its own, and tools/bench/reduce_bench.py lets them take turns.
 //
 //   mpirun -n 2 reduce_bench tree | mpi [MEBIBYTES ...]     prints for each size its median in microseconds
 #include <ATen/Parallel.h>
