@@ -92,10 +92,12 @@ class CostModel {
   double update_us_of_row(int kind, int row, const std::vector<int>& first, const std::vector<WorkerId>& rows) const;
   double resident_bytes_of_row(int kind, int row, const std::vector<int>& first, const std::vector<WorkerId>& rows,
                                const HeldShare& held) const;
+  /// By row, of all replicas.
+  std::vector<WorkerPlace> places_of(const PlanChoice& choice, const Schedule& schedule) const;
+  void share_work(const PlanChoice& choice, const Schedule& schedule, const std::vector<int>& first,
+                  const std::vector<WorkerId>& rows, Costs& costs) const;
   void add_messages(const std::vector<int>& first, const std::vector<WorkerId>& rows, Costs& costs) const;
   Topology topology(const std::vector<int>& first) const;
-  /// By row; see Wiring.
-  std::vector<int> memories_of_weights(const std::vector<WorkerPlace>& places) const;
 
   const PlanProblem& problem_;
   std::vector<const std::vector<LayerCost>*> kinds_;

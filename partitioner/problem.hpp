@@ -79,6 +79,7 @@ struct PlanProblem {
   int micro_batches = 1;         ///< of one pipeline; of the replica that has most
   Replicas replicas;             ///< of the pipeline: what they add up and send each other is part of the plan
   bool central_storage = false;  ///< of several replicas weights are in main memory, and devices have copies
+  bool has_central_storage() const { return central_storage && replicas.count > 1; }
   /// What adding one gradient to another costs a worker of speed 1, by kind of device; not there: nothing.
   std::map<std::string, double> add_us_per_byte;
   bool clip = false;             ///< the update waits for the global norm

@@ -2,11 +2,8 @@
 #include "partitioner/replica_plans.hpp"
 
 #include <algorithm>
-#include <map>
 #include <optional>
-#include <set>
 
-#include "partitioner/cost_model.hpp"
 #include "runtime/base/error.hpp"
 #include "runtime/schedule/auto.hpp"
 
@@ -66,27 +63,23 @@ PlanProblem one_pipeline(const PlanProblem& problem, const std::vector<std::vect
   return one;
 }
 
-RankedPlan with_replicas(const PlanProblem& problem, const CostModel& model,
-                         const std::vector<std::vector<int>>& members, const RankedPlan& one) {
+/// A plan of one replica, judged with all of them.
+RankedPlan with_replicas(const PlanProblem& problem, const std::vector<std::vector<int>>& members,
+                         const RankedPlan& one) {
   RankedPlan plan;
   plan.choice = one.choice;
   plan.choice.placement.clear();
   const auto rows = one.choice.placement.empty() ? members.front().size() : one.choice.placement.size();
   for (const std::vector<int>& replica : members)
     for (std::size_t row = 0; row < rows; ++row) plan.choice.placement.push_back(replica[one.choice.worker_of(row)]);
-  model.check(plan.choice);
-  const Schedule schedule =
-      make_schedule(plan.choice.schedule, {static_cast<int>(rows), plan.choice.virtual_stages, problem.micro_batches});
-  plan.simulated = simulate(model.program(plan.choice, schedule), model.costs(plan.choice, schedule), 0);
+  plan.simulated = judge(problem, plan.choice);
   plan.fits = largest_excess(problem, plan).row < 0;
   return plan;
 }
 
-/// Of one arrangement of the replicas.
 class ReplicaPlans {
  public:
-  ReplicaPlans(const PlanProblem& problem, const PlanScope& scope, const CostModel& model)
-      : problem_(problem), scope_(scope), model_(model) {
+  ReplicaPlans(const PlanProblem& problem, const PlanScope& scope) : problem_(problem), scope_(scope) {
     for (const auto& [kind, costs] : problem.layers) {
       double us = 0;
       for (const LayerCost& cost : costs) us += cost.update_us;
@@ -132,7 +125,7 @@ class ReplicaPlans {
       const double least_us = plan.simulated.period_us - update_us_ / problem_.replicas.count;
       if (fits && (!plan.fits || compare_rounded(least_us, best_->simulated.period_us) > 0)) break;
       ++result_.simulations;
-      result_.ranked.push_back(with_replicas(problem_, model_, members, plan));
+      result_.ranked.push_back(with_replicas(problem_, members, plan));
       if (!best_ || is_better(result_.ranked.back(), *best_, problem_)) best_ = result_.ranked.back();
     }
     if (of_one.fits()) return;
@@ -141,7 +134,6 @@ class ReplicaPlans {
 
   const PlanProblem& problem_;
   const PlanScope& scope_;
-  const CostModel& model_;
   double update_us_ = 0;  // of the whole model
   PlanResult result_;
   std::optional<RankedPlan> best_;
@@ -175,8 +167,7 @@ PlanResult plan_replicas(const PlanProblem& problem, const PlanScope& scope) {
   if (scope.all_workers && workers % replicas != 0)
     throw UserError(concat("plan: got ", workers, " workers for ", replicas,
                            " replicas, expected a multiple: none may be idle, and all replicas have as many"));
-  const CostModel model(problem);
-  ReplicaPlans plans(problem, scope, model);
+  ReplicaPlans plans(problem, scope);
   plans.add(ReplicaPlacement::pipeline_first);
   if (workers / replicas > 1 && !all_in_one_place(problem.workers)) plans.add(ReplicaPlacement::replicas_first);
   return plans.take();

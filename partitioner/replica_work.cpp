@@ -12,7 +12,8 @@ std::size_t at(int index) {
 
 }  // namespace
 
-std::vector<int> memories_of(const std::vector<WorkerPlace>& places) {
+std::vector<int> memories_of_weights(const std::vector<WorkerPlace>& places, bool central) {
+  if (central) return std::vector<int>(places.size(), 0);
   std::vector<int> memories;
   for (std::size_t row = 0; row < places.size(); ++row) {
     const auto first = std::find_if(places.begin(), places.begin() + static_cast<std::ptrdiff_t>(row),

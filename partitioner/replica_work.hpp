@@ -10,8 +10,9 @@
 
 namespace lockstep {
 
-/// By row, the same number where workers share a memory.
-std::vector<int> memories_of(const std::vector<WorkerPlace>& places);
+/// By row, the same number where workers share the memory that weights are in (Wiring::memory_of_row); `central`: all
+/// do, whatever they compute on.
+std::vector<int> memories_of_weights(const std::vector<WorkerPlace>& places, bool central);
 
 /// By row: what it does of the work on the gradients and weights of its stages, in elements.
 struct WorkShares {

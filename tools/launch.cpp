@@ -2,8 +2,6 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <filesystem>
-#include <iterator>
-#include <sstream>
 
 #include "runtime/session/launch_job.hpp"
 #include "runtime/session/process.hpp"
@@ -40,10 +38,6 @@ struct HostFlags {
   std::string hosts, file;
 };
 
-std::string first_word(const std::string& text) {
-  return text.substr(0, text.find(' '));
-}
-
 /// What does not go together.
 void check(const LaunchOptions& options, const HostFlags& flags) {
   if (options.shrink && options.restarts == 0)
@@ -55,15 +49,14 @@ void check(const LaunchOptions& options, const HostFlags& flags) {
                            ", expected one of them: --shrink finds out itself how many ranks are left"));
   if (!flags.hosts.empty() && !flags.file.empty())
     throw UserError("launch: got --hosts and --hostfile, expected one of them");
-  std::istringstream stream(options.mpiexec);
-  const std::vector<std::string> launcher{std::istream_iterator<std::string>(stream), {}};
+  const std::vector<std::string> launcher = words_of(options.mpiexec);
   const std::string in_mpiexec = host_flag_of(launcher);
   if (!in_mpiexec.empty() && (options.shrink || !options.hosts.empty()))
     throw UserError(concat("launch: got ", in_mpiexec, " in --mpiexec '", options.mpiexec,
                            "', expected the hosts in launch's own --hosts or --hostfile",
                            options.shrink ? ": --shrink has to know them" : ": mpiexec cannot be given both"));
   if (options.hosts.empty()) return;
-  if (std::filesystem::path(first_word(options.mpiexec)).filename() == "srun")
+  if (!launcher.empty() && std::filesystem::path(launcher.front()).filename() == "srun")
     throw UserError(
         "launch: got --hosts or --hostfile with srun, which knows the hosts of its allocation; leave them "
         "out, or take mpiexec");

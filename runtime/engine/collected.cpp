@@ -49,7 +49,7 @@ Tensors Collected::message() const {
   return std::move(entries).message();
 }
 
-void Collected::put(const Tensors& message, at::Device device) {
+void Collected::put(const Tensors& message) {
   const at::Tensor numbers = message.at(0).to(at::kCPU);
   const auto* entry = numbers.const_data_ptr<std::int64_t>();
   std::size_t next = 1;
@@ -57,7 +57,7 @@ void Collected::put(const Tensors& message, at::Device device) {
     const auto layer = static_cast<std::size_t>(entry[0]);
     const int micro_batch = static_cast<int>(entry[1]);
     Tensors tensors;
-    for (std::int64_t n = 0; n < entry[3]; ++n) tensors.push_back(to_device(message.at(next++), device));
+    for (std::int64_t n = 0; n < entry[3]; ++n) tensors.push_back(to_device(message.at(next++), device_));
     if (entry[2] == kStatistics)
       statistics_[layer][micro_batch] = std::move(tensors);
     else

@@ -15,20 +15,22 @@ class Collected {
  public:
   using States = std::map<int, at::Tensor>;  ///< by buffer
 
-  explicit Collected(int layers) : statistics_(static_cast<std::size_t>(layers)), states_(statistics_.size()) {}
+  Collected(int layers, at::Device device)
+      : device_(device), statistics_(static_cast<std::size_t>(layers)), states_(statistics_.size()) {}
 
   /// From a forward. Computed again, a layer collects the same once more: the first counts.
   void add(int layer, int micro_batch, LayerContext& context);
 
-  /// All of it in one list, for the same stage of other replicas; what they have, on `device`.
+  /// All of it in one list, for the same stage of other replicas; and what they have, on this one's device.
   Tensors message() const;
-  void put(const Tensors& message, at::Device device);
+  void put(const Tensors& message);
 
   /// In micro-batch order. Gone afterwards.
   std::vector<Tensors> take_statistics(int layer);
   std::map<int, States> take_states(int layer);
 
  private:
+  at::Device device_;
   std::vector<std::map<int, Tensors>> statistics_;
   std::vector<std::map<int, States>> states_;
 };

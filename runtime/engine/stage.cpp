@@ -47,7 +47,7 @@ Stage::Stage(const ModelGraph& graph, const Partition& partition, StageId id, co
       options_(options),
       anchor_(at::zeros({}, at::TensorOptions(at::kFloat).device(options.device)).requires_grad_(true)),
       weights_(weights),
-      collected_(last_ - first_) {
+      collected_(last_ - first_, options.device) {
   for (int head = 0; head < graph.head_count(); ++head)
     if (partition.stage_of(graph.layer_count() + head) == partition.topology.in_replica(id, 0)) heads_.push_back(head);
 }
@@ -357,13 +357,6 @@ void Stage::input_grad(int micro_batch) {
 
 std::int64_t Stage::first_row(int micro_batch) const {
   return std::accumulate(header_->slices.begin(), header_->slices.begin() + micro_batch, std::int64_t{0});
-}
-
-Tensors Stage::statistics() const {
-  return collected_.message();
-}
-void Stage::put_statistics(const Tensors& statistics) {
-  collected_.put(statistics, options_.device);
 }
 
 /// The states that micro-batches have set become those of the next step.

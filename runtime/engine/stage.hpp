@@ -65,8 +65,7 @@ class Stage {
 
   /// Of a training run, after the last compute: what layers have collected and set for the next step, for the same
   /// stage of other replicas, whose end_step() takes it for its own.
-  Tensors statistics() const;
-  void put_statistics(const Tensors& statistics);
+  Collected& collected() { return collected_; }
   /// Behind that: what layers collected is merged into their buffers, in micro-batch
   /// order, and the states that they set are kept.
   void end_step();

@@ -108,12 +108,12 @@ void Stages::release_sent() {
   sent_ = {};
 }
 
-Tensors Stages::statistics(StageId stage) const {
-  return stages_.at(stage).stage.statistics();
+Tensors Stages::statistics(StageId stage) {
+  return at(stage).stage.collected().message();
 }
 
 void Stages::put_statistics(StageId stage, const Tensors& statistics) {
-  at(stage).stage.put_statistics(statistics);
+  at(stage).stage.collected().put(statistics);
 }
 
 void Stages::end_step() {

@@ -32,7 +32,7 @@ class Stages {
   void release_sent();
 
   /// What the layers of a stage have collected of its micro-batches, for the other replicas' end_step().
-  Tensors statistics(StageId stage) const;
+  Tensors statistics(StageId stage);
   void put_statistics(StageId stage, const Tensors& statistics);
   /// The end of a training step: brings buffers up to date.
   void end_step();

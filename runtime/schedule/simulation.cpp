@@ -30,9 +30,13 @@ std::vector<double> bytes_of_edges(const Program& program, const Costs& costs) {
   return bytes;
 }
 
-/// How long the message on each edge is under way. What a row sends several replicas in one exchange, it sends at once:
-/// they share its link.
-std::vector<double> transfers_of_edges(const Program& program, const Costs& costs, const std::vector<double>& bytes) {
+/// By edge: how long a message is under way, and what it takes from the workers at either end.
+struct MessageTimes {
+  std::vector<double> transfer_us, busy_us;
+};
+
+/// What a row sends several replicas in one exchange, it sends at once: they share its link.
+MessageTimes times_of_edges(const Program& program, const Costs& costs, const std::vector<double>& bytes) {
   const auto all_of = [](const Edge& edge) { return std::tuple(edge.kind, edge.item, edge.from); };
   const auto shares = [&](const Edge& edge) {
     return between_replicas(edge.kind) && !costs.by_pointer(edge.from, edge.to);
@@ -40,19 +44,14 @@ std::vector<double> transfers_of_edges(const Program& program, const Costs& cost
   std::map<std::tuple<EdgeKind, int, WorkerId>, double> at_once;
   for (std::size_t e = 0; e < bytes.size(); ++e)
     if (shares(program.edges[e])) at_once[all_of(program.edges[e])] += bytes[e];
-  std::vector<double> us;
+  MessageTimes times;
   for (std::size_t e = 0; e < bytes.size(); ++e) {
     const Edge& edge = program.edges[e];
-    us.push_back(costs.link(edge.from, edge.to).transfer_us(shares(edge) ? at_once[all_of(edge)] : bytes[e]));
+    const LinkCost link = costs.link(edge.from, edge.to);
+    times.transfer_us.push_back(link.transfer_us(shares(edge) ? at_once[all_of(edge)] : bytes[e]));
+    times.busy_us.push_back(bytes[e] * link.busy_us_per_byte);
   }
-  return us;
-}
-
-std::vector<double> busy_of_edges(const Program& program, const Costs& costs, const std::vector<double>& bytes) {
-  std::vector<double> us;
-  for (std::size_t e = 0; e < bytes.size(); ++e)
-    us.push_back(bytes[e] * costs.link(program.edges[e].from, program.edges[e].to).busy_us_per_byte);
-  return us;
+  return times;
 }
 
 /// What one worker holds. Everything is taken and given back by the worker's own instructions, so its order is enough.
@@ -234,8 +233,7 @@ class CostClock : public ExecutionClock {
       : program_(program),
         costs_(costs),
         edge_bytes_(bytes_of_edges(program, costs)),
-        transfer_us_(transfers_of_edges(program, costs, edge_bytes_)),
-        busy_us_(busy_of_edges(program, costs, edge_bytes_)),
+        messages_us_(times_of_edges(program, costs, edge_bytes_)),
         memory_(program, costs, edge_bytes_),
         again_(recomputed(program)),
         recorded_steps_(recorded_steps),
@@ -251,8 +249,8 @@ class CostClock : public ExecutionClock {
     return instruction.kind == InstructionKind::compute ? compute_us(instruction.action) : 0.0;
   }
 
-  double transfer_us(EdgeId edge) override { return transfer_us_[index(edge)]; }
-  double busy_us(EdgeId edge) override { return busy_us_[index(edge)]; }
+  double transfer_us(EdgeId edge) override { return messages_us_.transfer_us[index(edge)]; }
+  double busy_us(EdgeId edge) override { return messages_us_.busy_us[index(edge)]; }
 
   void ran(WorkerId row, const Instruction& instruction, int step, double start_us, double end_us) override {
     if (step == 0) {
@@ -306,7 +304,8 @@ class CostClock : public ExecutionClock {
 
   const Program& program_;
   const Costs& costs_;
-  const std::vector<double> edge_bytes_, transfer_us_, busy_us_;  // by edge
+  const std::vector<double> edge_bytes_;
+  const MessageTimes messages_us_;
   Memory memory_;
   const std::vector<bool> again_;
   const int recorded_steps_;

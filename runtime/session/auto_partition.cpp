@@ -204,12 +204,12 @@ void predict_again(const Trainer& trainer, LoadedConfig& loaded) {
     loaded.notes.push_back(concat(edited, ", and nothing is predicted: ", why, "; ", plan_again(plan, loaded.config)));
     return;
   }
-  plan.predicted = planning->predict(trainer, plan);
+  const PlanProblem problem = planning->problem(trainer.partition().topology.replicas, plan.workers);
+  plan.predicted = planning->predict(trainer, problem);
   plan.idle.clear();
   const PlanPrediction& p = *plan.predicted;
   loaded.notes.push_back(
       concat(edited, ": predicted again, ", time_text(p.step_us), " a step, bubble ", percent_text(p.bubble_steady)));
-  const PlanProblem problem = planning->problem(trainer.partition().topology.replicas, plan.workers);
   if (const std::string fewer = fewer_replicas(problem, plan.choice, p.step_us); !fewer.empty())
     loaded.notes.push_back(fewer);
   for (std::size_t row = 0; row < p.peak_bytes.size(); ++row) {

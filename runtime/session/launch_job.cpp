@@ -28,6 +28,11 @@ std::string story_text(const Story& story, const std::string& run_folder) {
   return text_of(story, over ? latest_good_checkpoint(run_folder).path : "");
 }
 
+std::vector<std::string> words_of(const std::string& text) {
+  std::istringstream stream(text);
+  return {std::istream_iterator<std::string>(stream), {}};
+}
+
 void take_job(LaunchOptions& options, const Config& config) {
   options.run_folder = config.run_dir;
   if (!options.shrink) return;
@@ -82,11 +87,6 @@ std::string resumed_from(const std::vector<std::string>& command) {
     if (command[i].starts_with("--resume=")) from = command[i].substr(command[i].find('=') + 1);
   }
   return from == "auto" ? "" : from;
-}
-
-std::vector<std::string> words_of(const std::string& text) {
-  std::istringstream stream(text);
-  return {std::istream_iterator<std::string>(stream), {}};
 }
 
 /// What the launcher's code means: a rank that a signal ended is a lost rank, and so is one of a host that is gone.

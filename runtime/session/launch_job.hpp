@@ -32,6 +32,9 @@ struct LaunchOptions {
 /// What launch has to know of the config of `options.command`. ConfigError where it cannot be run on fewer ranks.
 void take_job(LaunchOptions& options, const Config& config);
 
+/// A command line without quotes, in its words.
+std::vector<std::string> words_of(const std::string& text);
+
 /// Returns the exit code. Throws UserError.
 int launch(const LaunchOptions& options);
 

@@ -188,9 +188,8 @@ std::string Planning::carried_profile() const {
   return to_yaml(carried);
 }
 
-PlanPrediction Planning::predict(const Trainer& trainer, const PlanFile& plan) const {
-  PlanChoice choice = choice_of(trainer);
-  const PlanProblem problem = this->problem(trainer.partition().topology.replicas, plan.workers);
+PlanPrediction Planning::predict(const Trainer& trainer, const PlanProblem& problem) const {
+  const PlanChoice choice = choice_of(trainer);
   const Schedule schedule = schedule_of_replica(trainer.assembly());
   const Costs costs = costs_of(problem, choice, schedule);
   const Program& program = trainer.programs().get(Mode::train, trainer.micro_batches());

@@ -28,7 +28,7 @@ class Planning {
   /// One point of the search as it is written down, with its prediction.
   PlanFile file(const PlanProblem& problem, const RankedPlan& plan) const;
   /// Of what the trainer runs (which takes no more workers than the plan has).
-  PlanPrediction predict(const Trainer& trainer, const PlanFile& plan) const;
+  PlanPrediction predict(const Trainer& trainer, const PlanProblem& problem) const;
   /// Layers whose costs by other numbers of rows nobody has measured or written.
   std::vector<std::string> rows_untold() const;
 

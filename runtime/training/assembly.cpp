@@ -2,11 +2,11 @@
 #include "runtime/training/assembly.hpp"
 
 #include <algorithm>
-#include <map>
 #include <numeric>
 #include <set>
 #include <utility>
 
+#include "partitioner/replica_work.hpp"
 #include "runtime/base/check.hpp"
 #include "runtime/config/doubts.hpp"
 #include "runtime/device/card.hpp"
@@ -58,17 +58,11 @@ void place(Assembly& assembly, int workers) {
   }
 }
 
-/// By row, the same number where workers share the memory that weights are in.
 std::vector<int> memories_of(const Assembly& assembly) {
-  if (has_central_storage(assembly.config)) return std::vector<int>(assembly.devices.size(), 0);
-  std::map<std::pair<int, std::string>, int> numbers;
-  std::vector<int> memories;
+  std::vector<WorkerPlace> places;
   for (std::size_t row = 0; row < assembly.devices.size(); ++row)
-    memories.push_back(numbers
-                           .try_emplace({assembly.layout.rank_of_row[row].value(), assembly.devices[row].str()},
-                                        static_cast<int>(numbers.size()))
-                           .first->second);
-  return memories;
+    places.push_back({assembly.layout.rank_of_row[row].value(), /*host=*/0, assembly.devices[row].str()});
+  return memories_of_weights(places, has_central_storage(assembly.config));
 }
 
 /// Every program that a set of so many samples comes to, so that one that cannot run is found now.
@@ -151,9 +145,9 @@ Partition one_replica(const Assembly& assembly) {
   return cut(assembly.graph, layers_per_stage(assembly.graph, assembly.config));
 }
 
-/// Of one replica, without measured costs.
-ScheduleChoice choose(const Assembly& assembly) {
-  return choose_schedule(assembly.config, one_replica(assembly), replicas_of(assembly).most_micro_batches());
+/// Without measured costs.
+ScheduleChoice choose(const Assembly& assembly, const Partition& one) {
+  return choose_schedule(assembly.config, one, replicas_of(assembly).most_micro_batches());
 }
 
 /// Cuts, places and schedules.
@@ -164,7 +158,7 @@ void arrange(Assembly& assembly) {
   assembly.partition = cut(assembly.graph, layers_per_stage(assembly.graph, config), replicas);
   assembly.recompute = recomputed_layers(assembly.graph, config);
   if (config.pipeline.costs.given) costs_of(config, one);  // finds mistakes now
-  ScheduleChoice choice = choose(assembly);
+  ScheduleChoice choice = choose(assembly, one);
   assembly.warnings = assembly.data.notes;
   for (std::string& doubt : doubts_of(config, assembly.data.train->size()))
     assembly.warnings.push_back(std::move(doubt));
@@ -236,12 +230,12 @@ Assembly with_costs(Assembly assembly, const Costs& costs, std::string& reason) 
 
 Assembly with_devices(Assembly assembly, std::vector<at::Device> devices) {
   assembly.devices = std::move(devices);
-  take(assembly, choose(assembly));
+  take(assembly, choose(assembly, one_replica(assembly)));
   return assembly;
 }
 
 Schedule schedule_of_replica(const Assembly& assembly) {
-  return choose(assembly).schedule;
+  return choose(assembly, one_replica(assembly)).schedule;
 }
 
 void check_evaluation(const Assembly& assembly) {

@@ -48,8 +48,7 @@ class Reuse {
 class Replica {
  public:
   Replica(MpiWorld& world, MpiEndpoint& endpoint, std::int64_t elements)
-      : world_(world),
-        bucket_{StageId(0), std::vector<int>(kParameters, 0),
+      : bucket_{StageId(0), std::vector<int>(kParameters, 0),
                 Blocks(std::vector<std::int64_t>(kParameters, elements / kParameters))},
         parameters_(kParameters),
         sums_(bucket_, work(world.size(), bucket_), world.rank(), all(), all()) {
@@ -107,7 +106,6 @@ class Replica {
     return pointers;
   }
 
-  MpiWorld& world_;
   Reuse reuse_;
   Bucket bucket_;
   GroupAtWork at_work_;
