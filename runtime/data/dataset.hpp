@@ -30,6 +30,13 @@ class Dataset {
   virtual std::int64_t size() const = 0;  ///< samples, >= 1
   /// The entries of these samples, dim 0 in the given order. Contiguous, on the host. Thread: one at a time.
   virtual Tensors read(const std::vector<std::int64_t>& samples) const = 0;
+  /// The same, as training draws them: the first is number `first` of all samples that training has drawn so far, over
+  /// its epochs, those behind it come one after the other. Whoever augments keys what is random by these numbers.
+  virtual Tensors draw(const std::vector<std::int64_t>& samples, std::int64_t /*first*/) const { return read(samples); }
+  /// Whether several threads may read and draw at once.
+  virtual bool reads_in_parallel() const { return false; }
+  /// The class of every sample, from 0, where it is known without reading them; empty: it is not, or there are none.
+  virtual std::vector<std::int64_t> classes() const { return {}; }
   /// The entries of all samples, when they lie in memory anyway: looked at once before training instead of batch by
   /// batch. Empty: they do not.
   virtual Tensors all() const { return {}; }
@@ -37,9 +44,10 @@ class Dataset {
   virtual std::string place_of(std::int64_t /*sample*/) const { return ""; }
 };
 
-/// data.read(), which may be anybody's: DataError when it is not what entries() promised, Error with the samples when
-/// it throws something that is none of ours.
-Tensors read_samples(const Dataset& data, const std::vector<std::int64_t>& samples);
+/// data.read(), or draw() with a `first`, which may be anybody's: DataError when it is not what entries() promised,
+/// Error with the samples when it throws something that is none of ours.
+Tensors read_samples(const Dataset& data, const std::vector<std::int64_t>& samples,
+                     std::optional<std::int64_t> first = {});
 
 /// A file as it was read. Neither its time nor the spelling of its path says that it is another one.
 struct DataFile {
@@ -67,6 +75,7 @@ struct DataSplits {
   std::shared_ptr<const Dataset> train;
   std::shared_ptr<const Dataset> eval;  ///< null when the config names none
   std::vector<std::string> notes = {};  ///< what the user should know before training; a line each
+  std::vector<std::string> class_names = {};  ///< by class; empty: they are numbers, or there are none
   /// What decides bits beside the config, such as the arithmetic of a scaling; a checkpoint records it as
   /// `data.arithmetic`. Empty: nothing does, or what did so before it was recorded.
   std::string arithmetic = {};

@@ -18,10 +18,11 @@ std::string names_of(const std::vector<std::int64_t>& samples) {
 
 }  // namespace
 
-Tensors read_samples(const Dataset& data, const std::vector<std::int64_t>& samples) {
+Tensors read_samples(const Dataset& data, const std::vector<std::int64_t>& samples,
+                     std::optional<std::int64_t> first) {
   Tensors read;
   try {
-    read = data.read(samples);
+    read = first ? data.draw(samples, *first) : data.read(samples);
   } catch (const Error&) {
     throw;
   } catch (const c10::Error& error) {

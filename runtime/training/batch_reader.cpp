@@ -38,7 +38,9 @@ void BatchReader::read(const StepHeader& header) {
   }
   mode_ = Mode::stop;
   first_slice_ = slices.begin;
-  batch_ = read_samples(dataset(header.mode), samples);
+  const std::optional<std::int64_t> drawn =
+      header.mode == Mode::train ? std::optional(header.position + before) : std::nullopt;
+  batch_ = read_samples(dataset(header.mode), samples, drawn);
   targets_.check_batch(dataset(header.mode), samples, batch_);
   mode_ = header.mode;
   position_ = header.position;
