@@ -169,6 +169,8 @@ Model make_gpt(const Section& section) {
 
   Model model{"gpt", {}};
   model.hub_config = hub_config(sizes);
+  model.hub_prefix = "transformer.";
+  model.hub_unused = {"*.attn.bias", "*.attn.masked_bias"};  // masks, which older versions saved
   model.layers.push_back({"embed", std::make_shared<GptEmbedding>(sizes), {"x"}, {"x"}, "transformer."});
   for (std::int64_t i = 0; i < sizes.layers; ++i)
     model.layers.push_back(

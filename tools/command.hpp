@@ -28,9 +28,12 @@ void add_list(CLI::App& app, Command& command);
 void add_launch(CLI::App& app, Command& command);
 void add_why(CLI::App& app, Command& command);
 void add_doctor(CLI::App& app, Command& command);
+void add_data(CLI::App& app, Command& command);
 
 /// The config, and `--set`.
 void add_config_flags(CLI::App& verb, ConfigSource& source);
 void add_plan_flag(CLI::App& verb, ConfigSource& source);
+/// As --set KEY='TEXT' does, whatever is in the text.
+void set_text(ConfigSource& source, const std::string& key, const std::string& text);
 
 }  // namespace lockstep

@@ -12,6 +12,12 @@ void add_config_flags(CLI::App& verb, ConfigSource& source) {
       ->type_name("KEY=VALUE");
 }
 
+void set_text(ConfigSource& source, const std::string& key, const std::string& text) {
+  std::string quoted;
+  for (const char c : text) quoted += c == '\'' ? std::string("''") : std::string(1, c);
+  source.overrides.push_back(concat(key, "='", quoted, "'"));
+}
+
 void add_plan_flag(CLI::App& verb, ConfigSource& source) {
   verb.add_option("--plan", source.plan, "A plan of lockstep plan: its pipeline takes the place of the config's")
       ->type_name("FILE");

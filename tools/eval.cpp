@@ -22,9 +22,12 @@ int eval(const EvalOptions& options) {
       if (process.is_root()) std::cerr << "lockstep: " << found.not_finite << std::endl;
       return static_cast<int>(ExitCode::fault);
     }
-    if (process.is_root())
-      std::cout << "step " << found.step << "  eval loss " << std::setprecision(9) << found.loss << "  ("
-                << found.samples << " samples)" << std::endl;
+    if (!process.is_root()) return 0;
+    std::cout << "step " << found.step << "  eval loss " << std::setprecision(9) << found.loss << "  (" << found.samples
+              << " samples)" << std::endl;
+    for (const EvaluatedSet& set : found.further)
+      std::cout << "step " << found.step << "  " << set.name << " loss " << set.loss << "  (" << set.samples
+                << " samples)" << std::endl;
     return 0;
   });
 }

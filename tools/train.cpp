@@ -76,6 +76,11 @@ void add_train(CLI::App& app, Command& command) {
       ->type_name("FILE");
   verb->add_option("--fingerprint", options->fingerprint, "Write a 64-bit hash per parameter, to compare runs")
       ->type_name("FILE");
+  verb->add_option_function<std::string>(
+          "--init-from", [options](const std::string& path) { set_text(options->source, "train.init_from", path); },
+          "Start with these weights: a checkpoint, a folder of safetensors files (Hugging Face's), or one such file; "
+          "train.init says what may differ")
+      ->type_name("DIR|FILE");
   verb->add_option("--resume", options->resume,
                    "Go on from a checkpoint folder, or from the newest good one of the run folder (auto), which starts "
                    "from the beginning when there is none yet")

@@ -12,7 +12,7 @@ namespace lockstep {
 namespace {
 
 constexpr std::int64_t kMostCells = std::int64_t{1} << 20;  // stages x micro-batches: a program holds them all
-constexpr int kMostThreads = 4096;
+constexpr int kMostThreads = 4096, kMostReaders = 256, kMostReadAhead = 1024;
 
 Field per_rank(WorkersConfig& workers) {
   const Rule<int> number{"auto, an integer >= 1, or a list of them", [](const int& count) { return count >= 1; }};
@@ -195,6 +195,10 @@ void fields(FieldVisitor& visit, WorkersConfig& workers) {
         "cores: each worker gets `threads` CPUs of its own, among those that the launcher, taskset or the container "
         "left to this process; where there are too few, a warning says so and nothing is bound. none: the kernel "
         "decides.");
+  visit("readers", value(workers.readers, between(0, kMostReaders)), kFree,
+        "Threads that read data ahead, in each process that reads; 0: data is read when it is wanted.");
+  visit("read_ahead", value(workers.read_ahead, between(1, kMostReadAhead)), kFree,
+        "Mini-batches that they are ahead at most.");
   visit(
       "memory_limit", memory_limit(workers), kFree,
       "Most bytes that a worker's tensors may take, such as 2GiB or 512MiB; a worker that needs more ends the job and "

@@ -115,6 +115,16 @@ constexpr const char* to_string(Float32Matmul matmul) {
   return nullptr;
 }
 
+/// What to do with weights of init_from that do not match the model's.
+enum class Unmatched { refuse, allow };
+constexpr const char* to_string(Unmatched unmatched) {
+  switch (unmatched) {
+    case Unmatched::refuse: return "refuse";
+    case Unmatched::allow: return "allow";
+  }
+  return nullptr;
+}
+
 enum class KeepBest { none, eval_loss };
 constexpr const char* to_string(KeepBest keep) {
   switch (keep) {
@@ -210,12 +220,26 @@ struct EmaConfig {
   bool operator==(const EmaConfig&) const = default;
 };
 
+/// How the weights of init_from are matched with the model's, by name.
+struct InitConfig {
+  Unmatched missing =
+      Unmatched::refuse;  ///< what the model has and they have not: allow: it starts with its own values
+  Unmatched unknown = Unmatched::refuse;  ///< what they have and the model has not
+  std::vector<std::string> fresh;         ///< parameter-name patterns that start with their own values in any case
+  /// Name in the model -> name in the files; both may have one * for the same text. The first that matches counts.
+  std::vector<std::pair<std::string, std::string>> rename;
+  bool operator==(const InitConfig&) const = default;
+};
+
 struct TrainConfig {
-  std::int64_t steps = 0;   ///< required, >= 1
+  std::int64_t steps = 0;   ///< >= 1; 0: those of `epochs`, until the data is known
+  std::int64_t epochs = 0;  ///< instead of steps: passes over the training set; 0: not given
   std::int64_t batch = 0;   ///< required: samples per optimizer step, over all replicas
   int micro_batches = 1;    ///< <= batch; over all replicas
   int gradient_groups = 0;  ///< 0: those of the checkpoint, or else replicas.count
   std::string loss;         ///< required; runtime/training/losses.hpp has the names
+  std::string init_from;    ///< weights to start with: a checkpoint, a folder of safetensors files or one; empty: none
+  InitConfig init;
   Precision precision = Precision::fp32;
   double clip_grad_norm = 0.0;   ///< 0: no clipping
   bool post_validation = false;  ///< with clipping: update before the norm is known, and correct it afterwards
@@ -286,6 +310,8 @@ struct WorkersConfig {
   int threads = 1;                             ///< intra-op threads per worker: numerics, never derived
   Bind bind = Bind::none;                      ///< cores: each worker on `threads` CPUs of its own
   std::int64_t memory_limit = 0;               ///< bytes of tensors per worker; 0 (none): no limit
+  int readers = 1;                             ///< threads that read data ahead, per process that reads; 0: none
+  int read_ahead = 2;                          ///< mini-batches that they are ahead at most
 
   bool on_cpus_alone() const;
   bool operator==(const WorkersConfig&) const = default;

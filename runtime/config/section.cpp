@@ -208,6 +208,15 @@ Section Section::without(const std::vector<std::string>& keys) const {
   return Section(std::make_shared<Node>(std::make_shared<const Value>(std::move(rest)), path()));
 }
 
+Section Section::overlaid(const Section& own) const {
+  Value both = *node_->mapping;
+  for (const Entry& entry : own.value().entries) {
+    std::erase_if(both.entries, [&](const Entry& before) { return before.key == entry.key; });
+    both.entries.push_back(entry);
+  }
+  return Section(std::make_shared<Node>(std::make_shared<const Value>(std::move(both)), path()));
+}
+
 std::vector<std::string> Section::keys() const {
   std::vector<std::string> result;
   for (const Entry& entry : node_->mapping->entries) result.push_back(entry.key);

@@ -99,6 +99,8 @@ class Section {
   /// The same mapping without these keys, with places and paths as here: what is left to somebody else to read, so it
   /// counts as known here.
   Section without(const std::vector<std::string>& keys) const;
+  /// The same mapping with the keys of `own` in the place of those of the same names, which stand where `own` has them.
+  Section overlaid(const Section& own) const;
   /// The mapping's own keys, in file order.
   std::vector<std::string> keys() const;
 

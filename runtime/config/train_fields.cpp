@@ -162,6 +162,48 @@ Field eval_every(TrainConfig& train) {
   });
 }
 
+Field renames(InitConfig& init) {
+  return {"",
+          [&init](const Section& section, const std::string& key) {
+            if (!section.is_mapping(key))
+              throw section.unexpected(key, "names in the model with their names in the files");
+            const Section names = section.section(key);
+            const auto stars = [](const std::string& text) { return std::count(text.begin(), text.end(), '*'); };
+            for (const std::string& model : names.keys()) {
+              const auto file = names.get<std::string>(model, not_empty());
+              if (stars(model) > 1 || stars(model) != stars(file))
+                throw names.error(
+                    model, concat("got '", model, "' for '", file, "', expected no * in both, or one * in both"));
+              init.rename.emplace_back(model, file);
+            }
+          },
+          [&init] {
+            yaml::Value all = mapping_value("", scalar_value(""));
+            all.entries.clear();
+            for (const auto& [model, file] : init.rename)
+              all.entries.push_back(mapping_value(model, scalar_value(file)).entries.front());
+            return all;
+          }};
+}
+
+/// Or epochs, from which they follow when the data is known.
+Field steps(TrainConfig& train) {
+  Field field = value(train.steps, at_least(kOne));
+  if (train.epochs > 0 && train.steps == 0) field.write = [] { return yaml::Value(); };
+  field.or_else([&train] { train.steps = 0; }).checked([&train, rule = at_least(kOne)](const Section& section) {
+    if (train.epochs == 0) section.get<std::int64_t>("steps", rule);  // required
+    if (train.epochs > 0 && train.steps > 0)
+      throw section.unexpected("epochs", "either steps or epochs", "; remove one of them");
+  });
+  return field.with_example("200");
+}
+
+Field epochs(TrainConfig& train) {
+  Field field = value(train.epochs, at_least(kOne));
+  if (train.epochs == 0) field.write = [] { return yaml::Value(); };
+  return field.with_example("none");
+}
+
 Field post_validation(TrainConfig& train) {
   return value(train.post_validation).checked([&train](const Section& section) {
     if (train.post_validation && train.clip_grad_norm == 0.0)
@@ -208,6 +250,17 @@ void fields(FieldVisitor& visit, EmaConfig& ema) {
   visit("decay", value(ema.decay, fraction_below_one()), kDecides, "What is kept of the average in each step.");
 }
 
+void fields(FieldVisitor& visit, InitConfig& init) {
+  visit("missing", value(init.missing), kFree,
+        "What the model has and the files have not: allow: it starts with values of its own.");
+  visit("unknown", value(init.unknown), kFree, "What the files have and the model has not: allow: it is left out.");
+  visit("fresh", list(init.fresh, not_empty()), kFree,
+        "Parameters that start with values of their own in any case, such as a new head: names with shell wildcards.");
+  visit("rename", renames(init), kFree,
+        "Names in the model and what they are called in the files; one * on both sides stands for the same text. The "
+        "first that matches counts. Such as: {\"transformer.h.*\": \"blocks.*\"}.");
+}
+
 void fields(FieldVisitor& visit, LrScheduleConfig& schedule) {
   using enum LrScheduleType;
   visit("type", type_or_plugin(schedule.type, schedule.plugin, {"warmup_steps"}), kDecides,
@@ -220,7 +273,8 @@ void fields(FieldVisitor& visit, LrScheduleConfig& schedule) {
 }
 
 void fields(FieldVisitor& visit, TrainConfig& train) {
-  visit("steps", value(train.steps, at_least(kOne)).required().with_example("200"), kFree, "Optimizer steps.");
+  visit("steps", steps(train), kFree, "Optimizer steps.");
+  visit("epochs", epochs(train), kFree, "Instead of steps: so many passes over the training set.");
   visit("batch", value(train.batch, at_least(kOne)).required().with_example("32"), kDecides,
         "Samples per optimizer step, over all replicas.");
   visit("micro_batches", micro_batches(train), kDecides,
@@ -234,6 +288,10 @@ void fields(FieldVisitor& visit, TrainConfig& train) {
         "when a run is resumed, else replicas.count. See docs/numerics.md.");
   visit("loss", value(train.loss, not_empty()).required().with_example("sparse_categorical_cross_entropy"), kDecides,
         "The loss (`lockstep list losses`).");
+  visit("init_from", value(train.init_from), kFree,
+        "Weights to start with instead of values of their own: a checkpoint, a folder of safetensors files (Hugging "
+        "Face's), or one such file. A run that is resumed has those of its checkpoint. See docs/checkpoints.md.");
+  visit("init", mapping(train.init), kFree, "What may differ between the weights of init_from and the model.");
   visit("precision", value(train.precision), kDecides,
         "bf16: computes in bfloat16; weights, gradients and optimizer state stay in float32. fp64: all of them in "
         "float64, for small models and comparisons.");

@@ -35,6 +35,8 @@ class Dataset {
   virtual Tensors draw(const std::vector<std::int64_t>& samples, std::int64_t /*first*/) const { return read(samples); }
   /// Whether several threads may read and draw at once.
   virtual bool reads_in_parallel() const { return false; }
+  /// Whether reading is a copy from memory: then nobody reads ahead.
+  virtual bool is_in_memory() const { return !all().empty(); }
   /// The class of every sample, from 0, where it is known without reading them; empty: it is not, or there are none.
   virtual std::vector<std::int64_t> classes() const { return {}; }
   /// The entries of all samples, when they lie in memory anyway: looked at once before training instead of batch by
@@ -71,11 +73,44 @@ struct DataRecord {
   std::vector<ColumnScaling> scaling;  ///< by feature; empty: nothing is scaled
 };
 
+/// In which order an epoch has the training samples (sampler.hpp).
+enum class SampleOrder : std::uint8_t { shuffled, blocks, in_order, streams };
+constexpr const char* to_string(SampleOrder order) {
+  switch (order) {
+    case SampleOrder::shuffled: return "shuffled";
+    case SampleOrder::blocks: return "blocks";
+    case SampleOrder::in_order: return "in_order";
+    case SampleOrder::streams: return "streams";
+  }
+  return nullptr;
+}
+
+/// Samples that are drawn together: a source of a mixture, a class.
+struct SampleGroup {
+  std::vector<std::int64_t> samples;  ///< at least one
+  double weight = 1;                  ///< > 0: its share of the draws, against the other groups'
+};
+
+struct Sampling {
+  SampleOrder order = SampleOrder::shuffled;
+  std::int64_t block = 4096;             ///< blocks: consecutive samples that move together
+  std::int64_t window = 16;              ///< blocks: so many of them are shuffled with each other
+  std::vector<SampleGroup> groups = {};  ///< with order shuffled; empty: every sample once an epoch
+};
+
+struct EvaluationSet {
+  std::string name;
+  std::shared_ptr<const Dataset> data;
+};
+
 struct DataSplits {
   std::shared_ptr<const Dataset> train;
-  std::shared_ptr<const Dataset> eval;  ///< null when the config names none
-  std::vector<std::string> notes = {};  ///< what the user should know before training; a line each
+  std::shared_ptr<const Dataset> eval;        ///< null when the config names none
+  std::vector<std::string> notes = {};        ///< what the user should know before training; a line each
   std::vector<std::string> class_names = {};  ///< by class; empty: they are numbers, or there are none
+  Sampling sampling = {};
+  /// Evaluated after `eval`, which alone decides what is best and what a learning rate follows.
+  std::vector<EvaluationSet> further_evals = {};
   /// What decides bits beside the config, such as the arithmetic of a scaling; a checkpoint records it as
   /// `data.arithmetic`. Empty: nothing does, or what did so before it was recorded.
   std::string arithmetic = {};
@@ -88,11 +123,19 @@ struct DataSplits {
   std::function<DataSplits(const DataRecord&)> taught_by = {};
 };
 
+/// How many sets are evaluated: `eval` first, then the further ones.
+int evaluation_sets(const DataSplits& data);
+const Dataset& evaluation_set(const DataSplits& data, int set);
+/// "evaluation set", of several "evaluation set 'code'".
+std::string name_of_set(const DataSplits& data, int set);
+
 /// A training set as a checkpoint knows it.
 struct TrainedOn {
   std::int64_t samples = 0;
   DataRecord record;
 };
+
+struct DataReader;
 
 /// What a reader may need to know from outside its section.
 struct DataContext {
@@ -101,6 +144,8 @@ struct DataContext {
   /// Only the evaluation set is wanted: readers of files do not open the training set, where the record has what it
   /// taught; a set of its size that cannot be read takes its place.
   std::optional<TrainedOn> trained = {};
+  /// For a reader of what other readers read: open_data() fills it in.
+  std::shared_ptr<const Table<DataReader>> readers = {};
 };
 
 struct DataReader {
@@ -112,24 +157,8 @@ struct DataReader {
 Table<DataReader> data_readers();
 
 /// By `type`; ConfigError with the nearest name when there is none. Reads all keys of the section and calls finish().
+/// The keys `sampling` and `evals` are every reader's, and read here.
 DataSplits open_data(const Section& section, const DataContext& context,
                      const Table<DataReader>& readers = data_readers());
-
-/// The order of samples is a function of (seed, epoch): a permutation of 0..size-1 per epoch, epochs one after another,
-/// batches straddle no epoch: the last batch of an epoch is short. Position = samples consumed since the start.
-class Sampler {
- public:
-  Sampler(std::int64_t size, std::uint64_t seed);
-  /// The samples of the batch that starts at `position`: `batch` of them, or fewer at the end of an epoch.
-  std::vector<std::int64_t> batch(std::int64_t position, std::int64_t batch);
-  /// The samples of optimizer step `step`, from 1, of a run with such batches.
-  std::vector<std::int64_t> of_step(std::int64_t step, std::int64_t batch);
-
- private:
-  std::int64_t size_;
-  std::uint64_t seed_;
-  std::int64_t epoch_ = -1;
-  std::vector<std::int64_t> order_;
-};
 
 }  // namespace lockstep

@@ -18,8 +18,21 @@ std::string names_of(const std::vector<std::int64_t>& samples) {
 
 }  // namespace
 
-Tensors read_samples(const Dataset& data, const std::vector<std::int64_t>& samples,
-                     std::optional<std::int64_t> first) {
+int evaluation_sets(const DataSplits& data) {
+  return data.eval ? 1 + static_cast<int>(data.further_evals.size()) : 0;
+}
+
+const Dataset& evaluation_set(const DataSplits& data, int set) {
+  return set == 0 ? *data.eval : *data.further_evals.at(static_cast<std::size_t>(set) - 1).data;
+}
+
+std::string name_of_set(const DataSplits& data, int set) {
+  if (data.further_evals.empty()) return "evaluation set";
+  return concat("evaluation set '", set == 0 ? "eval" : data.further_evals[static_cast<std::size_t>(set) - 1].name,
+                "'");
+}
+
+Tensors read_samples(const Dataset& data, const std::vector<std::int64_t>& samples, std::optional<std::int64_t> first) {
   Tensors read;
   try {
     read = first ? data.draw(samples, *first) : data.read(samples);

@@ -4,12 +4,7 @@
 namespace lockstep {
 
 Table<DataReader> data_readers() {
-  return {"data reader", {text_reader(), csv_reader(), synthetic_reader()}};
-}
-
-DataSplits open_data(const Section& section, const DataContext& context, const Table<DataReader>& readers) {
-  const auto type = section.get<std::string>("type", one_of(readers.names()));
-  return readers.get(type).open(section, context);
+  return {"data reader", {text_reader(), csv_reader(), synthetic_reader(), mixture_reader()}};
 }
 
 }  // namespace lockstep

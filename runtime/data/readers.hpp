@@ -11,6 +11,7 @@
 namespace lockstep {
 
 DataReader csv_reader();
+DataReader mixture_reader();
 DataReader synthetic_reader();
 DataReader text_reader();
 

@@ -169,7 +169,7 @@ class Job {
         .losses = spec_.losses,
         .programs = spec_.programs,
         .stage = stage,
-        .initialise = spec_.initialise,
+        .draws = spec_.draws,
         .common = common_of(row),
         .makes_common = is_first_in_memory(row),
         .central = spec_.central_storage,

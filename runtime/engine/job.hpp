@@ -34,7 +34,7 @@ struct JobSpec {
   Programs& programs;
   Layout layout;
   StageOptions stage = {};               ///< of row 0; `device` is replaced per row
-  bool initialise = true;                ///< false: the weights come from a checkpoint
+  DrawnParameters draws = {};            ///< the keepers fill in the others
   std::vector<at::Device> devices = {};  ///< by row
   int threads = 1;                       ///< intra-op threads of every worker
   std::vector<Cpus> cpus = {};           ///< of the rows that are here, in row order; empty: not bound

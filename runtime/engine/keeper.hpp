@@ -36,9 +36,10 @@ struct WorkerState {
 class StateKeeper {
  public:
   virtual ~StateKeeper() = default;
-  /// Whether the job goes on from a checkpoint: then restore() is called once, before the first program.
-  virtual bool resumes() const = 0;
-  /// Fills in every tensor.
+  /// Whether the job starts from weights that are kept somewhere: then restore() is called once, before the first
+  /// program.
+  virtual bool restores() const = 0;
+  /// Fills in every tensor that does not start with values of its own.
   virtual void restore(const WorkerState& state, const WaitLimits& limits) = 0;
   /// The state after optimizer step `step`. When it returns, the tensors may change; the writing may still go on.
   /// Throws what went wrong with this save or the one before.

@@ -44,6 +44,7 @@ StepHeader Ledger::open(const WaitLimits& limits) {
   running_.learning_rate = header.learning_rate;
   running_.micro_batches = static_cast<int>(header.slices.size());
   running_.last_of_evaluation = header.last_of_evaluation;
+  running_.set = header.set;
   for (const std::int64_t rows : header.slices) running_.samples += rows;
   return header;
 }

@@ -183,13 +183,17 @@ std::int64_t MemoryPool::net_bytes_of_this_thread() {
 }
 
 void MemoryPool::take_over(const at::Tensor& tensor, MemoryKind kind) {
-  charge_to_this(tensor, kind, /*from_others=*/true);
+  charge_to(state_, tensor, kind, /*from_others=*/true);
 }
 void MemoryPool::relabel(const at::Tensor& tensor, MemoryKind kind) {
-  charge_to_this(tensor, kind, /*from_others=*/false);
+  charge_to(state_, tensor, kind, /*from_others=*/false);
+}
+void MemoryPool::take_over_here(const at::Tensor& tensor) {
+  if (current_pool && current_pool->device.is_cpu())
+    charge_to(current_pool, tensor, current_kind, /*from_others=*/true);
 }
 
-void MemoryPool::charge_to_this(const at::Tensor& tensor, MemoryKind kind, bool from_others) {
+void MemoryPool::charge_to(State* state, const at::Tensor& tensor, MemoryKind kind, bool from_others) {
   if (!tensor.defined() || !tensor.has_storage()) return;
   const c10::DataPtr& data = tensor.storage().data_ptr();
   MemoryCharge* charge = nullptr;
@@ -201,12 +205,12 @@ void MemoryPool::charge_to_this(const at::Tensor& tensor, MemoryKind kind, bool 
   const auto bytes = static_cast<std::int64_t>(charge->bytes);
   // Two receivers of one tensor may come here at once: the one charged is only known under its lock.
   while (State* charged = charge->charged.load()) {
-    if (charged == state_) {
-      std::lock_guard lock(state_->mutex);
+    if (charged == state) {
+      std::lock_guard lock(state->mutex);
       if (charge->charged.load() != charged) continue;
       if (charge->kind == kind) return;
-      state_->subtract(bytes, charge->kind);
-      state_->add(bytes, kind);
+      state->subtract(bytes, charge->kind);
+      state->add(bytes, kind);
       charge->kind = kind;
       return;
     }
@@ -216,15 +220,15 @@ void MemoryPool::charge_to_this(const at::Tensor& tensor, MemoryKind kind, bool 
       charge->charged.fetch_add(0);
       return;
     }
-    const std::scoped_lock lock(charged->mutex, state_->mutex);
+    const std::scoped_lock lock(charged->mutex, state->mutex);
     if (charge->charged.load() != charged) continue;
-    state_->make_room(bytes);
+    state->make_room(bytes);
     charged->subtract(bytes, charge->kind);
     --charged->blocks;
-    state_->add(bytes, kind);
-    ++state_->blocks;
+    state->add(bytes, kind);
+    ++state->blocks;
     charge->kind = kind;
-    charge->charged.store(state_);
+    charge->charged.store(state);
     return;
   }
 }

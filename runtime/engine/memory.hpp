@@ -64,6 +64,9 @@ class MemoryPool {
   /// The same, but memory that another pool pays for stays as it is.
   void relabel(const at::Tensor& tensor, MemoryKind kind);
 
+  /// take_over() by this thread's pool, under the kind of its Scope; of the host's memory. Without one, nothing.
+  static void take_over_here(const at::Tensor& tensor);
+
   /// Of this thread's pool, if that is of a device: throws MemoryLimitError when tensors have been made beyond the
   /// limit since the last look.
   static void check_limit();
@@ -87,7 +90,7 @@ class MemoryPool {
   struct State;  ///< internal
 
  private:
-  void charge_to_this(const at::Tensor& tensor, MemoryKind kind, bool from_others);
+  static void charge_to(State* state, const at::Tensor& tensor, MemoryKind kind, bool from_others);
 
   State* state_;
 };

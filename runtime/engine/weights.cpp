@@ -37,7 +37,8 @@ namespace {
 
 at::Tensor new_parameter(const ParameterInfo& info, const WeightOptions& options) {
   try {
-    if (!options.initialise) return at::empty(info.sizes, at::TensorOptions(info.dtype).device(options.storage()));
+    if (options.draws && !options.draws(info.name))
+      return at::empty(info.sizes, at::TensorOptions(info.dtype).device(options.storage()));
     return initial_value(info, options.seed, options.storage());
   } catch (Error& error) {
     error.add_place(concat("parameter '", info.name, "' [", join(info.sizes), "]"));

@@ -40,10 +40,17 @@ struct CommonWeights {
   StreamEvent ready = {};  ///< they have been made
 };
 
+/// Whether initial values are drawn for a parameter. Empty: for all.
+using DrawnParameters = std::function<bool(const std::string& name)>;
+/// For none.
+inline bool draws_nothing(const std::string&) {
+  return false;
+}
+
 struct WeightOptions {
   std::uint64_t seed = 1;
   at::Device device = at::kCPU;
-  bool initialise = true;                 ///< false: the values come from somewhere else, and are undefined until then
+  DrawnParameters draws = {};             ///< the others' values come from somewhere else, undefined until then
   MakeUpdater make_updater = {};          ///< empty: nothing is updated
   const Wiring* wiring = nullptr;         ///< of all replicas; null: there is one
   const CommonWeights* common = nullptr;  ///< another worker has made them; null: they are made here

@@ -52,7 +52,7 @@ void Worker::build() {
   // Before the layers: here all workers are at the same point, and the memory is free.
   if (parts_.measure_products) product_rate_ = product_rate(stream(), parts_.stage.precision);
   const MemoryPool::Scope memory(*parts_.pool, MemoryKind::parameters);
-  WeightOptions weights{parts_.stage.seed, parts_.stage.device, parts_.initialise, parts_.make_updater};
+  WeightOptions weights{parts_.stage.seed, parts_.stage.device, parts_.draws, parts_.make_updater};
   weights.wiring = &parts_.programs.wiring();
   weights.central = parts_.central;
   if (parts_.common && !parts_.makes_common) weights.common = &parts_.common->wait(*parts_.limits.stop);
@@ -66,7 +66,7 @@ void Worker::run() {
   const DeviceStream::Scope device(stream());
   const MemoryPool::Scope memory(*parts_.pool);
   say_where([&] { build(); }, [&] { return concat("worker ", parts_.row, ", building its layers"); });
-  if (parts_.keeper && parts_.keeper->resumes()) {
+  if (parts_.keeper && parts_.keeper->restores()) {
     at::NoGradGuard no_grad;
     parts_.keeper->restore(weights_->state(), parts_.limits);
   }
@@ -347,6 +347,7 @@ void Worker::end_program() {
   report.peak_by_kind = parts_.pool->peak_by_kind();
   report.peak_bytes = std::accumulate(report.peak_by_kind.begin(), report.peak_by_kind.end(), std::int64_t{0});
   report.product_rate = product_rate_;
+  if (parts_.feeder) report.data_us = parts_.feeder->take_waited_us();
   current_->result.signalled = parts_.signalled && parts_.signalled->load();
   if (parts_.keeper) keep();
   if (ledger_) ledger_->close(settled_last());

@@ -46,7 +46,7 @@ struct WorkerParts {
   const Losses& losses;
   Programs& programs;
   StageOptions stage;
-  bool initialise = true;         ///< false: the keeper fills in the weights
+  DrawnParameters draws = {};     ///< the keeper fills in the others
   CommonPlace* common = nullptr;  ///< of the rows that have the same weights in the same memory; null: none has
   bool makes_common = false;      ///< is the first of them
   bool central = false;           ///< WeightOptions::central

@@ -26,6 +26,10 @@ struct Model {
   /// config.json of its checkpoints, for families that Hugging Face's transformers know, without `torch_dtype`; empty:
   /// a generic one.
   std::string hub_config = {};
+  /// What the names of a file may lack in front when it holds the family's base model alone: "transformer.".
+  std::string hub_prefix = {};
+  /// Shell patterns of tensors that such files may have and this model does without: "*.attn.bias".
+  std::vector<std::string> hub_unused = {};
 };
 
 }  // namespace lockstep

@@ -164,6 +164,7 @@ void MetricsWriter::step(const StepResult& result) {
     const WorkerReport& report = result.workers[row];
     workers.push_back({{"compute_ms", number(milliseconds(report.compute_us))},
                        {"wait_ms", number(milliseconds(report.wait_us))},
+                       {"data_ms", number(milliseconds(report.data_us))},
                        {"peak_bytes", report.peak_bytes},
                        {"peak_by_kind", by_kind(report.peak_by_kind)}});
     if (report.reduce_us > 0) workers.back()["reduce_ms"] = number(milliseconds(report.reduce_us));
@@ -194,11 +195,15 @@ void MetricsWriter::step(const StepResult& result) {
   write(line.dump());
 }
 
-void MetricsWriter::evaluation(const StepResult& result) {
-  eval_loss_ = result.loss();
-  // A NaN is never the best, and never keeps a later number from being it.
-  if (!best_eval_loss_ || std::isnan(*best_eval_loss_) || *eval_loss_ < *best_eval_loss_) best_eval_loss_ = eval_loss_;
+void MetricsWriter::evaluation(const StepResult& result, const std::string& set) {
+  if (result.set == 0) {
+    eval_loss_ = result.loss();
+    // A NaN is never the best, and never keeps a later number from being it.
+    if (!best_eval_loss_ || std::isnan(*best_eval_loss_) || *eval_loss_ < *best_eval_loss_)
+      best_eval_loss_ = eval_loss_;
+  }
   Json eval = {{"step", result.step}, {"eval_loss", number(result.loss())}, {"samples", result.samples}};
+  if (!set.empty()) eval["set"] = set;
   add_losses_of_heads(eval, result);
   write(Json{{"eval", eval}}.dump());
 }
@@ -250,7 +255,8 @@ RunMetrics metrics_from_lines(const std::string& text, const std::string& file) 
     try {
       const Json json = Json::parse(line);
       if (json.contains("eval")) {
-        metrics.eval_losses.emplace_back(json.at("eval").at("step"), number(json.at("eval"), "eval_loss"));
+        if (json.at("eval").value("set", "eval") == "eval")
+          metrics.eval_losses.emplace_back(json.at("eval").at("step"), number(json.at("eval"), "eval_loss"));
       } else if (json.contains("step")) {
         metrics.losses.emplace_back(json.at("step"), number(json, "loss"));
         metrics.step_ms.push_back(number(json, "step_ms"));

@@ -98,8 +98,9 @@ class MetricsWriter {
 
   // All throw Error when the disk takes no more.
   void step(const StepResult& result);
-  /// One evaluation: heads and samples are sums over its batches.
-  void evaluation(const StepResult& result);
+  /// One evaluation of a set: heads and samples are sums over its batches. The first one, number 0, counts in the
+  /// summary.
+  void evaluation(const StepResult& result, const std::string& set = "");
   /// The last line; call once, when training ends.
   void summary(const std::optional<Prediction>& predicted = {});
 

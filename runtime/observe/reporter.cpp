@@ -97,7 +97,7 @@ Reporter::Reporter(const ReporterOptions& options) : options_(options) {
 
 void Reporter::on_result(const StepResult& result) {
   if (result.non_finite.found() && !not_finite_)
-    not_finite_ = NotFiniteRun{result.non_finite, result.mode, result.step, evaluation_.samples};
+    not_finite_ = NotFiniteRun{result.non_finite, result.mode, result.step, evaluation_.samples, result.set};
   if (result.mode == Mode::train)
     on_step(result);
   else
@@ -150,13 +150,15 @@ void Reporter::on_evaluation(const StepResult& batch) {
   StepResult& sum = evaluation_;
   sum.add(batch);
   if (!batch.last_of_evaluation) return;
-  if (metrics_) metrics_->evaluation(sum);
+  const std::string set = options_.sets.empty() ? "" : options_.sets.at(static_cast<std::size_t>(sum.set));
+  if (metrics_) metrics_->evaluation(sum, set);
   // TensorBoard forgets whole steps only, and this one stands: it is not written twice.
   const bool again = metrics_ && metrics_->took_out_evaluation(sum.step);
-  if (tensorboard_ && !again) tensorboard_->scalar("eval/loss", sum.step, sum.loss());
+  if (tensorboard_ && !again)
+    tensorboard_->scalar(sum.set == 0 ? "eval/loss" : "eval/loss/" + set, sum.step, sum.loss());
   std::ostringstream line;
   line << "step " << sum.step << "/" << options_.steps << std::fixed << std::setprecision(4) << "  eval loss "
-       << sum.loss() << "  (" << sum.samples << " samples)";
+       << sum.loss() << "  (" << sum.samples << " samples" << (set.empty() ? "" : " of " + set) << ")";
   options_.log.info(line.str());
   evaluation_ = {};
 }

@@ -26,6 +26,7 @@ struct ReporterOptions {
   std::string metrics_file;            ///< empty: none
   std::string tensorboard_folder;      ///< empty: none
   double bytes_of_element = 4;         ///< of a gradient or weight
+  std::vector<std::string> sets = {};  ///< names of the evaluation sets; empty: there is one, which needs none
   std::int64_t tokens_per_sample = 0;  ///< ModelGraph::tokens_per_sample(); 0: samples are counted
   std::int64_t resume_after = -1;      ///< >= 0: the files are those of a run that goes on after this step
   /// Of a full batch: the end compares with its simulation. Asked when training is under way; empty: no comparison.
@@ -40,7 +41,8 @@ struct NotFiniteRun {
   NonFinite first;
   Mode mode = Mode::train;
   std::int64_t step = 0;      ///< of an evaluation: the step after which it ran
-  std::int64_t position = 0;  ///< of an evaluation: its samples before this batch
+  std::int64_t position = 0;  ///< of an evaluation: samples of its set before this batch
+  int set = 0;                ///< of an evaluation
 };
 
 /// "step 120/200  loss 2.3456  grad 1.234  35.1 ms  912 samples/s  1.23 TFLOP/s (45 %)  bubble 20 %": at most 100

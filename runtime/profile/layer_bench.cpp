@@ -39,7 +39,7 @@ LayerBench::LayerBench(const GroupToMeasure& what, int layer, const at::Tensor& 
       noise_(noise),
       pool_(pool),
       weights_(graph_, what.partition, {StageId(layer)},
-               {options_.stage.seed, options_.stage.device, /*initialise=*/false, options_.make_updater}, pool),
+               {options_.stage.seed, options_.stage.device, draws_nothing, options_.make_updater}, pool),
       watch_(watch) {
   const at::NoGradGuard no_grad;
   StageOptions stage = options_.stage;

@@ -31,9 +31,8 @@ namespace lockstep {
 inline constexpr int kFewestRepeats = 3;
 
 struct MeasureOptions {
-  StageOptions
-      stage;        ///< precision, device, seed; `initialise` and `recompute` are set here: weights are made, not drawn
-  int threads = 1;  ///< intra-op
+  StageOptions stage;       ///< precision, device, seed; `recompute` is set here: weights are made, not drawn
+  int threads = 1;          ///< intra-op
   int repeats = 100;        ///< rounds, after a tenth as many that are thrown away
   double most_seconds = 1;  ///< per layer and size: fewer repeats when layers take long, never fewer than 3
   int workers = 1;  ///< that many threads measure the same layers at the same time, as the workers of one machine will:

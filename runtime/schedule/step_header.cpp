@@ -91,8 +91,8 @@ void fields(auto& archive, StageReport& s) {
        s.activation_bytes, s.weight_grad_bytes, s.recompute_activation_bytes, s.layer_us);
 }
 void fields(auto& archive, WorkerReport& w) {
-  each(archive, w.row, w.compute_us, w.wait_us, w.begin_us, w.end_us, w.peak_bytes, w.in_flight_bytes, w.update_us,
-       w.reduce_us, w.replica_wait_us, w.product_rate, w.stages);
+  each(archive, w.row, w.compute_us, w.wait_us, w.data_us, w.begin_us, w.end_us, w.peak_bytes, w.in_flight_bytes,
+       w.update_us, w.reduce_us, w.replica_wait_us, w.product_rate, w.stages);
   for (std::int64_t& bytes : w.peak_by_kind) archive(bytes);
 }
 void fields(auto& archive, HeadLoss& h) {
@@ -100,10 +100,10 @@ void fields(auto& archive, HeadLoss& h) {
 }
 void fields(auto& archive, StepResult& r) {
   each(archive, r.sequence, r.mode, r.step, r.heads, r.gradient_norm, r.learning_rate, r.samples, r.micro_batches,
-       r.elapsed_us, r.non_finite, r.signalled, r.last_of_evaluation, r.workers);
+       r.elapsed_us, r.non_finite, r.signalled, r.last_of_evaluation, r.set, r.workers);
 }
 void fields(auto& archive, StepHeader& h) {
-  each(archive, h.sequence, h.mode, h.step, h.position, h.slices, h.heads, h.learning_rate, h.last_of_evaluation,
+  each(archive, h.sequence, h.mode, h.step, h.position, h.slices, h.heads, h.learning_rate, h.last_of_evaluation, h.set,
        h.save, h.stop, h.finished, h.idle_us);
 }
 void fields(auto& archive, NormParts& n) {

@@ -38,7 +38,8 @@ struct StepHeader {
   std::vector<std::int64_t> slices;  ///< rows of each micro-batch; its length is the number of micro-batches
   std::vector<HeadLoss> heads;       ///< denominators and weights; the sums are 0 here
   double learning_rate = 0;
-  bool last_of_evaluation = false;
+  bool last_of_evaluation = false;  ///< as in StepResult, and so is the next
+  int set = 0;
   bool save = false;  ///< a checkpoint of the state after `step`, when this program is done (train, flush)
   StopReason stop = StopReason::none;  ///< with Mode::stop
   std::vector<StepResult> finished;    ///< results that everybody now learns

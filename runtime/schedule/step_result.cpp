@@ -34,6 +34,7 @@ void WorkerReport::count(InstructionKind kind, EdgeKind edge, double start, doub
 void StepResult::add(const StepResult& batch) {
   mode = batch.mode;
   step = batch.step;
+  set = batch.set;
   samples += batch.samples;
   elapsed_us += batch.elapsed_us;
   if (heads.empty()) {

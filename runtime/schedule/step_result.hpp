@@ -57,6 +57,7 @@ struct WorkerReport {
   int row = -1;
   double compute_us = 0;            ///< in layers, loss and optimizer
   double wait_us = 0;               ///< in receive, send and wait_sends
+  double data_us = 0;               ///< stood still for data that was not read yet
   double begin_us = 0, end_us = 0;  ///< first and last compute, on the worker's own clock
   std::int64_t peak_bytes = 0;      ///< tensor bytes alive at most, since the job began
   MemoryByKind peak_by_kind{};      ///< what they were for: the sum is peak_bytes
@@ -93,7 +94,8 @@ struct StepResult {
   double elapsed_us = 0;  ///< row 0: from this header to the next
   NonFinite non_finite;
   bool signalled = false;             ///< some rank was asked to stop
-  bool last_of_evaluation = false;    ///< no further batch belongs to this evaluation
+  bool last_of_evaluation = false;    ///< no further batch belongs to this evaluation of this set
+  int set = 0;                        ///< of an evaluation: which of the data's sets
   std::vector<WorkerReport> workers;  ///< by row
 
   double loss() const;          ///< sum over heads, in head order, of weight * loss

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "models/registry.hpp"
+#include "runtime/session/model_sizes.hpp"
 #include "runtime/session/planning.hpp"
 #include "runtime/session/worker_devices.hpp"
 
@@ -139,7 +140,10 @@ LoadedConfig ConfigSource::load(int micro_batches) const {
   }
   const Section both = load_config_file(path, overrides, overlays);
   loaded.config = read_config(both);
-  check_plan(file, loaded.config, make_model(loaded.config));
+  Config sized = loaded.config;
+  const Registry known = registry(sized);
+  if (leaves_sizes(sized.model)) sized.model = with_sizes(sized.model, open_data(sized, {}, known));
+  check_plan(file, loaded.config, make_model(sized, known));
   loaded.notes.push_back(plan.empty() ? "a plan" : "plan " + plan);
   const std::vector<std::string> replaced = replaced_keys(own, both, overlays);
   if (!replaced.empty()) loaded.notes.back() += concat(": it takes the place of ", join(replaced), " in ", path);

@@ -4,22 +4,25 @@
 #include "runtime/session/prepared_job.hpp"
 #include "runtime/training/not_finite.hpp"
 
+#include <map>
+
 namespace lockstep {
 namespace {
 
-class Sum : public Observer {
+class Sums : public Observer {
  public:
   void on_result(const StepResult& result) override {
     if (result.mode != Mode::evaluate) return;
+    StepResult& sum = sums_[result.set];
     if (result.non_finite.found() && !not_finite_)
-      not_finite_ = NotFiniteRun{result.non_finite, result.mode, result.step, sum_.samples};
-    sum_.add(result);
+      not_finite_ = NotFiniteRun{result.non_finite, result.mode, result.step, sum.samples, result.set};
+    sum.add(result);
   }
-  const StepResult& sum() const { return sum_; }
+  const StepResult& sum(int set) { return sums_[set]; }
   const std::optional<NotFiniteRun>& not_finite() const { return not_finite_; }
 
  private:
-  StepResult sum_;
+  std::map<int, StepResult> sums_;  // by set
   std::optional<NotFiniteRun> not_finite_;
 };
 
@@ -30,15 +33,20 @@ Evaluation evaluate(Process& process, const ConfigSource& source, const std::str
       process, source, {.resume = checkpoint, .flag = "--checkpoint", .evaluates = true, .averaged = averaged});
   Trainer& trainer = *job.trainer;
   process.connect(trainer);
-  Sum sum;
+  Sums sums;
   RunOptions fit;
-  fit.observer = &sum;
+  fit.observer = &sums;
   trainer.evaluate(fit);
-  Evaluation found{trainer.start().step, sum.sum().loss(), sum.sum().samples};
-  if (sum.not_finite())
+  Evaluation found{trainer.start().step, sums.sum(0).loss(), sums.sum(0).samples};
+  int number = 0;
+  for (const EvaluationSet& set : trainer.data().further_evals) {
+    const StepResult& sum = sums.sum(++number);
+    found.further.push_back({set.name, sum.loss(), sum.samples});
+  }
+  if (sums.not_finite())
     found.not_finite = concat("the evaluation after step ", found.step,
-                              " is not finite: ", describe(sum.not_finite()->first, trainer.graph()), " (",
-                              samples_text(trainer.config(), trainer.data(), *sum.not_finite()),
+                              " is not finite: ", describe(sums.not_finite()->first, trainer.graph()), " (",
+                              samples_text(trainer.config(), trainer.data(), *sums.not_finite()),
                               "); look at the data of these samples");
   return found;
 }

@@ -11,11 +11,18 @@
 
 namespace lockstep {
 
+struct EvaluatedSet {
+  std::string name;
+  double loss = 0;
+  std::int64_t samples = 0;
+};
+
 struct Evaluation {
   std::int64_t step = 0;  ///< of the checkpoint
   double loss = 0;
   std::int64_t samples = 0;
-  std::string not_finite = {};  ///< what was not: the loss counts for nothing then; empty: all was finite
+  std::vector<EvaluatedSet> further = {};  ///< data.evals
+  std::string not_finite = {};             ///< what was not: the loss counts for nothing then; empty: all was finite
 };
 
 /// `checkpoint`: its folder. `averaged`: with the averages of its weights (train.ema). Collective; the same on every

@@ -7,15 +7,19 @@
 
 #include "runtime/base/text.hpp"
 #include "runtime/base/text_table.hpp"
+#include "runtime/session/model_sizes.hpp"
 #include "runtime/training/run_record.hpp"
 
 namespace lockstep {
+
 std::unique_ptr<Trainer> make_trainer(const ConfigSource& source, const Config& config, const Ranks& ranks,
                                       const std::optional<TrainedOn>& trained) {
   const Registry known = source.registry(config);
-  Model model = source.make_model(config, known);
   DataSplits data = source.open_data(config, trained, known);
-  return std::make_unique<Trainer>(assemble(std::move(model), std::move(data), config, ranks, known));
+  Config sized = config;
+  sized.model = with_sizes(config.model, data);
+  Model model = source.make_model(sized, known);
+  return std::make_unique<Trainer>(assemble(std::move(model), std::move(data), std::move(sized), ranks, known));
 }
 
 std::unique_ptr<Trainer> make_whole(const ConfigSource& source, const Config& config,

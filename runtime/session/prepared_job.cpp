@@ -52,7 +52,10 @@ PreparedJob prepare_job(Process& process, const ConfigSource& source, const Prep
     if (options.evaluates) check_evaluation(job.trainer->assembly());  // here, where all ranks learn of it
   });
   process.together([&] {
-    if (!job.resume.checkpoint.empty()) job.trainer->resume(job.resume.checkpoint, rules);
+    if (!job.resume.checkpoint.empty())
+      job.trainer->resume(job.resume.checkpoint, rules);
+    else
+      job.trainer->find_initial_weights();
   });
   process.compare(*job.trainer);
   return job;

@@ -90,6 +90,7 @@ class TrainRun {
     if (process_.is_root())  // every rank has the same
       for (const std::string& warning : trainer_.warnings()) log_.warn(warning);
     log_resume();
+    if (trainer_.initial_weights()) log_.info(trainer_.initial_weights()->summary());
     const std::string shared = shared_cores(process_, trainer_);
     if (!shared.empty() && process_.is_root()) log_.warn(shared);
     if (shared.empty() && trainer_.layout().rank_of_row.front() == trainer_.layout().here)
@@ -144,6 +145,8 @@ class TrainRun {
     ReporterOptions reporter;
     reporter.steps = trainer_.config().train.steps;
     reporter.log_every = trainer_.config().train.log_every;
+    if (!trainer_.data().further_evals.empty()) reporter.sets = {"eval"};
+    for (const EvaluationSet& set : trainer_.data().further_evals) reporter.sets.push_back(set.name);
     reporter.tokens_per_sample = trainer_.graph().tokens_per_sample();
     reporter.bytes_of_element = master_bytes(trainer_.config().train.precision);
     reporter.log = log_;

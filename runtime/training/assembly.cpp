@@ -65,11 +65,22 @@ std::vector<int> memories_of(const Assembly& assembly) {
   return memories_of_weights(places, has_central_storage(assembly.config));
 }
 
+/// Samples of an epoch.
+std::int64_t epoch_size(const Assembly& assembly) {
+  return assembly.sampler().epoch_size();
+}
+
 /// Every program that a set of so many samples comes to, so that one that cannot run is found now.
 void check_programs(const Assembly& assembly, Mode mode, std::int64_t samples, std::int64_t batch) {
   const int micro_batches = static_cast<int>(std::min<std::int64_t>(assembly.config.train.micro_batches, batch));
   for (const std::int64_t rows : {std::min(samples, batch), samples % batch})
     if (rows > 0) assembly.programs->get(mode, static_cast<int>(slice_rows(batch, micro_batches, rows).size()));
+}
+
+void check_evaluation_programs(const Assembly& assembly) {
+  for (int set = 0; set < evaluation_sets(assembly.data); ++set)
+    check_programs(assembly, Mode::evaluate, evaluation_set(assembly.data, set).size(),
+                   assembly.config.train.rows_of_evaluation());
 }
 
 void take(Assembly& assembly, ScheduleChoice choice) {
@@ -81,17 +92,17 @@ void take(Assembly& assembly, ScheduleChoice choice) {
   assembly.programs = std::make_shared<Programs>(std::move(choice.schedule), assembly.partition.topology, options,
                                                  choice.order, memories_of(assembly));
   assembly.training_program();
-  check_programs(assembly, Mode::train, assembly.data.train->size(), train.batch);
-  if (train.eval_every > 0)
-    check_programs(assembly, Mode::evaluate, assembly.data.eval->size(), train.rows_of_evaluation());
+  check_programs(assembly, Mode::train, epoch_size(assembly), train.batch);
+  if (train.eval_every > 0) check_evaluation_programs(assembly);
 }
 
 void check_slices(const Assembly& assembly) {
   const Config& config = assembly.config;
   const ModelGraph& graph = assembly.graph;
   const TrainConfig& train = config.train;
-  const std::int64_t last = assembly.data.train->size() % train.batch;  // rows of the short batch of an epoch
-  for (const std::int64_t rows : {std::min(train.batch, assembly.data.train->size()), last}) {
+  const std::int64_t epoch = epoch_size(assembly);
+  const std::int64_t last = epoch % train.batch;  // rows of the short batch of an epoch
+  for (const std::int64_t rows : {std::min(train.batch, epoch), last}) {
     if (rows == 0) continue;
     const std::int64_t least = slice_rows(train.batch, train.micro_batches, rows).back();
     if (least >= graph.least_rows) continue;
@@ -118,8 +129,10 @@ void check_evaluation_set(const Assembly& assembly) {
     throw assembly.config.root.section("train").error(
         "eval_every", concat("got ", train.eval_every, ", but the data has no evaluation set; give it one, or leave ",
                              "eval_every out"));
-  described(assembly, *assembly.data.eval, 1);
-  TargetChecks(assembly.graph, assembly.losses).check_all(*assembly.data.eval);
+  for (int set = 0; set < evaluation_sets(assembly.data); ++set) {
+    described(assembly, evaluation_set(assembly.data, set), 1);
+    TargetChecks(assembly.graph, assembly.losses).check_all(evaluation_set(assembly.data, set));
+  }
 }
 
 Replicas replicas_of(const Assembly& assembly) {
@@ -128,6 +141,17 @@ Replicas replicas_of(const Assembly& assembly) {
   replicas.shard_optimizer = config.replicas.shard_optimizer;
   replicas.whole_parameters = !assembly.optimizer.rule->is_elementwise();
   return replicas;
+}
+
+/// Steps for epochs.
+void resolve_epochs(Assembly& assembly) {
+  TrainConfig& train = assembly.config.train;
+  if (train.epochs == 0) return;
+  const std::int64_t of_epoch = (epoch_size(assembly) + train.batch - 1) / train.batch;
+  std::int64_t steps = 0;
+  if (__builtin_mul_overflow(std::exchange(train.epochs, 0), of_epoch, &steps))
+    throw assembly.config.root.section("train").error("epochs", concat("got more than ", INT64_MAX, " steps"));
+  train.steps = steps;
 }
 
 /// One process has the main memory that all of it is in.
@@ -160,8 +184,7 @@ void arrange(Assembly& assembly) {
   if (config.pipeline.costs.given) costs_of(config, one);  // finds mistakes now
   ScheduleChoice choice = choose(assembly, one);
   assembly.warnings = assembly.data.notes;
-  for (std::string& doubt : doubts_of(config, assembly.data.train->size()))
-    assembly.warnings.push_back(std::move(doubt));
+  for (std::string& doubt : doubts_of(config, epoch_size(assembly))) assembly.warnings.push_back(std::move(doubt));
   if (!choice.warning.empty()) assembly.warnings.push_back(choice.warning);
   place(assembly, choice.schedule.workers());
   check_central(assembly);
@@ -170,15 +193,20 @@ void arrange(Assembly& assembly) {
 
 }  // namespace
 
+Sampler sampler_of(const Config& config, const DataSplits& data) {
+  return Sampler(data.train->size(), config.seed, data.sampling, config.train.batch);
+}
+
 Assembly assemble(Model model, DataSplits data, Config config, const Ranks& ranks, const TrainTables& tables) {
   Assembly assembly{
       std::move(config), std::move(model), std::move(data), ranks, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}};
   assembly.losses = losses_of(assembly.model, assembly.config, tables.losses);
   const TrainConfig& train = assembly.config.train;
   check_config(assembly.config);
+  check_datasets(assembly.data);
+  resolve_epochs(assembly);
   assembly.optimizer = choose_optimizer(train, tables.optimizers);
   assembly.learning_rate = learning_rate_of(train, tables.lr_schedules);
-  check_datasets(assembly.data);
   const std::int64_t rows = slice_rows(train.batch, train.micro_batches, train.batch)[0];
   assembly.graph = described(assembly, *assembly.data.train, rows);
   std::vector<std::string> parameter_names;
@@ -241,7 +269,7 @@ Schedule schedule_of_replica(const Assembly& assembly) {
 void check_evaluation(const Assembly& assembly) {
   if (assembly.config.train.eval_every > 0) return;  // assemble() has done it
   check_evaluation_set(assembly);
-  check_programs(assembly, Mode::evaluate, assembly.data.eval->size(), assembly.config.train.rows_of_evaluation());
+  check_evaluation_programs(assembly);
 }
 
 Environment environment_of(const Assembly& assembly) {

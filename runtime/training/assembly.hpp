@@ -12,7 +12,7 @@
 
 #include "runtime/config/config.hpp"
 #include "runtime/config/lr_schedule.hpp"
-#include "runtime/data/dataset.hpp"
+#include "runtime/data/sampler.hpp"
 #include "runtime/engine/job.hpp"
 #include "runtime/training/environment.hpp"
 #include "runtime/training/losses.hpp"
@@ -37,6 +37,9 @@ struct TrainTables {
   Table<LrScheduleKind> lr_schedules = lr_schedule_kinds();
 };
 
+/// The order in which a training with this config draws the samples.
+Sampler sampler_of(const Config& config, const DataSplits& data);
+
 struct Assembly {
   Config config;
   Model model;
@@ -55,6 +58,8 @@ struct Assembly {
 
   /// Whether this process has the row that reads the data.
   bool feeds() const { return layout.rank_of_row.front() == layout.here; }
+  /// The order of the training samples.
+  Sampler sampler() const { return sampler_of(config, data); }
   /// schedule: auto without costs: the programs are of equal costs, until with_costs() knows better.
   bool wants_costs() const { return config.pipeline.schedule == "auto" && !config.pipeline.costs.given; }
   /// The program of a training step with a full batch.

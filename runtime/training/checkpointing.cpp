@@ -14,6 +14,7 @@
 #include "runtime/base/clock.hpp"
 #include "runtime/base/size.hpp"
 #include "runtime/base/text.hpp"
+#include "runtime/checkpoint/weight_files.hpp"
 #include "runtime/host/machine.hpp"
 #include "runtime/layer/tensor_hash.hpp"
 #include "runtime/training/data_record.hpp"
@@ -54,13 +55,40 @@ struct ShardKeeper::Shard {
   }
 };
 
+/// What a training starts with; the optimizer's state stays as it begins.
+void ShardKeeper::start(const WorkerState& state, const FileProgress& progress) const {
+  const double start_us = now_us();
+  WeightFiles files(options_.initial->path, progress);
+  std::int64_t bytes = 0;
+  std::map<std::string, at::Tensor> weights;
+  for (const HeldTensor& held : state.weights) {
+    weights[held.name] = held.tensor;
+    const auto from = options_.initial->from.find(held.name);
+    if (from == options_.initial->from.end()) continue;
+    files.read(from->second, held.tensor);
+    bytes += static_cast<std::int64_t>(held.tensor.nbytes());
+  }
+  for (const HeldTensor& held : state.optimizer) {
+    if (held.starts_as.empty()) continue;
+    const at::Tensor& weight = weights.at(held.starts_as);
+    at::Tensor(held.tensor)
+        .copy_(held.part ? weight.view({-1}).narrow(0, held.part->begin, held.part->count()) : weight);
+  }
+  log_time(options_.log, 0, bytes, "read", start_us);
+}
+
 void ShardKeeper::restore(const WorkerState& state, const WaitLimits& limits) {
   const double start_us = now_us();
   limits.turn_to(Activity::restoring);
-  CheckpointStore store(options_.resume_from, [&limits] {
+  const FileProgress progress = [&limits] {
     limits.moved();
     limits.alive();
-  });
+  };
+  if (options_.resume_from.empty()) {
+    start(state, progress);
+    return limits.turn_to(Activity::none);
+  }
+  CheckpointStore store(options_.resume_from, progress);
   std::int64_t bytes = 0;
   const auto read = [&](TensorKind kind, const std::string& name, const HeldTensor& held) {
     store.read(kind, name, held.tensor, held.part);

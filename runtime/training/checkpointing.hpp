@@ -21,16 +21,18 @@
 #include "runtime/engine/director.hpp"
 #include "runtime/engine/keeper.hpp"
 #include "runtime/training/batch_reader.hpp"
+#include "runtime/training/initial_weights.hpp"
 #include "runtime/training/save_task.hpp"
 #include "runtime/training/trainer_state.hpp"
 
 namespace lockstep {
 
 struct ShardOptions {
-  std::string checkpoints;          ///< folder; empty: nothing is ever saved
-  std::string resume_from;          ///< a checkpoint; empty: start from the beginning
-  bool averaged = false;            ///< restores the averages of weights in their place
-  bool optimizer_restarts = false;  ///< its rule's tensors are not restored: they stay as they begin
+  std::string checkpoints;                        ///< folder; empty: nothing is ever saved
+  std::string resume_from;                        ///< a checkpoint; empty: start from the beginning
+  std::shared_ptr<const InitialWeights> initial;  ///< what the beginning restores; null: nothing
+  bool averaged = false;                          ///< restores the averages of weights in their place
+  bool optimizer_restarts = false;                ///< its rule's tensors are not restored: they stay as they begin
   Background background = Background::automatic;
   int row = 0, rows = 1;
   int workers_here = 1;                         ///< in this process: they all copy at the same time
@@ -41,7 +43,7 @@ struct ShardOptions {
 class ShardKeeper : public StateKeeper {
  public:
   explicit ShardKeeper(ShardOptions options) : options_(std::move(options)) {}
-  bool resumes() const override { return !options_.resume_from.empty(); }
+  bool restores() const override { return options_.initial || !options_.resume_from.empty(); }
   void restore(const WorkerState& state, const WaitLimits& limits) override;
   void save(std::int64_t step, const WorkerState& state, const WaitLimits& limits) override;
   void drain(const WaitLimits& limits) override;
@@ -49,6 +51,7 @@ class ShardKeeper : public StateKeeper {
 
  private:
   struct Shard;
+  void start(const WorkerState& state, const FileProgress& progress) const;
   bool copies(const Shard& shard) const;
   void copy(Shard& shard, const WaitLimits& limits) const;
   static ShardReport write(const ShardOptions& options, const Shard& shard, const FileProgress& progress);

@@ -67,7 +67,7 @@ void check_entries(const Dataset& data, const char* name) {
 void check_datasets(const DataSplits& data) {
   if (!data.train) throw DataError("there is no training data");
   check_entries(*data.train, "training");
-  if (data.eval) check_entries(*data.eval, "evaluation");
+  for (int set = 0; set < evaluation_sets(data); ++set) check_entries(evaluation_set(data, set), "evaluation");
 }
 
 TargetChecks::TargetChecks(const ModelGraph& graph, const Losses& losses) : graph_(graph), losses_(losses) {

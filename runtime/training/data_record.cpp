@@ -94,7 +94,8 @@ DataRecord record_of(const DataSplits& data) {
   if (data.record) return *data.record;
   DataRecord record;
   record.train = sampled(*data.train);
-  if (data.eval) record.eval = sampled(*data.eval);
+  for (int set = 0; set < evaluation_sets(data); ++set)
+    for (DataFile& file : sampled(evaluation_set(data, set))) record.eval.push_back(std::move(file));
   return record;
 }
 

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "runtime/training/assembly.hpp"
+
 namespace lockstep {
 namespace {
 
@@ -26,11 +28,11 @@ std::string describe(const NonFinite& found, const ModelGraph& graph) {
 std::string samples_text(const Config& config, const DataSplits& data, const NotFiniteRun& run) {
   constexpr std::size_t kMost = 8;
   const bool trains = run.mode == Mode::train;
-  const Dataset& set = trains ? *data.train : *data.eval;
+  const Dataset& set = trains ? *data.train : evaluation_set(data, run.set);
   const std::int64_t batch = trains ? config.train.batch : config.train.rows_of_evaluation();
   std::vector<std::int64_t> samples;
   if (trains) {
-    samples = Sampler(set.size(), config.seed).of_step(run.step, batch);
+    samples = sampler_of(config, data).of_step(run.step, batch);
   } else {
     samples.resize(static_cast<std::size_t>(std::min(batch, set.size() - run.position)));
     std::iota(samples.begin(), samples.end(), run.position);
@@ -50,7 +52,7 @@ std::string samples_text(const Config& config, const DataSplits& data, const Not
     names.push_back(has_places ? set.place_of(*sample) : concat(*sample));
   const std::string more = end - begin > static_cast<std::ptrdiff_t>(kMost) ? ", ..." : "";
   if (has_places) return join(names) + more;
-  return concat("samples ", join(names), more, " of the ", trains ? "training" : "evaluation", " set");
+  return concat("samples ", join(names), more, " of the ", trains ? "training set" : name_of_set(data, run.set));
 }
 
 }  // namespace lockstep

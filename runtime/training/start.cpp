@@ -79,6 +79,14 @@ Start fresh_start(const Assembly& assembly) {
   return start;
 }
 
+Start initial_start(const Assembly& assembly) {
+  Start start = fresh_start(assembly);
+  if (assembly.config.train.init_from.empty()) return start;
+  start.initial = std::make_shared<InitialWeights>(initial_weights(assembly));
+  start.state.changes.push_back(concat("before step 1: ", start.initial->summary()));
+  return start;
+}
+
 Start resume(Assembly& assembly, const std::string& checkpoint, const ResumeRules& rules) {
   CheckpointStore store(checkpoint);
   DataSplits& data = assembly.data;

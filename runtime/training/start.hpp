@@ -3,17 +3,19 @@
 // Where a run starts: at the beginning, or from a checkpoint.
 #pragma once
 
+#include <memory>
 #include <string>
 
-#include "runtime/training/assembly.hpp"
+#include "runtime/training/initial_weights.hpp"
 #include "runtime/training/trainer_state.hpp"
 
 namespace lockstep {
 
 struct Start {
-  std::string checkpoint = {};  ///< empty: the beginning
-  bool averaged = false;        ///< as the rules say
-  TrainerState state = {};      ///< step 0, or that of the checkpoint; everything else as it is here
+  std::string checkpoint = {};                         ///< empty: the beginning
+  std::shared_ptr<const InitialWeights> initial = {};  ///< the beginning's weights; null: drawn
+  bool averaged = false;                               ///< as the rules say
+  TrainerState state = {};  ///< step 0, or that of the checkpoint; everything else as it is here
   TrainerState saved = {};  ///< as the checkpoint has it, with the machine that wrote it; that of step 0 without one
   ResumeFindings findings = {};
 
@@ -22,6 +24,8 @@ struct Start {
 };
 
 Start fresh_start(const Assembly& assembly);
+/// The same with the weights of train.init_from. Throws as initial_weights().
+Start initial_start(const Assembly& assembly);
 
 /// Nothing is read but headers. The assembly's data becomes that which the checkpoint was trained on, where the files
 /// are the same and only what they taught is not. Throws CheckpointError when it is damaged or of another model,

@@ -63,6 +63,10 @@ Trainer::Trainer(Model model, DataSplits data, Config config, const Ranks& ranks
 Trainer::Trainer(Model model, DataSplits data, Config config)
     : Trainer(std::move(model), std::move(data), std::move(config), this_process_alone()) {}
 
+void Trainer::find_initial_weights() {
+  if (start_.checkpoint.empty() && !start_.initial) start_ = initial_start(assembly_);
+}
+
 void Trainer::resume(const std::string& checkpoint, const ResumeRules& rules) {
   start_ = lockstep::resume(assembly_, checkpoint, rules);
 }
@@ -105,12 +109,14 @@ void Trainer::measure(const RunOptions& options, const TrainingOrders& orders) {
 JobOutcome Trainer::fit(const RunOptions& options, const TrainingOrders& given) {
   TrainingOrders orders = given;
   orders.stop_on_nan = given.stop_on_nan.value_or(assembly_.config.train.stop_on_nan);
+  find_initial_weights();
   if (assembly_.wants_costs()) measure(options, orders);
   const std::unique_ptr<Publisher> publisher = make_publisher(assembly_, start_, options, *orders.stop_on_nan);
   BatchReader reader(assembly_);
   TrainingDirector director(assembly_, reader, start_.state, orders, publisher.get(), options.signalled, options.log);
   return run_assembly(assembly_, director, reader,
                       {.checkpoint = start_.checkpoint,
+                       .initial = start_.initial,
                        .optimizer_after = start_.state.optimizer_after,
                        .optimizer_restarts = start_.optimizer_restarts(),
                        .check_finite = *orders.stop_on_nan},

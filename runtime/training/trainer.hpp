@@ -25,6 +25,11 @@ class Trainer {
   Trainer(Model model, DataSplits data, Config config);
   explicit Trainer(Assembly assembly);
 
+  /// Looks for the weights of train.init_from, where there are any; before fit(), which does it else. Throws as
+  /// initial_weights() in initial_weights.hpp.
+  void find_initial_weights();
+  /// What they start and what not; null: nothing is started by them.
+  const InitialWeights* initial_weights() const { return start_.initial.get(); }
   /// Goes on from a checkpoint instead of from the beginning; before fit(). See resume() in start.hpp.
   void resume(const std::string& checkpoint, const ResumeRules& rules = {});
   /// What the rules let through, and what else is to be said of it.

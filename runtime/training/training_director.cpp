@@ -59,7 +59,7 @@ StepHeader TrainingDirector::next(const WaitLimits& limits) {
   if (stop_ != StopReason::none) return last_header(limits);
   if (evaluation_due()) {
     StepHeader header = evaluation_.next(step_);
-    if (header.last_of_evaluation) evaluated_step_ = step_;
+    if (evaluation_.ended()) evaluated_step_ = step_;
     return header;
   }
   return step_ < orders_.last_step ? train_step() : last_header(limits);
@@ -141,7 +141,7 @@ StepHeader TrainingDirector::train_step() {
   header.mode = Mode::train;
   header.step = ++step_;
   header.learning_rate = rate_of(step_);
-  reader_.open(header, position_, config_.train.batch);
+  reader_.open(header, position_);
   position_ += std::accumulate(header.slices.begin(), header.slices.end(), std::int64_t{0});
   if (save_due()) request_save(header);
   return header;
@@ -156,7 +156,7 @@ StepHeader EvaluationDirector::next(const WaitLimits&) {
   if (stop_ == StopReason::finished && signalled_ && signalled_->load()) stop_ = StopReason::signal;
   if (!done_ && stop_ == StopReason::finished) {
     StepHeader header = pass_.next(step_);
-    done_ = header.last_of_evaluation;
+    done_ = pass_.ended();
     return header;
   }
   StepHeader header;

@@ -32,6 +32,7 @@ ShardOptions shards_of(const Assembly& assembly, int workers, const RunStart& st
   ShardOptions shard;
   shard.checkpoints = options.checkpoints;
   shard.resume_from = start.checkpoint;
+  if (start.checkpoint.empty()) shard.initial = start.initial;
   shard.averaged = start.averaged;
   shard.optimizer_restarts = start.optimizer_restarts;
   shard.background = config.checkpoint.background;
@@ -63,7 +64,10 @@ JobOutcome run_assembly(const Assembly& assembly, Decider& decider, Feeder& feed
   spec.stage.precision = dtype_of(config.train.precision);
   spec.stage.check_finite = start.check_finite;
   spec.stage.recompute = assembly.recompute;
-  spec.initialise = start.checkpoint.empty();
+  if (!start.checkpoint.empty())
+    spec.draws = draws_nothing;
+  else if (start.initial)
+    spec.draws = [initial = start.initial](const std::string& name) { return !initial->from.contains(name); };
   spec.devices = assembly.devices;
   spec.threads = config.workers.threads;
   spec.cpus = bound_cpus(assembly, workers, options.log);

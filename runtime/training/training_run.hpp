@@ -4,9 +4,10 @@
 // decider's business.
 #pragma once
 
+#include <memory>
 #include <string>
 
-#include "runtime/training/assembly.hpp"
+#include "runtime/training/initial_weights.hpp"
 
 namespace lockstep {
 
@@ -24,12 +25,13 @@ struct RunOptions {
 };
 
 struct RunStart {
-  std::string checkpoint = {};       ///< weights, buffers and optimizer state; empty: initial values
-  bool averaged = false;             ///< the averages of the weights in their place
-  std::int64_t optimizer_after = 0;  ///< TrainerState's
-  bool optimizer_restarts = false;   ///< there: the checkpoint's state of the optimizer is not read
-  bool trains = true;                ///< false: it needs no optimizer, and none is read
-  bool check_finite = true;          ///< look at every output and input gradient: names the first layer that breaks
+  std::string checkpoint = {};                         ///< weights, buffers and optimizer state; empty: the beginning
+  std::shared_ptr<const InitialWeights> initial = {};  ///< the beginning's weights; null: drawn
+  bool averaged = false;                               ///< the averages of the weights in their place
+  std::int64_t optimizer_after = 0;                    ///< TrainerState's
+  bool optimizer_restarts = false;                     ///< there: the checkpoint's state of the optimizer is not read
+  bool trains = true;                                  ///< false: it needs no optimizer, and none is read
+  bool check_finite = true;  ///< look at every output and input gradient: names the first layer that breaks
 };
 
 /// `decider`, `feeder`: used where row 0 and stage 0 are. Blocking.

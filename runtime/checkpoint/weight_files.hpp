@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Weights by name, whoever wrote them: a safetensors file, a folder with model.safetensors or with several files and
+// their index (as Hugging Face's save_pretrained writes them), or a checkpoint of ours, whose hashes are compared.
+// Headers are read at once, tensors when they are asked for.
+#pragma once
+
+#include <memory>
+
+#include "runtime/checkpoint/store.hpp"
+
+namespace lockstep {
+
+class WeightFiles {
+ public:
+  /// Throws CheckpointError when there are none, or they are damaged.
+  explicit WeightFiles(std::string path, FileProgress progress = {});
+
+  const std::string& path() const { return path_; }
+  /// Ascending.
+  const std::vector<std::string>& names() const { return names_; }
+  /// Null when there is none.
+  const TensorEntry* find(const std::string& name) const;
+  /// Fills `to`, which has the tensor's sizes. Floating-point numbers of another dtype are cast, a piece at a time.
+  void read(const std::string& name, const at::Tensor& to);
+  /// Whether two tensors have the same dtype, sizes and bytes.
+  bool are_equal(const std::string& a, const std::string& b) const;
+
+ private:
+  struct Place {
+    const SafetensorsFile* file;
+    TensorEntry entry;
+  };
+  void open(const std::string& file);
+  void open_folder();
+  void open_indexed(const std::string& index);
+
+  std::string path_;
+  FileProgress progress_;
+  std::unique_ptr<CheckpointStore> store_;  // of a checkpoint
+  std::vector<std::unique_ptr<SafetensorsFile>> files_;
+  std::map<std::string, Place> places_;
+  std::vector<std::string> names_;
+};
+
+}  // namespace lockstep

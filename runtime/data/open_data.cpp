@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the section `data` has whatever the reader: {type: ..., sampling: {...}, evals: {NAME: {eval: ...}}, ...}.
+//
+//   sampling   order    shuffled | blocks | in_order | streams (sampler.hpp)
+//              block, window   with blocks: samples of a block, blocks that are shuffled with each other
+//              balance  none | classes: every class is drawn equally often
+//              weights  with classes: {CLASS: number}, how often against the others; default 1
+//   evals      further evaluation sets: by name, the keys in which they differ from the section
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include "runtime/config/field.hpp"
+#include "runtime/data/dataset.hpp"
+
+namespace lockstep {
+namespace {
+
+constexpr const char* kSampling = "sampling";
+constexpr const char* kEvals = "evals";
+constexpr const char* kNone = "none";
+constexpr const char* kClasses = "classes";
+
+/// As the config calls it: by its name, or by its number.
+std::string name_of_class(const DataSplits& splits, std::size_t number) {
+  return number < splits.class_names.size() ? splits.class_names[number] : concat(number);
+}
+
+std::vector<SampleGroup> groups_by_class(const Section& section, const DataSplits& splits) {
+  const std::vector<std::int64_t> classes = splits.train->classes();
+  if (classes.empty())
+    throw section.unexpected("balance", kNone, "; the samples of this data have no classes that are known beforehand");
+  std::map<std::int64_t, SampleGroup> groups;
+  for (std::size_t sample = 0; sample < classes.size(); ++sample)
+    groups[classes[sample]].samples.push_back(static_cast<std::int64_t>(sample));
+  const Section weights = section.section("weights");
+  std::vector<SampleGroup> all;
+  std::vector<std::string> names;
+  for (auto& [number, group] : groups) {
+    names.push_back(name_of_class(splits, static_cast<std::size_t>(number)));
+    group.weight = weights.get(names.back(), 1.0, above(0.0));
+    all.push_back(std::move(group));
+  }
+  for (const std::string& key : weights.keys())
+    if (std::find(names.begin(), names.end(), key) == names.end())
+      throw weights.error(key, concat("got '", key, "', which is no class of the training set, expected some of ",
+                                      join(names), did_you_mean(key, names)));
+  return all;
+}
+
+Sampling read_sampling(const Section& section, const DataSplits& splits) {
+  Sampling sampling = splits.sampling;  // with the groups of a mixture
+  const auto order = section.get<std::string>("order", name_of(sampling.order), one_of(names<SampleOrder>()));
+  sampling.order = *find_enum<SampleOrder>(order);
+  if (sampling.order == SampleOrder::blocks) {
+    const auto positive = at_least<std::int64_t>(1);
+    sampling.block = section.get("block", sampling.block, positive);
+    sampling.window = section.get("window", sampling.window, positive);
+  }
+  const bool by_class = section.get<std::string>("balance", kNone, one_of({kNone, kClasses})) == kClasses;
+  if (by_class && !sampling.groups.empty())
+    throw section.unexpected("balance", kNone, "; a mixture draws by the weights of its sources");
+  if (by_class) sampling.groups = groups_by_class(section, splits);
+  section.finish();
+  if (!sampling.groups.empty() && sampling.order != SampleOrder::shuffled)
+    throw section.unexpected("order", name_of(SampleOrder::shuffled), "; samples are drawn by weights here");
+  return sampling;
+}
+
+/// Among what is left to the reader its type is known.
+Section of_reader(Section rest) {
+  rest.has("type");
+  return rest;
+}
+
+class Opener {
+ public:
+  Opener(const Section& section, DataContext context, const DataReader& reader)
+      : section_(section), context_(std::move(context)), reader_(reader) {}
+
+  DataSplits open() const {
+    return completed(reader_.open(of_reader(section_.without({kSampling, kEvals})), context_));
+  }
+
+ private:
+  DataSplits completed(DataSplits splits) const {
+    if (!context_.trained) splits.sampling = read_sampling(section_.section(kSampling), splits);
+    add_evals(splits);
+    // What these give is as incomplete as what the reader gave.
+    if (splits.unrecorded)
+      splits.unrecorded = [self = *this, inner = splits.unrecorded] { return self.completed(inner()); };
+    if (splits.taught_by)
+      splits.taught_by = [self = *this, inner = splits.taught_by](const DataRecord& record) {
+        return self.completed(inner(record));
+      };
+    return splits;
+  }
+
+  void add_evals(DataSplits& splits) const {
+    const Section evals = section_.section(kEvals);
+    for (const std::string& name : evals.keys()) {
+      if (!splits.eval) throw section_.unexpected("eval", "a set to evaluate first", "; evals has further ones");
+      DataContext context = context_;
+      if (splits.record) context.trained = TrainedOn{splits.train->size(), *splits.record};
+      DataSplits further = reader_.open(
+          of_reader(section_.without({kSampling, kEvals}).overlaid(evals.required_section(name))), context);
+      if (!further.eval)
+        throw evals.error(name, "got no evaluation set, expected the key `eval` or what the reader has");
+      splits.further_evals.push_back({name, further.eval});
+      for (std::string& note : further.notes) splits.notes.push_back(std::move(note));
+      if (splits.record && further.record)
+        splits.record->eval.insert(splits.record->eval.end(), further.record->eval.begin(), further.record->eval.end());
+    }
+  }
+
+  Section section_;
+  DataContext context_;
+  DataReader reader_;
+};
+
+}  // namespace
+
+DataSplits open_data(const Section& section, const DataContext& context, const Table<DataReader>& readers) {
+  const auto type = section.get<std::string>("type", one_of(readers.names()));
+  DataContext here = context;
+  here.readers = std::make_shared<const Table<DataReader>>(readers);
+  return Opener(section, std::move(here), readers.get(type)).open();
+}
+
+}  // namespace lockstep
