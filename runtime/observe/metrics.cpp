@@ -164,10 +164,10 @@ void MetricsWriter::step(const StepResult& result) {
     const WorkerReport& report = result.workers[row];
     workers.push_back({{"compute_ms", number(milliseconds(report.compute_us))},
                        {"wait_ms", number(milliseconds(report.wait_us))},
-                       {"data_ms", number(milliseconds(report.data_us))},
                        {"peak_bytes", report.peak_bytes},
                        {"peak_by_kind", by_kind(report.peak_by_kind)}});
     if (report.reduce_us > 0) workers.back()["reduce_ms"] = number(milliseconds(report.reduce_us));
+    if (report.data_us > 0) workers.back()["data_ms"] = number(milliseconds(report.data_us));
     if (report.replica_wait_us > 0) workers.back()["replica_wait_ms"] = number(milliseconds(report.replica_wait_us));
     product_rates_.push_back(report.product_rate);
     if (report.peak_bytes < peak_bytes_[row]) continue;
@@ -265,6 +265,9 @@ RunMetrics metrics_from_lines(const std::string& text, const std::string& file) 
         metrics.product_shares.push_back(number(json, "product_share"));
         const Json& workers = json.at("workers");
         metrics.peak_bytes.resize(workers.size());
+        double data_ms = std::nan("");
+        for (const Json& worker : workers) data_ms = std::fmax(data_ms, number(worker, "data_ms"));
+        metrics.data_ms.push_back(data_ms);
         for (std::size_t w = 0; w < workers.size(); ++w)
           metrics.peak_bytes[w] = std::max(metrics.peak_bytes[w], number(workers[w], "peak_bytes"));
       }

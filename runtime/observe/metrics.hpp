@@ -125,6 +125,7 @@ struct RunMetrics {
   std::vector<std::pair<std::int64_t, double>> losses, eval_losses;  ///< step, loss
   std::vector<double> step_ms, bubbles;                              ///< by training step
   std::vector<double> tflop_per_s, product_shares;                   ///< the same; NaN where it says nothing of it
+  std::vector<double> data_ms;                                       ///< the same: the longest wait for data
   std::vector<double> peak_bytes;                                    ///< by worker
 };
 

@@ -72,6 +72,9 @@ std::string facts(const RunTimeline& all, const RunMetrics& metrics) {
     result += fact("Operations", work_text({.operations = tflop * 1e12, .us = 1e6}),
                    std::isnan(share) ? "median step" : percent_text(share) + " of what matrix products reach there");
   }
+  if (const double data_ms = median(without_first(metrics.data_ms)); step_ms > 0 && !std::isnan(data_ms))
+    result +=
+        fact("Waited for data", percent_text(data_ms / step_ms), "of the median step, the worker that waited most");
   if (const std::vector<double>& peaks = peaks_of(all, metrics); !peaks.empty()) {
     const auto fullest = std::max_element(peaks.begin(), peaks.end());
     const auto worker = static_cast<std::size_t>(fullest - peaks.begin());

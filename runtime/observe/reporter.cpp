@@ -113,7 +113,9 @@ void Reporter::on_step(const StepResult& result) {
   }
   if (meter_ && losses_.size() > 1) {  // the first step pays for warming up
     replica_times_.resize(result.workers.size());
+    data_us_.resize(result.workers.size());
     for (std::size_t row = 0; row < result.workers.size(); ++row) {
+      data_us_[row] += result.workers[row].data_us;
       replica_times_[row].wait_us += result.workers[row].replica_wait_us;
       replica_times_[row].reduce_us += result.workers[row].reduce_us;
     }
@@ -170,10 +172,23 @@ void Reporter::on_stop(StopReason reason) {
   if (metrics_) metrics_->summary(predicted);
   if (!predicted) return;
   for (const std::string& line : lines_of(*predicted)) options_.log.info(line);
+  if (const std::string line = waited_for_data(); !line.empty()) options_.log.warn(line);
   if (predicted->replicas) options_.log.info(line_of(*predicted->replicas));
   if (predicted->exposed)
     options_.log.info(
         concat("communication that compute does not hide: at most ", percent_text(*predicted->exposed), " of a step"));
+}
+
+/// And what to change; empty where it is next to nothing. Without the first step.
+std::string Reporter::waited_for_data() const {
+  constexpr double worth_a_word = 0.01;
+  const double all_us = std::accumulate(step_ms_.begin(), step_ms_.end(), 0.0) * 1e3;
+  const auto most = std::max_element(data_us_.begin(), data_us_.end());
+  if (most == data_us_.end() || !(*most > worth_a_word * all_us)) return "";
+  return concat(
+      percent_text(*most / all_us), " of a step worker ", most - data_us_.begin(),
+      " stood still for data (data_ms of the metrics); read it on more threads or further ahead (workers.readers, "
+      "workers.read_ahead), or hand it over in a form that is cheaper to read");
 }
 
 /// Without the first step.

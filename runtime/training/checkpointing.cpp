@@ -55,26 +55,19 @@ struct ShardKeeper::Shard {
   }
 };
 
-/// What a training starts with; the optimizer's state stays as it begins.
+/// What a training starts with; the optimizer's state stays as it begins (averages: as the weights after step 1).
 void ShardKeeper::start(const WorkerState& state, const FileProgress& progress) const {
   const double start_us = now_us();
   WeightFiles files(options_.initial->path, progress);
   std::int64_t bytes = 0;
-  std::map<std::string, at::Tensor> weights;
   for (const HeldTensor& held : state.weights) {
-    weights[held.name] = held.tensor;
     const auto from = options_.initial->from.find(held.name);
     if (from == options_.initial->from.end()) continue;
     files.read(from->second, held.tensor);
     bytes += static_cast<std::int64_t>(held.tensor.nbytes());
   }
-  for (const HeldTensor& held : state.optimizer) {
-    if (held.starts_as.empty()) continue;
-    const at::Tensor& weight = weights.at(held.starts_as);
-    at::Tensor(held.tensor)
-        .copy_(held.part ? weight.view({-1}).narrow(0, held.part->begin, held.part->count()) : weight);
-  }
-  log_time(options_.log, 0, bytes, "read", start_us);
+  options_.log.debug(
+      concat("initial weights: ", size_text(static_cast<double>(bytes)), " read in ", time_text(now_us() - start_us)));
 }
 
 void ShardKeeper::restore(const WorkerState& state, const WaitLimits& limits) {

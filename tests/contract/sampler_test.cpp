@@ -5,6 +5,7 @@
 #include <map>
 #include <set>
 
+#include "runtime/data/sampler.hpp"
 #include "tests/contract/data_fixture.hpp"
 
 using namespace lockstep;
@@ -12,8 +13,8 @@ using namespace lockstep::test;
 
 TEST_CASE("a data type that does not exist is named, with the nearest one", "[contract]") {
   CHECK(error_of("type: txt") ==
-        "job.yaml:1:14: data.type: got txt, expected one of text, csv, synthetic; did you mean 'text'?");
-  CHECK(error_of("train: a") == "job.yaml:1:7: data.type: missing, expected one of text, csv, synthetic");
+        "job.yaml:1:14: data.type: got txt, expected one of text, csv, synthetic, mixture; did you mean 'text'?");
+  CHECK(error_of("train: a") == "job.yaml:1:7: data.type: missing, expected one of text, csv, synthetic, mixture");
   const Table<DataReader> readers = data_readers();
   for (const DataReader& reader : readers.entries()) CHECK_FALSE(reader.summary.empty());
 }
@@ -81,4 +82,82 @@ TEST_CASE("the first sample of an epoch is any sample, equally often", "[contrac
   Sampler sampler(size, 11);
   for (int epoch = 0; epoch < epochs; ++epoch) ++count[static_cast<std::size_t>(sampler.batch(epoch * size, 1)[0])];
   for (const int seen : count) CHECK(std::abs(seen - epochs / size) < 150);  // 5 standard deviations: 141
+}
+
+TEST_CASE("in every order an epoch has every sample once, and a run resumes anywhere", "[contract]") {
+  for (const SampleOrder order : {SampleOrder::shuffled, SampleOrder::blocks, SampleOrder::in_order})
+    for (const std::int64_t size : {1, 7, 12, 50})
+      for (const std::int64_t block : {1, 4, 5, 100})
+        for (const std::int64_t window : {1, 2, 100}) {
+          CAPTURE(to_string(order), size, block, window);
+          const Sampling sampling{.order = order, .block = block, .window = window};
+          Sampler sampler(size, 9, sampling);
+          for (std::int64_t epoch = 0; epoch < 3; ++epoch) {
+            const auto all = sampler.batch(epoch * size, size);
+            CHECK(std::set<std::int64_t>(all.begin(), all.end()).size() == static_cast<std::size_t>(size));
+            for (std::int64_t begin = 0; begin < size; begin += 3) {
+              const auto part = Sampler(size, 9, sampling).batch(epoch * size + begin, 3);
+              CHECK(std::equal(part.begin(), part.end(), all.begin() + begin));
+            }
+          }
+        }
+}
+
+TEST_CASE("blocks stay together in windows, and blocks, windows and epochs are mixed", "[contract]") {
+  constexpr std::int64_t block = 10, window = 3, size = 95;  // the last block is short
+  Sampler sampler(size, 4, {.order = SampleOrder::blocks, .block = block, .window = window});
+  std::set<std::vector<std::int64_t>> orders;
+  for (std::int64_t epoch = 0; epoch < 4; ++epoch) {
+    const auto all = sampler.batch(epoch * size, size);
+    orders.insert(all);
+    std::set<std::int64_t> seen;
+    std::size_t windows = 0;
+    for (std::size_t at = 0; at < all.size(); ++windows) {
+      std::set<std::int64_t> blocks;
+      std::size_t end = at;
+      while (end < all.size() && (blocks.count(all[end] / block) || blocks.size() < window))
+        blocks.insert(all[end++] / block);
+      for (const std::int64_t each : blocks) CHECK(seen.insert(each).second);  // a block is in one window
+      CHECK(!std::is_sorted(all.begin() + static_cast<std::ptrdiff_t>(at),
+                            all.begin() + static_cast<std::ptrdiff_t>(end)));
+      at = end;
+    }
+    CHECK(windows == 4);
+  }
+  CHECK(orders.size() == 4);
+}
+
+TEST_CASE("rows of streams go on where they ended", "[contract]") {
+  Sampler sampler(23, 1, {.order = SampleOrder::streams}, 4);
+  CHECK(sampler.epoch_size() == 20);
+  CHECK(sampler.batch(0, 4) == std::vector<std::int64_t>{0, 5, 10, 15});
+  CHECK(sampler.batch(4, 4) == std::vector<std::int64_t>{1, 6, 11, 16});
+  CHECK(sampler.of_step(6, 4) == std::vector<std::int64_t>{0, 5, 10, 15});
+  CHECK_THROWS_WITH(Sampler(3, 1, {.order = SampleOrder::streams}, 4),
+                    "data.sampling: order streams: got 3 training samples, expected at least 4 (train.batch): a stream "
+                    "for each row of a batch");
+}
+
+TEST_CASE("groups have their shares exactly, go on through the epochs, and are drawn in mixed order", "[contract]") {
+  Sampling sampling;
+  sampling.groups = {{{0, 1, 2}, 1}, {{3, 4}, 1}, {{5, 6, 7, 8, 9}, 2}};
+  Sampler sampler(10, 6, sampling);
+  std::map<std::int64_t, int> counts;
+  std::set<std::vector<std::int64_t>> orders;
+  for (std::int64_t epoch = 0; epoch < 12; ++epoch) {
+    const auto all = sampler.batch(epoch * 10, 10);
+    orders.insert(all);
+    int of_last = 0;
+    for (const std::int64_t sample : all) {
+      ++counts[sample];
+      of_last += sample >= 5 ? 1 : 0;
+    }
+    CHECK(of_last == 5);
+    CHECK(Sampler(10, 6, sampling).batch(epoch * 10 + 4, 3) ==
+          std::vector<std::int64_t>(all.begin() + 4, all.begin() + 7));
+  }
+  CHECK(orders.size() == 12);
+  for (std::int64_t sample = 5; sample < 10; ++sample) CHECK(counts.at(sample) == 12);
+  CHECK(counts.at(0) + counts.at(1) + counts.at(2) == 36);  // the largest remainders: 3 of 2.5
+  CHECK(counts.at(3) == 12);
 }

@@ -246,6 +246,7 @@ class StopOf : public Observer {
 TEST_CASE("a job that is told to stop finishes the step it is in, and leaves a checkpoint of it", "[parity]") {
   Small the;
   the.config.checkpoint.every = "end";
+  the.config.workers.readers = 0;  // the signal comes when the step's data is read
   const RunRecord unbroken = reference_run(the.model, the.data, the.config);
   for (const int step : {1, 3}) {
     const TemporaryFolder folder;
@@ -289,6 +290,7 @@ TEST_CASE("a job that is told to stop before its first step trains none, and has
 
 TEST_CASE("that the last step was not finite is the reason to stop, whatever else was", "[parity]") {
   Small the = blowing_up();
+  the.config.workers.readers = 0;
   for (const bool by_signal : {true, false}) {
     const TemporaryFolder folder;
     std::atomic<bool> signalled{false};

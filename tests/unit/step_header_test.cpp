@@ -34,7 +34,8 @@ TEST_CASE("headers and row results survive the way through bytes", "[unit]") {
   result.sequence = 39;
   result.heads = {{0.1, 2, 1}, {0.6, 3, 0.5}};
   result.non_finite = {4, 2, "output"};
-  result.workers = {{0, 1.5, 2.5, 3.5, 4.5, 99, {90, 5, 3, 1, 0}}};
+  result.workers = {{0, 1.5, 2.5, 0.5, 3.5, 4.5, 99, {90, 5, 3, 1, 0}}};
+  result.set = 2;
   result.workers[0].product_rate = 3e12;
   result.workers[0].stages.emplace_back().layer_us = {0.5, 0.25};
   result.workers[0].stages[0].operations = 1e15 + 1;
@@ -52,6 +53,8 @@ TEST_CASE("headers and row results survive the way through bytes", "[unit]") {
   CHECK(back.finished[0].heads[0].sum == 0.1);
   CHECK(back.finished[0].loss() == 0.1 / 2 + 0.5 * (0.6 / 3));
   CHECK(back.finished[0].non_finite.what == "output");
+  CHECK(back.finished[0].set == 2);
+  CHECK(back.finished[0].workers.at(0).data_us == 0.5);
   CHECK(back.finished[0].workers.at(0).peak_bytes == 99);
   CHECK(back.finished[0].workers.at(0).peak_by_kind == MemoryByKind{90, 5, 3, 1, 0});
   CHECK(back.finished[0].workers.at(0).stages.at(0).layer_us == std::vector<double>{0.5, 0.25});
