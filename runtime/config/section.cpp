@@ -211,8 +211,12 @@ Section Section::without(const std::vector<std::string>& keys) const {
 Section Section::overlaid(const Section& own) const {
   Value both = *node_->mapping;
   for (const Entry& entry : own.value().entries) {
-    std::erase_if(both.entries, [&](const Entry& before) { return before.key == entry.key; });
-    both.entries.push_back(entry);
+    const auto before = std::find_if(both.entries.begin(), both.entries.end(),
+                                     [&](const Entry& each) { return each.key == entry.key; });
+    if (before == both.entries.end())
+      both.entries.push_back(entry);
+    else
+      *before = entry;
   }
   return Section(std::make_shared<Node>(std::make_shared<const Value>(std::move(both)), path()));
 }

@@ -190,18 +190,25 @@ Field renames(InitConfig& init) {
 Field steps(TrainConfig& train) {
   Field field = value(train.steps, at_least(kOne));
   if (train.epochs > 0 && train.steps == 0) field.write = [] { return yaml::Value(); };
-  field.or_else([&train] { train.steps = 0; }).checked([&train, rule = at_least(kOne)](const Section& section) {
+  return field.or_else([&train] { train.steps = 0; }).with_example("200");
+}
+
+Field epochs(TrainConfig& train) {
+  Field field = value(train.epochs, Rule<std::int64_t>{"an integer >= 1 or none", at_least(kOne).holds});
+  const auto read = field.read;
+  field.read = [&train, read](const Section& section, const std::string& key) {
+    if (section.is_scalar(key) && section.text(key) == "none")
+      train.epochs = 0;
+    else
+      read(section, key);
+  };
+  if (train.epochs == 0) field.write = [] { return scalar_value("none"); };
+  field.checked([&train, rule = at_least(kOne)](const Section& section) {
     if (train.epochs == 0) section.get<std::int64_t>("steps", rule);  // required
     if (train.epochs > 0 && train.steps > 0)
       throw section.unexpected("epochs", "either steps or epochs", "; remove one of them");
   });
-  return field.with_example("200");
-}
-
-Field epochs(TrainConfig& train) {
-  Field field = value(train.epochs, at_least(kOne));
-  if (train.epochs == 0) field.write = [] { return yaml::Value(); };
-  return field.with_example("none");
+  return field;
 }
 
 Field post_validation(TrainConfig& train) {
@@ -273,7 +280,7 @@ void fields(FieldVisitor& visit, LrScheduleConfig& schedule) {
 }
 
 void fields(FieldVisitor& visit, TrainConfig& train) {
-  visit("steps", steps(train), kFree, "Optimizer steps.");
+  visit("steps", steps(train), kFree, "Optimizer steps; required without epochs.");
   visit("epochs", epochs(train), kFree, "Instead of steps: so many passes over the training set.");
   visit("batch", value(train.batch, at_least(kOne)).required().with_example("32"), kDecides,
         "Samples per optimizer step, over all replicas.");
@@ -288,10 +295,6 @@ void fields(FieldVisitor& visit, TrainConfig& train) {
         "when a run is resumed, else replicas.count. See docs/numerics.md.");
   visit("loss", value(train.loss, not_empty()).required().with_example("sparse_categorical_cross_entropy"), kDecides,
         "The loss (`lockstep list losses`).");
-  visit("init_from", value(train.init_from), kFree,
-        "Weights to start with instead of values of their own: a checkpoint, a folder of safetensors files (Hugging "
-        "Face's), or one such file. A run that is resumed has those of its checkpoint. See docs/checkpoints.md.");
-  visit("init", mapping(train.init), kFree, "What may differ between the weights of init_from and the model.");
   visit("precision", value(train.precision), kDecides,
         "bf16: computes in bfloat16; weights, gradients and optimizer state stay in float32. fp64: all of them in "
         "float64, for small models and comparisons.");
@@ -314,6 +317,10 @@ void fields(FieldVisitor& visit, TrainConfig& train) {
         "Batches per evaluation; 0: the whole evaluation set.");
   visit("freeze", list(train.freeze, not_empty()), kDecides,
         "Parameters that are not trained: names with shell wildcards.");
+  visit("init_from", value(train.init_from), kFree,
+        "Weights to start with instead of values of their own: a checkpoint, a folder of safetensors files (Hugging "
+        "Face's), or one such file. A run that is resumed has those of its checkpoint. See docs/checkpoints.md.");
+  visit("init", mapping(train.init), kFree, "What may differ between the weights of init_from and the model.");
   visit("stop_on_nan", value(train.stop_on_nan), kFree, "Leave when a loss or gradient is not finite.");
   visit("log_every", value(train.log_every, at_least(kOne)), kFree, "Steps between log lines.");
   visit("stop_after", value(train.stop_after, at_least(kNone)), kFree,

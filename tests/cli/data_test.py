@@ -31,15 +31,15 @@ class DataTest(CliTest):
     def test_data_says_what_it_is(self):
         said = self.succeeds("data", "classes.yaml", "--samples", 1).stdout
         self.assertEqual(said, """\
-training set: 20 samples of t.csv, 197 B, in memory
-  x         Float [rows, 2]  from 0 to 10, mean 3.8
+training set: 20 samples of t.csv, 179 B, in memory
+  x         Float [rows, 2]  from 0 to 10, mean 4.1
   targets   Long [rows]  from 0 to 1, mean 0.5
-  2 classes: 0 10 (50 %), 1 10 (50 %)
+  2 classes: 0 10 (50.0 %), 1 10 (50.0 %)
 
-evaluation set: 2 samples of e.csv, 33 B, in memory
+evaluation set: 2 samples of e.csv, 35 B, in memory
   x         Float [rows, 2]  from 0 to 100, mean 25.75
   targets   Long [rows]  from 0 to 1, mean 0.5
-  2 classes: 0 1 (50 %), 1 1 (50 %)
+  2 classes: 0 1 (50.0 %), 1 1 (50.0 %)
   1 of them are in the training set too, and say little: sample 0 (e.csv:2) is sample 0 (t.csv:2)
 
 samples of the training set
@@ -79,7 +79,7 @@ samples of the training set
         config = (run / "config.yaml").read_text()
         self.assertRegex(config, r"inputs: 2\n  width: 8\n  layers: 1\n  outputs: 2\n")
         self.assertRegex(config, r"steps: 9\n")
-        self.assertNotIn("epochs", config)
+        self.assertIn("epochs: none\n", config)
         again = self.train("run/config.yaml", "again")  # what was written down gives the same run
         self.assertEqual(*[json.loads((folder / "fingerprint.json").read_text()) for folder in (run, again)])
         result = self.run_command([LOCKSTEP, "train", "classes.yaml", "--set", "data.task=regression", "--set", "model.vocab=auto"])
