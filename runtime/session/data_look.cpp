@@ -107,7 +107,7 @@ class Look {
       const Dataset& eval = evaluation_set(data_, number);
       const Scan seen = scan(eval, look_.scan);
       set(name_of_set(data_, number), eval, data_.record && number == 0 ? &data_.record->eval : nullptr, seen);
-      duplicates(train, seen, eval, name_of_set(data_, number));
+      duplicates(train, seen, eval);
     }
     const std::int64_t shown = std::min(look_.samples, data_.train->size());
     if (shown > 0) out_ << "\nsamples of the training set\n";
@@ -199,7 +199,7 @@ class Look {
          << name_of(set, seen.twins.front().first) << " that of " << name_of(set, seen.twins.front().second) << "\n";
   }
 
-  void duplicates(const Scan& train, const Scan& seen, const Dataset& eval, const std::string& name) {
+  void duplicates(const Scan& train, const Scan& seen, const Dataset& eval) {
     std::vector<std::string> places;
     std::int64_t count = 0;
     for (const auto& [hash, sample] : seen.hashes) {
@@ -211,7 +211,6 @@ class Look {
     if (count == 0) return;
     out_ << "  " << count << " of them are in the training set too, and say little: " << join(places, "; ")
          << (count > static_cast<std::int64_t>(kMostPlaces) ? "; ..." : "") << "\n";
-    (void)name;
   }
 
   void show(const Dataset& set, std::int64_t sample) {
