@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # cmake --install: the command, the library, its headers and the CMake package. The result may be moved as a whole, and
-# knows neither the build tree nor the source tree. LibTorch is looked for in PREFIX/lib/lockstep (the component "torch"
-# copies it there), then where it was at build time.
+# knows neither the build tree nor the source tree. LibTorch and Arrow are looked for in PREFIX/lib/lockstep (the
+# component "torch" copies them there), then where they were at build time.
 
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 set(package_dir lib/cmake/lockstep)
+set(library_dirs ${LibTorch_LIBRARY_DIR} ${LibArrow_LIBRARY_DIR})
 
-set_target_properties(lockstep PROPERTIES INSTALL_RPATH "$ORIGIN;$ORIGIN/lockstep;${LibTorch_LIBRARY_DIR}")
-set_target_properties(lockstep_command PROPERTIES INSTALL_RPATH "$ORIGIN/../lib;$ORIGIN/../lib/lockstep;${LibTorch_LIBRARY_DIR}")
+set_target_properties(lockstep PROPERTIES INSTALL_RPATH "$ORIGIN;$ORIGIN/lockstep;${library_dirs}")
+set_target_properties(lockstep_command PROPERTIES INSTALL_RPATH "$ORIGIN/../lib;$ORIGIN/../lib/lockstep;${library_dirs}")
 
 install(TARGETS lockstep EXPORT lockstep LIBRARY DESTINATION lib COMPONENT lockstep)
 install(TARGETS lockstep_command RUNTIME DESTINATION bin COMPONENT lockstep)
@@ -32,10 +33,13 @@ write_basic_package_version_file(${PROJECT_BINARY_DIR}/lockstepConfigVersion.cma
 install(FILES ${PROJECT_BINARY_DIR}/lockstepConfig.cmake ${PROJECT_BINARY_DIR}/lockstepConfigVersion.cmake
               ${PROJECT_SOURCE_DIR}/cmake/FindLibTorch.cmake DESTINATION ${package_dir} COMPONENT lockstep)
 
-# LibTorch itself (0.4 GB), for packages that stand alone: cmake --install build/release --component torch.
+# LibTorch itself (0.4 GB) and Arrow (60 MB), for packages that stand alone: cmake --install build/release --component torch.
 file(GLOB torch_runtime ${LibTorch_LIBRARY_DIR}/libc10.so ${LibTorch_LIBRARY_DIR}/libtorch.so ${LibTorch_LIBRARY_DIR}/libtorch_cpu.so
      ${LibTorch_LIBRARY_DIR}/libgomp*.so*)
-install(FILES ${torch_runtime} DESTINATION lib/lockstep COMPONENT torch EXCLUDE_FROM_ALL)
+if(LOCKSTEP_ARROW)
+  file(GLOB arrow_runtime ${LibArrow_LIBRARY_DIR}/libarrow.so* ${LibArrow_LIBRARY_DIR}/libparquet.so*)
+endif()
+install(FILES ${torch_runtime} ${arrow_runtime} DESTINATION lib/lockstep COMPONENT torch EXCLUDE_FROM_ALL)
 
 # Packages that stand alone: tools/package.sh.
 set(CPACK_PACKAGE_NAME lockstep)
@@ -51,7 +55,7 @@ set(CPACK_DEB_COMPONENT_INSTALL ON)
 set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
 set(CPACK_DEBIAN_COMPRESSION_TYPE gzip)
 set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
-set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS_PRIVATE_DIRS ${LibTorch_LIBRARY_DIR} ${PROJECT_BINARY_DIR})
+set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS_PRIVATE_DIRS ${library_dirs} ${PROJECT_BINARY_DIR})
 set(CPACK_DEBIAN_PACKAGE_RECOMMENDS mpich)
 set(CPACK_STRIP_FILES ON)
 include(CPack)

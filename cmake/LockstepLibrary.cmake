@@ -14,6 +14,9 @@ endforeach()
 # Who builds in this tree takes flags and torch from here; who installs it finds torch for themselves.
 target_link_libraries(lockstep PUBLIC $<BUILD_INTERFACE:lockstep_flags> LibTorch::LibTorch Threads::Threads
                       PRIVATE spdlog::spdlog yaml-cpp nlohmann_json::nlohmann_json ${CMAKE_DL_LIBS})
+if(LOCKSTEP_ARROW)
+  target_link_libraries(lockstep PRIVATE LibArrow::LibArrow)
+endif()
 if(LOCKSTEP_MPI)
   target_link_libraries(lockstep PRIVATE MPI::MPI_C)
 endif()

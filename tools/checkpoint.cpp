@@ -12,6 +12,7 @@
 #include "runtime/checkpoint/store.hpp"
 #include "runtime/layer/tensor_hash.hpp"
 #include "runtime/session/fingerprint.hpp"
+#include "runtime/training/data_record.hpp"
 #include "runtime/training/trainer_state.hpp"
 #include "tools/command.hpp"
 
@@ -47,8 +48,7 @@ void print_data(const DataRecord& record) {
       std::cout << "  " << set << ": "
                 << (file.path.empty() ? concat(file.size, " samples") : concat(file.path, ", ", file.size, " bytes"))
                 << ", hash " << hex(file.hash) << "\n";
-  for (const ColumnScaling& each : record.scaling)
-    std::cout << "  scaling of " << each.column << ": mean " << each.mean << ", deviation " << each.deviation << "\n";
+  for (const std::string& line : learnt_lines(record)) std::cout << "  " << line << "\n";
 }
 
 int inspect(const std::string& path) {

@@ -9,7 +9,7 @@ usage() {
 Usage: tools/package.sh [--no-install]
 
 Builds the release preset and packs it: build/packages/lockstep_VERSION_ARCH.deb and lockstep-VERSION-Linux.tar.gz.
-Each holds LibTorch's shared libraries (0.4 GB) and needs, besides, only what the .deb names as its dependencies.
+Each holds the shared libraries of LibTorch (0.4 GB) and Arrow (60 MB) and needs, besides, only what the .deb names as its dependencies.
 
 Example: tools/package.sh && apt-get install ./build/packages/lockstep_*.deb && /opt/lockstep/bin/lockstep --version
 TEXT

@@ -12,6 +12,7 @@ Usage: tools/portable.sh [--torch VERSION]
 
 Builds Lockstep with torch VERSION (default: the one of .venv, or that LOCKSTEP_TORCH_ROOT names; else it is brought from
 pip, 3 GB for a CUDA build) and packs it without LibTorch: build/portable/lockstep-torchVERSION, and a .tar.gz of it.
+It reads no tables (LOCKSTEP_ARROW=OFF): Arrow alone would be 60 MiB.
 The folder has the command, MPICH with its launcher, and what these need. It runs where there is
   - a torch of the same minor version that python3 sees, or a LibTorch that LOCKSTEP_TORCH_ROOT names, of any build
   - glibc $most_glibc or newer (Ubuntu 22.04, Debian 12), and a driver for GPUs
@@ -34,6 +35,7 @@ done
 fail() { printf 'portable: error: %s\n' "$@" >&2; exit 1; }
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+export LOCKSTEP_ARROW=OFF
 if [[ -n $version ]]; then
   LOCKSTEP_TORCH_ROOT=$(tools/test-other-torch.sh --bring "$version")
   export LOCKSTEP_TORCH_ROOT
@@ -47,7 +49,7 @@ version=$(sed -n 's/^#define TORCH_VERSION_\(MAJOR\|MINOR\|PATCH\) \([0-9]*\).*/
   "$torch/include/torch/headeronly/version.h" | paste -sd .)
 readonly build=build/portable/build-$version folder=build/portable/lockstep-torch$version
 mkdir -p build/portable
-cmake --preset release -B "$build" -DLOCKSTEP_TORCH_ROOT="$torch" -DLOCKSTEP_TESTS=OFF -DCMAKE_SKIP_RPATH=ON >"build/portable/configure.log" ||
+cmake --preset release -B "$build" -DLOCKSTEP_TORCH_ROOT="$torch" -DLOCKSTEP_ARROW=OFF -DLOCKSTEP_TESTS=OFF -DCMAKE_SKIP_RPATH=ON >"build/portable/configure.log" ||
   { cat build/portable/configure.log >&2; exit 1; }
 cmake --build "$build" --target lockstep_command --parallel "${LOCKSTEP_JOBS:-$(nproc)}"
 

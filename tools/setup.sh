@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Brings what Lockstep needs to build, and nothing that is already there: system packages (Debian, Ubuntu; as root), and
-# LibTorch in the project's own .venv. Safe to repeat, and to run twice at the same time.
+# LibTorch and Apache Arrow in the project's own .venv. Safe to repeat, and to run twice at the same time.
 set -euo pipefail
 export LC_ALL=C  # apt's messages and sort's order
 
 readonly torch_version=2.13.0
+readonly arrow_version=26.0.1  # of pyarrow, whose wheel holds Arrow's C++ libraries and headers
 readonly min_cmake=3.25
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly root venv="$root/.venv"
@@ -27,12 +28,17 @@ Finds or installs what Lockstep needs, says what it does and how much it downloa
 
 System packages come through apt when run as root; elsewhere the missing ones are named for apt, dnf, modules and conda.
 LibTorch is the one that the environment names, 2.11 or newer, untouched; without, torch==2.13.0 from pip in .venv.
+Apache Arrow, with which tables are read, is the one that the environment names or the system has; without, that of
+pyarrow==26.0.1 from pip in .venv (55 MB).
 
 Environment
   LOCKSTEP_TORCH_ROOT           a LibTorch of yours: the folder that holds include/ and lib/, such as site-packages/torch
   CMAKE_PREFIX_PATH, Torch_DIR  with such a folder, or that of its CMake package
   LOCKSTEP_TORCH_INDEX          the pip index to take torch from: give the index of PyTorch's CPU wheels that pytorch.org
                                 names; without it, pip's own configuration decides, which often means the CUDA build
+  LOCKSTEP_ARROW_ROOT           an Arrow C++ of yours: the folder that holds include/ and its libraries, such as
+                                site-packages/pyarrow
+  LOCKSTEP_ARROW=OFF            build without tables: no Arrow is needed
 
 Exit codes: 0 all there, 1 something failed, 2 something is missing and yours to install.
 Example: tools/setup.sh && cmake --preset release -DCMAKE_PREFIX_PATH="$(tools/setup.sh --print-prefix)"
@@ -166,6 +172,23 @@ own_torch_version() {
   sed -n 's/^#define TORCH_VERSION_\(MAJOR\|MINOR\|PATCH\) \([0-9]*\).*/\2/p' "$own_torch/$torch_header" | paste -sd .
 }
 
+# ----------------------------------------------------------------------------------------------------- the Arrow of the user
+
+# Sets needs_arrow: whether .venv has to have one.
+needs_arrow=yes
+find_own_arrow() {
+  if [[ ${LOCKSTEP_ARROW:-} == OFF ]]; then
+    needs_arrow=no
+  elif [[ -n ${LOCKSTEP_ARROW_ROOT:-} ]]; then
+    [[ -f $LOCKSTEP_ARROW_ROOT/include/arrow/util/config.h && -f $LOCKSTEP_ARROW_ROOT/include/parquet/parquet_version.h ]] ||
+      fail "LOCKSTEP_ARROW_ROOT=$LOCKSTEP_ARROW_ROOT has no include/arrow and include/parquet." \
+        "Name the folder of an Arrow C++ with Parquet, or unset it."
+    needs_arrow=no
+  elif has_library Arrow arrow/api.h && has_library Parquet parquet/arrow/reader.h; then
+    needs_arrow=no
+  fi
+}
+
 # --------------------------------------------------------------------------------------------------- the LibTorch of .venv
 
 site_packages() { find "$venv"/lib/python3*/site-packages -maxdepth 0 -type d 2>/dev/null | head -n 1; }
@@ -175,18 +198,32 @@ torch_field() {
   sed -n "s/^$1\(: [^=]*\)\? = '\?\([^']*\)'\?\$/\2/p" "$(site_packages)/torch/version.py" 2>/dev/null | head -n 1
 }
 
-# damaged_torch_file: the first file of torch's C++ side in .venv that is not there in the size that pip noted when it was
-# done; a word on what else is wrong; nothing when torch is whole.
-damaged_torch_file() (
-  record=$(find "$(site_packages)" -maxdepth 2 -path "*/torch-$torch_version*.dist-info/RECORD" 2>/dev/null | head -n 1)
-  if [[ -z $record ]]; then echo "pip's RECORD of torch"; return; fi
+# damaged_file PACKAGE VERSION PATTERN FILE: the first file of the package's C++ side (PATTERN) in .venv that is not there
+# in the size that pip noted when it was done; a word on what else is wrong, such as no FILE among them; nothing when it
+# is whole.
+damaged_file() (
+  record=$(find "$(site_packages)" -maxdepth 2 -path "*/$1-$2*.dist-info/RECORD" 2>/dev/null | head -n 1)
+  if [[ -z $record ]]; then echo "pip's RECORD of $1"; return; fi
   cd "$(site_packages)"
   # RECORD is CSV with CRLF line ends: path,hash,size.
-  recorded=$(tr -d '\r' <"$record" | awk -F, '/^torch\/(lib|include|share)\// && $3 != "" { print $3, $1 }' | sort)
+  recorded=$(tr -d '\r' <"$record" | awk -F, -v pattern="$3" '$1 ~ pattern && $3 != "" { print $3, $1 }' | sort)
   found=$(cut -d ' ' -f 2- <<<"$recorded" | xargs -d '\n' stat -L -c '%s %n' 2>/dev/null | sort) || true
-  if [[ $recorded != *torch/share/cmake/Torch/TorchConfig.cmake* ]]; then echo "TorchConfig.cmake in $record"; return; fi
+  if [[ $recorded != *"$4"* ]]; then echo "$4 in $record"; return; fi
   comm -23 <(echo "$recorded") <(echo "$found") | cut -d ' ' -f 2- | sed -n 1p
 )
+damaged_torch_file() { damaged_file torch "$torch_version" '^torch/(lib|include|share)/' torch/share/cmake/Torch/TorchConfig.cmake; }
+damaged_arrow_file() { damaged_file pyarrow "$arrow_version" '^pyarrow/(include/|lib[^/]*[.]so[.0-9]*$)' pyarrow/libparquet.so; }
+
+# Whether .venv has Arrow, where it has to: ready or missing.
+arrow_state() {
+  if [[ $needs_arrow == no ]]; then
+    echo ready
+  elif [[ -e $unfinished || ! -d $(site_packages)/pyarrow || -n $(damaged_arrow_file) ]]; then
+    echo missing
+  else
+    echo ready
+  fi
+}
 
 is_cpu_build() { [[ $(torch_field cuda) == None && $(torch_field hip) == None ]]; }
 
@@ -249,12 +286,51 @@ readonly -a not_cpu_advice=(
   "or unpack a LibTorch of your choice and name it in LOCKSTEP_TORCH_ROOT."
 )
 
+check_free() {  # check_free WHAT MB
+  local free_kb
+  free_kb=$(df -Pk "$root" | awk 'NR == 2 { print $4 }')
+  ((free_kb / 1024 > $2)) || fail "$root has $((free_kb / 1024)) MB free; $1 needs $2 MB."
+}
+
+# A .venv without packages; it is called unfinished until what it is made for is in it.
+start_venv() {
+  local python
+  mkdir -p "$venv"
+  touch "$unfinished"
+  python=$(find_python)
+  say "making .venv with $python ($("$python" -c 'import platform; print(platform.python_version())'))"
+  "$python" -m venv "$venv" </dev/null || fail "$python cannot make a virtual environment in $venv."
+}
+
+make_arrow() {
+  local log=$venv/lockstep-pip.log
+  check_free "Apache Arrow" 400
+  trap 'echo "setup: stopped; the next run puts .venv right" >&2; exit 130' INT TERM
+  if [[ ! -e $venv || -e $unfinished ]]; then  # LibTorch is elsewhere
+    rm -rf "$venv"
+    start_venv
+  fi
+  say "pip install pyarrow==$arrow_version (Apache Arrow): downloads 55 MB, takes 170 MB on disk"
+  local quiet=(-qq)
+  [[ ! -t 1 ]] || quiet=()
+  # What is half there is not what pip takes it for.
+  if ! "$venv/bin/python" -m pip install "${quiet[@]}" --disable-pip-version-check --no-input --no-deps --force-reinstall \
+      --only-binary :all: "pyarrow==$arrow_version" </dev/null 2> >(tee "$log" >&2); then
+    fail "pip could not install pyarrow==$arrow_version (its messages are above and in .venv/lockstep-pip.log)." \
+      "No network: name an Arrow C++ in LOCKSTEP_ARROW_ROOT, or build without tables: LOCKSTEP_ARROW=OFF."
+  fi
+  rm -f "$unfinished" "$log"
+  trap - INT TERM
+  [[ $(arrow_state) == ready ]] ||
+    fail "pip finished, but pyarrow $arrow_version in $venv is not whole ($(damaged_arrow_file)). Remove .venv and run tools/setup.sh again."
+  say "Apache Arrow $arrow_version is in .venv"
+}
+
 make_venv() {  # make_venv STATE
-  local python plan build megabytes free_kb log=$venv/lockstep-pip.log
+  local plan build megabytes log=$venv/lockstep-pip.log
   local needed_mb=1500
   [[ $cuda == no ]] || needed_mb=8000
-  free_kb=$(df -Pk "$root" | awk 'NR == 2 { print $4 }')
-  ((free_kb / 1024 > needed_mb)) || fail "$root has $((free_kb / 1024)) MB free; LibTorch needs $needed_mb MB."
+  check_free LibTorch "$needed_mb"
   if [[ $1 == half-made || $1 == other ]]; then
     local reason="the CPU build"
     if [[ -e $unfinished ]]; then
@@ -266,13 +342,7 @@ make_venv() {  # make_venv STATE
     rm -rf "$venv"
   fi
   trap 'echo "setup: stopped; the next run puts .venv right" >&2; exit 130' INT TERM
-  if [[ $1 != no-torch ]]; then
-    mkdir -p "$venv"
-    touch "$unfinished"
-    python=$(find_python)
-    say "making .venv with $python ($("$python" -c 'import platform; print(platform.python_version())'))"
-    "$python" -m venv "$venv" </dev/null || fail "$python cannot make a virtual environment in $venv."
-  fi
+  [[ $1 == no-torch ]] || start_venv
 
   index_option=()
   [[ -z ${LOCKSTEP_TORCH_INDEX:-} ]] || index_option=(--index-url "$LOCKSTEP_TORCH_INDEX")
@@ -368,10 +438,11 @@ take_lock() {
   }
 }
 
-check_all() {  # sets state and missing
+check_all() {  # sets state, arrow and missing
   state=ready
   [[ -n $own_torch ]] || state=$(venv_state)
-  if [[ $state == absent || $state == half-made || $state == other ]]; then
+  arrow=$(arrow_state)
+  if [[ $state == absent || $state == half-made || $state == other || ($arrow != ready && ! -e $venv) ]]; then
     find_missing "$need_python"
   else
     find_missing
@@ -379,7 +450,7 @@ check_all() {  # sets state and missing
 }
 
 main() {
-  local install=yes print=no state
+  local install=yes print=no state arrow
   cuda=no
   while (($#)); do
     case $1 in
@@ -393,6 +464,7 @@ main() {
   done
 
   find_own_torch
+  find_own_arrow
   if [[ $print == yes ]]; then
     [[ -n $own_torch || $(venv_state) == ready ]] || needs_you "no LibTorch here yet: run tools/setup.sh"
     cmake_prefix
@@ -414,8 +486,15 @@ main() {
     fi
     [[ -w $root ]] || fail "$root is not writable: LibTorch would go to .venv there. Name a LibTorch in LOCKSTEP_TORCH_ROOT."
   fi
+  if [[ $arrow != ready ]]; then
+    if [[ $install == no ]]; then
+      needs_you "missing: Apache Arrow $arrow_version (pyarrow in .venv). Run tools/setup.sh without --no-install (55 MB)," \
+        "or name an Arrow C++ of yours in LOCKSTEP_ARROW_ROOT, or build without tables: LOCKSTEP_ARROW=OFF."
+    fi
+    [[ -w $root ]] || fail "$root is not writable: Apache Arrow would go to .venv there. Name one in LOCKSTEP_ARROW_ROOT."
+  fi
 
-  if ((${#missing[@]})) || [[ $state != ready ]]; then
+  if ((${#missing[@]})) || [[ $state != ready || $arrow != ready ]]; then
     take_lock
     check_all  # another set-up may have done it meanwhile
     ((${#missing[@]} == 0)) || install_packages
@@ -423,6 +502,7 @@ main() {
     ((${#missing[@]} == 0)) || needs_you "installed, but too old or not found:" "$(report_missing)" \
       "(a newer CMake also comes with: pip install cmake)"
     [[ $state == ready ]] || make_venv "$state"
+    [[ $(arrow_state) == ready ]] || make_arrow
   else
     say "nothing to do"
   fi

@@ -72,20 +72,48 @@ std::vector<std::string> split_names(std::string_view line, char delimiter) {
   return names;
 }
 
-Lines::Lines(std::string_view text) : rest_(text) {
+bool is_blank(std::string_view line, char delimiter) {
+  return std::all_of(line.begin(), line.end(), [&](char c) { return (c == ' ' || c == '\t') && c != delimiter; });
+}
+
+CsvRecords::CsvRecords(std::string_view text, char delimiter, std::int64_t lines)
+    : rest_(text), delimiter_(delimiter), lines_(lines) {
   if (rest_.starts_with("\xef\xbb\xbf")) rest_.remove_prefix(3);
 }
 
-std::optional<std::string_view> Lines::next() {
+std::optional<std::string_view> CsvRecords::next() {
   while (!rest_.empty()) {
-    const std::size_t end = std::min(rest_.find('\n'), rest_.size());
-    std::string_view line = rest_.substr(0, end);
-    rest_.remove_prefix(std::min(end + 1, rest_.size()));
-    ++number_;
-    if (line.ends_with('\r')) line.remove_suffix(1);
-    if (!trimmed(line).empty()) return line;
+    number_ = lines_ + 1;
+    const std::size_t end = end_of_record();
+    const std::string_view record = rest_.substr(0, end);
+    const bool crlf = rest_.substr(end).starts_with("\r\n");
+    rest_.remove_prefix(std::min(end + (crlf ? 2 : 1), rest_.size()));
+    ++lines_;
+    if (!is_blank(record, delimiter_)) return record;
   }
   return std::nullopt;
+}
+
+std::size_t CsvRecords::end_of_record() {
+  bool inside = false, begins = true;  // of quotes; of a cell
+  for (std::size_t i = 0; i < rest_.size(); ++i) {
+    const char c = rest_[i];
+    if (inside) {
+      if (c == '\n') ++lines_;
+      if (c != '"') continue;
+      if (i + 1 < rest_.size() && rest_[i + 1] == '"')
+        ++i;
+      else
+        inside = false;
+    } else if (c == '\n' || c == '\r') {
+      return i;
+    } else {
+      inside = c == '"' && begins;
+      begins = c == delimiter_;
+    }
+  }
+  unclosed_ = inside;
+  return rest_.size();
 }
 
 namespace {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// CSV as text: lines, cells, numbers, and what a first line of numbers may really be. Private to this folder.
+// CSV as text: records, cells, numbers, and what a first line of numbers may really be. Private to this folder.
 #pragma once
 
 #include <charconv>
@@ -29,16 +29,32 @@ const char* what_it_may_be(std::string_view cell);
 /// 4180, without line breaks).
 std::vector<std::string> split_names(std::string_view line, char delimiter);
 
-/// A text as lines, numbered from 1; blank ones and a byte-order mark are passed over.
-class Lines {
+/// Spaces and tabs alone, none of which is the delimiter.
+bool is_blank(std::string_view line, char delimiter);
+
+/// A text as records, which are lines unless a quoted cell holds a line break; blank ones and a byte-order mark are
+/// passed over. As Arrow splits it: a quote opens at the beginning of a cell only, and CR alone ends a line too.
+class CsvRecords {
  public:
-  explicit Lines(std::string_view text);
+  /// `lines`: how many are in front of `text`.
+  CsvRecords(std::string_view text, char delimiter, std::int64_t lines = 0);
+  /// Without its line end.
   std::optional<std::string_view> next();
-  int number() const { return number_; }
+  /// The line on which the last one began, from 1.
+  std::int64_t number() const { return number_; }
+  /// Whether the last one ended with the text inside of quotes.
+  bool unclosed() const { return unclosed_; }
+  /// What is behind it, and the lines in front of that.
+  std::string_view rest() const { return rest_; }
+  std::int64_t lines() const { return lines_; }
 
  private:
+  std::size_t end_of_record();
+
   std::string_view rest_;
-  int number_ = 0;
+  char delimiter_;
+  std::int64_t lines_, number_ = 0;
+  bool unclosed_ = false;
 };
 
 /// Whether a first line of numbers that is taken for a sample looks like names (pandas numbers columns without names
@@ -48,8 +64,10 @@ class HeaderDoubt {
  public:
   HeaderDoubt() = default;
   explicit HeaderDoubt(const std::vector<std::string>& first_line);
-  /// A cell of row `row`, counted from the first line (0), which need not be shown.
+  /// A cell of row `row`, counted from the first line (0), which need not be shown. Of every column, each from the top.
   void look(std::int64_t row, int column, std::string_view cell);
+  /// Whether there is anything to look at.
+  bool is_possible() const { return possible_; }
   /// After all rows.
   bool is_doubtful() const;
 

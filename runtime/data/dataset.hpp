@@ -58,19 +58,13 @@ struct DataFile {
   std::uint64_t hash = 0;  ///< of these bytes (tensor_hash.hpp)
 };
 
-/// What `normalize` does to a feature: (x - mean) / deviation, or 0 where the deviation is.
-struct ColumnScaling {
-  std::string column;  ///< its name; its 0-based number in a file without names
-  double mean = 0, deviation = 0;
-  bool operator==(const ColumnScaling&) const = default;
-};
-
 /// What a run's data was, and what the training set taught, which belongs to the trained model as its weights do: a
 /// checkpoint holds it (data.json).
 struct DataRecord {
-  std::vector<DataFile> train, eval;   ///< in the order in which they were read; the keys of `data` that name them
-  std::vector<std::string> columns;    ///< of a table with names
-  std::vector<ColumnScaling> scaling;  ///< by feature; empty: nothing is scaled
+  std::vector<DataFile> train, eval;  ///< in the order in which they were read; the keys of `data` that name them
+  /// What the training set taught, such as the scaling of a table's columns: one JSON object in the reader's own keys,
+  /// but `train` and `eval`, which are taken. Empty: nothing. What is equal as text is the same.
+  std::string learnt = {};
 };
 
 /// In which order an epoch has the training samples (sampler.hpp).

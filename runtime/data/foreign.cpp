@@ -16,6 +16,7 @@ struct Signature {
 
 constexpr const char* kUnpack = "unpack it first";
 constexpr const char* kExport = "export the table as CSV";
+constexpr const char* kTable = "read it with type: table, or export the table as CSV";
 const std::array<Signature, 11> kSignatures = {
     {{"\x1f\x8b", "gzip-compressed data", "unpack it first: gunzip"},
      {"\x28\xb5\x2f\xfd", "zstd-compressed data", "unpack it first: unzstd"},
@@ -25,8 +26,8 @@ const std::array<Signature, 11> kSignatures = {
      {"BZh91AY&SY", "bzip2-compressed data", "unpack it first: bunzip2"},
      {"PK\x03\x04", "a zip archive (or a spreadsheet: .xlsx, .ods)", "unpack it, or export the table as CSV"},
      {"7z\xbc\xaf", "a 7z archive", kUnpack},
-     {"PAR1", "a Parquet file", kExport},
-     {"ARROW1", "an Arrow file", kExport},
+     {"PAR1", "a Parquet file", kTable},
+     {"ARROW1", "an Arrow file", kTable},
      {"\x89HDF", "an HDF5 file", kExport},
      {"\x93NUMPY", "a NumPy file", kExport},
      {"%PDF-", "a PDF file", kExport}}};

@@ -110,6 +110,30 @@ std::vector<std::string> matching_files(const std::string& pattern) {
   return found;
 }
 
+std::vector<std::string> read_globs(const Section& section, const std::string& key) {
+  if (!section.is_sequence(key)) return {section.get<std::string>(key, not_empty())};
+  const auto globs = section.list<std::string>(key, not_empty());
+  if (globs.empty()) throw section.unexpected(key, "a glob or a list of globs");
+  return globs;
+}
+
+std::vector<std::string> files_of(const Section& section, const std::string& key,
+                                  const std::vector<std::string>& globs) {
+  std::vector<std::string> files;
+  for (const std::string& pattern : globs) {
+    const std::vector<std::string> matches = matching_files(pattern);
+    if (matches.empty()) {
+      const bool shell = pattern.starts_with('~') || pattern.find('$') != std::string::npos;
+      throw section.error(key, concat("no file matches '", pattern, "' (working folder: ", working_folder(), ")",
+                                      shell ? "; ~ and ${X} are not expanded here: write the path out" : ""));
+    }
+    files.insert(files.end(), matches.begin(), matches.end());
+  }
+  std::sort(files.begin(), files.end());
+  files.erase(std::unique(files.begin(), files.end()), files.end());
+  return files;
+}
+
 std::string working_folder() {
   std::error_code error;
   return std::filesystem::current_path(error).string();

@@ -27,6 +27,14 @@ std::string foreign_format(std::string_view bytes);
 /// characters. Empty when nothing matches. Throws DataError for a folder that cannot be listed.
 std::vector<std::string> matching_files(const std::string& pattern);
 
+/// The value of `key`: a pattern, or a list of at least one.
+std::vector<std::string> read_globs(const Section& section, const std::string& key);
+
+/// The files that match these patterns, each once, in byte order of their paths. Throws ConfigError at `key` when a
+/// pattern matches none.
+std::vector<std::string> files_of(const Section& section, const std::string& key,
+                                  const std::vector<std::string>& globs);
+
 /// The working folder, where relative paths start; for messages.
 std::string working_folder();
 

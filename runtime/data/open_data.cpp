@@ -119,10 +119,20 @@ class Opener {
   DataReader reader_;
 };
 
+/// Says of tables that it is the build that cannot read them.
+Rule<std::string> one_of_readers(const Section& section, const Table<DataReader>& readers) {
+  const std::string type = section.is_scalar("type") ? section.get<std::string>("type") : "";
+  if ((type == "table" || type == "csv") && !readers.find(type))
+    throw section.error("type", concat("got ", type, ", which this build has not: it was made without tables ",
+                                       "(LOCKSTEP_ARROW=OFF); expected one of ", join(readers.names()),
+                                       "; or build it with Apache Arrow (docs/install.md)"));
+  return one_of(readers.names());
+}
+
 }  // namespace
 
 DataSplits open_data(const Section& section, const DataContext& context, const Table<DataReader>& readers) {
-  const auto type = section.get<std::string>("type", one_of(readers.names()));
+  const auto type = section.get<std::string>("type", one_of_readers(section, readers));
   DataContext here = context;
   here.readers = std::make_shared<const Table<DataReader>>(readers);
   return Opener(section, std::move(here), readers.get(type)).open();

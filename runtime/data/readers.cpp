@@ -4,7 +4,11 @@
 namespace lockstep {
 
 Table<DataReader> data_readers() {
-  return {"data reader", {text_reader(), csv_reader(), synthetic_reader(), mixture_reader()}};
+  std::vector<DataReader> readers = {text_reader()};
+  for (DataReader& reader : table_readers()) readers.push_back(std::move(reader));
+  readers.push_back(synthetic_reader());
+  readers.push_back(mixture_reader());
+  return {"data reader", std::move(readers)};
 }
 
 }  // namespace lockstep

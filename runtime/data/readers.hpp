@@ -10,9 +10,10 @@
 
 namespace lockstep {
 
-DataReader csv_reader();
 DataReader mixture_reader();
 DataReader synthetic_reader();
 DataReader text_reader();
+/// Those of tables: csv and table; none in a build without Arrow.
+std::vector<DataReader> table_readers();
 
 }  // namespace lockstep

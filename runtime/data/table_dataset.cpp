@@ -75,6 +75,12 @@ std::int64_t TableDataset::size() const {
   return x_.size(0);
 }
 
+std::vector<std::int64_t> TableDataset::classes() const {
+  if (targets_.scalar_type() != at::kLong || targets_.dim() != 1) return {};
+  const auto* first = targets_.const_data_ptr<std::int64_t>();
+  return {first, first + targets_.numel()};
+}
+
 Tensors TableDataset::read(const std::vector<std::int64_t>& samples) const {
   return {rows_of(x_, samples), rows_of(targets_, samples)};
 }

@@ -68,13 +68,6 @@ struct TextOptions {
   std::int64_t context = 0, stride = 0, max_bytes = 0;
 };
 
-std::vector<std::string> read_globs(const Section& section, const std::string& key) {
-  if (!section.is_sequence(key)) return {section.get<std::string>(key, not_empty())};
-  const auto globs = section.list<std::string>(key, not_empty());
-  if (globs.empty()) throw section.unexpected(key, "a glob or a list of globs");
-  return globs;
-}
-
 TextOptions read_options(const Section& section, const DataContext& defaults) {
   TextOptions options;
   options.train = read_globs(section, "train");
@@ -88,23 +81,6 @@ TextOptions read_options(const Section& section, const DataContext& defaults) {
   options.max_bytes = section.get<std::int64_t>("max_bytes", 0, at_least<std::int64_t>(0));
   section.finish();
   return options;
-}
-
-std::vector<std::string> files_of(const Section& section, const std::string& key,
-                                  const std::vector<std::string>& globs) {
-  std::vector<std::string> files;
-  for (const std::string& pattern : globs) {
-    const std::vector<std::string> matches = matching_files(pattern);
-    if (matches.empty()) {
-      const bool shell = pattern.starts_with('~') || pattern.find('$') != std::string::npos;
-      throw section.error(key, concat("no file matches '", pattern, "' (working folder: ", working_folder(), ")",
-                                      shell ? "; ~ and ${X} are not expanded here: write the path out" : ""));
-    }
-    files.insert(files.end(), matches.begin(), matches.end());
-  }
-  std::sort(files.begin(), files.end());
-  files.erase(std::unique(files.begin(), files.end()), files.end());
-  return files;
 }
 
 /// `note`: of the first file that is no text. `read`: the files as they were read.

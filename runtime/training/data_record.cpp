@@ -61,28 +61,59 @@ std::string text_of(const std::vector<DataFile>& files, std::size_t at) {
 std::string to_json(const DataRecord& record) {
   Json json = {{"train", json_of(record.train)}};
   if (!record.eval.empty()) json["eval"] = json_of(record.eval);
-  if (!record.columns.empty()) json["columns"] = record.columns;
-  for (const ColumnScaling& each : record.scaling)
-    json["scaling"].push_back({{"column", each.column}, {"mean", each.mean}, {"deviation", each.deviation}});
+  if (!record.learnt.empty())
+    for (const auto& [key, value] : Json::parse(record.learnt).items()) json[key] = value;
   // JSON holds UTF-8 only; a path may hold other bytes. Numbers are written so that they read back as they were.
   return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
 DataRecord data_record(const std::string& text, const std::string& file) {
   try {
-    const Json json = Json::parse(text);
+    Json json = Json::parse(text);
     DataRecord record;
     record.train = files_of(json.at("train"));
     if (json.contains("eval")) record.eval = files_of(json.at("eval"));
-    if (json.contains("columns")) record.columns = json.at("columns").get<std::vector<std::string>>();
-    if (json.contains("scaling"))
-      for (const Json& each : json.at("scaling"))
-        record.scaling.push_back(
-            {each.at("column").get<std::string>(), each.at("mean").get<double>(), each.at("deviation").get<double>()});
+    json.erase("train");
+    json.erase("eval");
+    if (!json.empty()) record.learnt = json.dump();
     return record;
   } catch (const std::exception& error) {
     throw CheckpointError(file, concat("is damaged: ", reason_of(error)));
   }
+}
+
+namespace {
+
+/// A value on one line: texts without quotes, lists with commas, of objects "key value".
+std::string plain(const Json& value) {
+  if (value.is_string()) return value.get<std::string>();
+  if (value.is_number_float()) return concat(value.get<double>());
+  if (!value.is_structured()) return value.dump();
+  std::vector<std::string> parts;
+  for (const auto& [key, part] : value.items()) parts.push_back(value.is_object() ? concat(key, " ", plain(part)) : plain(part));
+  return join(parts);
+}
+
+}  // namespace
+
+std::vector<std::string> learnt_lines(const DataRecord& record) {
+  std::vector<std::string> lines;
+  if (record.learnt.empty()) return lines;
+  for (const auto& [key, value] : Json::parse(record.learnt).items()) {
+    const bool by_column = value.is_array() && !value.empty() && value[0].is_object() && value[0].contains("column");
+    if (by_column) {
+      for (Json each : value) {
+        const std::string column = plain(each.at("column"));
+        each.erase("column");
+        lines.push_back(one_line(concat(key, " of ", column, ": ", plain(each))));
+      }
+    } else if (value.is_object()) {
+      for (const auto& [column, each] : value.items()) lines.push_back(one_line(concat(key, " of ", column, ": ", plain(each))));
+    } else {
+      lines.push_back(one_line(concat(key, ": ", plain(value))));
+    }
+  }
+  return lines;
 }
 
 std::optional<DataRecord> data_record_of(const CheckpointStore& store) {

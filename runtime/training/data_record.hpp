@@ -5,6 +5,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "runtime/checkpoint/store.hpp"
 #include "runtime/data/dataset.hpp"
@@ -16,6 +17,8 @@ inline constexpr const char* kDataFile = "data.json";
 std::string to_json(const DataRecord& record);
 /// Throws CheckpointError naming `file`.
 DataRecord data_record(const std::string& text, const std::string& file);
+/// What the training set taught, for people: "scaling of a: mean 1.5, deviation 0.5", "kinds of day: date".
+std::vector<std::string> learnt_lines(const DataRecord& record);
 /// Absent in checkpoints that were written before there was one.
 std::optional<DataRecord> data_record_of(const CheckpointStore& store);
 

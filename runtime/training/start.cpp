@@ -111,7 +111,7 @@ Start resume(Assembly& assembly, const std::string& checkpoint, const ResumeRule
     informed.misfit = error.what();
   }
   start.findings = check_resumable(assembly.config, fresh, saved, checkpoint, informed);
-  if (data.taught_by && saved.data && !saved.data->scaling.empty() && saved.data->scaling != data.record->scaling)
+  if (data.taught_by && saved.data && !saved.data->learnt.empty() && saved.data->learnt != data.record->learnt)
     data = data.taught_by(*saved.data);
   if (misfit) throw *misfit;
   const bool restarts = !rules.evaluates && optimizer_restarts(assembly, fresh, start, store);

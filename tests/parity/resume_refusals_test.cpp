@@ -315,20 +315,22 @@ TEST_CASE("what a resume refuses can be changed knowingly, and is recorded", "[p
 
 TEST_CASE("what the data taught goes on with the checkpoint, bit for bit, also when the file does not", "[parity]") {
   const OnFiles run(", normalize: true");
-  const auto in_checkpoint = [&] { return state_of(CheckpointStore(run.last())).data->scaling; };
-  const std::vector<ColumnScaling> scaling = in_checkpoint();
+  const auto in_checkpoint = [&] { return state_of(CheckpointStore(run.last())).data->learnt; };
+  const std::string learnt = in_checkpoint();
+  CHECK(learnt == run.data().record->learnt);  // every bit of it went through the JSON
+  const auto scaling = nlohmann::json::parse(learnt)["scaling"];
   REQUIRE(scaling.size() == 2);
-  CHECK((scaling == run.data().record->scaling));  // every bit of it went through the JSON
-  CHECK(scaling[0].mean != static_cast<float>(scaling[0].mean));
+  const double mean = scaling[0]["mean"];
+  CHECK(mean != static_cast<float>(mean));
   std::vector<std::string> shifted = OnFiles::rows();
   for (std::size_t i = 1; i < shifted.size(); ++i) shifted[i] = "1" + shifted[i];
   run.write(shifted);
   Trainer trainer(run.model, run.data(), run.config);
-  CHECK((trainer.data().record->scaling != scaling));
+  CHECK(trainer.data().record->learnt != learnt);
   trainer.resume(run.last(), {.changes = {"data"}});
-  CHECK((trainer.data().record->scaling == scaling));
+  CHECK(trainer.data().record->learnt == learnt);
   record_run(trainer, {.checkpoints = run.checkpoints});
-  CHECK((in_checkpoint() == scaling));
+  CHECK(in_checkpoint() == learnt);
   CHECK(run.resume() == "resumed");  // the data is now this file
 
   // And through an unchanged file.
@@ -344,11 +346,20 @@ TEST_CASE("a record of the data is read back bit for bit, and a damaged one is n
   DataRecord record;
   record.train = {{"a/b.csv", 12, 0xfedcba9876543210}};
   record.eval = {{"", 64, 7}};
-  record.columns = {"a", "y"};
-  record.scaling = {{"a", 1.0 / 3, 5e-324}, {"y", -1.7e9 - 0.1, 0}};
-  const DataRecord read = data_record(to_json(record), "x/data.json");
-  CHECK((read.scaling == record.scaling));
-  CHECK(read.columns == record.columns);
+  const nlohmann::ordered_json taught = {
+      {"columns", {"a", "y"}},
+      {"scaling",
+       {{{"column", "a"}, {"mean", 1.0 / 3}, {"deviation", 5e-324}}, {{"column", "y"}, {"mean", -1.7e9 - 0.1}, {"deviation", 0.0}}}},
+      {"categories", {{"color", {"blue", "red"}}}}};
+  record.learnt = taught.dump();
+  const std::string text = to_json(record);
+  CHECK(nlohmann::json::parse(text)["scaling"][0]["mean"] == 1.0 / 3);  // at the top, for whoever reads it
+  const DataRecord read = data_record(text, "x/data.json");
+  CHECK(read.learnt == record.learnt);
+  CHECK(nlohmann::json::parse(read.learnt) == taught);
+  CHECK(learnt_lines(read) == std::vector<std::string>{"columns: a, y", "scaling of a: mean 0.333333, deviation 4.94066e-324",
+                                                       "scaling of y: mean -1.7e+09, deviation 0",
+                                                       "categories of color: blue, red"});
   CHECK_FALSE(data_difference(read.train, record.train));
   CHECK_FALSE(data_difference(read.eval, record.eval));
   CHECK(data_difference(read.train, {})->before == "0 files");

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// CSV: RFC 4180 with any delimiter. Arrow splits the text into cells; what they mean is decided later, by people's rules
+// and with messages that name the line. Blank lines, a byte-order mark and "\r" at line ends are passed over. Names of
+// columns are trimmed unless quoted. A line of another number of cells than the first is an error.
+#include <arrow/array.h>
+#include <arrow/buffer.h>
+#include <arrow/chunked_array.h>
+#include <arrow/csv/api.h>
+#include <arrow/io/memory.h>
+#include <arrow/memory_pool.h>
+#include <arrow/table.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "runtime/data/arrow_status.hpp"
+#include "runtime/data/csv_text.hpp"
+#include "runtime/data/table_file.hpp"
+
+namespace lockstep {
+namespace {
+
+std::string shown(char delimiter) {
+  return delimiter == '\t' ? "\"\\t\"" : concat("'", delimiter, "'");
+}
+
+/// The longest line, in bytes, and how many there are.
+struct LineSizes {
+  std::int64_t longest = 0, count = 0;
+};
+
+LineSizes line_sizes(std::string_view text) {
+  LineSizes sizes;
+  for (std::size_t begin = 0; begin < text.size(); ++sizes.count) {
+    const std::size_t end = std::min(text.find('\n', begin), text.size());
+    sizes.longest = std::max(sizes.longest, static_cast<std::int64_t>(end - begin));
+    begin = end + 1;
+  }
+  return sizes;
+}
+
+class CsvFile : public TableFile {
+ public:
+  CsvFile(DataFile file, ArrowBytes bytes, const TableFormat& format)
+      : TableFile(std::move(file)),
+        bytes_(std::move(bytes)),
+        text_(reinterpret_cast<const char*>(bytes_->data()), static_cast<std::size_t>(bytes_->size())),
+        format_(format) {
+    read_columns();
+  }
+
+  bool is_csv() const override { return true; }
+
+  std::vector<ArrowChunks> read(const std::vector<int>& columns) override {
+    std::vector<int> wanted = columns;
+    if (doubt_.is_possible())  // it looks at all of them
+      for (int column = 0; column < columns_; ++column)
+        if (std::find(wanted.begin(), wanted.end(), column) == wanted.end()) wanted.push_back(column);
+    std::vector<ArrowChunks> cells = split(wanted);
+    if (doubt_.is_possible()) look_for_names(wanted, cells);
+    cells.resize(columns.size());
+    bytes_.reset();
+    text_ = {};
+    return cells;
+  }
+
+  std::string place_of(std::int64_t row) const override {
+    const auto at = static_cast<std::size_t>(row);
+    if (at < lines_.size()) return concat(path(), ":", lines_[at]);
+    return lines_.empty() ? concat(path(), ":", first_line_ + row) : TableFile::place_of(row);
+  }
+
+  std::string advice_on_number(std::int64_t row, std::string_view cell) const override {
+    if (row == 0 && first_line_ == 1 && format_.header != "true")
+      return "; if line 1 holds names, write header: true";
+    return TableFile::advice_on_number(row, cell);
+  }
+
+ private:
+  void read_columns() {
+    CsvRecords records(text_, format_.delimiter);
+    const auto first = records.next();
+    if (!first) fail("got an empty file, expected rows of numbers");
+    check_closed(records);
+    std::vector<std::string> cells = split_names(*first, format_.delimiter);
+    if (cells.size() == 1) check_delimiter(*first, records.number());
+    columns_ = static_cast<int>(cells.size());
+    const bool header =
+        format_.header == "true" || (format_.header == "auto" && std::none_of(cells.begin(), cells.end(), is_number));
+    first_line_ = records.number();
+    if (header) {
+      names_ = std::move(cells);
+      text_ = records.rest();
+      records_before_ = records.lines();
+      first_line_ = records.lines() + 1;
+      return;
+    }
+    text_ = std::string_view(first->data(), static_cast<std::size_t>(text_.data() + text_.size() - first->data()));
+    records_before_ = first_line_ - 1;
+    shown_first_ = std::string(first->substr(0, 200));
+    if (format_.header == "auto") doubt_ = HeaderDoubt(cells);
+  }
+
+  /// A line of one cell that another delimiter would split.
+  void check_delimiter(std::string_view line, std::int64_t number) const {
+    for (const char other : std::string_view(",;\t|"))
+      if (other != format_.delimiter && line.find(other) != std::string_view::npos)
+        throw DataError(concat(path(), ":", number, ": got a line without ", shown(format_.delimiter),
+                               ", the delimiter, but with ", shown(other), "; write delimiter: ", shown(other)));
+  }
+
+  void check_closed(const CsvRecords& records) const {
+    if (!records.unclosed()) return;
+    throw DataError(concat(path(), ":", records.number(), ": got a quote (\") that is not closed, expected another one; ",
+                           "inside of quotes it is written twice"));
+  }
+
+  std::vector<ArrowChunks> split(const std::vector<int>& columns) {
+    const bool quoted = text_.find('"') != std::string_view::npos;
+    LineSizes sizes = line_sizes(text_);
+    if (quoted) find_lines(&sizes.longest);
+    if (text_.find_first_not_of("\r\n") == std::string_view::npos) fail("got no rows, expected at least one");
+    const std::shared_ptr<arrow::Table> table = parse(columns, sizes.longest, quoted);
+    rows_ = table->num_rows();
+    if (rows_ == 0) fail("got no rows, expected at least one");
+    if (!quoted && rows_ != sizes.count) find_lines();
+    std::vector<ArrowChunks> cells;
+    for (int i = 0; i < table->num_columns(); ++i) cells.push_back(table->column(i)->chunks());
+    return cells;
+  }
+
+  std::shared_ptr<arrow::Table> parse(const std::vector<int>& columns, std::int64_t longest, bool quoted) {
+    auto reading = arrow::csv::ReadOptions::Defaults();
+    auto converting = arrow::csv::ConvertOptions::Defaults();
+    auto parsing = arrow::csv::ParseOptions::Defaults();
+    constexpr std::int64_t usual_block = 1 << 22, most_block = std::numeric_limits<std::int32_t>::max() - 1;
+    reading.use_threads = false;
+    reading.block_size = static_cast<std::int32_t>(std::clamp(2 * longest, usual_block, most_block));
+    for (int column = 0; column < columns_; ++column) reading.column_names.push_back(concat(column));
+    for (const int column : columns) {
+      converting.include_columns.push_back(concat(column));
+      converting.column_types[concat(column)] = arrow::binary();
+    }
+    parsing.delimiter = format_.delimiter;
+    parsing.newlines_in_values = quoted;
+    bool is_ragged = false;
+    parsing.invalid_row_handler = [&](const arrow::csv::InvalidRow& row) {
+      const bool blank = is_blank(row.text, format_.delimiter);
+      is_ragged |= !blank;
+      return blank ? arrow::csv::InvalidRowResult::Skip : arrow::csv::InvalidRowResult::Error;
+    };
+    // The slice keeps the bytes.
+    const auto offset = text_.data() - reinterpret_cast<const char*>(bytes_->data());
+    const auto in = std::make_shared<arrow::io::BufferReader>(arrow::SliceBuffer(bytes_, offset));
+    const arrow::io::IOContext context(arrow::system_memory_pool());
+    const auto reader = arrow_value(path(), arrow::csv::TableReader::Make(context, in, reading, parsing, converting));
+    auto table = reader->Read();
+    if (is_ragged) fail_ragged();
+    return arrow_value(path(), std::move(table));
+  }
+
+  /// The line of every row; the longest row in bytes.
+  void find_lines(std::int64_t* longest = nullptr) {
+    lines_.clear();
+    CsvRecords records(text_, format_.delimiter, records_before_);
+    while (const auto record = records.next()) {
+      check_closed(records);
+      if (longest) *longest = std::max(*longest, static_cast<std::int64_t>(record->size()));
+      lines_.push_back(static_cast<std::int32_t>(records.number()));
+    }
+  }
+
+  [[noreturn]] void fail_ragged() const {
+    CsvRecords records(text_, format_.delimiter, records_before_);
+    while (const auto record = records.next()) {
+      const std::size_t cells = split_names(*record, format_.delimiter).size();
+      if (cells != static_cast<std::size_t>(columns_))
+        throw DataError(concat(path(), ":", records.number(), ": got ", cells, " cells, expected ", columns_,
+                               " as in the first line"));
+    }
+    fail(concat("got a row of another number of cells than ", columns_, ", as in the first line"));
+  }
+
+  void look_for_names(const std::vector<int>& columns, const std::vector<ArrowChunks>& cells) {
+    std::vector<std::size_t> place(columns.size());  // the look goes column by column, in their order
+    for (std::size_t i = 0; i < columns.size(); ++i) place[static_cast<std::size_t>(columns[i])] = i;
+    for (int column = 0; column < columns_; ++column) {
+      std::int64_t row = 0;
+      for (const auto& chunk : cells[place[static_cast<std::size_t>(column)]]) {
+        const auto& texts = static_cast<const arrow::BinaryArray&>(*chunk);
+        for (std::int64_t i = 0; i < texts.length(); ++i, ++row) doubt_.look(row, column, trimmed(texts.GetView(i)));
+      }
+    }
+    if (doubt_.is_doubtful())
+      note(concat("the first line (", in_quotes(shown_first_), ") is taken for a sample, but looks like names of columns: ",
+                  "write header: true if it is, header: false if it is not"));
+  }
+
+  ArrowBytes bytes_;
+  std::string_view text_;  ///< the rows
+  TableFormat format_;
+  std::int64_t records_before_ = 0;  ///< lines in front of text_
+  std::int64_t first_line_ = 1;      ///< of the first row
+  std::vector<std::int32_t> lines_;  ///< by row, where they do not simply follow each other
+  std::string shown_first_;
+  HeaderDoubt doubt_;
+};
+
+}  // namespace
+
+std::unique_ptr<TableFile> open_csv_file(DataFile file, ArrowBytes bytes, const TableFormat& format) {
+  return std::make_unique<CsvFile>(std::move(file), std::move(bytes), format);
+}
+
+}  // namespace lockstep

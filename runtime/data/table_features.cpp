@@ -1,0 +1,409 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/data/table_features.hpp"
+
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "runtime/base/check.hpp"
+#include "runtime/data/csv_text.hpp"
+
+namespace lockstep {
+namespace {
+
+using Missing = MissingRule::Kind;
+
+constexpr std::size_t kMostCategories = 1000;
+constexpr std::size_t kMostLabels = 100'000;
+constexpr std::int32_t kNoCategory = -2;  // a text that is no category, where that is allowed
+
+std::string advice_on_missing(const TableSplit& split, int column) {
+  return concat("missing: {", split.name_of(column), ": drop | mean | indicator | NUMBER} says what to do with such cells");
+}
+
+/// In order: of numbers by value, else by bytes.
+void sort_names(std::vector<std::string>& names) {
+  const auto value = [](const std::string& name) {
+    double number = 0;
+    read_number(name, number);
+    return number;
+  };
+  if (std::all_of(names.begin(), names.end(), [](const std::string& name) { return is_number(name); }))
+    std::stable_sort(names.begin(), names.end(), [&](const auto& a, const auto& b) { return value(a) < value(b); });
+  else
+    std::sort(names.begin(), names.end());
+}
+
+/// One column of features, decoded; all rows of the split.
+struct FeatureColumn {
+  int column = 0;
+  std::string name;
+  ColumnKind kind = ColumnKind::number;
+  MissingRule rule;
+  std::vector<double> numbers;  ///< NaN: missing; unless categories
+  NamedCells cells;             ///< of categories
+
+  bool is_category() const { return kind == ColumnKind::category; }
+  bool is_missing(std::int64_t row) const {
+    const auto at = static_cast<std::size_t>(row);
+    return is_category() ? cells.codes[at] == NamedCells::kMissing : std::isnan(numbers[at]);
+  }
+};
+
+/// One set, on its way from cells to tensors.
+class Decoder {
+ public:
+  Decoder(TableSplit& split, const TablePlan& plan, const TableOptions& options, bool teaches, TableLearnt& learnt)
+      : split_(split), plan_(plan), options_(options), teaches_(teaches), learnt_(learnt), kept_(split.rows()) {}
+
+  DecodedTable decode() {
+    DecodedTable table;
+    std::vector<FeatureColumn> features;
+    for (const int column : plan_.features) features.push_back(read_feature(column));
+    const bool is_classification = options_.task == TableTask::classification;
+    std::vector<std::int64_t> classes;
+    std::vector<std::vector<double>> numbers;
+    if (is_classification)
+      classes = classes_of(split_, plan_, teaches_, learnt_, kept_);
+    else
+      for (const int target : plan_.targets) numbers.push_back(read_target(target));
+    for (const std::vector<int>* columns : {&plan_.features, &plan_.targets})
+      for (const int column : *columns) split_.drop(column);
+    table.rows = kept_.rows();
+    if (table.rows.empty())
+      throw DataError(concat(split_.first_path(), ": got no row without missing cells of the ", split_.rows(),
+                             " rows, expected at least one: missing: drop leaves them all out"));
+    check_scaled(features);
+    for (FeatureColumn& feature : features) fill(feature, table.rows);
+    table.x = to_x(features, static_cast<std::int64_t>(table.rows.size()));
+    table.targets = is_classification ? to_tensor(classes, table.rows) : to_tensor(numbers, table.rows);
+    return table;
+  }
+
+ private:
+  /// Said by hand, taught before, or found now.
+  ColumnKind kind_of_feature(int column, const std::string& name) {
+    const auto said = plan_.kinds.find(column);
+    const auto known = learnt_.kinds.find(name);
+    if (said == plan_.kinds.end() && known != learnt_.kinds.end()) return column_kind(known->second);
+    ColumnKind kind = ColumnKind::number;
+    if (said != plan_.kinds.end())
+      kind = said->second;
+    else if (teaches_)
+      kind = kind_of(split_, column);
+    if (teaches_ && kind != ColumnKind::number) learnt_.kinds[name] = to_string(kind);
+    return kind;
+  }
+
+  FeatureColumn read_feature(int column) {
+    FeatureColumn feature;
+    feature.column = column;
+    feature.name = split_.name_of(column);
+    feature.rule = plan_.rule_of(column);
+    feature.kind = kind_of_feature(column, feature.name);
+    if (feature.is_category())
+      feature.cells = read_categories(feature);
+    else
+      feature.numbers = numbers_of(split_, column, feature.kind,
+                                   concat("; if the column holds names, write categories: [", feature.name, "]"));
+    if (options_.unrecorded)
+      for (double& number : feature.numbers) number = static_cast<float>(number);
+    const bool has_mean = feature.kind == ColumnKind::number || feature.kind == ColumnKind::date ||
+                          feature.kind == ColumnKind::boolean;
+    if (feature.rule.kind == Missing::mean && !has_mean) feature.rule.kind = Missing::refuse;
+    const bool refuses_category = feature.is_category() && feature.rule.kind == Missing::refuse;
+    apply_missing(
+        split_, with_rule(feature), column, refuses_category ? "a category" : "a number",
+        refuses_category ? concat("missing: {", feature.name, ": drop | indicator | TEXT} says what to do with such cells")
+                         : advice_on_missing(split_, column),
+        [&](std::int64_t row) { return feature.is_missing(row); }, kept_);
+    return feature;
+  }
+
+  TablePlan with_rule(const FeatureColumn& feature) const {
+    TablePlan plan;
+    plan.rules[feature.column] = feature.rule;
+    return plan;
+  }
+
+  NamedCells read_categories(const FeatureColumn& feature) {
+    NamedCells cells = names_of(split_, feature.column, kMostCategories);
+    std::vector<std::string>& known = learnt_.categories[feature.name];
+    const bool fills = feature.rule.kind == Missing::value;
+    if (teaches_ && known.empty()) {
+      known = cells.values;
+      if (fills && std::find(known.begin(), known.end(), feature.rule.value) == known.end())
+        known.push_back(feature.rule.value);
+      sort_names(known);
+    }
+    std::vector<std::int32_t> places;  // by code: among the known ones
+    for (std::size_t code = 0; code < cells.values.size(); ++code) {
+      const auto found = std::find(known.begin(), known.end(), cells.values[code]);
+      places.push_back(found == known.end() ? kNoCategory : static_cast<std::int32_t>(found - known.begin()));
+      if (found == known.end() && !options_.unknown_is_zeros)
+        split_.fail(cells.first_row_of(static_cast<std::int32_t>(code)), feature.column,
+                    concat("got ", in_quotes(cells.values[code]), ", expected one of the ", known.size(),
+                           " categories of the training data: ", shown(known),
+                           "; unknown: zeros takes others for none of them"));
+    }
+    const std::int32_t fill = fills ? place_of(known, feature.rule.value) : NamedCells::kMissing;
+    for (std::int32_t& code : cells.codes) code = code < 0 ? fill : places[static_cast<std::size_t>(code)];
+    return cells;
+  }
+
+  static std::string shown(const std::vector<std::string>& names) {
+    constexpr std::size_t most = 12;
+    if (names.size() <= most) return join(names);
+    return join(std::vector<std::string>(names.begin(), names.begin() + most)) + ", ...";
+  }
+
+  static std::int32_t place_of(const std::vector<std::string>& names, const std::string& name) {
+    const auto found = std::find(names.begin(), names.end(), name);
+    return found == names.end() ? kNoCategory : static_cast<std::int32_t>(found - names.begin());
+  }
+
+  std::vector<double> read_target(int column) {
+    const ColumnKind kind = kind_of(split_, column);
+    const bool as_numbers = kind == ColumnKind::category;  // the first cell then says what is wrong
+    std::vector<double> numbers = numbers_of(split_, column, as_numbers ? ColumnKind::number : kind);
+    apply_missing(split_, plan_, column, "a number",
+                  concat("a target is not filled; missing: {", split_.name_of(column), ": drop} leaves such rows out"),
+                  [&](std::int64_t row) { return std::isnan(numbers[static_cast<std::size_t>(row)]); }, kept_);
+    return numbers;
+  }
+
+  /// The rows that are samples, and a number in place of what is missing. The mean is learnt.
+  void fill(FeatureColumn& feature, const std::vector<std::int64_t>& rows) {
+    if (feature.is_category()) {
+      for (std::size_t i = 0; i < rows.size(); ++i)
+        feature.cells.codes[i] = feature.cells.codes[static_cast<std::size_t>(rows[i])];
+      feature.cells.codes.resize(rows.size());
+    } else {
+      for (std::size_t i = 0; i < rows.size(); ++i) feature.numbers[i] = feature.numbers[static_cast<std::size_t>(rows[i])];
+      feature.numbers.resize(rows.size());
+    }
+    const Missing rule = feature.rule.kind;
+    if (rule == Missing::indicator && teaches_ && !is_indicated(feature)) {
+      bool any = feature.rule.named;
+      for (std::int64_t i = 0; i < static_cast<std::int64_t>(rows.size()) && !any; ++i) any = feature.is_missing(i);
+      if (any) learnt_.indicators.push_back(feature.name);
+    }
+    if (!feature.is_category() && rule != Missing::refuse && rule != Missing::drop) find_fill(feature);
+  }
+
+  bool is_indicated(const FeatureColumn& feature) const {
+    const std::vector<std::string>& all = learnt_.indicators;
+    return feature.rule.kind == Missing::indicator && std::find(all.begin(), all.end(), feature.name) != all.end();
+  }
+
+  /// What takes the place of a missing number.
+  double find_fill(const FeatureColumn& feature) {
+    if (feature.rule.kind == Missing::value) {
+      double number = 0;
+      if (!is_number(feature.rule.value) || read_number(feature.rule.value, number).ec != std::errc() ||
+          std::isinf(number))
+        throw DataError(concat(split_.first_path(), ": ", split_.title_of(feature.column), ": missing: got ",
+                               in_quotes(feature.rule.value), ", expected refuse, drop, mean, indicator or a number: the column holds numbers"));
+      return number;
+    }
+    const auto known = learnt_.missing.find(feature.name);
+    if (known != learnt_.missing.end()) return known->second;
+    double sum = 0;
+    std::int64_t count = 0;
+    for (const double number : feature.numbers)
+      if (!std::isnan(number)) sum += number, ++count;
+    if (count == 0)
+      throw DataError(concat(split_.first_path(), ": ", split_.title_of(feature.column),
+                             ": got no number in any row, expected one at least, for the mean; leave it out with ignore"));
+    const double mean = sum / static_cast<double>(count);
+    return learnt_.missing[feature.name] = mean;
+  }
+
+  static bool is_scaled(const FeatureColumn& feature) {
+    return feature.kind == ColumnKind::number || feature.kind == ColumnKind::date;
+  }
+
+  void check_scaled(const std::vector<FeatureColumn>& features) const {
+    if (!options_.normalize || learnt_.scaling.empty()) return;
+    const auto scaled = static_cast<std::size_t>(std::count_if(features.begin(), features.end(), is_scaled));
+    if (learnt_.scaling.size() != scaled)
+      throw DataError(concat(split_.first_path(), ": got ", scaled, " features, expected ", learnt_.scaling.size(),
+                             ", of which the checkpoint has the scaling"));
+  }
+
+  at::Tensor to_x(std::vector<FeatureColumn>& features, std::int64_t rows) {
+    std::int64_t width = 0;
+    for (const FeatureColumn& feature : features)
+      width += (feature.is_category() ? static_cast<std::int64_t>(learnt_.categories[feature.name].size()) : 1) +
+               (is_indicated(feature) ? 1 : 0);
+    at::Tensor x = at::empty({rows, width}, at::kFloat);
+    auto* out = x.mutable_data_ptr<float>();
+    const bool learns_scaling = options_.normalize && learnt_.scaling.empty();
+    std::size_t scaled = 0;
+    for (FeatureColumn& feature : features) {
+      float* const indicator =
+          out + (feature.is_category() ? static_cast<std::int64_t>(learnt_.categories[feature.name].size()) : 1);
+      if (is_indicated(feature)) {
+        for (std::int64_t row = 0; row < rows; ++row) indicator[row * width] = feature.is_missing(row) ? 1 : 0;
+      }
+      if (feature.is_category()) {
+        write_categories(feature, out, rows, width);
+      } else {
+        fill_numbers(feature);
+        if (options_.normalize && is_scaled(feature)) {
+          if (learns_scaling)
+            learnt_.scaling.push_back(scaling_of(scaled_name(feature), feature.numbers, !options_.unrecorded));
+          write_scaled(feature, learnt_.scaling[scaled++], out, rows, width);
+        } else {
+          for (std::int64_t row = 0; row < rows; ++row)
+            out[row * width] = static_cast<float>(feature.numbers[static_cast<std::size_t>(row)]);
+        }
+      }
+      out = indicator + (is_indicated(feature) ? 1 : 0);
+      feature.numbers = {};
+      feature.cells = {};
+    }
+    return x;
+  }
+
+  /// As it stands in the file, not as it is told apart from others.
+  std::string scaled_name(const FeatureColumn& feature) const {
+    const std::vector<std::string>& names = split_.columns().names;
+    return names.empty() ? feature.name : names[static_cast<std::size_t>(feature.column)];
+  }
+
+  void fill_numbers(FeatureColumn& feature) {
+    const bool any = std::any_of(feature.numbers.begin(), feature.numbers.end(), [](double n) { return std::isnan(n); });
+    if (!any) return;
+    const double fill = find_fill(feature);
+    for (double& number : feature.numbers)
+      if (std::isnan(number)) number = fill;
+  }
+
+  void write_categories(const FeatureColumn& feature, float* out, std::int64_t rows, std::int64_t width) {
+    const auto count = static_cast<std::int32_t>(learnt_.categories[feature.name].size());
+    for (std::int64_t row = 0; row < rows; ++row, out += width) {
+      const std::int32_t code = feature.cells.codes[static_cast<std::size_t>(row)];
+      std::fill(out, out + count, 0.0F);
+      if (code >= 0) out[code] = 1;
+    }
+  }
+
+  static void write_scaled(const FeatureColumn& feature, const ColumnScaling& scaling, float* out, std::int64_t rows,
+                           std::int64_t width) {
+    const double deviation = scaling.deviation > 0 ? scaling.deviation : 1;
+    for (std::int64_t row = 0; row < rows; ++row)
+      out[row * width] =
+          static_cast<float>((feature.numbers[static_cast<std::size_t>(row)] - scaling.mean) / deviation);
+  }
+
+  static at::Tensor to_tensor(const std::vector<std::int64_t>& classes, const std::vector<std::int64_t>& rows) {
+    at::Tensor tensor = at::empty({static_cast<std::int64_t>(rows.size())}, at::kLong);
+    auto* out = tensor.mutable_data_ptr<std::int64_t>();
+    for (const std::int64_t row : rows) *out++ = classes[static_cast<std::size_t>(row)];
+    return tensor;
+  }
+
+  static at::Tensor to_tensor(const std::vector<std::vector<double>>& columns, const std::vector<std::int64_t>& rows) {
+    at::Tensor tensor =
+        at::empty({static_cast<std::int64_t>(rows.size()), static_cast<std::int64_t>(columns.size())}, at::kFloat);
+    auto* out = tensor.mutable_data_ptr<float>();
+    for (const std::int64_t row : rows)
+      for (const std::vector<double>& column : columns) *out++ = static_cast<float>(column[static_cast<std::size_t>(row)]);
+    return tensor;
+  }
+
+  TableSplit& split_;
+  const TablePlan& plan_;
+  const TableOptions& options_;
+  bool teaches_;
+  TableLearnt& learnt_;
+  KeptRows kept_;
+};
+
+/// Class indices as they stand there.
+std::vector<std::int64_t> index_classes(const TableSplit& split, int column) {
+  constexpr double most = std::numeric_limits<std::int32_t>::max();
+  const std::vector<double> numbers = numbers_of(split, column, ColumnKind::number,
+                                                 concat("; of names write categories: [", split.name_of(column), "]"));
+  std::vector<std::int64_t> classes;
+  classes.reserve(numbers.size());
+  for (const double number : numbers) {
+    if (!std::isnan(number) && (number < 0 || number > most || number != std::floor(number))) {
+      const auto row = static_cast<std::int64_t>(classes.size());
+      split.fail(row, column,
+                 concat("got ", shown_cell(split, column, row), ", expected a class index: 0, 1, 2, ...; of names write ",
+                        "categories: [", split.name_of(column), "]"));
+    }
+    classes.push_back(std::isnan(number) ? NamedCells::kMissing : static_cast<std::int64_t>(number));
+  }
+  return classes;
+}
+
+}  // namespace
+
+std::vector<std::int64_t> KeptRows::rows() const {
+  std::vector<std::int64_t> rows;
+  for (std::size_t row = 0; row < kept_.size(); ++row)
+    if (kept_[row] != 0) rows.push_back(static_cast<std::int64_t>(row));
+  return rows;
+}
+
+void apply_missing(const TableSplit& split, const TablePlan& plan, int column, const char* expected,
+                   const std::string& advice, const std::function<bool(std::int64_t)>& is_missing, KeptRows& kept) {
+  const Missing rule = plan.rule_of(column).kind;
+  if (rule != Missing::refuse && rule != Missing::drop) return;
+  for (std::int64_t row = 0; row < split.rows(); ++row) {
+    if (!is_missing(row)) continue;
+    if (rule == Missing::refuse) fail_missing(split, column, row, expected, advice);
+    kept.drop(row);
+  }
+}
+
+std::vector<std::int64_t> classes_of(const TableSplit& split, const TablePlan& plan, bool teaches, TableLearnt& learnt,
+                                     KeptRows& kept) {
+  const int column = plan.targets.front();
+  const std::string name = split.name_of(column);
+  const auto known = learnt.labels.find(name);
+  const auto said = plan.kinds.find(column);
+  const ColumnKind kind = said != plan.kinds.end() ? said->second : kind_of(split, column);
+  const bool has_labels = known != learnt.labels.end() || (teaches && kind != ColumnKind::number);
+  std::vector<std::int64_t> classes;
+  if (!has_labels || (kind == ColumnKind::number && !split.class_names(column).empty())) {
+    classes = index_classes(split, column);
+    // Indices that the file has names for.
+    if (const auto names = split.class_names(column); teaches && !names.empty()) learnt.labels[name] = names;
+  } else {
+    const NamedCells cells = names_of(split, column, kMostLabels);
+    std::vector<std::string>& labels = learnt.labels[name];
+    if (labels.empty()) {
+      labels = cells.values;
+      sort_names(labels);
+    }
+    std::vector<std::int64_t> places;
+    for (std::size_t code = 0; code < cells.values.size(); ++code) {
+      const auto found = std::find(labels.begin(), labels.end(), cells.values[code]);
+      if (found == labels.end())
+        split.fail(cells.first_row_of(static_cast<std::int32_t>(code)), column,
+                   concat("got ", in_quotes(cells.values[code]), ", expected one of the ", labels.size(),
+                          " labels of the training data: ", join(labels)));
+      places.push_back(found - labels.begin());
+    }
+    for (const std::int32_t code : cells.codes)
+      classes.push_back(code < 0 ? NamedCells::kMissing : places[static_cast<std::size_t>(code)]);
+  }
+  apply_missing(split, plan, column, has_labels ? "a label" : "a class index",
+                concat("a target is not filled; missing: {", name, ": drop} leaves such rows out"),
+                [&](std::int64_t row) { return classes[static_cast<std::size_t>(row)] < 0; }, kept);
+  return classes;
+}
+
+DecodedTable decode_table(TableSplit& split, const TablePlan& plan, const TableOptions& options, bool teaches,
+                          TableLearnt& learnt) {
+  return Decoder(split, plan, options, teaches, learnt).decode();
+}
+
+}  // namespace lockstep

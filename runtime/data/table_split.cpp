@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/data/table_split.hpp"
+
+#include <arrow/array.h>
+
+#include <algorithm>
+
+#include "runtime/base/check.hpp"
+#include "runtime/data/csv_text.hpp"
+
+namespace lockstep {
+namespace {
+
+std::string shown(int count, const std::vector<std::string>& names) {
+  return names.empty() ? concat(count, " columns") : concat(count, " columns (", join(names), ")");
+}
+
+}  // namespace
+
+TableSplit::TableSplit(const std::vector<std::string>& paths, const TableFormat& format,
+                       const std::optional<KnownColumns>& known) {
+  if (known) columns_ = *known;
+  for (const std::string& path : paths) {
+    files_.push_back(open_table_file(path, format));
+    const TableFile& file = *files_.back();
+    if (columns_.count == 0) columns_ = {path, file.columns(), file.names(), file.is_csv()};
+    check_columns(file);
+  }
+  cells_.resize(static_cast<std::size_t>(columns_.count));
+}
+
+void TableSplit::check_columns(const TableFile& file) const {
+  const bool both_named = !columns_.names.empty() && !file.names().empty();
+  const bool by_name = both_named && !(columns_.are_csv && file.is_csv());
+  if (by_name) return;  // what is missing is found when it is read
+  if (file.columns() == columns_.count && (!both_named || file.names() == columns_.names)) return;
+  throw DataError(concat(file.path(), ": got ", shown(file.columns(), file.names()), ", expected ",
+                         shown(columns_.count, columns_.names), " as in ", columns_.whose));
+}
+
+int TableSplit::number_in(const TableFile& file, int column) const {
+  const std::vector<std::string>& theirs = file.names();
+  if (columns_.names.empty() || theirs.empty() || theirs == columns_.names) return column;
+  const auto found = std::find(theirs.begin(), theirs.end(), columns_.names[static_cast<std::size_t>(column)]);
+  return found == theirs.end() ? -1 : static_cast<int>(found - theirs.begin());
+}
+
+std::vector<DataFile> TableSplit::files() const {
+  std::vector<DataFile> files;
+  for (const auto& file : files_) files.push_back(file->file());
+  return files;
+}
+
+std::string TableSplit::name_of(int column) const {
+  const std::vector<std::string>& names = columns_.names;
+  if (names.empty()) return concat(column);
+  const std::string& name = names[static_cast<std::size_t>(column)];
+  return name.empty() || std::count(names.begin(), names.end(), name) > 1 ? concat(column) : name;
+}
+
+std::string TableSplit::title_of(int column) const {
+  return columns_.names.empty() ? concat("column ", column, " (from 0)")
+                                : concat("column ", in_quotes(columns_.names[static_cast<std::size_t>(column)]));
+}
+
+void TableSplit::read(const std::vector<int>& columns) {
+  for (const int column : columns) cells_[static_cast<std::size_t>(column)].emplace();
+  for (const auto& file : files_) {
+    std::vector<int> numbers;
+    for (const int column : columns) {
+      numbers.push_back(number_in(*file, column));
+      if (numbers.back() < 0)
+        throw DataError(concat(file->path(), ": got no ", title_of(column), " among its ",
+                               shown(file->columns(), file->names()), ", expected it as in ", columns_.whose));
+    }
+    std::vector<ArrowChunks> cells = file->read(numbers);
+    for (std::size_t i = 0; i < columns.size(); ++i) {
+      ArrowChunks& all = *cells_[static_cast<std::size_t>(columns[i])];
+      std::int64_t rows = 0;
+      for (auto& chunk : cells[i]) {
+        rows += chunk->length();
+        if (chunk->length() > 0) all.push_back(std::move(chunk));
+      }
+      LOCKSTEP_CHECK(rows == file->rows(), rows, " cells of ", file->rows(), " rows");
+    }
+    first_rows_.push_back(rows_);
+    rows_ += file->rows();
+  }
+}
+
+const ArrowChunks& TableSplit::cells(int column) const {
+  const auto& cells = cells_.at(static_cast<std::size_t>(column));
+  LOCKSTEP_CHECK(cells, "column ", column, " was not read");
+  return *cells;
+}
+
+std::vector<std::string> TableSplit::class_names(int column) const {
+  const int number = number_in(*files_.front(), column);
+  return number < 0 ? std::vector<std::string>() : files_.front()->class_names(number);
+}
+
+std::vector<std::string> TableSplit::notes() const {
+  std::vector<std::string> notes;
+  for (const auto& file : files_) notes.insert(notes.end(), file->notes().begin(), file->notes().end());
+  return notes;
+}
+
+std::pair<const TableFile*, std::int64_t> TableSplit::file_of(std::int64_t row) const {
+  const auto behind = std::upper_bound(first_rows_.begin(), first_rows_.end(), row);
+  const auto at = static_cast<std::size_t>(behind - first_rows_.begin()) - 1;
+  return {files_[at].get(), row - first_rows_[at]};
+}
+
+std::string TableSplit::place_of(std::int64_t row) const {
+  const auto [file, its_row] = file_of(row);
+  return file->place_of(its_row);
+}
+
+std::string TableSplit::advice_on_number(std::int64_t row, std::string_view cell) const {
+  const auto [file, its_row] = file_of(row);
+  return file->advice_on_number(its_row, cell);
+}
+
+void TableSplit::fail(std::int64_t row, int column, const std::string& message) const {
+  throw DataError(concat(place_of(row), ": ", title_of(column), ": ", message));
+}
+
+}  // namespace lockstep
