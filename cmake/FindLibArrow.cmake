@@ -50,7 +50,7 @@ include(FindPackageHandleStandardArgs)
 find_package_handle_standard_args(LibArrow
   REQUIRED_VARS LibArrow_LIBRARY LibArrow_PARQUET_LIBRARY LibArrow_INCLUDE_DIR
   VERSION_VAR LibArrow_VERSION
-  REASON_FAILURE_MESSAGE "tools/setup.sh brings it (pyarrow, into .venv); or name the folder of one in LOCKSTEP_ARROW_ROOT (of a pyarrow that Python sees: python3 -c 'print(__import__(\"pyarrow\").__path__[0])'); or build without tables: -DLOCKSTEP_ARROW=OFF")
+  REASON_FAILURE_MESSAGE "tools/setup.sh brings it (pyarrow, into .venv), or name the folder of one in LOCKSTEP_ARROW_ROOT (of a pyarrow that Python sees: python3 -c 'print(__import__(\"pyarrow\").__path__[0])'), or build without tables: -DLOCKSTEP_ARROW=OFF")
 mark_as_advanced(LibArrow_INCLUDE_DIR LibArrow_LIBRARY LibArrow_PARQUET_LIBRARY)
 
 if(LibArrow_FOUND AND NOT TARGET LibArrow::LibArrow)

@@ -118,6 +118,9 @@ readonly needs=(
   "has_library yaml-cpp yaml-cpp/yaml.h|yaml-cpp|libyaml-cpp-dev|yaml-cpp-devel|yaml-cpp|yaml-cpp"
   "has_library CLI11 CLI/CLI.hpp|CLI11|libcli11-dev|cli11-devel|cli11|cli11"
   "has_library nlohmann_json nlohmann/json.hpp|nlohmann-json|nlohmann-json3-dev|json-devel|nlohmann_json|nlohmann_json"
+  "has_library JPEG jpeglib.h|libjpeg (libjpeg-turbo)|libjpeg-dev|libjpeg-turbo-devel|libjpeg-turbo|libjpeg-turbo"
+  "has_library PNG png.h|libpng|libpng-dev|libpng-devel|libpng|libpng"
+  "has_library ZLIB zlib.h|zlib|zlib1g-dev|zlib-devel|zlib|zlib"
   "has_library Catch2 catch2/catch_all.hpp catch2/catch.hpp|Catch2 (tests)|catch2|catch-devel|catch2|catch2"
 )
 readonly need_python="find_python|Python 3.10 or newer with venv (to fetch LibTorch)|python3 python3-venv|python3|python|python"

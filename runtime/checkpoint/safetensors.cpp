@@ -29,11 +29,13 @@ struct Dtype {
   const char* name;
   at::ScalarType type;
 };
-constexpr std::array<Dtype, 10> kDtypes = {{{"F64", at::kDouble},
+constexpr std::array<Dtype, 12> kDtypes = {{{"F64", at::kDouble},
                                             {"F32", at::kFloat},
                                             {"F16", at::kHalf},
                                             {"BF16", at::kBFloat16},
                                             {"I64", at::kLong},
+                                            {"U32", at::ScalarType::UInt32},
+                                            {"U16", at::ScalarType::UInt16},
                                             {"I32", at::kInt},
                                             {"I16", at::kShort},
                                             {"I8", at::kChar},

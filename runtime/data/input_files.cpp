@@ -110,17 +110,17 @@ std::vector<std::string> matching_files(const std::string& pattern) {
   return found;
 }
 
-std::vector<std::string> read_globs(const Section& section, const std::string& key) {
+std::vector<std::string> read_patterns(const Section& section, const std::string& key) {
   if (!section.is_sequence(key)) return {section.get<std::string>(key, not_empty())};
-  const auto globs = section.list<std::string>(key, not_empty());
-  if (globs.empty()) throw section.unexpected(key, "a glob or a list of globs");
-  return globs;
+  auto patterns = section.list<std::string>(key, not_empty());
+  if (patterns.empty()) throw section.unexpected(key, "a glob or a list of globs");
+  return patterns;
 }
 
 std::vector<std::string> files_of(const Section& section, const std::string& key,
-                                  const std::vector<std::string>& globs) {
+                                  const std::vector<std::string>& patterns) {
   std::vector<std::string> files;
-  for (const std::string& pattern : globs) {
+  for (const std::string& pattern : patterns) {
     const std::vector<std::string> matches = matching_files(pattern);
     if (matches.empty()) {
       const bool shell = pattern.starts_with('~') || pattern.find('$') != std::string::npos;
@@ -132,6 +132,10 @@ std::vector<std::string> files_of(const Section& section, const std::string& key
   std::sort(files.begin(), files.end());
   files.erase(std::unique(files.begin(), files.end()), files.end());
   return files;
+}
+
+std::string names_of(const std::vector<std::string>& files) {
+  return concat(files.front(), files.size() > 1 ? concat(" and ", files.size() - 1, " more") : "");
 }
 
 std::string working_folder() {

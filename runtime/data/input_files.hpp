@@ -27,13 +27,16 @@ std::string foreign_format(std::string_view bytes);
 /// characters. Empty when nothing matches. Throws DataError for a folder that cannot be listed.
 std::vector<std::string> matching_files(const std::string& pattern);
 
-/// The value of `key`: a pattern, or a list of at least one.
-std::vector<std::string> read_globs(const Section& section, const std::string& key);
+/// A file name or pattern, or a list of them.
+std::vector<std::string> read_patterns(const Section& section, const std::string& key);
 
-/// The files that match these patterns, each once, in byte order of their paths. Throws ConfigError at `key` when a
-/// pattern matches none.
+/// All files that they match, each once, in byte order of their paths. ConfigError at `key` for a pattern that matches
+/// none.
 std::vector<std::string> files_of(const Section& section, const std::string& key,
-                                  const std::vector<std::string>& globs);
+                                  const std::vector<std::string>& patterns);
+
+/// "a.bin and 2 more"
+std::string names_of(const std::vector<std::string>& files);
 
 /// The working folder, where relative paths start; for messages.
 std::string working_folder();

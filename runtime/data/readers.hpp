@@ -10,10 +10,16 @@
 
 namespace lockstep {
 
+DataReader cifar100_reader();
+DataReader cifar10_reader();
+DataReader idx_reader();
+DataReader image_folder_reader();
 DataReader mixture_reader();
+DataReader safetensors_reader();
 DataReader synthetic_reader();
 DataReader text_reader();
 /// Those of tables: csv and table; none in a build without Arrow.
 std::vector<DataReader> table_readers();
+DataReader tokens_reader();
 
 }  // namespace lockstep

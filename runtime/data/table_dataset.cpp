@@ -65,12 +65,6 @@ std::vector<EntrySpec> TableDataset::entries(std::int64_t rows) const {
                       {targets_.scalar_type(), row_sizes(targets_), targets_below_});
 }
 
-std::vector<std::int64_t> TableDataset::classes() const {
-  if (targets_.scalar_type() != at::kLong || targets_.dim() != 1) return {};
-  const auto* first = targets_.const_data_ptr<std::int64_t>();
-  return {first, first + targets_.numel()};
-}
-
 std::int64_t TableDataset::size() const {
   return x_.size(0);
 }

@@ -16,7 +16,6 @@ class TableDataset : public Dataset {
   std::int64_t size() const override;
   Tensors read(const std::vector<std::int64_t>& samples) const override;
   bool reads_in_parallel() const override { return true; }
-  std::vector<std::int64_t> classes() const override;
   Tensors all() const override { return {x_, targets_}; }
   std::vector<std::int64_t> classes() const override;
   std::string place_of(std::int64_t sample) const override { return place_of_ ? place_of_(sample) : ""; }

@@ -114,8 +114,8 @@ TableOptions table_options(const Section& section, const DataContext& context, b
                std::string_view("+-.\"\n\r").find(text[0]) == std::string_view::npos;
       }};
   TableOptions options;
-  options.train = read_globs(section, "train");
-  if (section.has("eval")) options.eval = read_globs(section, "eval");
+  options.train = read_patterns(section, "train");
+  if (section.has("eval")) options.eval = read_patterns(section, "eval");
   options.targets = names_in(section, "targets");
   const auto task = section.get<std::string>("task", one_of(task_names()));
   options.task = static_cast<TableTask>(std::find(task_names().begin(), task_names().end(), task) - task_names().begin());

@@ -13,6 +13,9 @@
 
 namespace lockstep {
 
+/// The class or token that losses over classes leave out, as torch.nn.CrossEntropyLoss does.
+inline constexpr std::int64_t kIgnoredTarget = -100;
+
 /// The targets that a loss is defined for; outside of it there is a number too, but it is no loss.
 struct TargetDomain {
   double least = -std::numeric_limits<double>::infinity();

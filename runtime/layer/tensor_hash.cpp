@@ -33,10 +33,15 @@ Elements elements_of(at::ScalarType dtype) {
   return {};  // integers are finite
 }
 
+std::uint64_t begin_of(at::ScalarType dtype, at::IntArrayRef sizes) {
+  std::uint64_t hash = mix(0, static_cast<std::uint64_t>(dtype));
+  for (const std::int64_t size : sizes) hash = mix(hash, static_cast<std::uint64_t>(size));
+  return hash;
+}
+
 TensorScan scan_of(at::ScalarType dtype, at::IntArrayRef sizes, const void* data, std::size_t count) {
   const Elements elements = elements_of(dtype);
-  std::uint64_t hash = mix(0, static_cast<std::uint64_t>(dtype)), not_finite = 0;
-  for (const std::int64_t size : sizes) hash = mix(hash, static_cast<std::uint64_t>(size));
+  std::uint64_t hash = begin_of(dtype, sizes), not_finite = 0;
   const auto* bytes = static_cast<const char*>(data);
   std::size_t left = count;
   for (; left >= 8; left -= 8, bytes += 8) {
@@ -78,6 +83,21 @@ std::uint64_t hash_of(const at::Tensor& tensor) {
 std::uint64_t hash_of(std::string_view text) {
   const auto size = static_cast<std::int64_t>(text.size());
   return scan_of(at::kByte, {size}, text.data(), text.size()).hash;
+}
+
+TextHash::TextHash(std::size_t size) : hash_(begin_of(at::kByte, static_cast<std::int64_t>(size))), size_(size) {}
+
+void TextHash::add(std::string_view piece) {
+  for (; piece.size() >= 8; piece.remove_prefix(8)) {
+    std::uint64_t word;
+    std::memcpy(&word, piece.data(), 8);
+    hash_ = mix(hash_, word);
+  }
+  if (!piece.empty()) std::memcpy(&tail_, piece.data(), piece.size());
+}
+
+std::uint64_t TextHash::value() const {
+  return mix(mix(hash_, tail_), size_);
 }
 
 }  // namespace lockstep

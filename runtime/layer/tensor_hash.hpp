@@ -29,4 +29,18 @@ std::uint64_t hash_of(const at::Tensor& tensor);
 /// Of a text: as of a uint8 tensor with one dimension.
 std::uint64_t hash_of(std::string_view text);
 
+/// The same of a text that comes piece by piece.
+class TextHash {
+ public:
+  /// Of `size` bytes altogether.
+  explicit TextHash(std::size_t size);
+  /// The next bytes: a multiple of 8 of them, but for the last piece.
+  void add(std::string_view piece);
+  std::uint64_t value() const;
+
+ private:
+  std::uint64_t hash_, tail_ = 0;
+  std::size_t size_;
+};
+
 }  // namespace lockstep

@@ -9,8 +9,6 @@
 
 namespace lockstep {
 
-inline constexpr std::int64_t kIgnoredTarget = -100;  // as torch.nn.CrossEntropyLoss
-
 /// The most float32 that cross_entropy_of_rows() keeps or computes with at a time, about. A device wants fewer and
 /// larger pieces: telling it one takes longer than a small one.
 inline std::int64_t cross_entropy_bytes(c10::Device device) {
