@@ -108,9 +108,9 @@ class ArrowFile : public SchemaFile {
     options.memory_pool = arrow::system_memory_pool();
     const auto in = std::make_shared<arrow::io::BufferReader>(bytes);
     constexpr std::string_view with_footer = "ARROW1";
-    const bool is_stream = std::string_view(reinterpret_cast<const char*>(bytes->data()),
-                                            static_cast<std::size_t>(bytes->size()))
-                               .substr(0, with_footer.size()) != with_footer;
+    const bool is_stream =
+        std::string_view(reinterpret_cast<const char*>(bytes->data()), static_cast<std::size_t>(bytes->size()))
+            .substr(0, with_footer.size()) != with_footer;
     std::shared_ptr<arrow::Schema> schema;
     if (is_stream) {
       const auto reader = arrow_value(path(), arrow::ipc::RecordBatchStreamReader::Open(in, options));

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// CSV: RFC 4180 with any delimiter. Arrow splits the text into cells; what they mean is decided later, by people's rules
-// and with messages that name the line. Blank lines, a byte-order mark and "\r" at line ends are passed over. Names of
-// columns are trimmed unless quoted. A line of another number of cells than the first is an error.
+// CSV: RFC 4180 with any delimiter. Arrow splits the text into cells; what they mean is decided later, by people's
+// rules and with messages that name the line. Blank lines, a byte-order mark and "\r" at line ends are passed over.
+// Names of columns are trimmed unless quoted. A line of another number of cells than the first is an error.
 #include <arrow/array.h>
 #include <arrow/buffer.h>
 #include <arrow/chunked_array.h>
@@ -72,8 +72,7 @@ class CsvFile : public TableFile {
   }
 
   std::string advice_on_number(std::int64_t row, std::string_view cell) const override {
-    if (row == 0 && first_line_ == 1 && format_.header != "true")
-      return "; if line 1 holds names, write header: true";
+    if (row == 0 && first_line_ == 1 && format_.header != "true") return "; if line 1 holds names, write header: true";
     return TableFile::advice_on_number(row, cell);
   }
 
@@ -112,7 +111,8 @@ class CsvFile : public TableFile {
 
   void check_closed(const CsvRecords& records) const {
     if (!records.unclosed()) return;
-    throw DataError(concat(path(), ":", records.number(), ": got a quote (\") that is not closed, expected another one; ",
+    throw DataError(concat(path(), ":", records.number(),
+                           ": got a quote (\") that is not closed, expected another one; ",
                            "inside of quotes it is written twice"));
   }
 
@@ -193,7 +193,8 @@ class CsvFile : public TableFile {
       }
     }
     if (doubt_.is_doubtful())
-      note(concat("the first line (", in_quotes(shown_first_), ") is taken for a sample, but looks like names of columns: ",
+      note(concat("the first line (", in_quotes(shown_first_),
+                  ") is taken for a sample, but looks like names of columns: ",
                   "write header: true if it is, header: false if it is not"));
   }
 

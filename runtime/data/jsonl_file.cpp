@@ -119,7 +119,8 @@ class JsonlFile : public TableFile {
       try {
         object = Json::parse(*line);
       } catch (const std::exception& error) {
-        fail_at(lines.number(), concat("got ", in_quotes(*line), ", expected a JSON object on one line: ", reason_of(error)));
+        fail_at(lines.number(),
+                concat("got ", in_quotes(*line), ", expected a JSON object on one line: ", reason_of(error)));
       }
       if (!object.is_object())
         fail_at(lines.number(), concat("got ", kind_of(object), ", expected a JSON object",
@@ -128,8 +129,9 @@ class JsonlFile : public TableFile {
         if (value.is_null()) continue;
         const auto [first, is_new] = kinds.try_emplace(key, kind_of(value), lines.number());
         if (!is_new && first->second.first != kind_of(value))
-          fail_at(lines.number(), concat("column ", in_quotes(key), ": got ", in_quotes(value.dump(-1, ' ', false, Json::error_handler_t::replace)), ", expected ",
-                                         first->second.first, " as in line ", first->second.second));
+          fail_at(lines.number(), concat("column ", in_quotes(key), ": got ",
+                                         in_quotes(value.dump(-1, ' ', false, Json::error_handler_t::replace)),
+                                         ", expected ", first->second.first, " as in line ", first->second.second));
       }
     }
   }

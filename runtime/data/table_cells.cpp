@@ -97,7 +97,7 @@ double days_per_unit(const arrow::Array& array) {
 template <typename Use>
 void each_cell(const arrow::Array& array, const Use& use) {
   using arrow::Type;
-  switch (array.type_id()) {  // NOLINT: the types that a table cannot have are the default
+  switch (int{array.type_id()}) {  // an int: the types that a table cannot have are the default
     case Type::NA:
       for (std::int64_t i = 0; i < array.length(); ++i) use(Cell{});
       return;
@@ -143,8 +143,10 @@ void each_cell(const arrow::Array& array, const Use& use) {
 
 /// The type that counts: of the values of a dictionary, of what stands behind an extension.
 const arrow::DataType& plain_type(const arrow::DataType& type) {
-  if (type.id() == arrow::Type::DICTIONARY) return plain_type(*static_cast<const arrow::DictionaryType&>(type).value_type());
-  if (type.id() == arrow::Type::EXTENSION) return plain_type(*static_cast<const arrow::ExtensionType&>(type).storage_type());
+  if (type.id() == arrow::Type::DICTIONARY)
+    return plain_type(*static_cast<const arrow::DictionaryType&>(type).value_type());
+  if (type.id() == arrow::Type::EXTENSION)
+    return plain_type(*static_cast<const arrow::ExtensionType&>(type).storage_type());
   return type;
 }
 
@@ -169,9 +171,16 @@ CellType checked_type(const TableSplit& split, int column) {
   for (const auto& chunk : split.cells(column)) {
     const CellType type = cell_type(*chunk->type());
     if (type == CellType::list)
-      split.fail(row, column, concat("got lists (", chunk->type()->ToString(), "), expected single values; lists of token ids are read with tokens: ", split.name_of(column), ", others leave out with ignore"));
+      split.fail(row, column,
+                 concat("got lists (", chunk->type()->ToString(),
+                        "), expected single values; lists of token ids are read with tokens: ", split.name_of(column),
+                        ", others leave out with ignore"));
     if (type == CellType::other)
-      split.fail(row, column, concat("got values of the type ", chunk->type()->ToString(), ", expected numbers, dates or text; leave it out with ignore, or make columns of its parts in Python"));
+      split.fail(
+          row, column,
+          concat(
+              "got values of the type ", chunk->type()->ToString(),
+              ", expected numbers, dates or text; leave it out with ignore, or make columns of its parts in Python"));
     if (found == CellType::nothing || type == CellType::text) found = type;
     row += chunk->length();
   }
@@ -292,8 +301,8 @@ std::vector<double> numbers_of(const TableSplit& split, int column, ColumnKind k
       if (cell.type == Cell::Type::missing)
         numbers.push_back(kNoNumber);
       else
-        numbers.push_back(checked(split, column, row(),
-                                  cell.type == Cell::Type::text ? from_text(trimmed(cell.text)) : cell.number));
+        numbers.push_back(
+            checked(split, column, row(), cell.type == Cell::Type::text ? from_text(trimmed(cell.text)) : cell.number));
     });
   return numbers;
 }
@@ -343,9 +352,12 @@ std::string shown_cell(const TableSplit& split, int column, std::int64_t row) {
   std::string shown;
   one_cell(split, column, row, [&](const Cell& cell) {
     const std::string_view text = trimmed(cell.text);
-    if (cell.type == Cell::Type::missing) shown = "no value (null)";
-    else if (cell.type == Cell::Type::number) shown = concat("'", text_of_number(cell.number), "'");
-    else shown = text.empty() ? "an empty cell" : in_quotes(text);
+    if (cell.type == Cell::Type::missing)
+      shown = "no value (null)";
+    else if (cell.type == Cell::Type::number)
+      shown = concat("'", text_of_number(cell.number), "'");
+    else
+      shown = text.empty() ? "an empty cell" : in_quotes(text);
   });
   return shown;
 }

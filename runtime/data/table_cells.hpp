@@ -19,8 +19,8 @@ const char* to_string(ColumnKind kind);
 /// Throws DataError when there is none of this name.
 ColumnKind column_kind(const std::string& name);
 
-/// What a column is by itself. By its type; of text: numbers when any cell is one (then another text is a mistake in it),
-/// else true and false, else dates when any cell is one, else categories.
+/// What a column is by itself. By its type; of text: numbers when any cell is one (then another text is a mistake in
+/// it), else true and false, else dates when any cell is one, else categories.
 ColumnKind kind_of(const TableSplit& split, int column);
 
 /// NaN where a cell is missing. Throws DataError naming a cell that is no such thing, or not finite, or beyond float32;

@@ -21,7 +21,8 @@ constexpr std::size_t kMostLabels = 100'000;
 constexpr std::int32_t kNoCategory = -2;  // a text that is no category, where that is allowed
 
 std::string advice_on_missing(const TableSplit& split, int column) {
-  return concat("missing: {", split.name_of(column), ": drop | mean | indicator | NUMBER} says what to do with such cells");
+  return concat("missing: {", split.name_of(column),
+                ": drop | mean | indicator | NUMBER} says what to do with such cells");
 }
 
 /// In order: of numbers by value, else by bytes.
@@ -105,20 +106,21 @@ class Decoder {
     feature.rule = plan_.rule_of(column);
     feature.kind = kind_of_feature(column, feature.name);
     if (feature.is_category())
-      feature.cells = read_categories(feature);
+      feature.cells = names_of(split_, column, kMostCategories);
     else
       feature.numbers = numbers_of(split_, column, feature.kind,
                                    concat("; if the column holds names, write categories: [", feature.name, "]"));
     if (options_.unrecorded)
       for (double& number : feature.numbers) number = static_cast<float>(number);
-    const bool has_mean = feature.kind == ColumnKind::number || feature.kind == ColumnKind::date ||
-                          feature.kind == ColumnKind::boolean;
+    const bool has_mean =
+        feature.kind == ColumnKind::number || feature.kind == ColumnKind::date || feature.kind == ColumnKind::boolean;
     if (feature.rule.kind == Missing::mean && !has_mean) feature.rule.kind = Missing::refuse;
     const bool refuses_category = feature.is_category() && feature.rule.kind == Missing::refuse;
     apply_missing(
         split_, with_rule(feature), column, refuses_category ? "a category" : "a number",
-        refuses_category ? concat("missing: {", feature.name, ": drop | indicator | TEXT} says what to do with such cells")
-                         : advice_on_missing(split_, column),
+        refuses_category
+            ? concat("missing: {", feature.name, ": drop | indicator | TEXT} says what to do with such cells")
+            : advice_on_missing(split_, column),
         [&](std::int64_t row) { return feature.is_missing(row); }, kept_);
     return feature;
   }
@@ -129,29 +131,33 @@ class Decoder {
     return plan;
   }
 
-  NamedCells read_categories(const FeatureColumn& feature) {
-    NamedCells cells = names_of(split_, feature.column, kMostCategories);
+  /// From numbers of values to numbers of categories, which are those of the rows that are left.
+  void number_categories(FeatureColumn& feature, const std::vector<std::int64_t>& rows) {
+    NamedCells& cells = feature.cells;
     std::vector<std::string>& known = learnt_.categories[feature.name];
     const bool fills = feature.rule.kind == Missing::value;
+    std::vector<std::int64_t> first(cells.values.size(), -1);  // by value: the row
+    for (const std::int64_t row : rows)
+      if (const std::int32_t code = cells.codes[static_cast<std::size_t>(row)]; code >= 0)
+        if (auto& at = first[static_cast<std::size_t>(code)]; at < 0) at = row;
     if (teaches_ && known.empty()) {
-      known = cells.values;
+      for (std::size_t value = 0; value < cells.values.size(); ++value)
+        if (first[value] >= 0) known.push_back(cells.values[value]);
       if (fills && std::find(known.begin(), known.end(), feature.rule.value) == known.end())
         known.push_back(feature.rule.value);
       sort_names(known);
     }
-    std::vector<std::int32_t> places;  // by code: among the known ones
-    for (std::size_t code = 0; code < cells.values.size(); ++code) {
-      const auto found = std::find(known.begin(), known.end(), cells.values[code]);
-      places.push_back(found == known.end() ? kNoCategory : static_cast<std::int32_t>(found - known.begin()));
-      if (found == known.end() && !options_.unknown_is_zeros)
-        split_.fail(cells.first_row_of(static_cast<std::int32_t>(code)), feature.column,
-                    concat("got ", in_quotes(cells.values[code]), ", expected one of the ", known.size(),
+    std::vector<std::int32_t> places;  // by value: among the known ones
+    for (std::size_t value = 0; value < cells.values.size(); ++value) {
+      places.push_back(place_of(known, cells.values[value]));
+      if (places.back() == kNoCategory && first[value] >= 0 && !options_.unknown_is_zeros)
+        split_.fail(first[value], feature.column,
+                    concat("got ", in_quotes(cells.values[value]), ", expected one of the ", known.size(),
                            " categories of the training data: ", shown(known),
                            "; unknown: zeros takes others for none of them"));
     }
     const std::int32_t fill = fills ? place_of(known, feature.rule.value) : NamedCells::kMissing;
     for (std::int32_t& code : cells.codes) code = code < 0 ? fill : places[static_cast<std::size_t>(code)];
-    return cells;
   }
 
   static std::string shown(const std::vector<std::string>& names) {
@@ -169,20 +175,23 @@ class Decoder {
     const ColumnKind kind = kind_of(split_, column);
     const bool as_numbers = kind == ColumnKind::category;  // the first cell then says what is wrong
     std::vector<double> numbers = numbers_of(split_, column, as_numbers ? ColumnKind::number : kind);
-    apply_missing(split_, plan_, column, "a number",
-                  concat("a target is not filled; missing: {", split_.name_of(column), ": drop} leaves such rows out"),
-                  [&](std::int64_t row) { return std::isnan(numbers[static_cast<std::size_t>(row)]); }, kept_);
+    apply_missing(
+        split_, plan_, column, "a number",
+        concat("a target is not filled; missing: {", split_.name_of(column), ": drop} leaves such rows out"),
+        [&](std::int64_t row) { return std::isnan(numbers[static_cast<std::size_t>(row)]); }, kept_);
     return numbers;
   }
 
   /// The rows that are samples, and a number in place of what is missing. The mean is learnt.
   void fill(FeatureColumn& feature, const std::vector<std::int64_t>& rows) {
     if (feature.is_category()) {
+      number_categories(feature, rows);
       for (std::size_t i = 0; i < rows.size(); ++i)
         feature.cells.codes[i] = feature.cells.codes[static_cast<std::size_t>(rows[i])];
       feature.cells.codes.resize(rows.size());
     } else {
-      for (std::size_t i = 0; i < rows.size(); ++i) feature.numbers[i] = feature.numbers[static_cast<std::size_t>(rows[i])];
+      for (std::size_t i = 0; i < rows.size(); ++i)
+        feature.numbers[i] = feature.numbers[static_cast<std::size_t>(rows[i])];
       feature.numbers.resize(rows.size());
     }
     const Missing rule = feature.rule.kind;
@@ -206,7 +215,8 @@ class Decoder {
       if (!is_number(feature.rule.value) || read_number(feature.rule.value, number).ec != std::errc() ||
           std::isinf(number))
         throw DataError(concat(split_.first_path(), ": ", split_.title_of(feature.column), ": missing: got ",
-                               in_quotes(feature.rule.value), ", expected refuse, drop, mean, indicator or a number: the column holds numbers"));
+                               in_quotes(feature.rule.value),
+                               ", expected refuse, drop, mean, indicator or a number: the column holds numbers"));
       return number;
     }
     const auto known = learnt_.missing.find(feature.name);
@@ -216,8 +226,9 @@ class Decoder {
     for (const double number : feature.numbers)
       if (!std::isnan(number)) sum += number, ++count;
     if (count == 0)
-      throw DataError(concat(split_.first_path(), ": ", split_.title_of(feature.column),
-                             ": got no number in any row, expected one at least, for the mean; leave it out with ignore"));
+      throw DataError(
+          concat(split_.first_path(), ": ", split_.title_of(feature.column),
+                 ": got no number in any row, expected one at least, for the mean; leave it out with ignore"));
     const double mean = sum / static_cast<double>(count);
     return learnt_.missing[feature.name] = mean;
   }
@@ -276,7 +287,8 @@ class Decoder {
   }
 
   void fill_numbers(FeatureColumn& feature) {
-    const bool any = std::any_of(feature.numbers.begin(), feature.numbers.end(), [](double n) { return std::isnan(n); });
+    const bool any =
+        std::any_of(feature.numbers.begin(), feature.numbers.end(), [](double n) { return std::isnan(n); });
     if (!any) return;
     const double fill = find_fill(feature);
     for (double& number : feature.numbers)
@@ -312,7 +324,8 @@ class Decoder {
         at::empty({static_cast<std::int64_t>(rows.size()), static_cast<std::int64_t>(columns.size())}, at::kFloat);
     auto* out = tensor.mutable_data_ptr<float>();
     for (const std::int64_t row : rows)
-      for (const std::vector<double>& column : columns) *out++ = static_cast<float>(column[static_cast<std::size_t>(row)]);
+      for (const std::vector<double>& column : columns)
+        *out++ = static_cast<float>(column[static_cast<std::size_t>(row)]);
     return tensor;
   }
 
@@ -334,9 +347,10 @@ std::vector<std::int64_t> index_classes(const TableSplit& split, int column) {
   for (const double number : numbers) {
     if (!std::isnan(number) && (number < 0 || number > most || number != std::floor(number))) {
       const auto row = static_cast<std::int64_t>(classes.size());
-      split.fail(row, column,
-                 concat("got ", shown_cell(split, column, row), ", expected a class index: 0, 1, 2, ...; of names write ",
-                        "categories: [", split.name_of(column), "]"));
+      split.fail(
+          row, column,
+          concat("got ", shown_cell(split, column, row), ", expected a class index: 0, 1, 2, ...; of names write ",
+                 "categories: [", split.name_of(column), "]"));
     }
     classes.push_back(std::isnan(number) ? NamedCells::kMissing : static_cast<std::int64_t>(number));
   }
@@ -395,9 +409,10 @@ std::vector<std::int64_t> classes_of(const TableSplit& split, const TablePlan& p
     for (const std::int32_t code : cells.codes)
       classes.push_back(code < 0 ? NamedCells::kMissing : places[static_cast<std::size_t>(code)]);
   }
-  apply_missing(split, plan, column, has_labels ? "a label" : "a class index",
-                concat("a target is not filled; missing: {", name, ": drop} leaves such rows out"),
-                [&](std::int64_t row) { return classes[static_cast<std::size_t>(row)] < 0; }, kept);
+  apply_missing(
+      split, plan, column, has_labels ? "a label" : "a class index",
+      concat("a target is not filled; missing: {", name, ": drop} leaves such rows out"),
+      [&](std::int64_t row) { return classes[static_cast<std::size_t>(row)] < 0; }, kept);
   return classes;
 }
 

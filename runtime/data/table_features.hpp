@@ -33,8 +33,9 @@ struct DecodedTable {
   std::vector<std::int64_t> rows;  ///< by sample
 };
 
-/// Reads the split's cells of features and targets, and takes them. `teaches`: it is the training set, and `learnt` gets
-/// what the set teaches; else columns are read by what `learnt` has. Throws DataError naming place, column and value.
+/// Reads the split's cells of features and targets, and takes them. `teaches`: it is the training set, and `learnt`
+/// gets what the set teaches; else columns are read by what `learnt` has. Throws DataError naming place, column and
+/// value.
 DecodedTable decode_table(TableSplit& split, const TablePlan& plan, const TableOptions& options, bool teaches,
                           TableLearnt& learnt);
 

@@ -82,8 +82,7 @@ std::unique_ptr<TableFile> open_table_file(const std::string& path, const TableF
   const std::string which = format.format == "auto" ? format_of(path, text) : format.format;
   if (which == "parquet") return open_parquet_file(std::move(file), std::move(bytes));
   if (which == "arrow") return open_arrow_file(std::move(file), std::move(bytes));
-  if (const std::string foreign = foreign_format(text); !foreign.empty())
-    throw DataError(concat(path, ": ", foreign));
+  if (const std::string foreign = foreign_format(text); !foreign.empty()) throw DataError(concat(path, ": ", foreign));
   return which == "jsonl" ? open_jsonl_file(std::move(file), std::move(bytes))
                           : open_csv_file(std::move(file), std::move(bytes), format);
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What a training set taught the reader of tables, as JSON that a checkpoint holds (DataRecord::learnt). Private to this
-// folder.
+// What a training set taught the reader of tables, as JSON that a checkpoint holds (DataRecord::learnt). Private to
+// this folder.
 #pragma once
 
 #include <map>
@@ -33,9 +33,9 @@ std::string to_json(const TableLearnt& learnt);
 /// Empty text: nothing. Throws DataError when it is not what to_json() writes.
 TableLearnt table_learnt(const std::string& json);
 
-/// Mean and standard deviation of the values, in double and two passes: the first cancels nothing in the second. The mean
-/// is summed from the first value (`from_first`; not so in what was written before): the sum of 1000 times 14.62 divided
-/// by 1000 is not 14.62, and a constant feature would have a deviation.
+/// Mean and standard deviation of the values, in double and two passes: the first cancels nothing in the second. The
+/// mean is summed from the first value (`from_first`; not so in what was written before): the sum of 1000 times 14.62
+/// divided by 1000 is not 14.62, and a constant feature would have a deviation.
 ColumnScaling scaling_of(const std::string& column, const std::vector<double>& values, bool from_first);
 
 }  // namespace lockstep

@@ -118,10 +118,11 @@ TableOptions table_options(const Section& section, const DataContext& context, b
   if (section.has("eval")) options.eval = read_patterns(section, "eval");
   options.targets = names_in(section, "targets");
   const auto task = section.get<std::string>("task", one_of(task_names()));
-  options.task = static_cast<TableTask>(std::find(task_names().begin(), task_names().end(), task) - task_names().begin());
-  options.format.format = only_csv ? "csv"
-                                   : section.get<std::string>("format", "auto",
-                                                              one_of({"auto", "csv", "parquet", "arrow", "jsonl"}));
+  options.task =
+      static_cast<TableTask>(std::find(task_names().begin(), task_names().end(), task) - task_names().begin());
+  options.format.format =
+      only_csv ? "csv"
+               : section.get<std::string>("format", "auto", one_of({"auto", "csv", "parquet", "arrow", "jsonl"}));
   options.format.header = section.get<std::string>("header", "auto", one_of({"auto", "true", "false"}));
   options.format.delimiter = section.get<std::string>("delimiter", ",", one_character)[0];
   options.normalize = section.get<bool>("normalize", false);
@@ -215,8 +216,8 @@ void plan_features(const Section& section, const TableOptions& options, const Fi
     if (has(ignored, column) && !with_targets)
       throw section.error("ignore", concat("got a target, column ", column, " of ", path, ", expected other columns"));
   if (plan.features.empty())
-    throw section.error("targets", concat("got all ", count, " columns of ", path,
-                                          ", expected at least one to be left as a feature"));
+    throw section.error(
+        "targets", concat("got all ", count, " columns of ", path, ", expected at least one to be left as a feature"));
 }
 
 void plan_kinds(const Section& section, const TableOptions& options, const Finder& find, TablePlan& plan) {

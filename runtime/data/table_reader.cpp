@@ -10,7 +10,8 @@
 //   columns       the features, names or patterns; default: all columns that have no other role, in the file's order
 //   ignore        columns that are none
 //   header, delimiter   of CSV. header auto: line 1 holds names when no cell of it is a number
-//   normalize     true: numbers and dates among the features get mean 0 and deviation 1 of the training set, computed in
+//   normalize     true: numbers and dates among the features get mean 0 and deviation 1 of the training set, computed
+//   in
 //                 double, then rounded to float32
 //   categories, dates   columns that are meant as such; else table_cells.hpp says what a column is
 //   unknown       refuse | zeros: a category that the training set does not have
@@ -18,9 +19,9 @@
 //   window        {length, horizon, stride, group, order, flat}: window_dataset.hpp
 //   text, tokens, prompt, answer, context, pad, truncate: token_dataset.hpp
 //
-// x float32 [rows, features]: a number, a date (days since 1970-01-01) or true and false (1, 0) is one feature, a category
-// one per category (1 or 0), an indicator one more behind its column. Regression: targets float32 [rows, targets].
-// Classification: targets int64 [rows], class indices or labels, which are numbered in order.
+// x float32 [rows, features]: a number, a date (days since 1970-01-01) or true and false (1, 0) is one feature, a
+// category one per category (1 or 0), an indicator one more behind its column. Regression: targets float32 [rows,
+// targets]. Classification: targets int64 [rows], class indices or labels, which are numbered in order.
 //
 // Memory peaks at about 8 bytes a number and the text of CSV twice.
 #include <algorithm>
@@ -99,7 +100,8 @@ class TableOpening {
     return std::make_shared<TableSplit>(paths_of(section_, key, globs), options_.format, known);
   }
 
-  std::shared_ptr<const Dataset> dataset(const std::shared_ptr<TableSplit>& split, const TablePlan& plan, bool teaches) {
+  std::shared_ptr<const Dataset> dataset(const std::shared_ptr<TableSplit>& split, const TablePlan& plan,
+                                         bool teaches) {
     split->read(plan.columns());
     const std::vector<std::string> notes = split->notes();
     splits_.notes.insert(splits_.notes.end(), notes.begin(), notes.end());
@@ -111,19 +113,20 @@ class TableOpening {
       for (const int column : plan.columns()) split->drop(column);
       return data;
     }
-    return std::make_shared<TableDataset>(table.x, table.targets, [split, rows = std::move(table.rows)](std::int64_t sample) {
-      return split->place_of(rows.at(static_cast<std::size_t>(sample)));
-    });
+    return std::make_shared<TableDataset>(table.x, table.targets,
+                                          [split, rows = std::move(table.rows)](std::int64_t sample) {
+                                            return split->place_of(rows.at(static_cast<std::size_t>(sample)));
+                                          });
   }
 
   void note_unnamed(const TableSplit& split, const TablePlan& plan) {
     const std::vector<std::string>& names = split.columns().names;
     for (const int column : plan.features)
       if (!names.empty() && names[static_cast<std::size_t>(column)].empty())
-        splits_.notes.push_back(one_line(
-            concat(split.first_path(), ": column ", column, " has no name and is taken for a feature; if it only numbers ",
-                   "the rows (pandas writes such a column unless told index=False), remove it or write ignore: [\"",
-                   column, "\"]")));
+        splits_.notes.push_back(one_line(concat(
+            split.first_path(), ": column ", column, " has no name and is taken for a feature; if it only numbers ",
+            "the rows (pandas writes such a column unless told index=False), remove it or write ignore: [\"", column,
+            "\"]")));
   }
 
   DataSplits finish(const TablePlan& plan, const TableSplit& split) {
@@ -156,10 +159,10 @@ bool suffices(const TableOptions& options, const TableLearnt& learnt) {
 DataSplits open_files(const Section& section, const TableOptions& options, const DataContext& context,
                       const DataRecord* taught = nullptr) {
   const TableLearnt before = context.trained ? table_learnt(context.trained->record.learnt) : TableLearnt();
-  DataSplits splits =
-      context.trained && !options.eval.empty() && suffices(options, before)
-          ? TableOpening(section, options, before).only_eval(*context.trained)
-          : TableOpening(section, options, taught ? table_learnt(taught->learnt) : TableLearnt()).both(taught != nullptr);
+  DataSplits splits = context.trained && !options.eval.empty() && suffices(options, before)
+                          ? TableOpening(section, options, before).only_eval(*context.trained)
+                          : TableOpening(section, options, taught ? table_learnt(taught->learnt) : TableLearnt())
+                                .both(taught != nullptr);
   splits.taught_by = [=](const DataRecord& record) { return open_files(section, options, context, &record); };
   if (!options.normalize || options.unrecorded) return splits;
   splits.arithmetic = "float64";
@@ -177,9 +180,10 @@ std::vector<DataReader> table_readers() {
       return open_files(section, table_options(section, context, only_csv), context);
     };
   };
-  return {{"csv", "tables of numbers and names as CSV; targets are columns", reader(true)},
-          {"table", "the same of CSV, Parquet, Arrow (Hugging Face datasets) and JSON lines; also text, tokens, windows",
-           reader(false)}};
+  return {
+      {"csv", "tables of numbers and names as CSV; targets are columns", reader(true)},
+      {"table", "the same of CSV, Parquet, Arrow (Hugging Face datasets) and JSON lines; also text, tokens, windows",
+       reader(false)}};
 }
 
 }  // namespace lockstep

@@ -9,7 +9,8 @@
 
 namespace lockstep {
 
-/// The columns that a table is to have, and whose they are, for messages: "t.csv", "the training data of the checkpoint".
+/// The columns that a table is to have, and whose they are, for messages: "t.csv", "the training data of the
+/// checkpoint".
 struct KnownColumns {
   std::string whose;
   int count = 0;

@@ -31,7 +31,7 @@ bool is_text(const arrow::Array& array) {
 }
 
 std::string_view text_at(const arrow::Array& array, std::int64_t row) {
-  switch (array.type_id()) {  // NOLINT: is_text() has seen it
+  switch (int{array.type_id()}) {  // an int: is_text() has seen it
     case arrow::Type::STRING:
     case arrow::Type::BINARY: return static_cast<const arrow::BinaryArray&>(array).GetView(row);
     case arrow::Type::LARGE_STRING:
@@ -59,7 +59,7 @@ Span span_in(const arrow::Array& array, std::int64_t row) {
 }
 
 Span span_at(const arrow::Array& array, std::int64_t row) {
-  switch (array.type_id()) {  // NOLINT: the constructor has seen it
+  switch (int{array.type_id()}) {  // an int: the constructor has seen it
     case arrow::Type::LIST: return span_in<arrow::ListArray>(array, row);
     case arrow::Type::LARGE_LIST: return span_in<arrow::LargeListArray>(array, row);
     case arrow::Type::FIXED_SIZE_LIST: return span_in<arrow::FixedSizeListArray>(array, row);
@@ -75,7 +75,7 @@ void copy_values(const arrow::Array& array, std::int64_t first, std::int64_t cou
 
 /// False: these are no whole numbers.
 bool copy_numbers(const arrow::Array& array, std::int64_t first, std::int64_t count, std::int64_t* out) {
-  switch (array.type_id()) {  // NOLINT: all others are no token ids
+  switch (int{array.type_id()}) {  // an int: all others are no token ids
     case arrow::Type::INT8: return copy_values<arrow::Int8Array>(array, first, count, out), true;
     case arrow::Type::INT16: return copy_values<arrow::Int16Array>(array, first, count, out), true;
     case arrow::Type::INT32: return copy_values<arrow::Int32Array>(array, first, count, out), true;
@@ -221,7 +221,9 @@ class TokenDataset : public Dataset {
   std::int64_t size() const override { return static_cast<std::int64_t>(rows_.size()); }
   bool reads_in_parallel() const override { return true; }
   std::vector<std::int64_t> classes() const override { return classes_; }
-  std::string place_of(std::int64_t sample) const override { return split_->place_of(rows_.at(static_cast<std::size_t>(sample))); }
+  std::string place_of(std::int64_t sample) const override {
+    return split_->place_of(rows_.at(static_cast<std::size_t>(sample)));
+  }
 
   Tensors read(const std::vector<std::int64_t>& samples) const override {
     const auto rows = static_cast<std::int64_t>(samples.size());
@@ -258,8 +260,8 @@ class TokenDataset : public Dataset {
       if (size >= needed) continue;
       if (plan.rule_of(plan.sequence[i]).kind != MissingRule::Kind::drop)
         split_->fail(row, plan.sequence[i],
-                     concat("got ", size < 0 ? "no value (null)" : concat(size, " tokens"), ", expected at least ", needed,
-                            "; missing: drop leaves such rows out"));
+                     concat("got ", size < 0 ? "no value (null)" : concat(size, " tokens"), ", expected at least ",
+                            needed, "; missing: drop leaves such rows out"));
       kept.drop(row);
       return false;
     }

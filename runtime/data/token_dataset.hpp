@@ -8,8 +8,8 @@
 //   prompt, answer    p0 p1 | a0 a1
 //   next_token        x  p0 p1 a0 a1 0    targets  -100 a0 a1 -100 -100
 //
-// x int64 [rows, context]. The cells stay as Arrow has them, in the mapped file where it is an Arrow file, and are copied
-// when a sample is read. A row of more tokens than context (next_token: context + 1) is an error, or is cut.
+// x int64 [rows, context]. The cells stay as Arrow has them, in the mapped file where it is an Arrow file, and are
+// copied when a sample is read. A row of more tokens than context (next_token: context + 1) is an error, or is cut.
 #pragma once
 
 #include "runtime/data/table_features.hpp"

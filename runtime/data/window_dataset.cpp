@@ -32,7 +32,8 @@ Series sorted(const SeriesOf& of, const std::vector<std::int64_t>& rows) {
   std::vector<std::int64_t> place(static_cast<std::size_t>(last));  // of a row within its group
   std::map<std::int32_t, std::int64_t> count;
   for (std::int64_t row = 0; row < last; ++row)
-    place[static_cast<std::size_t>(row)] = count[of.group.codes.empty() ? 0 : of.group.codes[static_cast<std::size_t>(row)]]++;
+    place[static_cast<std::size_t>(row)] =
+        count[of.group.codes.empty() ? 0 : of.group.codes[static_cast<std::size_t>(row)]]++;
   Series series;
   for (const auto& [code, samples] : groups) {
     std::int64_t before = -2;
@@ -52,7 +53,8 @@ at::Tensor in_order(const at::Tensor& table, const std::vector<std::int64_t>& sa
   const std::size_t bytes = table.nbytes() / static_cast<std::size_t>(table.size(0));
   auto* out = static_cast<char*>(result.mutable_data_ptr());
   for (const std::int64_t sample : samples) {
-    std::memcpy(out, static_cast<const char*>(table.const_data_ptr()) + static_cast<std::size_t>(sample) * bytes, bytes);
+    std::memcpy(out, static_cast<const char*>(table.const_data_ptr()) + static_cast<std::size_t>(sample) * bytes,
+                bytes);
     out += bytes;
   }
   return result;
@@ -70,8 +72,8 @@ class WindowDataset : public Dataset {
 
   std::vector<EntrySpec> entries(std::int64_t rows) const override {
     const std::int64_t features = x_.size(1);
-    const std::vector<std::int64_t> sizes = window_.flat ? std::vector{window_.length * features}
-                                                         : std::vector{window_.length, features};
+    const std::vector<std::int64_t> sizes =
+        window_.flat ? std::vector{window_.length * features} : std::vector{window_.length, features};
     return data_entries(rows, {at::kFloat, sizes}, {at::kFloat, {window_.horizon * targets_.size(1)}});
   }
   std::int64_t size() const override { return static_cast<std::int64_t>(starts_.size()); }
@@ -118,8 +120,9 @@ void check_order(const TableSplit& split, int column, const std::vector<double>&
     const std::int64_t row = rows[static_cast<std::size_t>(series.samples[i])];
     const std::int64_t before = rows[static_cast<std::size_t>(series.samples[i - 1])];
     if (order[static_cast<std::size_t>(row)] > order[static_cast<std::size_t>(before)]) continue;
-    split.fail(row, column, concat("got ", shown_cell(split, column, row), " after ", shown_cell(split, column, before),
-                                   " (", split.place_of(before), "), expected more; sort the rows of each group by this column"));
+    split.fail(row, column,
+               concat("got ", shown_cell(split, column, row), " after ", shown_cell(split, column, before), " (",
+                      split.place_of(before), "), expected more; sort the rows of each group by this column"));
   }
 }
 

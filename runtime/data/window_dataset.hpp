@@ -6,9 +6,9 @@
 //   sample 0            x x x t t            x: the features of these rows, t: the targets of these
 //   sample 1                x x x t t
 //
-// A group's rows are a series in the order of the file, wherever its rows stand; no window crosses groups, or a row that
-// was dropped. x float32 [rows, length, features], or [rows, length * features] when flat; targets float32
-// [rows, horizon * target columns].
+// A group's rows are a series in the order of the file, wherever its rows stand; no window crosses groups, or a row
+// that was dropped. x float32 [rows, length, features], or [rows, length * features] when flat; targets float32 [rows,
+// horizon * target columns].
 #pragma once
 
 #include "runtime/data/table_features.hpp"

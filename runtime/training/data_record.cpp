@@ -61,8 +61,7 @@ std::string text_of(const std::vector<DataFile>& files, std::size_t at) {
 std::string to_json(const DataRecord& record) {
   Json json = {{"train", json_of(record.train)}};
   if (!record.eval.empty()) json["eval"] = json_of(record.eval);
-  if (!record.learnt.empty())
-    for (const auto& [key, value] : Json::parse(record.learnt).items()) json[key] = value;
+  if (!record.learnt.empty()) json.update(Json::parse(record.learnt));
   // JSON holds UTF-8 only; a path may hold other bytes. Numbers are written so that they read back as they were.
   return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
@@ -90,7 +89,8 @@ std::string plain(const Json& value) {
   if (value.is_number_float()) return concat(value.get<double>());
   if (!value.is_structured()) return value.dump();
   std::vector<std::string> parts;
-  for (const auto& [key, part] : value.items()) parts.push_back(value.is_object() ? concat(key, " ", plain(part)) : plain(part));
+  for (const auto& [key, part] : value.items())
+    parts.push_back(value.is_object() ? concat(key, " ", plain(part)) : plain(part));
   return join(parts);
 }
 
@@ -99,7 +99,8 @@ std::string plain(const Json& value) {
 std::vector<std::string> learnt_lines(const DataRecord& record) {
   std::vector<std::string> lines;
   if (record.learnt.empty()) return lines;
-  for (const auto& [key, value] : Json::parse(record.learnt).items()) {
+  const Json learnt = Json::parse(record.learnt);
+  for (const auto& [key, value] : learnt.items()) {
     const bool by_column = value.is_array() && !value.empty() && value[0].is_object() && value[0].contains("column");
     if (by_column) {
       for (Json each : value) {
@@ -108,7 +109,8 @@ std::vector<std::string> learnt_lines(const DataRecord& record) {
         lines.push_back(one_line(concat(key, " of ", column, ": ", plain(each))));
       }
     } else if (value.is_object()) {
-      for (const auto& [column, each] : value.items()) lines.push_back(one_line(concat(key, " of ", column, ": ", plain(each))));
+      for (const auto& [column, each] : value.items())
+        lines.push_back(one_line(concat(key, " of ", column, ": ", plain(each))));
     } else {
       lines.push_back(one_line(concat(key, ": ", plain(value))));
     }

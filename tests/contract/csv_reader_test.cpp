@@ -177,7 +177,8 @@ TEST_CASE("csv: what is no text of lines and cells is refused with the reason an
   CHECK(refused("PK\x03\x04\x14\0"s) ==
         "t.csv: got a zip archive (or a spreadsheet: .xlsx, .ods), expected text; unpack "
         "it, or export the table as CSV");
-  CHECK(refused("PAR1\x15\0\x15"s) == "t.csv: got a Parquet file, expected text; read it with type: table, or export the table as CSV");
+  CHECK(refused("PAR1\x15\0\x15"s) ==
+        "t.csv: got a Parquet file, expected text; read it with type: table, or export the table as CSV");
   CHECK(refused("a,b,y\n1,2,3\n4,\0,6\n"s) == "t.csv: got binary data (a zero byte at byte 14), expected text");
   CHECK(refused("a,b,y\r1,2,3\r") ==
         "t.csv: got lines that end with CR alone, expected LF or CRLF; convert them: tr '\\r' '\\n'");
@@ -202,10 +203,12 @@ TEST_CASE("csv: a wrong cell is named by file, line and column", "[contract]") {
        "t.csv:3: column 'a': got an empty cell, expected a number; missing: {a: drop | mean | indicator | NUMBER} says "
        "what to do with such cells"},
       {"a,y\n\n1, \n",
-       "t.csv:3: column 'y': got an empty cell, expected a number; a target is not filled; missing: {y: drop} leaves such "
+       "t.csv:3: column 'y': got an empty cell, expected a number; a target is not filled; missing: {y: drop} leaves "
+       "such "
        "rows out"},
       {"a,y\n10,NaN\n",
-       "t.csv:2: column 'y': got 'NaN', expected a finite number; a target is not filled; missing: {y: drop} leaves such "
+       "t.csv:2: column 'y': got 'NaN', expected a finite number; a target is not filled; missing: {y: drop} leaves "
+       "such "
        "rows out"},
       {"a,y\n-inf,1\n", "t.csv:2: column 'a': got '-inf', expected a finite number"},
       {"a,y\n1e39,1\n", "t.csv:2: column 'a': got '1e39', expected a number that float32 can hold"},
@@ -214,9 +217,11 @@ TEST_CASE("csv: a wrong cell is named by file, line and column", "[contract]") {
       {"a,y,z\n1,2\n", "t.csv:2: got 2 cells, expected 3 as in the first line"},
       {"a,y\n1,0x10\n", "t.csv:2: column 'y': got '0x10', expected a number"},
       {"a,y\n1, \"2\"\n", "t.csv:2: column 'y': got '\"2\"', expected a number; numbers stand without quotes"},
-      {"a,y\n1,\"2\n", "t.csv:2: got a quote (\") that is not closed, expected another one; inside of quotes it is written "
+      {"a,y\n1,\"2\n",
+       "t.csv:2: got a quote (\") that is not closed, expected another one; inside of quotes it is written "
        "twice"},
-      {"a,y\n1,2\n\"3\n4\",5\n", "t.csv:3: column 'a': got '3 4', expected a number; if the column holds names, write "
+      {"a,y\n1,2\n\"3\n4\",5\n",
+       "t.csv:3: column 'a': got '3 4', expected a number; if the column holds names, write "
        "categories: [a]"},
       {"a,y\n1,gr\xf6\xdf\n", "t.csv:2: column 'y': got 'gr\\xf6\\xdf', expected a number"},
       {"a,y\n1,+-2\n", "t.csv:2: column 'y': got '+-2', expected a number"},
@@ -235,7 +240,8 @@ TEST_CASE("csv: a wrong cell is named by file, line and column", "[contract]") {
   for (const char* wrong : {"-1", "1.5", "3000000000"}) {
     write_file("t.csv", concat("a,y\n1,0\n2,", wrong, "\n"));
     CHECK(error_of("type: csv, train: t.csv, targets: [y], task: classification") ==
-          concat("t.csv:3: column 'y': got '", wrong, "', expected a class index: 0, 1, 2, ...; of names write categories: [y]"));
+          concat("t.csv:3: column 'y': got '", wrong,
+                 "', expected a class index: 0, 1, 2, ...; of names write categories: [y]"));
   }
 }
 
@@ -274,7 +280,8 @@ TEST_CASE("csv: wrong options are named", "[contract]") {
        "job.yaml:1:42: data.targets: got [0, 1], expected one column, which holds the class"},
       {"type: csv, train: t.csv, task: regression", "job.yaml:1:7: data.targets: missing, expected a list"},
       {"type: csv, train: t.csv, targets: [0], task: regresion",
-       "job.yaml:1:53: data.task: got regresion, expected one of regression, classification, next_token, forecast; did you mean "
+       "job.yaml:1:53: data.task: got regresion, expected one of regression, classification, next_token, forecast; did "
+       "you mean "
        "'regression'?"},
       {"type: csv, train: t.csv, targets: [0], task: regression, delimiter: ', '",
        "job.yaml:1:76: data.delimiter: got \", \", expected one character that no number contains"},

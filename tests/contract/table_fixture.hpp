@@ -34,11 +34,12 @@ inline void write_parquet(const std::string& path, const ArrowTable& table, std:
 }
 
 /// `stream`: as Hugging Face's datasets write it.
-inline void write_arrow(const std::string& path, const ArrowTable& table, bool stream, std::int64_t rows_of_batch = 1 << 20) {
+inline void write_arrow(const std::string& path, const ArrowTable& table, bool stream,
+                        std::int64_t rows_of_batch = 1 << 20) {
   const auto out = arrow::io::FileOutputStream::Open(path).ValueOrDie();
-  const auto writer = (stream ? arrow::ipc::MakeStreamWriter(out, table->schema())
-                              : arrow::ipc::MakeFileWriter(out, table->schema()))
-                          .ValueOrDie();
+  const auto writer =
+      (stream ? arrow::ipc::MakeStreamWriter(out, table->schema()) : arrow::ipc::MakeFileWriter(out, table->schema()))
+          .ValueOrDie();
   REQUIRE(writer->WriteTable(*table, rows_of_batch).ok());
   REQUIRE(writer->Close().ok());
   REQUIRE(out->Close().ok());

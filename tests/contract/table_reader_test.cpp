@@ -60,7 +60,8 @@ TEST_CASE("table: one table in every format is the same samples and teaches the 
         "t.parquet: got a Parquet file, expected text; read it with type: table, or export the table as CSV");
 }
 
-TEST_CASE("table: several files are one table, in the order of their names, and every sample knows its place", "[contract]") {
+TEST_CASE("table: several files are one table, in the order of their names, and every sample knows its place",
+          "[contract]") {
   const Folder folder;
   write_file("d/2.csv", "a,y\n\n5,6\n\"7\",8\n");
   write_file("d/1.csv", "a,y\n1,2\n3,4\n");
@@ -92,14 +93,15 @@ TEST_CASE("table: features are chosen and left out by name, number and pattern",
   CHECK(x_of(regression("t.csv", ", ignore: [id]")) == std::vector<float>{1, 2, 3});
   CHECK(x_of(regression("t.csv", ", columns: ['x*']")) == std::vector<float>{1, 2});
   CHECK(x_of(regression("t.csv", ", columns: [z, 'x*', 1]")) == std::vector<float>{3, 1, 2});
-  CHECK(x_of(regression("t.csv", ", columns: ['*'], ignore: [x2, 0, y], targets: [y]")).size() != 3);
+  CHECK(x_of(regression("t.csv", ", columns: ['x*', id], ignore: [x2, 0]")) == std::vector<float>{1});
   CHECK(error_of(regression("t.csv", ", ignore: [idd]")) ==
-        "job.yaml:1:71: data.ignore: got 'idd', which is no column of t.csv, expected one of id, x1, x2, z, y, or a number "
+        "job.yaml:1:75: data.ignore: got 'idd', which is no column of t.csv, expected one of id, x1, x2, z, y, or a "
+        "number "
         "from 0 to 4; did you mean 'id'?");
   CHECK(error_of(regression("t.csv", ", columns: [y]")) ==
-        "job.yaml:1:72: data.columns: got a target, column 4 of t.csv, expected features");
+        "job.yaml:1:76: data.columns: got a target, column 4 of t.csv, expected features");
   CHECK(error_of(regression("t.csv", ", ignore: ['*']")) ==
-        "job.yaml:1:71: data.ignore: got a target, column 4 of t.csv, expected other columns");
+        "job.yaml:1:75: data.ignore: got a target, column 4 of t.csv, expected other columns");
 }
 
 TEST_CASE("table: text is categories, one feature each, which the training set names", "[contract]") {
@@ -112,14 +114,16 @@ TEST_CASE("table: text is categories, one feature each, which the training set n
   CHECK(learnt_by(open(regression("t.csv", ", categories: ['s*']")))["categories"] ==
         nlohmann::json({{"color", {"green", "red"}}, {"size", {"9", "10"}}}));
   CHECK(error_of(both) ==
-        "e.csv:3: column 'color': got 'blue', expected one of the 2 categories of the training data: green, red; unknown: "
+        "e.csv:3: column 'color': got 'blue', expected one of the 2 categories of the training data: green, red; "
+        "unknown: "
         "zeros takes others for none of them");
   CHECK(x_of(*open(both + ", unknown: zeros").eval) == std::vector<float>{1, 0, 0, 1, 0, 0, 1, 0});
   std::string many = "c,y\n";
   for (int i = 0; i < 1001; ++i) many += concat("n", i, ",0\n");
   write_file("many.csv", many);
   CHECK(error_of(regression("many.csv")) ==
-        "many.csv:1002: column 'c': got 'n1000', one of more than 1000 different texts, expected at most 1000 categories; "
+        "many.csv:1002: column 'c': got 'n1000', one of more than 1000 different texts, expected at most 1000 "
+        "categories; "
         "leave the column out with ignore, or group them before");
   write_file("bad.csv", "c,y\nok,1\n\xff,2\n");
   CHECK(error_of(regression("bad.csv")) ==
@@ -139,7 +143,8 @@ TEST_CASE("table: labels are classes, numbered in order, with names; indices sta
   CHECK(splits.train->classes() == std::vector<std::int64_t>{1, 0, 1});
   CHECK(learnt_by(splits)["labels"] == nlohmann::json({{"kind", {"cat", "dog"}}}));
   write_file("e.csv", "a,kind\n1,cow\n");
-  CHECK(error_of(section) == "e.csv:2: column 'kind': got 'cow', expected one of the 2 labels of the training data: cat, dog");
+  CHECK(error_of(section) ==
+        "e.csv:2: column 'kind': got 'cow', expected one of the 2 labels of the training data: cat, dog");
   write_file("t.csv", "a,kind\n1,5\n2,3\n");
   CHECK(open("type: table, train: t.csv, targets: [kind], task: classification").class_names.empty());
   const DataSplits named = open("type: table, train: t.csv, targets: [kind], task: classification, categories: [kind]");
@@ -184,12 +189,12 @@ TEST_CASE("table: every type of number that Arrow has is a number, the same in a
   for (const auto& type :
        {arrow::int8(), arrow::int16(), arrow::int32(), arrow::int64(), arrow::uint8(), arrow::uint16(), arrow::uint32(),
         arrow::uint64(), arrow::float16(), arrow::float32(), arrow::float64(), arrow::decimal128(8, 2),
-        arrow::decimal256(50, 3), arrow::utf8(), arrow::large_utf8(), arrow::dictionary(arrow::int32(), arrow::utf8())}) {
+        arrow::decimal256(50, 3), arrow::utf8(), arrow::large_utf8()}) {
     INFO(type->ToString());
-    const std::string text = type->id() == arrow::Type::STRING || type->id() == arrow::Type::LARGE_STRING ||
-                                     type->id() == arrow::Type::DICTIONARY || arrow::is_decimal(type->id())
-                                 ? "{\"a\": \"3\", \"y\": 1}\n{\"a\": \"100\", \"y\": 2}\n{\"a\": null, \"y\": 3}\n"
-                                 : rows;
+    const std::string text =
+        type->id() == arrow::Type::STRING || type->id() == arrow::Type::LARGE_STRING || arrow::is_decimal(type->id())
+            ? "{\"a\": \"3\", \"y\": 1}\n{\"a\": \"100\", \"y\": 2}\n{\"a\": null, \"y\": 3}\n"
+            : rows;
     const bool is_half = type->id() == arrow::Type::HALF_FLOAT;
     const ArrowTable table = is_half ? nullptr : table_of(text, {arrow::field("a", type)});
     if (is_half) {
@@ -206,17 +211,26 @@ TEST_CASE("table: every type of number that Arrow has is a number, the same in a
           "t.arrow: row 2 (from 0): column 'a': got no value (null), expected a number; missing: {a: drop | mean | "
           "indicator | NUMBER} says what to do with such cells");
   }
+  arrow::StringDictionaryBuilder names;
+  for (const char* name : {"red", "blue", "red"}) REQUIRE(names.Append(name).ok());
+  const auto coded = names.Finish().ValueOrDie();
+  const auto column = arrow::ChunkedArray::Make({coded}).ValueOrDie();
+  write_arrow("t.arrow", table_of(rows)->SetColumn(0, arrow::field("a", coded->type()), column).ValueOrDie(), true);
+  CHECK(x_of(regression("t.arrow")) == std::vector<float>{0, 1, 1, 0, 0, 1});
   write_arrow("t.arrow", table_of("{\"a\": [1], \"y\": 1}\n"), true);
   CHECK(error_of(regression("t.arrow")) ==
-        "t.arrow: row 0 (from 0): column 'a': got lists (list<item: int64>), expected single values; lists of token ids are "
+        "t.arrow: row 0 (from 0): column 'a': got lists (list<item: int64>), expected single values; lists of token "
+        "ids are "
         "read with tokens: a, others leave out with ignore");
   write_arrow("t.arrow", table_of("{\"a\": {\"b\": 1}, \"y\": 1}\n"), true);
-  CHECK(error_of(regression("t.arrow")) ==
-        "t.arrow: row 0 (from 0): column 'a': got values of the type struct<b: int64>, expected numbers, dates or text; "
-        "leave it out with ignore, or make columns of its parts in Python");
+  CHECK(
+      error_of(regression("t.arrow")) ==
+      "t.arrow: row 0 (from 0): column 'a': got values of the type struct<b: int64>, expected numbers, dates or text; "
+      "leave it out with ignore, or make columns of its parts in Python");
 }
 
-TEST_CASE("table: missing cells are refused, dropped, filled or shown, by a rule for all or for a column", "[contract]") {
+TEST_CASE("table: missing cells are refused, dropped, filled or shown, by a rule for all or for a column",
+          "[contract]") {
   const Folder folder;
   write_file("t.csv", "a,b,c,y\n1,5,red,1\nNA,6,,2\n3,null,blue,3\n,8,blue,4\n");
   write_file("e.csv", "a,b,c,y\n,,N/A,1\n");
@@ -227,20 +241,22 @@ TEST_CASE("table: missing cells are refused, dropped, filled or shown, by a rule
   CHECK(rows("{default: indicator}") ==
         std::vector<float>{1, 0, 5, 0, 0, 1, 0, 2, 1, 6, 0, 0, 0, 1, 3, 0, 19.F / 3, 1, 1, 0, 0, 2, 1, 8, 0, 1, 0, 0});
   CHECK(error_of(regression("t.csv", ", missing: {default: mean}")) ==
-        "t.csv:3: column 'c': got an empty cell, expected a category; missing: {c: drop | indicator | TEXT} says what to do "
+        "t.csv:3: column 'c': got an empty cell, expected a category; missing: {c: drop | indicator | TEXT} says what "
+        "to do "
         "with such cells");
   CHECK(error_of(regression("t.csv", ", missing: {default: mean, c: drop, b: red}")) ==
         "t.csv: column 'b': missing: got 'red', expected refuse, drop, mean, indicator or a number: the column holds "
         "numbers");
   CHECK(error_of(regression("t.csv", ", missing: {y: mean}")) ==
-        "job.yaml:1:76: data.missing.y: got mean, expected drop or refuse: the column is no feature alone");
+        "job.yaml:1:80: data.missing.y: got mean, expected drop or refuse: the column is no feature alone");
   const DataSplits splits = open(regression("t.csv", ", eval: e.csv, missing: indicator"));
   CHECK(x_of(*splits.eval) == std::vector<float>{2, 1, 19.F / 3, 1, 0, 0, 1});
   CHECK(learnt_by(splits)["missing"] == nlohmann::json({{"a", 2.0}, {"b", 19.0 / 3}}));
   CHECK(learnt_by(splits)["indicators"] == nlohmann::json({"a", "b", "c"}));
   write_file("t.csv", "a,y\n1,\n2,3\n");
   CHECK(error_of(regression("t.csv", ", missing: mean")) ==
-        "t.csv:2: column 'y': got an empty cell, expected a number; a target is not filled; missing: {y: drop} leaves such "
+        "t.csv:2: column 'y': got an empty cell, expected a number; a target is not filled; missing: {y: drop} leaves "
+        "such "
         "rows out");
   const auto data = open(regression("t.csv", ", missing: {y: drop}")).train;
   CHECK(x_of(*data) == std::vector<float>{2});
@@ -249,7 +265,8 @@ TEST_CASE("table: missing cells are refused, dropped, filled or shown, by a rule
   CHECK(error_of(regression("t.csv", ", missing: mean")) ==
         "t.csv: column 'b': got no number in any row, expected one at least, for the mean; leave it out with ignore");
   CHECK(error_of(regression("t.csv", ", missing: drop")) ==
-        "t.csv: got no row without missing cells of the 2 rows, expected at least one: missing: drop leaves them all out");
+        "t.csv: got no row without missing cells of the 2 rows, expected at least one: missing: drop leaves them all "
+        "out");
 }
 
 TEST_CASE("table: an evaluation goes by what the checkpoint learnt, without the training file", "[contract]") {
@@ -258,7 +275,8 @@ TEST_CASE("table: an evaluation goes by what the checkpoint learnt, without the 
   write_file("t.csv", train);
   write_file("e.csv", "day,color,a,kind\n2024-01-02,blue,,dog\n");
   const std::string section =
-      "type: table, train: t.csv, eval: e.csv, targets: [kind], task: classification, normalize: true, missing: indicator";
+      "type: table, train: t.csv, eval: e.csv, targets: [kind], task: classification, normalize: true, missing: "
+      "indicator";
   const DataSplits splits = open(section);
   const std::vector<float> x = x_of(*splits.eval);
   CHECK(x.size() == 5);  // day, blue, red, a, whether a was missing
@@ -272,11 +290,17 @@ TEST_CASE("table: an evaluation goes by what the checkpoint learnt, without the 
   CHECK(again.record->learnt == splits.record->learnt);
   CHECK(targets_of<std::int64_t>(*again.eval) == std::vector<std::int64_t>{1});
   // And a run that goes on with another file.
-  write_file("t.csv", "day,color,a,kind\n2034-01-01,red,100,cat\n");
+  write_file("t.csv", "day,color,a,kind\n2034-01-01,red,100,cat\n2034-01-01,blue,100,dog\n2034-01-01,green,100,dog\n");
+  CHECK(error_of(section) == "no error");
+  CHECK_THROWS_WITH(
+      open(section).taught_by(*splits.record),
+      "t.csv:4: column 'color': got 'green', expected one of the 2 categories of the training data: blue, red; "
+      "unknown: zeros takes others for none of them");
+  write_file("t.csv", "day,color,a,kind\n2034-01-01,red,100,cat\n2034-01-01,blue,100,dog\n");
   const DataSplits on = open(section).taught_by(*splits.record);
   CHECK(x_of(*on.eval) == x);
   CHECK(on.record->learnt == splits.record->learnt);
-  CHECK(targets_of<std::int64_t>(*on.train) == std::vector<std::int64_t>{0});
+  CHECK(targets_of<std::int64_t>(*on.train) == std::vector<std::int64_t>{0, 1});
 }
 
 TEST_CASE("table: damaged JSON lines are named by line, key and value", "[contract]") {
@@ -286,11 +310,13 @@ TEST_CASE("table: damaged JSON lines are named by line, key and value", "[contra
        "t.jsonl:3: column 'a': got '\"x\"', expected a number as in line 1"},
       {"{\"a\": true, \"y\": 2}\n{\"a\": 2, \"y\": 2}\n",
        "t.jsonl:2: column 'a': got '2', expected true or false as in line 1"},
-      {"{\"a\": 1, \"y\": 2}\n[1, 2]\n", "t.jsonl:2: got an array, expected a JSON object; of one array make lines: jq -c '.[]'"},
+      {"{\"a\": 1, \"y\": 2}\n[1, 2]\n",
+       "t.jsonl:2: got an array, expected a JSON object; of one array make lines: jq -c '.[]'"},
       {"", "t.jsonl: got no rows, expected a JSON object a line"},
       {"{}\n", "t.jsonl: got objects without keys, expected a key for each column"},
       {"{\"a\": 1, \"y\": 2}\n{\"y\": 2}\n",
-       "t.jsonl:2: column 'a': got no value (null), expected a number; missing: {a: drop | mean | indicator | NUMBER} says "
+       "t.jsonl:2: column 'a': got no value (null), expected a number; missing: {a: drop | mean | indicator | NUMBER} "
+       "says "
        "what to do with such cells"},
   };
   for (const Bad& bad : cases) {
@@ -332,5 +358,5 @@ TEST_CASE("table: a build without tables says so", "[contract]") {
   CHECK_THROWS_WITH(open_without("table"),
                     "job.yaml:1:14: data.type: got table, which this build has not: it was made without tables "
                     "(LOCKSTEP_ARROW=OFF); expected one of text; or build it with Apache Arrow (docs/install.md)");
-  CHECK_THROWS_WITH(open_without("tables"), Catch::Contains("got tables, expected one of text"));
+  CHECK_THROWS_WITH(open_without("tables"), "job.yaml:1:14: data.type: got tables, expected text");
 }

@@ -53,11 +53,13 @@ TEST_CASE("windows: no window crosses groups or a dropped row, and rows are in o
   CHECK(x_of(*broken) == std::vector<float>{1, 2, 5, 6, 6, 7});
   write_file("t.csv", "shop,day,v\nx,2024-01-02,1\nx,2024-01-02,2\nx,2024-01-03,3\n");
   CHECK(error_of(forecast("length: 2, group: shop, order: day")) ==
-        "t.csv:3: column 'day': got '2024-01-02' after '2024-01-02' (t.csv:2), expected more; sort the rows of each group "
+        "t.csv:3: column 'day': got '2024-01-02' after '2024-01-02' (t.csv:2), expected more; sort the rows of each "
+        "group "
         "by this column");
   write_file("t.csv", "shop,v\nx,1\n,2\n");
-  CHECK(error_of(forecast("length: 1, group: shop")) ==
-        "t.csv:3: column 'shop': got an empty cell, expected a value; every row of a series has its group and its place");
+  CHECK(
+      error_of(forecast("length: 1, group: shop")) ==
+      "t.csv:3: column 'shop': got an empty cell, expected a value; every row of a series has its group and its place");
 }
 
 TEST_CASE("tokens: the bytes of a text, with a label or the next ones as targets", "[contract]") {
@@ -78,7 +80,8 @@ TEST_CASE("tokens: the bytes of a text, with a label or the next ones as targets
   CHECK(values<std::int64_t>(tokens[1]) == std::vector<std::int64_t>{'b', ',', ' ', 'c', 'e', -100, -100, -100});
   CHECK(next->place_of(1) == "t.csv:3");
   CHECK(error_of(sequence("t.csv", "text: said, task: next_token, context: 3")) ==
-        "t.csv:2: column 'said': got 5 tokens, expected at most 4 (context 3 and the last target); truncate: true cuts such "
+        "t.csv:2: column 'said': got 5 tokens, expected at most 4 (context 3 and the last target); truncate: true cuts "
+        "such "
         "rows, or make context larger");
   const DataSplits cut = open(sequence("t.csv", "text: said, task: next_token, context: 3, truncate: true"));
   CHECK(values<std::int64_t>(cut.train->read({0})[1]) == std::vector<std::int64_t>{'b', ',', ' '});
@@ -88,9 +91,19 @@ TEST_CASE("tokens: the bytes of a text, with a label or the next ones as targets
 TEST_CASE("tokens: lists of ids, of every width, of any file that holds them", "[contract]") {
   const Folder folder;
   const std::string rows = "{\"ids\": [5, 6, 7]}\n{\"ids\": [1000, 2]}\n";
-  for (const auto& type : {arrow::list(arrow::int32()), arrow::list(arrow::int64()), arrow::large_list(arrow::uint16())}) {
+  for (const auto& type : {arrow::list(arrow::int32()), arrow::list(arrow::int64()), arrow::list(arrow::uint16()),
+                           arrow::large_list(arrow::uint32())}) {
     INFO(type->ToString());
-    const ArrowTable table = table_of(rows, {arrow::field("ids", type)});
+    ArrowTable table;
+    if (type->id() == arrow::Type::LARGE_LIST) {
+      const auto ids = std::make_shared<arrow::UInt32Builder>();
+      arrow::LargeListBuilder lists(arrow::default_memory_pool(), ids);
+      for (const std::vector<std::uint32_t>& row : {std::vector<std::uint32_t>{5, 6, 7}, {1000, 2}})
+        REQUIRE((lists.Append().ok() && ids->AppendValues(row).ok()));
+      table = arrow::Table::Make(arrow::schema({arrow::field("ids", type)}), {lists.Finish().ValueOrDie()});
+    } else {
+      table = table_of(rows, {arrow::field("ids", type)});
+    }
     write_arrow("t.arrow", table, true, 1);
     write_parquet("t.parquet", table);
     write_file("t.jsonl", rows);
@@ -103,8 +116,14 @@ TEST_CASE("tokens: lists of ids, of every width, of any file that holds them", "
       CHECK(values<std::int64_t>(read[1]) == std::vector<std::int64_t>{2, -100, -100, 6, 7, -100});
     }
   }
-  write_arrow("t.arrow", table_of("{\"ids\": [1, 2]}\n{\"ids\": [3, 4]}\n", {arrow::field("ids", arrow::fixed_size_list(arrow::int32(), 2))}), true);
-  CHECK(values<std::int64_t>(open(sequence("t.arrow", "tokens: ids, task: next_token, context: 2")).train->read({1})[0]) ==
+  const auto pairs = std::make_shared<arrow::Int8Builder>();
+  arrow::FixedSizeListBuilder fixed(arrow::default_memory_pool(), pairs, 2);
+  for (const std::vector<std::int8_t>& row : {std::vector<std::int8_t>{1, 2}, {3, 4}})
+    REQUIRE((fixed.Append().ok() && pairs->AppendValues(row).ok()));
+  const auto lists = fixed.Finish().ValueOrDie();
+  write_arrow("t.arrow", arrow::Table::Make(arrow::schema({arrow::field("ids", lists->type())}), {lists}), true);
+  CHECK(values<std::int64_t>(
+            open(sequence("t.arrow", "tokens: ids, task: next_token, context: 2")).train->read({1})[0]) ==
         std::vector<std::int64_t>{3, 4});
   const std::string next = "tokens: ids, task: next_token, context: 2";
   write_file("t.jsonl", "{\"ids\": [1, 2]}\n{\"ids\": [3, -4]}\n");
@@ -148,22 +167,24 @@ TEST_CASE("table: roles that do not go together are refused", "[contract]") {
   write_file("t.csv", "a,y\n1,2\n");
   const std::vector<Bad> cases = {
       {"type: table, train: t.csv, task: next_token",
-       "job.yaml:1:34: data.task: got next_token, expected regression, classification or forecast; next_token wants text: "
+       "job.yaml:1:41: data.task: got next_token, expected regression, classification or forecast; next_token wants "
+       "text: "
        "COLUMN, tokens: COLUMN, or prompt: and answer:"},
       {"type: table, train: t.csv, task: forecast, targets: [y]",
        "job.yaml:1:41: data.task: got forecast without window: {length: ...}, expected both"},
       {"type: table, train: t.csv, task: regression, targets: [y], window: {length: 2}",
-       "job.yaml:1:74: data.window: got a window, expected one with task: forecast only"},
+       "job.yaml:1:75: data.window: got a window, expected one with task: forecast only"},
       {"type: table, train: t.csv, task: regression, targets: [y], text: a, context: 4",
-       "job.yaml:1:41: data.task: got regression, expected next_token or classification, which text and tokens are for"},
+       "job.yaml:1:41: data.task: got regression, expected next_token or classification, which text and tokens are "
+       "for"},
       {"type: table, train: t.csv, task: next_token, prompt: a, context: 4",
-       "job.yaml:1:7: data.answer: got one of prompt and answer, expected both"},
+       "job.yaml:1:61: data.prompt: got one of prompt and answer, expected both"},
       {"type: table, train: t.csv, task: next_token, text: a",
-       "job.yaml:1:7: data.context: got nothing, expected an integer >= 1; this model has none that could be the default"},
+       "job.yaml:1:7: data.context: missing, expected an integer >= 1; this model has none that could be the default"},
       {"type: table, train: t.csv, task: next_token, text: a, targets: [y], context: 4",
        "job.yaml:1:71: data.targets: got [y], expected none: the targets of next_token are the next tokens"},
       {"type: table, train: t.csv, task: forecast, targets: [y], window: {length: 0}",
-       "job.yaml:1:80: data.window.length: got 0, expected an integer >= 1"},
+       "job.yaml:1:82: data.window.length: got 0, expected an integer >= 1"},
       {"type: csv, format: csv, train: t.csv, task: regression, targets: [y]",
        "job.yaml:1:19: data.format: got an unknown key"},
   };

@@ -346,20 +346,20 @@ TEST_CASE("a record of the data is read back bit for bit, and a damaged one is n
   DataRecord record;
   record.train = {{"a/b.csv", 12, 0xfedcba9876543210}};
   record.eval = {{"", 64, 7}};
-  const nlohmann::ordered_json taught = {
-      {"columns", {"a", "y"}},
-      {"scaling",
-       {{{"column", "a"}, {"mean", 1.0 / 3}, {"deviation", 5e-324}}, {{"column", "y"}, {"mean", -1.7e9 - 0.1}, {"deviation", 0.0}}}},
-      {"categories", {{"color", {"blue", "red"}}}}};
+  const nlohmann::ordered_json taught = {{"columns", {"a", "y"}},
+                                         {"scaling",
+                                          {{{"column", "a"}, {"mean", 1.0 / 3}, {"deviation", 5e-324}},
+                                           {{"column", "y"}, {"mean", -1.7e9 - 0.1}, {"deviation", 0.0}}}},
+                                         {"categories", {{"color", {"blue", "red"}}}}};
   record.learnt = taught.dump();
   const std::string text = to_json(record);
   CHECK(nlohmann::json::parse(text)["scaling"][0]["mean"] == 1.0 / 3);  // at the top, for whoever reads it
   const DataRecord read = data_record(text, "x/data.json");
   CHECK(read.learnt == record.learnt);
   CHECK(nlohmann::json::parse(read.learnt) == taught);
-  CHECK(learnt_lines(read) == std::vector<std::string>{"columns: a, y", "scaling of a: mean 0.333333, deviation 4.94066e-324",
-                                                       "scaling of y: mean -1.7e+09, deviation 0",
-                                                       "categories of color: blue, red"});
+  CHECK(learnt_lines(read) ==
+        std::vector<std::string>{"columns: a, y", "scaling of a: mean 0.333333, deviation 4.94066e-324",
+                                 "scaling of y: mean -1.7e+09, deviation 0", "categories of color: blue, red"});
   CHECK_FALSE(data_difference(read.train, record.train));
   CHECK_FALSE(data_difference(read.eval, record.eval));
   CHECK(data_difference(read.train, {})->before == "0 files");
