@@ -12,7 +12,7 @@ usage() {
   cat <<'TEXT'
 Usage: tools/setup_tests.sh [--no-install]
 
-Installs what the tests against Python import (PyTorch, Hugging Face's transformers) in .venv: about 50 MB beside torch, which
+Installs what the tests against Python import (PyTorch, Hugging Face's transformers, Pillow) in .venv: about 50 MB beside torch, which
 tools/setup.sh has put there. Where the build takes a LibTorch of yours, torch comes into .venv for the tests alone.
 As root also the system package iproute2 (the command ip), for tests on several hosts, which only root can make.
 

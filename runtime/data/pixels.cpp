@@ -16,8 +16,7 @@ std::vector<double> read_by_channel(const Section& section, const std::string& k
     if (list.size() != count) throw section.unexpected(key, concat("a number, or a list of ", channels));
     return list;
   }
-  if (section.text(key) == "imagenet") {
-    section.get<std::string>(key);
+  if (section.is_scalar(key) && section.get<std::string>(key) == "imagenet") {
     if (channels != 3)
       throw section.error(key, concat("got imagenet, which has 3 channels; these images have ", channels));
     return imagenet;
