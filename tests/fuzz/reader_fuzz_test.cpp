@@ -5,8 +5,13 @@
 #include <fstream>
 #include <sstream>
 
+#include <ATen/ATen.h>
+
+#include "runtime/checkpoint/safetensors.hpp"
 #include "runtime/data/dataset.hpp"
+#include "runtime/layer/loss.hpp"
 #include "tests/fuzz/fuzz.hpp"
+#include "tests/image_files.hpp"
 #include "tests/temporary_folder.hpp"
 #include "tests/test.hpp"
 
@@ -47,7 +52,7 @@ std::string read_samples(const Dataset& dataset, Random& random) {
   const std::vector<std::int64_t> samples = {0, size - 1,
                                              static_cast<std::int64_t>(random.below(static_cast<std::size_t>(size)))};
   const std::vector<EntrySpec> entries = dataset.entries(3);
-  const Tensors read = dataset.read(samples);
+  const Tensors read = random.one_in(2) ? dataset.read(samples) : dataset.draw(samples, 1 << 20);
   if (read.size() != entries.size()) return "other entries than promised";
   for (std::size_t i = 0; i < read.size(); ++i) {
     if (read[i].sizes() != at::IntArrayRef(entries[i].sizes) || read[i].scalar_type() != entries[i].dtype)
@@ -55,7 +60,7 @@ std::string read_samples(const Dataset& dataset, Random& random) {
     if (read[i].scalar_type() != at::kLong || entries[i].below == 0) continue;
     const auto* values = read[i].const_data_ptr<std::int64_t>();
     for (std::int64_t j = 0; j < read[i].numel(); ++j)
-      if (values[j] < 0 || values[j] >= entries[i].below)
+      if ((values[j] < 0 || values[j] >= entries[i].below) && values[j] != kIgnoredTarget)
         return concat("the value ", values[j], " of ", to_string(entries[i]));
   }
   return "";
@@ -187,5 +192,158 @@ TEST_CASE("made-up data of any numbers gives samples or one line for the user", 
   CHECK(wrong == "");
   if (tally.good + tally.bad >= 100) CHECK(tally.bad >= 20);
 }
+
+namespace {
+
+/// Bytes at which a header may break, and numbers of both byte orders.
+const std::vector<std::string>& binary_pieces() {
+  static const std::vector<std::string> pieces = [] {
+    std::vector<std::string> all = {"\x1f\x8b",
+                                    "\x93NUMPY",
+                                    "'<u4'",
+                                    "(0,)",
+                                    "(18446744073709551616,)",
+                                    "\xff\xd8",
+                                    "\xff\xd9",
+                                    "\xff\xda",
+                                    "\xff\xc0",
+                                    "\xff\xc2",
+                                    "\x89PNG",
+                                    "IDAT",
+                                    "IEND",
+                                    "PLTE",
+                                    "tRNS",
+                                    "\"F32\"",
+                                    "\"U16\"",
+                                    "[0]",
+                                    "9223372036854775807"};
+    for (const std::uint64_t number : {std::uint64_t{0}, std::uint64_t{1}, std::uint64_t{255}, std::uint64_t{65535},
+                                       std::uint64_t{1} << 31, ~std::uint64_t{0}})
+      for (const std::size_t width : {1, 2, 4, 8}) {
+        std::string bytes(width, '\0');
+        for (std::size_t i = 0; i < width; ++i) bytes[i] = static_cast<char>(number >> (8 * i));
+        all.push_back(bytes);
+        all.emplace_back(bytes.rbegin(), bytes.rend());
+      }
+    return all;
+  }();
+  return pieces;
+}
+
+/// One in twenty is left whole.
+std::string damaged_bytes(const std::string& bytes, Random& random) {
+  return random.one_in(20) ? bytes : mutate_bytes(bytes, random, binary_pieces());
+}
+
+void check_tally(const Tally& tally, int good, int bad) {
+  if (tally.good + tally.bad < 100) return;
+  CHECK(tally.good >= good);
+  CHECK(tally.bad >= bad);
+}
+
+std::string random_bytes(Random& random, std::size_t count) {
+  std::string bytes;
+  for (std::size_t i = 0; i < count; ++i) bytes += static_cast<char>(random.bits());
+  return bytes;
+}
+
+}  // namespace
+
+TEST_CASE("damaged files of tokens give samples or one line for the user", "[fuzz]") {
+  const test::TemporaryFolder folder;
+  const std::string train = folder.file("train.bin");
+  std::string numpy =
+      std::string("\x93NUMPY\x01\0\x76\0", 10) + "{'descr': '<u2', 'fortran_order': False, 'shape': (20,), }";
+  numpy.resize(128, ' ');
+  std::string llmc = {'\x88', '\xd8', 0x34, 0x01, 1, 0, 0, 0, 20, 0, 0, 0};
+  llmc.resize(1024, '\0');
+  Tally tally;
+  const std::string wrong = run_cases("tokens", 300, [&](Random& random, bool show) {
+    const std::string tokens = random_bytes(random, 40);
+    const std::vector<std::string> files = {numpy + tokens, llmc + tokens, random_bytes(random, random.below(300))};
+    write_text(train, damaged_bytes(random.any(files), random));
+    std::string section = concat("type: tokens\ntrain: ", train, "\n");
+    for (const char* key : {"context", "stride", "vocab", "max_tokens"})
+      if (random.one_in(3))
+        section += concat(key, ": ", random.one_in(2) ? concat(random.below(40)) : random.any(odd_numbers()), "\n");
+    if (random.one_in(3)) section += "dtype: uint32\n";
+    if (random.one_in(3))
+      section += concat("documents: {end: ", random.one_in(2) ? "0" : random.any(odd_numbers()),
+                        random.one_in(2) ? ", packing: whole" : "", "}\n");
+    return judge_reader(section, random, show, tally);
+  });
+  CHECK(wrong == "");
+  check_tally(tally, 20, 50);
+}
+
+TEST_CASE("damaged IDX and CIFAR files give images or one line for the user", "[fuzz]") {
+  const test::TemporaryFolder folder;
+  const std::string images = folder.file("images"), labels = folder.file("labels");
+  Tally tally;
+  const std::string wrong = run_cases("idx", 200, [&](Random& random, bool show) {
+    std::string x = test::idx_file({3, 4, 5}, random_bytes(random, 60)), y = test::idx_file({3}, {1, 0, 2});
+    (random.one_in(3) ? y : x) = damaged_bytes(random.one_in(3) ? y : x, random);
+#ifdef LOCKSTEP_TEST_IMAGES
+    if (random.one_in(2)) x = damaged_bytes(test::gzip_of(x), random);
+#endif
+    write_text(images, x);
+    write_text(labels, y);
+    const std::string augment = random.one_in(2) ? "augment: {padding: 9, flip: 0.5}\n" : "";
+    return judge_reader(concat("type: idx\ntrain: {images: ", images, ", labels: ", labels, "}\n", augment), random,
+                        show, tally);
+  });
+  CHECK(wrong == "");
+  check_tally(tally, 10, 50);
+  tally = {};
+  const std::string wrong_cifar = run_cases("cifar", 100, [&](Random& random, bool show) {
+    const bool fine = random.one_in(2);
+    std::string records;
+    for (std::size_t i = random.below(3); i > 0; --i)
+      records += std::string(fine ? 2 : 1, static_cast<char>(random.below(12))) + std::string(3072, 'x');
+    write_text(images, random.one_in(2) ? records : damaged_bytes(records, random));
+    return judge_reader(concat("type: ", fine ? "cifar100" : "cifar10", "\ntrain: ", images, "\n"), random, show,
+                        tally);
+  });
+  CHECK(wrong_cifar == "");
+  check_tally(tally, 10, 20);
+}
+
+TEST_CASE("damaged safetensors give rows or one line for the user", "[fuzz]") {
+  const test::TemporaryFolder folder;
+  write_safetensors(folder.path(), "whole", {{"x", at::ones({3, 2})}, {"targets", at::zeros({3}, at::kLong)}});
+  const std::string whole = folder.read("whole"), train = folder.file("train.safetensors");
+  Tally tally;
+  const std::string wrong = run_cases("safetensors", 300, [&](Random& random, bool show) {
+    write_text(train, damaged_bytes(whole, random));
+    const std::vector<std::string> more = {"", "x: targets\n", "dtypes: {targets: float32}\n", "more: [y]\n",
+                                           "targets: x\n"};
+    return judge_reader(concat("type: safetensors\ntrain: ", train, "\n", random.any(more)), random, show, tally);
+  });
+  CHECK(wrong == "");
+  check_tally(tally, 10, 50);
+}
+
+#ifdef LOCKSTEP_TEST_IMAGES
+TEST_CASE("damaged images give pictures or one line for the user", "[fuzz]") {
+  const test::TemporaryFolder folder;
+  std::filesystem::create_directories(folder.file("a"));
+  const std::string file = folder.file("a/1.png");
+  std::vector<std::string> whole;
+  for (const int channels : {1, 2, 3, 4}) {
+    whole.push_back(test::png_of(test::picture(13, 9, channels, 1), channels % 2 ? 8 : 16, channels > 2));
+    if (channels != 2) whole.push_back(test::jpeg_of(test::picture(13, 20, channels, 2), 80, channels == 1));
+  }
+  Tally tally;
+  const std::string wrong = run_cases("image_folder", 400, [&](Random& random, bool show) {
+    write_text(file, damaged_bytes(random.any(whole), random));
+    const std::vector<std::string> more = {"", "channels: 1\n", "resize: 30\n", "augment: {random_resized_crop: {}}\n",
+                                           "augment: {crop: random, flip: 0.5}\n"};
+    return judge_reader(concat("type: image_folder\ntrain: ", folder.path(), "\nsize: 8\n", random.any(more)), random,
+                        show, tally);
+  });
+  CHECK(wrong == "");
+  check_tally(tally, 20, 100);
+}
+#endif
 
 }  // namespace lockstep::fuzz
