@@ -11,6 +11,7 @@ from cli import ROOT, CliTest, losses_in_log, metrics, steps_of
 
 sys.path.insert(0, str(ROOT / "configs/data"))
 sys.dont_write_bytecode = True
+import make_examples  # noqa: E402
 import make_iris_like  # noqa: E402
 
 # Too large to train here: planned, and measured layer by layer.
@@ -104,7 +105,8 @@ class ConfigsTest(CliTest):
         self.assertEqual([line["eval"]["step"] for line in metrics(run_dir / "metrics.jsonl") if "eval" in line], [3])
 
     def test_the_small_examples_learn_in_full_length(self):
-        for name, factor in (("mlp-regression.yaml", 5), ("mlp-csv.yaml", 5), ("cnn-batchnorm.yaml", 4), ("unet.yaml", 3)):
+        for name, factor in (("mlp-regression.yaml", 5), ("mlp-csv.yaml", 5), ("cnn-batchnorm.yaml", 4), ("unet.yaml", 3),
+                             ("tokens.yaml", 3), ("images.yaml", 3), ("digits.yaml", 5), ("cifar10.yaml", 3), ("safetensors.yaml", 5)):
             with self.subTest(name):
                 run_dir = self.folder / name
                 self.succeeds("train", f"configs/{name}", settings=[f"run_dir={run_dir}"], cwd=ROOT)
@@ -115,6 +117,13 @@ class ConfigsTest(CliTest):
     def test_the_table_of_flowers_is_what_its_rule_writes(self):
         for name, text in make_iris_like.files().items():
             self.assertEqual((ROOT / "configs/data" / name).read_text(), text)
+
+    def test_the_data_of_the_examples_is_what_its_rule_writes(self):
+        files = make_examples.files()
+        for name, content in files.items():
+            self.assertEqual((ROOT / "configs/data" / name).read_bytes(), content, name)
+        shapes = {str(path.relative_to(ROOT / "configs/data")) for path in (ROOT / "configs/data/shapes").rglob("*.*")}
+        self.assertEqual(shapes, {name for name in files if name.startswith("shapes/")})
 
     def test_the_reference_is_a_whole_config(self):
         result = self.succeeds("train", "configs/reference.yaml", "--dry-run", cwd=ROOT,
