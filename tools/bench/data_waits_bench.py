@@ -5,7 +5,7 @@
 Each config trains a few steps as it is; the first one does not count. Configs that no small machine can train are left out, and
 named. The share of a config is that of the worker that waited most.
 
-  tools/bench/data_bench.py --steps 30 --json out/bench/data.json
+  tools/bench/data_waits_bench.py --steps 30 --json out/bench/data.json
 """
 import tempfile
 
@@ -48,7 +48,7 @@ def run():
             results[config.name] = {"step_ms": step_ms, "share": share}
             rows.append([config.name, f"{step_ms:.1f}", f"{100 * share:.3f} %", ""])
     measuring.print_table(["config", "a step, ms", "waited for data", ""], rows)
-    measuring.write_json(options.json, {"bench": "data", "machine": machine, "results": results})
+    measuring.write_json(options.json, {"bench": "data_waits", "machine": machine, "results": results})
     return 0
 
 
