@@ -82,7 +82,7 @@ class ParquetFile : public SchemaFile {
       take(*schema);
       rows_ = reader_->parquet_reader()->metadata()->num_rows();
     });
-    if (rows_ == 0) fail("got no rows, expected at least one");
+    if (rows_ < 1) fail("got no rows, expected at least one");
   }
 
   std::vector<ArrowChunks> read(const std::vector<int>& columns) override {
@@ -90,6 +90,10 @@ class ParquetFile : public SchemaFile {
     for (const int column : columns) {
       std::shared_ptr<arrow::ChunkedArray> chunked;
       guarded(path(), [&] { arrow_done(path(), reader_->ReadColumn(column, &chunked)); });
+      // A damaged file's numbers need not agree.
+      if (chunked->length() != rows_)
+        fail(concat("cannot be read as a table: column ", column, " has ", chunked->length(), " rows, the file says ",
+                    rows_));
       cells.push_back(chunked->chunks());
     }
     reader_.reset();

@@ -125,9 +125,9 @@ class Decoder {
     return feature;
   }
 
-  TablePlan with_rule(const FeatureColumn& feature) const {
+  static TablePlan with_rule(const FeatureColumn& feature) {
     TablePlan plan;
-    plan.rules[feature.column] = feature.rule;
+    plan.missing = feature.rule;
     return plan;
   }
 

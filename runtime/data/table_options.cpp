@@ -230,11 +230,13 @@ void plan_kinds(const Section& section, const TableOptions& options, const Finde
 
 void plan_missing(const Section& section, const TableOptions& options, const Finder& find, TablePlan& plan) {
   using Kind = MissingRule::Kind;
-  for (const int column : plan.columns()) plan.rules[column] = options.missing;
-  // What is no feature is not filled.
-  const auto only_dropped = [&](int column) { return !has(plan.features, column) || has(plan.targets, column); };
-  for (auto& [column, rule] : plan.rules)
-    if (only_dropped(column) && rule.kind != Kind::drop) rule = {};
+  plan.missing = options.missing;
+  // What is no feature alone is not filled.
+  std::vector<int> others = plan.sequence;
+  others.insert(others.end(), plan.targets.begin(), plan.targets.end());
+  const auto only_dropped = [&](int column) { return has(others, column); };
+  for (const int column : others)
+    if (plan.missing.kind != Kind::drop) plan.rules[column] = {};
   for (const auto& [name, rule] : options.missing_of) {
     const Section rules = section.section("missing");
     const int column = find.one(rules, name, name);

@@ -55,11 +55,15 @@ struct TablePlan {
   std::vector<int> features, targets;
   std::vector<int> sequence;  ///< columns of tokens or text, joined in this order; of two the first is the prompt
   int group = -1, order = -1;
-  std::map<int, ColumnKind> kinds;  ///< that were said
-  std::map<int, MissingRule> rules;
+  std::map<int, ColumnKind> kinds;   ///< that were said
+  MissingRule missing;               ///< of features
+  std::map<int, MissingRule> rules;  ///< of columns that have their own
 
   std::vector<int> columns() const;  ///< all that have to be read, each once
-  MissingRule rule_of(int column) const { return rules.at(column); }
+  MissingRule rule_of(int column) const {
+    const auto found = rules.find(column);
+    return found == rules.end() ? missing : found->second;
+  }
 };
 
 /// Throws ConfigError for a name that is no column of `split`.

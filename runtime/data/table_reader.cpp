@@ -74,9 +74,9 @@ class TableOpening {
       eval = split_of("eval", options_.eval, train->columns());
       record.eval = eval->files();
     }
-    note_unnamed(*train, plan);
     learnt_.columns = train->columns().names;
     splits_.train = dataset(train, plan, !taught);
+    note_unnamed(*train, plan);
     if (eval) splits_.eval = dataset(eval, plan, false);
     return finish(plan, *train);
   }

@@ -4,6 +4,7 @@
 #include <arrow/array.h>
 
 #include <algorithm>
+#include <unordered_map>
 
 #include "runtime/base/check.hpp"
 #include "runtime/data/csv_text.hpp"
@@ -27,6 +28,9 @@ TableSplit::TableSplit(const std::vector<std::string>& paths, const TableFormat&
     check_columns(file);
   }
   cells_.resize(static_cast<std::size_t>(columns_.count));
+  std::unordered_map<std::string_view, int> count;
+  for (const std::string& name : columns_.names) ++count[name];
+  for (const std::string& name : columns_.names) has_own_name_.push_back(!name.empty() && count[name] == 1);
 }
 
 void TableSplit::check_columns(const TableFile& file) const {
@@ -38,11 +42,17 @@ void TableSplit::check_columns(const TableFile& file) const {
                          shown(columns_.count, columns_.names), " as in ", columns_.whose));
 }
 
-int TableSplit::number_in(const TableFile& file, int column) const {
+std::vector<int> TableSplit::numbers_in(const TableFile& file, const std::vector<int>& columns) const {
   const std::vector<std::string>& theirs = file.names();
-  if (columns_.names.empty() || theirs.empty() || theirs == columns_.names) return column;
-  const auto found = std::find(theirs.begin(), theirs.end(), columns_.names[static_cast<std::size_t>(column)]);
-  return found == theirs.end() ? -1 : static_cast<int>(found - theirs.begin());
+  if (columns_.names.empty() || theirs.empty() || theirs == columns_.names) return columns;
+  std::unordered_map<std::string_view, int> numbers;
+  for (std::size_t i = 0; i < theirs.size(); ++i) numbers.emplace(theirs[i], static_cast<int>(i));
+  std::vector<int> found;
+  for (const int column : columns) {
+    const auto number = numbers.find(columns_.names[static_cast<std::size_t>(column)]);
+    found.push_back(number == numbers.end() ? -1 : number->second);
+  }
+  return found;
 }
 
 std::vector<DataFile> TableSplit::files() const {
@@ -54,8 +64,7 @@ std::vector<DataFile> TableSplit::files() const {
 std::string TableSplit::name_of(int column) const {
   const std::vector<std::string>& names = columns_.names;
   if (names.empty()) return concat(column);
-  const std::string& name = names[static_cast<std::size_t>(column)];
-  return name.empty() || std::count(names.begin(), names.end(), name) > 1 ? concat(column) : name;
+  return has_own_name_[static_cast<std::size_t>(column)] ? names[static_cast<std::size_t>(column)] : concat(column);
 }
 
 std::string TableSplit::title_of(int column) const {
@@ -66,13 +75,11 @@ std::string TableSplit::title_of(int column) const {
 void TableSplit::read(const std::vector<int>& columns) {
   for (const int column : columns) cells_[static_cast<std::size_t>(column)].emplace();
   for (const auto& file : files_) {
-    std::vector<int> numbers;
-    for (const int column : columns) {
-      numbers.push_back(number_in(*file, column));
-      if (numbers.back() < 0)
-        throw DataError(concat(file->path(), ": got no ", title_of(column), " among its ",
+    const std::vector<int> numbers = numbers_in(*file, columns);
+    for (std::size_t i = 0; i < columns.size(); ++i)
+      if (numbers[i] < 0)
+        throw DataError(concat(file->path(), ": got no ", title_of(columns[i]), " among its ",
                                shown(file->columns(), file->names()), ", expected it as in ", columns_.whose));
-    }
     std::vector<ArrowChunks> cells = file->read(numbers);
     for (std::size_t i = 0; i < columns.size(); ++i) {
       ArrowChunks& all = *cells_[static_cast<std::size_t>(columns[i])];
@@ -95,7 +102,7 @@ const ArrowChunks& TableSplit::cells(int column) const {
 }
 
 std::vector<std::string> TableSplit::class_names(int column) const {
-  const int number = number_in(*files_.front(), column);
+  const int number = numbers_in(*files_.front(), {column}).front();
   return number < 0 ? std::vector<std::string>() : files_.front()->class_names(number);
 }
 

@@ -49,13 +49,14 @@ class TableSplit {
 
  private:
   void check_columns(const TableFile& file) const;
-  /// The file's number of a column of ours; -1: it has none of this name.
-  int number_in(const TableFile& file, int column) const;
+  /// The file's numbers of columns of ours; -1: it has none of this name.
+  std::vector<int> numbers_in(const TableFile& file, const std::vector<int>& columns) const;
   std::pair<const TableFile*, std::int64_t> file_of(std::int64_t row) const;
 
   std::vector<std::unique_ptr<TableFile>> files_;
   std::vector<std::int64_t> first_rows_;
   KnownColumns columns_;
+  std::vector<bool> has_own_name_;                 ///< by column
   std::vector<std::optional<ArrowChunks>> cells_;  ///< by column
   std::int64_t rows_ = 0;
 };

@@ -13,6 +13,7 @@ sys.path.insert(0, str(ROOT / "configs/data"))
 sys.dont_write_bytecode = True
 import make_examples  # noqa: E402
 import make_iris_like  # noqa: E402
+import make_tables  # noqa: E402
 
 # Too large to train here: planned, and measured layer by layer.
 LARGE = {"gpt-10b.yaml": ["model.width=32", "model.heads=2", "model.context=8", "model.vocab=64", "data.vocab=64"]}
@@ -105,7 +106,7 @@ class ConfigsTest(CliTest):
         self.assertEqual([line["eval"]["step"] for line in metrics(run_dir / "metrics.jsonl") if "eval" in line], [3])
 
     def test_the_small_examples_learn_in_full_length(self):
-        for name, factor in (("mlp-regression.yaml", 5), ("mlp-csv.yaml", 5), ("cnn-batchnorm.yaml", 4), ("unet.yaml", 3),
+        for name, factor in (("mlp-regression.yaml", 5), ("mlp-csv.yaml", 5), ("table.yaml", 20), ("cnn-batchnorm.yaml", 4), ("unet.yaml", 3),
                              ("tokens.yaml", 3), ("images.yaml", 3), ("digits.yaml", 5), ("cifar10.yaml", 3), ("safetensors.yaml", 5)):
             with self.subTest(name):
                 run_dir = self.folder / name
@@ -114,8 +115,8 @@ class ConfigsTest(CliTest):
                 self.assertLess(losses[-1], losses[0] / factor)
                 self.assertGreater(len(losses_in_log(run_dir / "log.txt")), 5)
 
-    def test_the_table_of_flowers_is_what_its_rule_writes(self):
-        for name, text in make_iris_like.files().items():
+    def test_the_tables_are_what_their_rules_write(self):
+        for name, text in (make_iris_like.files() | make_tables.files()).items():
             self.assertEqual((ROOT / "configs/data" / name).read_text(), text)
 
     def test_the_data_of_the_examples_is_what_its_rule_writes(self):

@@ -10,6 +10,7 @@
 #include "runtime/checkpoint/safetensors.hpp"
 #include "runtime/data/dataset.hpp"
 #include "runtime/layer/loss.hpp"
+#include "tests/contract/table_fixture.hpp"
 #include "tests/fuzz/fuzz.hpp"
 #include "tests/image_files.hpp"
 #include "tests/temporary_folder.hpp"
@@ -125,6 +126,49 @@ TEST_CASE("damaged tables give rows or one line for the user", "[fuzz]") {
   CHECK(wrong == "");
   if (tally.good + tally.bad >= 100) {
     CHECK(tally.good >= 5);
+    CHECK(tally.bad >= 50);
+  }
+}
+
+TEST_CASE("damaged tables of every format give rows or one line for the user", "[fuzz]") {
+  const test::TemporaryFolder folder;
+  std::string json;
+  for (int i = 0; i < 40; ++i)
+    json += concat("{\"n\": ", i % 7, ", \"d\": ", 0.25 * i, ", \"c\": \"", "abc"[i % 3], "\", \"day\": \"2024-01-",
+                   10 + i % 20, "\", \"ids\": [", i, ", ", i + 1, ", 3], \"t\": \"text ", i,
+                   "\", \"y\": ", i % 5 == 0 ? "null" : concat(i % 2), "}\n");
+  const auto table = test::table_of(json);
+  const auto bytes_of = [&](const std::string& name) { return test::text_of_file(folder.file(name)); };
+  std::vector<std::pair<std::string, std::string>> files = {{"t.jsonl", json}};
+  test::write_parquet(folder.file("t.parquet"), table, 16);
+  test::write_arrow(folder.file("t.arrow"), table, true, 16);
+  test::write_arrow(folder.file("t.feather"), table, false, 16);
+  test::write_packed(folder.file("t.jsonl.gz"), json, arrow::Compression::GZIP);
+  test::write_packed(folder.file("t.jsonl.zst"), json, arrow::Compression::ZSTD);
+  for (const char* name : {"t.parquet", "t.arrow", "t.feather", "t.jsonl.gz", "t.jsonl.zst"})
+    files.emplace_back(name, bytes_of(name));
+  std::vector<std::string> pieces = table_pieces();
+  for (const char* piece : {"null", "{", "}", "[", "]", "\"n\": ", "true", "\\u0000", "{}", "1e400", "[[1]]"})
+    pieces.emplace_back(piece);
+  const std::vector<std::string> roles = {
+      "task: regression\ntargets: [y]\nignore: [ids, t]\nmissing: {default: mean, y: drop, c: indicator}\n",
+      "task: regression\ntargets: [y, d]\ncolumns: [n, day]\nmissing: drop\nnormalize: true\n",
+      "task: classification\ntargets: [c]\ncolumns: [n, d]\ncategories: [n]\nunknown: zeros\nmissing: 3\n",
+      "task: classification\ntargets: [c]\ntext: t\ncontext: 8\n",
+      "task: next_token\ntokens: ids\ncontext: 2\n",
+      "task: next_token\nprompt: t\nanswer: c\ncontext: 6\ntruncate: true\n",
+      "task: forecast\ntargets: [d]\ncolumns: [n]\nwindow: {length: 3, horizon: 2, group: c}\n"};
+  Tally tally;
+  const std::string wrong = run_cases("table", 300, [&](Random& random, bool show) {
+    auto [name, bytes] = random.any(files);
+    bytes = random.one_in(20) ? bytes : mutate_bytes(bytes, random, pieces);
+    write_text(folder.file(name), bytes);
+    return judge_reader(concat("type: table\ntrain: ", folder.file(name), "\n", random.any(roles)), random, show,
+                        tally);
+  });
+  CHECK(wrong == "");
+  if (tally.good + tally.bad >= 100) {
+    CHECK(tally.good >= 20);
     CHECK(tally.bad >= 50);
   }
 }

@@ -352,9 +352,9 @@ TEST_CASE("a record of the data is read back bit for bit, and a damaged one is n
                                            {{"column", "y"}, {"mean", -1.7e9 - 0.1}, {"deviation", 0.0}}}},
                                          {"categories", {{"color", {"blue", "red"}}}}};
   record.learnt = taught.dump();
-  const std::string text = to_json(record);
-  CHECK(nlohmann::json::parse(text)["scaling"][0]["mean"] == 1.0 / 3);  // at the top, for whoever reads it
-  const DataRecord read = data_record(text, "x/data.json");
+  const std::string json = to_json(record);
+  CHECK(nlohmann::json::parse(json)["scaling"][0]["mean"] == 1.0 / 3);  // at the top, for whoever reads it
+  const DataRecord read = data_record(json, "x/data.json");
   CHECK(read.learnt == record.learnt);
   CHECK(nlohmann::json::parse(read.learnt) == taught);
   CHECK(learnt_lines(read) ==
