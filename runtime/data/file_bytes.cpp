@@ -17,7 +17,6 @@ namespace {
 
 constexpr std::size_t kMapped = std::size_t{1} << 20;  // a process may have 65530 mappings
 constexpr std::size_t kPiece = std::size_t{4} << 20;
-constexpr std::size_t kMostSeen = std::size_t{64} << 20;
 constexpr std::size_t kAround = std::size_t{2} << 20;  // a look may bring its neighbours' pages, up to a huge one
 
 /// Null when the file is small, cannot be mapped, or is not there: then reading it says why.

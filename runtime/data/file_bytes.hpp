@@ -53,13 +53,20 @@ class FileBytes {
 class OpenFiles {
  public:
   std::size_t size() const { return files_.size(); }
-  void add(FileBytes file) { files_.push_back(std::move(file)); }
+  void add(FileBytes file) {
+    bytes_ += file.bytes().size();
+    files_.push_back(std::move(file));
+  }
+  /// Whether all of their pages may stay.
+  bool stay() const { return bytes_ <= kMostSeen; }
   const FileBytes& operator[](std::size_t file) const { return files_[file]; }
   /// Somebody has looked at so many bytes in one place. Thread: any.
   void seen(std::size_t bytes) const;
 
  private:
+  static constexpr std::size_t kMostSeen = std::size_t{64} << 20;
   std::vector<FileBytes> files_;
+  std::size_t bytes_ = 0;
   mutable std::atomic<std::size_t> seen_ = 0;
 };
 

@@ -34,6 +34,7 @@ class TokenStream {
   std::int64_t below() const { return below_; }  ///< every token is; 0 without any
   std::int64_t ends() const { return ends_; }
   const std::vector<DataFile>& records() const { return records_; }
+  bool is_in_memory() const { return files_.stay(); }
   /// Tokens [begin, begin + count), which are there. Thread: any.
   void copy(std::int64_t begin, std::int64_t count, std::int64_t* to) const;
   /// "train.bin: token 17"
@@ -84,6 +85,7 @@ class TokenDataset : public Dataset {
   std::int64_t size() const override;
   Tensors read(const std::vector<std::int64_t>& samples) const override;
   bool reads_in_parallel() const override { return true; }
+  bool is_in_memory() const override { return stream_->is_in_memory(); }
   std::string place_of(std::int64_t sample) const override;
 
  private:

@@ -6,7 +6,6 @@ the step, to the last bit: checkpoint t has the gradients of step t, checkpoint 
 """
 import dataclasses
 import json
-import os
 import pathlib
 import sys
 
@@ -21,7 +20,6 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/cli"))
 from cli import CliTest, steps_of  # noqa: E402
 
-READER = os.environ.get("TENSORS_READER", str(ROOT / "build/release/libtensors_reader.so"))
 STEPS = 3  # the last one is looked at: by then no bias is 0 and no norm's weight 1
 TINY = 1e-30
 
@@ -51,7 +49,7 @@ class OracleTest(CliTest):
         run = self.folder / f"run-{self.runs}"
         save_file({"x": x, "targets": targets}, self.folder / "data.safetensors")
         config = {
-            "plugins": [READER], "model": model, "data": {"type": "tensors", "file": "data.safetensors"},
+            "model": model, "data": {"type": "safetensors", "train": "data.safetensors"},
             "train": {"steps": STEPS, "batch": len(x), "micro_batches": micro_batches, "loss": loss, "precision": precision,
                       "optimizer": {"type": "sgd", "lr": lr, "momentum": TINY}},
             "pipeline": {"stages": stages, "schedule": schedule}, "checkpoint": {"every": "1", "keep": 2}, "run_dir": run.name}
