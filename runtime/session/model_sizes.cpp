@@ -59,8 +59,8 @@ Section with_sizes(const Section& model, const DataSplits& data) {
     const std::int64_t size = size_of(key, data);
     if (size == 0)
       throw model.error(
-          name, concat("got auto, but the data does not say it: x is ", to_string(data.train->entries(1).front()),
-                       ", targets are ", to_string(data.train->entries(1).back()), "; write the number"));
+          name, concat("got auto, but the data does not say it: it has ", to_string(data.train->entries(1).front()),
+                       " and ", to_string(data.train->entries(1).back()), "; write the number"));
     yaml::Value value = scalar_value(concat(size));
     value.at = model.value().find(name)->at;
     sized =

@@ -83,8 +83,8 @@ samples of the training set
         again = self.train("run/config.yaml", "again")  # what was written down gives the same run
         self.assertEqual(*[json.loads((folder / "fingerprint.json").read_text()) for folder in (run, again)])
         result = self.run_command([LOCKSTEP, "train", "classes.yaml", "--set", "data.task=regression", "--set", "model.vocab=auto"])
-        self.assertIn("classes.yaml", result.stderr)
-        self.assertIn("got auto, but the data does not say it: x is", result.stderr)
+        self.assertIn("model.vocab: got auto, but the data does not say it: it has x Float [1, 2] and targets Float [1, 1]; write the number",
+                      result.stderr)
         result = self.run_command([LOCKSTEP, "train", "classes.yaml", "--set", "train.steps=3"])
         self.assertEqual(result.returncode, 2)
         self.assertIn("train.epochs: got 3, expected either steps or epochs; remove one of them", result.stderr)
