@@ -5,7 +5,8 @@
 #include <iostream>
 
 #include "runtime/base/text_table.hpp"
-#include "runtime/session/data_look.hpp"
+#include "runtime/session/config_source.hpp"
+#include "runtime/training/data_look.hpp"
 #include "tools/command.hpp"
 
 namespace lockstep {
@@ -33,7 +34,9 @@ void add_data(CLI::App& app, Command& command) {
   verb->callback([source, look, &command] {
     command = [source, look] {
       look->columns = columns_of_terminal(STDOUT_FILENO);
-      std::cout << look_at_data(*source, *look) << std::flush;
+      const Config config = source->load(1).config;
+      const DataSplits data = source->open_data(config, {}, source->registry(config));
+      std::cout << look_at_data(config, data, *look) << std::flush;
       return 0;
     };
   });

@@ -6,7 +6,8 @@
 #include <cstdint>
 #include <string>
 
-#include "runtime/session/config_source.hpp"
+#include "runtime/config/config.hpp"
+#include "runtime/data/dataset.hpp"
 
 namespace lockstep {
 
@@ -18,7 +19,7 @@ struct DataLook {
 };
 
 /// Sets, entries with their ranges, classes, samples that are in the training set and in an evaluation set too, and a
-/// few samples as text; or of one step which samples each micro-batch has. No model is made. Throws UserError.
-std::string look_at_data(const ConfigSource& source, const DataLook& look);
+/// few samples as text; or of one step which samples each micro-batch has. Throws what reading throws.
+std::string look_at_data(const Config& config, const DataSplits& data, const DataLook& look);
 
 }  // namespace lockstep

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "runtime/session/data_look.hpp"
+#include "runtime/training/data_look.hpp"
 
 #include <ATen/ATen.h>
 
@@ -15,10 +15,10 @@
 
 #include "runtime/base/size.hpp"
 #include "runtime/base/text.hpp"
-#include "runtime/data/sampler.hpp"
 #include "runtime/layer/random.hpp"
 #include "runtime/layer/tensor_hash.hpp"
 #include "runtime/schedule/step_header.hpp"
+#include "runtime/training/assembly.hpp"
 
 namespace lockstep {
 namespace {
@@ -97,8 +97,8 @@ std::string number_text(double number) {
 
 class Look {
  public:
-  Look(const ConfigSource& source, const DataLook& look)
-      : look_(look), config_(source.load(1).config), data_(source.open_data(config_, {}, source.registry(config_))) {}
+  Look(const Config& config, const DataSplits& data, const DataLook& look)
+      : look_(look), config_(config), data_(data) {}
 
   std::string all() {
     const Scan train = scan(*data_.train, look_.scan);
@@ -118,7 +118,7 @@ class Look {
 
   std::string step() {
     const TrainConfig& train = config_.train;
-    Sampler sampler(data_.train->size(), config_.seed, data_.sampling, train.batch);
+    Sampler sampler = sampler_of(config_, data_);
     const std::int64_t position = sampler.position_of(look_.step, train.batch), epoch = sampler.epoch_size();
     const std::vector<std::int64_t> samples = sampler.batch(position, train.batch);
     out_ << "step " << look_.step << ": epoch " << position / epoch + 1 << ", draws " << position % epoch << " to "
@@ -281,16 +281,16 @@ class Look {
     }
   }
 
-  DataLook look_;
-  Config config_;
-  DataSplits data_;
+  const DataLook& look_;
+  const Config& config_;
+  const DataSplits& data_;
   std::ostringstream out_;
 };
 
 }  // namespace
 
-std::string look_at_data(const ConfigSource& source, const DataLook& look) {
-  Look found(source, look);
+std::string look_at_data(const Config& config, const DataSplits& data, const DataLook& look) {
+  Look found(config, data, look);
   return look.step > 0 ? found.step() : found.all();
 }
 
