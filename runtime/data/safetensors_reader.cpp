@@ -16,6 +16,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 
 #include "runtime/base/check.hpp"
 #include "runtime/checkpoint/safetensors.hpp"
@@ -34,7 +35,8 @@ struct Column {
   at::ScalarType dtype = at::kFloat, stored = at::kFloat;
   std::vector<std::int64_t> sizes;  ///< of a row
   std::int64_t elements = 1;        ///< of a row
-  std::int64_t below = 0;
+  std::int64_t largest = -1;        ///< of int64
+  std::int64_t below() const { return largest < std::numeric_limits<std::int64_t>::max() ? largest + 1 : 0; }
   std::vector<std::size_t> begin;  ///< byte, by file
 };
 
@@ -100,7 +102,7 @@ class TensorRows : public Dataset {
       entry.sizes = column.sizes;
       entry.sizes.insert(entry.sizes.begin(), rows);
       entry.differentiable = false;
-      entry.below = column.below;
+      entry.below = column.below();
     }
     return entries;
   }
@@ -189,7 +191,7 @@ class TensorRows : public Dataset {
     std::vector<std::int64_t> row(static_cast<std::size_t>(column.elements));
     for (std::int64_t sample = begins_.back(); sample < size_; ++sample) {
       put(column, sample, row.data());
-      column.below = std::max(column.below, *std::max_element(row.begin(), row.end()) + 1);
+      column.largest = std::max(column.largest, *std::max_element(row.begin(), row.end()));
     }
   }
 
