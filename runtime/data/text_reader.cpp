@@ -74,7 +74,7 @@ std::shared_ptr<const Dataset> open_split(const Section& section, const std::str
                         concat("got ", have, " bytes (", names_of(files), "), expected at least ",
                                static_cast<std::uint64_t>(options.context) + 1, " (context + 1)",
                                options.max_bytes > 0 && have == options.max_bytes ? "; max_bytes is too small" : ""));
-  return std::make_shared<TokenDataset>(
+  return std::make_shared<TokenStreamDataset>(
       stream,
       TokenCuts{.context = options.context, .stride = options.stride, .below = stream->below(), .has_places = false});
 }

@@ -122,28 +122,28 @@ std::int64_t TokenStream::first_not_below(std::int64_t below) const {
   return -1;
 }
 
-TokenDataset::TokenDataset(std::shared_ptr<const TokenStream> stream, TokenCuts cuts)
+TokenStreamDataset::TokenStreamDataset(std::shared_ptr<const TokenStream> stream, TokenCuts cuts)
     : stream_(std::move(stream)), cuts_(std::move(cuts)) {
   LOCKSTEP_CHECK(size() >= 1, stream_->size(), " tokens");
 }
 
-std::vector<EntrySpec> TokenDataset::entries(std::int64_t rows) const {
+std::vector<EntrySpec> TokenStreamDataset::entries(std::int64_t rows) const {
   const DataEntry tokens = {at::kLong, {cuts_.context}, cuts_.below};
   return data_entries(rows, tokens, tokens);
 }
 
-std::int64_t TokenDataset::size() const {
+std::int64_t TokenStreamDataset::size() const {
   if (!cuts_.ranges.empty()) return static_cast<std::int64_t>(cuts_.ranges.size());
   return (stream_->size() - cuts_.context - 1) / cuts_.stride + 1;
 }
 
-TokenRange TokenDataset::range(std::int64_t sample) const {
+TokenRange TokenStreamDataset::range(std::int64_t sample) const {
   LOCKSTEP_CHECK(sample >= 0 && sample < size(), "sample ", sample, " of ", size());
   if (cuts_.ranges.empty()) return {sample * cuts_.stride, cuts_.context + 1};
   return cuts_.ranges[static_cast<std::size_t>(sample)];
 }
 
-Tensors TokenDataset::read(const std::vector<std::int64_t>& samples) const {
+Tensors TokenStreamDataset::read(const std::vector<std::int64_t>& samples) const {
   const auto rows = static_cast<std::int64_t>(samples.size());
   Tensors result = {at::empty({rows, cuts_.context}, at::kLong), at::empty({rows, cuts_.context}, at::kLong)};
   auto* x = result[0].mutable_data_ptr<std::int64_t>();
@@ -165,7 +165,7 @@ Tensors TokenDataset::read(const std::vector<std::int64_t>& samples) const {
   return result;
 }
 
-std::string TokenDataset::place_of(std::int64_t sample) const {
+std::string TokenStreamDataset::place_of(std::int64_t sample) const {
   return cuts_.has_places ? stream_->place_of(range(sample).begin) : "";
 }
 

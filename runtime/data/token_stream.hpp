@@ -77,10 +77,10 @@ struct TokenCuts {
 };
 
 /// x int64 [rows, context]: all tokens of a sample but the last; targets int64 [rows, context]: all but the first.
-class TokenDataset : public Dataset {
+class TokenStreamDataset : public Dataset {
  public:
   /// With at least one sample.
-  TokenDataset(std::shared_ptr<const TokenStream> stream, TokenCuts cuts);
+  TokenStreamDataset(std::shared_ptr<const TokenStream> stream, TokenCuts cuts);
   std::vector<EntrySpec> entries(std::int64_t rows) const override;
   std::int64_t size() const override;
   Tensors read(const std::vector<std::int64_t>& samples) const override;

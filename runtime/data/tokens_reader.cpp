@@ -205,7 +205,7 @@ class Split {
           key_, concat("got ", have, " tokens (", names_of(files), "), expected at least ", options_.context + 1,
                        " (context + 1)", cut ? "; max_tokens is too small" : ""));
     }
-    return std::make_shared<TokenDataset>(stream, std::move(cuts));
+    return std::make_shared<TokenStreamDataset>(stream, std::move(cuts));
   }
 
  private:
