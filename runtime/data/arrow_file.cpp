@@ -85,11 +85,11 @@ class ParquetFile : public SchemaFile {
     if (rows_ < 1) fail("got no rows, expected at least one");
   }
 
-  std::vector<ArrowChunks> read(const std::vector<int>& columns) override {
+  std::vector<ArrowChunks> read(const std::vector<WantedColumn>& columns) override {
     std::vector<ArrowChunks> cells;
-    for (const int column : columns) {
+    for (const auto& [column, as_text] : columns) {
       std::shared_ptr<arrow::ChunkedArray> chunked;
-      guarded(path(), [&] { arrow_done(path(), reader_->ReadColumn(column, &chunked)); });
+      guarded(path(), [&, number = column] { arrow_done(path(), reader_->ReadColumn(number, &chunked)); });
       // A damaged file's numbers need not agree.
       if (chunked->length() != rows_)
         fail(concat("cannot be read as a table: column ", column, " has ", chunked->length(), " rows, the file says ",
@@ -135,9 +135,9 @@ class ArrowFile : public SchemaFile {
     if (rows_ == 0) fail("got no rows, expected at least one");
   }
 
-  std::vector<ArrowChunks> read(const std::vector<int>& columns) override {
+  std::vector<ArrowChunks> read(const std::vector<WantedColumn>& columns) override {
     std::vector<ArrowChunks> cells;
-    for (const int column : columns)
+    for (const auto& [column, as_text] : columns)
       for (ArrowChunks& chunks = cells.emplace_back(); const auto& batch : batches_) {
         chunks.push_back(batch->column(column));
         arrow_done(path(), chunks.back()->ValidateFull());  // a damaged file has offsets that lead anywhere

@@ -4,12 +4,12 @@
 // rules and with messages that name the line. Blank lines, a byte-order mark and "\r" at line ends are passed over.
 // Names of columns are trimmed unless quoted. A line of another number of cells than the first is an error.
 #include <arrow/array.h>
+#include <arrow/array/builder_binary.h>
+#include <arrow/array/builder_primitive.h>
 #include <arrow/buffer.h>
-#include <arrow/chunked_array.h>
-#include <arrow/csv/api.h>
-#include <arrow/io/memory.h>
+#include <arrow/csv/options.h>
+#include <arrow/csv/parser.h>
 #include <arrow/memory_pool.h>
-#include <arrow/table.h>
 
 #include <algorithm>
 #include <limits>
@@ -52,13 +52,12 @@ class CsvFile : public TableFile {
 
   bool is_csv() const override { return true; }
 
-  std::vector<ArrowChunks> read(const std::vector<int>& columns) override {
-    std::vector<int> wanted = columns;
-    if (doubt_.is_possible())  // it looks at all of them
-      for (int column = 0; column < columns_; ++column)
-        if (std::find(wanted.begin(), wanted.end(), column) == wanted.end()) wanted.push_back(column);
+  std::vector<ArrowChunks> read(const std::vector<WantedColumn>& columns) override {
+    std::vector<WantedColumn> wanted = columns;
+    if (doubt_.is_possible())  // it looks at the text of all columns
+      for (int column = 0; column < columns_; ++column) wanted.push_back({column, true});
     std::vector<ArrowChunks> cells = split(wanted);
-    if (doubt_.is_possible()) look_for_names(wanted, cells);
+    if (doubt_.is_possible()) look_for_names(cells.data() + columns.size());
     cells.resize(columns.size());
     bytes_.reset();
     text_ = {};
@@ -116,48 +115,66 @@ class CsvFile : public TableFile {
                            "inside of quotes it is written twice"));
   }
 
-  std::vector<ArrowChunks> split(const std::vector<int>& columns) {
+  std::vector<ArrowChunks> split(const std::vector<WantedColumn>& columns) {
     const bool quoted = text_.find('"') != std::string_view::npos;
     LineSizes sizes = line_sizes(text_);
     if (quoted) find_lines(&sizes.longest);
-    if (text_.find_first_not_of("\r\n") == std::string_view::npos) fail("got no rows, expected at least one");
-    const std::shared_ptr<arrow::Table> table = parse(columns, sizes.longest, quoted);
-    rows_ = table->num_rows();
+    std::vector<ArrowChunks> cells = parse(columns, sizes.longest, quoted);
     if (rows_ == 0) fail("got no rows, expected at least one");
     if (!quoted && rows_ != sizes.count) find_lines();
-    std::vector<ArrowChunks> cells;
-    for (int i = 0; i < table->num_columns(); ++i) cells.push_back(table->column(i)->chunks());
     return cells;
   }
 
-  std::shared_ptr<arrow::Table> parse(const std::vector<int>& columns, std::int64_t longest, bool quoted) {
-    auto reading = arrow::csv::ReadOptions::Defaults();
-    auto converting = arrow::csv::ConvertOptions::Defaults();
-    auto parsing = arrow::csv::ParseOptions::Defaults();
-    constexpr std::int64_t usual_block = 1 << 22, most_block = std::numeric_limits<std::int32_t>::max() - 1;
-    reading.use_threads = false;
-    reading.block_size = static_cast<std::int32_t>(std::clamp(2 * longest, usual_block, most_block));
-    for (int column = 0; column < columns_; ++column) reading.column_names.push_back(concat(column));
-    for (const int column : columns) {
-      converting.include_columns.push_back(concat(column));
-      converting.column_types[concat(column)] = arrow::binary();
-    }
-    parsing.delimiter = format_.delimiter;
-    parsing.newlines_in_values = quoted;
+  /// Block by block, each small enough for a cache.
+  std::vector<ArrowChunks> parse(const std::vector<WantedColumn>& columns, std::int64_t longest, bool quoted) {
+    auto options = arrow::csv::ParseOptions::Defaults();
+    options.delimiter = format_.delimiter;
+    options.newlines_in_values = quoted;
     bool is_ragged = false;
-    parsing.invalid_row_handler = [&](const arrow::csv::InvalidRow& row) {
+    options.invalid_row_handler = [&](const arrow::csv::InvalidRow& row) {
       const bool blank = is_blank(row.text, format_.delimiter);
       is_ragged |= !blank;
       return blank ? arrow::csv::InvalidRowResult::Skip : arrow::csv::InvalidRowResult::Error;
     };
-    // The slice keeps the bytes.
-    const auto offset = text_.data() - reinterpret_cast<const char*>(bytes_->data());
-    const auto in = std::make_shared<arrow::io::BufferReader>(arrow::SliceBuffer(bytes_, offset));
-    const arrow::io::IOContext context(arrow::system_memory_pool());
-    const auto reader = arrow_value(path(), arrow::csv::TableReader::Make(context, in, reading, parsing, converting));
-    auto table = reader->Read();
-    if (is_ragged) fail_ragged();
-    return arrow_value(path(), std::move(table));
+    constexpr std::int64_t usual_block = 1 << 19, most_block = std::numeric_limits<std::int32_t>::max() - 1;
+    const auto block = static_cast<std::size_t>(std::clamp(2 * longest + 2, usual_block, most_block));
+    arrow::csv::BlockParser parser(arrow::system_memory_pool(), options, columns_);
+    std::vector<ArrowChunks> cells(columns.size());
+    for (std::string_view rest = text_; !rest.empty();) {
+      std::uint32_t used = 0;
+      const auto status =
+          rest.size() <= block ? parser.ParseFinal(rest, &used) : parser.Parse(rest.substr(0, block), &used);
+      if (is_ragged) fail_ragged();
+      arrow_done(path(), status);
+      if (used == 0) fail("got a line that is too long to be one of a table");
+      for (std::size_t i = 0; i < columns.size() && parser.num_rows() > 0; ++i)
+        cells[i].push_back(chunk_of(parser, columns[i]));
+      rows_ += parser.num_rows();
+      const bool cr = rest[used - 1] == '\r';
+      rest.remove_prefix(used);
+      if (cr && rest.starts_with('\n')) rest.remove_prefix(1);  // a line end across two blocks
+    }
+    return cells;
+  }
+
+  std::shared_ptr<arrow::Array> chunk_of(const arrow::csv::BlockParser& parser, const WantedColumn& wanted) const {
+    if (!wanted.as_text) {
+      arrow::DoubleBuilder numbers(arrow::system_memory_pool());
+      arrow_done(path(), numbers.Reserve(parser.num_rows()));
+      const auto take = [&](const std::uint8_t* data, std::uint32_t size, auto... /*quoted*/) {
+        double number = 0;
+        if (!plain_number({reinterpret_cast<const char*>(data), size}, number)) return arrow::Status::Cancelled("");
+        numbers.UnsafeAppend(number);
+        return arrow::Status::OK();
+      };
+      if (parser.VisitColumn(wanted.column, take).ok()) return arrow_value(path(), numbers.Finish());
+    }
+    arrow::BinaryBuilder texts(arrow::system_memory_pool());
+    arrow_done(path(), texts.Reserve(parser.num_rows()));
+    arrow_done(path(), parser.VisitColumn(wanted.column, [&](const std::uint8_t* data, std::uint32_t size, auto...) {
+      return texts.Append(data, static_cast<std::int32_t>(size));
+    }));
+    return arrow_value(path(), texts.Finish());
   }
 
   /// The line of every row; the longest row in bytes.
@@ -182,12 +199,11 @@ class CsvFile : public TableFile {
     fail(concat("got a row of another number of cells than ", columns_, ", as in the first line"));
   }
 
-  void look_for_names(const std::vector<int>& columns, const std::vector<ArrowChunks>& cells) {
-    std::vector<std::size_t> place(columns.size());  // the look goes column by column, in their order
-    for (std::size_t i = 0; i < columns.size(); ++i) place[static_cast<std::size_t>(columns[i])] = i;
+  /// `cells`: of all columns.
+  void look_for_names(const ArrowChunks* cells) {
     for (int column = 0; column < columns_; ++column) {
       std::int64_t row = 0;
-      for (const auto& chunk : cells[place[static_cast<std::size_t>(column)]]) {
+      for (const auto& chunk : cells[column]) {
         const auto& texts = static_cast<const arrow::BinaryArray&>(*chunk);
         for (std::int64_t i = 0; i < texts.length(); ++i, ++row) doubt_.look(row, column, trimmed(texts.GetView(i)));
       }

@@ -2,7 +2,10 @@
 #include "runtime/data/csv_text.hpp"
 
 #include <algorithm>
+#include <array>
+#include <cmath>
 #include <cstdint>
+#include <limits>
 #include <set>
 
 #include "runtime/base/error.hpp"
@@ -25,6 +28,45 @@ bool is_number(std::string_view text) {
   double number = 0;
   const auto result = read_number(text, number);
   return result.ec != std::errc::invalid_argument && result.ptr == text.data() + text.size();
+}
+
+namespace {
+
+/// Up to 15 digits with a point or without: a whole number below 2^53 over a power of ten, both exact in double, so one
+/// division rounds correctly (Clinger, How to read floating point numbers accurately, PLDI 1990).
+bool short_decimal(std::string_view text, double& number) {
+  constexpr std::array<double, 16> power_of_ten = {1e0, 1e1, 1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
+                                                   1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15};
+  const bool negative = text.starts_with('-');
+  if (negative) text.remove_prefix(1);
+  if (text.empty() || text.size() > 16) return false;
+  std::int64_t whole = 0;
+  std::size_t digits = 0, point = text.size();
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (c == '.' && point == text.size()) {
+      point = i;
+    } else if (c >= '0' && c <= '9') {
+      whole = 10 * whole + (c - '0');
+      ++digits;
+    } else {
+      return false;
+    }
+  }
+  if (digits == 0 || digits > 15) return false;
+  const auto magnitude = static_cast<double>(whole) / power_of_ten[point < text.size() ? text.size() - point - 1 : 0];
+  number = negative ? -magnitude : magnitude;
+  return true;
+}
+
+}  // namespace
+
+bool plain_number(std::string_view text, double& number) {
+  if (short_decimal(text, number)) return true;
+  text = trimmed(text);
+  const auto result = read_number(text, number);
+  return result.ec == std::errc() && result.ptr == text.data() + text.size() &&
+         std::abs(number) <= std::numeric_limits<float>::max();
 }
 
 std::string in_quotes(std::string_view text) {

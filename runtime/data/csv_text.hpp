@@ -18,6 +18,9 @@ std::string_view trimmed(std::string_view text);
 /// As std::from_chars, which knows no plus in front.
 std::from_chars_result read_number(std::string_view text, double& number);
 bool is_number(std::string_view text);
+/// A finite number that float32 can hold, with spaces and tabs around it or not: the same bits as read_number(),
+/// sooner. False: it is something else.
+bool plain_number(std::string_view text, double& number);
 
 /// What a message shows of a cell: short, on one line.
 std::string in_quotes(std::string_view text);

@@ -58,9 +58,9 @@ class JsonlFile : public TableFile {
  public:
   JsonlFile(DataFile file, ArrowBytes bytes) : TableFile(std::move(file)), bytes_(std::move(bytes)) { parse(); }
 
-  std::vector<ArrowChunks> read(const std::vector<int>& columns) override {
+  std::vector<ArrowChunks> read(const std::vector<WantedColumn>& columns) override {
     std::vector<ArrowChunks> cells;
-    for (const int column : columns) cells.push_back(table_->column(column)->chunks());
+    for (const WantedColumn& wanted : columns) cells.push_back(table_->column(wanted.column)->chunks());
     table_.reset();
     return cells;
   }

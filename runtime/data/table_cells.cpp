@@ -242,6 +242,28 @@ double number_in(const TableSplit& split, int column, std::int64_t row, std::str
   fail_cell(split, column, row, concat("a number", better.empty() ? advice : better));
 }
 
+template <typename Array>
+bool append_values(const arrow::Array& array, std::vector<double>& numbers) {
+  const auto* values = static_cast<const Array&>(array).raw_values();
+  numbers.insert(numbers.end(), values, values + array.length());
+  // NaN is a missing cell.
+  return std::none_of(numbers.end() - array.length(), numbers.end(), [](double n) { return std::abs(n) > kMostFloat; });
+}
+
+/// The usual chunks in one go. False: nothing was appended, cell by cell is needed.
+bool append_plain(const arrow::Array& array, std::vector<double>& numbers) {
+  if (array.null_count() > 0) return false;
+  const std::size_t before = numbers.size();
+  const arrow::Type::type type = array.type_id();
+  const bool done = type == arrow::Type::DOUBLE  ? append_values<arrow::DoubleArray>(array, numbers)
+                    : type == arrow::Type::FLOAT ? append_values<arrow::FloatArray>(array, numbers)
+                    : type == arrow::Type::INT64 ? append_values<arrow::Int64Array>(array, numbers)
+                    : type == arrow::Type::INT32 ? append_values<arrow::Int32Array>(array, numbers)
+                                                 : false;
+  if (!done) numbers.resize(before);
+  return done;
+}
+
 }  // namespace
 
 const char* to_string(ColumnKind kind) {
@@ -297,13 +319,14 @@ std::vector<double> numbers_of(const TableSplit& split, int column, ColumnKind k
     fail_cell(split, column, row(), "a date as 2024-02-29 or 2024-02-29T12:00:00");
   };
   for (const auto& chunk : split.cells(column))
-    each_cell(*chunk, [&](const Cell& cell) {
-      if (cell.type == Cell::Type::missing)
-        numbers.push_back(kNoNumber);
-      else
-        numbers.push_back(
-            checked(split, column, row(), cell.type == Cell::Type::text ? from_text(trimmed(cell.text)) : cell.number));
-    });
+    if (!append_plain(*chunk, numbers))
+      each_cell(*chunk, [&](const Cell& cell) {
+        if (cell.type == Cell::Type::missing)
+          numbers.push_back(kNoNumber);
+        else
+          numbers.push_back(checked(split, column, row(),
+                                    cell.type == Cell::Type::text ? from_text(trimmed(cell.text)) : cell.number));
+      });
   return numbers;
 }
 

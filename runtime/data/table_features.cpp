@@ -46,6 +46,10 @@ struct FeatureColumn {
   MissingRule rule;
   std::vector<double> numbers;  ///< NaN: missing; unless categories
   NamedCells cells;             ///< of categories
+  double fill = 0;              ///< in place of a missing number
+  ColumnScaling scaling;        ///< mean 0 and deviation 0: none
+  std::int64_t first = 0;       ///< feature
+  std::int64_t indicator = -1;  ///< feature; -1: none
 
   bool is_category() const { return kind == ColumnKind::category; }
   bool is_missing(std::int64_t row) const {
@@ -63,7 +67,10 @@ class Decoder {
   DecodedTable decode() {
     DecodedTable table;
     std::vector<FeatureColumn> features;
-    for (const int column : plan_.features) features.push_back(read_feature(column));
+    for (const int column : plan_.features) {
+      features.push_back(read_feature(column));
+      if (std::find(plan_.targets.begin(), plan_.targets.end(), column) == plan_.targets.end()) split_.drop(column);
+    }
     const bool is_classification = options_.task == TableTask::classification;
     std::vector<std::int64_t> classes;
     std::vector<std::vector<double>> numbers;
@@ -71,8 +78,7 @@ class Decoder {
       classes = classes_of(split_, plan_, teaches_, learnt_, kept_);
     else
       for (const int target : plan_.targets) numbers.push_back(read_target(target));
-    for (const std::vector<int>* columns : {&plan_.features, &plan_.targets})
-      for (const int column : *columns) split_.drop(column);
+    for (const int column : plan_.targets) split_.drop(column);
     table.rows = kept_.rows();
     if (table.rows.empty())
       throw DataError(concat(split_.first_path(), ": got no row without missing cells of the ", split_.rows(),
@@ -115,6 +121,7 @@ class Decoder {
     const bool has_mean =
         feature.kind == ColumnKind::number || feature.kind == ColumnKind::date || feature.kind == ColumnKind::boolean;
     if (feature.rule.kind == Missing::mean && !has_mean) feature.rule.kind = Missing::refuse;
+    if (!any_missing(feature)) return feature;
     const bool refuses_category = feature.is_category() && feature.rule.kind == Missing::refuse;
     apply_missing(
         split_, with_rule(feature), column, refuses_category ? "a category" : "a number",
@@ -123,6 +130,16 @@ class Decoder {
             : advice_on_missing(split_, column),
         [&](std::int64_t row) { return feature.is_missing(row); }, kept_);
     return feature;
+  }
+
+  static bool any_missing(const FeatureColumn& feature) {
+    if (!feature.is_category()) return has_nan(feature.numbers);
+    const std::vector<std::int32_t>& codes = feature.cells.codes;
+    return std::find(codes.begin(), codes.end(), NamedCells::kMissing) != codes.end();
+  }
+
+  static bool has_nan(const std::vector<double>& numbers) {
+    return std::any_of(numbers.begin(), numbers.end(), [](double number) { return std::isnan(number); });
   }
 
   static TablePlan with_rule(const FeatureColumn& feature) {
@@ -175,6 +192,7 @@ class Decoder {
     const ColumnKind kind = kind_of(split_, column);
     const bool as_numbers = kind == ColumnKind::category;  // the first cell then says what is wrong
     std::vector<double> numbers = numbers_of(split_, column, as_numbers ? ColumnKind::number : kind);
+    if (!has_nan(numbers)) return numbers;
     apply_missing(
         split_, plan_, column, "a number",
         concat("a target is not filled; missing: {", split_.name_of(column), ": drop} leaves such rows out"),
@@ -184,12 +202,13 @@ class Decoder {
 
   /// The rows that are samples, and a number in place of what is missing. The mean is learnt.
   void fill(FeatureColumn& feature, const std::vector<std::int64_t>& rows) {
-    if (feature.is_category()) {
-      number_categories(feature, rows);
+    const bool all = static_cast<std::int64_t>(rows.size()) == split_.rows();
+    if (feature.is_category()) number_categories(feature, rows);
+    if (feature.is_category() && !all) {
       for (std::size_t i = 0; i < rows.size(); ++i)
         feature.cells.codes[i] = feature.cells.codes[static_cast<std::size_t>(rows[i])];
       feature.cells.codes.resize(rows.size());
-    } else {
+    } else if (!all) {
       for (std::size_t i = 0; i < rows.size(); ++i)
         feature.numbers[i] = feature.numbers[static_cast<std::size_t>(rows[i])];
       feature.numbers.resize(rows.size());
@@ -200,7 +219,7 @@ class Decoder {
       for (std::int64_t i = 0; i < static_cast<std::int64_t>(rows.size()) && !any; ++i) any = feature.is_missing(i);
       if (any) learnt_.indicators.push_back(feature.name);
     }
-    if (!feature.is_category() && rule != Missing::refuse && rule != Missing::drop) find_fill(feature);
+    if (!feature.is_category() && rule != Missing::refuse && rule != Missing::drop) feature.fill = find_fill(feature);
   }
 
   bool is_indicated(const FeatureColumn& feature) const {
@@ -245,71 +264,64 @@ class Decoder {
                              ", of which the checkpoint has the scaling"));
   }
 
+  std::int64_t width_of(const FeatureColumn& feature) {
+    return feature.is_category() ? static_cast<std::int64_t>(learnt_.categories[feature.name].size()) : 1;
+  }
+
   at::Tensor to_x(std::vector<FeatureColumn>& features, std::int64_t rows) {
-    std::int64_t width = 0;
-    for (const FeatureColumn& feature : features)
-      width += (feature.is_category() ? static_cast<std::int64_t>(learnt_.categories[feature.name].size()) : 1) +
-               (is_indicated(feature) ? 1 : 0);
-    at::Tensor x = at::empty({rows, width}, at::kFloat);
-    auto* out = x.mutable_data_ptr<float>();
     const bool learns_scaling = options_.normalize && learnt_.scaling.empty();
+    std::int64_t width = 0;
     std::size_t scaled = 0;
     for (FeatureColumn& feature : features) {
-      float* const indicator =
-          out + (feature.is_category() ? static_cast<std::int64_t>(learnt_.categories[feature.name].size()) : 1);
-      if (is_indicated(feature)) {
-        for (std::int64_t row = 0; row < rows; ++row) indicator[row * width] = feature.is_missing(row) ? 1 : 0;
+      feature.first = width;
+      width += width_of(feature);
+      if (is_indicated(feature)) feature.indicator = width++;
+      if (feature.is_category() || !options_.normalize || !is_scaled(feature)) continue;
+      if (learns_scaling) {
+        const std::vector<double> numbers = filled(feature);
+        learnt_.scaling.push_back(scaling_of(scaled_name(feature), numbers, !options_.unrecorded));
       }
-      if (feature.is_category()) {
-        write_categories(feature, out, rows, width);
-      } else {
-        fill_numbers(feature);
-        if (options_.normalize && is_scaled(feature)) {
-          if (learns_scaling)
-            learnt_.scaling.push_back(scaling_of(scaled_name(feature), feature.numbers, !options_.unrecorded));
-          write_scaled(feature, learnt_.scaling[scaled++], out, rows, width);
-        } else {
-          for (std::int64_t row = 0; row < rows; ++row)
-            out[row * width] = static_cast<float>(feature.numbers[static_cast<std::size_t>(row)]);
-        }
-      }
-      out = indicator + (is_indicated(feature) ? 1 : 0);
-      feature.numbers = {};
-      feature.cells = {};
+      feature.scaling = learnt_.scaling[scaled++];
     }
+    at::Tensor x = at::empty({rows, width}, at::kFloat);
+    auto* out = x.mutable_data_ptr<float>();
+    constexpr std::int64_t block = 1024;  // rows that stay in the cache until all features are in them
+    for (std::int64_t begin = 0; begin < rows; begin += block)
+      for (const FeatureColumn& feature : features) write(feature, begin, std::min(begin + block, rows), out, width);
     return x;
+  }
+
+  /// These rows of x.
+  void write(const FeatureColumn& feature, std::int64_t begin, std::int64_t end, float* x, std::int64_t width) {
+    if (feature.indicator >= 0)
+      for (std::int64_t row = begin; row < end; ++row)
+        x[row * width + feature.indicator] = feature.is_missing(row) ? 1 : 0;
+    const std::int64_t count = width_of(feature);
+    const double deviation = feature.scaling.deviation > 0 ? feature.scaling.deviation : 1;
+    for (std::int64_t row = begin; row < end; ++row) {
+      float* const out = x + row * width + feature.first;
+      if (feature.is_category()) {
+        const std::int32_t code = feature.cells.codes[static_cast<std::size_t>(row)];
+        std::fill(out, out + count, 0.0F);
+        if (code >= 0) out[code] = 1;
+      } else {
+        const double number = feature.numbers[static_cast<std::size_t>(row)];
+        *out = static_cast<float>(((std::isnan(number) ? feature.fill : number) - feature.scaling.mean) / deviation);
+      }
+    }
+  }
+
+  static std::vector<double> filled(const FeatureColumn& feature) {
+    std::vector<double> numbers = feature.numbers;
+    for (double& number : numbers)
+      if (std::isnan(number)) number = feature.fill;
+    return numbers;
   }
 
   /// As it stands in the file, not as it is told apart from others.
   std::string scaled_name(const FeatureColumn& feature) const {
     const std::vector<std::string>& names = split_.columns().names;
     return names.empty() ? feature.name : names[static_cast<std::size_t>(feature.column)];
-  }
-
-  void fill_numbers(FeatureColumn& feature) {
-    const bool any =
-        std::any_of(feature.numbers.begin(), feature.numbers.end(), [](double n) { return std::isnan(n); });
-    if (!any) return;
-    const double fill = find_fill(feature);
-    for (double& number : feature.numbers)
-      if (std::isnan(number)) number = fill;
-  }
-
-  void write_categories(const FeatureColumn& feature, float* out, std::int64_t rows, std::int64_t width) {
-    const auto count = static_cast<std::int32_t>(learnt_.categories[feature.name].size());
-    for (std::int64_t row = 0; row < rows; ++row, out += width) {
-      const std::int32_t code = feature.cells.codes[static_cast<std::size_t>(row)];
-      std::fill(out, out + count, 0.0F);
-      if (code >= 0) out[code] = 1;
-    }
-  }
-
-  static void write_scaled(const FeatureColumn& feature, const ColumnScaling& scaling, float* out, std::int64_t rows,
-                           std::int64_t width) {
-    const double deviation = scaling.deviation > 0 ? scaling.deviation : 1;
-    for (std::int64_t row = 0; row < rows; ++row)
-      out[row * width] =
-          static_cast<float>((feature.numbers[static_cast<std::size_t>(row)] - scaling.mean) / deviation);
   }
 
   static at::Tensor to_tensor(const std::vector<std::int64_t>& classes, const std::vector<std::int64_t>& rows) {

@@ -25,6 +25,11 @@ struct TableFormat {
 
 using ArrowChunks = std::vector<std::shared_ptr<arrow::Array>>;
 
+struct WantedColumn {
+  int column = 0;
+  bool as_text = false;  ///< of CSV: as it stands there ("007")
+};
+
 /// Opened: its columns are known. All functions throw DataError that names the file.
 class TableFile {
  public:
@@ -40,8 +45,9 @@ class TableFile {
   /// Columns are known by their place in the file, as in CSV, and not by their names alone.
   virtual bool is_csv() const { return false; }
 
-  /// The cells of these columns. Once. Of CSV they are bytes as they stand in the file, without quotes.
-  virtual std::vector<ArrowChunks> read(const std::vector<int>& columns) = 0;
+  /// The cells of these columns. Once. Of CSV they are bytes as they stand in the file, without quotes; a chunk of
+  /// which every cell is a finite number that float32 can hold is numbers, unless the column is wanted as text.
+  virtual std::vector<ArrowChunks> read(const std::vector<WantedColumn>& columns) = 0;
   /// Afterwards:
   std::int64_t rows() const { return rows_; }
   virtual std::string place_of(std::int64_t row) const;

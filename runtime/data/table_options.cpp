@@ -258,10 +258,21 @@ std::vector<int> TablePlan::columns() const {
   return all;
 }
 
+std::vector<WantedColumn> TablePlan::wanted() const {
+  std::vector<WantedColumn> wanted;
+  for (const int column : columns()) {
+    const auto kind = kinds.find(column);
+    wanted.push_back({column, (kind != kinds.end() && kind->second == ColumnKind::category) || has(sequence, column) ||
+                                  column == group || (has_classes && has(targets, column))});
+  }
+  return wanted;
+}
+
 TablePlan plan_table(const Section& section, const TableOptions& options, const TableSplit& split) {
   const Finder find(split);
   const int count = split.columns().count;
   TablePlan plan;
+  plan.has_classes = options.task == TableTask::classification;
   for (const std::string& target : options.targets) {
     const int column = find.one(section, "targets", target);
     if (has(plan.targets, column))

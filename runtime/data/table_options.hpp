@@ -53,13 +53,15 @@ TableOptions table_options(const Section& section, const DataContext& context, b
 /// What stands where.
 struct TablePlan {
   std::vector<int> features, targets;
+  bool has_classes = false;   ///< the target is a class
   std::vector<int> sequence;  ///< columns of tokens or text, joined in this order; of two the first is the prompt
   int group = -1, order = -1;
   std::map<int, ColumnKind> kinds;   ///< that were said
   MissingRule missing;               ///< of features
   std::map<int, MissingRule> rules;  ///< of columns that have their own
 
-  std::vector<int> columns() const;  ///< all that have to be read, each once
+  std::vector<int> columns() const;          ///< all that have to be read, each once
+  std::vector<WantedColumn> wanted() const;  ///< the same, and which of them are names rather than numbers
   MissingRule rule_of(int column) const {
     const auto found = rules.find(column);
     return found == rules.end() ? missing : found->second;

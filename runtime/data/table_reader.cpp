@@ -102,7 +102,7 @@ class TableOpening {
 
   std::shared_ptr<const Dataset> dataset(const std::shared_ptr<TableSplit>& split, const TablePlan& plan,
                                          bool teaches) {
-    split->read(plan.columns());
+    split->read(plan.wanted());
     const std::vector<std::string> notes = split->notes();
     splits_.notes.insert(splits_.notes.end(), notes.begin(), notes.end());
     if (options_.reads_tokens()) return token_dataset(split, plan, options_, teaches, learnt_, splits_.notes);

@@ -42,17 +42,16 @@ void TableSplit::check_columns(const TableFile& file) const {
                          shown(columns_.count, columns_.names), " as in ", columns_.whose));
 }
 
-std::vector<int> TableSplit::numbers_in(const TableFile& file, const std::vector<int>& columns) const {
+std::vector<WantedColumn> TableSplit::numbers_in(const TableFile& file, std::vector<WantedColumn> columns) const {
   const std::vector<std::string>& theirs = file.names();
   if (columns_.names.empty() || theirs.empty() || theirs == columns_.names) return columns;
   std::unordered_map<std::string_view, int> numbers;
   for (std::size_t i = 0; i < theirs.size(); ++i) numbers.emplace(theirs[i], static_cast<int>(i));
-  std::vector<int> found;
-  for (const int column : columns) {
-    const auto number = numbers.find(columns_.names[static_cast<std::size_t>(column)]);
-    found.push_back(number == numbers.end() ? -1 : number->second);
+  for (WantedColumn& wanted : columns) {
+    const auto number = numbers.find(columns_.names[static_cast<std::size_t>(wanted.column)]);
+    wanted.column = number == numbers.end() ? -1 : number->second;
   }
-  return found;
+  return columns;
 }
 
 std::vector<DataFile> TableSplit::files() const {
@@ -72,17 +71,17 @@ std::string TableSplit::title_of(int column) const {
                                 : concat("column ", in_quotes(columns_.names[static_cast<std::size_t>(column)]));
 }
 
-void TableSplit::read(const std::vector<int>& columns) {
-  for (const int column : columns) cells_[static_cast<std::size_t>(column)].emplace();
+void TableSplit::read(const std::vector<WantedColumn>& columns) {
+  for (const WantedColumn& wanted : columns) cells_[static_cast<std::size_t>(wanted.column)].emplace();
   for (const auto& file : files_) {
-    const std::vector<int> numbers = numbers_in(*file, columns);
+    const std::vector<WantedColumn> numbers = numbers_in(*file, columns);
     for (std::size_t i = 0; i < columns.size(); ++i)
-      if (numbers[i] < 0)
-        throw DataError(concat(file->path(), ": got no ", title_of(columns[i]), " among its ",
+      if (numbers[i].column < 0)
+        throw DataError(concat(file->path(), ": got no ", title_of(columns[i].column), " among its ",
                                shown(file->columns(), file->names()), ", expected it as in ", columns_.whose));
     std::vector<ArrowChunks> cells = file->read(numbers);
     for (std::size_t i = 0; i < columns.size(); ++i) {
-      ArrowChunks& all = *cells_[static_cast<std::size_t>(columns[i])];
+      ArrowChunks& all = *cells_[static_cast<std::size_t>(columns[i].column)];
       std::int64_t rows = 0;
       for (auto& chunk : cells[i]) {
         rows += chunk->length();
@@ -102,7 +101,7 @@ const ArrowChunks& TableSplit::cells(int column) const {
 }
 
 std::vector<std::string> TableSplit::class_names(int column) const {
-  const int number = numbers_in(*files_.front(), {column}).front();
+  const int number = numbers_in(*files_.front(), {{column}}).front().column;
   return number < 0 ? std::vector<std::string>() : files_.front()->class_names(number);
 }
 

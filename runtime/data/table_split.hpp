@@ -34,7 +34,7 @@ class TableSplit {
   std::string title_of(int column) const;
 
   /// Reads the cells of these columns. Once.
-  void read(const std::vector<int>& columns);
+  void read(const std::vector<WantedColumn>& columns);
   std::int64_t rows() const { return rows_; }
   /// The cells of a column that was read, until it is dropped.
   const ArrowChunks& cells(int column) const;
@@ -50,7 +50,7 @@ class TableSplit {
  private:
   void check_columns(const TableFile& file) const;
   /// The file's numbers of columns of ours; -1: it has none of this name.
-  std::vector<int> numbers_in(const TableFile& file, const std::vector<int>& columns) const;
+  std::vector<WantedColumn> numbers_in(const TableFile& file, std::vector<WantedColumn> columns) const;
   std::pair<const TableFile*, std::int64_t> file_of(std::int64_t row) const;
 
   std::vector<std::unique_ptr<TableFile>> files_;
