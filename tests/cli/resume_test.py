@@ -9,7 +9,7 @@ import signal
 import struct
 import unittest
 
-from cli import ENDLESS, MLP, CliTest, command, metrics, overrides, steps_of
+from cli import ENDLESS, MLP, ROOT, CliTest, command, metrics, overrides, steps_of
 
 STEPS = 7
 TABLE = """\
@@ -126,6 +126,16 @@ class ResumeTest(CliTest):
         self.assertIn(f"stopped after step 5 of {STEPS} (train.stop_after)", result.stderr)
         self.resume(["pipeline.stages=1"])
         self.check_same_as_unbroken()
+
+    def test_images_that_change_at_random_go_on_as_they_would_have(self):
+        settings = ["train.steps=6", "train.stop_after=0", "checkpoint.every=end", "train.eval_every=0"]
+        images = "configs/images.yaml"
+        self.succeeds("train", images, settings=[*settings, f"run_dir={self.folder}/whole"], cwd=ROOT)
+        parts = [*settings, f"run_dir={self.folder}/parts"]
+        self.succeeds("train", images, settings=[*parts, "train.stop_after=3"], cwd=ROOT)  # in the middle of the second epoch
+        self.succeeds("train", images, "--resume", "auto", settings=[*parts, "pipeline.stages=1", "workers.readers=3"], cwd=ROOT)
+        prints = [(self.folder / name / "fingerprint.json").read_bytes() for name in ("whole", "parts")]
+        self.assertEqual(prints[0], prints[1])
 
     def test_a_fresh_folder_starts_from_the_beginning_and_a_finished_run_has_nothing_left(self):
         self.resume([])
