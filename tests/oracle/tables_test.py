@@ -22,7 +22,7 @@ except ImportError as error:
     sys.exit(f"{sys.executable} lacks {error.name}: run tools/setup_tests.sh, or configure with -DLOCKSTEP_ORACLE_PYTHON=PATH of a Python that has it")
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-TOOL = os.environ.get("TABLE_SAMPLES", str(ROOT / "build/release/table_samples"))
+READ_DATA = os.environ.get("READ_DATA", str(ROOT / "build/release/read_data"))
 MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"]
 WRITERS = {
     "t.csv": lambda frame, path: frame.to_csv(path, index=False),
@@ -71,8 +71,8 @@ class Tables(unittest.TestCase):
 
     def ours(self, **data):
         (self.folder / "config.yaml").write_text(json.dumps({"data": {"type": "table", **data}}))
-        subprocess.run([TOOL, self.folder / "config.yaml", self.folder / "out.safetensors"], check=True)
-        return load_file(self.folder / "out.safetensors")
+        subprocess.run([READ_DATA, self.folder / "config.yaml", self.folder], check=True)
+        return {f"{path.stem}.{name}": values for path in self.folder.glob("*.safetensors") for name, values in load_file(path).items()}
 
     def same(self, ours, theirs, what):
         theirs = numpy.asarray(theirs, dtype=ours.dtype)

@@ -19,7 +19,8 @@ int main(int count, char** arguments) {
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
     struct rusage usage = {};
     getrusage(RUSAGE_SELF, &usage);
-    std::cout << splits.train->size() << " " << took.count() << " " << static_cast<double>(usage.ru_maxrss) / 1024 << "\n";
+    std::cout << splits.train->size() << " " << took.count() << " " << static_cast<double>(usage.ru_maxrss) / 1024
+              << "\n";
     return 0;
   } catch (const std::exception& error) {
     std::cerr << error.what() << std::endl;
