@@ -81,6 +81,7 @@ void FileBytes::let_go(std::size_t begin, std::size_t end) const {
 }
 
 void OpenFiles::seen(std::size_t bytes) const {
+  if (stay()) return;
   const std::size_t more = bytes + kAround;
   if (seen_.fetch_add(more, std::memory_order_relaxed) + more < kMostSeen) return;
   seen_.store(0, std::memory_order_relaxed);
