@@ -32,7 +32,7 @@ BAD_VALUES = [
     (["pipeline.schedule=1f1n"], r"{set}: .*: there is no schedule '1f1n'; there are: gpipe, 1f1b, .*; did you mean '1f1b'\?"),
     (["model.type=mpl"],
      r"{set}: .*: there is no model family 'mpl'; there are: mlp, gpt, cnn, unet, sequential, delay; did you mean 'mlp'\?"),
-    (["data.type=synthetik"], r"{set}: .*: got synthetik, expected one of text, csv, .*; did you mean 'synthetic'\?"),
+    (["data.type=synthetik"], r"{set}: .*: got synthetik, expected one of text, .*; did you mean 'synthetic'\?"),
     (["pipeline.stages=9"], r"{set}: .*: got 9, the model has 5 layers and every stage needs .*; use at most 5"),
     (["pipeline.partition=[1,1]"], r"{set}: .*: got 2 layers in \[1, 1\], the model has 5: fc\.0, act\.0, .*, out"),
     (["pipeline.partition=[2,2,1]"], r".*pipeline\.partition: got 3 stages, expected 2 as pipeline\.stages says; .*"),
@@ -229,7 +229,7 @@ class ErrorsTest(Refusals):
         (self.folder / "latin.csv").write_bytes("gr\u00f6\u00dfe,y\n1,\u00e4\n".encode("latin-1"))
         table = "data={{type: csv, train: {}, targets: [1], task: regression}}"
         self.refuses(*with_settings([table.format("wide.csv")], r"wide\.csv: got text in UTF-16, expected UTF-8; .*"))
-        self.refuses(*with_settings([table.format("latin.csv")], r"latin\.csv:2:3: column 'y': got '\\xe4', expected a number"))
+        self.refuses(*with_settings([table.format("latin.csv")], r"latin\.csv:2: column 'y': got '\\xe4', expected a number"))
 
     def test_every_value_that_is_refused_has_its_place(self):
         self.refuses_all([with_settings([setting], r"{set}: .*") for setting in

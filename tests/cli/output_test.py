@@ -40,7 +40,7 @@ class OutputTest(CliTest):
         self.assertEqual([line["step"] for line in steps], [1, 2, 3, 4, 5])
         for line in steps:
             self.assertEqual(list(line), STEP_FIELDS)
-            self.assertEqual([list(worker) for worker in line["workers"]], [WORKER_FIELDS] * 2)
+            self.assertEqual([list(worker) for worker in line["workers"]], [[*WORKER_FIELDS, "data_ms"], WORKER_FIELDS])  # one reads
             self.assertGreater(line["step_ms"], 0)
         self.assertEqual([line["eval"]["step"] for line in lines if "eval" in line], [2, 4, 5])
         self.assertEqual([line["eval"]["samples"] for line in lines if "eval" in line], [10, 10, 10])
