@@ -110,6 +110,8 @@ class ArrowFile : public SchemaFile {
     auto options = arrow::ipc::IpcReadOptions::Defaults();
     options.use_threads = false;
     options.memory_pool = arrow::system_memory_pool();
+    // Buffers that lie crooked, as in a damaged file or one of another writer, are copied.
+    options.ensure_alignment = arrow::ipc::Alignment::kDataTypeSpecificAlignment;
     const auto in = std::make_shared<arrow::io::BufferReader>(bytes);
     constexpr std::string_view with_footer = "ARROW1";
     const bool is_stream =
