@@ -37,24 +37,25 @@ namespace {
 bool short_decimal(std::string_view text, double& number) {
   constexpr std::array<double, 16> power_of_ten = {1e0, 1e1, 1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
                                                    1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15};
-  const bool negative = text.starts_with('-');
-  if (negative) text.remove_prefix(1);
-  if (text.empty() || text.size() > 16) return false;
+  const char* at = text.data();
+  const char* const end = at + text.size();
+  const bool negative = at != end && *at == '-';
+  if (negative) ++at;
+  if (end - at > 16) return false;
   std::int64_t whole = 0;
-  std::size_t digits = 0, point = text.size();
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    if (c == '.' && point == text.size()) {
-      point = i;
-    } else if (c >= '0' && c <= '9') {
-      whole = 10 * whole + (c - '0');
-      ++digits;
-    } else {
-      return false;
-    }
+  const auto take_digits = [&] {
+    const char* const first = at;
+    for (; at != end && static_cast<unsigned char>(*at - '0') < 10; ++at) whole = 10 * whole + (*at - '0');
+    return static_cast<std::size_t>(at - first);
+  };
+  const std::size_t before = take_digits();
+  std::size_t behind = 0;
+  if (at != end && *at == '.') {
+    ++at;
+    behind = take_digits();
   }
-  if (digits == 0 || digits > 15) return false;
-  const auto magnitude = static_cast<double>(whole) / power_of_ten[point < text.size() ? text.size() - point - 1 : 0];
+  if (at != end || before + behind == 0 || before + behind > 15) return false;
+  const auto magnitude = static_cast<double>(whole) / power_of_ten[behind];
   number = negative ? -magnitude : magnitude;
   return true;
 }
