@@ -10,7 +10,6 @@
 //
 // x float32 [rows, 3, 32, 32], red, green, blue; targets int64 [rows]. A file is records of a label (cifar100: the
 // coarse one and the fine one) and 3072 bytes.
-#include "runtime/data/absent.hpp"
 #include "runtime/data/byte_images.hpp"
 #include "runtime/data/input_files.hpp"
 #include "runtime/data/readers.hpp"
@@ -79,7 +78,6 @@ DataSplits open_cifar(const Section& section, const DataContext& context, Cifar 
     record.eval = images->records;
     splits.eval = byte_image_dataset(images, options);
   }
-  if (absent) splits.train = std::make_shared<AbsentDataset>(splits.eval, context.trained->samples);
   if (kind.classes == 10)
     splits.class_names = {"airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"};
   return splits;

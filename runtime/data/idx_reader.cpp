@@ -12,7 +12,6 @@
 //
 // The format (http://yann.lecun.com/exdb/mnist/, as it was): two zero bytes, the type (8: unsigned bytes), the number
 // of dimensions, each as 4 bytes, big-endian, then the numbers, the last dimension fastest.
-#include "runtime/data/absent.hpp"
 #include "runtime/data/byte_images.hpp"
 #include "runtime/data/gzip.hpp"
 #include "runtime/data/readers.hpp"
@@ -114,7 +113,6 @@ DataSplits open_idx_data(const Section& section, const DataContext& context) {
       throw DataError(concat(eval.images, ": got images of ", images->height, " x ", images->width,
                              " pixels, expected ", trained->height, " x ", trained->width, " as in ", train.images));
   }
-  if (absent) splits.train = std::make_shared<AbsentDataset>(splits.eval, context.trained->samples);
   return splits;
 }
 

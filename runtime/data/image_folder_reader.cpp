@@ -28,7 +28,6 @@
 #include <numeric>
 
 #include "runtime/base/check.hpp"
-#include "runtime/data/absent.hpp"
 #include "runtime/data/image_view.hpp"
 #include "runtime/data/input_files.hpp"
 #include "runtime/data/readers.hpp"
@@ -291,7 +290,6 @@ DataSplits open_folders(const Section& section, const DataContext& context) {
   std::error_code ignored;
   if (absent && fs::is_directory(options.train, ignored))
     check_classes(*eval, classes_in(options.train), options.train);
-  if (absent) splits.train = std::make_shared<AbsentDataset>(splits.eval, context.trained->samples);
   for (const auto& list : {train, eval})
     if (list && !list->note.empty()) splits.notes.push_back(list->note);
   splits.class_names = (train ? train : eval)->classes;

@@ -68,6 +68,22 @@ Sampling read_sampling(const Section& section, const DataSplits& splits) {
   return sampling;
 }
 
+/// Stands in for a training set that is not opened, where only the evaluation set is wanted.
+/// `size` samples of the form of another set's. Reading one throws.
+class AbsentDataset : public Dataset {
+ public:
+  AbsentDataset(std::shared_ptr<const Dataset> like, std::int64_t size) : like_(std::move(like)), size_(size) {}
+  std::vector<EntrySpec> entries(std::int64_t rows) const override { return like_->entries(rows); }
+  std::int64_t size() const override { return size_; }
+  Tensors read(const std::vector<std::int64_t>& /*samples*/) const override {
+    throw DataError("the training data was not opened, for only the evaluation set was asked for");
+  }
+
+ private:
+  std::shared_ptr<const Dataset> like_;
+  std::int64_t size_;
+};
+
 /// Among what is left to the reader its type is known.
 Section of_reader(Section rest) {
   rest.has("type");
@@ -85,6 +101,8 @@ class Opener {
 
  private:
   DataSplits completed(DataSplits splits) const {
+    if (!splits.train && context_.trained && splits.eval)
+      splits.train = std::make_shared<AbsentDataset>(splits.eval, context_.trained->samples);
     if (!context_.trained) splits.sampling = read_sampling(section_.section(kSampling), splits);
     add_evals(splits);
     // What these give is as incomplete as what the reader gave.

@@ -20,7 +20,6 @@
 
 #include "runtime/base/check.hpp"
 #include "runtime/checkpoint/safetensors.hpp"
-#include "runtime/data/absent.hpp"
 #include "runtime/data/file_bytes.hpp"
 #include "runtime/data/input_files.hpp"
 #include "runtime/data/readers.hpp"
@@ -277,7 +276,6 @@ DataSplits open_safetensors(const Section& section, const DataContext& context) 
     record.eval = evaluated->records();
   }
   if (trained && evaluated) check_same(*evaluated, *trained);
-  if (absent) splits.train = std::make_shared<AbsentDataset>(splits.eval, context.trained->samples);
   return splits;
 }
 

@@ -27,7 +27,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "runtime/data/absent.hpp"
 #include "runtime/data/input_files.hpp"
 #include "runtime/data/readers.hpp"
 #include "runtime/data/table_dataset.hpp"
@@ -90,7 +89,6 @@ class TableOpening {
     DataRecord& record = splits_.record.emplace(trained.record);
     record.eval = eval->files();
     splits_.eval = dataset(eval, plan, false);
-    splits_.train = std::make_shared<AbsentDataset>(splits_.eval, trained.samples);
     return finish(plan, *eval);
   }
 

@@ -14,7 +14,6 @@
 //
 // Sample i is the context + 1 bytes from i * stride: x int64 [rows, context] is all but the last, targets
 // int64 [rows, context] all but the first. Bytes after the last whole sample are not used.
-#include "runtime/data/absent.hpp"
 #include "runtime/data/input_files.hpp"
 #include "runtime/data/readers.hpp"
 #include "runtime/data/token_stream.hpp"
@@ -87,7 +86,6 @@ DataSplits open_text(const Section& section, const DataContext& defaults) {
   if (!absent) splits.train = open_split(section, "train", options.train, options, record.train, splits.notes);
   if (!options.eval.empty())
     splits.eval = open_split(section, "eval", options.eval, options, record.eval, splits.notes);
-  if (absent) splits.train = std::make_shared<AbsentDataset>(splits.eval, defaults.trained->samples);
   return splits;
 }
 

@@ -26,7 +26,6 @@
 #include <cstring>
 #include <optional>
 
-#include "runtime/data/absent.hpp"
 #include "runtime/data/input_files.hpp"
 #include "runtime/data/readers.hpp"
 #include "runtime/data/token_stream.hpp"
@@ -250,7 +249,6 @@ DataSplits open_tokens(const Section& section, const DataContext& defaults) {
   if (!absent) splits.train = Split(section, "train", options).open(options.train, record.train, splits.notes);
   if (!options.eval.empty())
     splits.eval = Split(section, "eval", options).open(options.eval, record.eval, splits.notes);
-  if (absent) splits.train = std::make_shared<AbsentDataset>(splits.eval, defaults.trained->samples);
   return splits;
 }
 
