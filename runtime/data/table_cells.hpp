@@ -44,8 +44,4 @@ std::string shown_cell(const TableSplit& split, int column, std::int64_t row);
 [[noreturn]] void fail_missing(const TableSplit& split, int column, std::int64_t row, const char* expected,
                                const std::string& advice);
 
-/// Days since 1970-01-01 of an ISO 8601 date, with or without a time ("2024-02-29", "2024-02-29T12:00:00.5+01:00");
-/// without a zone it counts as UTC.
-std::optional<double> iso_days(std::string_view text);
-
 }  // namespace lockstep

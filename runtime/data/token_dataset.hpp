@@ -12,8 +12,8 @@
 // copied when a sample is read. A row of more tokens than context (next_token: context + 1) is an error, or is cut.
 #pragma once
 
-#include "runtime/data/table_features.hpp"
-#include "runtime/data/table_options.hpp"
+#include "runtime/data/dataset.hpp"
+#include "runtime/data/table_labels.hpp"
 
 namespace lockstep {
 
