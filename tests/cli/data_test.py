@@ -6,7 +6,7 @@ import re
 import struct
 import unittest
 
-from cli import LOCKSTEP, MLP, MPIEXEC, CliTest, metrics, steps_of
+from cli import MLP, CliTest, command, metrics, steps_of
 
 TABLE = "name,weight,kind\n" + "".join(f"{i % 7}.5,{i * 3 % 11},{i % 2}\n" for i in range(20))
 CLASSES = """\
@@ -67,7 +67,7 @@ samples of the training set
 
     def test_data_needs_its_files(self):
         (self.folder / "t.csv").unlink()
-        result = self.run_command([LOCKSTEP, "data", "classes.yaml"])
+        result = self.run_command(command("data", "classes.yaml"))
         self.assertEqual(result.returncode, 2)
         self.assertIn("t.csv: cannot be read: No such file or directory", result.stderr)
 
@@ -82,10 +82,10 @@ samples of the training set
         self.assertIn("epochs: none\n", config)
         again = self.train("run/config.yaml", "again")  # what was written down gives the same run
         self.assertEqual(*[json.loads((folder / "fingerprint.json").read_text()) for folder in (run, again)])
-        result = self.run_command([LOCKSTEP, "train", "classes.yaml", "--set", "data.task=regression", "--set", "model.vocab=auto"])
+        result = self.run_command(command("train", "classes.yaml", "--set", "data.task=regression", "--set", "model.vocab=auto"))
         self.assertIn("model.vocab: got auto, but the data does not say it: it has x Float [1, 2] and targets Float [1, 1]; write the number",
                       result.stderr)
-        result = self.run_command([LOCKSTEP, "train", "classes.yaml", "--set", "train.steps=3"])
+        result = self.run_command(command("train", "classes.yaml", "--set", "train.steps=3"))
         self.assertEqual(result.returncode, 2)
         self.assertIn("train.epochs: got 3, expected either steps or epochs; remove one of them", result.stderr)
 
@@ -141,15 +141,15 @@ samples of the training set
     def test_weights_that_do_not_fit_are_named_and_leave_nothing_behind(self):
         header = json.dumps({"fc.0.weight": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
         (self.folder / "w.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(8))
-        line = [LOCKSTEP, "train", "small.yaml", "--init-from", "w.safetensors", "--set", "run_dir=run"]
-        for ranks in ([], [MPIEXEC, "-n", "2"]):
-            result = self.run_command([*ranks, *line])
+        line = ["train", "small.yaml", "--set", "run_dir=run", "--init-from"]
+        for ranks in (0, 2):
+            result = self.run_command(command(*line, "w.safetensors", ranks=ranks))
             self.assertEqual(result.returncode, 2)
             self.assertEqual(len(re.findall("lockstep: ", result.stderr)), 1, result.stderr)
             self.assertIn("it lacks 5 of the model's 6 tensors: fc.0.bias, ", result.stderr)
             self.assertIn("fc.0.weight is F32 [2], the model's has [8, 4]", result.stderr)
             self.assertFalse((self.folder / "run").exists())
-        result = self.run_command([*line[:4], "it's not there", *line[5:]])
+        result = self.run_command(command(*line, "it's not there"))
         self.assertIn("it's not there: is not there (working folder: ", result.stderr)
 
 
