@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/data/table_options.hpp"
 
-#include <fnmatch.h>
-
 #include <algorithm>
 #include <charconv>
 
+#include "runtime/base/pattern.hpp"
 #include "runtime/data/csv_text.hpp"
 #include "runtime/data/input_files.hpp"
 
@@ -171,11 +170,11 @@ class Finder {
     for (const std::string& text : texts) {
       const std::vector<std::string>& names = columns_.names;
       const bool exact = std::find(names.begin(), names.end(), text) != names.end() || number_of(text) >= 0;
-      std::vector<int> matches;
+      std::vector<int> matching;
       for (std::size_t i = 0; i < names.size() && !exact; ++i)
-        if (fnmatch(text.c_str(), names[i].c_str(), 0) == 0) matches.push_back(static_cast<int>(i));
-      if (matches.empty()) matches = {one(section, key, text)};
-      std::for_each(matches.begin(), matches.end(), add);
+        if (matches(text, names[i])) matching.push_back(static_cast<int>(i));
+      if (matching.empty()) matching = {one(section, key, text)};
+      std::for_each(matching.begin(), matching.end(), add);
     }
     return found;
   }

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/graph/model_graph.hpp"
 
-#include <fnmatch.h>
-
 #include <algorithm>
 #include <map>
 #include <numeric>
 #include <set>
 
 #include "runtime/base/nearest.hpp"
+#include "runtime/base/pattern.hpp"
 
 namespace lockstep {
 namespace {
@@ -145,9 +144,7 @@ class Describer {
       throw ModelError(
           concat("the parameter ", name, " has the sizes [", join(parameter.sizes), "]; none may be negative"));
     count_elements(parameter);
-    bool trainable = true;
-    for (const std::string& pattern : options_.frozen)
-      if (fnmatch(pattern.c_str(), name.c_str(), 0) == 0) trainable = false;
+    const bool trainable = !matches(options_.frozen, name);
     graph_.parameters.push_back({name, parameter.sizes, parameter.init, options_.masters, trainable, {}});
     return static_cast<int>(graph_.parameters.size()) - 1;
   }

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/session/planning.hpp"
 
-#include <fnmatch.h>
-
 #include <algorithm>
 #include <cmath>
 #include <iomanip>
@@ -11,6 +9,7 @@
 
 #include "partitioner/cuts.hpp"
 #include "runtime/base/check.hpp"
+#include "runtime/base/pattern.hpp"
 #include "runtime/layer/random.hpp"
 #include "runtime/session/profiling.hpp"
 #include "runtime/session/worker_devices.hpp"
@@ -39,11 +38,6 @@ LayerCost cost_of(const LayerProfile& layer, double mean_rows, std::int64_t most
   for (const LayerCostField& field : layer_cost_fields())
     cost.*field.member = (field.is_time ? times : bytes).*field.member;
   return cost;
-}
-
-bool matches(const std::vector<std::string>& patterns, const std::string& name) {
-  return std::any_of(patterns.begin(), patterns.end(),
-                     [&](const std::string& pattern) { return fnmatch(pattern.c_str(), name.c_str(), 0) == 0; });
 }
 
 std::int64_t most_rows(const Config& config, int micro_batches) {

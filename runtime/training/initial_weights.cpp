@@ -1,22 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/training/initial_weights.hpp"
 
-#include <fnmatch.h>
-
 #include <algorithm>
 #include <optional>
 #include <set>
 #include <utility>
 
+#include "runtime/base/pattern.hpp"
 #include "runtime/base/text.hpp"
 #include "runtime/checkpoint/weight_files.hpp"
 
 namespace lockstep {
 namespace {
-
-bool matches(const std::string& pattern, const std::string& name) {
-  return fnmatch(pattern.c_str(), name.c_str(), 0) == 0;
-}
 
 /// `name` as a renaming has it; none: it is of other names.
 std::optional<std::string> renamed(const std::pair<std::string, std::string>& rule, const std::string& name) {
@@ -149,11 +144,8 @@ class Matching {
 
   std::vector<std::string> unknown_ones() const {
     std::vector<std::string> unknown;
-    std::copy_if(found_.unused.begin(), found_.unused.end(), std::back_inserter(unknown), [&](const std::string& name) {
-      const std::vector<std::string>& patterns = assembly_.model.hub_unused;
-      return std::none_of(patterns.begin(), patterns.end(),
-                          [&](const std::string& pattern) { return matches(pattern, name); });
-    });
+    std::copy_if(found_.unused.begin(), found_.unused.end(), std::back_inserter(unknown),
+                 [&](const std::string& name) { return !matches(assembly_.model.hub_unused, name); });
     return unknown;
   }
 

@@ -2,12 +2,12 @@
 #include "runtime/training/optimizer.hpp"
 
 #include <ATen/ATen.h>
-#include <fnmatch.h>
 
 #include <algorithm>
 #include <map>
 #include <set>
 
+#include "runtime/base/pattern.hpp"
 #include "runtime/checkpoint/store.hpp"
 #include "runtime/config/plugin_kind.hpp"
 #include "runtime/engine/tensor_math.hpp"
@@ -15,11 +15,6 @@
 
 namespace lockstep {
 namespace {
-
-bool matches(const std::vector<std::string>& patterns, const std::string& name) {
-  return std::any_of(patterns.begin(), patterns.end(),
-                     [&](const std::string& pattern) { return fnmatch(pattern.c_str(), name.c_str(), 0) == 0; });
-}
 
 void check_used(const std::vector<std::string>& patterns, const std::vector<std::string>& names, const Section& section,
                 const std::string& key) {

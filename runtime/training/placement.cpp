@@ -2,12 +2,13 @@
 #include "runtime/training/placement.hpp"
 
 #include <c10/core/impl/DeviceGuardImplInterface.h>
-#include <fnmatch.h>
 
 #include <algorithm>
 #include <numeric>
 
 #include "partitioner/cuts.hpp"
+
+#include "runtime/base/pattern.hpp"
 
 namespace lockstep {
 namespace {
@@ -62,7 +63,7 @@ std::vector<bool> recomputed_layers(const ModelGraph& graph, const Config& confi
   for (const std::string& pattern : pipeline.recompute_layers) {
     bool found = false;
     for (std::size_t layer = 0; layer < names.size(); ++layer) {
-      if (fnmatch(pattern.c_str(), names[layer].c_str(), 0) != 0) continue;
+      if (!matches(pattern, names[layer])) continue;
       chosen[layer] = found = true;
     }
     if (!found)
