@@ -3,6 +3,7 @@
 // CSV: RFC 4180 with any delimiter. Arrow splits the text into cells; what they mean is decided later, by people's
 // rules and with messages that name the line. Blank lines, a byte-order mark and "\r" at line ends are passed over.
 // Names of columns are trimmed unless quoted. A line of another number of cells than the first is an error.
+#include <ATen/Parallel.h>
 #include <arrow/array.h>
 #include <arrow/array/builder_binary.h>
 #include <arrow/array/builder_primitive.h>
@@ -12,6 +13,7 @@
 #include <arrow/memory_pool.h>
 
 #include <algorithm>
+#include <future>
 #include <limits>
 
 #include "runtime/data/arrow_status.hpp"
@@ -119,47 +121,84 @@ class CsvFile : public TableFile {
     const bool quoted = text_.find('"') != std::string_view::npos;
     LineSizes sizes = line_sizes(text_);
     if (quoted) find_lines(&sizes.longest);
-    std::vector<ArrowChunks> cells = parse(columns, sizes.longest, quoted);
+    std::vector<ArrowChunks> cells(columns.size());
+    for (Parsed& part : parse_all(columns, sizes.longest, quoted)) {
+      rows_ += part.rows;
+      for (std::size_t i = 0; i < columns.size(); ++i)
+        cells[i].insert(cells[i].end(), part.cells[i].begin(), part.cells[i].end());
+    }
     if (rows_ == 0) fail("got no rows, expected at least one");
     if (!quoted && rows_ != sizes.count) find_lines();
     return cells;
   }
 
+  /// Some lines of the text.
+  struct Parsed {
+    std::vector<ArrowChunks> cells;  ///< by wanted column
+    std::int64_t rows = 0;
+    bool is_ragged = false;
+  };
+
+  /// A part of the text on each core, in order. Where a quote may hold a line end nobody knows where to cut.
+  std::vector<Parsed> parse_all(const std::vector<WantedColumn>& columns, std::int64_t longest, bool quoted) const {
+    constexpr std::size_t least_part = 1 << 20;
+    const std::size_t most = quoted ? 1 : static_cast<std::size_t>(at::get_num_threads());
+    const std::size_t parts = std::clamp<std::size_t>(text_.size() / least_part, 1, most);
+    std::vector<std::size_t> cuts = {0};
+    for (std::size_t part = 1; part < parts; ++part) {
+      const std::size_t line_end = text_.find('\n', std::max(cuts.back(), part * text_.size() / parts));
+      cuts.push_back(line_end == std::string_view::npos ? text_.size() : line_end + 1);
+    }
+    cuts.push_back(text_.size());
+    const auto parse_part = [&](std::size_t part) {
+      return parse(text_.substr(cuts[part], cuts[part + 1] - cuts[part]), columns, longest, quoted);
+    };
+    std::vector<std::future<Parsed>> elsewhere;
+    for (std::size_t part = 1; part < parts; ++part)
+      elsewhere.push_back(std::async(std::launch::async, parse_part, part));
+    std::vector<Parsed> parsed;
+    parsed.push_back(parse_part(0));
+    for (std::future<Parsed>& part : elsewhere) parsed.push_back(part.get());
+    for (const Parsed& part : parsed)
+      if (part.is_ragged) fail_ragged();
+    return parsed;
+  }
+
   /// Block by block, each small enough for a cache.
-  std::vector<ArrowChunks> parse(const std::vector<WantedColumn>& columns, std::int64_t longest, bool quoted) {
+  Parsed parse(std::string_view rest, const std::vector<WantedColumn>& columns, std::int64_t longest,
+               bool quoted) const {
+    Parsed parsed{std::vector<ArrowChunks>(columns.size())};
     auto options = arrow::csv::ParseOptions::Defaults();
     options.delimiter = format_.delimiter;
     options.newlines_in_values = quoted;
-    bool is_ragged = false;
     options.invalid_row_handler = [&](const arrow::csv::InvalidRow& row) {
       const bool blank = is_blank(row.text, format_.delimiter);
-      is_ragged |= !blank;
+      parsed.is_ragged |= !blank;
       return blank ? arrow::csv::InvalidRowResult::Skip : arrow::csv::InvalidRowResult::Error;
     };
     constexpr std::int64_t usual_block = 1 << 19, most_block = std::numeric_limits<std::int32_t>::max() - 1;
     const auto block = static_cast<std::size_t>(std::clamp(2 * longest + 2, usual_block, most_block));
-    arrow::csv::BlockParser parser(arrow::system_memory_pool(), options, columns_);
-    std::vector<ArrowChunks> cells(columns.size());
-    for (std::string_view rest = text_; !rest.empty();) {
+    arrow::csv::BlockParser parser(arrow::default_memory_pool(), options, columns_);
+    while (!rest.empty()) {
       std::uint32_t used = 0;
       const auto status =
           rest.size() <= block ? parser.ParseFinal(rest, &used) : parser.Parse(rest.substr(0, block), &used);
-      if (is_ragged) fail_ragged();
+      if (parsed.is_ragged) return parsed;
       arrow_done(path(), status);
       if (used == 0) fail("got a line that is too long to be one of a table");
       for (std::size_t i = 0; i < columns.size() && parser.num_rows() > 0; ++i)
-        cells[i].push_back(chunk_of(parser, columns[i]));
-      rows_ += parser.num_rows();
+        parsed.cells[i].push_back(chunk_of(parser, columns[i]));
+      parsed.rows += parser.num_rows();
       const bool cr = rest[used - 1] == '\r';
       rest.remove_prefix(used);
       if (cr && rest.starts_with('\n')) rest.remove_prefix(1);  // a line end across two blocks
     }
-    return cells;
+    return parsed;
   }
 
   std::shared_ptr<arrow::Array> chunk_of(const arrow::csv::BlockParser& parser, const WantedColumn& wanted) const {
     if (!wanted.as_text) {
-      arrow::DoubleBuilder numbers(arrow::system_memory_pool());
+      arrow::DoubleBuilder numbers(arrow::default_memory_pool());
       arrow_done(path(), numbers.Reserve(parser.num_rows()));
       const auto take = [&](const std::uint8_t* data, std::uint32_t size, auto... /*quoted*/) {
         double number = 0;
@@ -169,7 +208,7 @@ class CsvFile : public TableFile {
       };
       if (parser.VisitColumn(wanted.column, take).ok()) return arrow_value(path(), numbers.Finish());
     }
-    arrow::BinaryBuilder texts(arrow::system_memory_pool());
+    arrow::BinaryBuilder texts(arrow::default_memory_pool());
     arrow_done(path(), texts.Reserve(parser.num_rows()));
     arrow_done(path(), parser.VisitColumn(wanted.column, [&](const std::uint8_t* data, std::uint32_t size, auto...) {
       return texts.Append(data, static_cast<std::int32_t>(size));

@@ -57,9 +57,11 @@ std::string encoding_of(std::string_view text) {
 
 std::string foreign_format(std::string_view bytes) {
   // Names of columns may begin like some of these files, but no text has such bytes.
-  const bool binary = std::any_of(bytes.begin(), bytes.end(), [](char c) { return c >= 0 && c < '\t'; });
+  const auto is_binary = [&] {
+    return std::any_of(bytes.begin(), bytes.end(), [](char c) { return c >= 0 && c < '\t'; });
+  };
   for (const Signature& signature : kSignatures)
-    if (binary && bytes.starts_with(signature.bytes))
+    if (bytes.starts_with(signature.bytes) && is_binary())
       return concat("got ", signature.what, ", expected text; ", signature.advice);
   if (const std::string encoding = encoding_of(bytes); !encoding.empty())
     return concat("got text in ", encoding, ", expected UTF-8; convert it: iconv -f ", encoding, " -t UTF-8");
