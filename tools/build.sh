@@ -93,6 +93,10 @@ if ! grep -qx "  \"$preset\"" < <(cmake --list-presets=configure 2>/dev/null); t
   fail "no preset '$preset'; there are:$(cmake --list-presets=configure | sed -n 's/^  "\(.*\)".*/ \1/p' | tr -d '\n')"
 fi
 
+if [[ $preset == *san* ]] && ! clang++-19 -fsanitize=thread -x c++ - -o /dev/null <<<'int main() {}' 2>/dev/null; then
+  fail "$preset is built with clang 19 and its sanitizers, which are not here: apt-get install clang-19 libclang-rt-19-dev"
+fi
+
 readonly directory="$root/build/$preset"
 mkdir -p "$directory"
 exec 9>"$root/build/.$preset.lock"
