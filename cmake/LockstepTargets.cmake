@@ -11,6 +11,8 @@ target_compile_options(lockstep_flags INTERFACE -Wall -Wextra -Wpedantic -Wshado
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   # GCC 12 and 13 warn of ordinary string concatenation (their bug 105651).
   target_compile_options(lockstep_flags INTERFACE -Wno-restrict -Wno-stringop-overflow -Wno-array-bounds)
+else()  # of the inside of GCC 12's <algorithm>
+  target_compile_options(lockstep_flags INTERFACE -Wno-deprecated-declarations)
 endif()
 if(LOCKSTEP_SANITIZE)
   target_compile_options(lockstep_flags INTERFACE -fsanitize=${LOCKSTEP_SANITIZE} -fno-omit-frame-pointer -g)
