@@ -393,10 +393,10 @@ TEST_CASE("a model that the checkpoint's weights do not fit is refused without a
     state.numerics = numerics_of(config);
     return std::pair(config, state);
   };
-  const auto [config, fresh] = state_of_model("16");
+  const auto now = state_of_model("16");
   const TrainerState saved = state_of_model("8").second;
-  const auto resume = [&, &config = config, &fresh = fresh](const std::string& misfit) {
-    check_resumable(config, fresh, saved, "DIR", {.misfit = misfit});
+  const auto resume = [&](const std::string& misfit) {
+    check_resumable(now.first, now.second, saved, "DIR", {.misfit = misfit});
   };
   CHECK_THROWS_WITH(resume(""), Catch::EndsWith("knowingly: --change model.width=16"));
   CHECK_THROWS_WITH(

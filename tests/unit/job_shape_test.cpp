@@ -129,7 +129,7 @@ TEST_CASE("hosts are read from a flag", "[unit]") {
                                        {"a,,b", "got ''"},
                                        {"a,", "got 'a,', expected hosts, such as node1:4,node2:4"},
                                        {"a:1,b,a", "host a is there twice; name it once, with all its ranks: a:N"}})
-    CHECK_THAT(refusal([&, text = text] { read_hosts(text); }), Catch::Matchers::Contains(expected));
+    CHECK_THAT(refusal([&, hosts = text] { read_hosts(hosts); }), Catch::Matchers::Contains(expected));
 }
 
 TEST_CASE("hosts are read from a file, as MPICH and as Open MPI write it", "[unit]") {
