@@ -34,7 +34,8 @@ class ListScheduler {
     const double per_worker = static_cast<double>(topology.stages) / rows;
     for (int s = 0; s < topology.stages; ++s) {
       Stage& stage = stages_[static_cast<std::size_t>(s)];
-      stage.may_be_alive = std::max(1, static_cast<int>(std::ceil(rule.alive * (topology.stages - s) / per_worker)));
+      const double alive = std::ceil(rule.alive * (topology.stages - s) / per_worker);  // may be infinite
+      stage.may_be_alive = static_cast<int>(std::clamp(alive, 1.0, std::max(1.0, static_cast<double>(micro_batches))));
       rows_[index(row_of_stage[static_cast<std::size_t>(s)])].stages.emplace_back(s);
       for (const Op op : {Op::forward, Op::input_grad, Op::weight_grad}) {
         Queue& queue = stage.queues[slot(op)];

@@ -48,7 +48,7 @@ std::uint64_t number_from(const char* variable, std::uint64_t otherwise) {
 /// A blow-up becomes a std::bad_alloc, which no case may end in. Sanitizers reserve terabytes and have limits of their
 /// own (tests/sanitize).
 void limit_memory() {
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#ifndef LOCKSTEP_SANITIZED
   rlimit limit = {};
   getrlimit(RLIMIT_DATA, &limit);
   limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, rlim_t{3} << 30);

@@ -7,7 +7,7 @@
 #include <atomic>
 #include <climits>
 #include <cstdio>
-#include <cstring>
+#include <cstdlib>
 #include <memory>
 #include <string>
 #include <thread>
@@ -71,7 +71,9 @@ void undefined(int argc) {
 
 /// Lets go of what it allocated.
 void leak() {
-  static_cast<void>(std::strlen(static_cast<char*>(std::calloc(4096, 1))));
+  char* volatile lost = static_cast<char*>(std::calloc(4096, 1));
+  static_cast<void>(lost);
+  lost = nullptr;
 }
 
 }  // namespace
