@@ -102,6 +102,7 @@ struct DataSplits {
   std::shared_ptr<const Dataset> eval;        ///< null when the config names none
   std::vector<std::string> notes = {};        ///< what the user should know before training; a line each
   std::vector<std::string> class_names = {};  ///< by class; empty: they are numbers, or there are none
+  std::vector<std::string> contents = {};     ///< what x is made of, for people (`lockstep data`); a line each
   Sampling sampling = {};
   /// Evaluated after `eval`, which alone decides what is best and what a learning rate follows.
   std::vector<EvaluationSet> further_evals = {};
@@ -116,6 +117,9 @@ struct DataSplits {
   /// With a record whose training set teaches something: the same files with what another one taught.
   std::function<DataSplits(const DataRecord&)> taught_by = {};
 };
+
+/// The name of a class; where classes have none, its number.
+std::string class_text(const DataSplits& data, std::int64_t number);
 
 /// How many sets are evaluated: `eval` first, then the further ones.
 int evaluation_sets(const DataSplits& data);

@@ -22,11 +22,6 @@ constexpr const char* kEvals = "evals";
 constexpr const char* kNone = "none";
 constexpr const char* kClasses = "classes";
 
-/// As the config calls it: by its name, or by its number.
-std::string name_of_class(const DataSplits& splits, std::size_t number) {
-  return number < splits.class_names.size() ? splits.class_names[number] : concat(number);
-}
-
 std::vector<SampleGroup> groups_by_class(const Section& section, const DataSplits& splits) {
   const std::vector<std::int64_t> classes = splits.train->classes();
   if (classes.empty())
@@ -38,7 +33,7 @@ std::vector<SampleGroup> groups_by_class(const Section& section, const DataSplit
   std::vector<SampleGroup> all;
   std::vector<std::string> names;
   for (auto& [number, group] : groups) {
-    names.push_back(name_of_class(splits, static_cast<std::size_t>(number)));
+    names.push_back(class_text(splits, number));
     group.weight = weights.get(names.back(), 1.0, above(0.0));
     all.push_back(std::move(group));
   }

@@ -36,6 +36,7 @@ struct FeatureColumn {
   ColumnScaling scaling;        ///< mean 0 and deviation 0: none
   std::int64_t first = 0;       ///< feature
   std::int64_t indicator = -1;  ///< feature; -1: none
+  std::int64_t missing = 0;     ///< cells, of all rows
 
   bool is_category() const { return kind == ColumnKind::category; }
   bool is_missing(std::int64_t row) const {
@@ -72,6 +73,9 @@ class Decoder {
     check_scaled(features);
     for (FeatureColumn& feature : features) fill(feature, table.rows);
     table.x = to_x(features, static_cast<std::int64_t>(table.rows.size()));
+    for (const FeatureColumn& feature : features) table.contents.push_back(content_of(feature));
+    if (const std::int64_t left_out = split_.rows() - static_cast<std::int64_t>(table.rows.size()); left_out > 0)
+      table.contents.push_back(concat(left_out, " of ", split_.rows(), " rows left out, for missing cells"));
     table.targets = is_classification ? to_tensor(classes, table.rows) : to_tensor(numbers, table.rows);
     return table;
   }
@@ -107,7 +111,8 @@ class Decoder {
     const bool has_mean =
         feature.kind == ColumnKind::number || feature.kind == ColumnKind::date || feature.kind == ColumnKind::boolean;
     if (feature.rule.kind == Missing::mean && !has_mean) feature.rule.kind = Missing::refuse;
-    if (!any_missing(feature)) return feature;
+    for (std::int64_t row = 0; row < split_.rows(); ++row) feature.missing += feature.is_missing(row) ? 1 : 0;
+    if (feature.missing == 0) return feature;
     const bool refuses_category = feature.is_category() && feature.rule.kind == Missing::refuse;
     apply_missing(
         split_, feature.rule.kind, column, refuses_category ? "a category" : "a number",
@@ -116,12 +121,6 @@ class Decoder {
             : advice_on_missing(split_, column),
         [&](std::int64_t row) { return feature.is_missing(row); }, kept_);
     return feature;
-  }
-
-  static bool any_missing(const FeatureColumn& feature) {
-    if (!feature.is_category()) return has_nan(feature.numbers);
-    const std::vector<std::int32_t>& codes = feature.cells.codes;
-    return std::find(codes.begin(), codes.end(), NamedCells::kMissing) != codes.end();
   }
 
   static bool has_nan(const std::vector<double>& numbers) {
@@ -230,6 +229,30 @@ class Decoder {
                  ": got no number in any row, expected one at least, for the mean; leave it out with ignore"));
     const double mean = sum / static_cast<double>(count);
     return learnt_.missing[feature.name] = mean;
+  }
+
+  /// "x[2-4] column 'colour': category: blue, green, red; 3 of 80 cells missing: indicator x[5]".
+  std::string content_of(const FeatureColumn& feature) {
+    const std::int64_t last = feature.first + width_of(feature) - 1;
+    std::string text = concat("x[", feature.first, last > feature.first ? concat("-", last) : "", "] ",
+                              split_.title_of(feature.column), ": ", to_string(feature.kind));
+    if (feature.is_category()) text += concat(": ", shown(learnt_.categories[feature.name]));
+    if (feature.missing > 0)
+      text += concat("; ", feature.missing, " of ", split_.rows(), " cells missing: ", fill_text(feature));
+    return one_line(text);
+  }
+
+  static std::string fill_text(const FeatureColumn& feature) {
+    const std::string indicator = feature.indicator < 0 ? "" : concat(", indicator x[", feature.indicator, "]");
+    switch (feature.rule.kind) {
+      case Missing::refuse: return "refused";
+      case Missing::drop: return "their rows are left out";
+      case Missing::value: return concat("taken for ", feature.rule.value);
+      case Missing::mean: return concat("the mean, ", feature.fill);
+      case Missing::indicator:
+        return concat(feature.is_category() ? "no category" : concat("the mean, ", feature.fill), indicator);
+    }
+    return "";
   }
 
   static bool is_scaled(const FeatureColumn& feature) {

@@ -10,9 +10,10 @@
 namespace lockstep {
 
 struct DecodedTable {
-  at::Tensor x;                    ///< float32 [samples, features]
-  at::Tensor targets;              ///< float32 [samples, target columns], or int64 [samples]: classes
-  std::vector<std::int64_t> rows;  ///< by sample
+  at::Tensor x;                       ///< float32 [samples, features]
+  at::Tensor targets;                 ///< float32 [samples, target columns], or int64 [samples]: classes
+  std::vector<std::int64_t> rows;     ///< by sample
+  std::vector<std::string> contents;  ///< DataSplits::contents
 };
 
 /// Reads the split's cells of features and targets, and takes them. `teaches`: it is the training set, and `learnt`

@@ -106,6 +106,7 @@ class TableOpening {
     if (options_.reads_tokens()) return token_dataset(split, plan, options_, teaches, learnt_, splits_.notes);
     const SeriesOf series = series_of(*split, plan);
     DecodedTable table = decode_table(*split, plan, options_, teaches, learnt_);
+    if (splits_.contents.empty()) splits_.contents = std::move(table.contents);
     if (options_.window) {
       const auto data = window_dataset(split, plan, *options_.window, series, std::move(table));
       for (const int column : plan.columns()) split->drop(column);

@@ -25,7 +25,7 @@ namespace {
 
 constexpr std::int64_t kPiece = 256;            // samples that are read at once
 constexpr std::int64_t kMostBytes = 256 << 20;  // of entries that a scan reads
-constexpr std::size_t kMostClasses = 20, kMostPlaces = 5;
+constexpr std::size_t kMostClasses = 20, kMostPlaces = 5, kMostContents = 40;
 constexpr std::int64_t kBytes = 256;  // values of a byte
 
 std::vector<std::int64_t> numbers(std::int64_t begin, std::int64_t end) {
@@ -103,6 +103,7 @@ class Look {
   std::string all() {
     const Scan train = scan(*data_.train, look_.scan);
     set("training set", *data_.train, data_.record ? &data_.record->train : nullptr, train);
+    contents();
     for (int number = 0; number < evaluation_sets(data_); ++number) {
       const Dataset& eval = evaluation_set(data_, number);
       const Scan seen = scan(eval, look_.scan);
@@ -183,14 +184,20 @@ class Look {
         break;
       }
       const double share = static_cast<double>(count) / static_cast<double>(seen.samples);
-      texts.push_back(concat(class_name(number), " ", count, " (", percent_text(share), ")"));
+      texts.push_back(concat(class_text(data_, number), " ", count, " (", percent_text(share), ")"));
     }
     out_ << join(texts) << "\n";
   }
 
-  std::string class_name(std::int64_t number) const {
-    const bool named = number >= 0 && number < static_cast<std::int64_t>(data_.class_names.size());
-    return named ? data_.class_names[static_cast<std::size_t>(number)] : concat(number);
+  void contents() {
+    std::size_t shown = 0;
+    for (const std::string& line : data_.contents) {
+      if (shown++ == kMostContents) {
+        out_ << "  ... (" << data_.contents.size() << " in all)\n";
+        return;
+      }
+      out_ << "  " << line << "\n";
+    }
   }
 
   void twins(const Dataset& set, const Scan& seen) {
@@ -222,7 +229,7 @@ class Look {
       const at::Tensor value = read[i][0];
       out_ << "    " << entries[i].name << ": ";
       if (target && has_classes(set))
-        out_ << class_name(value.item<std::int64_t>());
+        out_ << class_text(data_, value.item<std::int64_t>());
       else if (value.dim() == 3 && value.is_floating_point())
         picture(value);
       else if (value.scalar_type() == at::kLong && entries[i].below > 0 && entries[i].below <= kBytes)

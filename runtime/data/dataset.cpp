@@ -18,6 +18,11 @@ std::string names_of(const std::vector<std::int64_t>& samples) {
 
 }  // namespace
 
+std::string class_text(const DataSplits& data, std::int64_t number) {
+  const bool named = number >= 0 && number < static_cast<std::int64_t>(data.class_names.size());
+  return named ? data.class_names[static_cast<std::size_t>(number)] : concat(number);
+}
+
 int evaluation_sets(const DataSplits& data) {
   return data.eval ? 1 + static_cast<int>(data.further_evals.size()) : 0;
 }
