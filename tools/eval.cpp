@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <CLI/CLI.hpp>
+#include <cmath>
 #include <iomanip>
 #include <iostream>
 
@@ -15,6 +16,21 @@ struct EvalOptions {
   bool averaged = false;
 };
 
+/// A line each; of a confusion matrix a line per class of the targets.
+void print(const std::string& set, const std::vector<MetricValue>& metrics,
+           const std::vector<std::string>& classes_of) {
+  for (const MetricValue& metric : metrics) {
+    std::cout << "  " << set << metric.name << " " << metric.value << "\n";
+    const auto classes = static_cast<std::size_t>(std::lround(std::sqrt(static_cast<double>(metric.picture.size()))));
+    for (std::size_t row = 0; row < classes; ++row)
+      std::cout << "    " << (row < classes_of.size() ? classes_of[row] : concat(row)) << ": "
+                << join(std::vector<double>(metric.picture.begin() + static_cast<std::ptrdiff_t>(row * classes),
+                                            metric.picture.begin() + static_cast<std::ptrdiff_t>((row + 1) * classes)))
+                << "\n";
+  }
+  std::cout << std::flush;
+}
+
 int eval(const EvalOptions& options) {
   return run_ranks([&](Process& process) {
     const Evaluation found = evaluate(process, options.source, options.checkpoint, options.averaged);
@@ -25,9 +41,12 @@ int eval(const EvalOptions& options) {
     if (!process.is_root()) return 0;
     std::cout << "step " << found.step << "  eval loss " << std::setprecision(9) << found.loss << "  (" << found.samples
               << " samples)" << std::endl;
-    for (const EvaluatedSet& set : found.further)
+    print("", found.metrics, found.class_names);
+    for (const EvaluatedSet& set : found.further) {
       std::cout << "step " << found.step << "  " << set.name << " loss " << set.loss << "  (" << set.samples
                 << " samples)" << std::endl;
+      print(set.name + " ", set.metrics, found.class_names);
+    }
     return 0;
   });
 }

@@ -65,6 +65,7 @@ int list(const std::string& what, const std::vector<std::string>& plugins) {
     print("file:PATH", "a CSV file, as torch.distributed.pipelining writes it");
   }
   if (all || what == "losses") print("losses (train.loss)", registry.losses);
+  if (all || what == "metrics") print("metrics (train.metrics)", registry.metrics);
   if (all || what == "optimizers") print("optimizers (train.optimizer.type)", registry.optimizers);
   if (all || what == "lr_schedules") print("lr_schedules (train.lr_schedule.type)", registry.lr_schedules);
   if (all || what == "readers") print("readers (data.type)", registry.readers);
@@ -77,10 +78,11 @@ void add_list(CLI::App& app, Command& command) {
   CLI::App* verb = app.add_subcommand("list", "List what the names of a config can be");
   auto what = std::make_shared<std::string>();
   auto plugins = std::make_shared<std::vector<std::string>>();
-  verb->add_option("what", *what,
-                   "models, layers, activations, schedules, losses, optimizers, lr_schedules or readers; default: all")
-      ->check(CLI::IsMember(
-          {"models", "layers", "activations", "schedules", "losses", "optimizers", "lr_schedules", "readers"}));
+  verb->add_option(
+          "what", *what,
+          "models, layers, activations, schedules, losses, metrics, optimizers, lr_schedules or readers; default: all")
+      ->check(CLI::IsMember({"models", "layers", "activations", "schedules", "losses", "metrics", "optimizers",
+                             "lr_schedules", "readers"}));
   verb->add_option("--plugin", *plugins, "Also what this shared library has (repeatable)")->type_name("FILE");
   verb->footer("Example: lockstep list schedules");
   verb->callback([&command, what, plugins] { command = [what, plugins] { return list(*what, *plugins); }; });

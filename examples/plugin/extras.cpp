@@ -49,9 +49,9 @@ class Snake : public LayerOf<SnakeConfig> {
 
 // ---- a loss: a sum over the micro-batch, never a mean; what it is divided by follows from the targets alone ----
 
-class MeanAbsoluteError : public Loss {
+class LogCosh : public Loss {  // sum log cosh(output - target), as Keras' LogCosh
  public:
-  std::string name() const override { return "mean_absolute_error"; }
+  std::string name() const override { return "log_cosh"; }
   void check(const EntrySpec& output, const EntrySpec& targets) const override {
     if (output.sizes != targets.sizes || !at::isFloatingType(targets.dtype))
       throw ModelError(concat("the model puts out ", to_string(output), ", the targets are ", to_string(targets), "; ",
@@ -59,8 +59,26 @@ class MeanAbsoluteError : public Loss {
   }
   double denominator(const at::Tensor& targets) const override { return static_cast<double>(targets.numel()); }
   at::Tensor numerator(const at::Tensor& output, const at::Tensor& targets) const override {
-    return at::l1_loss(for_loss(output), targets, at::Reduction::Sum);
+    const at::Tensor wide = for_loss(output), error = wide - targets.to(wide.scalar_type());
+    return (error + at::softplus(-2 * error) - std::log(2.0)).sum();
   }
+};
+
+// ---- a metric: numbers of each micro-batch, merged over the whole evaluation set ----
+
+class LargestError : public Metric {
+ public:
+  std::string name() const override { return "largest_error"; }
+  void check(const EntrySpec& output, const EntrySpec& targets) const override {
+    if (output.sizes != targets.sizes) throw ModelError("it wants targets of the shape of the output");
+  }
+  at::Tensor state(const at::Tensor& output, const at::Tensor& targets) const override {
+    return (output.to(at::kDouble) - targets).abs().max().reshape({1});
+  }
+  void merge(std::vector<double>& all, std::span<const double> more) const override {
+    all = {all.empty() ? more[0] : std::max(all[0], more[0])};
+  }
+  double value(const std::vector<double>& all) const override { return all.empty() ? NAN : all[0]; }
 };
 
 // ---- a reader: numbered samples, each a function of its number ----
@@ -137,8 +155,9 @@ LearningRate inverse_sqrt(const LrScheduleConfig& schedule) {
 void add_extras(Registry& registry) {
   registry.activations.add({"sine", "sin(x)", sine});
   registry.layers.add(layer_kind<Snake>("snake", "x + sin(f x)^2 / f, by column"));
-  registry.losses.add(
-      {"mean_absolute_error", "regression: numbers, any shape", [] { return std::make_unique<MeanAbsoluteError>(); }});
+  registry.losses.add({"log_cosh", "regression: numbers, any shape", [] { return std::make_unique<LogCosh>(); }});
+  registry.metrics.add({"largest_error", "the largest |output - target|",
+                        [](const Section&) { return std::make_unique<LargestError>(); }});
   registry.readers.add({"waves", "sines, of which the next value is to be told", open_waves});
   registry.models.add({"funnel", "linear layers, each half as wide as the one before", make_funnel});
   registry.optimizers.add({"lion", "signs of a moving average",

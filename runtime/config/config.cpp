@@ -295,7 +295,7 @@ void check_config(const Config& config) {
   Config complete = config;
   if (complete.name.empty()) complete.name = "config";
   if (complete.run_dir.empty()) complete.run_dir = "runs/config";
-  if (complete.train.loss.empty()) complete.train.loss = "of the heads";
+  if (complete.train.loss.name.empty()) complete.train.loss.name = "of the heads";
   complete.model = complete.data = load_config_text("type: any", "Config");
   if (config.pipeline.recompute != Recompute::always && !config.pipeline.recompute_layers.empty())
     throw ConfigError({"Config", 0, 0}, "pipeline.recompute_layers",

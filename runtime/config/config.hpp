@@ -144,10 +144,29 @@ constexpr const char* to_string(Background background) {
   return nullptr;
 }
 
-/// A type that is none of ours: a plug-in knows it, or nobody does, which assemble() finds out.
+/// What a model is for: the loss and the metrics that are meant where the config names none.
+enum class Task { none, regression, binary, multiclass, multilabel, language_modelling, segmentation };
+constexpr const char* to_string(Task task) {
+  switch (task) {
+    case Task::none: return "none";
+    case Task::regression: return "regression";
+    case Task::binary: return "binary";
+    case Task::multiclass: return "multiclass";
+    case Task::multilabel: return "multilabel";
+    case Task::language_modelling: return "language_modelling";
+    case Task::segmentation: return "segmentation";
+  }
+  return nullptr;
+}
+
+/// A type by its name, which a table has (a plug-in's, or ours), or nobody, which assemble() finds out.
 struct PluginKind {
-  std::string name;  ///< empty: it is one of ours
+  std::string name;  ///< empty: none; beside an enum: it is one of ours
   Section keys;      ///< those of its own; whoever knows the type reads them (may hold `type` too)
+
+  PluginKind() = default;
+  PluginKind(const char* its_name) : name(its_name) {}
+  PluginKind(std::string its_name, Section its_keys = {}) : name(std::move(its_name)), keys(std::move(its_keys)) {}
   bool operator==(const PluginKind& other) const;
 };
 
@@ -237,8 +256,10 @@ struct TrainConfig {
   std::int64_t batch = 0;   ///< required: samples per optimizer step, over all replicas
   int micro_batches = 1;    ///< <= batch; over all replicas
   int gradient_groups = 0;  ///< 0: those of the checkpoint, or else replicas.count
-  std::string loss;         ///< required; runtime/training/losses.hpp has the names
-  std::string init_from;    ///< weights to start with: a checkpoint, a folder of safetensors files or one; empty: none
+  Task task = Task::none;
+  PluginKind loss;                  ///< required without a task; runtime/training/losses.hpp has the names
+  std::vector<PluginKind> metrics;  ///< of evaluations; runtime/training/metric_kinds.hpp has the names
+  std::string init_from;  ///< weights to start with: a checkpoint, a folder of safetensors files or one; empty: none
   InitConfig init;
   Precision precision = Precision::fp32;
   double clip_grad_norm = 0.0;   ///< 0: no clipping

@@ -200,6 +200,41 @@ std::vector<Section> Section::sections(const std::string& key, const std::string
   return result;
 }
 
+namespace {
+
+std::shared_ptr<const Value> with_type(const Value& name) {
+  auto mapping = std::make_shared<Value>();
+  mapping->kind = Value::Kind::mapping;
+  mapping->at = name.at;
+  mapping->entries.push_back({"type", false, name.at, name});
+  return mapping;
+}
+
+}  // namespace
+
+Section Section::named(const std::string& key) const {
+  if (!is_scalar(key)) return section(key);
+  return Section(std::make_shared<Node>(with_type(*node_->find(key)), yaml::join_path(path(), key)));
+}
+
+std::vector<Section> Section::named_list(const std::string& key) const {
+  const Value* value = node_->find(key);
+  if (!value) return {};
+  const std::string below = yaml::join_path(path(), key);
+  if (value->kind != Value::Kind::sequence)
+    throw unexpected_value(*value, below, "a list of names, or of mappings with a type", "");
+  std::vector<Section> result;
+  for (const Value& item : value->items) {
+    const std::string element = concat(below, "[", result.size(), "]");
+    if (item.kind != Value::Kind::mapping && item.kind != Value::Kind::scalar)
+      throw unexpected_value(item, element, "a name, or a mapping with a type", "");
+    result.push_back(Section(std::make_shared<Node>(
+        item.kind == Value::Kind::scalar ? with_type(item) : std::shared_ptr<const Value>(node_->mapping, &item),
+        element)));
+  }
+  return result;
+}
+
 Section Section::without(const std::vector<std::string>& keys) const {
   Value rest = *node_->mapping;
   std::erase_if(rest.entries,

@@ -96,6 +96,10 @@ class Section {
   Section required_section(const std::string& key) const;
   /// A sequence of mappings; empty when absent. `advice` ends the error of an item that is none.
   std::vector<Section> sections(const std::string& key, const std::string& advice = "") const;
+  /// The mapping `key`; a name alone stands for {type: name}. An empty Section when absent.
+  Section named(const std::string& key) const;
+  /// A list of these.
+  std::vector<Section> named_list(const std::string& key) const;
   /// The same mapping without these keys, with places and paths as here: what is left to somebody else to read, so it
   /// counts as known here.
   Section without(const std::vector<std::string>& keys) const;

@@ -211,6 +211,67 @@ Field epochs(TrainConfig& train) {
   return field;
 }
 
+struct TaskDefaults {
+  const char* loss;
+  std::vector<const char*> metrics;
+};
+
+TaskDefaults defaults_of(Task task) {
+  switch (task) {
+    case Task::none: break;
+    case Task::regression: return {"mean_squared_error", {"mean_absolute_error", "root_mean_squared_error", "r2"}};
+    case Task::binary: return {"binary_cross_entropy", {"accuracy", "precision", "recall", "f1", "roc_auc", "pr_auc"}};
+    case Task::multiclass: return {"sparse_categorical_cross_entropy", {"accuracy", "f1", "confusion_matrix"}};
+    case Task::multilabel: return {"binary_cross_entropy", {"accuracy", "f1", "roc_auc"}};
+    case Task::language_modelling: return {"sparse_categorical_cross_entropy", {"perplexity", "accuracy"}};
+    case Task::segmentation: return {"segmentation_cross_entropy", {"accuracy", "mean_iou"}};
+  }
+  return {"", {}};
+}
+
+PluginKind kind_in(const Section& named) {
+  return {named.get<std::string>("type", not_empty()), named};
+}
+
+yaml::Value written(const PluginKind& kind) {
+  yaml::Value mapping = mapping_value("type", scalar_value(kind.name));
+  for (const yaml::Entry& entry : kind.keys.value().entries)
+    if (entry.key != "type") mapping.entries.push_back(entry);
+  return mapping.entries.size() > 1 ? mapping : scalar_value(kind.name);
+}
+
+Field loss(TrainConfig& train) {
+  Field field{"",
+              [&train](const Section& section, const std::string& key) {
+                if (section.is_sequence(key)) throw section.unexpected(key, "a name, or a mapping with a type");
+                if (section.is_mapping(key))
+                  train.loss = kind_in(section.named(key));
+                else
+                  train.loss = {section.get<std::string>(key, not_empty()), section.named(key)};
+              },
+              [&train] { return written(train.loss); }};
+  field.is_required = train.task == Task::none;
+  return field.or_else([&train] { train.loss = defaults_of(train.task).loss; })
+      .with_example("sparse_categorical_cross_entropy");
+}
+
+Field metrics(TrainConfig& train) {
+  Field field{"",
+              [&train](const Section& section, const std::string& key) {
+                train.metrics.clear();
+                for (const Section& metric : section.named_list(key)) train.metrics.push_back(kind_in(metric));
+              },
+              [&train] {
+                yaml::Value list = list_value<std::string>({});
+                for (const PluginKind& metric : train.metrics) list.items.push_back(written(metric));
+                return list;
+              }};
+  return field.or_else([&train] {
+    train.metrics.clear();
+    for (const char* metric : defaults_of(train.task).metrics) train.metrics.push_back(metric);
+  });
+}
+
 Field post_validation(TrainConfig& train) {
   return value(train.post_validation).checked([&train](const Section& section) {
     if (train.post_validation && train.clip_grad_norm == 0.0)
@@ -293,8 +354,13 @@ void fields(FieldVisitor& visit, TrainConfig& train) {
         "Gradients of the micro-batches of a group are added one after the other, the sums of groups in a balanced "
         "binary tree: part of the numerics, at least replicas.count, at most micro_batches. Default: the checkpoint's "
         "when a run is resumed, else replicas.count. See docs/numerics.md.");
-  visit("loss", value(train.loss, not_empty()).required().with_example("sparse_categorical_cross_entropy"), kDecides,
-        "The loss (`lockstep list losses`).");
+  visit("task", value(train.task), kFree,
+        "What the model is for: the loss and the metrics that are meant where none are named. See docs/tasks.md.");
+  visit("loss", loss(train), kDecides,
+        "The loss (`lockstep list losses`): a name, or {type: NAME, ...} with its options; required without a task.");
+  visit("metrics", metrics(train), kFree,
+        "What evaluations measure beside the loss (`lockstep list metrics`): names, or {type: NAME, ...} with options. "
+        "Default: the task's.");
   visit("precision", value(train.precision), kDecides,
         "bf16: computes in bfloat16; weights, gradients and optimizer state stay in float32. fp64: all of them in "
         "float64, for small models and comparisons.");

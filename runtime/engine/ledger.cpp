@@ -4,9 +4,11 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <tuple>
 #include <utility>
 
 #include "runtime/base/clock.hpp"
+#include "runtime/base/error.hpp"
 
 namespace lockstep {
 namespace {
@@ -54,6 +56,28 @@ at::Tensor Ledger::total_norm(const SquaredNorms& own) {
   return lockstep::total_norm(std::exchange(squares_, {}), own.squares.device());
 }
 
+/// Of the program before, an evaluation's batch; the last one has the values.
+void Ledger::add_metrics(std::vector<MetricState> states) {
+  std::sort(states.begin(), states.end(), [](const MetricState& a, const MetricState& b) {
+    return std::tie(a.head, a.metric, a.micro_batch) < std::tie(b.head, b.metric, b.micro_batch);
+  });
+  metric_states_.resize(metrics_.size());
+  for (std::size_t head = 0; head < metrics_.size(); ++head) metric_states_[head].resize(metrics_[head].size());
+  for (const MetricState& state : states) {
+    const auto head = static_cast<std::size_t>(state.head), metric = static_cast<std::size_t>(state.metric);
+    metrics_[head][metric]->merge(metric_states_[head][metric], state.numbers);
+  }
+  if (!previous_.last_of_evaluation) return;
+  for (std::size_t head = 0; head < metrics_.size(); ++head)
+    for (std::size_t metric = 0; metric < metrics_[head].size(); ++metric) {
+      const Metric& of = *metrics_[head][metric];
+      const std::vector<double>& all = metric_states_[head][metric];
+      const std::string prefix = metrics_.size() > 1 ? concat("head_", head, "/") : "";
+      previous_.metrics.push_back({prefix + of.name(), of.value(all), of.picture(all)});
+    }
+  metric_states_.clear();
+}
+
 void Ledger::close(const RowResult& own) {
   if (previous_.sequence < 0) {
     rows_.clear();
@@ -63,7 +87,9 @@ void Ledger::close(const RowResult& own) {
   std::sort(rows_.begin(), rows_.end(),
             [](const RowResult& a, const RowResult& b) { return a.report.row < b.report.row; });
   std::vector<Numerator> losses;
+  std::vector<MetricState> metrics;
   for (const RowResult& row : rows_) {
+    metrics.insert(metrics.end(), row.metrics.begin(), row.metrics.end());
     losses.insert(losses.end(), row.losses.begin(), row.losses.end());
     previous_.non_finite = first_of(previous_.non_finite, row.non_finite);
     previous_.signalled = previous_.signalled || row.signalled;
@@ -72,6 +98,7 @@ void Ledger::close(const RowResult& own) {
   }
   std::sort(losses.begin(), losses.end());
   for (const Numerator& loss : losses) previous_.heads[static_cast<std::size_t>(loss.head)].sum += loss.value;
+  if (previous_.mode == Mode::evaluate) add_metrics(std::move(metrics));
   previous_.gradient_norm = norm_of(rows_);
   rows_.clear();
   if (previous_.mode == Mode::train || previous_.mode == Mode::evaluate) finished_.push_back(std::move(previous_));

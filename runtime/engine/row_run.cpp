@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <iterator>
 #include <thread>
 #include <utility>
 
@@ -53,6 +54,7 @@ void RowRun::settle(const std::function<void()>& meanwhile) {
     report.stages.push_back(stage.meter.report());
     result.non_finite = first_of(result.non_finite, stage.non_finite);
     for (const auto& [key, loss] : stage.losses) result.losses.push_back({key.first, key.second, loss});
+    std::move(stage.metrics.begin(), stage.metrics.end(), std::back_inserter(result.metrics));
   }
   stages_.clear();
 }

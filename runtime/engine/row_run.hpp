@@ -23,6 +23,7 @@ struct StageRun {
   StageMeter meter;
   Readings& readings;
   std::map<std::pair<int, int>, double> losses;  ///< by (head, micro-batch)
+  std::vector<MetricState> metrics;
   NonFinite non_finite;
 
   void note_non_finite(int layer, int micro_batch, const char* what) {

@@ -206,6 +206,28 @@ void Stage::forward_head(int head, MicroBatch& batch, int micro_batch) {
         run->losses[{head, micro_batch}] = value[0];
       });
   if (needs_graph) batch.losses.push_back({head, std::move(leaf), std::move(numerator)});
+  if (header_->mode == Mode::evaluate && !options_.metrics.empty()) measure_head(head, output, targets, micro_batch);
+}
+
+void Stage::measure_head(int head, const at::Tensor& output, const at::Tensor& targets, int micro_batch) {
+  const auto& metrics = options_.metrics[static_cast<std::size_t>(head)];
+  const at::Tensor by_class = classes_last(output, losses_of_heads_[head]->class_dimension());
+  for (std::size_t metric = 0; metric < metrics.size(); ++metric) {
+    at::Tensor state;
+    try {
+      state = metrics[metric]->state(by_class, targets);
+    } catch (Error& error) {
+      error.add_place("the metric " + metrics[metric]->name());
+      throw;
+    } catch (const std::exception& error) {
+      throw LayerError(concat("the metric ", metrics[metric]->name(), " failed on ", shapes({output, targets}), ": ",
+                              short_message(error)));
+    }
+    run_->readings.add(
+        state, [run = run_, head, metric = static_cast<int>(metric), micro_batch](std::span<const double> numbers) {
+          run->metrics.push_back({head, metric, micro_batch, {numbers.begin(), numbers.end()}});
+        });
+  }
 }
 
 Tensors Stage::values_of(const FlowContents& flow, int micro_batch) const {

@@ -18,6 +18,7 @@
 #include "runtime/engine/collected.hpp"
 #include "runtime/engine/row_run.hpp"
 #include "runtime/engine/weights.hpp"
+#include "runtime/layer/metric.hpp"
 #include "runtime/observe/pulse.hpp"
 #include "runtime/schedule/step_header.hpp"
 
@@ -31,6 +32,7 @@ struct StageOptions {
   at::ScalarType precision = at::kFloat;
   at::Device device = at::kCPU;
   bool check_finite = true;          ///< look at every output and input gradient: names the first layer that breaks
+  Metrics metrics = {};              ///< of evaluations
   std::vector<bool> recompute = {};  ///< by layer of the model: may be run again in the backward; empty: none is
   Pulse* pulse = nullptr;            ///< of the worker: beats with every layer; may be null
   RemoteLinks* links = nullptr;      ///< looked at when a layer begins; may be null
@@ -94,6 +96,7 @@ class Stage {
   Tensors call_layer(int layer, const Tensors& inputs, Island& island, bool needs_graph, int micro_batch,
                      bool recomputing = false);
   void forward_head(int head, MicroBatch& batch, int micro_batch);
+  void measure_head(int head, const at::Tensor& output, const at::Tensor& targets, int micro_batch);
   void loss_gradients(MicroBatch& batch);
   void input_grad_layer(int layer, MicroBatch& batch, int micro_batch);
   at::Tensor take_gradient(MicroBatch& batch, int value);

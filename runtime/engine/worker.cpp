@@ -45,7 +45,7 @@ Worker::Worker(WorkerParts parts)
   const std::vector<WorkerId>& row_of_stage = parts_.programs.wiring().row_of_stage;
   for (std::size_t s = 0; s < row_of_stage.size(); ++s)
     if (row_of_stage[s].value() == parts_.row) ids_.emplace_back(static_cast<int>(s));
-  if (parts_.row == 0) ledger_.emplace(*parts_.decider);
+  if (parts_.row == 0) ledger_.emplace(*parts_.decider, parts_.stage.metrics);
 }
 
 void Worker::build() {

@@ -37,6 +37,9 @@ class Loss {
   /// not NaN.
   virtual TargetDomain domain(const EntrySpec& /*output*/) const { return {}; }
 
+  /// Which dimension of the output has a number per class, where targets are classes.
+  virtual std::int64_t class_dimension() const { return -1; }
+
   /// What the summed loss of these targets is divided by: elements, or targets that are not ignored. Called by whoever
   /// reads the data, before the step; the sum over all micro-batches and replicas is N.
   virtual double denominator(const at::Tensor& targets) const = 0;

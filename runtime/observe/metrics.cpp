@@ -205,6 +205,10 @@ void MetricsWriter::evaluation(const StepResult& result, const std::string& set)
   Json eval = {{"step", result.step}, {"eval_loss", number(result.loss())}, {"samples", result.samples}};
   if (!set.empty()) eval["set"] = set;
   add_losses_of_heads(eval, result);
+  for (const MetricValue& metric : result.metrics) {
+    eval["metrics"][metric.name] = number(metric.value);
+    if (!metric.picture.empty()) eval["pictures"][metric.name] = metric.picture;
+  }
   write(Json{{"eval", eval}}.dump());
 }
 

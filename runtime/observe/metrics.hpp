@@ -6,12 +6,15 @@
 //    "tflop_per_s":0.1,"product_share":0.45,"bubble":0.21,
 //    "workers":[{"compute_ms":27.9,"wait_ms":6.8,"peak_bytes":1048576,"peak_by_kind":
 //      {"parameters":...,"gradients":...,"optimizer":...,"activations":...,"slots":...}},...]}   per step, on one line
-//   {"eval":{"step":50,"eval_loss":2.31,"samples":512}}                                 per evaluation
+//   {"eval":{"step":50,"eval_loss":2.31,"samples":512,"metrics":{"accuracy":0.97},"pictures":{...}}}    per evaluation
 //   {"summary":{"steps":200,"samples":6400,"step_ms":{"median":...,"min":...,"max":...},"samples_per_s":...,
 //    "tokens_per_s":...,"tflop_per_s":...,"product_share":...,"product_tflop_per_s":[...],"exposed_communication":...,
 //    "loss":...,"eval_loss":...,"best_eval_loss":...,"bubble":...,"peak_bytes":[...],"peak_by_kind":[...],"wall_s":...,
 //    "in_flight_bytes":[...],"predicted":{"by":"measured costs","step_ms":...,"bubble":...,"in_flight_bytes":[...]}}}
 //                                                                                        the last line
+//
+// "metrics" are those of train.metrics, "pictures" what belongs to a picture of one: the counts [target, prediction] of
+// a confusion matrix, row by row.
 //
 // A model with several heads adds "losses":[...] to steps and evaluations: the loss of each head, before its weight;
 // "loss" is their weighted sum.

@@ -87,6 +87,13 @@ std::string step_line(const StepResult& result, const Pace& pace, std::int64_t s
                 "  bubble ", fixed_text(measured_bubble(result) * 100, 0), " %");
 }
 
+std::string metrics_text(const StepResult& evaluation) {
+  std::string text;
+  for (const MetricValue& metric : evaluation.metrics)
+    if (metric.picture.empty()) text += concat("  ", metric.name, " ", fixed_text(metric.value, 4));
+  return text;
+}
+
 Reporter::Reporter(const ReporterOptions& options) : options_(options) {
   if (!options_.metrics_file.empty())
     metrics_.emplace(options_.metrics_file, options_.resume_after, options_.tokens_per_sample);
@@ -156,11 +163,16 @@ void Reporter::on_evaluation(const StepResult& batch) {
   if (metrics_) metrics_->evaluation(sum, set);
   // TensorBoard forgets whole steps only, and this one stands: it is not written twice.
   const bool again = metrics_ && metrics_->took_out_evaluation(sum.step);
-  if (tensorboard_ && !again)
-    tensorboard_->scalar(sum.set == 0 ? "eval/loss" : "eval/loss/" + set, sum.step, sum.loss());
+  if (tensorboard_ && !again) {
+    const std::string of_set = sum.set == 0 ? "" : "/" + set;
+    tensorboard_->scalar("eval/loss" + of_set, sum.step, sum.loss());
+    for (const MetricValue& metric : sum.metrics)
+      tensorboard_->scalar(concat("eval/", metric.name, of_set), sum.step, metric.value);
+  }
   std::ostringstream line;
   line << "step " << sum.step << "/" << options_.steps << std::fixed << std::setprecision(4) << "  eval loss "
-       << sum.loss() << "  (" << sum.samples << " samples" << (set.empty() ? "" : " of " + set) << ")";
+       << sum.loss() << metrics_text(sum) << "  (" << sum.samples << " samples" << (set.empty() ? "" : " of " + set)
+       << ")";
   options_.log.info(line.str());
   evaluation_ = {};
 }

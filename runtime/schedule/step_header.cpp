@@ -98,9 +98,15 @@ void fields(auto& archive, WorkerReport& w) {
 void fields(auto& archive, HeadLoss& h) {
   each(archive, h.sum, h.denominator, h.weight);
 }
+void fields(auto& archive, MetricValue& m) {
+  each(archive, m.name, m.value, m.picture);
+}
+void fields(auto& archive, MetricState& m) {
+  each(archive, m.head, m.metric, m.micro_batch, m.numbers);
+}
 void fields(auto& archive, StepResult& r) {
   each(archive, r.sequence, r.mode, r.step, r.heads, r.gradient_norm, r.learning_rate, r.samples, r.micro_batches,
-       r.elapsed_us, r.non_finite, r.signalled, r.last_of_evaluation, r.set, r.workers);
+       r.elapsed_us, r.non_finite, r.signalled, r.last_of_evaluation, r.set, r.metrics, r.workers);
 }
 void fields(auto& archive, StepHeader& h) {
   each(archive, h.sequence, h.mode, h.step, h.position, h.slices, h.heads, h.learning_rate, h.last_of_evaluation, h.set,
@@ -113,7 +119,7 @@ void fields(auto& archive, Numerator& n) {
   each(archive, n.head, n.micro_batch, n.value);
 }
 void fields(auto& archive, RowResult& r) {
-  each(archive, r.report, r.losses, r.non_finite, r.signalled, r.norm, r.saved);
+  each(archive, r.report, r.losses, r.metrics, r.non_finite, r.signalled, r.norm, r.saved);
 }
 
 template <typename T>

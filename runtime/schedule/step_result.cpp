@@ -36,6 +36,7 @@ void StepResult::add(const StepResult& batch) {
   step = batch.step;
   set = batch.set;
   samples += batch.samples;
+  if (!batch.metrics.empty()) metrics = batch.metrics;
   elapsed_us += batch.elapsed_us;
   if (heads.empty()) {
     heads = batch.heads;

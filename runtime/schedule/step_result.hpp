@@ -81,6 +81,13 @@ struct HeadLoss {
   double loss() const { return sum / denominator; }
 };
 
+/// A metric of a whole evaluation set.
+struct MetricValue {
+  std::string name;
+  double value = 0;                  ///< NaN: it is not defined there
+  std::vector<double> picture = {};  ///< Metric::picture
+};
+
 /// What one program run gave, merged over all workers. The same on every rank.
 struct StepResult {
   std::int64_t sequence = -1;  ///< which program run
@@ -96,6 +103,7 @@ struct StepResult {
   bool signalled = false;             ///< some rank was asked to stop
   bool last_of_evaluation = false;    ///< no further batch belongs to this evaluation of this set
   int set = 0;                        ///< of an evaluation: which of the data's sets
+  std::vector<MetricValue> metrics;   ///< with last_of_evaluation: of all its batches
   std::vector<WorkerReport> workers;  ///< by row
 
   double loss() const;          ///< sum over heads, in head order, of weight * loss
@@ -119,10 +127,17 @@ struct Numerator {
   auto operator<=>(const Numerator&) const = default;
 };
 
+/// What one micro-batch adds to a metric (Metric::state).
+struct MetricState {
+  int head = 0, metric = 0, micro_batch = 0;
+  std::vector<double> numbers;
+};
+
 /// What one row sends to row 0 after a program run; merged into a StepResult there.
 struct RowResult {
   WorkerReport report;
-  std::vector<Numerator> losses;  ///< of the heads here, by head and micro-batch
+  std::vector<Numerator> losses;     ///< of the heads here, by head and micro-batch
+  std::vector<MetricState> metrics;  ///< of an evaluation
   NonFinite non_finite;
   bool signalled = false;
   NormParts norm;

@@ -37,11 +37,12 @@ Evaluation evaluate(Process& process, const ConfigSource& source, const std::str
   RunOptions fit;
   fit.observer = &sums;
   trainer.evaluate(fit);
-  Evaluation found{trainer.start().step, sums.sum(0).loss(), sums.sum(0).samples};
+  Evaluation found{trainer.start().step, sums.sum(0).loss(), sums.sum(0).samples, sums.sum(0).metrics};
+  found.class_names = trainer.data().class_names;
   int number = 0;
   for (const EvaluationSet& set : trainer.data().further_evals) {
     const StepResult& sum = sums.sum(++number);
-    found.further.push_back({set.name, sum.loss(), sum.samples});
+    found.further.push_back({set.name, sum.loss(), sum.samples, sum.metrics});
   }
   if (sums.not_finite())
     found.not_finite = concat("the evaluation after step ", found.step,

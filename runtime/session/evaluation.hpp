@@ -15,14 +15,17 @@ struct EvaluatedSet {
   std::string name;
   double loss = 0;
   std::int64_t samples = 0;
+  std::vector<MetricValue> metrics = {};  ///< train.metrics
 };
 
 struct Evaluation {
   std::int64_t step = 0;  ///< of the checkpoint
   double loss = 0;
   std::int64_t samples = 0;
+  std::vector<MetricValue> metrics = {};   ///< train.metrics
   std::vector<EvaluatedSet> further = {};  ///< data.evals
-  std::string not_finite = {};             ///< what was not: the loss counts for nothing then; empty: all was finite
+  std::vector<std::string> class_names = {};
+  std::string not_finite = {};  ///< what was not: the loss counts for nothing then; empty: all was finite
 };
 
 /// `checkpoint`: its folder. `averaged`: with the averages of its weights (train.ema). Collective; the same on every

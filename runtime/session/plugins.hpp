@@ -5,13 +5,13 @@
 //   #include "runtime/session/plugins.hpp"
 //   void add_mine(lockstep::Registry& registry) {
 //     registry.models.add({"mine", "what it is, in a line", make_mine});
-//     registry.losses.add({"mean_absolute_error", "what it is, in a line", [] { return std::make_unique<Mine>(); }});
+//     registry.losses.add({"log_cosh", "what it is, in a line", [] { return std::make_unique<Mine>(); }});
 //   }
 //   LOCKSTEP_PLUGIN(add_mine)
 //
 // The function may be called several times in a process, each time on tables of its own. From C++ the same function
 // goes into ConfigSource::extend, or the parts are handed to make_model(), open_data() and assemble(). What a plug-in
-// adds keeps the contract of ours: ModelFamily, LayerKind, ActivationKind, DataReader, Loss, UpdateRule,
+// adds keeps the contract of ours: ModelFamily, LayerKind, ActivationKind, DataReader, Loss, Metric, UpdateRule,
 // LrScheduleKind.
 #pragma once
 
@@ -22,7 +22,7 @@
 
 namespace lockstep {
 
-/// All that a config names: also layers and activations, and losses, optimizers and learning-rate schedules.
+/// All that a config names: also layers and activations, and losses, metrics, optimizers and learning-rate schedules.
 struct Registry : ModelTables, TrainTables {
   Table<ModelFamily> models = model_families();
   Table<DataReader> readers = data_readers();

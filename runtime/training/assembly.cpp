@@ -9,6 +9,7 @@
 #include "partitioner/replica_work.hpp"
 #include "runtime/base/check.hpp"
 #include "runtime/config/doubts.hpp"
+#include "runtime/config/plugin_kind.hpp"
 #include "runtime/device/card.hpp"
 #include "runtime/training/data_checks.hpp"
 #include "runtime/training/placement.hpp"
@@ -18,20 +19,61 @@
 namespace lockstep {
 namespace {
 
+/// By a table's entry, with the options that the config gives it.
+template <typename Kind>
+auto made(const Kind& kind, const PluginKind& named, const std::string& key) {
+  const Section options = named.keys.without({"type"});
+  auto made = made_by_plugin(named, key, [&] { return kind.make(options); });
+  options.finish();
+  return made;
+}
+
 Losses losses_of(const Model& model, const Config& config, const Table<LossKind>& kinds) {
   Losses losses;
   for (const Head& head : model.heads) {
     if (!head.loss.empty()) {
-      losses.push_back(kinds.get(head.loss).make());
+      losses.push_back(kinds.get(head.loss).make({}));
       continue;
     }
-    try {
-      losses.push_back(kinds.get(config.train.loss).make());
-    } catch (const UserError& error) {
-      throw config.root.section("train").error("loss", error.what());
-    }
+    const PluginKind& named = config.train.loss;
+    const LossKind* kind = kinds.find(named.name);
+    if (!kind) throw config.root.section("train").error("loss", kinds.missing(named.name));
+    losses.push_back(made(*kind, named, "train.loss"));
   }
   return losses;
+}
+
+/// Of the heads whose loss the config names, or of all where the model names each.
+Metrics metrics_of(const Assembly& assembly, const Table<MetricKind>& kinds) {
+  const std::vector<Head>& heads = assembly.model.heads;
+  const std::vector<PluginKind>& named = assembly.config.train.metrics;
+  if (named.empty()) return {};
+  const bool all = std::none_of(heads.begin(), heads.end(), [](const Head& head) { return head.loss.empty(); });
+  Metrics metrics(heads.size());
+  for (std::size_t head = 0; head < heads.size(); ++head)
+    for (std::size_t i = 0; i < named.size() && (all || heads[head].loss.empty()); ++i) {
+      const MetricKind* kind = kinds.find(named[i].name);
+      if (!kind) throw assembly.config.root.section("train").error("metrics", kinds.missing(named[i].name));
+      metrics[head].push_back(made(*kind, named[i], concat("train.metrics[", i, "]")));
+    }
+  return metrics;
+}
+
+/// Whether each is defined for what the model puts out and the data has.
+void check_metrics(const Assembly& assembly) {
+  for (std::size_t head = 0; head < assembly.metrics.size(); ++head) {
+    const GraphHead& of = assembly.graph.heads[head];
+    EntrySpec output = assembly.graph.values[static_cast<std::size_t>(of.output)].spec;
+    if (const std::int64_t dimension = assembly.losses[head]->class_dimension(); dimension >= 0)
+      std::rotate(output.sizes.begin() + dimension, output.sizes.begin() + dimension + 1, output.sizes.end());
+    for (const auto& metric : assembly.metrics[head]) {
+      try {
+        metric->check(output, assembly.graph.values[static_cast<std::size_t>(of.targets)].spec);
+      } catch (const ModelError& error) {
+        throw assembly.config.root.section("train").error("metrics", concat(metric->name(), ": ", error.what()));
+      }
+    }
+  }
 }
 
 /// `workers`: of one replica.
@@ -199,7 +241,7 @@ Sampler sampler_of(const Config& config, const DataSplits& data) {
 
 Assembly assemble(Model model, DataSplits data, Config config, const Ranks& ranks, const TrainTables& tables) {
   Assembly assembly{
-      std::move(config), std::move(model), std::move(data), ranks, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}};
+      std::move(config), std::move(model), std::move(data), ranks, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}};
   assembly.losses = losses_of(assembly.model, assembly.config, tables.losses);
   const TrainConfig& train = assembly.config.train;
   check_config(assembly.config);
@@ -209,6 +251,8 @@ Assembly assemble(Model model, DataSplits data, Config config, const Ranks& rank
   assembly.learning_rate = learning_rate_of(train, tables.lr_schedules);
   const std::int64_t rows = slice_rows(train.batch, train.micro_batches, train.batch)[0];
   assembly.graph = described(assembly, *assembly.data.train, rows);
+  assembly.metrics = metrics_of(assembly, tables.metrics);
+  check_metrics(assembly);
   std::vector<std::string> parameter_names;
   std::vector<Sizes> parameter_sizes;
   for (const ParameterInfo& parameter : assembly.graph.parameters) {

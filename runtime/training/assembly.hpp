@@ -16,6 +16,7 @@
 #include "runtime/engine/job.hpp"
 #include "runtime/training/environment.hpp"
 #include "runtime/training/losses.hpp"
+#include "runtime/training/metric_kinds.hpp"
 #include "runtime/training/optimizer.hpp"
 
 namespace lockstep {
@@ -33,6 +34,7 @@ struct Ranks {
 /// What config and model may name.
 struct TrainTables {
   Table<LossKind> losses = loss_kinds();
+  Table<MetricKind> metrics = metric_kinds();
   Table<OptimizerKind> optimizers = optimizer_kinds();
   Table<LrScheduleKind> lr_schedules = lr_schedule_kinds();
 };
@@ -45,7 +47,8 @@ struct Assembly {
   Model model;
   DataSplits data;
   Ranks ranks;
-  Losses losses;  ///< by head
+  Losses losses;    ///< by head
+  Metrics metrics;  ///< by head; of evaluations
   OptimizerChoice optimizer;
   LearningRate learning_rate;
   ModelGraph graph;

@@ -127,7 +127,7 @@ class ResumeCheck {
     };
     if (key == kTrainData && (rules_.evaluates || (read_from_files(fresh_) && read_from_files(state_)))) return false;
     if (!rules_.evaluates) return true;
-    return is_within(key, "model") || is_within(key, "data") || key == "seed" || key == "train.loss" ||
+    return is_within(key, "model") || is_within(key, "data") || is_within(key, "train.loss") || key == "seed" ||
            key == "train.precision";
   }
 

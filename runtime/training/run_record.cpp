@@ -70,6 +70,17 @@ std::optional<std::string> compare_heads(const StepResult& a, const StepResult& 
   return std::nullopt;
 }
 
+std::optional<std::string> compare_metrics(const StepResult& a, const StepResult& b) {
+  if (a.metrics.size() != b.metrics.size()) return concat(a.metrics.size(), " against ", b.metrics.size(), " metrics");
+  for (std::size_t i = 0; i < a.metrics.size(); ++i) {
+    const MetricValue &ours = a.metrics[i], &theirs = b.metrics[i];
+    if (!same_bits(ours.value, theirs.value))
+      return concat("metric ", ours.name, " ", ours.value, " against ", theirs.value);
+    if (ours.picture != theirs.picture) return concat("the picture of metric ", ours.name);
+  }
+  return std::nullopt;
+}
+
 std::optional<std::string> compare_buffers(const RunRecord& reference, const RunRecord& tested, std::int64_t step,
                                            const ModelGraph& graph) {
   const auto of_step = [step](const RunRecord& record) {
@@ -124,6 +135,7 @@ std::optional<std::string> first_difference(const RunRecord& reference, const Ru
     const std::string step = concat("step ", a.step, " (", to_string(a.mode), "): ");
     if (a.step != b.step || a.mode != b.mode) return step + "the tested run does something else";
     if (auto found = compare_heads(a, b)) return step + *found;
+    if (auto found = compare_metrics(a, b)) return step + *found;
     if (a.mode != Mode::train) continue;
     if (!expected.count(a.step) || !got.count(a.step)) return step + "no hashes were recorded";
     const std::map<int, Hashes>&ours = expected.at(a.step), &theirs = got.at(a.step);

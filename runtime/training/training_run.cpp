@@ -64,6 +64,7 @@ JobOutcome run_assembly(const Assembly& assembly, Decider& decider, Feeder& feed
   spec.stage.precision = dtype_of(config.train.precision);
   spec.stage.check_finite = start.check_finite;
   spec.stage.recompute = assembly.recompute;
+  spec.stage.metrics = assembly.metrics;
   if (!start.checkpoint.empty())
     spec.draws = draws_nothing;
   else if (start.initial)

@@ -6,7 +6,7 @@ import re
 import struct
 import unittest
 
-from cli import MLP, CliTest, command, metrics, steps_of
+from cli import MLP, CliTest, command, metrics, overrides, steps_of
 
 TABLE = "name,weight,kind\n" + "".join(f"{i % 7}.5,{i * 3 % 11},{i % 2}\n" for i in range(20))
 CLASSES = """\
@@ -35,6 +35,8 @@ training set: 20 samples of t.csv, 179 B, in memory
   x         Float [rows, 2]  from 0 to 10, mean 4.1
   targets   Long [rows]  from 0 to 1, mean 0.5
   2 classes: 0 10 (50.0 %), 1 10 (50.0 %)
+  x[0] column 'name': number
+  x[1] column 'weight': number
 
 evaluation set: 2 samples of e.csv, 35 B, in memory
   x         Float [rows, 2]  from 0 to 100, mean 25.75
@@ -47,6 +49,18 @@ samples of the training set
     x: 0.5, 0
     targets: 0
 """)
+
+    def test_data_says_what_became_of_columns_and_gaps(self):
+        self.write("gaps.csv", "size,colour,age,kind\n1,red,3,yes\n,blue,,no\n3,,5,yes\n5,red,,no\nNA,blue,7,\n")
+        data = ("data={type: table, train: gaps.csv, task: classification, targets: [kind], "
+                "missing: {size: mean, colour: indicator, age: -1, kind: drop}}")
+        said = self.succeeds("data", "classes.yaml", settings=[data]).stdout
+        self.assertIn("""
+  x[0] column 'size': number; 2 of 5 cells missing: the mean, 3
+  x[1-2] column 'colour': category: blue, red; 1 of 5 cells missing: no category, indicator x[3]
+  x[4] column 'age': number; 2 of 5 cells missing: taken for -1
+  1 of 5 rows left out, for missing cells
+""", said)
 
     def test_data_names_the_samples_of_a_step(self):
         steps = [self.succeeds("data", "classes.yaml", "--step", step).stdout for step in (1, 2, 3, 4)]
@@ -70,6 +84,28 @@ samples of the training set
         result = self.run_command(command("data", "classes.yaml"))
         self.assertEqual(result.returncode, 2)
         self.assertIn("t.csv: cannot be read: No such file or directory", result.stderr)
+
+    # ---- metrics ----
+
+    def test_metrics_of_a_task_stand_in_log_lines_and_eval(self):
+        task = ["train.task=multiclass", "train.metrics=[accuracy, {type: f1, average: micro}, confusion_matrix]", "train.eval_every=3",
+                "checkpoint.every=end"]
+        run = self.train("classes.yaml", "run", settings=task)
+        evals = [line["eval"] for line in metrics(run / "metrics.jsonl") if "eval" in line]
+        self.assertEqual(len(evals), 3)
+        for line in evals:
+            self.assertEqual(list(line["metrics"]), ["accuracy", "f1_micro", "confusion_matrix"])
+            counts = line["pictures"]["confusion_matrix"]
+            self.assertEqual((len(counts), sum(counts)), (4, line["samples"]))
+            self.assertEqual((counts[0] + counts[3]) / 2, line["metrics"]["accuracy"])
+        last = evals[-1]["metrics"]["accuracy"]
+        self.assertRegex((run / "log.txt").read_text(), rf"step 9/9  eval loss [\d.]+  accuracy {last:.4f}  f1_micro {last:.4f}  \(2 samples\)")
+        said = self.succeeds("eval", "classes.yaml", "--checkpoint", run / "checkpoints/step-00000009", settings=task).stdout
+        self.assertRegex(said, rf"^step 9  eval loss [\d.]+  \(2 samples\)\n  accuracy {last:g}\n  f1_micro {last:g}\n  confusion_matrix {last:g}\n"
+                               r"    0: \d, \d\n    1: \d, \d\n$")
+        refused = self.run_command(command("train", "classes.yaml", *overrides([*task, "train.metrics=[r2]"])))
+        self.assertEqual(refused.returncode, 2)
+        self.assertRegex(refused.stderr, r"train\.metrics: r2: the model puts out .*it wants numbers of the shape of the output\n$")
 
     # ---- sizes, epochs, sets ----
 

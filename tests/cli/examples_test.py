@@ -89,7 +89,7 @@ class PluginsTest(CliTest):
         self.assertRegex(self.extras("eval", "--checkpoint", "one/checkpoints/step-00000004"), r"\d")
 
     def test_list_shows_what_a_plug_in_has(self):
-        for what, name in (("models", "funnel"), ("layers", "snake"), ("activations", "sine"), ("losses", "mean_absolute_error"),
+        for what, name in (("models", "funnel"), ("layers", "snake"), ("activations", "sine"), ("losses", "log_cosh"), ("metrics", "largest_error"),
                            ("readers", "waves"), ("optimizers", "lion"), ("lr_schedules", "inverse_sqrt")):
             self.assertNotIn(f"  {name} ", self.lockstep("list", what))
             self.assertIn(f"  {name} ", self.lockstep("list", what, "--plugin", EXTRAS_PLUGIN))

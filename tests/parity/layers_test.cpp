@@ -342,7 +342,7 @@ TEST_CASE("image layers say what does not fit before anything is built", "[parit
 }
 
 TEST_CASE("segmentation cross entropy is that of every pixel, ignored ones left out", "[parity]") {
-  const auto loss = loss_kinds().get("segmentation_cross_entropy").make();
+  const auto loss = loss_kinds().get("segmentation_cross_entropy").make({});
   const at::Tensor output = drawn({3, 4, 5, 6}, "output").requires_grad_(true);
   at::Tensor targets;
   {
@@ -355,7 +355,7 @@ TEST_CASE("segmentation cross entropy is that of every pixel, ignored ones left 
   CHECK(at::equal(sum, at::nll_loss2d(at::log_softmax(output, 1), targets, {}, at::Reduction::Sum, -100)));
   const at::Tensor rows = output.permute({0, 2, 3, 1}).reshape({-1, 4});
   const at::Tensor flat =
-      loss_kinds().get("sparse_categorical_cross_entropy").make()->numerator(rows, targets.flatten());
+      loss_kinds().get("sparse_categorical_cross_entropy").make({})->numerator(rows, targets.flatten());
   CHECK(at::allclose(sum, flat, 1e-5, 0));
   CHECK_THROWS_WITH(loss->check({"x", at::kFloat, {3, 4, 5, 6}}, {"t", at::kLong, {3, 5, 5}}),
                     Catch::Contains("[rows, classes, height, width]"));

@@ -49,7 +49,7 @@ class Probabilities : public Dataset {
 
 TEST_CASE("binary cross-entropy is -sum (t log s(x) + (1 - t) log(1 - s(x))) / elements, with the gradient s(x) - t",
           "[parity]") {
-  const auto loss = loss_kinds().get("binary_cross_entropy").make();
+  const auto loss = loss_kinds().get("binary_cross_entropy").make({});
   const at::Tensor x = at::tensor({-3.0F, -0.5F, 0.0F, 0.25F, 2.0F, 7.0F}).view({3, 2});
   const at::Tensor targets = at::tensor({0.0F, 1.0F, 0.5F, 0.125F, 1.0F, 0.0F}).view({3, 2});
   CHECK(loss->denominator(targets) == 6);
@@ -70,17 +70,17 @@ TEST_CASE("binary cross-entropy is -sum (t log s(x) + (1 - t) log(1 - s(x))) / e
 
 TEST_CASE("mean squared error and cross-entropy are their formulas", "[parity]") {
   const at::Tensor x = at::tensor({1.0F, -2.0F, 0.5F, 3.0F, 0.0F, 1.0F}).view({2, 3});
-  const auto squares = loss_kinds().get("mean_squared_error").make();
+  const auto squares = loss_kinds().get("mean_squared_error").make({});
   CHECK(numbers_of(*squares, x, at::zeros({2, 3})).sum == 15.25);
   CHECK(squares->denominator(x) == 6);
 
-  const auto classes = loss_kinds().get("sparse_categorical_cross_entropy").make();
+  const auto classes = loss_kinds().get("sparse_categorical_cross_entropy").make({});
   const at::Tensor targets = at::tensor(std::vector<std::int64_t>{2, -100});
   const double expected = std::log(std::exp(1.0) + std::exp(-2.0) + std::exp(0.5)) - 0.5;
   CHECK(numbers_of(*classes, x, targets).sum == Approx(expected).epsilon(1e-6));
   CHECK(classes->denominator(targets) == 1);
 
-  const auto pixels = loss_kinds().get("segmentation_cross_entropy").make();
+  const auto pixels = loss_kinds().get("segmentation_cross_entropy").make({});
   const at::Tensor image = x.view({2, 3, 1, 1});
   CHECK(numbers_of(*pixels, image, targets.view({2, 1, 1})).sum == numbers_of(*classes, x, targets).sum);
   CHECK(pixels->denominator(targets.view({2, 1, 1})) == 1);
@@ -96,7 +96,13 @@ TEST_CASE("every loss trains to the same bits for every cut", "[parity]") {
   };
   const std::map<std::string, Case> cases = {
       {"mean_squared_error", {mlp_with_skip(0.1, true), numbers}},
+      {"mean_absolute_error", {mlp_with_skip(0.1, true), numbers}},
+      {"huber", {mlp_with_skip(0.1, true), numbers}},
       {"binary_cross_entropy", {mlp_with_skip(0.1, true), probabilities}},
+      {"hinge", {mlp_with_skip(0.1, true), probabilities}},
+      {"squared_hinge", {mlp_with_skip(0.1, true), probabilities}},
+      {"categorical_cross_entropy", {mlp_with_skip(0.1, true), probabilities}},
+      {"categorical_hinge", {mlp_with_skip(0.1, true), probabilities}},
       {"sparse_categorical_cross_entropy", {small_gpt(2, 0.1, true), token_data(21, 8, 11)}},
       {"segmentation_cross_entropy",
        {model_of("type: unet, inputs: 2, classes: 3, channels: 2, depth: 1, norm: none"),
@@ -104,7 +110,7 @@ TEST_CASE("every loss trains to the same bits for every cut", "[parity]") {
   const Table<LossKind> kinds = loss_kinds();
   for (const LossKind& kind : kinds.entries()) {
     INFO(kind.name);
-    CHECK(kind.make()->name() == kind.name);
+    CHECK(kind.make({})->name() == kind.name);
     REQUIRE(cases.count(kind.name) == 1);
     const Case& the = cases.at(kind.name);
     const Config config = small_config(kind.name, 8, 5);

@@ -199,7 +199,7 @@ TEST_CASE("sizes of a list that no machine has are refused before they overflow"
   const Model model = model_from("type: sequential\nlayers:\n" + image + image + image);
   EntrySpec x{"x", at::kFloat, {4, 6, 3}, /*differentiable=*/false}, targets = x;
   targets.name = "targets";
-  const Losses losses = {loss_kinds().get("mean_squared_error").make()};
+  const Losses losses = {loss_kinds().get("mean_squared_error").make({})};
   CHECK_THROWS_WITH(
       describe_model(model, {x, targets}, losses),
       "m.yaml:4:5: layers[1]: layer '1' (conv_transpose1d): its output x Float [4, 6, 562949953421313] has "
@@ -214,7 +214,7 @@ TEST_CASE("layers that compute with fractions refuse integers, and targets have 
   for (const std::string type : {"dropout, p: 0.5", "gelu"}) {
     const Model model = model_from("type: sequential\nlayers:\n  - {type: " + type + ", inputs: [tokens]}\n");
     EntrySpec targets{"targets", at::kFloat, {4, 6}, /*differentiable=*/false};
-    CHECK_THROWS_WITH(describe_model(model, {tokens, targets}, {loss_kinds().get("mean_squared_error").make()}),
+    CHECK_THROWS_WITH(describe_model(model, {tokens, targets}, {loss_kinds().get("mean_squared_error").make({})}),
                       Catch::EndsWith("layer got tokens Long [4, 6]; it expects a floating-point entry"));
   }
   CHECK_THAT(with("type: linear, in: 6, out: 3, outputs: [targets]"),

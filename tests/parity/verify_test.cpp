@@ -52,7 +52,7 @@ class ScaledGradient : public Loss {
   }
 
  private:
-  std::unique_ptr<Loss> inner_ = loss_kinds().get("mean_squared_error").make();
+  std::unique_ptr<Loss> inner_ = loss_kinds().get("mean_squared_error").make({});
 };
 
 }  // namespace
