@@ -186,22 +186,9 @@ Section Section::required_section(const std::string& key) const {
   return section(key);
 }
 
-std::vector<Section> Section::sections(const std::string& key, const std::string& advice) const {
-  const Value* value = node_->find(key);
-  if (!value) return {};
-  const std::string below = yaml::join_path(path(), key);
-  if (value->kind != Value::Kind::sequence) throw unexpected_value(*value, below, "a list of mappings", "");
-  std::vector<Section> result;
-  for (const Value& item : value->items) {
-    const std::string element = concat(below, "[", result.size(), "]");
-    if (item.kind != Value::Kind::mapping) throw unexpected_value(item, element, "a mapping", advice);
-    result.push_back(Section(std::make_shared<Node>(std::shared_ptr<const Value>(node_->mapping, &item), element)));
-  }
-  return result;
-}
-
 namespace {
 
+/// {type: name}
 std::shared_ptr<const Value> with_type(const Value& name) {
   auto mapping = std::make_shared<Value>();
   mapping->kind = Value::Kind::mapping;
@@ -210,7 +197,35 @@ std::shared_ptr<const Value> with_type(const Value& name) {
   return mapping;
 }
 
+/// What a list has to be, and each of its items.
+struct ListRule {
+  const char* list;
+  const char* item;
+  std::string advice;
+  bool names = false;  ///< a name alone stands for {type: name}
+};
+
+std::vector<Section> items_of(const std::shared_ptr<const Value>& whole, const Value* value, const std::string& path,
+                              const ListRule& rule) {
+  if (!value) return {};
+  if (value->kind != Value::Kind::sequence) throw unexpected_value(*value, path, rule.list, "");
+  std::vector<Section> result;
+  for (const Value& item : value->items) {
+    const std::string element = concat(path, "[", result.size(), "]");
+    const bool is_name = rule.names && item.kind == Value::Kind::scalar;
+    if (!is_name && item.kind != Value::Kind::mapping) throw unexpected_value(item, element, rule.item, rule.advice);
+    result.push_back(Section(std::make_shared<Section::Node>(
+        is_name ? with_type(item) : std::shared_ptr<const Value>(whole, &item), element)));
+  }
+  return result;
+}
+
 }  // namespace
+
+std::vector<Section> Section::sections(const std::string& key, const std::string& advice) const {
+  return items_of(node_->mapping, node_->find(key), yaml::join_path(path(), key),
+                  {"a list of mappings", "a mapping", advice});
+}
 
 Section Section::named(const std::string& key) const {
   if (!is_scalar(key)) return section(key);
@@ -218,21 +233,8 @@ Section Section::named(const std::string& key) const {
 }
 
 std::vector<Section> Section::named_list(const std::string& key) const {
-  const Value* value = node_->find(key);
-  if (!value) return {};
-  const std::string below = yaml::join_path(path(), key);
-  if (value->kind != Value::Kind::sequence)
-    throw unexpected_value(*value, below, "a list of names, or of mappings with a type", "");
-  std::vector<Section> result;
-  for (const Value& item : value->items) {
-    const std::string element = concat(below, "[", result.size(), "]");
-    if (item.kind != Value::Kind::mapping && item.kind != Value::Kind::scalar)
-      throw unexpected_value(item, element, "a name, or a mapping with a type", "");
-    result.push_back(Section(std::make_shared<Node>(
-        item.kind == Value::Kind::scalar ? with_type(item) : std::shared_ptr<const Value>(node_->mapping, &item),
-        element)));
-  }
-  return result;
+  return items_of(node_->mapping, node_->find(key), yaml::join_path(path(), key),
+                  {"a list of names, or of mappings with a type", "a name, or a mapping with a type", "", true});
 }
 
 Section Section::without(const std::vector<std::string>& keys) const {

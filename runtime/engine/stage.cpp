@@ -33,6 +33,19 @@ double seed_of(const HeadLoss& head, at::ScalarType dtype) {
   return static_cast<float>(head.weight) * (1.0f / static_cast<float>(head.denominator));
 }
 
+/// `work()` of a loss or a metric, which may be anybody's. `what`: "the loss huber".
+template <typename Work>
+at::Tensor of_head(const std::string& what, const Tensors& on, const Work& work) {
+  try {
+    return work();
+  } catch (Error& error) {
+    error.add_place(what);
+    throw;
+  } catch (const std::exception& error) {
+    throw LayerError(concat(what, " failed on ", shapes(on), ": ", short_message(error)));
+  }
+}
+
 }  // namespace
 
 Stage::Stage(const ModelGraph& graph, const Partition& partition, StageId id, const Losses& losses,
@@ -190,16 +203,8 @@ void Stage::forward_head(int head, MicroBatch& batch, int micro_batch) {
   if (needs_graph) leaf.requires_grad_(true);
   const at::AutoGradMode grad_mode(needs_graph);
   const Loss& loss = *losses_of_heads_[head];
-  at::Tensor numerator;
-  try {
-    numerator = loss.numerator(leaf, targets);
-  } catch (Error& error) {
-    error.add_place("the loss " + loss.name());
-    throw;
-  } catch (const std::exception& error) {
-    throw LayerError(
-        concat("the loss ", loss.name(), " failed on ", shapes({output, targets}), ": ", short_message(error)));
-  }
+  at::Tensor numerator =
+      of_head("the loss " + loss.name(), {output, targets}, [&] { return loss.numerator(leaf, targets); });
   run_->readings.add(
       numerator, [run = run_, layer = graph_.layer_count() + head, head, micro_batch](std::span<const double> value) {
         if (!std::isfinite(value[0])) run->note_non_finite(layer, micro_batch, "loss");
@@ -213,16 +218,8 @@ void Stage::measure_head(int head, const at::Tensor& output, const at::Tensor& t
   const auto& metrics = options_.metrics[static_cast<std::size_t>(head)];
   const at::Tensor by_class = classes_last(output, losses_of_heads_[head]->class_dimension());
   for (std::size_t metric = 0; metric < metrics.size(); ++metric) {
-    at::Tensor state;
-    try {
-      state = metrics[metric]->state(by_class, targets);
-    } catch (Error& error) {
-      error.add_place("the metric " + metrics[metric]->name());
-      throw;
-    } catch (const std::exception& error) {
-      throw LayerError(concat("the metric ", metrics[metric]->name(), " failed on ", shapes({output, targets}), ": ",
-                              short_message(error)));
-    }
+    const at::Tensor state = of_head("the metric " + metrics[metric]->name(), {output, targets},
+                                     [&] { return metrics[metric]->state(by_class, targets); });
     run_->readings.add(
         state, [run = run_, head, metric = static_cast<int>(metric), micro_batch](std::span<const double> numbers) {
           run->metrics.push_back({head, metric, micro_batch, {numbers.begin(), numbers.end()}});

@@ -61,6 +61,14 @@ std::vector<std::string> lines_of(const Prediction& p) {
   return lines;
 }
 
+/// "  accuracy 0.9712  f1 0.9688" of a whole evaluation; empty: nothing was measured but the loss.
+std::string metrics_text(const StepResult& evaluation) {
+  std::string text;
+  for (const MetricValue& metric : evaluation.metrics)
+    if (metric.picture.empty()) text += concat("  ", metric.name, " ", fixed_text(metric.value, 4));
+  return text;
+}
+
 }  // namespace
 
 namespace {
@@ -85,13 +93,6 @@ std::string step_line(const StepResult& result, const Pace& pace, std::int64_t s
   return concat("step ", result.step, "/", steps, "  loss ", fixed_text(result.loss(), 4), "  grad ", norm.str(), "  ",
                 fixed_text(step_ms, step_ms < 100 ? 1 : 0), " ms  ", rate_text(pace), work.empty() ? "" : "  ", work,
                 "  bubble ", fixed_text(measured_bubble(result) * 100, 0), " %");
-}
-
-std::string metrics_text(const StepResult& evaluation) {
-  std::string text;
-  for (const MetricValue& metric : evaluation.metrics)
-    if (metric.picture.empty()) text += concat("  ", metric.name, " ", fixed_text(metric.value, 4));
-  return text;
 }
 
 Reporter::Reporter(const ReporterOptions& options) : options_(options) {

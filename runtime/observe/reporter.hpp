@@ -49,9 +49,6 @@ struct NotFiniteRun {
 /// columns with numbers of a usual size. `pace`: of this step.
 std::string step_line(const StepResult& result, const Pace& pace, std::int64_t steps);
 
-/// "  accuracy 0.9712  f1 0.9688" of a whole evaluation; empty: nothing was measured but the loss.
-std::string metrics_text(const StepResult& evaluation);
-
 class Reporter : public Observer {
  public:
   explicit Reporter(const ReporterOptions& options);

@@ -19,11 +19,14 @@
 namespace lockstep {
 namespace {
 
-/// By a table's entry, with the options that the config gives it.
+/// By the entry that train's `key` names, with the options that it gives. `path`: of that name.
 template <typename Kind>
-auto made(const Kind& kind, const PluginKind& named, const std::string& key) {
+auto made(const Table<Kind>& kinds, const PluginKind& named, const Config& config, const char* key,
+          const std::string& path) {
+  const Kind* kind = kinds.find(named.name);
+  if (!kind) throw config.root.section("train").error(key, kinds.missing(named.name));
   const Section options = named.keys.without({"type"});
-  auto made = made_by_plugin(named, key, [&] { return kind.make(options); });
+  auto made = made_by_plugin(named, path, [&] { return kind->make(options); });
   options.finish();
   return made;
 }
@@ -35,10 +38,7 @@ Losses losses_of(const Model& model, const Config& config, const Table<LossKind>
       losses.push_back(kinds.get(head.loss).make({}));
       continue;
     }
-    const PluginKind& named = config.train.loss;
-    const LossKind* kind = kinds.find(named.name);
-    if (!kind) throw config.root.section("train").error("loss", kinds.missing(named.name));
-    losses.push_back(made(*kind, named, "train.loss"));
+    losses.push_back(made(kinds, config.train.loss, config, "loss", "train.loss"));
   }
   return losses;
 }
@@ -51,11 +51,8 @@ Metrics metrics_of(const Assembly& assembly, const Table<MetricKind>& kinds) {
   const bool all = std::none_of(heads.begin(), heads.end(), [](const Head& head) { return head.loss.empty(); });
   Metrics metrics(heads.size());
   for (std::size_t head = 0; head < heads.size(); ++head)
-    for (std::size_t i = 0; i < named.size() && (all || heads[head].loss.empty()); ++i) {
-      const MetricKind* kind = kinds.find(named[i].name);
-      if (!kind) throw assembly.config.root.section("train").error("metrics", kinds.missing(named[i].name));
-      metrics[head].push_back(made(*kind, named[i], concat("train.metrics[", i, "]")));
-    }
+    for (std::size_t i = 0; i < named.size() && (all || heads[head].loss.empty()); ++i)
+      metrics[head].push_back(made(kinds, named[i], assembly.config, "metrics", concat("train.metrics[", i, "]")));
   return metrics;
 }
 

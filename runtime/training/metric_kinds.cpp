@@ -87,6 +87,11 @@ double ratio(double part, double whole) {
   return whole > 0 ? part / whole : NAN;
 }
 
+/// Of {sum, count}.
+double mean_of(const Numbers& all) {
+  return all.empty() ? NAN : ratio(all[0], all[1]);
+}
+
 class Accuracy : public Metric {
  public:
   std::string name() const override { return "accuracy"; }
@@ -99,7 +104,7 @@ class Accuracy : public Metric {
     const Rows rows = rows_of(output, targets);
     return right_of(rows.output.argmax(-1).eq(rows.targets), rows.counts);
   }
-  double value(const Numbers& all) const override { return all.empty() ? NAN : ratio(all[0], all[1]); }
+  double value(const Numbers& all) const override { return mean_of(all); }
 };
 
 class TopK : public Metric {
@@ -116,7 +121,7 @@ class TopK : public Metric {
     const at::Tensor own = rows.output.gather(1, rows.targets.unsqueeze(1));
     return right_of(rows.output.gt(own).sum(1).lt(k_), rows.counts);
   }
-  double value(const Numbers& all) const override { return all.empty() ? NAN : ratio(all[0], all[1]); }
+  double value(const Numbers& all) const override { return mean_of(all); }
 
  private:
   std::int64_t k_;
@@ -173,7 +178,6 @@ class OfClasses : public Metric {
         of_(of),
         average_(options.get<std::string>("average", "macro", one_of({"macro", "micro", "weighted"}))),
         is_named_(options.has("average")) {}
-  OfClasses(const char* name, Of of) : name_(name), of_(of), average_("macro") {}
   std::string name() const override { return is_named_ ? concat(name_, "_", average_) : name_; }
   void check(const EntrySpec& output, const EntrySpec& targets) const override { check_either(output, targets); }
   at::Tensor state(const at::Tensor& output, const at::Tensor& targets) const override {
@@ -200,7 +204,7 @@ class OfClasses : public Metric {
   std::string name_;
   Of of_;
   std::string average_;
-  bool is_named_ = false;
+  bool is_named_;
 };
 
 class ConfusionMatrix : public Metric {
@@ -318,10 +322,7 @@ class MeanError : public Metric {
     const at::Tensor count = at::full({}, static_cast<double>(error.numel()), error.options());
     return numbers({squared_ ? error.square().sum() : error.abs().sum(), count});
   }
-  double value(const Numbers& all) const override {
-    const double mean = all.empty() ? NAN : ratio(all[0], all[1]);
-    return squared_ ? std::sqrt(mean) : mean;
-  }
+  double value(const Numbers& all) const override { return squared_ ? std::sqrt(mean_of(all)) : mean_of(all); }
 
  private:
   bool squared_;
@@ -371,7 +372,7 @@ class Perplexity : public Metric {
         {cross_entropy_of_rows(output.reshape({-1, output.size(-1)}), flat, cross_entropy_bytes(output.device())),
          flat.ne(kIgnoredTarget).sum()});
   }
-  double value(const Numbers& all) const override { return all.empty() ? NAN : std::exp(ratio(all[0], all[1])); }
+  double value(const Numbers& all) const override { return std::exp(mean_of(all)); }
 };
 
 template <typename M>
@@ -405,7 +406,7 @@ Table<MetricKind> metric_kinds() {
            plain<R2>("r2", "1 - squared errors / squared deviations from the mean target"),
            plain<Perplexity>("perplexity", "exp of the mean cross-entropy"),
            {"mean_iou", "intersection over union of each class, their mean",
-            [](const Section&) { return std::make_unique<OfClasses>("mean_iou", iou_of); }}}};
+            [](const Section&) { return std::make_unique<OfClasses>("mean_iou", iou_of, Section()); }}}};
 }
 
 }  // namespace lockstep

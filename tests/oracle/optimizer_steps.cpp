@@ -10,20 +10,12 @@
 #include <filesystem>
 #include <iostream>
 
-#include "runtime/checkpoint/safetensors.hpp"
 #include "runtime/config/config.hpp"
 #include "runtime/training/optimizer.hpp"
+#include "tests/oracle/tensor_file.hpp"
 
 namespace lockstep {
 namespace {
-
-at::Tensor read(const SafetensorsFile& file, const std::string& name) {
-  const TensorEntry* entry = file.find(name);
-  if (!entry) throw UserError(concat(file.path(), ": there is no '", name, "'"));
-  at::Tensor tensor = at::empty(entry->sizes, entry->dtype);
-  file.read(*entry, tensor);
-  return tensor;
-}
 
 std::vector<Parameter> parameters_of(const SafetensorsFile& file) {
   std::vector<Parameter> parameters;

@@ -12,21 +12,13 @@
 #include <iostream>
 #include <sstream>
 
-#include "runtime/checkpoint/safetensors.hpp"
 #include "runtime/config/section.hpp"
 #include "runtime/training/losses.hpp"
 #include "runtime/training/metric_kinds.hpp"
+#include "tests/oracle/tensor_file.hpp"
 
 namespace lockstep {
 namespace {
-
-at::Tensor read(const SafetensorsFile& file, const std::string& name) {
-  const TensorEntry* entry = file.find(name);
-  if (!entry) throw UserError(concat(file.path(), ": there is no '", name, "'"));
-  at::Tensor tensor = at::empty(entry->sizes, entry->dtype);
-  file.read(*entry, tensor);
-  return tensor;
-}
 
 std::vector<std::int64_t> cuts_in(const std::string& text, std::int64_t rows) {
   std::vector<std::int64_t> cuts = {0};
