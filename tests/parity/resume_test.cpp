@@ -186,6 +186,23 @@ TEST_CASE("checkpoints in the background of training change no bit, and keep pru
   }
 }
 
+/// Data whose targets are one value.
+class SameTargets : public Dataset {
+ public:
+  SameTargets(std::shared_ptr<const Dataset> data, double target) : data_(std::move(data)), target_(target) {}
+  std::vector<EntrySpec> entries(std::int64_t rows) const override { return data_->entries(rows); }
+  std::int64_t size() const override { return data_->size(); }
+  Tensors read(const std::vector<std::int64_t>& samples) const override {
+    Tensors batch = data_->read(samples);
+    batch.back().fill_(target_);
+    return batch;
+  }
+
+ private:
+  std::shared_ptr<const Dataset> data_;
+  double target_;
+};
+
 TEST_CASE("the best checkpoint outlives keep and has a link", "[parity]") {
   Small the;
   the.config.checkpoint.every = "2";
@@ -193,7 +210,10 @@ TEST_CASE("the best checkpoint outlives keep and has a link", "[parity]") {
   the.config.checkpoint.best = KeepBest::eval_loss;
   the.config.train.steps = 8;
   the.config.train.lr_schedule = {};
-  the.config.train.optimizer.lr = 0.3;  // after which the evaluation gets worse
+  the.config.train.optimizer.lr = 0.03;
+  // Training draws the outputs to 1, away from what the evaluation wants: each evaluation is worse than the one before.
+  the.data = {.train = std::make_shared<SameTargets>(the.data.train, 1),
+              .eval = std::make_shared<SameTargets>(the.data.eval, -1)};
   const TemporaryFolder folder;
   Trainer trainer(the.model, the.data, with_pipeline(the.config, 2, "1f1b"));
   const RunRecord run = record_run(trainer, {.checkpoints = folder.path()});
