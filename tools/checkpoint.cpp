@@ -58,7 +58,8 @@ int inspect(const std::string& path) {
   std::cout << "step " << state.step << ", " << state.position << " samples consumed (" << state.samples
             << " per epoch), last loss " << state.loss << "\n";
   if (state.best)
-    std::cout << "best evaluation so far: step " << state.best->step << ", loss " << state.best->loss << "\n";
+    std::cout << "best evaluation so far: step " << state.best->step << ", " << state.best->watched << " "
+              << state.best->value << "\n";
   std::cout << "files\n";
   for (const auto& [name, shard] : store.manifest().shards)
     std::cout << "  " << std::left << std::setw(44) << name << " " << size_text(shard.bytes) << ", "

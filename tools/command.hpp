@@ -24,6 +24,8 @@ void add_simulate(CLI::App& app, Command& command);
 void add_report(CLI::App& app, Command& command);
 void add_checkpoint(CLI::App& app, Command& command);
 void add_eval(CLI::App& app, Command& command);
+void add_predict(CLI::App& app, Command& command);
+void add_check(CLI::App& app, Command& command);
 void add_list(CLI::App& app, Command& command);
 void add_launch(CLI::App& app, Command& command);
 void add_why(CLI::App& app, Command& command);

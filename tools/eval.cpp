@@ -21,6 +21,7 @@ void print(const std::string& set, const std::vector<MetricValue>& metrics,
            const std::vector<std::string>& classes_of) {
   for (const MetricValue& metric : metrics) {
     std::cout << "  " << set << metric.name << " " << metric.value << "\n";
+    if (!metric.name.ends_with("confusion_matrix")) continue;  // curves are for the report page
     const auto classes = static_cast<std::size_t>(std::lround(std::sqrt(static_cast<double>(metric.picture.size()))));
     for (std::size_t row = 0; row < classes; ++row)
       std::cout << "    " << (row < classes_of.size() ? classes_of[row] : concat(row)) << ": "

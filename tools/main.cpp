@@ -76,6 +76,8 @@ int run(int argc, char** argv) {
   lockstep::add_report(app, command);
   lockstep::add_checkpoint(app, command);
   lockstep::add_eval(app, command);
+  lockstep::add_predict(app, command);
+  lockstep::add_check(app, command);
   lockstep::add_data(app, command);
   lockstep::add_list(app, command);
   lockstep::add_launch(app, command);

@@ -96,6 +96,12 @@ void add_train(CLI::App& app, Command& command) {
   verb->add_option("--trace-steps", options->trace_steps,
                    "Which steps the trace and the run folder's timeline.json show; default: up to 3 after warming up")
       ->type_name("FIRST-LAST");
+  verb->add_option(
+          "--dump-step", options->dump_step,
+          "Write the activations and gradients of a step, by layer: dump/step-N/worker-*.safetensors of the run "
+          "folder")
+      ->check(CLI::PositiveNumber)
+      ->type_name("N");
   verb->add_flag(
       "--replan", options->replan,
       "When a worker is persistently slower than the others, move layers away from it at a checkpoint; no bit "

@@ -69,6 +69,7 @@ class LogCosh : public Loss {  // sum log cosh(output - target), as Keras' LogCo
 class LargestError : public Metric {
  public:
   std::string name() const override { return "largest_error"; }
+  bool more_is_better() const override { return false; }
   void check(const EntrySpec& output, const EntrySpec& targets) const override {
     if (output.sizes != targets.sizes) throw ModelError("it wants targets of the shape of the output");
   }

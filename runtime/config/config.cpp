@@ -77,7 +77,7 @@ std::int64_t count_of(const std::string& text, const std::string& unit) {
 }
 
 void check_best(const Section& section, const CheckpointConfig& checkpoint, const TrainConfig& train) {
-  if (checkpoint.best == KeepBest::none) return;
+  if (!checkpoint.keeps_best()) return;
   if (train.eval_every == 0)
     throw section.unexpected("best", "none", "; nothing is evaluated: set train.eval_every and data.eval");
   if (checkpoint.every_steps() % train.eval_every != 0)
@@ -95,10 +95,13 @@ void fields(FieldVisitor& visit, CheckpointConfig& checkpoint, const TrainConfig
         "When to save. Unless it is never, there is also one after the last step and one when the job is told to stop "
         "(TERM, INT, USR1). train.stop_after saves whatever stands here.");
   visit("keep", value(checkpoint.keep, at_least(1)), kFree, "How many are kept; older ones are removed.");
-  visit("best", value(checkpoint.best).checked([&](const Section& section) { check_best(section, checkpoint, train); }),
-        kFree,
-        "eval_loss: the one with the lowest evaluation loss is kept too, and `best` links to it; `every` in steps must "
-        "then be a multiple of train.eval_every.");
+  visit(
+      "best", value(checkpoint.best, not_empty()).checked([&](const Section& section) {
+        check_best(section, checkpoint, train);
+      }),
+      kFree,
+      "eval_loss, or one of train.metrics: the one whose evaluation is best by it is kept too, and `best` links to it; "
+      "`every` in steps must then be a multiple of train.eval_every. none: none is.");
   visit(
       "background", value(checkpoint.background), kFree,
       "Write a copy while training goes on (always), or hold training until all is written (never). auto: a copy where "

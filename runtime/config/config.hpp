@@ -125,14 +125,9 @@ constexpr const char* to_string(Unmatched unmatched) {
   return nullptr;
 }
 
-enum class KeepBest { none, eval_loss };
-constexpr const char* to_string(KeepBest keep) {
-  switch (keep) {
-    case KeepBest::none: return "none";
-    case KeepBest::eval_loss: return "eval_loss";
-  }
-  return nullptr;
-}
+/// The names of what is watched, beside those of metrics.
+inline constexpr const char* kNoBest = "none";
+inline constexpr const char* kEvalLoss = "eval_loss";
 
 enum class Background { automatic, always, never };
 constexpr const char* to_string(Background background) {
@@ -239,6 +234,15 @@ struct EmaConfig {
   bool operator==(const EmaConfig&) const = default;
 };
 
+/// Training ends when evaluations make no progress any more.
+struct EarlyStoppingConfig {
+  bool given = false;
+  std::string watch = kEvalLoss;  ///< or a metric
+  std::int64_t patience = 3;      ///< evaluations without progress that are let pass
+  double min_delta = 0.0;         ///< by how much more than that the best must be beaten
+  bool operator==(const EarlyStoppingConfig&) const = default;
+};
+
 /// How the weights of init_from are matched with the model's, by name.
 struct InitConfig {
   Unmatched missing =
@@ -259,6 +263,7 @@ struct TrainConfig {
   Task task = Task::none;
   PluginKind loss;                  ///< required without a task; runtime/training/losses.hpp has the names
   std::vector<PluginKind> metrics;  ///< of evaluations; runtime/training/metric_kinds.hpp has the names
+  std::string activation;           ///< of what `predict` answers; empty: the loss's
   std::string init_from;  ///< weights to start with: a checkpoint, a folder of safetensors files or one; empty: none
   InitConfig init;
   Precision precision = Precision::fp32;
@@ -267,6 +272,7 @@ struct TrainConfig {
   OptimizerConfig optimizer;
   LrScheduleConfig lr_schedule;
   EmaConfig ema;
+  EarlyStoppingConfig early_stopping;
   std::int64_t eval_every = 0;  ///< steps; 0: never
   std::int64_t eval_batch = 0;  ///< samples per evaluation step; 0: train.batch
   std::int64_t rows_of_evaluation() const { return eval_batch > 0 ? eval_batch : batch; }
@@ -357,10 +363,11 @@ struct KernelsConfig {
 struct CheckpointConfig {
   std::string every = "never";  ///< a number of steps ("100") or minutes ("10min"), end (the last step only) or never
   int keep = 3;                 ///< so many are kept, beside the best one
-  KeepBest best = KeepBest::none;  ///< eval_loss: also keeps the checkpoint with the lowest evaluation loss
+  std::string best = kNoBest;   ///< eval_loss or a metric: also keeps the checkpoint with the best evaluation by it
   Background background = Background::automatic;  ///< write a copy while training goes on
 
   bool on() const { return every != "never"; }
+  bool keeps_best() const { return best != kNoBest; }
   std::int64_t every_steps() const;    ///< 0: not by steps
   std::int64_t every_minutes() const;  ///< 0: not by time
   bool operator==(const CheckpointConfig&) const = default;

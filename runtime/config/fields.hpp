@@ -40,6 +40,7 @@ void fields(FieldVisitor& visit, TrainConfig& train);
 void fields(FieldVisitor& visit, OptimizerConfig& optimizer);
 void fields(FieldVisitor& visit, LrScheduleConfig& schedule);
 void fields(FieldVisitor& visit, EmaConfig& ema);
+void fields(FieldVisitor& visit, EarlyStoppingConfig& stopping);
 void fields(FieldVisitor& visit, InitConfig& init);
 void fields(FieldVisitor& visit, PipelineConfig& pipeline);
 void fields(FieldVisitor& visit, CostsConfig& costs);

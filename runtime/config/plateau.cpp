@@ -5,11 +5,15 @@
 
 namespace lockstep {
 
-void count_evaluation(const LrScheduleConfig& schedule, PlateauState& state, std::int64_t step, double loss) {
+namespace {
+
+/// `value` is progress when it is below `bound`.
+void count(PlateauState& state, std::int64_t step, double value, double bound, std::int64_t patience,
+           std::int64_t cooldown) {
   if (step <= state.evaluated) return;
   state.evaluated = step;
-  if (loss < state.best * (1.0 - schedule.threshold)) {
-    state.best = loss;
+  if (value < bound) {
+    state.best = value;
     state.bad = 0;
   } else {
     ++state.bad;
@@ -18,11 +22,21 @@ void count_evaluation(const LrScheduleConfig& schedule, PlateauState& state, std
     --state.cooldown;
     state.bad = 0;
   }
-  if (state.bad <= schedule.patience) return;
+  if (state.bad <= patience) return;
   ++state.reductions;
   state.reduced = step;
-  state.cooldown = schedule.cooldown;
+  state.cooldown = cooldown;
   state.bad = 0;
+}
+
+}  // namespace
+
+void count_evaluation(const LrScheduleConfig& schedule, PlateauState& state, std::int64_t step, double loss) {
+  count(state, step, loss, state.best * (1.0 - schedule.threshold), schedule.patience, schedule.cooldown);
+}
+
+void count_evaluation(const EarlyStoppingConfig& stopping, PlateauState& state, std::int64_t step, double value) {
+  count(state, step, value, state.best - stopping.min_delta, stopping.patience, 0);
 }
 
 double reduced_rate(const LrScheduleConfig& schedule, const PlateauState& state, double base, std::int64_t step) {

@@ -38,6 +38,9 @@ struct PlateauState {
 /// the next one evaluates once more). A loss that is not a number is no progress.
 void count_evaluation(const LrScheduleConfig& schedule, PlateauState& state, std::int64_t step, double loss);
 
+/// The same for early stopping, of a `value` of which less is better: the first reduction is the end.
+void count_evaluation(const EarlyStoppingConfig& stopping, PlateauState& state, std::int64_t step, double value);
+
 /// What is left of the base rate in `step`, which no later evaluation than kPlateauDelay steps before it decides.
 double reduced_rate(const LrScheduleConfig& schedule, const PlateauState& state, double base, std::int64_t step);
 

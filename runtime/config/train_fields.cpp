@@ -4,7 +4,7 @@
 namespace lockstep {
 namespace {
 
-constexpr std::int64_t kNone = 0, kOne = 1;
+constexpr std::int64_t kZero = 0, kOne = 1;
 
 /// The kernels compute in float32: where eps is 0 in it a gradient of 0 is divided by 0. (Asked for in fp64 too: nobody
 /// means less.)
@@ -113,7 +113,7 @@ void own_fields(FieldVisitor& visit, LrScheduleConfig& schedule) {
   const LrScheduleType& type = schedule.type;
   visit("min_lr", value(schedule.min_lr, at_least(0.0)).only_of(type, {linear, cosine, wsd, plateau}), kDecides,
         "The lowest learning rate.");
-  visit("decay_steps", value(schedule.decay_steps, at_least(kNone)).only_of(type, {linear, cosine, wsd, one_cycle}),
+  visit("decay_steps", value(schedule.decay_steps, at_least(kZero)).only_of(type, {linear, cosine, wsd, one_cycle}),
         kDecides, "Its last step; 0: train.steps.");
   visit("stable_steps",
         value(schedule.stable_steps, at_least(kOne)).required().only_of(type, {wsd}).with_example("500"), kDecides,
@@ -130,11 +130,11 @@ void own_fields(FieldVisitor& visit, LrScheduleConfig& schedule) {
         "Each drop multiplies the learning rate by it.");
   visit("factor", value(schedule.factor, fraction_below_one()).only_of(type, {plateau}), kDecides,
         "Each reduction multiplies the learning rate by it.");
-  visit("patience", value(schedule.patience, at_least(kNone)).only_of(type, {plateau}), kDecides,
+  visit("patience", value(schedule.patience, at_least(kZero)).only_of(type, {plateau}), kDecides,
         "Evaluations without progress that are let pass.");
   visit("threshold", value(schedule.threshold, fraction_below_one()).only_of(type, {plateau}), kDecides,
         "By what part a loss must be below the best.");
-  visit("cooldown", value(schedule.cooldown, at_least(kNone)).only_of(type, {plateau}), kDecides,
+  visit("cooldown", value(schedule.cooldown, at_least(kZero)).only_of(type, {plateau}), kDecides,
         "Evaluations after a reduction that do not count.");
 }
 
@@ -155,10 +155,12 @@ Field micro_batches(TrainConfig& train) {
 }
 
 Field eval_every(TrainConfig& train) {
-  return value(train.eval_every, at_least(kNone)).checked([&train](const Section& section) {
+  return value(train.eval_every, at_least(kZero)).checked([&train](const Section& section) {
     if (train.lr_schedule.is(LrScheduleType::plateau) && train.eval_every == 0)
       throw section.unexpected("eval_every", "an integer >= 1 with lr_schedule.type plateau",
                                "; the learning rate follows the evaluation loss");
+    if (train.early_stopping.given && train.eval_every == 0)
+      throw section.unexpected("eval_every", "an integer >= 1 with early_stopping", "; it follows evaluations");
   });
 }
 
@@ -318,6 +320,13 @@ void fields(FieldVisitor& visit, EmaConfig& ema) {
   visit("decay", value(ema.decay, fraction_below_one()), kDecides, "What is kept of the average in each step.");
 }
 
+void fields(FieldVisitor& visit, EarlyStoppingConfig& stopping) {
+  visit("watch", value(stopping.watch, not_empty()), kFree, "eval_loss, or one of train.metrics.");
+  visit("patience", value(stopping.patience, at_least(kZero)), kFree,
+        "Evaluations without progress that are let pass.");
+  visit("min_delta", value(stopping.min_delta, at_least(0.0)), kFree, "By how much the best must be beaten.");
+}
+
 void fields(FieldVisitor& visit, InitConfig& init) {
   visit("missing", value(init.missing), kFree,
         "What the model has and the files have not: allow: it starts with values of its own.");
@@ -333,7 +342,7 @@ void fields(FieldVisitor& visit, LrScheduleConfig& schedule) {
   using enum LrScheduleType;
   visit("type", type_or_plugin(schedule.type, schedule.plugin, {"warmup_steps"}), kDecides,
         "Or one of a plug-in's (`lockstep list lr_schedules`). Keys that the type does not use are errors.");
-  Field warmup = value(schedule.warmup_steps, at_least(kNone));
+  Field warmup = value(schedule.warmup_steps, at_least(kZero));
   if (schedule.plugin.name.empty()) warmup.only_of(schedule.type, {constant, linear, cosine, step, wsd, plateau});
   visit("warmup_steps", warmup, kDecides, "Steps in which the learning rate grows linearly from 0 to optimizer.lr.");
   if (schedule.plugin.name.empty()) own_fields(visit, schedule);
@@ -361,6 +370,9 @@ void fields(FieldVisitor& visit, TrainConfig& train) {
   visit("metrics", metrics(train), kFree,
         "What evaluations measure beside the loss (`lockstep list metrics`): names, or {type: NAME, ...} with options. "
         "Default: the task's.");
+  visit("activation", value(train.activation), kFree,
+        "What `lockstep predict` makes an answer of the output with: identity, softmax (over the classes), or one of "
+        "`lockstep list activations`. Empty: what belongs to the loss.");
   visit("precision", value(train.precision), kDecides,
         "bf16: computes in bfloat16; weights, gradients and optimizer state stay in float32. fp64: all of them in "
         "float64, for small models and comparisons.");
@@ -377,9 +389,13 @@ void fields(FieldVisitor& visit, TrainConfig& train) {
   visit("ema", ema, kDecides,
         "An exponential average of the weights beside them, for `eval --ema` and `checkpoint export --ema`. Left out: "
         "none is kept.");
+  Field early_stopping = mapping(train.early_stopping);
+  early_stopping.given = &train.early_stopping.given;
+  visit("early_stopping", early_stopping, kFree,
+        "Leave, with a checkpoint where there are any, when evaluations make no progress any more. Left out: do not.");
   visit("eval_every", eval_every(train), kFree, "Steps between evaluations; 0: never.");
-  visit("eval_batch", value(train.eval_batch, at_least(kNone)), kFree, "Samples per evaluation step; 0: train.batch.");
-  visit("eval_steps", value(train.eval_steps, at_least(kNone)), kFree,
+  visit("eval_batch", value(train.eval_batch, at_least(kZero)), kFree, "Samples per evaluation step; 0: train.batch.");
+  visit("eval_steps", value(train.eval_steps, at_least(kZero)), kFree,
         "Batches per evaluation; 0: the whole evaluation set.");
   visit("freeze", list(train.freeze, not_empty()), kDecides,
         "Parameters that are not trained: names with shell wildcards.");
@@ -389,7 +405,7 @@ void fields(FieldVisitor& visit, TrainConfig& train) {
   visit("init", mapping(train.init), kFree, "What may differ between the weights of init_from and the model.");
   visit("stop_on_nan", value(train.stop_on_nan), kFree, "Leave when a loss or gradient is not finite.");
   visit("log_every", value(train.log_every, at_least(kOne)), kFree, "Steps between log lines.");
-  visit("stop_after", value(train.stop_after, at_least(kNone)), kFree,
+  visit("stop_after", value(train.stop_after, at_least(kZero)), kFree,
         "Leave with a checkpoint and exit code 0 after that many steps of this job, as if told to; 0: do not.");
 }
 

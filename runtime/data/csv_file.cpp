@@ -127,7 +127,7 @@ class CsvFile : public TableFile {
       for (std::size_t i = 0; i < columns.size(); ++i)
         cells[i].insert(cells[i].end(), part.cells[i].begin(), part.cells[i].end());
     }
-    if (rows_ == 0) fail("got no rows, expected at least one");
+    if (rows_ == 0 && !format_.may_be_empty) fail("got no rows, expected at least one");
     if (!quoted && rows_ != sizes.count) find_lines();
     return cells;
   }

@@ -16,7 +16,25 @@ std::string names_of(const std::vector<std::int64_t>& samples) {
                 " samples)");
 }
 
+class AbsentDataset : public Dataset {
+ public:
+  AbsentDataset(std::shared_ptr<const Dataset> like, std::int64_t size) : like_(std::move(like)), size_(size) {}
+  std::vector<EntrySpec> entries(std::int64_t rows) const override { return like_->entries(rows); }
+  std::int64_t size() const override { return size_; }
+  Tensors read(const std::vector<std::int64_t>& /*samples*/) const override {
+    throw DataError("the training data was not opened, for only the evaluation set was asked for");
+  }
+
+ private:
+  std::shared_ptr<const Dataset> like_;
+  std::int64_t size_;
+};
+
 }  // namespace
+
+std::shared_ptr<const Dataset> absent_dataset(std::shared_ptr<const Dataset> like, std::int64_t size) {
+  return std::make_shared<AbsentDataset>(std::move(like), size);
+}
 
 std::string class_text(const DataSplits& data, std::int64_t number) {
   const bool named = number >= 0 && number < static_cast<std::int64_t>(data.class_names.size());

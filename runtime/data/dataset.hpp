@@ -97,6 +97,14 @@ struct EvaluationSet {
   std::shared_ptr<const Dataset> data;
 };
 
+/// What a file of inputs has beside them.
+struct InputColumns {
+  std::vector<std::string> names;  ///< of what is to be written beside the answers
+  /// Of a sample, by name, as it stands in the file; none: there is nothing.
+  std::function<std::vector<std::optional<std::string>>(std::int64_t sample)> cells;
+  std::vector<std::string> targets = {};  ///< names of what is foretold, where it is numbers
+};
+
 struct DataSplits {
   std::shared_ptr<const Dataset> train;
   std::shared_ptr<const Dataset> eval;        ///< null when the config names none
@@ -116,10 +124,16 @@ struct DataSplits {
   std::optional<DataRecord> record = {};
   /// With a record whose training set teaches something: the same files with what another one taught.
   std::function<DataSplits(const DataRecord&)> taught_by = {};
+  /// With TrainedOn::inputs: `eval` is what is to be answered, none or more samples, with zeros for targets (int64
+  /// [rows]).
+  std::optional<InputColumns> inputs = {};
 };
 
 /// The name of a class; where classes have none, its number.
 std::string class_text(const DataSplits& data, std::int64_t number);
+
+/// In the place of a training set of `size` samples that is not there: of the form of `like`. Reading it throws.
+std::shared_ptr<const Dataset> absent_dataset(std::shared_ptr<const Dataset> like, std::int64_t size);
 
 /// How many sets are evaluated: `eval` first, then the further ones.
 int evaluation_sets(const DataSplits& data);
@@ -127,10 +141,20 @@ const Dataset& evaluation_set(const DataSplits& data, int set);
 /// "evaluation set", of several "evaluation set 'code'".
 std::string name_of_set(const DataSplits& data, int set);
 
+/// What a trained model is to answer.
+struct InputFile {
+  std::string path;                    ///< of the reader's kind, without targets; what it has of them is passed over
+  std::string format = "auto";         ///< of a table, as the reader's key
+  std::vector<std::string> keep = {};  ///< columns for InputColumns, by name or 0-based number; "*": all
+};
+
 /// A training set as a checkpoint knows it.
 struct TrainedOn {
   std::int64_t samples = 0;
   DataRecord record;
+  std::optional<InputFile> inputs = {};  ///< takes the place of the evaluation set
+  /// Of its model's keys, what the data may have to say: "inputs", "classes", ...
+  std::vector<std::pair<std::string, std::string>> model_sizes = {};
 };
 
 struct DataReader;
@@ -150,6 +174,7 @@ struct DataReader {
   std::string name;     ///< data.type
   std::string summary;  ///< one line for `lockstep list readers`
   std::function<DataSplits(const Section&, const DataContext&)> open;
+  bool takes_inputs = false;  ///< whether it knows TrainedOn::inputs: gives DataSplits::eval of them, and `inputs`
 };
 
 Table<DataReader> data_readers();

@@ -73,19 +73,26 @@ Idx open_idx(const std::string& path, std::size_t dimensions, const char* what, 
   return idx;
 }
 
-std::shared_ptr<const ByteImages> open_split(const IdxNames& names) {
+/// Without labels: all are 0.
+std::shared_ptr<ByteImages> open_images(const std::string& path) {
   const auto images = std::make_shared<ByteImages>();
-  Idx pixels = open_idx(names.images, 3, "images, rows, columns", images->records);
-  const Idx labels = open_idx(names.labels, 1, "labels", images->records);
-  if (labels.sizes[0] != pixels.sizes[0])
-    throw DataError(concat(names.labels, ": got ", labels.sizes[0], " labels, expected ", pixels.sizes[0],
-                           ", one for each image of ", names.images));
-  const std::string_view bytes = labels.file.bytes().substr(labels.first);
-  images->labels.assign(bytes.begin(), bytes.end());
+  Idx pixels = open_idx(path, 3, "images, rows, columns", images->records);
+  images->labels.resize(static_cast<std::size_t>(pixels.sizes[0]));
   images->height = pixels.sizes[1];
   images->width = pixels.sizes[2];
   images->parts = {{0, pixels.first, static_cast<std::size_t>(images->height * images->width)}};
   images->files.add(std::move(pixels.file));
+  return images;
+}
+
+std::shared_ptr<const ByteImages> open_split(const IdxNames& names) {
+  const auto images = open_images(names.images);
+  const Idx labels = open_idx(names.labels, 1, "labels", images->records);
+  if (const std::size_t count = images->labels.size(); labels.sizes[0] != static_cast<std::int64_t>(count))
+    throw DataError(concat(names.labels, ": got ", labels.sizes[0], " labels, expected ", count,
+                           ", one for each image of ", names.images));
+  const std::string_view bytes = labels.file.bytes().substr(labels.first);
+  images->labels.assign(bytes.begin(), bytes.end());
   return images;
 }
 
@@ -96,6 +103,11 @@ DataSplits open_idx_data(const Section& section, const DataContext& context) {
   ByteImageOptions options = read_byte_image_options(section, 1, context.seed);
   options.flat = section.get<bool>("flat", false);
   section.finish();
+  if (context.trained && context.trained->inputs) {
+    DataSplits splits;
+    splits.eval = byte_image_dataset(open_images(context.trained->inputs->path), options);
+    return splits;
+  }
   const bool absent = context.trained && has_eval;
   DataSplits splits;
   DataRecord& record = splits.record.emplace();
@@ -119,7 +131,7 @@ DataSplits open_idx_data(const Section& section, const DataContext& context) {
 }  // namespace
 
 DataReader idx_reader() {
-  return {"idx", "images and labels of MNIST and its family", open_idx_data};
+  return {"idx", "images and labels of MNIST and its family", open_idx_data, /*takes_inputs=*/true};
 }
 
 }  // namespace lockstep

@@ -25,6 +25,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <numeric>
 
 #include "runtime/base/check.hpp"
@@ -38,6 +39,8 @@ namespace lockstep {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr const char* kClasses = "classes";  // of DataRecord::learnt
 
 struct FolderOptions {
   std::string train, eval;
@@ -137,6 +140,23 @@ class Listing {
     while (list_.folder.size() > 1 && list_.folder.ends_with('/')) list_.folder.pop_back();
   }
 
+  /// Whatever the images are of, of one class: all of the folder, or the one image that `folder` is.
+  ImageList list_images() try {
+    const fs::path path = list_.folder;
+    if (fs::is_directory(path)) {
+      list_class("");
+    } else if (has_image_name(path) && fs::exists(path)) {
+      list_.folder = path.has_parent_path() ? path.parent_path().native() : ".";
+      list_.names = {path.filename().native()};
+      list_.begins = {0};
+    } else {
+      throw DataError(concat(list_.folder, ": is no folder of images and no image (.png, .jpg, .jpeg)"));
+    }
+    return std::move(list_);
+  } catch (const fs::filesystem_error& error) {
+    throw unreadable(error);
+  }
+
   ImageList list() {
     list_.classes = classes_in(list_.folder);
     try {
@@ -155,11 +175,12 @@ class Listing {
   }
 
  private:
+  /// `name`: of its folder; empty: the whole one, which may have none.
   void list_class(const std::string& name) {
     const std::size_t begin = list_.names.size();
     list_.begins.push_back(static_cast<std::int64_t>(begin));
     std::vector<std::pair<std::string, std::int64_t>> found;
-    const std::string folder = list_.folder + "/" + name;
+    const std::string folder = name.empty() ? list_.folder : list_.folder + "/" + name;
     for (fs::recursive_directory_iterator entry(folder, fs::directory_options::follow_directory_symlink), end;
          entry != end; ++entry) {
       if (is_hidden(entry->path())) {
@@ -168,7 +189,7 @@ class Listing {
         add(*entry, found);
       }
     }
-    if (found.empty())
+    if (found.empty() && !name.empty())
       throw DataError(concat(folder,
                              ": has no image (.png, .jpg, .jpeg), and its class no sample; add some, or remove "
                              "the folder"));
@@ -269,10 +290,26 @@ void check_classes(const ImageList& eval, const std::vector<std::string>& expect
                        : concat(eval.folder, ": lacks the class '", *theirs, "', which ", train, " has"));
 }
 
+/// None in what was written before there were any.
+std::vector<std::string> learnt_classes(const std::string& learnt) {
+  if (learnt.empty()) return {};
+  const auto json = nlohmann::ordered_json::parse(learnt);
+  return json.contains(kClasses) ? json.at(kClasses).get<std::vector<std::string>>() : std::vector<std::string>();
+}
+
 DataSplits open_folders(const Section& section, const DataContext& context) {
   const FolderOptions options = read_options(section, context);
   const bool absent = context.trained && !options.eval.empty();
   DataSplits splits;
+  if (context.trained && context.trained->inputs) {
+    const auto images = std::make_shared<const ImageList>(Listing(context.trained->inputs->path).list_images());
+    splits.eval = std::make_shared<ImageFolder>(images, options);
+    splits.class_names = learnt_classes(context.trained->record.learnt);
+    splits.inputs = InputColumns{{"file"}, [images](std::int64_t sample) {
+                                   return std::vector{std::optional(images->names[static_cast<std::size_t>(sample)])};
+                                 }};
+    return splits;
+  }
   DataRecord& record = splits.record.emplace();
   std::shared_ptr<const ImageList> train, eval;
   if (!absent) {
@@ -293,13 +330,14 @@ DataSplits open_folders(const Section& section, const DataContext& context) {
   for (const auto& list : {train, eval})
     if (list && !list->note.empty()) splits.notes.push_back(list->note);
   splits.class_names = (train ? train : eval)->classes;
+  record.learnt = nlohmann::ordered_json{{kClasses, splits.class_names}}.dump();
   return splits;
 }
 
 }  // namespace
 
 DataReader image_folder_reader() {
-  return {"image_folder", "PNG and JPEG images, a folder for each class", open_folders};
+  return {"image_folder", "PNG and JPEG images, a folder for each class", open_folders, /*takes_inputs=*/true};
 }
 
 }  // namespace lockstep

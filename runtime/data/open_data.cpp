@@ -7,6 +7,8 @@
 //              balance  none | classes: every class is drawn equally often
 //              weights  with classes: {CLASS: number}, how often against the others; default 1
 //   evals      further evaluation sets: by name, the keys in which they differ from the section
+#include <ATen/ops/zeros.h>
+
 #include <algorithm>
 #include <map>
 #include <utility>
@@ -63,27 +65,34 @@ Sampling read_sampling(const Section& section, const DataSplits& splits) {
   return sampling;
 }
 
-/// Stands in for a training set that is not opened, where only the evaluation set is wanted.
-/// `size` samples of the form of another set's. Reading one throws.
-class AbsentDataset : public Dataset {
- public:
-  AbsentDataset(std::shared_ptr<const Dataset> like, std::int64_t size) : like_(std::move(like)), size_(size) {}
-  std::vector<EntrySpec> entries(std::int64_t rows) const override { return like_->entries(rows); }
-  std::int64_t size() const override { return size_; }
-  Tensors read(const std::vector<std::int64_t>& /*samples*/) const override {
-    throw DataError("the training data was not opened, for only the evaluation set was asked for");
-  }
-
- private:
-  std::shared_ptr<const Dataset> like_;
-  std::int64_t size_;
-};
-
 /// Among what is left to the reader its type is known.
 Section of_reader(Section rest) {
   rest.has("type");
   return rest;
 }
+
+/// Samples that are to be answered: whatever the reader has for their targets.
+class WithoutTargets : public Dataset {
+ public:
+  explicit WithoutTargets(std::shared_ptr<const Dataset> data) : data_(std::move(data)) {}
+  std::vector<EntrySpec> entries(std::int64_t rows) const override {
+    std::vector<EntrySpec> entries = data_->entries(rows);
+    entries.back() = {.name = entries.back().name, .dtype = at::kLong, .sizes = {rows}, .differentiable = false};
+    return entries;
+  }
+  std::int64_t size() const override { return data_->size(); }
+  Tensors read(const std::vector<std::int64_t>& samples) const override {
+    Tensors entries = data_->read(samples);
+    entries.back() = at::zeros({static_cast<std::int64_t>(samples.size())}, at::kLong);
+    return entries;
+  }
+  bool reads_in_parallel() const override { return data_->reads_in_parallel(); }
+  bool is_in_memory() const override { return data_->is_in_memory(); }
+  std::string place_of(std::int64_t sample) const override { return data_->place_of(sample); }
+
+ private:
+  std::shared_ptr<const Dataset> data_;
+};
 
 class Opener {
  public:
@@ -96,8 +105,13 @@ class Opener {
 
  private:
   DataSplits completed(DataSplits splits) const {
+    if (context_.trained && context_.trained->inputs) {
+      splits.eval = std::make_shared<WithoutTargets>(splits.eval);
+      splits.record = context_.trained->record;
+      if (!splits.inputs) splits.inputs.emplace();
+    }
     if (!splits.train && context_.trained && splits.eval)
-      splits.train = std::make_shared<AbsentDataset>(splits.eval, context_.trained->samples);
+      splits.train = absent_dataset(splits.eval, context_.trained->samples);
     if (!context_.trained) splits.sampling = read_sampling(section_.section(kSampling), splits);
     add_evals(splits);
     // What these give is as incomplete as what the reader gave.
@@ -111,6 +125,7 @@ class Opener {
   }
 
   void add_evals(DataSplits& splits) const {
+    if (splits.inputs) return;
     const Section evals = section_.section(kEvals);
     for (const std::string& name : evals.keys()) {
       if (!splits.eval) throw section_.unexpected("eval", "a set to evaluate first", "; evals has further ones");
@@ -142,13 +157,29 @@ Rule<std::string> one_of_readers(const Section& section, const Table<DataReader>
   return one_of(readers.names());
 }
 
+void check_takes_inputs(const Section& section, const DataReader& reader, const Table<DataReader>& readers,
+                        const TrainedOn& trained) {
+  std::vector<std::string> able;
+  for (const DataReader& each : readers.entries())
+    if (each.takes_inputs) able.push_back(each.name);
+  if (!reader.takes_inputs)
+    throw section.error(
+        "type", concat("got ", reader.name, ", which has no files without targets to answer; expected ", join(able)));
+  const bool is_table = reader.name == "table" || reader.name == "csv";
+  if (is_table || (trained.inputs->keep.empty() && trained.inputs->format == "auto")) return;
+  throw section.error("type", concat("got ", reader.name, ", whose inputs have no columns to keep and no formats to ",
+                                     "choose from: these are for tables"));
+}
+
 }  // namespace
 
 DataSplits open_data(const Section& section, const DataContext& context, const Table<DataReader>& readers) {
   const auto type = section.get<std::string>("type", one_of_readers(section, readers));
   DataContext here = context;
   here.readers = std::make_shared<const Table<DataReader>>(readers);
-  return Opener(section, std::move(here), readers.get(type)).open();
+  const DataReader& reader = readers.get(type);
+  if (context.trained && context.trained->inputs) check_takes_inputs(section, reader, readers, *context.trained);
+  return Opener(section, std::move(here), reader).open();
 }
 
 }  // namespace lockstep

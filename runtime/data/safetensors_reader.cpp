@@ -5,7 +5,8 @@
 //   train, eval   a file, a glob(3) pattern or a list of them, in byte order of their paths; their tensors are joined
 //                 along the first dimension, which is that of the samples
 //   x, targets    the names of the tensors; default: x and targets
-//   more          names of further tensors, which layers read under these names; default: none
+//   more          names of further tensors, which layers read under these names (losses: sample_weights, float32, what
+//                 each sample counts); default: none
 //   dtypes        {NAME: float32 | int64}: what a tensor of integers becomes; default: int64. A tensor of
 //   floating-point
 //                 numbers becomes float32
@@ -23,6 +24,7 @@
 #include "runtime/data/file_bytes.hpp"
 #include "runtime/data/input_files.hpp"
 #include "runtime/data/readers.hpp"
+#include "runtime/layer/loss.hpp"
 
 namespace lockstep {
 namespace {
@@ -263,6 +265,15 @@ DataSplits open_safetensors(const Section& section, const DataContext& context) 
   if (section.has("eval")) eval = read_patterns(section, "eval");
   const std::vector<Column> columns = read_columns(section);
   section.finish();
+  if (context.trained && context.trained->inputs) {
+    DataSplits splits;
+    std::vector<Column> inputs(columns.begin(), columns.end() - 1);
+    std::erase_if(inputs, [](const Column& column) { return column.name == kSampleWeights; });
+    inputs.push_back(inputs.front());  // for the targets, whose place is taken
+    inputs.back().name = "targets";
+    splits.eval = open_split(section, "eval", {context.trained->inputs->path}, inputs);
+    return splits;
+  }
   const bool absent = context.trained && !eval.empty();
   DataSplits splits;
   DataRecord& record = splits.record.emplace();
@@ -282,7 +293,7 @@ DataSplits open_safetensors(const Section& section, const DataContext& context) 
 }  // namespace
 
 DataReader safetensors_reader() {
-  return {"safetensors", "tensors of safetensors files, a sample per row", open_safetensors};
+  return {"safetensors", "tensors of safetensors files, a sample per row", open_safetensors, /*takes_inputs=*/true};
 }
 
 }  // namespace lockstep

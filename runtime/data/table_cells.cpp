@@ -3,6 +3,7 @@
 
 #include <arrow/array.h>
 #include <arrow/extension_type.h>
+#include <arrow/scalar.h>
 #include <arrow/type.h>
 #include <arrow/util/decimal.h>
 #include <arrow/util/utf8.h>
@@ -14,6 +15,7 @@
 #include <unordered_map>
 
 #include "runtime/base/check.hpp"
+#include "runtime/data/arrow_status.hpp"
 #include "runtime/data/csv_text.hpp"
 #include "runtime/data/iso_date.hpp"
 
@@ -369,6 +371,19 @@ NamedCells names_of(const TableSplit& split, int column, std::size_t most) {
       cells.codes.push_back(found->second);
     });
   return cells;
+}
+
+std::optional<std::string> text_of_cell(const TableSplit& split, int column, std::int64_t row) {
+  for (const auto& chunk : split.cells(column)) {
+    if (row >= chunk->length()) {
+      row -= chunk->length();
+      continue;
+    }
+    const auto scalar = arrow_value(split.first_path(), chunk->GetScalar(row));
+    if (!scalar->is_valid) return std::nullopt;
+    return scalar->ToString();
+  }
+  LOCKSTEP_CHECK(false, "row ", row);
 }
 
 std::string shown_cell(const TableSplit& split, int column, std::int64_t row) {

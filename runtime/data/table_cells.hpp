@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -39,6 +40,9 @@ NamedCells names_of(const TableSplit& split, int column, std::size_t most);
 
 /// "an empty cell", "'NaN'", "a null", "'abc'".
 std::string shown_cell(const TableSplit& split, int column, std::int64_t row);
+
+/// A cell as it stands in the file; none: a null.
+std::optional<std::string> text_of_cell(const TableSplit& split, int column, std::int64_t row);
 
 /// For messages: the cell is missing, and that is not allowed.
 [[noreturn]] void fail_missing(const TableSplit& split, int column, std::int64_t row, const char* expected,

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "runtime/base/check.hpp"
+#include "runtime/layer/loss.hpp"
 
 namespace lockstep {
 namespace {
@@ -33,7 +34,7 @@ at::Tensor rows_of(const at::Tensor& table, const std::vector<std::int64_t>& sam
 
 /// EntrySpec::below of a table's entry.
 std::int64_t below(const at::Tensor& table) {
-  if (table.scalar_type() != at::kLong) return 0;
+  if (table.scalar_type() != at::kLong || table.numel() == 0) return 0;
   const auto* values = table.const_data_ptr<std::int64_t>();
   return *std::max_element(values, values + table.numel()) + 1;
 }
@@ -50,19 +51,27 @@ std::vector<EntrySpec> data_entries(std::int64_t rows, const DataEntry& x, const
   return {entry("x", rows, x), entry("targets", rows, targets)};
 }
 
-TableDataset::TableDataset(at::Tensor x, at::Tensor targets, std::function<std::string(std::int64_t)> place_of)
+TableDataset::TableDataset(at::Tensor x, at::Tensor targets, std::function<std::string(std::int64_t)> place_of,
+                           at::Tensor weights)
     : x_(std::move(x)),
       targets_(std::move(targets)),
+      weights_(std::move(weights)),
       x_below_(below(x_)),
       targets_below_(below(targets_)),
       place_of_(std::move(place_of)) {
   LOCKSTEP_CHECK(x_.is_contiguous() && targets_.is_contiguous(), "strided");
-  LOCKSTEP_CHECK(x_.size(0) >= 1 && x_.size(0) == targets_.size(0), x_.size(0), " and ", targets_.size(0), " rows");
+  LOCKSTEP_CHECK(x_.size(0) == targets_.size(0), x_.size(0), " and ", targets_.size(0), " rows");
 }
 
 std::vector<EntrySpec> TableDataset::entries(std::int64_t rows) const {
-  return data_entries(rows, {x_.scalar_type(), row_sizes(x_), x_below_},
-                      {targets_.scalar_type(), row_sizes(targets_), targets_below_});
+  std::vector<EntrySpec> entries = data_entries(rows, {x_.scalar_type(), row_sizes(x_), x_below_},
+                                                {targets_.scalar_type(), row_sizes(targets_), targets_below_});
+  if (weights_.defined()) entries.insert(entries.end() - 1, entry(kSampleWeights, rows, {at::kFloat, {}}));
+  return entries;
+}
+
+Tensors TableDataset::all() const {
+  return weights_.defined() ? Tensors{x_, weights_, targets_} : Tensors{x_, targets_};
 }
 
 std::int64_t TableDataset::size() const {
@@ -76,7 +85,9 @@ std::vector<std::int64_t> TableDataset::classes() const {
 }
 
 Tensors TableDataset::read(const std::vector<std::int64_t>& samples) const {
-  return {rows_of(x_, samples), rows_of(targets_, samples)};
+  Tensors rows;
+  for (const at::Tensor& entry : all()) rows.push_back(rows_of(entry, samples));
+  return rows;
 }
 
 }  // namespace lockstep

@@ -19,7 +19,8 @@ using Missing = MissingRule::Kind;
 constexpr std::size_t kMostCategories = 1000;
 constexpr std::int32_t kNoCategory = -2;  // a text that is no category, where that is allowed
 
-std::string advice_on_missing(const TableSplit& split, int column) {
+std::string advice_on_missing(const TableSplit& split, int column, bool is_answered) {
+  if (is_answered) return "the model was trained without such rows: fill the cell, or train with missing: indicator";
   return concat("missing: {", split.name_of(column),
                 ": drop | mean | indicator | NUMBER} says what to do with such cells");
 }
@@ -58,7 +59,7 @@ class Decoder {
       features.push_back(read_feature(column));
       if (std::find(plan_.targets.begin(), plan_.targets.end(), column) == plan_.targets.end()) split_.drop(column);
     }
-    const bool is_classification = options_.task == TableTask::classification;
+    const bool is_classification = plan_.has_classes;
     std::vector<std::int64_t> classes;
     std::vector<std::vector<double>> numbers;
     if (is_classification)
@@ -66,8 +67,13 @@ class Decoder {
     else
       for (const int target : plan_.targets) numbers.push_back(read_target(target));
     for (const int column : plan_.targets) split_.drop(column);
+    std::vector<double> weights;
+    if (plan_.sample_weights >= 0) {
+      weights = read_target(plan_.sample_weights);
+      split_.drop(plan_.sample_weights);
+    }
     table.rows = kept_.rows();
-    if (table.rows.empty())
+    if (table.rows.empty() && split_.rows() > 0)
       throw DataError(concat(split_.first_path(), ": got no row without missing cells of the ", split_.rows(),
                              " rows, expected at least one: missing: drop leaves them all out"));
     check_scaled(features);
@@ -76,6 +82,7 @@ class Decoder {
     for (const FeatureColumn& feature : features) table.contents.push_back(content_of(feature));
     if (const std::int64_t left_out = split_.rows() - static_cast<std::int64_t>(table.rows.size()); left_out > 0)
       table.contents.push_back(concat(left_out, " of ", split_.rows(), " rows left out, for missing cells"));
+    if (!weights.empty()) table.weights = to_tensor({weights}, table.rows).flatten();
     table.targets = is_classification ? to_tensor(classes, table.rows) : to_tensor(numbers, table.rows);
     return table;
   }
@@ -113,12 +120,13 @@ class Decoder {
     if (feature.rule.kind == Missing::mean && !has_mean) feature.rule.kind = Missing::refuse;
     for (std::int64_t row = 0; row < split_.rows(); ++row) feature.missing += feature.is_missing(row) ? 1 : 0;
     if (feature.missing == 0) return feature;
-    const bool refuses_category = feature.is_category() && feature.rule.kind == Missing::refuse;
+    const bool refuses_category =
+        feature.is_category() && feature.rule.kind == Missing::refuse && !options_.is_answered;
     apply_missing(
         split_, feature.rule.kind, column, refuses_category ? "a category" : "a number",
         refuses_category
             ? concat("missing: {", feature.name, ": drop | indicator | TEXT} says what to do with such cells")
-            : advice_on_missing(split_, column),
+            : advice_on_missing(split_, column, options_.is_answered),
         [&](std::int64_t row) { return feature.is_missing(row); }, kept_);
     return feature;
   }

@@ -12,6 +12,7 @@ namespace lockstep {
 struct DecodedTable {
   at::Tensor x;                       ///< float32 [samples, features]
   at::Tensor targets;                 ///< float32 [samples, target columns], or int64 [samples]: classes
+  at::Tensor weights;                 ///< float32 [samples], or undefined
   std::vector<std::int64_t> rows;     ///< by sample
   std::vector<std::string> contents;  ///< DataSplits::contents
 };

@@ -69,19 +69,34 @@ std::string format_of(const std::string& path, std::string_view text) {
   return object || has_ending(path, {".jsonl", ".ndjson", ".json"}) ? "jsonl" : "csv";
 }
 
+/// Nothing at all, where that may be.
+class EmptyFile : public TableFile {
+ public:
+  explicit EmptyFile(DataFile file) : TableFile(std::move(file)) {}
+  std::vector<ArrowChunks> read(const std::vector<WantedColumn>& columns) override {
+    return std::vector<ArrowChunks>(columns.size());
+  }
+};
+
 }  // namespace
 
 std::unique_ptr<TableFile> open_table_file(const std::string& path, const TableFormat& format) {
   ArrowBytes bytes = bytes_of(path);
   DataFile file = data_file(path, text_of(bytes));
+  if (bytes->size() == 0 && format.may_be_empty) return std::make_unique<EmptyFile>(std::move(file));
   if (text_of(bytes).starts_with(kGzip))
     bytes = unpacked(path, bytes, arrow::Compression::GZIP, "gzip");
   else if (text_of(bytes).starts_with(kZstd))
     bytes = unpacked(path, bytes, arrow::Compression::ZSTD, "zstd");
   const std::string_view text = text_of(bytes);
   const std::string which = format.format == "auto" ? format_of(path, text) : format.format;
-  if (which == "parquet") return open_parquet_file(std::move(file), std::move(bytes));
-  if (which == "arrow") return open_arrow_file(std::move(file), std::move(bytes));
+  if (which == "parquet" || which == "arrow") {
+    auto table = which == "parquet" ? open_parquet_file(std::move(file), std::move(bytes))
+                                    : open_arrow_file(std::move(file), std::move(bytes));
+    if (table->rows() < 1 && !format.may_be_empty)
+      throw DataError(concat(path, ": got no rows, expected at least one"));
+    return table;
+  }
   if (const std::string foreign = foreign_format(text); !foreign.empty()) throw DataError(concat(path, ": ", foreign));
   return which == "jsonl" ? open_jsonl_file(std::move(file), std::move(bytes))
                           : open_csv_file(std::move(file), std::move(bytes), format);

@@ -21,6 +21,7 @@ struct TableFormat {
   std::string format = "auto";  ///< auto | csv | parquet | arrow | jsonl
   std::string header = "auto";  ///< of CSV: auto | true | false
   char delimiter = ',';         ///< of CSV
+  bool may_be_empty = false;    ///< columns without rows are no mistake
 };
 
 using ArrowChunks = std::vector<std::shared_ptr<arrow::Array>>;

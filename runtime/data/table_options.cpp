@@ -81,6 +81,9 @@ void read_sequence(const Section& section, const DataContext& context, TableOpti
 void check_task(const Section& section, const TableOptions& options) {
   const TableTask task = options.task;
   const bool tokens = options.reads_tokens();
+  if (!options.sample_weights.empty() && (tokens || task == TableTask::forecast))
+    throw section.unexpected("sample_weights",
+                             "none for tokens and forecasts; it is for regression and classification");
   if (tokens && task != TableTask::classification && task != TableTask::next_token)
     throw section.unexpected("task", "next_token or classification, which text and tokens are for");
   if (!options.prompt.empty() && task != TableTask::next_token)
@@ -130,6 +133,7 @@ TableOptions table_options(const Section& section, const DataContext& context, b
   options.categories = names_in(section, "categories");
   options.dates = names_in(section, "dates");
   options.unknown_is_zeros = section.get<std::string>("unknown", "refuse", one_of({"refuse", "zeros"})) == "zeros";
+  options.sample_weights = section.get<std::string>("sample_weights", "");
   read_missing(section, options);
   read_sequence(section, context, options);
   if (section.has("window")) options.window = read_window(section.required_section("window"));
@@ -143,7 +147,13 @@ namespace {
 /// Finds the columns of one table.
 class Finder {
  public:
-  explicit Finder(const TableSplit& split) : columns_(split.columns()), path_(split.first_path()) {}
+  /// `most`: of the columns; 0: all.
+  Finder(const TableSplit& split, int most) : columns_(split.columns()), path_(split.first_path()) {
+    if (most == 0) return;
+    columns_.count = most;
+    columns_.names.resize(static_cast<std::size_t>(most));
+  }
+  int count() const { return columns_.count; }
 
   /// The column that `text`, the value of `key`, names or numbers.
   int one(const Section& section, const std::string& key, const std::string& text) const {
@@ -159,6 +169,10 @@ class Finder {
                                     names.empty() ? concat(numbers, " (the file has no header)")
                                                   : concat("one of ", join(names), ", or ", numbers),
                                     did_you_mean(text, names)));
+  }
+
+  bool has(const std::string& text) const {
+    return std::count(columns_.names.begin(), columns_.names.end(), text) == 1 || number_of(text) >= 0;
   }
 
   /// The same for a list of names, numbers and patterns; in its order, of a pattern in that of the file.
@@ -187,7 +201,7 @@ class Finder {
     return numeric && number >= 0 && number < columns_.count ? number : -1;
   }
 
-  const KnownColumns& columns_;
+  KnownColumns columns_;
   std::string path_;
 };
 
@@ -203,7 +217,8 @@ void plan_features(const Section& section, const TableOptions& options, const Fi
   std::vector<int> candidates = find.all(section, "columns", options.columns);
   if (options.columns.empty())
     for (int column = 0; column < count; ++column)
-      if ((with_targets || !has(plan.targets, column)) && column != plan.group && column != plan.order)
+      if ((with_targets || !has(plan.targets, column)) && column != plan.group && column != plan.order &&
+          column != plan.sample_weights)
         candidates.push_back(column);
   for (const int column : candidates) {
     if (has(ignored, column)) continue;
@@ -233,6 +248,7 @@ void plan_missing(const Section& section, const TableOptions& options, const Fin
   // What is no feature alone is not filled.
   std::vector<int> others = plan.sequence;
   others.insert(others.end(), plan.targets.begin(), plan.targets.end());
+  if (plan.sample_weights >= 0) others.push_back(plan.sample_weights);
   const auto only_dropped = [&](int column) { return has(others, column); };
   for (const int column : others)
     if (plan.missing.kind != Kind::drop) plan.rules[column] = {};
@@ -250,29 +266,32 @@ void plan_missing(const Section& section, const TableOptions& options, const Fin
 std::vector<int> TablePlan::columns() const {
   std::vector<int> all = features;
   for (const std::vector<int>* more : {&targets, &sequence}) all.insert(all.end(), more->begin(), more->end());
-  for (const int column : {group, order})
+  for (const int column : {group, order, sample_weights})
     if (column >= 0) all.push_back(column);
   std::sort(all.begin(), all.end());
   all.erase(std::unique(all.begin(), all.end()), all.end());
   return all;
 }
 
-std::vector<WantedColumn> TablePlan::wanted() const {
+std::vector<WantedColumn> TablePlan::wanted(const std::vector<int>& kept) const {
   std::vector<WantedColumn> wanted;
-  for (const int column : columns()) {
+  std::vector<int> all = columns();
+  for (const int column : kept)
+    if (!has(all, column)) all.push_back(column);
+  for (const int column : all) {
     const auto kind = kinds.find(column);
-    wanted.push_back({column, (kind != kinds.end() && kind->second == ColumnKind::category) || has(sequence, column) ||
-                                  column == group || (has_classes && has(targets, column))});
+    wanted.push_back({column, has(kept, column) || (kind != kinds.end() && kind->second == ColumnKind::category) ||
+                                  has(sequence, column) || column == group || (has_classes && has(targets, column))});
   }
   return wanted;
 }
 
 TablePlan plan_table(const Section& section, const TableOptions& options, const TableSplit& split) {
-  const Finder find(split);
-  const int count = split.columns().count;
+  const Finder find(split, options.trained_columns);
   TablePlan plan;
   plan.has_classes = options.task == TableTask::classification;
   for (const std::string& target : options.targets) {
+    if (options.is_answered && !find.has(target)) continue;
     const int column = find.one(section, "targets", target);
     if (has(plan.targets, column))
       throw section.error("targets", concat("got column '", target, "' twice, expected it once"));
@@ -283,12 +302,20 @@ TablePlan plan_table(const Section& section, const TableOptions& options, const 
     if (!options.window->group.empty()) plan.group = find.one(window, "group", options.window->group);
     if (!options.window->order.empty()) plan.order = find.one(window, "order", options.window->order);
   }
+  if (!options.sample_weights.empty() && (!options.is_answered || find.has(options.sample_weights)))
+    plan.sample_weights = find.one(section, "sample_weights", options.sample_weights);
   for (const auto& [key, name] : {std::pair("text", options.text), std::pair("tokens", options.tokens),
                                   std::pair("prompt", options.prompt), std::pair("answer", options.answer)})
-    if (!name.empty()) plan.sequence.push_back(find.one(section, key, name));
-  if (plan.sequence.empty()) plan_features(section, options, find, count, split.first_path(), plan);
+    if (!name.empty() && !(options.is_answered && name == options.answer))
+      plan.sequence.push_back(find.one(section, key, name));
+  if (plan.sequence.empty()) plan_features(section, options, find, find.count(), split.first_path(), plan);
   plan_kinds(section, options, find, plan);
   plan_missing(section, options, find, plan);
+  if (options.is_answered && !options.window) {
+    plan.targets.clear();
+    plan.has_classes = false;
+    plan.sample_weights = -1;
+  }
   return plan;
 }
 

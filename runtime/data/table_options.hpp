@@ -40,9 +40,12 @@ struct TableOptions {
   MissingRule missing;
   std::vector<std::pair<std::string, MissingRule>> missing_of;  ///< by name of a column
   std::optional<WindowOptions> window;
+  std::string sample_weights;                ///< a column; empty: every sample counts the same
   std::string text, tokens, prompt, answer;  ///< columns; a role that is not there is empty
   std::int64_t context = 0, pad = 0;
   bool truncate = false;
+  bool is_answered = false;  ///< the file has inputs alone (TrainedOn::inputs)
+  int trained_columns = 0;   ///< with is_answered: what comes behind so many columns is nobody's; 0: not known
 
   bool reads_tokens() const { return !text.empty() || !tokens.empty() || !prompt.empty(); }
 };
@@ -55,13 +58,14 @@ struct TablePlan {
   std::vector<int> features, targets;
   bool has_classes = false;   ///< the target is a class
   std::vector<int> sequence;  ///< columns of tokens or text, joined in this order; of two the first is the prompt
-  int group = -1, order = -1;
+  int group = -1, order = -1, sample_weights = -1;
   std::map<int, ColumnKind> kinds;   ///< that were said
   MissingRule missing;               ///< of features
   std::map<int, MissingRule> rules;  ///< of columns that have their own
 
-  std::vector<int> columns() const;          ///< all that have to be read, each once
-  std::vector<WantedColumn> wanted() const;  ///< the same, and which of them are names rather than numbers
+  std::vector<int> columns() const;  ///< all that have to be read, each once
+  /// The same and `kept`, each once, and which of them are names rather than numbers.
+  std::vector<WantedColumn> wanted(const std::vector<int>& kept = {}) const;
   MissingRule rule_of(int column) const {
     const auto found = rules.find(column);
     return found == rules.end() ? missing : found->second;

@@ -9,6 +9,7 @@
 //   targets       the target columns, by name or 0-based number (a name wins)
 //   columns       the features, names or patterns; default: all columns that have no other role, in the file's order
 //   ignore        columns that are none
+//   sample_weights   a column: what each row counts in the loss
 //   header, delimiter   of CSV. header auto: line 1 holds names when no cell of it is a number
 //   normalize     true: numbers and dates among the features get mean 0 and deviation 1 of the training set, computed
 //   in
@@ -81,10 +82,7 @@ class TableOpening {
   }
 
   DataSplits only_eval(const TrainedOn& trained) {
-    std::optional<KnownColumns> known;
-    if (const auto& names = learnt_.columns; !names.empty())
-      known = {kTheCheckpoint, static_cast<int>(names.size()), names, true};
-    auto eval = split_of("eval", options_.eval, known);
+    auto eval = split_of("eval", options_.eval, known_columns());
     const TablePlan plan = plan_table(section_, options_, *eval);
     DataRecord& record = splits_.record.emplace(trained.record);
     record.eval = eval->files();
@@ -92,15 +90,63 @@ class TableOpening {
     return finish(plan, *eval);
   }
 
+  /// Of these columns, which are looked for by name where both have names.
+  DataSplits answered(const TrainedOn& trained) {
+    const InputFile& file = *trained.inputs;
+    std::optional<KnownColumns> known = known_columns();
+    if (known) known->are_csv = false, known->takes_more = true;
+    const auto split = std::make_shared<TableSplit>(std::vector{file.path}, options_.format, known);
+    const TablePlan plan = plan_table(section_, options_, *split);
+    const std::vector<int> kept = kept_columns(file, *split);
+    split->keep(kept);
+    splits_.record.emplace(trained.record);
+    splits_.eval = dataset(split, plan, false, kept);
+    if (learnt_.labels.size() == 1) splits_.class_names = learnt_.labels.begin()->second;
+    InputColumns& inputs = splits_.inputs.emplace();
+    for (const int column : kept) inputs.names.push_back(split->name_of(column));
+    if (options_.task != TableTask::classification) inputs.targets = options_.targets;
+    inputs.cells = [split, kept, rows = std::move(rows_)](std::int64_t sample) {
+      std::vector<std::optional<std::string>> cells;
+      const std::int64_t row = rows.empty() ? sample : rows.at(static_cast<std::size_t>(sample));
+      for (const int column : kept) cells.push_back(text_of_cell(*split, column, row));
+      return cells;
+    };
+    return std::move(splits_);
+  }
+
  private:
+  /// Of the checkpoint, where it says.
+  std::optional<KnownColumns> known_columns() const {
+    const std::vector<std::string>& names = learnt_.columns;
+    if (names.empty()) return std::nullopt;
+    return KnownColumns{kTheCheckpoint, static_cast<int>(names.size()), names, true};
+  }
+
+  static std::vector<int> kept_columns(const InputFile& file, const TableSplit& split) {
+    std::vector<int> kept;
+    const std::vector<std::string> names = split.own_names();
+    for (const std::string& wanted : file.keep) {
+      std::vector<int> found;
+      for (std::size_t i = 0; i < names.size(); ++i)
+        if (!names[i].empty() && (wanted == "*" || wanted == names[i])) found.push_back(static_cast<int>(i));
+      if (found.empty() && wanted != "*")
+        throw UserError(concat("--keep: got '", wanted, "', which is no column of ", file.path, ", expected some of ",
+                               join(names), ", or '*' for all", did_you_mean(wanted, names)));
+      for (const int column : found)
+        if (std::find(kept.begin(), kept.end(), column) == kept.end()) kept.push_back(column);
+    }
+    return kept;
+  }
+
   std::shared_ptr<TableSplit> split_of(const char* key, const std::vector<std::string>& globs,
                                        const std::optional<KnownColumns>& known) const {
     return std::make_shared<TableSplit>(paths_of(section_, key, globs), options_.format, known);
   }
 
-  std::shared_ptr<const Dataset> dataset(const std::shared_ptr<TableSplit>& split, const TablePlan& plan,
-                                         bool teaches) {
-    split->read(plan.wanted());
+  /// `kept`: columns that are read as they stand, too.
+  std::shared_ptr<const Dataset> dataset(const std::shared_ptr<TableSplit>& split, const TablePlan& plan, bool teaches,
+                                         const std::vector<int>& kept = {}) {
+    split->read(plan.wanted(kept));
     const std::vector<std::string> notes = split->notes();
     splits_.notes.insert(splits_.notes.end(), notes.begin(), notes.end());
     if (options_.reads_tokens()) return token_dataset(split, plan, options_, teaches, learnt_, splits_.notes);
@@ -108,14 +154,16 @@ class TableOpening {
     DecodedTable table = decode_table(*split, plan, options_, teaches, learnt_);
     if (splits_.contents.empty()) splits_.contents = std::move(table.contents);
     if (options_.window) {
-      const auto data = window_dataset(split, plan, *options_.window, series, std::move(table));
+      const auto data = window_dataset(split, plan, *options_.window, series, std::move(table), rows_);
       for (const int column : plan.columns()) split->drop(column);
       return data;
     }
-    return std::make_shared<TableDataset>(table.x, table.targets,
-                                          [split, rows = std::move(table.rows)](std::int64_t sample) {
-                                            return split->place_of(rows.at(static_cast<std::size_t>(sample)));
-                                          });
+    return std::make_shared<TableDataset>(
+        table.x, table.targets,
+        [split, rows = std::move(table.rows)](std::int64_t sample) {
+          return split->place_of(rows.at(static_cast<std::size_t>(sample)));
+        },
+        table.weights);
   }
 
   void note_unnamed(const TableSplit& split, const TablePlan& plan) {
@@ -141,6 +189,7 @@ class TableOpening {
   const TableOptions& options_;
   TableLearnt learnt_;
   DataSplits splits_;
+  std::vector<std::int64_t> rows_;  // of windows, by sample
 };
 
 /// Whether an evaluation can do without the training files.
@@ -154,11 +203,30 @@ bool suffices(const TableOptions& options, const TableLearnt& learnt) {
          (options.categories.empty() || !learnt.categories.empty() || !learnt.labels.empty());
 }
 
+DataSplits answered(const Section& section, TableOptions options, const TrainedOn& trained, const TableLearnt& learnt) {
+  if (!suffices(options, learnt))
+    throw DataError(
+        concat("the checkpoint does not say what its training data taught (scaling, categories, means): it "
+               "was written by a version before there was data.json; train again"));
+  options.is_answered = options.format.may_be_empty = true;
+  options.trained_columns = static_cast<int>(learnt.columns.size());
+  if (trained.inputs->format != "auto") options.format.format = trained.inputs->format;
+  const auto kept = [](MissingRule& rule) {
+    if (rule.kind == MissingRule::Kind::drop) rule.kind = MissingRule::Kind::refuse;
+  };
+  kept(options.missing);
+  for (auto& [name, rule] : options.missing_of) kept(rule);
+  if (options.window) options.window->horizon = 0;
+  return TableOpening(section, options, learnt).answered(trained);
+}
+
 /// `taught`: the record whose lesson counts; null: the training set's own.
 DataSplits open_files(const Section& section, const TableOptions& options, const DataContext& context,
                       const DataRecord* taught = nullptr) {
   const TableLearnt before = context.trained ? table_learnt(context.trained->record.learnt) : TableLearnt();
-  DataSplits splits = context.trained && !options.eval.empty() && suffices(options, before)
+  const bool answers = context.trained && context.trained->inputs;
+  DataSplits splits = answers ? answered(section, options, *context.trained, before)
+                      : context.trained && !options.eval.empty() && suffices(options, before)
                           ? TableOpening(section, options, before).only_eval(*context.trained)
                           : TableOpening(section, options, taught ? table_learnt(taught->learnt) : TableLearnt())
                                 .both(taught != nullptr);
@@ -180,9 +248,9 @@ std::vector<DataReader> table_readers() {
     };
   };
   return {
-      {"csv", "tables of numbers and names as CSV; targets are columns", reader(true)},
+      {"csv", "tables of numbers and names as CSV; targets are columns", reader(true), /*takes_inputs=*/true},
       {"table", "the same of CSV, Parquet, Arrow (Hugging Face datasets) and JSON lines; also text, tokens, windows",
-       reader(false)}};
+       reader(false), /*takes_inputs=*/true}};
 }
 
 }  // namespace lockstep

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <unordered_map>
+#include <utility>
 
 #include "runtime/base/check.hpp"
 #include "runtime/data/csv_text.hpp"
@@ -25,6 +26,7 @@ TableSplit::TableSplit(const std::vector<std::string>& paths, const TableFormat&
     files_.push_back(open_table_file(path, format));
     const TableFile& file = *files_.back();
     if (columns_.count == 0) columns_ = {path, file.columns(), file.names(), file.is_csv()};
+    if (std::exchange(columns_.takes_more, false)) add_columns(file.names());
     check_columns(file);
   }
   cells_.resize(static_cast<std::size_t>(columns_.count));
@@ -33,7 +35,15 @@ TableSplit::TableSplit(const std::vector<std::string>& paths, const TableFormat&
   for (const std::string& name : columns_.names) has_own_name_.push_back(!name.empty() && count[name] == 1);
 }
 
+void TableSplit::add_columns(const std::vector<std::string>& names) {
+  std::vector<std::string>& ours = columns_.names;
+  for (const std::string& name : names)
+    if (std::find(ours.begin(), ours.end(), name) == ours.end()) ours.push_back(name);
+  columns_.count = static_cast<int>(ours.size());
+}
+
 void TableSplit::check_columns(const TableFile& file) const {
+  if (file.columns() == 0) return;  // an empty file that may be one
   const bool both_named = !columns_.names.empty() && !file.names().empty();
   const bool by_name = both_named && !(columns_.are_csv && file.is_csv());
   if (by_name) return;  // what is missing is found when it is read
@@ -64,6 +74,18 @@ std::string TableSplit::name_of(int column) const {
   const std::vector<std::string>& names = columns_.names;
   if (names.empty()) return concat(column);
   return has_own_name_[static_cast<std::size_t>(column)] ? names[static_cast<std::size_t>(column)] : concat(column);
+}
+
+std::vector<std::string> TableSplit::own_names() const {
+  const std::vector<std::string>& theirs = files_.front()->names();
+  std::vector<std::string> names;
+  for (int column = 0; column < columns_.count; ++column) {
+    names.push_back(name_of(column));
+    if (theirs.empty() || columns_.names.empty()) continue;
+    const std::string& ours = columns_.names[static_cast<std::size_t>(column)];
+    if (std::find(theirs.begin(), theirs.end(), ours) == theirs.end()) names.back().clear();
+  }
+  return names;
 }
 
 std::string TableSplit::title_of(int column) const {

@@ -79,7 +79,8 @@ std::shared_ptr<const Dataset> open_split(const Section& section, const std::str
 }
 
 DataSplits open_text(const Section& section, const DataContext& defaults) {
-  const TextOptions options = read_options(section, defaults);
+  TextOptions options = read_options(section, defaults);
+  if (defaults.trained && defaults.trained->inputs) options.eval = {defaults.trained->inputs->path};
   const bool absent = defaults.trained && !options.eval.empty();
   DataSplits splits;
   DataRecord& record = splits.record.emplace();
@@ -92,7 +93,7 @@ DataSplits open_text(const Section& section, const DataContext& defaults) {
 }  // namespace
 
 DataReader text_reader() {
-  return {"text", "bytes of text files as tokens; targets are the next bytes", open_text};
+  return {"text", "bytes of text files as tokens; targets are the next bytes", open_text, /*takes_inputs=*/true};
 }
 
 }  // namespace lockstep

@@ -170,7 +170,8 @@ class TokenDataset : public Dataset {
         context_(options.context),
         pad_(options.pad),
         is_next_token_(options.task == TableTask::next_token),
-        has_prompt_(plan.sequence.size() > 1) {
+        has_prompt_(plan.sequence.size() > 1),
+        is_answered_(options.is_answered) {
     for (const int column : plan.sequence)
       columns_.emplace_back(*split_, column,
                             options.prompt.empty() ? options.text.empty() : TokenColumn::holds_lists(*split_, column));
@@ -180,14 +181,14 @@ class TokenDataset : public Dataset {
   void look(const TablePlan& plan, const TableOptions& options, KeptRows& kept, std::vector<std::string>& notes) {
     std::int64_t cut = 0;
     std::vector<std::int64_t> tokens;
-    const std::int64_t most = context_ + (is_next_token_ ? 1 : 0);
+    const std::int64_t most = context_ + (is_next_token_ && !is_answered_ ? 1 : 0);
     for (std::int64_t row = 0; row < split_->rows(); ++row) {
       std::int64_t length = 0;
       if (!is_whole(plan, row, kept, length)) continue;
       if (length > most && !options.truncate)
         split_->fail(row, plan.sequence.front(),
                      concat("got ", length, " tokens, expected at most ", most, " (context ", context_,
-                            is_next_token_ ? " and the last target" : "",
+                            most > context_ ? " and the last target" : "",
                             "); truncate: true cuts such rows, or make context larger"));
       cut += length > most ? 1 : 0;
       tokens.resize(static_cast<std::size_t>(length));
@@ -204,7 +205,7 @@ class TokenDataset : public Dataset {
       notes.push_back(one_line(concat(split_->first_path(), ": ", cut, " of ", split_->rows(), " rows are longer than ",
                                       most, " tokens and were cut")));
     rows_ = kept.rows();
-    if (rows_.empty())
+    if (rows_.empty() && split_->rows() > 0)
       throw DataError(concat(split_->first_path(), ": got no row with tokens of the ", split_->rows(),
                              " rows, expected at least one"));
   }
@@ -216,7 +217,8 @@ class TokenDataset : public Dataset {
   std::vector<EntrySpec> entries(std::int64_t rows) const override {
     const DataEntry x = {at::kLong, {context_}, below_};
     if (is_next_token_) return data_entries(rows, x, x);
-    return data_entries(rows, x, {at::kLong, {}, *std::max_element(classes_.begin(), classes_.end()) + 1});
+    const auto most = std::max_element(classes_.begin(), classes_.end());
+    return data_entries(rows, x, {at::kLong, {}, most == classes_.end() ? 0 : *most + 1});
   }
   std::int64_t size() const override { return static_cast<std::int64_t>(rows_.size()); }
   bool reads_in_parallel() const override { return true; }
@@ -239,7 +241,7 @@ class TokenDataset : public Dataset {
       const std::int64_t inputs = std::min(length, context_);
       x = std::fill_n(std::copy_n(tokens.data(), inputs, x), context_ - inputs, pad_);
       if (!is_next_token_) {
-        *targets++ = classes_[static_cast<std::size_t>(sample)];
+        *targets++ = is_answered_ ? 0 : classes_[static_cast<std::size_t>(sample)];
         continue;
       }
       for (std::int64_t i = 1; i <= context_; ++i)
@@ -254,7 +256,7 @@ class TokenDataset : public Dataset {
     if (!kept.has(row)) return false;
     for (std::size_t i = 0; i < columns_.size(); ++i) {
       const bool is_prompt = has_prompt_ && i == 0;  // which may be empty
-      const std::int64_t needed = is_prompt ? 0 : is_next_token_ && !has_prompt_ ? 2 : 1;
+      const std::int64_t needed = is_prompt ? 0 : is_next_token_ && !has_prompt_ && !is_answered_ ? 2 : 1;
       const std::int64_t size = columns_[i].size(row);
       length += std::max<std::int64_t>(size, 0);
       if (size >= needed) continue;
@@ -282,7 +284,7 @@ class TokenDataset : public Dataset {
   std::shared_ptr<const TableSplit> split_;
   std::vector<TokenColumn> columns_;
   std::int64_t context_, pad_, below_ = 1;
-  bool is_next_token_, has_prompt_;
+  bool is_next_token_, has_prompt_, is_answered_;
   std::vector<std::int64_t> rows_;     // by sample
   std::vector<std::int64_t> classes_;  // the same
 };
@@ -293,12 +295,11 @@ std::shared_ptr<const Dataset> token_dataset(std::shared_ptr<TableSplit> split, 
                                              const TableOptions& options, bool teaches, TableLearnt& learnt,
                                              std::vector<std::string>& notes) {
   KeptRows kept(split->rows());
-  const bool has_classes = options.task == TableTask::classification;
   std::vector<std::int64_t> classes;
-  if (has_classes) classes = classes_of(*split, plan, teaches, learnt, kept);
+  if (plan.has_classes) classes = classes_of(*split, plan, teaches, learnt, kept);
   const auto data = std::make_shared<TokenDataset>(split, plan, options);
   data->look(plan, options, kept, notes);
-  if (has_classes) data->set_classes(classes);
+  if (plan.has_classes) data->set_classes(classes);
   for (const int column : plan.columns()) split->drop(column);
   return data;
 }

@@ -242,7 +242,8 @@ class Split {
 };
 
 DataSplits open_tokens(const Section& section, const DataContext& defaults) {
-  const TokenOptions options = read_options(section, defaults);
+  TokenOptions options = read_options(section, defaults);
+  if (defaults.trained && defaults.trained->inputs) options.eval = {defaults.trained->inputs->path};
   const bool absent = defaults.trained && !options.eval.empty();
   DataSplits splits;
   DataRecord& record = splits.record.emplace();
@@ -255,7 +256,8 @@ DataSplits open_tokens(const Section& section, const DataContext& defaults) {
 }  // namespace
 
 DataReader tokens_reader() {
-  return {"tokens", "files of token ids (nanoGPT's, NumPy's); targets are the next ones", open_tokens};
+  return {"tokens", "files of token ids (nanoGPT's, NumPy's); targets are the next ones", open_tokens,
+          /*takes_inputs=*/true};
 }
 
 }  // namespace lockstep

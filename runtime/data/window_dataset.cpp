@@ -50,6 +50,7 @@ Series sorted(const SeriesOf& of, const std::vector<std::int64_t>& rows) {
 
 at::Tensor in_order(const at::Tensor& table, const std::vector<std::int64_t>& samples) {
   at::Tensor result = at::empty(table.sizes(), table.options());
+  if (samples.empty()) return result;
   const std::size_t bytes = table.nbytes() / static_cast<std::size_t>(table.size(0));
   auto* out = static_cast<char*>(result.mutable_data_ptr());
   for (const std::int64_t sample : samples) {
@@ -148,7 +149,8 @@ SeriesOf series_of(TableSplit& split, const TablePlan& plan) {
 }
 
 std::shared_ptr<const Dataset> window_dataset(std::shared_ptr<const TableSplit> split, const TablePlan& plan,
-                                              const WindowOptions& window, const SeriesOf& of, DecodedTable table) {
+                                              const WindowOptions& window, const SeriesOf& of, DecodedTable table,
+                                              std::vector<std::int64_t>& last_rows) {
   const Series series = sorted(of, table.rows);
   if (!of.order.empty()) check_order(*split, plan.order, of.order, series, table.rows);
   const std::int64_t needed = window.length + window.horizon;
@@ -156,10 +158,13 @@ std::shared_ptr<const Dataset> window_dataset(std::shared_ptr<const TableSplit> 
   std::int64_t longest = 0;
   for (std::size_t run = 0; run + 1 < series.begins.size(); ++run) {
     longest = std::max(longest, series.begins[run + 1] - series.begins[run]);
-    for (std::int64_t at = series.begins[run]; at + needed <= series.begins[run + 1]; at += window.stride)
+    for (std::int64_t at = series.begins[run]; at + needed <= series.begins[run + 1]; at += window.stride) {
       starts.push_back(at);
+      last_rows.push_back(
+          table.rows[static_cast<std::size_t>(series.samples[static_cast<std::size_t>(at + window.length - 1)])]);
+    }
   }
-  if (starts.empty())
+  if (starts.empty() && split->rows() > 0)
     throw DataError(concat(split->first_path(), ": got ", series.begins.size() - 1, " series of at most ", longest,
                            " rows, expected one of ", needed, " or more: length ", window.length, " + horizon ",
                            window.horizon));

@@ -25,7 +25,9 @@ struct SeriesOf {
 SeriesOf series_of(TableSplit& split, const TablePlan& plan);
 
 /// Throws DataError when the order does not ascend within a group, or no group is long enough for a window.
+/// `last_rows`: by sample, the last row of its x.
 std::shared_ptr<const Dataset> window_dataset(std::shared_ptr<const TableSplit> split, const TablePlan& plan,
-                                              const WindowOptions& window, const SeriesOf& series, DecodedTable table);
+                                              const WindowOptions& window, const SeriesOf& series, DecodedTable table,
+                                              std::vector<std::int64_t>& last_rows);
 
 }  // namespace lockstep

@@ -16,8 +16,8 @@ namespace lockstep {
 class Decider {
  public:
   virtual ~Decider() = default;
-  /// What a program gave: each once, in order, before next().
-  virtual void take(const StepResult& result) = 0;
+  /// What a program gave: each once, in order, before next(). What is taken out of it nobody else is told.
+  virtual void take(StepResult& result) = 0;
   /// Told, before next(), what rows have written of checkpoints (StateKeeper::take_reports()).
   virtual void saved(std::vector<std::string>) {}
   /// The next program. Sequence and finished of the header are filled in by the engine. Must end with Mode::flush, then

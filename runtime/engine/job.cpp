@@ -183,6 +183,8 @@ class Job {
         .signalled = spec_.signalled,
         .record_hashes = spec_.record_hashes,
         .measure_products = spec_.measure_products,
+        .dump_step = spec_.dump_step,
+        .take_dump = spec_.take_dump,
         .keeper = spec_.make_keeper ? spec_.make_keeper(row) : nullptr,
         .pool = pools_[row].get(),
         .spans = span_recorder(row),

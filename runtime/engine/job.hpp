@@ -54,6 +54,8 @@ struct JobSpec {
   bool record_hashes = false;
   bool measure_products = false;  ///< how fast each worker multiplies matrices: WorkerReport::product_rate
   RecordRange record = {};        ///< steps whose timeline is recorded
+  std::int64_t dump_step = 0;     ///< which is handed to `take_dump`, on the workers' threads; 0: none
+  TakeDump take_dump = {};
   RemoteLinks* remote = nullptr;  ///< null when all rows are here
   WrapChannel wrap_channel = {};  ///< may be empty
   Log log = {};

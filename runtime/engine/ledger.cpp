@@ -33,7 +33,7 @@ StepHeader Ledger::open(const WaitLimits& limits) {
   previous_ = std::move(running_);
   previous_.elapsed_us = time_us - header_time_us_;
   if (!saved_.empty()) decider_.saved(std::exchange(saved_, {}));
-  for (const StepResult& result : finished_) decider_.take(result);
+  for (StepResult& result : finished_) decider_.take(result);
   StepHeader header = decider_.next(limits);
   header_time_us_ = time_us + header.idle_us;
   header.sequence = previous_.sequence + 1;
@@ -72,8 +72,7 @@ void Ledger::add_metrics(std::vector<MetricState> states) {
     for (std::size_t metric = 0; metric < metrics_[head].size(); ++metric) {
       const Metric& of = *metrics_[head][metric];
       const std::vector<double>& all = metric_states_[head][metric];
-      const std::string prefix = metrics_.size() > 1 ? concat("head_", head, "/") : "";
-      previous_.metrics.push_back({prefix + of.name(), of.value(all), of.picture(all)});
+      previous_.metrics.push_back({metric_name(metrics_, head, of), of.value(all), of.picture(all)});
     }
   metric_states_.clear();
 }

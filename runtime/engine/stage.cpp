@@ -72,10 +72,8 @@ void Stage::begin(const StepHeader& header, StageRun& run) {
 }
 
 void Stage::put_value(int micro_batch, int value, at::Tensor tensor) {
-  // Data arrives in its own precision: floating inputs are cast here, targets stay as they are for the losses.
-  const bool targets = std::any_of(graph_.heads.begin(), graph_.heads.end(),
-                                   [&](const GraphHead& head) { return head.targets == value; });
-  const bool input = !targets && at::isFloatingType(tensor.scalar_type());
+  // Data arrives in its own precision: floating inputs are cast here, what losses read stays as it is.
+  const bool input = !graph_.is_for_losses(value) && at::isFloatingType(tensor.scalar_type());
   const at::Tensor here = to_device(tensor, options_.device);
   alive_[micro_batch].values[value] = here.to(input ? options_.precision : here.scalar_type()).contiguous();
 }
@@ -103,6 +101,12 @@ void Stage::look(const at::Tensor& value, int layer, int micro_batch, const char
     run->readings.add(extreme, [=](std::span<const double> number) {
       if (!std::isfinite(number[0])) run->note_non_finite(layer, micro_batch, what);
     });
+}
+
+void Stage::dump(const char* kind, int layer, std::size_t output, int micro_batch, const at::Tensor& tensor) const {
+  if (!options_.dump || !options_.dump->wants(*header_)) return;
+  const LayerSpec& spec = graph_.layers[layer];
+  options_.dump->add(concat(kind, "/", spec.name, "/", spec.outputs[output]), micro_batch, tensor);
 }
 
 void Stage::forward(int micro_batch, bool recompute) {
@@ -142,6 +146,7 @@ void Stage::forward_layer(int layer, MicroBatch& batch, int micro_batch) {
       check_detached(graph_, layer, static_cast<int>(i));
     at::Tensor value = outputs[i].detach().contiguous();
     look(value, layer, micro_batch, "output");
+    dump("activation", layer, i, micro_batch, value);
     batch.values[graph_.outputs[layer][i]] = std::move(value);
   }
   for (const int id : graph_.inputs[layer])
@@ -203,8 +208,11 @@ void Stage::forward_head(int head, MicroBatch& batch, int micro_batch) {
   if (needs_graph) leaf.requires_grad_(true);
   const at::AutoGradMode grad_mode(needs_graph);
   const Loss& loss = *losses_of_heads_[head];
-  at::Tensor numerator =
-      of_head("the loss " + loss.name(), {output, targets}, [&] { return loss.numerator(leaf, targets); });
+  at::Tensor numerator = of_head("the loss " + loss.name(), {output, targets}, [&] {
+    if (here.weights < 0) return loss.numerator(leaf, targets);
+    const at::Tensor each = loss.numerators(leaf, targets);
+    return (each * batch.values.at(here.weights).to(each.scalar_type())).sum();
+  });
   run_->readings.add(
       numerator, [run = run_, layer = graph_.layer_count() + head, head, micro_batch](std::span<const double> value) {
         if (!std::isfinite(value[0])) run->note_non_finite(layer, micro_batch, "loss");
@@ -216,10 +224,14 @@ void Stage::forward_head(int head, MicroBatch& batch, int micro_batch) {
 
 void Stage::measure_head(int head, const at::Tensor& output, const at::Tensor& targets, int micro_batch) {
   const auto& metrics = options_.metrics[static_cast<std::size_t>(head)];
-  const at::Tensor by_class = classes_last(output, losses_of_heads_[head]->class_dimension());
+  const Loss& loss = *losses_of_heads_[head];
+  const at::Tensor by_class = classes_last(output, loss.class_dimension());
+  const at::Tensor wanted = metrics.empty() ? targets : of_head("the loss " + loss.name(), {output, targets}, [&] {
+    return loss.for_metrics(output, targets);
+  });
   for (std::size_t metric = 0; metric < metrics.size(); ++metric) {
     const at::Tensor state = of_head("the metric " + metrics[metric]->name(), {output, targets},
-                                     [&] { return metrics[metric]->state(by_class, targets); });
+                                     [&] { return metrics[metric]->state(by_class, wanted); });
     run_->readings.add(
         state, [run = run_, head, metric = static_cast<int>(metric), micro_batch](std::span<const double> numbers) {
           run->metrics.push_back({head, metric, micro_batch, {numbers.begin(), numbers.end()}});
@@ -295,6 +307,7 @@ void Stage::input_grad_layer(int layer, MicroBatch& batch, int micro_batch) {
     at::NoGradGuard no_grad;
     for (std::size_t i = 0; i < island.outputs.size(); ++i) {
       at::Tensor gradient = take_gradient(batch, graph_.outputs[layer][i]);
+      dump("gradient", layer, i, micro_batch, gradient);
       if (!gradient.defined() || !island.outputs[i].requires_grad()) continue;
       roots.push_back(island.outputs[i]);
       seeds.push_back(std::move(gradient));

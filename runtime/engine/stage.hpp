@@ -17,6 +17,7 @@
 #include "runtime/base/dropout_kernel.hpp"
 #include "runtime/engine/collected.hpp"
 #include "runtime/engine/row_run.hpp"
+#include "runtime/engine/step_dump.hpp"
 #include "runtime/engine/weights.hpp"
 #include "runtime/layer/metric.hpp"
 #include "runtime/observe/pulse.hpp"
@@ -35,6 +36,7 @@ struct StageOptions {
   Metrics metrics = {};              ///< of evaluations
   std::vector<bool> recompute = {};  ///< by layer of the model: may be run again in the backward; empty: none is
   Pulse* pulse = nullptr;            ///< of the worker: beats with every layer; may be null
+  StepDump* dump = nullptr;          ///< what is computed, to be looked at; may be null
   RemoteLinks* links = nullptr;      ///< looked at when a layer begins; may be null
 };
 
@@ -105,6 +107,8 @@ class Stage {
   std::int64_t first_row(int micro_batch) const;  // in the mini-batch
   void keep_states(int layer);
   void enter_layer(int layer) const;
+  /// `kind`: "activation", "gradient"; of an output of a layer.
+  void dump(const char* kind, int layer, std::size_t output, int micro_batch, const at::Tensor& tensor) const;
   void look(const at::Tensor& value, int layer, int micro_batch, const char* what);
 
   const ModelGraph& graph_;

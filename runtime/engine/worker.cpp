@@ -41,7 +41,9 @@ Worker::Worker(WorkerParts parts)
     : parts_(std::move(parts)),
       handover_(parts_.stage.device),
       watch_(stream()),
-      last_(std::make_unique<RowRun>(parts_.row, StepHeader(), watch_, nullptr)) {
+      last_(std::make_unique<RowRun>(parts_.row, StepHeader(), watch_, nullptr)),
+      dump_(parts_.dump_step, parts_.take_dump) {
+  parts_.stage.dump = &dump_;
   const std::vector<WorkerId>& row_of_stage = parts_.programs.wiring().row_of_stage;
   for (std::size_t s = 0; s < row_of_stage.size(); ++s)
     if (row_of_stage[s].value() == parts_.row) ids_.emplace_back(static_cast<int>(s));
@@ -285,6 +287,7 @@ void Worker::collect_norm_parts() {
   stages_->release_sent();
   squares_ = weights_->squared_norms();
   if (parts_.record_hashes) record_gradients();
+  if (dump_.wants(header_)) dump_gradients();
   current_->result.norm.parameters = squares_.parameters;
   current_->result.norm.blocks = squares_.blocks;
   current_->readings.add(squares_.squares, [this, &result = current_->result,
@@ -329,12 +332,26 @@ void Worker::record_gradients() {
   }
 }
 
+void Worker::dump_gradients() {
+  for (const Slice& slice : weights_->summed()) {
+    const Parameter& parameter = *weights_->trained()[static_cast<std::size_t>(slice.parameter)];
+    const bool whole = slice.begin == 0 && slice.end == parameter.value.numel();
+    const std::string name = concat("parameter_gradient/", parts_.graph.parameters[parameter.index].name);
+    if (whole)
+      dump_.add(name, 0, parameter.gradient.clone());
+    else
+      dump_.add(concat(name, "[", slice.begin, ":", slice.end, "]"), 0,
+                elements_of(parameter.gradient, slice.begin, slice.end).clone());
+  }
+}
+
 void Worker::record_hash(int index, Hashed what, const at::Tensor& tensor, int block) {
   if (parts_.record_hashes) hashes_.push_back({header_.step, index, what, block, hash_of(tensor)});
 }
 
 void Worker::end_program() {
   stages_->release_sent();
+  if (dump_.wants(header_)) dump_.finish(parts_.row);
   if (header_.mode == Mode::train) {
     stages_->end_step();
     if (parts_.central) weights_->fetch_values();

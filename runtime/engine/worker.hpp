@@ -59,7 +59,9 @@ struct WorkerParts {
   Observer* observer = nullptr;  ///< one worker per process
   const std::atomic<bool>* signalled = nullptr;
   bool record_hashes = false;
-  bool measure_products = false;        ///< for WorkerReport::product_rate
+  bool measure_products = false;  ///< for WorkerReport::product_rate
+  std::int64_t dump_step = 0;     ///< which is handed to `take_dump`; 0: none
+  TakeDump take_dump = {};
   std::unique_ptr<StateKeeper> keeper;  ///< null: nothing is saved or restored
   MemoryPool* pool = nullptr;           ///< of this worker; never null
   SpanRecorder* spans = nullptr;        ///< null: no timeline is recorded
@@ -105,6 +107,7 @@ class Worker {
   void keep();
   void record_hash(int index, Hashed what, const at::Tensor& tensor, int block = 0);
   void record_gradients();
+  void dump_gradients();
 
   const FlowContents& flow(const Edge& edge) const { return parts_.partition.flows[edge.item]; }
   const Topology& topology() const { return parts_.partition.topology; }
@@ -129,6 +132,7 @@ class Worker {
   at::Tensor norm_;                         // of all rows: double []
   std::unique_ptr<RowRun> current_, last_;  // this run and the one before, whose result travels now
   std::vector<ParameterHash> hashes_;
+  StepDump dump_;
 };
 
 }  // namespace lockstep

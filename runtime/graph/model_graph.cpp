@@ -187,6 +187,9 @@ class Describer {
     if (!(wanted.weight > 0)) throw ModelError(concat(where, " has the weight ", wanted.weight, ", expected > 0"));
     graph_.heads.push_back({output, targets, static_cast<int>(source - graph_.sources.begin()),
                             std::max(graph_.values[output].producer, 0), wanted.weight});
+    for (std::size_t i = 0; i < graph_.sources.size(); ++i)
+      if (graph_.values[graph_.sources[i]].spec.name == kSampleWeights)
+        add_weights(head, loss, where, static_cast<int>(i));
     try {
       loss.check(graph_.values[output].spec, graph_.values[targets].spec);
     } catch (const ModelError& error) {
@@ -194,6 +197,23 @@ class Describer {
       const std::string made_at = producer < 0 ? "" : prefix_of(graph_.layers[producer].origin);
       throw ModelError(concat(made_at, where, " does not fit the model and its data: ", error.what()));
     }
+  }
+
+  /// `source`: of the data's entries, the weights of samples.
+  void add_weights(int head, const Loss& loss, const std::string& where, int source) {
+    const EntrySpec& spec = graph_.values[graph_.sources[source]].spec;
+    if (spec.dtype != at::kFloat || spec.sizes.size() != 1)
+      throw ModelError(concat("the data's weights of samples are ", to_string(spec), ", expected float32 [rows]"));
+    if (!loss.takes_weights())
+      throw ModelError(concat(where, " knows no weights of samples, and the data has some (", kSampleWeights,
+                              "); leave them out, or take another loss"));
+    GraphHead& here = graph_.heads.back();
+    here.weights_source = source;
+    here.weights = read(kSampleWeights, where, {graph_.layer_count() + head, 2});
+    if (here.weights != graph_.sources[source])
+      throw ModelError(concat(layer_text(graph_.layers[graph_.values[here.weights].producer]), " writes '",
+                              kSampleWeights, "', which is the name of the data's weights of samples"));
+    graph_.inputs.back().push_back(here.weights);
   }
 
   void find_backward() {
@@ -286,6 +306,11 @@ int first_untrained(const ModelGraph& graph, int without) {
 ModelGraph describe_model(const Model& model, const std::vector<EntrySpec>& data, const Losses& losses,
                           const GraphOptions& options) {
   return Describer(model, options).run(data, losses);
+}
+
+bool ModelGraph::is_for_losses(int value) const {
+  return std::any_of(heads.begin(), heads.end(),
+                     [&](const GraphHead& head) { return head.targets == value || head.weights == value; });
 }
 
 }  // namespace lockstep

@@ -69,12 +69,14 @@ struct GraphHead {
   int source = 0;               ///< which of the data's entries the targets are
   int layer = 0;                ///< the layer that makes the output: the loss is computed on its stage
   double weight = 1.0;
+  int weights = -1;  ///< value id of kSampleWeights; -1: the data has none
+  int weights_source = -1;
 };
 
 struct ModelGraph {
   std::vector<LayerSpec> layers;
   std::vector<Value> values;
-  std::vector<std::vector<int>> inputs;   ///< value ids per layer, then per head: {output, targets}
+  std::vector<std::vector<int>> inputs;   ///< value ids per layer, then per head: {output, targets}, {.., weights}
   std::vector<std::vector<int>> outputs;  ///< value ids per layer
   std::vector<int> sources;               ///< value ids of the data's entries, in the data's order
   std::vector<ParameterInfo> parameters;
@@ -88,6 +90,8 @@ struct ModelGraph {
   std::vector<bool> has_backward;              ///< per layer: one of its outputs requires grad
 
   int head_count() const { return static_cast<int>(heads.size()); }
+  /// Whether losses read the value as it is in the data: targets, weights of samples.
+  bool is_for_losses(int value) const;
   int layer_count() const { return static_cast<int>(layers.size()); }
   /// Of data whose first entry is sequences of tokens, int64 [rows, length]: the length; 0: of other data.
   std::int64_t tokens_per_sample() const;

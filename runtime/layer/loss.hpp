@@ -40,9 +40,24 @@ class Loss {
   /// Which dimension of the output has a number per class, where targets are classes.
   virtual std::int64_t class_dimension() const { return -1; }
 
+  /// What makes an answer of the output, where the config names none: sigmoid, softmax (over the classes), or identity.
+  virtual std::string activation() const { return "identity"; }
+
+  /// The targets as metrics take them: classes that do not count are kIgnoredTarget, yes and no are numbers of the
+  /// output's shape. Default: as they are.
+  virtual EntrySpec for_metrics(const EntrySpec& /*output*/, const EntrySpec& targets) const { return targets; }
+  virtual at::Tensor for_metrics(const at::Tensor& /*output*/, const at::Tensor& targets) const { return targets; }
+
   /// What the summed loss of these targets is divided by: elements, or targets that are not ignored. Called by whoever
   /// reads the data, before the step; the sum over all micro-batches and replicas is N.
   virtual double denominator(const at::Tensor& targets) const = 0;
+
+  /// Whether it has the next two, for samples with weights.
+  virtual bool takes_weights() const { return false; }
+  /// What each sample adds to the denominator: double [rows].
+  virtual at::Tensor denominators(const at::Tensor& targets) const;
+  /// The summed loss of each sample: [rows], as numerator().
+  virtual at::Tensor numerators(const at::Tensor& output, const at::Tensor& targets) const;
 
   /// Sum of the loss over one micro-batch: a scalar in the graph of `output`, of the dtype of for_loss(output).
   virtual at::Tensor numerator(const at::Tensor& output, const at::Tensor& targets) const = 0;
@@ -50,6 +65,10 @@ class Loss {
 
 /// What losses compute in: float32 whatever the precision of the model, but for float64, which stays.
 at::Tensor for_loss(const at::Tensor& output);
+
+/// An entry of the data, float32 [rows]: what each sample counts in every loss. Where there is one, the summed loss of
+/// a sample and what it adds to the denominator are both multiplied by it.
+inline constexpr const char* kSampleWeights = "sample_weights";
 
 /// By head of the model.
 using Losses = std::vector<std::shared_ptr<const Loss>>;

@@ -29,6 +29,8 @@ class Metric {
   virtual void merge(std::vector<double>& all, std::span<const double> more) const;
   /// Of a whole set. NaN where it is not defined: of no sample, of one class alone.
   virtual double value(const std::vector<double>& all) const = 0;
+  /// Whether more of it is better: for checkpoint.best and early stopping.
+  virtual bool more_is_better() const { return true; }
   /// What belongs to a picture of it, such as the counts of a confusion matrix; nothing: there is none.
   virtual std::vector<double> picture(const std::vector<double>& /*all*/) const { return {}; }
 };
@@ -36,7 +38,11 @@ class Metric {
 /// By head of the model.
 using Metrics = std::vector<std::vector<std::shared_ptr<const Metric>>>;
 
+/// A metric's name in results: of several heads "head_0/accuracy".
+std::string metric_name(const Metrics& metrics, std::size_t head, const Metric& metric);
+
 /// `tensor` with its classes last. `dimension`: where they are (Loss::class_dimension).
 at::Tensor classes_last(const at::Tensor& tensor, std::int64_t dimension);
+EntrySpec classes_last(EntrySpec spec, std::int64_t dimension);
 
 }  // namespace lockstep

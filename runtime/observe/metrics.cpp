@@ -259,8 +259,14 @@ RunMetrics metrics_from_lines(const std::string& text, const std::string& file) 
     try {
       const Json json = Json::parse(line);
       if (json.contains("eval")) {
-        if (json.at("eval").value("set", "eval") == "eval")
-          metrics.eval_losses.emplace_back(json.at("eval").at("step"), number(json.at("eval"), "eval_loss"));
+        if (const Json& eval = json.at("eval"); eval.value("set", "eval") == "eval") {
+          metrics.eval_losses.emplace_back(eval.at("step"), number(eval, "eval_loss"));
+          if (eval.contains("metrics"))
+            for (const auto& [name, value] : eval.at("metrics").items())
+              metrics.metrics[name].emplace_back(eval.at("step"), number(eval.at("metrics"), name.c_str()));
+          if (eval.contains("pictures"))
+            metrics.pictures = eval.at("pictures").get<std::map<std::string, std::vector<double>>>();
+        }
       } else if (json.contains("step")) {
         metrics.losses.emplace_back(json.at("step"), number(json, "loss"));
         metrics.step_ms.push_back(number(json, "step_ms"));

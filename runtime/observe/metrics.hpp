@@ -14,7 +14,8 @@
 //                                                                                        the last line
 //
 // "metrics" are those of train.metrics, "pictures" what belongs to a picture of one: the counts [target, prediction] of
-// a confusion matrix, row by row.
+// a confusion matrix, row by row; of one label the curve of roc_auc (rates of false alarms and hits) and pr_auc (recall
+// and precision) as x, y, x, y, ...
 //
 // A model with several heads adds "losses":[...] to steps and evaluations: the loss of each head, before its weight;
 // "loss" is their weighted sum.
@@ -41,6 +42,7 @@
 
 #include <cstdint>
 #include <fstream>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -125,11 +127,13 @@ class MetricsWriter {
 
 /// From the metrics of a run: what is known of all its steps. Everything may be missing.
 struct RunMetrics {
-  std::vector<std::pair<std::int64_t, double>> losses, eval_losses;  ///< step, loss
-  std::vector<double> step_ms, bubbles;                              ///< by training step
-  std::vector<double> tflop_per_s, product_shares;                   ///< the same; NaN where it says nothing of it
-  std::vector<double> data_ms;                                       ///< the same: the longest wait for data
-  std::vector<double> peak_bytes;                                    ///< by worker
+  std::vector<std::pair<std::int64_t, double>> losses, eval_losses;             ///< step, loss
+  std::map<std::string, std::vector<std::pair<std::int64_t, double>>> metrics;  ///< of the first set: step, value
+  std::map<std::string, std::vector<double>> pictures;                          ///< of its last evaluation
+  std::vector<double> step_ms, bubbles;                                         ///< by training step
+  std::vector<double> tflop_per_s, product_shares;  ///< the same; NaN where it says nothing of it
+  std::vector<double> data_ms;                      ///< the same: the longest wait for data
+  std::vector<double> peak_bytes;                   ///< by worker
 };
 
 /// Reads metrics.jsonl; an unfinished last line is left out. Throws UserError "`file`: ..." when a line is no metric.

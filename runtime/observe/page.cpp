@@ -214,6 +214,79 @@ std::string loss_section(const RunMetrics& metrics) {
                 evaluations.empty() ? "" : "<li><i class=\"eval\"></i>evaluation (dashed)</li>", "</ul></section>");
 }
 
+using Points = std::vector<std::pair<double, double>>;
+
+/// A small picture of lines in the square of `least` to `most`, with what stands at its ends.
+std::string curve(const std::string& title, const Points& points, const char* x, double least, double most) {
+  double left = points.front().first, right = left;
+  for (const auto& [at, value] : points) left = std::min(left, at), right = std::max(right, at);
+  std::string d;
+  for (const auto& [at, value] : points)
+    d += concat(d.empty() ? "M" : "L", fixed_text(right > left ? 300 * (at - left) / (right - left) : 150, 1), " ",
+                fixed_text(most > least ? 120 * (most - value) / (most - least) : 60, 1));
+  if (points.size() == 1) d += "h1";
+  return concat("<figure class=\"metric\"><figcaption>", escaped(title),
+                "</figcaption><div class=\"loss\"><span class=\"top\">", fixed_text(most, 3),
+                "</span><span class=\"bottom\">", fixed_text(least, 3), "</span><svg role=\"img\" aria-label=\"",
+                escaped(title), "\" viewBox=\"0 -4 300 128\" preserveAspectRatio=\"none\"><path class=\"train\" d=\"",
+                d, "\"/></svg><span class=\"left\">", x, " ", fixed_text(left, left == std::floor(left) ? 0 : 2),
+                "</span><span class=\"right\">", fixed_text(right, right == std::floor(right) ? 0 : 2),
+                "</span></div></figure>");
+}
+
+/// Of an evaluation: rows are targets, columns what was said; the darker, the larger the share of the row.
+std::string matrix(const std::string& title, const std::vector<double>& counts) {
+  const auto classes = static_cast<std::size_t>(std::lround(std::sqrt(static_cast<double>(counts.size()))));
+  constexpr std::size_t most = 40;
+  if (classes == 0 || classes > most) return "";
+  std::string rows = "<tr><th></th>";
+  for (std::size_t column = 0; column < classes; ++column) rows += concat("<th scope=\"col\">", column, "</th>");
+  rows += "</tr>\n";
+  for (std::size_t row = 0; row < classes; ++row) {
+    double all = 0;
+    for (std::size_t column = 0; column < classes; ++column) all += counts[row * classes + column];
+    rows += concat("<tr><th scope=\"row\">", row, "</th>");
+    for (std::size_t column = 0; column < classes; ++column) {
+      const double count = counts[row * classes + column], share = all > 0 ? count / all : 0;
+      rows += concat("<td style=\"--share:", fixed_text(100 * share, 0), "%\"", share > 0.5 ? " class=\"dark\"" : "",
+                     ">", fixed_text(count, 0), "</td>");
+    }
+    rows += "</tr>\n";
+  }
+  return concat("<figure class=\"metric\"><figcaption>", escaped(title),
+                " (rows: targets, columns: predictions)</figcaption><div class=\"matrix\"><table>", rows,
+                "</table></div></figure>");
+}
+
+/// What evaluations measured beside the loss.
+std::string metrics_section(const RunMetrics& metrics) {
+  std::string figures;
+  for (const auto& [name, values] : metrics.metrics) {
+    Points points;
+    for (const auto& [step, value] : values)
+      if (std::isfinite(value)) points.emplace_back(static_cast<double>(step), value);
+    if (points.empty()) continue;
+    const auto [least, most] = std::minmax_element(points.begin(), points.end(),
+                                                   [](const auto& a, const auto& b) { return a.second < b.second; });
+    figures +=
+        curve(concat(name, " ", fixed_text(points.back().second, 4)), points, "step", least->second, most->second);
+  }
+  for (const auto& [name, numbers] : metrics.pictures) {
+    if (name.ends_with("confusion_matrix")) {
+      figures += matrix(name, numbers);
+      continue;
+    }
+    Points points;
+    for (std::size_t i = 0; i + 1 < numbers.size(); i += 2) points.emplace_back(numbers[i], numbers[i + 1]);
+    if (points.empty()) continue;
+    const bool roc = name.ends_with("roc_auc");
+    figures +=
+        curve(roc ? "ROC: hits by false alarms" : "precision by recall", points, roc ? "false alarms" : "recall", 0, 1);
+  }
+  return figures.empty() ? ""
+                         : concat("<section><h2>Evaluation</h2><div class=\"metrics\">", figures, "</div></section>");
+}
+
 std::string subtitle(const RunTimeline& all) {
   const int count = all.program.topology.replicas.count, stages = all.program.topology.stages / count;
   const std::string replicas = count == 1 ? "" : concat(count, " replicas of ");
@@ -260,7 +333,7 @@ std::string html_page(const RunTimeline& timeline, const RunMetrics& metrics) {
   fill(page, "timelines", timelines);
   fill(page, "workers", workers_table(timeline, metrics));
   fill(page, "stages", stages_table(timeline));
-  fill(page, "loss", loss_section(metrics));
+  fill(page, "loss", loss_section(metrics) + metrics_section(metrics));
   fill(page, "end", fixed_text(end_us, 3));
   fill(page, "data", for_script(to_json(timeline)));
   return page;

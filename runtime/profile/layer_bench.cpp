@@ -72,11 +72,6 @@ void LayerBench::scatter_noise(const at::Tensor& value, double scale) const {
   }
 }
 
-bool LayerBench::is_target(int value) const {
-  return std::any_of(graph_.heads.begin(), graph_.heads.end(),
-                     [&](const GraphHead& head) { return head.targets == value; });
-}
-
 at::Tensor LayerBench::made_of(const at::IntArrayRef sizes, at::ScalarType dtype) const {
   const at::Tensor value = at::empty(sizes, at::TensorOptions(dtype).device(options_.stage.device));
   if (value.numel() > 0) scatter_noise(value, 1.0);
@@ -92,7 +87,7 @@ at::Tensor LayerBench::made_of(int value) const {
     const RandomScope scope(mix_seed(1, 1, 0, "profile"));
     return at::randint(entry.below, entry.sizes, at::kLong).to(on_device);
   }
-  if (!is_target(value)) return made_of(entry.sizes, options_.stage.precision);
+  if (!graph_.is_for_losses(value)) return made_of(entry.sizes, options_.stage.precision);
   return made_of(entry.sizes, entry.dtype).sigmoid_();  // probabilities are targets of some losses
 }
 
@@ -101,7 +96,10 @@ void LayerBench::make_data() {
   std::set<int> ids;
   for (const int id : graph_.inputs[layer_]) ids.insert(id);
   for (const GraphHead& head : graph_.heads)
-    if (head.layer == layer_) ids.insert({head.targets, head.output});
+    if (head.layer == layer_) {
+      ids.insert({head.targets, head.output});
+      if (head.weights >= 0) ids.insert(head.weights);
+    }
   for (const int id : graph_.outputs[layer_]) ids.erase(id);
   for (const int id : ids) {
     if (graph_.values[id].producer < 0)

@@ -52,7 +52,6 @@ class LayerBench {
 
   void fill(at::Tensor& value, const Init& init) const;
   void scatter_noise(const at::Tensor& value, double scale) const;
-  bool is_target(int value) const;
   at::Tensor made_of(const at::IntArrayRef sizes, at::ScalarType dtype) const;
   at::Tensor made_of(int value) const;
   void begin();

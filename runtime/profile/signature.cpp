@@ -63,7 +63,8 @@ std::string signature_text(const ModelGraph& graph, int layer, const Losses& los
   }
   for (int head = 0; head < graph.head_count(); ++head)
     if (const GraphHead& here = graph.heads[head]; here.layer == layer)
-      text += concat("; loss ", losses[head]->name(), " against ", text_of(graph.values[here.targets].spec));
+      text += concat("; loss ", losses[head]->name(), " against ", text_of(graph.values[here.targets].spec),
+                     here.weights >= 0 ? " weighted" : "");
   return text;
 }
 
@@ -86,12 +87,10 @@ double entry_bytes(const ModelGraph& graph, int layer, const std::vector<double>
 }
 
 std::vector<double> value_bytes(const ModelGraph& graph, at::ScalarType precision) {
-  std::set<int> targets;
-  for (const GraphHead& head : graph.heads) targets.insert(head.targets);
   std::vector<double> bytes;
   for (int id = 0; id < static_cast<int>(graph.values.size()); ++id) {
     const EntrySpec& entry = graph.values[id].spec;
-    const bool casts = at::isFloatingType(entry.dtype) && targets.count(id) == 0;
+    const bool casts = at::isFloatingType(entry.dtype) && !graph.is_for_losses(id);
     double size = static_cast<double>(c10::elementSize(casts ? precision : entry.dtype));
     for (const std::int64_t extent : entry.sizes) size *= static_cast<double>(extent);
     bytes.push_back(size);

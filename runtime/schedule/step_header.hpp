@@ -15,8 +15,8 @@
 
 namespace lockstep {
 
-/// replan: at a checkpoint, to go on from it with other cuts.
-enum class StopReason : std::uint8_t { none, finished, not_finite, signal, stop_after, replan };
+/// replan: at a checkpoint, to go on from it with other cuts. no_progress: train.early_stopping.
+enum class StopReason : std::uint8_t { none, finished, not_finite, signal, stop_after, replan, no_progress };
 
 constexpr const char* to_string(StopReason reason) {
   switch (reason) {
@@ -26,6 +26,7 @@ constexpr const char* to_string(StopReason reason) {
     case StopReason::signal: return "signal";
     case StopReason::stop_after: return "stop_after";
     case StopReason::replan: return "replan";
+    case StopReason::no_progress: return "no_progress";
   }
   return nullptr;
 }

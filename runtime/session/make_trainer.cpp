@@ -15,13 +15,15 @@ namespace lockstep {
 std::unique_ptr<Trainer> make_trainer(const ConfigSource& source, const Config& config, const Ranks& ranks,
                                       const std::optional<TrainedOn>& trained) {
   const Registry known = source.registry(config);
+  check_activation(config, known.activations);
   Config sized = config;
   // What is wrong with the model is said before the data is read, unless the data has to say its sizes.
   std::optional<Model> model;
   if (!leaves_sizes(config.model)) model = source.make_model(config, known);
   DataSplits data = source.open_data(config, trained, known);
   if (!model) {
-    sized.model = with_sizes(config.model, data);
+    if (trained && data.inputs) sized.model = with_sizes(sized.model, *trained);
+    sized.model = with_sizes(sized.model, data);
     model = source.make_model(sized, known);
   }
   return std::make_unique<Trainer>(assemble(std::move(*model), std::move(data), std::move(sized), ranks, known));

@@ -44,6 +44,12 @@ std::int64_t size_of(std::string_view key, const DataSplits& data) {
   return named > 0 ? named : below(data, /*targets=*/true);
 }
 
+Section with_size(const Section& model, const std::string& key, const std::string& size) {
+  yaml::Value value = scalar_value(size);
+  value.at = model.value().find(key)->at;
+  return model.overlaid(yaml::root_section(std::make_shared<const yaml::Value>(mapping_value(key, std::move(value)))));
+}
+
 }  // namespace
 
 bool leaves_sizes(const Section& model) {
@@ -61,11 +67,15 @@ Section with_sizes(const Section& model, const DataSplits& data) {
       throw model.error(
           name, concat("got auto, but the data does not say it: it has ", to_string(data.train->entries(1).front()),
                        " and ", to_string(data.train->entries(1).back()), "; write the number"));
-    yaml::Value value = scalar_value(concat(size));
-    value.at = model.value().find(name)->at;
-    sized =
-        sized.overlaid(yaml::root_section(std::make_shared<const yaml::Value>(mapping_value(name, std::move(value)))));
+    sized = with_size(sized, name, concat(size));
   }
+  return sized;
+}
+
+Section with_sizes(const Section& model, const TrainedOn& trained) {
+  Section sized = model;
+  for (const auto& [key, size] : trained.model_sizes)
+    if (is_auto(model, key)) sized = with_size(sized, key, size);
   return sized;
 }
 

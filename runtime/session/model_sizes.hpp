@@ -19,4 +19,7 @@ bool leaves_sizes(const Section& model);
 ///   vocab             of tokens one more than the largest that may come
 Section with_sizes(const Section& model, const DataSplits& data);
 
+/// The same, as the model of a checkpoint has them: inputs without targets do not say all.
+Section with_sizes(const Section& model, const TrainedOn& trained);
+
 }  // namespace lockstep

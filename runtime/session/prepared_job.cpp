@@ -45,6 +45,7 @@ PreparedJob prepare_job(Process& process, const ConfigSource& source, const Prep
     if (!options.evaluates) return;
     if (job.resume.checkpoint.empty()) throw UserError(concat(options.flag, ": there is no checkpoint to evaluate"));
     job.loaded.trained = trained_on(job.resume.checkpoint);
+    job.loaded.trained->inputs = options.inputs;
   });
   resolve_partition(process, source, job.loaded);
   process.together([&] {

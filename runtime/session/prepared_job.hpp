@@ -26,6 +26,7 @@ struct PrepareOptions {
   std::string flag = "--resume";          ///< what names it, for messages
   bool evaluates = false;                 ///< as ResumeRules
   bool averaged = false;                  ///< as ResumeRules
+  std::optional<InputFile> inputs = {};   ///< with evaluates: to be answered, instead of the evaluation set
   std::vector<std::string> changes = {};  ///< of --change: "KEY=VALUE" sets the key as --set does; or "KEY"
 };
 

@@ -4,12 +4,14 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <iostream>
 #include <map>
 
 #include "runtime/base/output_file.hpp"
 #include "runtime/base/text_table.hpp"
 #include "runtime/checkpoint/manifest.hpp"
+#include "runtime/checkpoint/safetensors.hpp"
 #include "runtime/config/doubts.hpp"
 #include "runtime/host/stop_signals.hpp"
 #include "runtime/observe/reporter.hpp"
@@ -58,6 +60,14 @@ std::vector<double> expected_us(const LoadedConfig& loaded) {
   return by_row;
 }
 
+}  // namespace
+
+std::string dump_folder(const std::string& run_dir, std::int64_t step) {
+  return concat(run_dir, "/dump/step-", step);
+}
+
+namespace {
+
 class TrainRun {
  public:
   /// References outlive it.
@@ -67,6 +77,10 @@ class TrainRun {
     const std::string& run_dir = trainer_.config().run_dir;
     process_.together([&] {
       record_ = range_to_record(options.trace_steps, trainer_);
+      const std::int64_t first = trainer_.start().step + 1, last = trainer_.config().train.steps;
+      if (options.dump_step != 0 && (options.dump_step < first || options.dump_step > last))
+        throw UserError(
+            concat("--dump-step: got ", options.dump_step, ", expected a step of this run, ", first, " to ", last));
       if (process_.is_root()) {
         for (const auto& [flag, path] : {std::pair("--metrics", options.metrics),
                                          {"--fingerprint", options.fingerprint},
@@ -110,6 +124,8 @@ class TrainRun {
     fit.checkpoints = checkpoints_of(trainer_.config().run_dir);
     fit.log = log_;
     fit.record = record_;
+    fit.dump_step = options_.dump_step;
+    fit.take_dump = [this](int row, const DumpedTensors& tensors) { write_dump(row, tensors); };
     fit.recorder_folder = recorder_folder(trainer_.config().run_dir);
     TimelineGatherer gatherer(process_);
     const JobOutcome outcome = trainer_.fit(fit, orders);
@@ -223,6 +239,18 @@ class TrainRun {
                      "; open it in ui.perfetto.dev or chrome://tracing"));
   }
 
+  void write_dump(int row, const DumpedTensors& tensors) const {
+    const std::string folder = dump_folder(trainer_.config().run_dir, options_.dump_step);
+    std::error_code failure;
+    std::filesystem::create_directories(folder, failure);  // what is wrong is said when the file is written
+    std::vector<NamedTensor> named;
+    for (const auto& [name, tensor] : tensors) named.push_back({name, tensor, /*may_be_infinite=*/true});
+    const std::string name = concat("worker-", row, ".safetensors");
+    write_safetensors(folder, name, named);
+    log_.info(
+        concat("step ", options_.dump_step, ": activations and gradients of worker ", row, " in ", folder, "/", name));
+  }
+
   /// Says how the job ended, and leaves word of it for `lockstep why`.
   JobEnd finish() const {
     const JobEnd end = ending();
@@ -253,6 +281,10 @@ class TrainRun {
       case StopReason::stop_after:
         return {
             0, concat("stopped after step ", last_step(), " of ", steps, " (train.stop_after); --resume auto goes on")};
+      case StopReason::no_progress:
+        return {0, concat("stopped after step ", last_step(), " of ", steps, ": more than ",
+                          trainer_.config().train.early_stopping.patience, " evaluations in a row were no better by ",
+                          trainer_.config().train.early_stopping.watch, " (train.early_stopping)")};
       case StopReason::replan: return {0, concat("stopped after step ", last_step(), " of ", steps, " to move layers")};
       case StopReason::signal: return {0, concat("stopped by a signal after step ", last_step(), " of ", steps)};
       case StopReason::not_finite: return {static_cast<int>(ExitCode::fault), not_finite_message()};

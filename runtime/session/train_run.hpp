@@ -23,8 +23,12 @@ struct TrainOptions {
   std::string fingerprint = {};           ///< likewise
   std::string trace = {};                 ///< a Chrome trace; empty: none
   std::string trace_steps = {};           ///< "FIRST-LAST" that trace and timeline show; empty: usual_range()
+  std::int64_t dump_step = 0;             ///< of which activations and gradients are written: dump_folder(); 0: none
   bool replan = false;                    ///< move layers away from a slow worker at a checkpoint
 };
+
+/// Where train() writes what --dump-step asks for: a safetensors file per worker (runtime/engine/step_dump.hpp).
+std::string dump_folder(const std::string& run_dir, std::int64_t step);
 
 /// What became of a run. The same on every rank, but for the timeline.
 struct TrainResult {

@@ -2,6 +2,7 @@
 #include "runtime/training/assembly.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <set>
 #include <utility>
@@ -11,6 +12,7 @@
 #include "runtime/config/doubts.hpp"
 #include "runtime/config/plugin_kind.hpp"
 #include "runtime/device/card.hpp"
+#include "runtime/training/answers.hpp"
 #include "runtime/training/data_checks.hpp"
 #include "runtime/training/placement.hpp"
 #include "runtime/training/precision.hpp"
@@ -60,17 +62,28 @@ Metrics metrics_of(const Assembly& assembly, const Table<MetricKind>& kinds) {
 void check_metrics(const Assembly& assembly) {
   for (std::size_t head = 0; head < assembly.metrics.size(); ++head) {
     const GraphHead& of = assembly.graph.heads[head];
-    EntrySpec output = assembly.graph.values[static_cast<std::size_t>(of.output)].spec;
-    if (const std::int64_t dimension = assembly.losses[head]->class_dimension(); dimension >= 0)
-      std::rotate(output.sizes.begin() + dimension, output.sizes.begin() + dimension + 1, output.sizes.end());
+    const Loss& loss = *assembly.losses[head];
+    const EntrySpec& put_out = assembly.graph.values[static_cast<std::size_t>(of.output)].spec;
+    const EntrySpec output = classes_last(put_out, loss.class_dimension());
+    const EntrySpec targets =
+        loss.for_metrics(put_out, assembly.graph.values[static_cast<std::size_t>(of.targets)].spec);
     for (const auto& metric : assembly.metrics[head]) {
       try {
-        metric->check(output, assembly.graph.values[static_cast<std::size_t>(of.targets)].spec);
+        metric->check(output, targets);
       } catch (const ModelError& error) {
         throw assembly.config.root.section("train").error("metrics", concat(metric->name(), ": ", error.what()));
       }
     }
   }
+}
+
+/// Whether evaluations give what is watched.
+void check_watched(const Assembly& assembly) {
+  const Config& config = assembly.config;
+  if (config.checkpoint.keeps_best())
+    watched_of(assembly, config.checkpoint.best, config.root.section("checkpoint"), "best");
+  if (const EarlyStoppingConfig& stopping = config.train.early_stopping; stopping.given)
+    watched_of(assembly, stopping.watch, config.root.section("train").section("early_stopping"), "watch");
 }
 
 /// `workers`: of one replica.
@@ -238,8 +251,11 @@ Sampler sampler_of(const Config& config, const DataSplits& data) {
 
 Assembly assemble(Model model, DataSplits data, Config config, const Ranks& ranks, const TrainTables& tables) {
   Assembly assembly{
-      std::move(config), std::move(model), std::move(data), ranks, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}};
+      std::move(config), std::move(model), std::move(data), ranks, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}};
   assembly.losses = losses_of(assembly.model, assembly.config, tables.losses);
+  const bool answers = assembly.data.inputs.has_value();
+  if (answers)
+    for (auto& loss : assembly.losses) loss = without_targets(std::move(loss));
   const TrainConfig& train = assembly.config.train;
   check_config(assembly.config);
   check_datasets(assembly.data);
@@ -248,8 +264,9 @@ Assembly assemble(Model model, DataSplits data, Config config, const Ranks& rank
   assembly.learning_rate = learning_rate_of(train, tables.lr_schedules);
   const std::int64_t rows = slice_rows(train.batch, train.micro_batches, train.batch)[0];
   assembly.graph = described(assembly, *assembly.data.train, rows);
-  assembly.metrics = metrics_of(assembly, tables.metrics);
+  if (!answers) assembly.metrics = metrics_of(assembly, tables.metrics);
   check_metrics(assembly);
+  if (!answers) check_watched(assembly);
   std::vector<std::string> parameter_names;
   std::vector<Sizes> parameter_sizes;
   for (const ParameterInfo& parameter : assembly.graph.parameters) {
@@ -305,6 +322,25 @@ Assembly with_devices(Assembly assembly, std::vector<at::Device> devices) {
 
 Schedule schedule_of_replica(const Assembly& assembly) {
   return choose(assembly, one_replica(assembly)).schedule;
+}
+
+double Watched::badness(const StepResult& evaluation) const {
+  if (name == kEvalLoss) return evaluation.loss();
+  for (const MetricValue& metric : evaluation.metrics)
+    if (metric.name == name) return more_is_better ? -metric.value : metric.value;
+  return NAN;
+}
+
+Watched watched_of(const Assembly& assembly, const std::string& name, const Section& section, const char* key) {
+  if (name == kEvalLoss) return {name, false};
+  std::vector<std::string> names = {kEvalLoss};
+  for (std::size_t head = 0; head < assembly.metrics.size(); ++head)
+    for (const auto& metric : assembly.metrics[head]) {
+      names.push_back(metric_name(assembly.metrics, head, *metric));
+      if (names.back() == name) return {name, metric->more_is_better()};
+    }
+  throw section.error(key, concat("got '", name, "', which no evaluation gives; expected one of ", join(names),
+                                  did_you_mean(name, names), "; train.metrics names what is measured"));
 }
 
 void check_evaluation(const Assembly& assembly) {

@@ -57,6 +57,7 @@ struct Assembly {
   std::vector<at::Device> devices;  ///< by row
   std::vector<bool> recompute;      ///< by layer
   std::shared_ptr<Programs> programs;
+  std::int64_t answer_rows = 0;       ///< it answers inputs (with_answers()): samples of each micro-batch
   std::vector<std::string> warnings;  ///< what the user should know before it starts
 
   /// Whether this process has the row that reads the data.
@@ -84,6 +85,16 @@ Assembly with_devices(Assembly assembly, std::vector<at::Device> devices);
 
 /// The schedule of a full batch, of one replica.
 Schedule schedule_of_replica(const Assembly& assembly);
+
+/// What of an evaluation decides: its loss, or a metric by the name that it has in metrics.jsonl.
+struct Watched {
+  std::string name;
+  bool more_is_better = false;
+  /// Of an evaluation of all batches; less is better. NaN: it is not defined.
+  double badness(const StepResult& evaluation) const;
+};
+/// Throws ConfigError at `key` of `section` when there is no such metric.
+Watched watched_of(const Assembly& assembly, const std::string& name, const Section& section, const char* key);
 
 /// Whether it can evaluate, every batch of the evaluation set: ConfigError, DataError, ModelError when not. A config
 /// with eval_every has been checked.

@@ -16,6 +16,13 @@ std::int64_t sum_of(const std::vector<std::int64_t>& slices, int begin, int end)
   return std::accumulate(slices.begin() + begin, slices.begin() + end, std::int64_t{0});
 }
 
+double denominator_of(const Loss& loss, const GraphHead& head, const Tensors& batch) {
+  const at::Tensor& targets = batch[static_cast<std::size_t>(head.source)];
+  if (head.weights < 0) return loss.denominator(targets);
+  const at::Tensor weights = batch[static_cast<std::size_t>(head.weights_source)].to(at::kDouble);
+  return (loss.denominators(targets) * weights).sum().item<double>();
+}
+
 }  // namespace
 
 BatchReader::BatchReader(const Assembly& assembly, std::optional<int> replica)
@@ -40,6 +47,8 @@ BatchKey BatchReader::key_of(Mode mode, int set, std::int64_t position) const {
   BatchKey key{mode, set, position, 0};
   const std::int64_t size = mode == Mode::train ? epoch_ : dataset(key).size();
   key.rows = std::min(full_batch(mode), size - position % size);
+  // Answers: every micro-batch is whole.
+  if (const std::int64_t whole = assembly_.answer_rows; whole > 0) key.rows = (key.rows + whole - 1) / whole * whole;
   return key;
 }
 
@@ -75,6 +84,7 @@ Tensors BatchReader::read(const BatchKey& key) {
     drawn = key.position + before;
   } else {
     std::iota(samples.begin(), samples.end(), key.position + before);
+    for (std::int64_t& sample : samples) sample = std::min(sample, data.size() - 1);  // answers
   }
   Tensors entries = read_samples(data, samples, drawn);
   targets_.check_batch(data, samples, entries);
@@ -117,8 +127,8 @@ void BatchReader::open(StepHeader& header, std::int64_t position) {
   // A batch whose targets are all ignored has no loss and no gradient; 0 / 1 says so without a NaN.
   for (std::size_t head = 0; head < assembly_.losses.size(); ++head) {
     const GraphHead& of = assembly_.graph.heads[head];
-    const double denominator = assembly_.losses[head]->denominator(batch_[of.source]);
-    header.heads.push_back({0.0, std::max(1.0, denominator), of.weight});
+    const double denominator = denominator_of(*assembly_.losses[head], of, batch_);
+    header.heads.push_back({0.0, denominator > 0 ? denominator : 1.0, of.weight});
   }
 }
 
@@ -133,11 +143,11 @@ Tensors BatchReader::micro_batch(int micro_batch) {
   return entries;
 }
 
-std::optional<double> EvaluationSum::add(const StepResult& batch) {
+std::optional<StepResult> EvaluationSum::add(const StepResult& batch) {
   if (batch.set != 0) return std::nullopt;
   sum_.add(batch);
   if (!batch.last_of_evaluation) return std::nullopt;
-  return std::exchange(sum_, {}).loss();
+  return std::exchange(sum_, {});
 }
 
 StepHeader EvaluationPass::next(std::int64_t step) {

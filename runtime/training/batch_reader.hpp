@@ -20,8 +20,8 @@ class BatchReader : public Feeder {
   explicit BatchReader(const Assembly& assembly, std::optional<int> replica = {});
 
   /// Position, slices and the losses' denominators of `header`, for the batch that begins at `position`: of training in
-  /// the order of its epochs, of an evaluation as the samples of its set lie; at the end fewer than a full batch. It is
-  /// read.
+  /// the order of its epochs, of an evaluation as the samples of its set lie; at the end fewer than a full batch; of
+  /// answers the last sample again, until a micro-batch is whole. It is read.
   void open(StepHeader& header, std::int64_t position);
 
   void begin(const StepHeader& header) override;
@@ -57,9 +57,9 @@ class BatchReader : public Feeder {
 /// The results of an evaluation's batches, added up.
 class EvaluationSum {
  public:
-  /// The loss over all batches of a set, with the last of them; then it begins again. Of the first set alone, which is
-  /// the one that counts.
-  std::optional<double> add(const StepResult& batch);
+  /// That of all batches of a set, with the last of them; then it begins again. Of the first set alone, which is the
+  /// one that counts.
+  std::optional<StepResult> add(const StepResult& batch);
 
  private:
   StepResult sum_;

@@ -188,7 +188,7 @@ Publisher::Publisher(PublisherOptions options)
   for (const CheckpointPlace& place : list_checkpoints(options_.checkpoints)) published_.insert(place.step);
   // One that has been removed by hand is no rival.
   if (best_ && !published_.count(best_->step)) best_.reset();
-  if (!options_.keep_best) return;
+  if (!options_.best) return;
   point_to_best(options_.checkpoints, best_ ? best_->step : -1);
 }
 
@@ -210,14 +210,16 @@ void Publisher::report(const std::vector<std::string>& shards) {
   }
 }
 
-void Publisher::finished(const StepResult& result, const PlateauState& plateau, const WaitLimits& limits) {
+void Publisher::finished(const StepResult& result, const PlateauState& plateau, const PlateauState& stopping,
+                         const WaitLimits& limits) {
   options_.state.plateau = plateau;
+  options_.state.stopping = stopping;
   if (result.non_finite.found() && !not_finite_) {
     not_finite_ = result.step;
     options_.log.warn(concat("step ", result.step, " was not finite: no checkpoint is published from here on"));
   }
   if (result.mode == Mode::evaluate) {
-    if (const std::optional<double> loss = evaluation_.add(result)) evaluated(result.step, *loss, limits);
+    if (const std::optional<StepResult> all = evaluation_.add(result)) evaluated(*all, limits);
     return;
   }
   options_.state.loss = result.loss();
@@ -228,15 +230,17 @@ void Publisher::finished(const StepResult& result, const PlateauState& plateau, 
     pending.state.loss = options_.state.loss;
     pending.state.losses = losses_;
     pending.state.plateau = plateau;
+    pending.state.stopping = stopping;
     pending.has_result = true;
   }
 }
 
-void Publisher::evaluated(std::int64_t step, double loss, const WaitLimits& limits) {
-  const bool has_checkpoint = pending_.count(step) || published_.count(step);
-  if (!options_.keep_best || !has_checkpoint || !(loss == loss)) return;  // a NaN is never the best
-  if (best_ && best_->loss <= loss) return;
-  best_ = {step, loss};
+void Publisher::evaluated(const StepResult& evaluation, const WaitLimits& limits) {
+  const std::int64_t step = evaluation.step;
+  if (!options_.best || (!pending_.count(step) && !published_.count(step))) return;
+  const double badness = options_.best->badness(evaluation), sign = options_.best->more_is_better ? -1 : 1;
+  if (badness != badness || (best_ && sign * best_->value <= badness)) return;  // a NaN is never the best
+  best_ = {step, sign * badness, options_.best->name};
   if (!published_.count(step)) return;  // the link comes with it
   start([folder = options_.checkpoints, step](const FileProgress&) { point_to_best(folder, step); }, limits);
 }

@@ -67,7 +67,7 @@ struct PublisherOptions {
   std::string resume_from;  ///< what the workers are about to read; empty: nothing
   int rows = 1;
   int keep = 3;
-  bool keep_best = false;
+  std::optional<Watched> best;                  ///< the checkpoint that is best by it is kept; none: none is
   bool stop_on_nan = true;                      ///< broken weights end the job, as values that are not finite do
   std::chrono::milliseconds patience{300'000};  ///< SaveTask's
   std::string hub_config;                       ///< Model::hub_config
@@ -85,8 +85,9 @@ class Publisher {
   /// The rows have been told to save after `step`, when `position` samples are consumed.
   void request(std::int64_t step, std::int64_t position);
   void report(const std::vector<std::string>& shards);
-  /// `plateau`: all that had been evaluated when this result came.
-  void finished(const StepResult& result, const PlateauState& plateau, const WaitLimits& limits);
+  /// `plateau`, `stopping`: all that had been evaluated when this result came.
+  void finished(const StepResult& result, const PlateauState& plateau, const PlateauState& stopping,
+                const WaitLimits& limits);
   /// Publishes what is complete. Throws what went wrong with an earlier publication, and Error when weights or
   /// optimizer state are not finite though every value of the step was.
   void advance(const WaitLimits& limits);
@@ -103,7 +104,7 @@ class Publisher {
     bool has_result = false;
     std::vector<ShardReport> reports;
   };
-  void evaluated(std::int64_t step, double loss, const WaitLimits& limits);
+  void evaluated(const StepResult& evaluation, const WaitLimits& limits);
   bool is_finite(std::int64_t step, const Pending& pending);
   void publish(Pending pending, const WaitLimits& limits);
   void start(SaveTask::Work work, const WaitLimits& limits);

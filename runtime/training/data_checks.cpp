@@ -49,8 +49,8 @@ std::string value_text(const at::Tensor& values, std::int64_t at) {
   return values.scalar_type() == at::kLong ? concat(value.item<std::int64_t>()) : concat(value.item<double>());
 }
 
-void check_entries(const Dataset& data, const char* name) {
-  if (data.size() < 1) throw DataError(concat("the ", name, " data has no samples"));
+void check_entries(const Dataset& data, const char* name, std::int64_t least = 1) {
+  if (data.size() < least) throw DataError(concat("the ", name, " data has no samples"));
   constexpr std::int64_t rows = 2;
   const std::vector<EntrySpec> entries = data.entries(rows);
   if (entries.size() < 2)
@@ -67,7 +67,8 @@ void check_entries(const Dataset& data, const char* name) {
 void check_datasets(const DataSplits& data) {
   if (!data.train) throw DataError("there is no training data");
   check_entries(*data.train, "training");
-  for (int set = 0; set < evaluation_sets(data); ++set) check_entries(evaluation_set(data, set), "evaluation");
+  for (int set = 0; set < evaluation_sets(data); ++set)
+    check_entries(evaluation_set(data, set), "evaluation", data.inputs ? 0 : 1);
 }
 
 TargetChecks::TargetChecks(const ModelGraph& graph, const Losses& losses) : graph_(graph), losses_(losses) {
@@ -77,6 +78,7 @@ TargetChecks::TargetChecks(const ModelGraph& graph, const Losses& losses) : grap
 
 void TargetChecks::check(const Dataset& data, const std::vector<std::int64_t>& samples, const Tensors& entries) const {
   for (std::size_t head = 0; head < domains_.size(); ++head) {
+    if (head == 0) check_weights(data, samples, entries);
     const at::Tensor targets = entries.at(static_cast<std::size_t>(graph_.heads[head].source)).contiguous();
     const std::int64_t at = first_outside(targets, domains_[head]);
     if (at == kNone) continue;
@@ -89,6 +91,19 @@ void TargetChecks::check(const Dataset& data, const std::vector<std::int64_t>& s
                            domain.text.empty() ? "numbers" : domain.text,
                            domain.advice.empty() ? "" : "; " + domain.advice));
   }
+}
+
+void TargetChecks::check_weights(const Dataset& data, const std::vector<std::int64_t>& samples,
+                                 const Tensors& entries) const {
+  const int source = graph_.heads.front().weights_source;
+  if (source < 0) return;
+  const at::Tensor weights = entries.at(static_cast<std::size_t>(source)).contiguous();
+  const std::int64_t at = first_outside(weights, {.least = 0, .most = std::numeric_limits<float>::max()});
+  if (at == kNone) return;
+  const std::int64_t sample = samples.empty() ? at : samples[static_cast<std::size_t>(at)];
+  const std::string place = data.place_of(sample);
+  throw DataError(concat(place.empty() ? "" : place + ": ", "sample ", sample, ": its weight is ",
+                         value_text(weights, at), ", expected a finite number of 0 or more"));
 }
 
 void TargetChecks::check_all(const Dataset& data) const {

@@ -29,6 +29,7 @@ class TargetChecks {
 
  private:
   void check(const Dataset& data, const std::vector<std::int64_t>& samples, const Tensors& entries) const;
+  void check_weights(const Dataset& data, const std::vector<std::int64_t>& samples, const Tensors& entries) const;
 
   const ModelGraph& graph_;
   const Losses& losses_;

@@ -34,59 +34,9 @@ std::vector<std::int64_t> numbers(std::int64_t begin, std::int64_t end) {
   return all;
 }
 
-/// What a scan has seen of one entry.
-struct Range {
-  double least = INFINITY, most = -INFINITY, sum = 0;
-  std::int64_t count = 0, not_finite = 0;
-
-  void add(const at::Tensor& tensor) {
-    const at::Tensor values = tensor.to(at::kDouble);
-    const at::Tensor finite = values.isfinite();
-    const std::int64_t good = finite.sum().item<std::int64_t>();
-    not_finite += values.numel() - good;
-    count += good;
-    if (good == 0) return;
-    const at::Tensor kept = good == values.numel() ? values : values.masked_select(finite);
-    least = std::min(least, kept.min().item<double>());
-    most = std::max(most, kept.max().item<double>());
-    sum += kept.sum().item<double>();
-  }
-};
-
-struct Scan {
-  std::int64_t samples = 0;
-  std::vector<Range> ranges;                                 // by entry
-  std::map<std::int64_t, std::int64_t> classes;              // how many of each; of targets that are one class a sample
-  std::unordered_map<std::uint64_t, std::int64_t> hashes;    // of x -> the first such sample
-  std::vector<std::pair<std::int64_t, std::int64_t>> twins;  // later sample, first such sample
-};
-
 bool has_classes(const Dataset& set) {
   const EntrySpec targets = set.entries(1).back();
   return targets.dtype == at::kLong && targets.sizes.size() == 1;
-}
-
-Scan scan(const Dataset& set, std::int64_t most) {
-  Scan found;
-  std::int64_t bytes = 0;
-  const bool classes = has_classes(set);
-  while (found.samples < std::min(most, set.size()) && bytes < kMostBytes) {
-    const std::int64_t end = std::min({found.samples + kPiece, most, set.size()});
-    const Tensors entries = read_samples(set, numbers(found.samples, end));
-    found.ranges.resize(entries.size());
-    for (std::size_t i = 0; i < entries.size(); ++i) {
-      found.ranges[i].add(entries[i]);
-      bytes += static_cast<std::int64_t>(entries[i].nbytes());
-    }
-    for (std::int64_t row = 0; row < end - found.samples; ++row) {
-      const std::int64_t sample = found.samples + row;
-      const auto [first, is_new] = found.hashes.try_emplace(hash_of(entries[0][row].contiguous()), sample);
-      if (!is_new) found.twins.emplace_back(sample, first->second);
-      if (classes) ++found.classes[entries.back()[row].item<std::int64_t>()];
-    }
-    found.samples = end;
-  }
-  return found;
 }
 
 std::string number_text(double number) {
@@ -101,12 +51,12 @@ class Look {
       : look_(look), config_(config), data_(data) {}
 
   std::string all() {
-    const Scan train = scan(*data_.train, look_.scan);
+    const DataScan train = scan_data(*data_.train, look_.scan);
     set("training set", *data_.train, data_.record ? &data_.record->train : nullptr, train);
     contents();
     for (int number = 0; number < evaluation_sets(data_); ++number) {
       const Dataset& eval = evaluation_set(data_, number);
-      const Scan seen = scan(eval, look_.scan);
+      const DataScan seen = scan_data(eval, look_.scan);
       set(name_of_set(data_, number), eval, data_.record && number == 0 ? &data_.record->eval : nullptr, seen);
       duplicates(train, seen, eval);
     }
@@ -141,7 +91,7 @@ class Look {
     return concat("sample ", sample, place.empty() ? "" : concat(" (", place, ")"));
   }
 
-  void set(const std::string& name, const Dataset& set, const std::vector<DataFile>* files, const Scan& seen) {
+  void set(const std::string& name, const Dataset& set, const std::vector<DataFile>* files, const DataScan& seen) {
     out_ << (out_.tellp() > 0 ? "\n" : "") << name << ": " << set.size() << " samples";
     if (files) file_list(*files);
     out_ << (set.is_in_memory()        ? ", in memory"
@@ -151,7 +101,7 @@ class Look {
     if (seen.samples < set.size()) out_ << "  of the first " << seen.samples << " samples:\n";
     const std::vector<EntrySpec> entries = set.entries(1);
     for (std::size_t i = 0; i < entries.size(); ++i) {
-      const Range& range = seen.ranges[i];
+      const DataRange& range = seen.ranges[i];
       const std::vector<std::int64_t> sizes(entries[i].sizes.begin() + 1, entries[i].sizes.end());
       out_ << "  " << std::left << std::setw(9) << entries[i].name << " " << c10::toString(entries[i].dtype) << " [rows"
            << (sizes.empty() ? "" : ", ") << join(sizes) << "]";
@@ -174,7 +124,7 @@ class Look {
     out_ << ", " << size_text(static_cast<double>(bytes));
   }
 
-  void classes(const Scan& seen) {
+  void classes(const DataScan& seen) {
     if (seen.classes.empty()) return;
     out_ << "  " << seen.classes.size() << " classes: ";
     std::vector<std::string> texts;
@@ -200,13 +150,13 @@ class Look {
     }
   }
 
-  void twins(const Dataset& set, const Scan& seen) {
+  void twins(const Dataset& set, const DataScan& seen) {
     if (seen.twins.empty()) return;
     out_ << "  " << seen.twins.size() << " samples have the x of an earlier one, such as "
          << name_of(set, seen.twins.front().first) << " that of " << name_of(set, seen.twins.front().second) << "\n";
   }
 
-  void duplicates(const Scan& train, const Scan& seen, const Dataset& eval) {
+  void duplicates(const DataScan& train, const DataScan& seen, const Dataset& eval) {
     std::vector<std::string> places;
     std::int64_t count = 0;
     for (const auto& [hash, sample] : seen.hashes) {
@@ -295,6 +245,42 @@ class Look {
 };
 
 }  // namespace
+
+void DataRange::add(const at::Tensor& tensor) {
+  const at::Tensor values = tensor.to(at::kDouble);
+  const at::Tensor finite = values.isfinite();
+  const std::int64_t good = finite.sum().item<std::int64_t>();
+  not_finite += values.numel() - good;
+  count += good;
+  if (good == 0) return;
+  const at::Tensor kept = good == values.numel() ? values : values.masked_select(finite);
+  least = std::min(least, kept.min().item<double>());
+  most = std::max(most, kept.max().item<double>());
+  sum += kept.sum().item<double>();
+}
+
+DataScan scan_data(const Dataset& set, std::int64_t most) {
+  DataScan found;
+  std::int64_t bytes = 0;
+  const bool classes = has_classes(set);
+  while (found.samples < std::min(most, set.size()) && bytes < kMostBytes) {
+    const std::int64_t end = std::min({found.samples + kPiece, most, set.size()});
+    const Tensors entries = read_samples(set, numbers(found.samples, end));
+    found.ranges.resize(entries.size());
+    for (std::size_t i = 0; i < entries.size(); ++i) {
+      found.ranges[i].add(entries[i]);
+      bytes += static_cast<std::int64_t>(entries[i].nbytes());
+    }
+    for (std::int64_t row = 0; row < end - found.samples; ++row) {
+      const std::int64_t sample = found.samples + row;
+      const auto [first, is_new] = found.hashes.try_emplace(hash_of(entries[0][row].contiguous()), sample);
+      if (!is_new) found.twins.emplace_back(sample, first->second);
+      if (classes) ++found.classes[entries.back()[row].item<std::int64_t>()];
+    }
+    found.samples = end;
+  }
+  return found;
+}
 
 std::string look_at_data(const Config& config, const DataSplits& data, const DataLook& look) {
   Look found(config, data, look);

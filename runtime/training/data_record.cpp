@@ -145,7 +145,10 @@ std::optional<DataDifference> data_difference(const std::vector<DataFile>& now, 
 TrainedOn trained_on(const std::string& checkpoint) {
   const CheckpointStore store(checkpoint);
   const TrainerState state = state_of(store);
-  return {state.samples, state.data.value_or(DataRecord{})};
+  TrainedOn trained{state.samples, state.data.value_or(DataRecord{})};
+  for (const char* key : {"inputs", "outputs", "classes", "vocab"})
+    if (const auto size = state.numeric(concat("model.", key))) trained.model_sizes.emplace_back(key, *size);
+  return trained;
 }
 
 }  // namespace lockstep

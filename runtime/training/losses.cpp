@@ -48,6 +48,15 @@ TargetDomain yes_or_no() {
               "sparse_categorical_cross_entropy for classes 0, 1, 2, ..."};
 }
 
+/// [rows] of [rows, ...], or of [rows * places].
+at::Tensor sums_of_samples(const at::Tensor& each, std::int64_t rows) {
+  return each.reshape({rows, -1}).sum(-1);
+}
+
+at::Tensor reduced(const at::Tensor& each, std::int64_t reduction) {
+  return reduction == at::Reduction::Sum ? each.sum() : each;
+}
+
 /// Targets are floating-point numbers of the output's shape.
 class OfNumbers : public Loss {
  public:
@@ -60,12 +69,21 @@ class OfNumbers : public Loss {
   double denominator(const at::Tensor& targets) const override { return static_cast<double>(targets.numel()); }
   at::Tensor numerator(const at::Tensor& output, const at::Tensor& targets) const override {
     const at::Tensor wide = for_loss(output);
-    return sum(wide, targets.to(wide.scalar_type()));
+    return of(wide, targets.to(wide.scalar_type()), at::Reduction::Sum);
+  }
+  bool takes_weights() const override { return true; }
+  at::Tensor denominators(const at::Tensor& targets) const override {
+    const double each = denominator(targets) / static_cast<double>(targets.size(0));
+    return at::full({targets.size(0)}, each, at::kDouble);
+  }
+  at::Tensor numerators(const at::Tensor& output, const at::Tensor& targets) const override {
+    const at::Tensor wide = for_loss(output);
+    return sums_of_samples(of(wide, targets.to(wide.scalar_type()), at::Reduction::None), output.size(0));
   }
 
  protected:
-  /// Both of one dtype.
-  virtual at::Tensor sum(const at::Tensor& output, const at::Tensor& targets) const = 0;
+  /// Both of one dtype. `reduction`: of at::Reduction, Sum or None.
+  virtual at::Tensor of(const at::Tensor& output, const at::Tensor& targets, std::int64_t reduction) const = 0;
 
  private:
   std::string name_;
@@ -75,16 +93,16 @@ class OfNumbers : public Loss {
 class MeanSquaredError : public OfNumbers {
  public:
   MeanSquaredError() : OfNumbers("mean_squared_error", finite_numbers()) {}
-  at::Tensor sum(const at::Tensor& output, const at::Tensor& targets) const override {
-    return at::mse_loss(output, targets, at::Reduction::Sum);
+  at::Tensor of(const at::Tensor& output, const at::Tensor& targets, std::int64_t reduction) const override {
+    return at::mse_loss(output, targets, reduction);
   }
 };
 
 class MeanAbsoluteError : public OfNumbers {
  public:
   MeanAbsoluteError() : OfNumbers("mean_absolute_error", finite_numbers()) {}
-  at::Tensor sum(const at::Tensor& output, const at::Tensor& targets) const override {
-    return at::l1_loss(output, targets, at::Reduction::Sum);
+  at::Tensor of(const at::Tensor& output, const at::Tensor& targets, std::int64_t reduction) const override {
+    return at::l1_loss(output, targets, reduction);
   }
 };
 
@@ -92,8 +110,8 @@ class Huber : public OfNumbers {
  public:
   explicit Huber(const Section& options)
       : OfNumbers("huber", finite_numbers()), delta_(options.get<double>("delta", 1.0, above(0.0))) {}
-  at::Tensor sum(const at::Tensor& output, const at::Tensor& targets) const override {
-    return at::huber_loss(output, targets, at::Reduction::Sum, delta_);
+  at::Tensor of(const at::Tensor& output, const at::Tensor& targets, std::int64_t reduction) const override {
+    return at::huber_loss(output, targets, reduction, delta_);
   }
 
  private:
@@ -105,29 +123,55 @@ at::Tensor smoothed(const at::Tensor& targets, double smoothing) {
   return smoothing > 0 ? targets * (1 - smoothing) + smoothing / 2 : targets;
 }
 
-class BinaryCrossEntropy : public OfNumbers {
+/// Targets may also be class indices, 0 and 1, of rows with one output each.
+class OfYesOrNo : public OfNumbers {
+ public:
+  explicit OfYesOrNo(const char* name) : OfNumbers(name, yes_or_no()) {}
+  void check(const EntrySpec& output, const EntrySpec& targets) const override {
+    OfNumbers::check(output, for_metrics(output, targets));
+  }
+  EntrySpec for_metrics(const EntrySpec& output, const EntrySpec& targets) const override {
+    EntrySpec numbers = targets;
+    const bool one_each = output.sizes.size() == targets.sizes.size() + 1 && output.sizes.back() == 1;
+    if (targets.dtype == at::kLong && one_each) numbers.sizes = output.sizes;
+    if (targets.dtype == at::kLong) numbers.dtype = at::kFloat;
+    return numbers;
+  }
+  at::Tensor for_metrics(const at::Tensor& output, const at::Tensor& targets) const override {
+    return targets.scalar_type() == at::kLong ? targets.to(at::kFloat).reshape(output.sizes()) : targets;
+  }
+  at::Tensor numerator(const at::Tensor& output, const at::Tensor& targets) const override {
+    return OfNumbers::numerator(output, for_metrics(output, targets));
+  }
+  at::Tensor numerators(const at::Tensor& output, const at::Tensor& targets) const override {
+    return OfNumbers::numerators(output, for_metrics(output, targets));
+  }
+};
+
+class BinaryCrossEntropy : public OfYesOrNo {
  public:
   explicit BinaryCrossEntropy(const Section& options)
-      : OfNumbers("binary_cross_entropy", yes_or_no()),
+      : OfYesOrNo("binary_cross_entropy"),
         positive_weight_(options.get<double>("positive_weight", 1.0, above(0.0))),
         smoothing_(options.get<double>("label_smoothing", 0.0, fraction_below_one())) {}
-  at::Tensor sum(const at::Tensor& output, const at::Tensor& targets) const override {
+  std::string activation() const override { return "sigmoid"; }
+  at::Tensor of(const at::Tensor& output, const at::Tensor& targets, std::int64_t reduction) const override {
     at::Tensor weight;
     if (positive_weight_ != 1.0) weight = at::full({}, positive_weight_, output.options());
     return at::binary_cross_entropy_with_logits(output, smoothed(targets, smoothing_), /*weight=*/{}, weight,
-                                                at::Reduction::Sum);
+                                                reduction);
   }
 
  private:
   double positive_weight_, smoothing_;
 };
 
-class Hinge : public OfNumbers {
+class Hinge : public OfYesOrNo {
  public:
-  explicit Hinge(bool squared) : OfNumbers(squared ? "squared_hinge" : "hinge", yes_or_no()), squared_(squared) {}
-  at::Tensor sum(const at::Tensor& output, const at::Tensor& targets) const override {
+  explicit Hinge(bool squared) : OfYesOrNo(squared ? "squared_hinge" : "hinge"), squared_(squared) {}
+  at::Tensor of(const at::Tensor& output, const at::Tensor& targets, std::int64_t reduction) const override {
     const at::Tensor missing = (1 - (2 * targets - 1) * output).clamp_min(0);
-    return squared_ ? missing.square().sum() : missing.sum();
+    return reduced(squared_ ? missing.square() : missing, reduction);
   }
 
  private:
@@ -151,9 +195,9 @@ class OfShares : public OfNumbers {
 class CategoricalHinge : public OfShares {
  public:
   CategoricalHinge() : OfShares("categorical_hinge") {}
-  at::Tensor sum(const at::Tensor& output, const at::Tensor& targets) const override {
+  at::Tensor of(const at::Tensor& output, const at::Tensor& targets, std::int64_t reduction) const override {
     const at::Tensor own = (targets * output).sum(-1), other = ((1 - targets) * output).amax(-1);
-    return (other - own + 1).clamp_min(0).sum();
+    return reduced((other - own + 1).clamp_min(0), reduction);
   }
 };
 
@@ -162,10 +206,11 @@ class CategoricalCrossEntropy : public OfShares {
   explicit CategoricalCrossEntropy(const Section& options)
       : OfShares("categorical_cross_entropy"),
         smoothing_(options.get<double>("label_smoothing", 0.0, fraction_below_one())) {}
-  at::Tensor sum(const at::Tensor& output, const at::Tensor& targets) const override {
+  std::string activation() const override { return "softmax"; }
+  at::Tensor of(const at::Tensor& output, const at::Tensor& targets, std::int64_t reduction) const override {
     at::Tensor shares = targets;
     if (smoothing_ > 0) shares = targets * (1 - smoothing_) + smoothing_ / static_cast<double>(targets.size(-1));
-    return -(shares * at::log_softmax(output, -1)).sum();
+    return -reduced(shares * at::log_softmax(output, -1), reduction);
   }
 
  private:
@@ -179,10 +224,23 @@ class OfClassIndices : public Loss {
       : ignored_(options.get<std::int64_t>("ignore_index", kIgnoredTarget)),
         smoothing_(options.get<double>("label_smoothing", 0.0, fraction_below_one())),
         weights_(options.list<double>("class_weights", {}, at_least(0.0))) {}
+  std::string activation() const override { return "softmax"; }
+  using Loss::for_metrics;
+  at::Tensor for_metrics(const at::Tensor& /*output*/, const at::Tensor& targets) const override {
+    return known(targets);
+  }
   double denominator(const at::Tensor& targets) const override {
     const at::Tensor counts = targets.ne(ignored_);
     if (weights_.empty()) return static_cast<double>(counts.sum().item<std::int64_t>());
     return weights(at::kDouble, at::kCPU).index_select(0, targets.masked_select(counts)).sum().item<double>();
+  }
+  bool takes_weights() const override { return true; }
+  at::Tensor denominators(const at::Tensor& targets) const override {
+    const at::Tensor flat = targets.reshape({-1}), counts = flat.ne(ignored_);
+    at::Tensor each = counts.to(at::kDouble);
+    if (!weights_.empty())
+      each = each * weights(at::kDouble, at::kCPU).index_select(0, flat.masked_fill(counts.logical_not(), 0));
+    return sums_of_samples(each, targets.size(0));
   }
 
  protected:
@@ -198,11 +256,12 @@ class OfClassIndices : public Loss {
     return ignored_ == kIgnoredTarget ? targets : targets.masked_fill(targets.eq(ignored_), kIgnoredTarget);
   }
   /// logits [rows, classes], targets int64 [rows]: with smoothing and weights, as torch.nn.CrossEntropyLoss.
-  at::Tensor of_rows(const at::Tensor& logits, const at::Tensor& targets) const {
+  at::Tensor of_rows(const at::Tensor& logits, const at::Tensor& targets,
+                     std::int64_t reduction = at::Reduction::Sum) const {
     const at::Tensor wide = for_loss(logits);
     at::Tensor weight;
     if (!weights_.empty()) weight = weights(wide.scalar_type(), wide.device());
-    return at::cross_entropy_loss(wide, targets, weight, at::Reduction::Sum, kIgnoredTarget, smoothing_);
+    return at::cross_entropy_loss(wide, targets, weight, reduction, kIgnoredTarget, smoothing_);
   }
 
  private:
@@ -234,6 +293,11 @@ class SparseCategoricalCrossEntropy : public OfClassIndices {
     return is_plain() ? cross_entropy_of_rows(rows, wanted, cross_entropy_bytes(output.device()))
                       : of_rows(rows, wanted);
   }
+  at::Tensor numerators(const at::Tensor& output, const at::Tensor& targets) const override {
+    return sums_of_samples(
+        of_rows(output.reshape({-1, output.size(-1)}), known(targets).reshape({-1}), at::Reduction::None),
+        output.size(0));
+  }
 };
 
 class SegmentationCrossEntropy : public OfClassIndices {
@@ -256,6 +320,11 @@ class SegmentationCrossEntropy : public OfClassIndices {
     const at::Tensor wanted = known(targets);
     return is_plain() ? cross_entropy_of_pixels(output, wanted)
                       : of_rows(output.movedim(1, -1).reshape({-1, output.size(1)}), wanted.reshape({-1}));
+  }
+  at::Tensor numerators(const at::Tensor& output, const at::Tensor& targets) const override {
+    return sums_of_samples(
+        of_rows(output.movedim(1, -1).reshape({-1, output.size(1)}), known(targets).reshape({-1}), at::Reduction::None),
+        output.size(0));
   }
 };
 

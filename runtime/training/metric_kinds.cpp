@@ -239,8 +239,10 @@ class ConfusionMatrix : public Metric {
 /// number of labels, then [n, labels] of scores and of targets, side by side; targets that do not count are NaN.
 class OfScores : public Metric {
  public:
-  using Area = double (*)(std::vector<std::pair<double, bool>>& scored);
-  OfScores(const char* name, Area area) : name_(name), area_(area) {}
+  using Scored = std::vector<std::pair<double, bool>>;
+  using Area = double (*)(Scored& scored);
+  using Curve = Numbers (*)(Scored& scored);
+  OfScores(const char* name, Area area, Curve curve) : name_(name), area_(area), curve_(curve) {}
   std::string name() const override { return name_; }
   void check(const EntrySpec& output, const EntrySpec& targets) const override { check_either(output, targets); }
   at::Tensor state(const at::Tensor& output, const at::Tensor& targets) const override {
@@ -262,23 +264,36 @@ class OfScores : public Metric {
   }
   double value(const Numbers& all) const override {
     if (all.size() < 2) return NAN;
-    const auto labels = static_cast<std::size_t>(all[0]), samples = (all.size() - 1) / (2 * labels);
+    const auto labels = static_cast<std::size_t>(all[0]);
     double sum = 0;
     for (std::size_t label = 0; label < labels; ++label) {
-      std::vector<std::pair<double, bool>> scored;
-      scored.reserve(samples);
-      for (std::size_t i = 0; i < samples; ++i) {
-        const double* const row = all.data() + 1 + 2 * labels * i;
-        if (!std::isnan(row[labels + label])) scored.emplace_back(row[label], row[labels + label] > 0);
-      }
+      Scored scored = scored_of(all, label);
       sum += area_(scored);
     }
     return sum / static_cast<double>(labels);
   }
+  /// Of one label: the curve.
+  Numbers picture(const Numbers& all) const override {
+    if (all.size() < 2 || all[0] != 1) return {};
+    Scored scored = scored_of(all, 0);
+    return curve_(scored);
+  }
 
  private:
+  static Scored scored_of(const Numbers& all, std::size_t label) {
+    const auto labels = static_cast<std::size_t>(all[0]), samples = (all.size() - 1) / (2 * labels);
+    Scored scored;
+    scored.reserve(samples);
+    for (std::size_t i = 0; i < samples; ++i) {
+      const double* const row = all.data() + 1 + 2 * labels * i;
+      if (!std::isnan(row[labels + label])) scored.emplace_back(row[label], row[labels + label] > 0);
+    }
+    return scored;
+  }
+
   std::string name_;
   Area area_;
+  Curve curve_;
 };
 
 /// Calls with how many are yes and no at each threshold, from the highest; those of one score come together.
@@ -312,10 +327,49 @@ double average_precision(std::vector<std::pair<double, bool>>& scored) {
   return ratio(sum, yes);
 }
 
+/// x, y, x, y, ...: at most 101 of these points, the first and the last among them.
+Numbers thinned(const std::vector<std::pair<double, double>>& points) {
+  constexpr std::size_t most = 101;
+  const std::size_t count = std::min(points.size(), most);
+  Numbers picture;
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto& [x, y] = points[count > 1 ? i * (points.size() - 1) / (count - 1) : 0];
+    picture.insert(picture.end(), {x, y});
+  }
+  return picture;
+}
+
+/// Rate of false alarms, rate of hits. Nothing of one class alone.
+Numbers roc_curve(std::vector<std::pair<double, bool>>& scored) {
+  std::vector<std::pair<double, double>> points = {{0, 0}};
+  each_threshold(scored, [&](double yes, double no) {
+    points.emplace_back(points.back().first + no, points.back().second + yes);
+  });
+  const auto [all_no, all_yes] = points.back();
+  if (all_no == 0 || all_yes == 0) return {};
+  for (auto& [no, yes] : points) no /= all_no, yes /= all_yes;
+  return thinned(points);
+}
+
+/// Recall, precision.
+Numbers precision_curve(std::vector<std::pair<double, bool>>& scored) {
+  std::vector<std::pair<double, double>> points;
+  double yes = 0, all = 0;
+  each_threshold(scored, [&](double more_yes, double more_no) {
+    yes += more_yes;
+    all += more_yes + more_no;
+    points.emplace_back(yes, yes / all);
+  });
+  if (yes == 0) return {};
+  for (auto& point : points) point.first /= yes;
+  return thinned(points);
+}
+
 class MeanError : public Metric {
  public:
   explicit MeanError(bool squared) : squared_(squared) {}
   std::string name() const override { return squared_ ? "root_mean_squared_error" : "mean_absolute_error"; }
+  bool more_is_better() const override { return false; }
   void check(const EntrySpec& output, const EntrySpec& targets) const override { check_numbers(output, targets); }
   at::Tensor state(const at::Tensor& output, const at::Tensor& targets) const override {
     const at::Tensor error = doubles(output) - doubles(targets);
@@ -365,6 +419,7 @@ class R2 : public Metric {
 class Perplexity : public Metric {
  public:
   std::string name() const override { return "perplexity"; }
+  bool more_is_better() const override { return false; }
   void check(const EntrySpec& output, const EntrySpec& targets) const override { check_classes(output, targets); }
   at::Tensor state(const at::Tensor& output, const at::Tensor& targets) const override {
     const at::Tensor flat = targets.reshape({-1});
@@ -395,9 +450,9 @@ Table<MetricKind> metric_kinds() {
            of_classes("recall", "right / there; average: macro, micro or weighted", recall_of),
            of_classes("f1", "the harmonic mean of precision and recall; average: macro, micro or weighted", f1_of),
            {"roc_auc", "the area under the ROC curve; of classes: each against the rest",
-            [](const Section&) { return std::make_unique<OfScores>("roc_auc", area_under_roc); }},
+            [](const Section&) { return std::make_unique<OfScores>("roc_auc", area_under_roc, roc_curve); }},
            {"pr_auc", "average precision; of classes: each against the rest",
-            [](const Section&) { return std::make_unique<OfScores>("pr_auc", average_precision); }},
+            [](const Section&) { return std::make_unique<OfScores>("pr_auc", average_precision, precision_curve); }},
            plain<ConfusionMatrix>("confusion_matrix", "how often which class is taken for which"),
            {"mean_absolute_error", "the mean of |output - target|",
             [](const Section&) { return std::make_unique<MeanError>(false); }},

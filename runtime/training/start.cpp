@@ -20,6 +20,8 @@ TrainerState fresh_state(const Assembly& assembly) {
   if (!data.arithmetic.empty()) state.numerics.emplace_back(kDataArithmetic, data.arithmetic);
   state.environment = environment_of(assembly);
   state.data = data.record;
+  const EarlyStoppingConfig& stopping = assembly.config.train.early_stopping;
+  if (stopping.given) state.watched = stopping.watch;
   return state;
 }
 
@@ -125,7 +127,9 @@ Start resume(Assembly& assembly, const std::string& checkpoint, const ResumeRule
   state.position = saved.position;
   state.loss = saved.loss;
   state.losses = saved.losses;
-  state.best = saved.best;
+  if (saved.best && saved.best->watched == assembly.config.checkpoint.best) state.best = saved.best;
+  const EarlyStoppingConfig& stopping = assembly.config.train.early_stopping;
+  if (stopping.given && saved.watched == stopping.watch) state.stopping = saved.stopping;
   state.optimizer_after = restarts ? saved.step : saved.optimizer_after;
   if (assembly.config.train.lr_schedule.is(LrScheduleType::plateau)) state.plateau = saved.plateau;
   state.changes = saved.changes;

@@ -42,7 +42,8 @@ std::unique_ptr<Publisher> make_publisher(const Assembly& assembly, const Start&
   publisher.resume_from = start.checkpoint;
   publisher.rows = static_cast<int>(assembly.layout.rank_of_row.size());
   publisher.keep = config.checkpoint.keep;
-  publisher.keep_best = config.checkpoint.best != KeepBest::none;
+  if (config.checkpoint.keeps_best())
+    publisher.best = watched_of(assembly, config.checkpoint.best, config.root.section("checkpoint"), "best");
   publisher.stop_on_nan = stop_on_nan;
   publisher.patience = patience_of(config.comm);
   publisher.hub_config = assembly.model.hub_config;
@@ -121,6 +122,18 @@ JobOutcome Trainer::fit(const RunOptions& options, const TrainingOrders& given) 
                        .optimizer_restarts = start_.optimizer_restarts(),
                        .check_finite = *orders.stop_on_nan},
                       options);
+}
+
+std::vector<AnswerForm> Trainer::prepare_answers(const AnswerOptions& options,
+                                                 const Table<ActivationKind>& activations) {
+  return with_answers(assembly_, options, activations);
+}
+
+JobOutcome Trainer::answer(const TakeAnswers& take, const RunOptions& options, const WaitForMore& more) {
+  BatchReader reader(assembly_);
+  AnswerDirector director(assembly_, reader, start_.state.step, take, more, options.signalled);
+  return run_assembly(assembly_, director, reader,
+                      {.checkpoint = start_.checkpoint, .averaged = start_.averaged, .trains = false}, options);
 }
 
 JobOutcome Trainer::evaluate(const RunOptions& options) {

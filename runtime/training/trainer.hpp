@@ -11,6 +11,7 @@
 // user can have got wrong is found there.
 #pragma once
 
+#include "runtime/training/answers.hpp"
 #include "runtime/training/start.hpp"
 #include "runtime/training/training_director.hpp"
 #include "runtime/training/training_run.hpp"
@@ -45,6 +46,13 @@ class Trainer {
   /// Evaluates the checkpoint that was resumed, trains nothing. Instead of fit(). Throws UserError without an
   /// evaluation set.
   JobOutcome evaluate(const RunOptions& options = {});
+
+  /// Of data with inputs (DataSplits::inputs): how they will be answered, by head. See with_answers().
+  std::vector<AnswerForm> prepare_answers(const AnswerOptions& options,
+                                          const Table<ActivationKind>& activations = activation_kinds());
+  /// Behind it, and instead of fit(): answers by the checkpoint that was resumed, in order, `take` on the thread of row
+  /// 0. `more`: AnswerDirector's.
+  JobOutcome answer(const TakeAnswers& take, const RunOptions& options = {}, const WaitForMore& more = {});
 
   const Assembly& assembly() const { return assembly_; }
   const Config& config() const { return assembly_.config; }

@@ -62,6 +62,11 @@ PlateauState plateau_of(const Json& json) {
   return state;
 }
 
+Json json_of(const PlateauState& state) {
+  return {{"evaluated", state.evaluated},   {"bad", state.bad},         {"cooldown", state.cooldown},
+          {"reductions", state.reductions}, {"reduced", state.reduced}, {"best_bits", number_text(state.best)}};
+}
+
 }  // namespace
 
 std::uint64_t losses_hash(std::uint64_t before, double loss) {
@@ -78,12 +83,15 @@ std::string TrainerState::to_json() const {
   Json json = {{"step", step}, {"position", position},           {"samples", samples},
                {"loss", loss}, {"loss_bits", number_text(loss)}, {"losses", hex(losses)}};
   if (best)
-    json["best"] = {{"step", best->step}, {"eval_loss", best->loss}, {"eval_loss_bits", number_text(best->loss)}};
+    json["best"] = {
+        {"step", best->step}, {best->watched, best->value}, {best->watched + "_bits", number_text(best->value)}};
+  if (best && best->watched != kEvalLoss) json["best"]["watched"] = best->watched;
   if (optimizer_after > 0) json["optimizer_after"] = optimizer_after;
-  if (plateau != PlateauState{})
-    json["plateau"] = {{"evaluated", plateau.evaluated}, {"bad", plateau.bad},
-                       {"cooldown", plateau.cooldown},   {"reductions", plateau.reductions},
-                       {"reduced", plateau.reduced},     {"best_bits", number_text(plateau.best)}};
+  if (plateau != PlateauState{}) json["plateau"] = json_of(plateau);
+  if (!watched.empty()) {
+    json["early_stopping"] = json_of(stopping);
+    json["early_stopping"]["watch"] = watched;
+  }
   json["numerics"] = Json::object();
   for (const auto& [key, value] : numerics) json["numerics"][key] = value;
   json["environment"] = Json::object();
@@ -107,10 +115,17 @@ TrainerState TrainerState::from_json(const std::string& text, const std::string&
     state.samples = json.at("samples").get<std::int64_t>();
     state.loss = number_of(json.at("loss_bits"));
     state.losses = from_hex(json.at("losses").get<std::string>());
-    if (json.contains("best"))
-      state.best = {json.at("best").at("step").get<std::int64_t>(), number_of(json.at("best").at("eval_loss_bits"))};
+    if (json.contains("best")) {
+      const Json& best = json.at("best");
+      const std::string watched = best.value("watched", kEvalLoss);
+      state.best = {best.at("step").get<std::int64_t>(), number_of(best.at(watched + "_bits")), watched};
+    }
     state.optimizer_after = json.value("optimizer_after", std::int64_t{0});
     if (json.contains("plateau")) state.plateau = plateau_of(json.at("plateau"));
+    if (json.contains("early_stopping")) {
+      state.stopping = plateau_of(json.at("early_stopping"));
+      state.watched = json.at("early_stopping").at("watch").get<std::string>();
+    }
     for (const auto& [key, value] : json.at("numerics").items())
       state.numerics.emplace_back(key, value.get<std::string>());
     for (const auto& [key, value] : json.at("environment").items())

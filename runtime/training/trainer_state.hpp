@@ -22,10 +22,11 @@ inline constexpr const char* kDataArithmetic = "data.arithmetic";
 /// Among TrainerState::numerics only where the learning rate follows evaluations: else how often they are is free.
 inline constexpr const char* kEvalEvery = "train.eval_every";
 
-/// The evaluation with the lowest loss so far, of those after whose step there is a checkpoint.
+/// The best evaluation so far, of those after whose step there is a checkpoint.
 struct BestEvaluation {
   std::int64_t step = 0;
-  double loss = 0;
+  double value = 0;
+  std::string watched = kEvalLoss;  ///< by what: checkpoint.best
 };
 
 struct TrainerState {
@@ -36,8 +37,10 @@ struct TrainerState {
   std::uint64_t losses = 0;   ///< losses_hash() over all steps
   std::optional<BestEvaluation> best;
   std::int64_t optimizer_after =
-      0;                 ///< the step after which the optimizer's state began; steps of its rule count from it
-  PlateauState plateau;  ///< of the evaluations before the step's own, which comes behind it
+      0;                  ///< the step after which the optimizer's state began; steps of its rule count from it
+  PlateauState plateau;   ///< of the evaluations before the step's own, which comes behind it
+  PlateauState stopping;  ///< the same of early stopping, of the value of `watched`, negated where more is better
+  std::string watched;    ///< train.early_stopping.watch; empty: there is none
   /// numerics_of() the config, and kDataArithmetic where there is one.
   std::vector<std::pair<std::string, std::string>> numerics;
   Environment environment;

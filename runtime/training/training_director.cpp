@@ -23,35 +23,48 @@ TrainingDirector::TrainingDirector(const Assembly& assembly, BatchReader& reader
       signalled_(signalled),
       stop_on_nan_(orders.stop_on_nan.value_or(assembly.config.train.stop_on_nan)),
       plateau_(start.plateau),
+      stopping_(start.stopping),
       first_step_(start.step),
       saved_us_(now_us()),
       step_(start.step),
       position_(start.position) {
   if (orders_.last_step == 0) orders_.last_step = config_.train.steps;
+  const EarlyStoppingConfig& stopping = config_.train.early_stopping;
+  if (stopping.given && orders_.evaluates)
+    watched_ = watched_of(assembly, stopping.watch, config_.root.section("train"), "early_stopping");
+  if (watched_ && stopping_.reductions > 0) stop_ = StopReason::no_progress;  // it has ended before
 }
 
-void TrainingDirector::take(const StepResult& result) {
+void TrainingDirector::take(StepResult& result) {
   if (result.signalled && stop_ == StopReason::none) stop_ = StopReason::signal;
   // Of the last step it is known after the reason to stop with it.
   if (stop_on_nan_ && result.non_finite.found()) stop_ = StopReason::not_finite;
-  const LrScheduleConfig& schedule = config_.train.lr_schedule;
-  if (result.mode == Mode::evaluate && schedule.is(LrScheduleType::plateau))
-    if (const std::optional<double> loss = evaluated_.add(result)) {
-      const std::int64_t before = plateau_.reductions;
-      count_evaluation(schedule, plateau_, result.step, *loss);
-      if (plateau_.reductions > before)
-        log_.info(concat("lr_schedule plateau: the evaluation after step ", result.step, " is the last of more than ",
-                         schedule.patience, " without progress: lr is ", rate_of(result.step + 2), " from step ",
-                         result.step + 2, " on"));
-    }
-  if (publisher_) untold_.push_back({result, plateau_});
+  if (result.mode == Mode::evaluate)
+    if (const std::optional<StepResult> all = evaluated_.add(result)) evaluated(*all);
+  if (publisher_) untold_.push_back({result, plateau_, stopping_});
+}
+
+void TrainingDirector::evaluated(const StepResult& evaluation) {
+  const std::int64_t step = evaluation.step;
+  if (const LrScheduleConfig& schedule = config_.train.lr_schedule; schedule.is(LrScheduleType::plateau)) {
+    const std::int64_t before = plateau_.reductions;
+    count_evaluation(schedule, plateau_, step, evaluation.loss());
+    if (plateau_.reductions > before)
+      log_.info(concat("lr_schedule plateau: the evaluation after step ", step, " is the last of more than ",
+                       schedule.patience, " without progress: lr is ", rate_of(step + 2), " from step ", step + 2,
+                       " on"));
+  }
+  if (!watched_) return;
+  count_evaluation(config_.train.early_stopping, stopping_, step, watched_->badness(evaluation));
+  if (stopping_.reductions > 0 && stop_ == StopReason::none) stop_ = StopReason::no_progress;
 }
 
 StepHeader TrainingDirector::next(const WaitLimits& limits) {
   // A signal to another rank comes with its results, one step later.
   if (stop_ == StopReason::none && signalled_ && signalled_->load()) stop_ = StopReason::signal;
   if (publisher_) {
-    for (const Told& told : std::exchange(untold_, {})) publisher_->finished(told.result, told.plateau, limits);
+    for (const Told& told : std::exchange(untold_, {}))
+      publisher_->finished(told.result, told.plateau, told.stopping, limits);
     publisher_->advance(limits);
   }
   if (stop_ == StopReason::none && must_stop_after()) stop_ = StopReason::stop_after;
@@ -72,8 +85,8 @@ StepHeader TrainingDirector::last_header(const WaitLimits& limits) {
   // what was written.
   const bool again = publisher_ && flushed_ && publisher_->is_busy(limits);
   header.mode = flushed_ && !again ? Mode::stop : Mode::flush;
-  // After a signal there was no header that knew it would be the last.
-  const bool told = stop_ == StopReason::signal && config_.checkpoint.on();
+  // Before these there was no header that knew it would be the last.
+  const bool told = (stop_ == StopReason::signal || stop_ == StopReason::no_progress) && config_.checkpoint.on();
   if (!flushed_ && told && publisher_ && publisher_->is_sound() && publisher_->last_step() < step_)
     request_save(header);
   flushed_ = true;
@@ -99,7 +112,7 @@ bool TrainingDirector::save_due() const {
   if (!checkpoint.on()) return false;
   if (step_ == orders_.last_step) return true;
   if (checkpoint.every_steps() > 0) return step_ % checkpoint.every_steps() == 0;
-  const bool wants_evaluation = checkpoint.best != KeepBest::none && step_ % config_.train.eval_every != 0;
+  const bool wants_evaluation = checkpoint.keeps_best() && step_ % config_.train.eval_every != 0;
   constexpr double minute_us = 60e6;
   const double pause_us = static_cast<double>(checkpoint.every_minutes()) * minute_us;
   return pause_us > 0 && !wants_evaluation && now_us() - saved_us_ >= pause_us;
@@ -147,7 +160,7 @@ StepHeader TrainingDirector::train_step() {
   return header;
 }
 
-void EvaluationDirector::take(const StepResult& result) {
+void EvaluationDirector::take(StepResult& result) {
   if (result.signalled && stop_ == StopReason::finished) stop_ = StopReason::signal;
   if (result.non_finite.found()) stop_ = StopReason::not_finite;  // who asks for one evaluation wants to know
 }

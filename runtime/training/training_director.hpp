@@ -29,7 +29,7 @@ class TrainingDirector : public Decider {
   TrainingDirector(const Assembly& assembly, BatchReader& reader, const TrainerState& start,
                    const TrainingOrders& orders = {}, Publisher* publisher = nullptr,
                    const std::atomic<bool>* signalled = nullptr, Log log = {});
-  void take(const StepResult& result) override;
+  void take(StepResult& result) override;
   void saved(std::vector<std::string> shards) override;
   StepHeader next(const WaitLimits& limits) override;
 
@@ -37,8 +37,9 @@ class TrainingDirector : public Decider {
   /// A result, and what had been evaluated when it came.
   struct Told {
     StepResult result;
-    PlateauState plateau;
+    PlateauState plateau, stopping;
   };
+  void evaluated(const StepResult& evaluation);
   StepHeader train_step();
   double rate_of(std::int64_t step) const;
   bool evaluation_due() const;
@@ -58,7 +59,9 @@ class TrainingDirector : public Decider {
   const std::atomic<bool>* signalled_;
   const bool stop_on_nan_;
   EvaluationSum evaluated_;
-  PlateauState plateau_;             // stays empty where the learning rate follows no evaluation
+  PlateauState plateau_;            // stays empty where the learning rate follows no evaluation
+  std::optional<Watched> watched_;  // of early stopping
+  PlateauState stopping_;
   std::vector<Told> untold_;         // results that the publisher has not been told of
   std::int64_t first_step_;          // training goes on after it
   double saved_us_;                  // when the last save was due, or the job began
@@ -76,7 +79,7 @@ class EvaluationDirector : public Decider {
   EvaluationDirector(const Assembly& assembly, BatchReader& reader, std::int64_t step,
                      const std::atomic<bool>* signalled = nullptr)
       : pass_(assembly, reader), step_(step), signalled_(signalled) {}
-  void take(const StepResult& result) override;
+  void take(StepResult& result) override;
   StepHeader next(const WaitLimits& limits) override;
 
  private:

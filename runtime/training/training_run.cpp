@@ -96,6 +96,8 @@ JobOutcome run_assembly(const Assembly& assembly, Decider& decider, Feeder& feed
   spec.record_hashes = options.record_hashes;
   spec.measure_products = options.measure_products;
   spec.record = options.record;
+  spec.dump_step = options.dump_step;
+  spec.take_dump = options.take_dump;
   spec.remote = assembly.ranks.remote;
   spec.wrap_channel = options.wrap_channel;
   spec.log = options.log;

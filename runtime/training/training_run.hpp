@@ -16,9 +16,11 @@ struct RunOptions {
   Observer* observer = nullptr;                  ///< told of every result, on a worker's thread
   const std::atomic<bool>* signalled = nullptr;  ///< raised from outside: some rank is asked to stop
   bool record_hashes = false;
-  bool measure_products = false;     ///< how fast each worker multiplies matrices: WorkerReport::product_rate
-  std::string checkpoints = {};      ///< the folder where checkpoints go; empty: none is written
-  RecordRange record = {};           ///< steps whose timeline is recorded: JobOutcome::recorded
+  bool measure_products = false;  ///< how fast each worker multiplies matrices: WorkerReport::product_rate
+  std::string checkpoints = {};   ///< the folder where checkpoints go; empty: none is written
+  RecordRange record = {};        ///< steps whose timeline is recorded: JobOutcome::recorded
+  std::int64_t dump_step = 0;     ///< whose activations and gradients go to `take_dump`, on the workers' threads
+  TakeDump take_dump = {};
   std::string recorder_folder = {};  ///< where each worker's flight recorder goes; empty: nowhere. It exists
   WrapChannel wrap_channel = {};     ///< may be empty
   Log log = {};

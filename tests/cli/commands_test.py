@@ -17,7 +17,7 @@ import unittest
 from cli import LIMIT_S, LOCKSTEP, ROOT, CliTest, command
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs/data").glob("*.md"))]
-MARKS = 51  # the blocks that are not run: a new one has to be worth it
+MARKS = 53  # the blocks that are not run: a new one has to be worth it
 FENCE = re.compile(r"^(?:<!-- not run: (?P<mark>[^\n]+) -->\n)?```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
 COMMAND = re.compile(r"^(\$ )?([A-Z_]+=\S+ )*(lockstep [a-z]|build/|tools/|\.ci/|\.venv/|\$HOME/|(mpirun|cmake|srun|python3|cmp|chromium) )", re.M)
 TEXT = {"train": '"configs/*.yaml"', "eval": '"configs/*.yaml"', "width": 8, "heads": 2, "context": 8, "batch": 8, "eval_batch": 8}
@@ -58,6 +58,7 @@ class CommandsTest(CliTest):
         (folder / "build").mkdir(parents=True)
         (folder / "build/release").symlink_to(pathlib.Path(LOCKSTEP).parent)
         (folder / "examples").symlink_to(ROOT / "examples")
+        (folder / ".venv").symlink_to(ROOT / ".venv")
         shutil.copytree(ROOT / "configs", folder / "configs")
         for config, values in SMALL.items():
             path = folder / "configs" / config

@@ -15,7 +15,7 @@ namespace lockstep::test {
 class Idler : public Decider {
  public:
   Idler(Decider& decider, std::chrono::milliseconds time) : decider_(decider), time_(time) {}
-  void take(const StepResult& result) override {
+  void take(StepResult& result) override {
     decider_.take(result);
     results_.push_back(result);
   }

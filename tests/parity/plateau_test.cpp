@@ -64,8 +64,8 @@ TEST_CASE("plateau reduces the rate two steps after an evaluation, with the same
     EvaluationSum sum;
     for (const StepResult& result : reference.results)
       if (result.mode == Mode::evaluate)
-        if (const std::optional<double> loss = sum.add(result)) {
-          count_evaluation(config.train.lr_schedule, state, result.step, *loss);
+        if (const std::optional<StepResult> all = sum.add(result)) {
+          count_evaluation(config.train.lr_schedule, state, result.step, all->loss());
           for (std::int64_t step = result.step + 2; step <= 12; ++step)
             expected[static_cast<std::size_t>(step - 1)] = reduced_rate(config.train.lr_schedule, state, 0.01, step);
         }

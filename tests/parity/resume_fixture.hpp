@@ -28,6 +28,30 @@ struct Stopped : Small {
   }
 };
 
+/// Data whose targets are one value.
+class SameTargets : public Dataset {
+ public:
+  SameTargets(std::shared_ptr<const Dataset> data, double target) : data_(std::move(data)), target_(target) {}
+  std::vector<EntrySpec> entries(std::int64_t rows) const override { return data_->entries(rows); }
+  std::int64_t size() const override { return data_->size(); }
+  Tensors read(const std::vector<std::int64_t>& samples) const override {
+    Tensors batch = data_->read(samples);
+    batch.back().fill_(target_);
+    return batch;
+  }
+
+ private:
+  std::shared_ptr<const Dataset> data_;
+  double target_;
+};
+
+/// Of the checkpoints there.
+inline std::vector<std::int64_t> steps_in(const std::string& folder) {
+  std::vector<std::int64_t> steps;
+  for (const CheckpointPlace& place : list_checkpoints(folder)) steps.push_back(place.step);
+  return steps;
+}
+
 /// One tensor file of a checkpoint whose name begins so.
 inline std::filesystem::path shard_of(const std::string& checkpoint, const std::string& kind) {
   for (const auto& entry : std::filesystem::directory_iterator(checkpoint))

@@ -41,12 +41,6 @@ std::string stop_and_go(const Model& model, const DataSplits& data, const Config
   return broken_run(reference_run(model, data, config), model, data, config);
 }
 
-std::vector<std::int64_t> steps_in(const std::string& folder) {
-  std::vector<std::int64_t> steps;
-  for (const CheckpointPlace& place : list_checkpoints(folder)) steps.push_back(place.step);
-  return steps;
-}
-
 /// A run whose step 2 is not finite.
 Small blowing_up() {
   Small the;
@@ -186,28 +180,11 @@ TEST_CASE("checkpoints in the background of training change no bit, and keep pru
   }
 }
 
-/// Data whose targets are one value.
-class SameTargets : public Dataset {
- public:
-  SameTargets(std::shared_ptr<const Dataset> data, double target) : data_(std::move(data)), target_(target) {}
-  std::vector<EntrySpec> entries(std::int64_t rows) const override { return data_->entries(rows); }
-  std::int64_t size() const override { return data_->size(); }
-  Tensors read(const std::vector<std::int64_t>& samples) const override {
-    Tensors batch = data_->read(samples);
-    batch.back().fill_(target_);
-    return batch;
-  }
-
- private:
-  std::shared_ptr<const Dataset> data_;
-  double target_;
-};
-
 TEST_CASE("the best checkpoint outlives keep and has a link", "[parity]") {
   Small the;
   the.config.checkpoint.every = "2";
   the.config.checkpoint.keep = 1;
-  the.config.checkpoint.best = KeepBest::eval_loss;
+  the.config.checkpoint.best = kEvalLoss;
   the.config.train.steps = 8;
   the.config.train.lr_schedule = {};
   the.config.train.optimizer.lr = 0.03;

@@ -55,7 +55,10 @@ std::string with_keys(std::string message) {
     const std::string mark = "{" + section + "}";
     std::vector<std::string> keys = (section == "all" ? all : all.section(section)).keys();
     // A mapping that is off by default is a comment there.
-    if (section == "train") keys.insert(std::find(keys.begin(), keys.end(), "eval_every"), "ema");
+    if (section == "train") {
+      const auto at = keys.insert(std::find(keys.begin(), keys.end(), "eval_every"), "ema");
+      keys.insert(at + 1, "early_stopping");
+    }
     if (const auto at = message.find(mark); at != std::string::npos) message.replace(at, mark.size(), join(keys));
   }
   return message;
