@@ -280,7 +280,8 @@ struct TrainConfig {
   std::vector<std::string> freeze;  ///< parameter-name patterns that are not trained
   bool stop_on_nan = true;
   std::int64_t log_every = 1;
-  std::int64_t stop_after = 0;  ///< leave with a checkpoint after that many steps of this job; 0: do not
+  std::int64_t norms_every = 0;  ///< steps; 0: never
+  std::int64_t stop_after = 0;   ///< leave with a checkpoint after that many steps of this job; 0: do not
   bool operator==(const TrainConfig&) const = default;
 };
 

@@ -405,6 +405,9 @@ void fields(FieldVisitor& visit, TrainConfig& train) {
   visit("init", mapping(train.init), kFree, "What may differ between the weights of init_from and the model.");
   visit("stop_on_nan", value(train.stop_on_nan), kFree, "Leave when a loss or gradient is not finite.");
   visit("log_every", value(train.log_every, at_least(kOne)), kFree, "Steps between log lines.");
+  visit("norms_every", value(train.norms_every, at_least(kZero)), kFree,
+        "Steps between lines of metrics.jsonl with the norms of every parameter, its gradient and its update; 0: none. "
+        "Such a step keeps a copy of the weights.");
   visit("stop_after", value(train.stop_after, at_least(kZero)), kFree,
         "Leave with a checkpoint and exit code 0 after that many steps of this job, as if told to; 0: do not.");
 }

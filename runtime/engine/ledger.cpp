@@ -13,17 +13,43 @@
 namespace lockstep {
 namespace {
 
-/// A sum by block, then in the model's parameter order.
-double norm_of(const std::vector<RowResult>& rows) {
+/// By parameter, of sums by block.
+std::map<int, double> squared_gradients(const std::vector<RowResult>& rows) {
   std::map<std::pair<int, int>, double> squares;
   for (const RowResult& row : rows)
     for (std::size_t i = 0; i < row.norm.parameters.size(); ++i)
       squares[{row.norm.parameters[i], row.norm.blocks[i]}] = row.norm.squares[i];
   std::map<int, double> of_parameters;
   for (const auto& [part, square] : squares) of_parameters[part.first] += square;
+  return of_parameters;
+}
+
+/// A sum in the model's parameter order.
+double norm_of(const std::map<int, double>& squares) {
   double sum = 0;
-  for (const auto& [parameter, square] : of_parameters) sum += square;
+  for (const auto& [parameter, square] : squares) sum += square;
   return std::sqrt(sum);
+}
+
+/// Of what rows have in common each counts once.
+std::vector<ParameterNorms> norms_of(const std::vector<RowResult>& rows, const std::map<int, double>& gradients) {
+  std::map<std::pair<int, std::int64_t>, std::pair<double, double>> squares;
+  for (const RowResult& row : rows)
+    for (std::size_t i = 0; i < row.changes.parameters.size(); ++i)
+      squares[{row.changes.parameters[i], row.changes.begins[i]}] = {row.changes.squares[2 * i],
+                                                                     row.changes.squares[2 * i + 1]};
+  std::map<int, std::pair<double, double>> of_parameters;
+  for (const auto& [part, square] : squares) {
+    of_parameters[part.first].first += square.first;
+    of_parameters[part.first].second += square.second;
+  }
+  std::vector<ParameterNorms> norms;
+  for (const auto& [parameter, square] : of_parameters) {
+    const auto gradient = gradients.find(parameter);
+    norms.push_back({parameter, std::sqrt(square.first),
+                     gradient == gradients.end() ? 0.0 : std::sqrt(gradient->second), std::sqrt(square.second)});
+  }
+  return norms;
 }
 
 }  // namespace
@@ -98,7 +124,9 @@ void Ledger::close(const RowResult& own) {
   std::sort(losses.begin(), losses.end());
   for (const Numerator& loss : losses) previous_.heads[static_cast<std::size_t>(loss.head)].sum += loss.value;
   if (previous_.mode == Mode::evaluate) add_metrics(std::move(metrics));
-  previous_.gradient_norm = norm_of(rows_);
+  const std::map<int, double> gradients = squared_gradients(rows_);
+  previous_.gradient_norm = norm_of(gradients);
+  previous_.norms = norms_of(rows_, gradients);
   rows_.clear();
   if (previous_.mode == Mode::train || previous_.mode == Mode::evaluate) finished_.push_back(std::move(previous_));
   previous_ = {};

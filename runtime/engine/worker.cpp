@@ -274,6 +274,31 @@ void Worker::take_header(StepHeader header) {
   }
   current_ = std::make_unique<RowRun>(parts_.row, header_, watch_, parts_.spans);
   stages_->begin(header_, *current_);
+  if (header_.norms)  // nobody updates what is here before all have their gradients
+    for (const Slice& slice : weights_->summed()) before_.push_back(values_of(slice).clone());
+}
+
+at::Tensor Worker::values_of(const Slice& slice) const {
+  return elements_of(weights_->trained()[static_cast<std::size_t>(slice.parameter)]->value, slice.begin, slice.end);
+}
+
+void Worker::measure_changes() {
+  if (before_.empty()) return;
+  const at::NoGradGuard no_grad;
+  ChangeParts& changes = current_->result.changes;
+  Tensors squares;
+  std::size_t next = 0;
+  for (const Slice& slice : weights_->summed()) {
+    const at::Tensor now = values_of(slice).to(at::kDouble), change = now - before_[next++].to(at::kDouble);
+    changes.parameters.push_back(weights_->trained()[static_cast<std::size_t>(slice.parameter)]->index);
+    changes.begins.push_back(slice.begin);
+    squares.push_back(now.square().sum());
+    squares.push_back(change.square().sum());
+  }
+  before_.clear();
+  current_->readings.add(at::stack(squares), [&changes](std::span<const double> numbers) {
+    changes.squares.assign(numbers.begin(), numbers.end());
+  });
 }
 
 bool Worker::recomputes(const Action& action) {
@@ -358,6 +383,7 @@ void Worker::end_program() {
     for (const Parameter* parameter : weights_->trained())
       record_hash(parameter->index, Hashed::value, parameter->value);
     for (const Buffer* buffer : weights_->buffers()) record_hash(buffer->index, Hashed::buffer, buffer->value);
+    measure_changes();
   }
   current_->end();
   WorkerReport& report = current_->result.report;

@@ -108,6 +108,8 @@ class Worker {
   void record_hash(int index, Hashed what, const at::Tensor& tensor, int block = 0);
   void record_gradients();
   void dump_gradients();
+  at::Tensor values_of(const Slice& slice) const;
+  void measure_changes();
 
   const FlowContents& flow(const Edge& edge) const { return parts_.partition.flows[edge.item]; }
   const Topology& topology() const { return parts_.partition.topology; }
@@ -133,6 +135,7 @@ class Worker {
   std::unique_ptr<RowRun> current_, last_;  // this run and the one before, whose result travels now
   std::vector<ParameterHash> hashes_;
   StepDump dump_;
+  Tensors before_;  // with StepHeader::norms: of each of weights_->summed(), the values that the step began with
 };
 
 }  // namespace lockstep

@@ -93,6 +93,7 @@ bool is_kept(const std::string& line, std::int64_t step) {
   const Json json = Json::parse(line, nullptr, /*allow_exceptions=*/false);
   if (!json.is_object()) return false;
   if (json.contains("step")) return json["step"].is_number() && json["step"].get<std::int64_t>() <= step;
+  if (json.contains("norms")) return json["norms"].value("step", step + 1) <= step;
   return json.contains("eval") && json["eval"].value("step", step) < step;
 }
 
@@ -153,7 +154,7 @@ MetricsWriter::MetricsWriter(const std::string& path, std::int64_t resume_after,
   if (!out_) throw UserError(concat("metrics: cannot write ", path, ": ", std::strerror(errno)));
 }
 
-void MetricsWriter::step(const StepResult& result) {
+void MetricsWriter::step(const StepResult& result, const std::vector<std::string>& parameters) {
   const double step_ms = milliseconds(result.elapsed_us);
   const double bubble = measured_bubble(result);
   Json workers = Json::array();
@@ -193,6 +194,14 @@ void MetricsWriter::step(const StepResult& result) {
   samples_ += result.samples;
   loss_ = result.loss();
   write(line.dump());
+  if (result.norms.empty()) return;
+  Json norms = Json::object();
+  for (const ParameterNorms& of : result.norms)
+    norms[parameters.at(static_cast<std::size_t>(of.parameter))] = {{"weight", number(of.weight)},
+                                                                    {"gradient", number(of.gradient)},
+                                                                    {"update", number(of.update)},
+                                                                    {"ratio", number(of.update / of.weight)}};
+  write(Json{{"norms", {{"step", result.step}, {"parameters", std::move(norms)}}}}.dump());
 }
 
 void MetricsWriter::evaluation(const StepResult& result, const std::string& set) {

@@ -6,6 +6,8 @@
 //    "tflop_per_s":0.1,"product_share":0.45,"bubble":0.21,
 //    "workers":[{"compute_ms":27.9,"wait_ms":6.8,"peak_bytes":1048576,"peak_by_kind":
 //      {"parameters":...,"gradients":...,"optimizer":...,"activations":...,"slots":...}},...]}   per step, on one line
+//   {"norms":{"step":1,"parameters":{"fc.0.weight":{"weight":5.1,"gradient":0.3,"update":0.01,"ratio":0.002},...}}}
+//                                                                       per train.norms_every steps, behind the step
 //   {"eval":{"step":50,"eval_loss":2.31,"samples":512,"metrics":{"accuracy":0.97},"pictures":{...}}}    per evaluation
 //   {"summary":{"steps":200,"samples":6400,"step_ms":{"median":...,"min":...,"max":...},"samples_per_s":...,
 //    "tokens_per_s":...,"tflop_per_s":...,"product_share":...,"product_tflop_per_s":[...],"exposed_communication":...,
@@ -102,7 +104,8 @@ class MetricsWriter {
   bool took_out_evaluation(std::int64_t step) const { return taken_out_ == step; }
 
   // All throw Error when the disk takes no more.
-  void step(const StepResult& result);
+  /// With norms a second line; `parameters`: their names.
+  void step(const StepResult& result, const std::vector<std::string>& parameters = {});
   /// One evaluation of a set: heads and samples are sums over its batches. The first one, number 0, counts in the
   /// summary.
   void evaluation(const StepResult& result, const std::string& set = "");

@@ -262,6 +262,7 @@ std::string matrix(const std::string& title, const std::vector<double>& counts) 
 std::string metrics_section(const RunMetrics& metrics) {
   std::string figures;
   for (const auto& [name, values] : metrics.metrics) {
+    if (name.ends_with("confusion_matrix")) continue;  // the accuracy
     Points points;
     for (const auto& [step, value] : values)
       if (std::isfinite(value)) points.emplace_back(static_cast<double>(step), value);

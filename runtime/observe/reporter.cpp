@@ -133,13 +133,19 @@ void Reporter::on_step(const StepResult& result) {
   }
   Pace pace{.tokens_per_sample = options_.tokens_per_sample};
   pace.add(result);
-  if (metrics_) metrics_->step(result);
+  if (metrics_) metrics_->step(result, options_.parameters);
   if (tensorboard_) {
     tensorboard_->scalar("train/loss", result.step, result.loss());
     if (result.heads.size() > 1)
       for (std::size_t head = 0; head < result.heads.size(); ++head)
         tensorboard_->scalar(concat("train/loss/head_", head), result.step, result.heads[head].loss());
     tensorboard_->scalar("train/grad_norm", result.step, result.gradient_norm);
+    for (const ParameterNorms& of : result.norms) {
+      const std::string& name = options_.parameters.at(static_cast<std::size_t>(of.parameter));
+      tensorboard_->scalar("weight_norm/" + name, result.step, of.weight);
+      tensorboard_->scalar("gradient_norm/" + name, result.step, of.gradient);
+      tensorboard_->scalar("update_ratio/" + name, result.step, of.update / of.weight);
+    }
     tensorboard_->scalar("train/learning_rate", result.step, result.learning_rate);
     tensorboard_->scalar("time/step_ms", result.step, result.elapsed_us * 1e-3);
     tensorboard_->scalar("time/samples_per_s", result.step, pace.samples_per_s());

@@ -23,12 +23,13 @@ namespace lockstep {
 struct ReporterOptions {
   std::int64_t steps = 0;
   std::int64_t log_every = 1;
-  std::string metrics_file;            ///< empty: none
-  std::string tensorboard_folder;      ///< empty: none
-  double bytes_of_element = 4;         ///< of a gradient or weight
-  std::vector<std::string> sets = {};  ///< names of the evaluation sets; empty: there is one, which needs none
-  std::int64_t tokens_per_sample = 0;  ///< ModelGraph::tokens_per_sample(); 0: samples are counted
-  std::int64_t resume_after = -1;      ///< >= 0: the files are those of a run that goes on after this step
+  std::string metrics_file;                  ///< empty: none
+  std::string tensorboard_folder;            ///< empty: none
+  double bytes_of_element = 4;               ///< of a gradient or weight
+  std::vector<std::string> sets = {};        ///< names of the evaluation sets; empty: there is one, which needs none
+  std::vector<std::string> parameters = {};  ///< their names, in the model's order: for StepResult::norms
+  std::int64_t tokens_per_sample = 0;        ///< ModelGraph::tokens_per_sample(); 0: samples are counted
+  std::int64_t resume_after = -1;            ///< >= 0: the files are those of a run that goes on after this step
   /// Of a full batch: the end compares with its simulation. Asked when training is under way; empty: no comparison.
   std::function<const Program&()> program = {};
   std::optional<PlanPrediction> planned = {};  ///< what the plan said: the end compares with that instead

@@ -104,13 +104,19 @@ void fields(auto& archive, MetricValue& m) {
 void fields(auto& archive, MetricState& m) {
   each(archive, m.head, m.metric, m.micro_batch, m.numbers);
 }
+void fields(auto& archive, ParameterNorms& n) {
+  each(archive, n.parameter, n.weight, n.gradient, n.update);
+}
+void fields(auto& archive, ChangeParts& c) {
+  each(archive, c.parameters, c.begins, c.squares);
+}
 void fields(auto& archive, StepResult& r) {
   each(archive, r.sequence, r.mode, r.step, r.heads, r.gradient_norm, r.learning_rate, r.samples, r.micro_batches,
-       r.elapsed_us, r.non_finite, r.signalled, r.last_of_evaluation, r.set, r.metrics, r.workers);
+       r.elapsed_us, r.non_finite, r.signalled, r.last_of_evaluation, r.set, r.metrics, r.norms, r.workers);
 }
 void fields(auto& archive, StepHeader& h) {
   each(archive, h.sequence, h.mode, h.step, h.position, h.slices, h.heads, h.learning_rate, h.last_of_evaluation, h.set,
-       h.save, h.stop, h.finished, h.idle_us);
+       h.norms, h.save, h.stop, h.finished, h.idle_us);
 }
 void fields(auto& archive, NormParts& n) {
   each(archive, n.parameters, n.blocks, n.squares);
@@ -119,7 +125,7 @@ void fields(auto& archive, Numerator& n) {
   each(archive, n.head, n.micro_batch, n.value);
 }
 void fields(auto& archive, RowResult& r) {
-  each(archive, r.report, r.losses, r.metrics, r.non_finite, r.signalled, r.norm, r.saved);
+  each(archive, r.report, r.losses, r.metrics, r.non_finite, r.signalled, r.norm, r.changes, r.saved);
 }
 
 template <typename T>

@@ -41,7 +41,8 @@ struct StepHeader {
   double learning_rate = 0;
   bool last_of_evaluation = false;  ///< as in StepResult, and so is the next
   int set = 0;
-  bool save = false;  ///< a checkpoint of the state after `step`, when this program is done (train, flush)
+  bool norms = false;  ///< StepResult::norms are wanted (train)
+  bool save = false;   ///< a checkpoint of the state after `step`, when this program is done (train, flush)
   StopReason stop = StopReason::none;  ///< with Mode::stop
   std::vector<StepResult> finished;    ///< results that everybody now learns
   double idle_us = 0;                  ///< how long the decider had nothing to do before: nobody's time

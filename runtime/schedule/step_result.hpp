@@ -88,6 +88,14 @@ struct MetricValue {
   std::vector<double> picture = {};  ///< Metric::picture
 };
 
+/// 2-norms of one parameter in one training step.
+struct ParameterNorms {
+  int parameter = -1;   ///< in the model's parameter order
+  double weight = 0;    ///< as the step left it
+  double gradient = 0;  ///< before clipping
+  double update = 0;    ///< of what the step changed
+};
+
 /// What one program run gave, merged over all workers. The same on every rank.
 struct StepResult {
   std::int64_t sequence = -1;  ///< which program run
@@ -104,6 +112,7 @@ struct StepResult {
   bool last_of_evaluation = false;    ///< no further batch belongs to this evaluation of this set
   int set = 0;                        ///< of an evaluation: which of the data's sets
   std::vector<MetricValue> metrics;   ///< with last_of_evaluation: of all its batches
+  std::vector<ParameterNorms> norms;  ///< with StepHeader::norms, of what is trained
   std::vector<WorkerReport> workers;  ///< by row
 
   double loss() const;          ///< sum over heads, in head order, of weight * loss
@@ -133,6 +142,13 @@ struct MetricState {
   std::vector<double> numbers;
 };
 
+/// Of a run of a parameter's elements, which no other row has.
+struct ChangeParts {
+  std::vector<int> parameters;
+  std::vector<std::int64_t> begins;  ///< parallel: the first element
+  std::vector<double> squares;       ///< twice as many: of the weights, of what changed
+};
+
 /// What one row sends to row 0 after a program run; merged into a StepResult there.
 struct RowResult {
   WorkerReport report;
@@ -141,6 +157,7 @@ struct RowResult {
   NonFinite non_finite;
   bool signalled = false;
   NormParts norm;
+  ChangeParts changes;             ///< with StepHeader::norms
   std::vector<std::string> saved;  ///< what this row has written of checkpoints: StateKeeper::take_reports()
 
   std::string to_bytes() const;  ///< a `result` message

@@ -164,6 +164,7 @@ class TrainRun {
     if (!trainer_.data().further_evals.empty()) reporter.sets = {"eval"};
     for (const EvaluationSet& set : trainer_.data().further_evals) reporter.sets.push_back(set.name);
     reporter.tokens_per_sample = trainer_.graph().tokens_per_sample();
+    for (const ParameterInfo& parameter : trainer_.graph().parameters) reporter.parameters.push_back(parameter.name);
     reporter.bytes_of_element = master_bytes(trainer_.config().train.precision);
     reporter.log = log_;
     reporter.program = [this]() -> const Program& {

@@ -154,6 +154,7 @@ StepHeader TrainingDirector::train_step() {
   header.mode = Mode::train;
   header.step = ++step_;
   header.learning_rate = rate_of(step_);
+  header.norms = config_.train.norms_every > 0 && step_ % config_.train.norms_every == 0;
   reader_.open(header, position_);
   position_ += std::accumulate(header.slices.begin(), header.slices.end(), std::int64_t{0});
   if (save_due()) request_save(header);

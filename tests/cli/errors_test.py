@@ -174,7 +174,8 @@ class ErrorsTest(Refusals):
         self.assertIsNone(first.poll())
 
     def test_every_help_has_an_example_that_names_the_command(self):
-        verbs = ["train", "verify", "profile", "plan", "simulate", "report", "checkpoint", "eval", "list", "launch", "why", "doctor"]
+        verbs = ["train", "verify", "profile", "plan", "simulate", "report", "checkpoint", "eval", "predict", "check", "data", "list", "launch",
+                 "why", "doctor"]
         listed = self.succeeds("--help").stdout
         for verb in verbs:
             with self.subTest(verb):

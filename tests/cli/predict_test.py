@@ -6,12 +6,13 @@ import io
 import json
 import math
 import random
+import re
 import shutil
 import struct
 import subprocess
 import unittest
 
-from cli import CliTest, command
+from cli import ROOT, CliTest, command
 
 CLASSES = """\
 name: small
@@ -147,6 +148,7 @@ class PredictTest(CliTest):
         for settings in (["pipeline.stages=1"], ["pipeline.stages=3", "pipeline.schedule=gpipe"],
                          ["replicas.count=2", "train.gradient_groups=2"]):
             self.assertEqual(self.predict(checkpoint, *every, "all.csv", settings=settings).stdout.splitlines(), whole)
+            self.assertEqual(self.predict(checkpoint, *every, "one.csv", settings=settings).stdout.splitlines(), [whole[0], whole[150]])
         for ranks in (2, 3):
             self.predict(checkpoint, *every, "all.csv", "--output", "ranks.csv", ranks=ranks,
                          settings=[f"pipeline.stages={ranks}"])
@@ -276,6 +278,54 @@ checkpoint: {every: end}
                  self.predict(checkpoint, "--input", "new", "--format", "jsonl", config="text.yaml").stdout.splitlines()]
         self.assertEqual(len(lines), 3)
         self.assertTrue(all(len(line["prediction"]) == 8 and len(line["probability"]) == 8 for line in lines))
+
+    def test_images_have_their_names_and_those_of_their_classes(self):
+        config = (ROOT / "configs/images.yaml").read_text()
+        self.write("images.yaml", config)
+        (self.folder / "configs").symlink_to(ROOT / "configs")
+        run = self.train("images.yaml", "images", settings=["train.steps=3", "checkpoint.every=end", "data.eval=configs/data/shapes/train"])
+        (checkpoint,) = (run / "checkpoints").glob("step-*")
+        self.assertIn('"classes"', (checkpoint / "data.json").read_text())
+        names = sorted(path.name for path in (ROOT / "configs/data/shapes/train").iterdir())
+        (self.folder / "new/deep").mkdir(parents=True)
+        for number, path in enumerate(sorted((ROOT / "configs/data/shapes/train" / names[0]).iterdir())[:3]):
+            shutil.copy(path, self.folder / f"new/{'deep/' * (number % 2)}{number}{path.suffix}")
+        answers = self.rows(self.predict(checkpoint, "--input", "new", config="images.yaml").stdout)
+        self.assertEqual([answer["file"] for answer in answers], sorted(str(p.relative_to(self.folder / "new")) for p in (self.folder / "new").rglob("*.*")))
+        self.assertTrue(all(answer["prediction"] in names for answer in answers))
+        one = next((self.folder / "new").glob("0.*"))
+        self.assertEqual(self.rows(self.predict(checkpoint, "--input", one, config="images.yaml").stdout),
+                         [answer for answer in answers if answer["file"] == one.name])
+        (self.folder / "empty").mkdir()
+        self.assertEqual(self.predict(checkpoint, "--input", "empty", config="images.yaml").stdout, "file,prediction,probability\n")
+        self.assertIn("is no folder of images and no image", self.refused("images.yaml", "--checkpoint", checkpoint, "--input", "images.yaml"))
+
+    def test_idx_has_the_answers_of_an_evaluation(self):
+        (self.folder / "configs").symlink_to(ROOT / "configs")
+        run = self.train("configs/digits.yaml", "digits", settings=["checkpoint.every=end"])
+        (checkpoint,) = (run / "checkpoints").glob("step-*")
+        labels = (ROOT / "configs/data/digits-eval-labels.idx1").read_bytes()[8:]
+        answers = self.rows(self.predict(checkpoint, "--input", "configs/data/digits-eval-images.idx3", config="configs/digits.yaml").stdout)
+        right = sum(int(answer["prediction"]) == label for answer, label in zip(answers, labels)) / len(labels)
+        said = self.succeeds("eval", "configs/digits.yaml", "--checkpoint", checkpoint).stdout
+        self.assertAlmostEqual(right, float(re.search(r"  accuracy (\S+)", said)[1]), 6)
+
+    def test_windows_are_answered_up_to_the_last_row(self):
+        self.write("series.csv", "hour,load\n" + "".join(f"{i},{i % 6}\n" for i in range(80)))
+        self.write("series.yaml", """\
+name: series
+model: {type: mlp, inputs: 6, width: 16, layers: 1, outputs: 2}
+data: {type: table, train: series.csv, targets: [load], task: forecast, ignore: [hour], window: {length: 6, horizon: 2, flat: true}}
+train: {task: regression, steps: 200, batch: 16, optimizer: {type: adam, lr: 0.02}}
+checkpoint: {every: end}
+""")
+        checkpoint = self.trained("series.yaml", "series")
+        self.write("new.csv", "hour,load\n" + "".join(f"{i},{(i + 2) % 6}\n" for i in range(9)))
+        answers = self.rows(self.predict(checkpoint, "--input", "new.csv", "--keep", "hour", config="series.yaml").stdout)
+        self.assertEqual([answer["hour"] for answer in answers], ["5", "6", "7", "8"])  # the last row that was known
+        for answer in answers:
+            for ahead in (0, 1):
+                self.assertAlmostEqual(float(answer[f"prediction_{ahead}"]), (int(answer["hour"]) + 3 + ahead) % 6, delta=0.5)
 
     # ---- what is wrong ----
 

@@ -149,6 +149,28 @@ TEST_CASE("a run that goes on takes out what comes again, and says whether an ev
   CHECK_FALSE(MetricsWriter(file.path()).took_out_evaluation(-1));
 }
 
+TEST_CASE("norms of parameters are a line behind their step, which goes with it", "[unit]") {
+  const MetricsFile file;
+  {
+    MetricsWriter writer(file.path());
+    for (const std::int64_t step : {1, 2, 3}) {
+      StepResult result = step_result(step, 2000);
+      if (step > 1) result.norms = {{1, 2.0, 0.5, 0.25}, {2, 0.0, 1.0, 0.0}};
+      writer.step(result, {"a", "fc.0.weight", "fc.0.bias"});
+    }
+  }
+  REQUIRE(file.lines().size() == 5);
+  CHECK(file.objects()[2] == Json::parse(R"({"norms":{"step":2,"parameters":{
+          "fc.0.weight":{"weight":2.0,"gradient":0.5,"update":0.25,"ratio":0.125},
+          "fc.0.bias":{"weight":0.0,"gradient":1.0,"update":0.0,"ratio":"nan"}}}})"));
+  std::string text;
+  for (const std::string& line : file.lines()) text += line + "\n";
+  CHECK(metrics_from_lines(text, "m").losses.size() == 3);
+  MetricsWriter(file.path(), 2);
+  CHECK(file.lines().size() == 3);
+  CHECK(file.objects().back().contains("norms"));
+}
+
 TEST_CASE("metrics read back as the same doubles", "[unit]") {
   const MetricsFile file;
   MetricsWriter writer(file.path());

@@ -116,6 +116,32 @@ TEST_CASE("a page holds both timelines, the workers and its data, and loads noth
   CHECK(Json::parse(page.substr(start, page.find("</script>", start) - start)).at("measured").size() == 4);
 }
 
+TEST_CASE("a page draws what evaluations measured: curves over steps, a confusion matrix, a ROC curve", "[unit]") {
+  RunMetrics metrics = metrics_from_lines(
+      R"({"eval":{"step":10,"eval_loss":1.5,"metrics":{"accuracy":0.5,"roc_auc":"nan","confusion_matrix":0.5}}})"
+      "\n"
+      R"({"eval":{"step":10,"eval_loss":9,"set":"hard","metrics":{"accuracy":0.125}}})"
+      "\n"
+      R"({"eval":{"step":20,"eval_loss":1.0,"metrics":{"accuracy":0.75,"roc_auc":0.875,"confusion_matrix":0.75},)"
+      R"("pictures":{"confusion_matrix":[30,10,20,60],"roc_auc":[0,0,0.25,0.75,1,1]}}})"
+      "\n",
+      "m.jsonl");
+  CHECK(metrics.metrics["accuracy"] == std::vector<std::pair<std::int64_t, double>>{{10, 0.5}, {20, 0.75}});
+  const std::string page = html_page(small_run(), metrics);
+  for (const char* part :
+       {"<h2>Evaluation</h2>", "<figcaption>accuracy 0.7500</figcaption>", "d=\"M0.0 120.0L300.0 0.0\"",
+        "<figcaption>roc_auc 0.8750</figcaption>", "<td style=\"--share:75%\" class=\"dark\">30</td>",
+        "<td style=\"--share:25%\">10</td>", "ROC: hits by false alarms", "d=\"M0.0 120.0L75.0 30.0L300.0 0.0\""}) {
+    INFO(part);
+    CHECK(contains(page, part));
+  }
+  CHECK_FALSE(contains(page, "confusion_matrix 0.75"));
+  CHECK_FALSE(contains(page, "0.125"));
+  CHECK_FALSE(contains(html_page(small_run(), {}), "<h2>Evaluation</h2>"));
+  metrics.pictures = {{"confusion_matrix", std::vector<double>(100 * 100, 1)}};  // too large to be read
+  CHECK_FALSE(contains(html_page(small_run(), metrics), "class=\"matrix\""));
+}
+
 TEST_CASE("a page of a plan shows what each worker will hold", "[unit]") {
   const Program program = lowered("1f1b", 3, 4);
   RunTimeline plan = simulated_timeline(program, uneven_costs(program), 1);
