@@ -197,6 +197,7 @@ void Publisher::request(std::int64_t step, std::int64_t position) {
   pending.state = options_.state;
   pending.state.step = step;
   pending.state.position = position;
+  pending.state.best = best_;
   pending.has_result = options_.state.step >= step;
   last_step_ = step;
 }
@@ -231,6 +232,7 @@ void Publisher::finished(const StepResult& result, const PlateauState& plateau, 
     pending.state.losses = losses_;
     pending.state.plateau = plateau;
     pending.state.stopping = stopping;
+    pending.state.best = best_;
     pending.has_result = true;
   }
 }
@@ -290,7 +292,6 @@ void Publisher::publish(Pending pending, const WaitLimits& limits) {
         throw InternalError(concat("checkpoint of step ", manifest.step, ": the copy of the tied parameter ", name,
                                    " on worker ", report.row, " differs from the first one"));
     }
-  pending.state.best = best_;
   const std::map<std::string, std::string> texts = {{"config.json", config_json()},
                                                     {kTrainerFile, pending.state.to_json()},
                                                     {kDataFile, to_json(pending.state.data.value())}};

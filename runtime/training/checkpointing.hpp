@@ -85,7 +85,7 @@ class Publisher {
   /// The rows have been told to save after `step`, when `position` samples are consumed.
   void request(std::int64_t step, std::int64_t position);
   void report(const std::vector<std::string>& shards);
-  /// `plateau`, `stopping`: all that had been evaluated when this result came.
+  /// `plateau`, `stopping`: all that had been evaluated when this result came, as the best one that is saved with it.
   void finished(const StepResult& result, const PlateauState& plateau, const PlateauState& stopping,
                 const WaitLimits& limits);
   /// Publishes what is complete. Throws what went wrong with an earlier publication, and Error when weights or
