@@ -2,6 +2,7 @@
 #include "runtime/training/trainer.hpp"
 
 #include "runtime/base/launcher.hpp"
+#include "runtime/checkpoint/weight_files.hpp"
 #include "runtime/schedule/measured.hpp"
 #include "runtime/training/data_record.hpp"
 
@@ -48,6 +49,7 @@ std::unique_ptr<Publisher> make_publisher(const Assembly& assembly, const Start&
   publisher.patience = patience_of(config.comm);
   publisher.hub_config = assembly.model.hub_config;
   publisher.torch_dtype = config.train.precision == Precision::fp64 ? "float64" : "float32";
+  publisher.companions = companion_files(start.checkpoint.empty() ? config.train.init_from : start.checkpoint);
   publisher.state = start.state;
   if (!start.state.data) publisher.state.data = record_of(assembly.data);
   publisher.log = options.log;
@@ -93,9 +95,11 @@ void Trainer::measure(const RunOptions& options, const TrainingOrders& orders) {
   first.last_step = std::min(kSteps, orders.last_step > 0 ? orders.last_step : assembly_.config.train.steps);
   first.evaluates = false;
   first.replan = nullptr;
-  BatchReader reader(assembly_);
-  TrainingDirector director(assembly_, reader, fresh_start(assembly_).state, first, nullptr, options.signalled);
-  run_assembly(assembly_, director, reader, {.check_finite = *first.stop_on_nan}, few);
+  {
+    BatchReader reader(assembly_);  // reads ahead until it goes, which is before the assembly changes
+    TrainingDirector director(assembly_, reader, fresh_start(assembly_).state, first, nullptr, options.signalled);
+    run_assembly(assembly_, director, reader, {.check_finite = *first.stop_on_nan}, few);
+  }
   if (meter.costs().steps() == 0) {
     if (meter.stop() != StopReason::signal)  // else nothing is trained with it
       options.log.warn("schedule auto: too few steps to measure; all stages count the same");

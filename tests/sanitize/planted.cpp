@@ -31,17 +31,18 @@ void race() {
   std::printf("%ld\n", shared_counter);
 }
 
-/// What channel.hpp forbids: the sender writes to a tensor that it has sent, and the receiver reads it. The flag makes
-/// them overlap and orders nothing (relaxed).
+/// What channel.hpp forbids: the sender writes to a tensor that it has sent, and the receiver reads it. The flags make
+/// them overlap and order nothing (relaxed).
 void race_on_a_message() {
   LocalChannel channel;
   StopFlag stop;
   const WaitLimits limits{&stop, std::chrono::milliseconds(60'000)};
-  std::atomic<bool> written{false};
+  std::atomic<bool> received{false}, written{false};
   std::thread receiver([&] {
     channel.post();
     const Message message = channel.receive(limits);
     const float* data = message.tensors[0].const_data_ptr<float>();
+    received.store(true, std::memory_order_relaxed);
     float sum = 0;
     do {
       for (int i = 0; i < 16; ++i) sum += data[i];
@@ -51,6 +52,7 @@ void race_on_a_message() {
   const at::Tensor tensor = at::zeros({16});
   channel.send({0, 0, {tensor}}, limits);
   float* data = tensor.mutable_data_ptr<float>();
+  while (!received.load(std::memory_order_relaxed)) std::this_thread::yield();
   for (int round = 0; round < 2000; ++round)
     for (int i = 0; i < 16; ++i) data[i] += 1;
   written.store(true, std::memory_order_relaxed);
