@@ -7,17 +7,17 @@
 
 #include <cmath>
 
+#include "models/hub.hpp"
+#include "models/language.hpp"
 #include "models/registry.hpp"
 #include "runtime/config/field.hpp"
-#include "runtime/layer/layers.hpp"
-#include "runtime/layer/parts.hpp"
 #include "runtime/layer/random.hpp"
 
 namespace lockstep {
 namespace {
 
 struct GptSizes {
-  std::int64_t layers = 0, heads = 0, width = 0, context = 0, vocab = 0;
+  std::int64_t layers = 0, heads = 0, width = 0, context = 0, vocab = 0, document_end = -1;
   double dropout = 0;
   bool tied = false;
 };
@@ -26,6 +26,7 @@ struct GptSizes {
 void fields(FieldVisitor& visit, GptSizes& sizes) {
   visit("heads", value(sizes.heads, at_least<std::int64_t>(1)));
   visit("dropout", value(sizes.dropout, fraction_below_one()));
+  visit("document_end", value(sizes.document_end, at_least<std::int64_t>(-1)));
 }
 
 // Standard deviation of GPT-2's initial weights.
@@ -42,18 +43,22 @@ class GptEmbedding : public LayerOf<GptSizes> {
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override {
     expect_inputs(*this, inputs, 1);
     const EntrySpec& tokens = inputs[0];
-    if (tokens.dtype != at::kLong || tokens.sizes.size() != 2 || tokens.sizes[1] > config().context)
-      throw ModelError(concat("a GPT of context ", config().context, " got ", to_string(tokens),
-                              "; it expects int64 tokens [rows, length] with length <= ", config().context));
-    expect_below(*this, tokens, config().vocab, "vocab");
-    return described({{"", at::kFloat, {tokens.sizes[0], tokens.sizes[1], config().width}}}, tokens_, positions_);
+    expect_tokens(*this, tokens, "GPT", config().context, config().vocab);
+    std::vector<EntrySpec> outputs = {{"", at::kFloat, {tokens.sizes[0], tokens.sizes[1], config().width}}};
+    if (config().document_end >= 0) outputs.push_back({"", at::kLong, tokens.sizes, /*differentiable=*/false});
+    return described(outputs, tokens_, positions_);
   }
 
   Tensors forward(const Tensors& inputs, LayerContext& context) const override {
     const at::Tensor& tokens = inputs[0];
-    const at::Tensor positions = at::arange(tokens.size(1), tokens.options());
-    const at::Tensor sum = tokens_(context, tokens) + positions_(context, positions);
-    return {dropout(context, sum, config().dropout)};
+    Tensors outputs(1);
+    at::Tensor positions = at::arange(tokens.size(1), tokens.options());
+    if (config().document_end >= 0) {
+      outputs.push_back(documents_of(tokens, config().document_end));
+      positions = positions_in(outputs[1]);
+    }
+    outputs[0] = dropout(context, tokens_(context, tokens) + positions_(context, positions), config().dropout);
+    return outputs;
   }
 
  private:
@@ -86,21 +91,24 @@ class GptBlock : public LayerOf<GptSizes> {
         down_(conv1d("mlp.c_proj", 4 * sizes.width, sizes.width, residual_init(sizes))) {}
 
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override {
-    expect_inputs(*this, inputs, 1);
+    expect_inputs(*this, inputs, config().document_end >= 0 ? 2 : 1);
     expect_width(*this, inputs[0], config().width);
-    return described({inputs[0]}, before_attention_, qkv_, attended_, before_mlp_, up_, down_);
+    return described(inputs, before_attention_, qkv_, attended_, before_mlp_, up_, down_);
   }
 
   Tensors forward(const Tensors& inputs, LayerContext& context) const override {
-    const at::Tensor attended = inputs[0] + attention(before_attention_(context, inputs[0]), context);
+    const AttentionMask mask{.documents = inputs.size() > 1 ? inputs[1] : at::Tensor()};
+    const at::Tensor attended = inputs[0] + attention(before_attention_(context, inputs[0]), mask, context);
     const at::Tensor hidden = at::gelu(up_(context, before_mlp_(context, attended)), "tanh");
-    return {attended + dropout(context, down_(context, hidden), config().dropout)};
+    Tensors outputs = inputs;
+    outputs[0] = attended + dropout(context, down_(context, hidden), config().dropout);
+    return outputs;
   }
 
  private:
-  at::Tensor attention(const at::Tensor& x, LayerContext& context) const {
+  at::Tensor attention(const at::Tensor& x, const AttentionMask& mask, LayerContext& context) const {
     const std::vector<at::Tensor> qkv = qkv_(context, x).split(config().width, 2);
-    const at::Tensor mixed = attention_(context, qkv[0], qkv[1], qkv[2]);
+    const at::Tensor mixed = attention_(context, qkv[0], qkv[1], qkv[2], mask);
     return dropout(context, attended_(context, mixed), config().dropout);
   }
 
@@ -110,31 +118,6 @@ class GptBlock : public LayerOf<GptSizes> {
   LinearPart attended_;
   LayerNormPart before_mlp_;
   LinearPart up_, down_;
-};
-
-class GptHead : public LayerOf<GptSizes> {
- public:
-  explicit GptHead(const GptSizes& sizes)
-      : LayerOf("gpt_head", sizes),
-        logits_{"",
-                sizes.width,
-                sizes.vocab,
-                {.bias = false,
-                 .weight_init = Init::normal(kInit),
-                 .tied_to = sizes.tied ? "transformer.wte.weight" : ""}} {}
-
-  LayerDescription describe(const std::vector<EntrySpec>& inputs) const override {
-    expect_inputs(*this, inputs, 1);
-    expect_width(*this, inputs[0], config().width);
-    EntrySpec logits = inputs[0];
-    logits.sizes.back() = config().vocab;
-    return described({logits}, logits_);
-  }
-
-  Tensors forward(const Tensors& inputs, LayerContext& context) const override { return {logits_(context, inputs[0])}; }
-
- private:
-  LinearPart logits_;
 };
 
 /// What GPT2Config of Hugging Face's transformers needs to build this model. Its default token ids are those of a
@@ -153,6 +136,28 @@ std::string hub_config(const GptSizes& sizes) {
 
 }  // namespace
 
+std::string gpt_from_hub(const HubConfig& config) {
+  for (const char* key : {"scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn", "add_cross_attention"})
+    config.expect(key, false);
+  config.expect("scale_attn_weights", true);
+  config.expect("activation_function", std::string("gelu_new"));
+  config.expect("layer_norm_epsilon", kEpsilon);
+  const auto width = config.get<std::int64_t>("n_embd");
+  config.expect("n_inner", 4 * width);
+  const auto dropout = config.get("resid_pdrop", 0.1);
+  for (const char* key : {"embd_pdrop", "attn_pdrop"})
+    if (const double got = config.get(key, 0.1); got != dropout)
+      throw config.error(key, concat("got ", got, ", but resid_pdrop is ", dropout, "; a gpt has one rate for all"));
+  const nlohmann::ordered_json keys = {{"layers", config.get<std::int64_t>("n_layer")},
+                                       {"heads", config.get<std::int64_t>("n_head")},
+                                       {"width", width},
+                                       {"context", config.get<std::int64_t>("n_positions")},
+                                       {"vocab", config.get<std::int64_t>("vocab_size")},
+                                       {"dropout", dropout},
+                                       {"tie_embeddings", config.get("tie_word_embeddings", true)}};
+  return keys.dump();
+}
+
 Model make_gpt(const Section& section) {
   const auto positive = between<std::int64_t>(1, kMostSize);
   GptSizes sizes;
@@ -163,6 +168,7 @@ Model make_gpt(const Section& section) {
   sizes.vocab = section.get<std::int64_t>("vocab", 256, positive);
   sizes.dropout = section.get<double>("dropout", 0.0, fraction_below_one());
   sizes.tied = section.get<bool>("tie_embeddings", true);
+  sizes.document_end = section.get<std::int64_t>("document_end", -1, between<std::int64_t>(-1, kMostSize));
   if (sizes.width % sizes.heads != 0)
     throw section.error("heads", concat("got ", sizes.heads, ", which does not divide width ", sizes.width,
                                         "; every head takes an equal share of the width"));
@@ -171,13 +177,17 @@ Model make_gpt(const Section& section) {
   model.hub_config = hub_config(sizes);
   model.hub_prefix = "transformer.";
   model.hub_unused = {"*.attn.bias", "*.attn.masked_bias"};  // masks, which older versions saved
-  model.layers.push_back({"embed", std::make_shared<GptEmbedding>(sizes), {"x"}, {"x"}, "transformer."});
+  std::vector<std::string> handed_on = {"x"};
+  if (sizes.document_end >= 0) handed_on.emplace_back("documents");
+  model.layers.push_back({"embed", std::make_shared<GptEmbedding>(sizes), {"x"}, handed_on, "transformer."});
   for (std::int64_t i = 0; i < sizes.layers; ++i)
     model.layers.push_back(
-        {concat("h.", i), std::make_shared<GptBlock>(sizes), {"x"}, {"x"}, concat("transformer.h.", i, ".")});
+        {concat("h.", i), std::make_shared<GptBlock>(sizes), handed_on, handed_on, concat("transformer.h.", i, ".")});
   model.layers.push_back(
       {"ln_f", std::make_shared<LayerNorm>(sizes.width, kEpsilon), {"x"}, {"x"}, "transformer.ln_f."});
-  model.layers.push_back({"head", std::make_shared<GptHead>(sizes), {"x"}, {"x"}, "lm_head."});
+  const auto head = std::make_shared<LanguageHead>("gpt_head", sizes.width, sizes.vocab, Init::normal(kInit),
+                                                   sizes.tied ? "transformer.wte.weight" : "");
+  model.layers.push_back({"head", head, {"x"}, {"x"}, "lm_head."});
   return model;
 }
 

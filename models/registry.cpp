@@ -11,7 +11,15 @@ Table<ModelFamily> model_families() {
       "model family",
       {
           {"mlp", "multi-layer perceptron: linear, activation and dropout layers", make_mlp},
-          {"gpt", "GPT-2's decoder with Hugging Face's parameter names and layouts", make_gpt},
+          ModelFamily("gpt", "GPT-2's decoder with Hugging Face's parameter names and layouts", make_gpt)
+              .with_hub({"gpt2"}, gpt_from_hub),
+          ModelFamily("llama", "Llama's decoder, which Mistral and Qwen 2 share; Hugging Face's names", make_llama)
+              .with_hub({"llama", "mistral", "qwen2"}, llama_from_hub),
+          ModelFamily("bert", "BERT: masked language model or classifier; Hugging Face's names", make_bert)
+              .with_hub({"bert"}, bert_from_hub),
+          {"lstm", "LSTM layers: language model, classifier of sequences, forecast of series", make_lstm},
+          {"gru", "GRU layers: the same", make_gru},
+          {"resnet", "ResNet-18 to 152 with torchvision's names", make_resnet},
           {"cnn", "small residual network for images: convolutions, norms and skips", make_cnn},
           {"unet", "U-Net for segmentation: encoder, decoder and skips between them", make_unet},
           {"sequential", "the layers that the config lists, one after the other or in branches", make_sequential},

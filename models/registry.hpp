@@ -15,6 +15,8 @@
 
 namespace lockstep {
 
+class HubConfig;
+
 /// More are a slip of the finger: describing such a model would take gigabytes. (Sizes: kMostSize of layers.hpp.)
 inline constexpr int kMostLayers = 16384;
 
@@ -28,6 +30,11 @@ struct ModelFamily {
   std::string name;     ///< model.type
   std::string summary;  ///< one line for `lockstep list models`
   std::function<Model(const Section&, const ModelTables&)> make;
+  /// The values of `model_type` in a Hugging Face folder's config.json that are this family, and the keys that such a
+  /// file stands for, as a JSON object. Throws UserError that names what the family cannot do. None: it has no such
+  /// folders.
+  std::vector<std::string> hub_types = {};
+  std::function<std::string(const HubConfig&)> from_hub = {};
 
   ModelFamily(std::string its_name, std::string its_summary, std::function<Model(const Section&)> maker)
       : name(std::move(its_name)),
@@ -36,6 +43,13 @@ struct ModelFamily {
   ModelFamily(std::string its_name, std::string its_summary,
               std::function<Model(const Section&, const ModelTables&)> maker)
       : name(std::move(its_name)), summary(std::move(its_summary)), make(std::move(maker)) {}
+
+  ModelFamily with_hub(std::vector<std::string> types, std::function<std::string(const HubConfig&)> keys) const {
+    ModelFamily family = *this;
+    family.hub_types = std::move(types);
+    family.from_hub = std::move(keys);
+    return family;
+  }
 };
 
 Table<ModelFamily> model_families();
@@ -51,6 +65,14 @@ Model make_model(const Section& section, const Table<ModelFamily>& families = mo
 
 Model make_mlp(const Section& section, const ModelTables& tables);
 Model make_gpt(const Section& section);
+std::string gpt_from_hub(const HubConfig& config);
+Model make_llama(const Section& section);
+std::string llama_from_hub(const HubConfig& config);
+Model make_bert(const Section& section);
+std::string bert_from_hub(const HubConfig& config);
+Model make_lstm(const Section& section);
+Model make_gru(const Section& section);
+Model make_resnet(const Section& section);
 Model make_cnn(const Section& section);
 Model make_unet(const Section& section);
 Model make_delay(const Section& section);

@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -19,6 +20,18 @@ namespace fs = std::filesystem;
 constexpr const char* kOneFile = "model.safetensors";
 constexpr const char* kIndexFile = "model.safetensors.index.json";
 constexpr std::int64_t kPieceBytes = 4 << 20;
+
+/// As save_pretrained of a tokenizer and of a model call them.
+constexpr std::array kCompanions = {"tokenizer.json",
+                                    "tokenizer_config.json",
+                                    "special_tokens_map.json",
+                                    "added_tokens.json",
+                                    "tokenizer.model",
+                                    "vocab.json",
+                                    "merges.txt",
+                                    "vocab.txt",
+                                    "chat_template.jinja",
+                                    "generation_config.json"};
 
 /// What to do about a folder without safetensors files.
 std::string advice_for(const fs::path& folder) {
@@ -45,6 +58,14 @@ std::set<std::string> files_of(const std::string& index) {
 }
 
 }  // namespace
+
+std::map<std::string, std::string> companion_files(const std::string& folder) {
+  std::map<std::string, std::string> files;
+  for (const char* name : kCompanions)
+    if (const fs::path path = fs::path(folder) / name; !folder.empty() && fs::is_regular_file(path))
+      files[name] = read_text(path);
+  return files;
+}
 
 WeightFiles::WeightFiles(std::string path, FileProgress progress)
     : path_(std::move(path)), progress_(std::move(progress)) {

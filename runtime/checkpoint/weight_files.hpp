@@ -11,6 +11,10 @@
 
 namespace lockstep {
 
+/// Of a folder of weights, the files that belong to the model and are no weights, by name: its tokenizer's, and how it
+/// is to generate. Whoever saves the model again saves them beside it, byte for byte. Empty where `folder` is none.
+std::map<std::string, std::string> companion_files(const std::string& folder);
+
 class WeightFiles {
  public:
   /// Throws CheckpointError when there are none, or they are damaged.

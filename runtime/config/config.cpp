@@ -108,12 +108,12 @@ void fields(FieldVisitor& visit, CheckpointConfig& checkpoint, const TrainConfig
       "memory for it is free and workers.memory_limit is none.");
 }
 
-/// A mapping whose keys others read.
-Field others(Section& member, const char* example) {
+/// A mapping whose keys others read: `type`, or else `instead`, is one of them.
+Field others(Section& member, const char* example, const char* instead = nullptr) {
   Field field;
-  field.read = [&member](const Section& section, const std::string& key) {
+  field.read = [&member, instead](const Section& section, const std::string& key) {
     member = section.required_section(key);
-    member.get("type", not_empty());
+    if (member.has("type") || !instead || !member.has(instead)) member.get("type", not_empty());
   };
   field.write = [&member] { return member.value(); };
   return field.required().with_example(example);
@@ -257,9 +257,12 @@ void fields(FieldVisitor& visit, Config& config) {
                "context: 128            # longest sequence, in tokens\n"
                "vocab: 256              # number of tokens\n"
                "dropout: 0.0            # probability in [0, 1)\n"
-               "tie_embeddings: true    # the output layer uses the token embedding's weight\n"),
+               "tie_embeddings: true    # the output layer uses the token embedding's weight\n",
+               "from"),
         {.decide = true, .free_below = "library"},
-        "The model; required. `type` names the family (`lockstep list models`), which reads the other keys itself.");
+        "The model; required. `type` names the family (`lockstep list models`), which reads the other keys itself. "
+        "`from: FOLDER` in its "
+        "place takes type and keys from a Hugging Face folder's config.json.");
   visit("data",
         others(config.data,
                "type: text              # required\n"

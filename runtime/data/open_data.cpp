@@ -6,6 +6,8 @@
 //              block, window   with blocks: samples of a block, blocks that are shuffled with each other
 //              balance  none | classes: every class is drawn equally often
 //              weights  with classes: {CLASS: number}, how often against the others; default 1
+//   masking    tokens to be guessed (masked_tokens.hpp): {token: 103, probability: 0.15, random: 0.1, kept: 0.1,
+//              never: [0], vocab: 30522}
 //   evals      further evaluation sets: by name, the keys in which they differ from the section
 #include <ATen/ops/zeros.h>
 
@@ -14,12 +16,13 @@
 #include <utility>
 
 #include "runtime/config/field.hpp"
-#include "runtime/data/dataset.hpp"
+#include "runtime/data/masked_tokens.hpp"
 
 namespace lockstep {
 namespace {
 
 constexpr const char* kSampling = "sampling";
+constexpr const char* kMasking = "masking";
 constexpr const char* kEvals = "evals";
 constexpr const char* kNone = "none";
 constexpr const char* kClasses = "classes";
@@ -65,6 +68,27 @@ Sampling read_sampling(const Section& section, const DataSplits& splits) {
   return sampling;
 }
 
+/// `below`: of the tokens, where the data knows it; else 0.
+Masking read_masking(const Section& section, std::int64_t below) {
+  Masking masking;
+  const auto token = at_least<std::int64_t>(0);
+  masking.token = section.get("token", token);
+  masking.probability = section.get("probability", masking.probability, between(0.0, 1.0));
+  masking.random = section.get("random", masking.random, between(0.0, 1.0));
+  masking.kept = section.get("kept", masking.kept, between(0.0, 1.0));
+  masking.never = section.list("never", masking.never, token);
+  masking.vocab = section.get<std::int64_t>("vocab", below, token);
+  section.finish();
+  if (masking.random + masking.kept > 1)
+    throw section.error("kept", concat("got ", masking.kept, ", with random at ", masking.random,
+                                       "; the two are shares of the tokens to be guessed: at most 1 together"));
+  if (masking.vocab == 0 && masking.random > 0)
+    throw section.error("vocab",
+                        "is missing; some tokens are replaced by others, which are drawn below it (or set "
+                        "random: 0)");
+  return masking;
+}
+
 /// Among what is left to the reader its type is known.
 Section of_reader(Section rest) {
   rest.has("type");
@@ -100,7 +124,7 @@ class Opener {
       : section_(section), context_(std::move(context)), reader_(reader) {}
 
   DataSplits open() const {
-    return completed(reader_.open(of_reader(section_.without({kSampling, kEvals})), context_));
+    return completed(reader_.open(of_reader(section_.without({kSampling, kMasking, kEvals})), context_));
   }
 
  private:
@@ -114,6 +138,7 @@ class Opener {
       splits.train = absent_dataset(splits.eval, context_.trained->samples);
     if (!context_.trained) splits.sampling = read_sampling(section_.section(kSampling), splits);
     add_evals(splits);
+    if (section_.has(kMasking) && !splits.inputs) mask(splits);
     // What these give is as incomplete as what the reader gave.
     if (splits.unrecorded)
       splits.unrecorded = [self = *this, inner = splits.unrecorded] { return self.completed(inner()); };
@@ -124,6 +149,18 @@ class Opener {
     return splits;
   }
 
+  void mask(DataSplits& splits) const {
+    const auto& known = splits.eval ? splits.eval : splits.train;
+    const Masking masking = read_masking(section_.section(kMasking), known->entries(1).front().below);
+    const auto masked = [&](std::shared_ptr<const Dataset>& set) {
+      if (set) set = masked_tokens(std::move(set), masking, context_.seed);
+    };
+    masked(splits.train);
+    masked(splits.eval);
+    for (EvaluationSet& further : splits.further_evals) masked(further.data);
+    splits.class_names.clear();
+  }
+
   void add_evals(DataSplits& splits) const {
     if (splits.inputs) return;
     const Section evals = section_.section(kEvals);
@@ -132,7 +169,7 @@ class Opener {
       DataContext context = context_;
       if (splits.record) context.trained = TrainedOn{splits.train->size(), *splits.record};
       DataSplits further = reader_.open(
-          of_reader(section_.without({kSampling, kEvals}).overlaid(evals.required_section(name))), context);
+          of_reader(section_.without({kSampling, kMasking, kEvals}).overlaid(evals.required_section(name))), context);
       if (!further.eval)
         throw evals.error(name, "got no evaluation set, expected the key `eval` or what the reader has");
       splits.further_evals.push_back({name, further.eval});

@@ -49,6 +49,8 @@ class Parameter {
   /// Adds one micro-batch's gradient (any floating dtype). The first one is taken over, or copied when somebody else
   /// still holds it. Callers keep micro-batch order.
   void accumulate(const at::Tensor& micro_batch_gradient);
+  /// Whether accumulate() would add to `gradient` where it stands.
+  bool has_gradient_of_group() const { return gradient.defined() && (!at_work || at_work->group == group_); }
   /// No micro-batch of this step is to come: the sums of those of its groups that nobody else is needed for, in order.
   std::vector<GroupSum> add_up();
   /// Bytes of `gradient` and of the sums that wait for add_up().

@@ -73,7 +73,13 @@ void fields(FieldVisitor& visit, ConvolutionConfig& config) {
 
 Convolution::Convolution(const ConvolutionConfig& config)
     : LayerOf(concat(config.transposed ? "conv_transpose" : "conv", config.dims, "d"), config),
-      part_{"", config.in, config.out, per_dimension(config.kernel, config.dims), {}, config.options.bias} {
+      part_{"",
+            config.in,
+            config.out,
+            per_dimension(config.kernel, config.dims),
+            {},
+            config.options.bias,
+            config.options.weight_init} {
   const ConvolutionOptions& options = config.options;
   ConvolutionArguments& arguments = part_.arguments;
   arguments.stride = per_dimension(options.stride, config.dims);

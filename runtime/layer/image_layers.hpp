@@ -17,7 +17,8 @@ struct ConvolutionOptions {
   Extent dilation = {1};
   std::int64_t groups = 1;
   bool bias = true;
-  Extent output_padding = {0};  ///< transposed only
+  Extent output_padding = {0};           ///< transposed only
+  std::optional<Init> weight_init = {};  ///< absent: torch.nn's; no key
 };
 
 struct ConvolutionConfig {

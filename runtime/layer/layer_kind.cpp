@@ -2,6 +2,7 @@
 #include "runtime/layer/layer_kind.hpp"
 
 #include "runtime/layer/norms.hpp"
+#include "runtime/layer/recurrent_layers.hpp"
 
 namespace lockstep {
 
@@ -20,8 +21,13 @@ Table<LayerKind> layer_kinds() {
       {layer_kind<Linear>("linear", "y = x W^T + b over the last dimension"),
        layer_kind<Embedding>("embedding", "rows of a table, by int64 indices"),
        layer_kind<LayerNorm>("layer_norm", "layer normalization, last dimension"),
+       layer_kind<RmsNorm>("rms_norm", "root mean square normalization, last dimension"),
        layer_kind<Dropout>("dropout", "zeroes elements with probability p"),
        layer_kind<Add>("add", "sum of the inputs: the end of a skip"),
+       layer_kind<Positions>("positions", "adds a learned row to each position"),
+       layer_kind<SelfAttention>("self_attention", "attention of an entry to itself, over heads"),
+       layer_kind<Recurrent>("lstm", "long short-term memory, along time", {.kind = RecurrentKind::lstm}),
+       layer_kind<Recurrent>("gru", "gated recurrent unit, along time", {.kind = RecurrentKind::gru}),
        layer_kind<Concat>("concat", "the inputs side by side in the channels"),
        layer_kind<Flatten>("flatten", "[rows, ...] as [rows, all others]"),
        layer_kind<Convolution>("conv1d", "convolution of signals", {.dims = 1}),

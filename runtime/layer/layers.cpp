@@ -27,6 +27,11 @@ void fields(FieldVisitor& visit, LayerNormConfig& config) {
   visit("epsilon", epsilon_field(config.epsilon));
 }
 
+void fields(FieldVisitor& visit, RmsNormConfig& config) {
+  visit("width", size_field(config.width).required());
+  visit("epsilon", epsilon_field(config.epsilon));
+}
+
 void fields(FieldVisitor& visit, EmbeddingConfig& config) {
   visit("count", size_field(config.count).required());
   visit("width", size_field(config.width).required());
@@ -109,6 +114,16 @@ LayerDescription LayerNorm::describe(const std::vector<EntrySpec>& inputs) const
 }
 
 Tensors LayerNorm::forward(const Tensors& inputs, LayerContext& context) const {
+  return {part_(context, inputs[0])};
+}
+
+LayerDescription RmsNorm::describe(const std::vector<EntrySpec>& inputs) const {
+  expect_inputs(*this, inputs, 1);
+  expect_width(*this, inputs[0], part_.width);
+  return described({inputs[0]}, part_);
+}
+
+Tensors RmsNorm::forward(const Tensors& inputs, LayerContext& context) const {
   return {part_(context, inputs[0])};
 }
 

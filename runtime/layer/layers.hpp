@@ -77,6 +77,25 @@ class LayerNorm : public LayerOf<LayerNormConfig> {
   LayerNormPart part_;
 };
 
+struct RmsNormConfig {
+  std::int64_t width = 0;
+  double epsilon = 1e-6;
+};
+void fields(FieldVisitor& visit, RmsNormConfig& config);
+
+/// RmsNormPart as a layer: x / sqrt(mean(x^2) + epsilon) * weight, over the last dimension.
+class RmsNorm : public LayerOf<RmsNormConfig> {
+ public:
+  explicit RmsNorm(const RmsNormConfig& config)
+      : LayerOf("rms_norm", config), part_{"", config.width, config.epsilon} {}
+  explicit RmsNorm(std::int64_t width, double epsilon = 1e-6) : RmsNorm(RmsNormConfig{width, epsilon}) {}
+  LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
+  Tensors forward(const Tensors& inputs, LayerContext& context) const override;
+
+ private:
+  RmsNormPart part_;
+};
+
 struct EmbeddingConfig {
   std::int64_t count = 0, width = 0;
 };

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "runtime/layer/layer.hpp"
@@ -30,6 +31,8 @@ struct Model {
   std::string hub_prefix = {};
   /// Shell patterns of tensors that such files may have and this model does without: "*.attn.bias".
   std::vector<std::string> hub_unused = {};
+  /// Ends of names, and how such files may spell them instead: {".LayerNorm.weight", ".LayerNorm.gamma"}.
+  std::vector<std::pair<std::string, std::string>> hub_spellings = {};
 };
 
 }  // namespace lockstep

@@ -5,6 +5,8 @@
 #include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/functions/utils.h>
 
+#include <algorithm>
+
 #include "runtime/layer/compat.hpp"
 
 namespace lockstep {
@@ -66,8 +68,28 @@ struct LinearBackward : torch::autograd::Node {
   }
 };
 
+// Behind the first micro-batch only the rows that are used are summed, each in the order of its positions, and added:
+// the sums of a whole table, whose other rows would add 0. On the CPU, where the number of rows costs no wait.
+void accumulate_rows(Parameter& parameter, const at::Tensor& rows_gradient, const at::Tensor& indices,
+                     std::int64_t padding) {
+  const std::int64_t count = parameter.value.size(0);
+  const at::Tensor gradient = rows_gradient.to(parameter.value.scalar_type());
+  const auto sums = [&](const at::Tensor& places, std::int64_t rows, std::int64_t none) {
+    return at::embedding_dense_backward(gradient, places, rows, none, /*scale_grad_by_freq=*/false);
+  };
+  if (!gradient.is_cpu() || !parameter.has_gradient_of_group() || indices.numel() >= count)
+    return parameter.accumulate(sums(indices, count, padding));
+  const auto [used, places, counts] = at::_unique2(indices, /*sorted=*/true, /*return_inverse=*/true);
+  const std::int64_t* first = used.const_data_ptr<std::int64_t>();
+  const std::int64_t* last = first + used.numel();
+  const std::int64_t* none = std::lower_bound(first, last, padding);
+  parameter.gradient.index_add_(0, used,
+                                sums(places, used.numel(), none != last && *none == padding ? none - first : -1));
+}
+
 struct EmbeddingBackward : torch::autograd::Node {
   at::Tensor indices;
+  std::int64_t padding = -1;
   Parameter* weight = nullptr;
   WeightGradQueue* queue = nullptr;
 
@@ -76,11 +98,9 @@ struct EmbeddingBackward : torch::autograd::Node {
 
   variable_list apply(variable_list&& gradients) override {
     if (!gradients[0].defined()) return variable_list(1);
-    queue->push([ids = std::move(indices), dy = gradients[0].contiguous(), w = weight] {
+    queue->push([ids = std::move(indices), dy = gradients[0].contiguous(), w = weight, none = padding] {
       at::NoGradGuard no_grad;
-      w->accumulate(at::embedding_dense_backward(dy.to(w->value.scalar_type()), ids, w->value.size(0),
-                                                 /*padding_idx=*/-1,
-                                                 /*scale_grad_by_freq=*/false));
+      accumulate_rows(*w, dy, ids, none);
     });
     return variable_list(1);
   }
@@ -182,7 +202,8 @@ at::Tensor linear(LayerContext& context, const at::Tensor& x, const std::string&
   return output;
 }
 
-at::Tensor embedding(LayerContext& context, const at::Tensor& indices, const std::string& weight_name) {
+at::Tensor embedding(LayerContext& context, const at::Tensor& indices, const std::string& weight_name,
+                     std::int64_t padding) {
   Parameter& weight = context.parameter(weight_name);
   at::Tensor output;
   {
@@ -193,6 +214,7 @@ at::Tensor embedding(LayerContext& context, const at::Tensor& indices, const std
 
   auto node = make_node<EmbeddingBackward>();
   node->indices = indices;
+  node->padding = padding;
   node->weight = &weight;
   node->queue = &context.weight_grads();
   node->set_next_edges(torch::autograd::collect_next_edges(context.anchor()));

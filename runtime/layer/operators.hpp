@@ -22,8 +22,11 @@ enum class WeightLayout { out_in, in_out };
 at::Tensor linear(LayerContext& context, const at::Tensor& x, const std::string& weight, const std::string& bias,
                   WeightLayout layout = WeightLayout::out_in);
 
-/// Rows of `weight` [count, width] at `indices` (int64, any shape): [..., width] in context.precision().
-at::Tensor embedding(LayerContext& context, const at::Tensor& indices, const std::string& weight);
+/// Rows of `weight` [count, width] at `indices` (int64, any shape): [..., width] in context.precision(). Where the
+/// index is `padding`, the row gets no gradient; -1: none is. Behind the first micro-batch of a step the gradient is
+/// that of the rows that were used, not of the whole table.
+at::Tensor embedding(LayerContext& context, const at::Tensor& indices, const std::string& weight,
+                     std::int64_t padding = -1);
 
 /// What at::convolution takes, one number per spatial dimension.
 struct ConvolutionArguments {

@@ -11,14 +11,19 @@
 namespace lockstep {
 namespace {
 
+/// Of queries and keys: true where a query would look ahead.
+at::Tensor later(const at::Tensor& q, std::int64_t length) {
+  return at::ones({q.size(-2), length}, q.options().dtype(at::kBool)).triu(1);
+}
+
 /// What at::scaled_dot_product_attention computes, whose dropout takes no generator, operator by operator.
 at::Tensor attention_in_steps(const LayerContext& context, const at::Tensor& q, const at::Tensor& k,
-                              const at::Tensor& v, double p, bool causal) {
+                              const at::Tensor& v, const at::Tensor& allowed, double p, bool causal) {
   const double scale = 1 / std::sqrt(static_cast<double>(q.size(-1)));
   at::Tensor scores = at::matmul(q * scale, k.transpose(-2, -1));
-  if (causal) {
-    const at::Tensor later = at::ones({q.size(-2), k.size(-2)}, q.options().dtype(at::kBool)).triu(1);
-    scores.masked_fill_(later, -std::numeric_limits<double>::infinity());
+  if (causal || allowed.defined()) {
+    const at::Tensor hidden = allowed.defined() ? allowed.logical_not() : later(q, k.size(-2));
+    scores.masked_fill_(hidden, -std::numeric_limits<double>::infinity());
   }
   return at::matmul(dropout(context, at::softmax(scores, -1), p), v);
 }
@@ -48,7 +53,7 @@ void EmbeddingPart::describe(LayerDescription& description) const {
 }
 
 at::Tensor EmbeddingPart::operator()(LayerContext& context, const at::Tensor& indices) const {
-  return embedding(context, indices, part_of(name, "weight"));
+  return embedding(context, indices, part_of(name, "weight"), padding);
 }
 
 void AffinePart::describe(LayerDescription& description) const {
@@ -67,17 +72,57 @@ at::Tensor LayerNormPart::operator()(LayerContext& context, const at::Tensor& x)
   return at::layer_norm(x, {width}, weight, bias, epsilon);
 }
 
-at::Tensor AttentionPart::operator()(LayerContext& context, const at::Tensor& q, const at::Tensor& k,
-                                     const at::Tensor& v) const {
-  const std::int64_t rows = q.size(0), width = q.size(2);
-  const auto by_head = [&](const at::Tensor& x) {
-    return x.view({rows, x.size(1), heads, width / heads}).transpose(1, 2);
+void RmsNormPart::describe(LayerDescription& description) const {
+  description.parameters.push_back({part_of(name, "weight"), {width}, Init::ones(), ""});
+}
+
+at::Tensor RmsNormPart::operator()(LayerContext& context, const at::Tensor& x) const {
+  return at::rms_norm(x, {width}, context.leaf(part_of(name, "weight"), x.scalar_type()), epsilon);
+}
+
+at::Tensor AttentionPart::allowed(const at::Tensor& q, std::int64_t length, const AttentionMask& mask) const {
+  at::Tensor allowed;
+  const auto restrict = [&allowed](const at::Tensor& to) {
+    allowed = allowed.defined() ? allowed.logical_and(to) : to;
   };
+  const bool masked = mask.keys.defined() || mask.documents.defined();
+  if (causal && (masked || (window > 0 && window < length))) {
+    const at::Tensor before = later(q, length).logical_not();
+    restrict(window > 0 ? before.triu(1 - window) : before);
+  }
+  // Who may look at nothing would get 0/0: such a row is one that nobody reads.
+  if (mask.keys.defined())
+    restrict(mask.keys.logical_or(mask.keys.any(-1, /*keepdim=*/true).logical_not()).unsqueeze(1).unsqueeze(1));
+  if (mask.documents.defined()) restrict((mask.documents.unsqueeze(2) == mask.documents.unsqueeze(1)).unsqueeze(1));
+  return allowed;
+}
+
+at::Tensor AttentionPart::operator()(LayerContext& context, const at::Tensor& q, const at::Tensor& k,
+                                     const at::Tensor& v, const AttentionMask& mask) const {
+  const std::int64_t rows = q.size(0), width = q.size(2), each = width / heads;
+  const std::int64_t shared = kv_heads == 0 ? 1 : heads / kv_heads;  // so many heads of q have one of k and v
+  const auto by_head = [&](const at::Tensor& x) {
+    return x.view({rows, x.size(1), x.size(2) / each, each}).transpose(1, 2);
+  };
+  const auto repeated = [&](const at::Tensor& x) {
+    if (shared == 1) return x;
+    return x.unsqueeze(2).expand({rows, kv_heads, shared, x.size(2), each}).reshape({rows, heads, x.size(2), each});
+  };
+  at::Tensor queries = by_head(q), others = by_head(k);
+  if (rotary) {
+    const RotaryTable table = rotary_table(*rotary, each, q.size(1), q);
+    queries = rotated(queries, table);
+    others = rotated(others, table);
+  }
+  others = repeated(others);
+  const at::Tensor values = repeated(by_head(v)), visible = allowed(queries, k.size(1), mask);
   const double p = context.training() ? dropout : 0.0;
-  const at::Tensor mixed = p > 0 && !libtorch_draws_for(q)
-                               ? attention_in_steps(context, by_head(q), by_head(k), by_head(v), p, causal)
-                               : at::scaled_dot_product_attention(by_head(q), by_head(k), by_head(v),
-                                                                  /*attn_mask=*/{}, p, causal);
+  const at::Tensor mixed =
+      p > 0 && !libtorch_draws_for(q)
+          ? attention_in_steps(context, queries, others, values, visible, p, causal)
+          : at::scaled_dot_product_attention(queries, others, values,
+                                             visible.defined() ? std::optional<at::Tensor>(visible) : std::nullopt, p,
+                                             causal && !visible.defined());
   // The scores and the mixing, of a causal one half of each; two gradients of either.
   const double multiply_adds = static_cast<double>(q.numel()) * static_cast<double>(k.size(1));
   const bool in_graph = q.requires_grad() || k.requires_grad() || v.requires_grad();
@@ -92,7 +137,7 @@ void ConvolutionPart::describe(LayerDescription& description) const {
   auto fan_in = static_cast<double>(sizes[1]);  // what overflows an integer is refused later, by name
   for (const std::int64_t size : kernel) fan_in *= static_cast<double>(size);
   const Init init = Init::uniform(1.0 / std::sqrt(fan_in));
-  description.parameters.push_back({part_of(name, "weight"), sizes, init, ""});
+  description.parameters.push_back({part_of(name, "weight"), sizes, weight_init.value_or(init), ""});
   if (bias) description.parameters.push_back({part_of(name, "bias"), {out}, init, ""});
 }
 

@@ -19,6 +19,7 @@
 #include <utility>
 
 #include "runtime/layer/operators.hpp"
+#include "runtime/layer/rotary.hpp"
 
 namespace lockstep {
 
@@ -47,6 +48,7 @@ struct EmbeddingPart {
   std::string name;
   std::int64_t count = 0, width = 0;
   Init init = Init::normal(1.0);  ///< torch.nn.Embedding's
+  std::int64_t padding = -1;      ///< an index that teaches its row nothing (padding_idx); -1: none
 
   void describe(LayerDescription& description) const;
   at::Tensor operator()(LayerContext& context, const at::Tensor& indices) const;
@@ -77,16 +79,45 @@ struct LayerNormPart {
   AffinePart affine() const { return {name, width}; }
 };
 
+/// Zhang, Sennrich, "Root Mean Square Layer Normalization" (2019), over the last dimension. One parameter, weight
+/// (ones); its gradient is computed in I. bfloat16 is normalised in float32.
+struct RmsNormPart {
+  std::string name;
+  std::int64_t width = 0;
+  double epsilon = 1e-6;
+
+  void describe(LayerDescription& description) const;
+  at::Tensor operator()(LayerContext& context, const at::Tensor& x) const;
+};
+
+/// What may be looked at, of each row; undefined: everything.
+struct AttentionMask {
+  at::Tensor keys = {};       ///< bool [rows, length]: these positions. A row of none looks at everything
+  at::Tensor documents = {};  ///< int64 [rows, length]: from each position those with its number
+};
+
 /// Scaled dot-product attention over heads (Vaswani et al., "Attention Is All You Need", 2017). No parameters. With
 /// dropout that LibTorch does not draw (random.hpp) its weights [rows, heads, length, length] are in memory.
 struct AttentionPart {
   std::int64_t heads = 1;
   double dropout = 0;  ///< of the attention weights, in training
   bool causal = false;
+  /// Ainslie et al., "GQA: Training Generalized Multi-Query Transformer Models" (2023): as many heads of k and v, each
+  /// for heads / kv_heads heads of q; 0: as many as of q.
+  std::int64_t kv_heads = 0;
+  std::int64_t window = 0;                            ///< each position sees itself and window - 1 before it; 0: all
+  std::optional<RotaryConfig> rotary = std::nullopt;  ///< turns q and k by their positions
 
   void describe(LayerDescription&) const {}
-  /// q, k, v: [rows, length, width], the heads side by side in the last dimension; so is what comes out.
-  at::Tensor operator()(LayerContext& context, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const;
+  /// q [rows, length, width], the heads side by side in the last dimension; so is what comes out. k, v: the same, or
+  /// [rows, length, width / heads * kv_heads].
+  at::Tensor operator()(LayerContext& context, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                        const AttentionMask& mask = {}) const;
+
+ private:
+  /// bool, true where a query may look, to be laid over [rows, heads, queries, keys]; undefined: everywhere, or
+  /// wherever `causal` lets it.
+  at::Tensor allowed(const at::Tensor& q, std::int64_t length, const AttentionMask& mask) const;
 };
 
 /// Convolutions, transposed ones too; see convolution() of operators.hpp for shapes.
@@ -96,8 +127,10 @@ struct ConvolutionPart {
   std::vector<std::int64_t> kernel;
   ConvolutionArguments arguments = {};
   bool bias = true;
+  std::optional<Init> weight_init = {};
 
-  /// Initial values as torch.nn's: uniform in +-1/sqrt(fan in), fan in = size(1) of the weight times the kernel.
+  /// Initial values as torch.nn's, unless told otherwise: uniform in +-1/sqrt(fan in), fan in = size(1) of the weight
+  /// times the kernel.
   void describe(LayerDescription& description) const;
   at::Tensor operator()(LayerContext& context, const at::Tensor& x) const;
 };

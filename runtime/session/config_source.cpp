@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "models/registry.hpp"
+#include "models/hub.hpp"
 #include "runtime/session/model_sizes.hpp"
 #include "runtime/session/planning.hpp"
 #include "runtime/session/worker_devices.hpp"
@@ -109,6 +109,12 @@ DataSplits ConfigSource::open_data(const Config& of, const std::optional<Trained
   return lockstep::open_data(of.data, context, known.readers);
 }
 
+Config ConfigSource::read(const Section& root) const {
+  Config read = read_config(root);
+  if (read.model.has("from")) read.model = from_hub(read.model, registry(read).models);
+  return read;
+}
+
 LoadedConfig ConfigSource::load(int micro_batches) const {
   LoadedConfig loaded;
   if (config) {
@@ -126,7 +132,7 @@ LoadedConfig ConfigSource::load(int micro_batches) const {
       const int least = std::max(micro_batches, gradient_groups_of(root));
       all.push_back(concat("train.micro_batches=", std::min<std::int64_t>(least, batch)));
     }
-    loaded.config = read_config(load_config_file(path, all));
+    loaded.config = read(load_config_file(path, all));
     return loaded;
   }
   const Section own = load_config_file(path, overrides);
@@ -139,7 +145,7 @@ LoadedConfig ConfigSource::load(int micro_batches) const {
     if (file.gradient_groups > 1) overlays.push_back({"train", file.train, {"gradient_groups"}});
   }
   const Section both = load_config_file(path, overrides, overlays);
-  loaded.config = read_config(both);
+  loaded.config = read(both);
   Config sized = loaded.config;
   const Registry known = registry(sized);
   if (leaves_sizes(sized.model)) sized.model = with_sizes(sized.model, open_data(sized, {}, known));

@@ -48,6 +48,10 @@ struct ConfigSource {
   Model make_model(const Config& of) const { return make_model(of, registry(of)); }
   Model make_model(const Config& of, const Registry& known) const;
   DataSplits open_data(const Config& of, const std::optional<TrainedOn>& trained, const Registry& known) const;
+
+ private:
+  /// With what `model.from` stands for in its place.
+  Config read(const Section& root) const;
 };
 
 }  // namespace lockstep

@@ -292,9 +292,10 @@ void Publisher::publish(Pending pending, const WaitLimits& limits) {
         throw InternalError(concat("checkpoint of step ", manifest.step, ": the copy of the tied parameter ", name,
                                    " on worker ", report.row, " differs from the first one"));
     }
-  const std::map<std::string, std::string> texts = {{"config.json", config_json()},
-                                                    {kTrainerFile, pending.state.to_json()},
-                                                    {kDataFile, to_json(pending.state.data.value())}};
+  std::map<std::string, std::string> texts = {{"config.json", config_json()},
+                                              {kTrainerFile, pending.state.to_json()},
+                                              {kDataFile, to_json(pending.state.data.value())}};
+  texts.insert(options_.companions.begin(), options_.companions.end());
   published_.insert(manifest.step);
   const bool is_best = best_ && best_->step == manifest.step;
   const std::int64_t spared = best_ ? best_->step : -1;

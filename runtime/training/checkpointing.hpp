@@ -67,11 +67,12 @@ struct PublisherOptions {
   std::string resume_from;  ///< what the workers are about to read; empty: nothing
   int rows = 1;
   int keep = 3;
-  std::optional<Watched> best;                  ///< the checkpoint that is best by it is kept; none: none is
-  bool stop_on_nan = true;                      ///< broken weights end the job, as values that are not finite do
-  std::chrono::milliseconds patience{300'000};  ///< SaveTask's
-  std::string hub_config;                       ///< Model::hub_config
-  std::string torch_dtype;                      ///< of the weights: "float32"
+  std::optional<Watched> best;                    ///< the checkpoint that is best by it is kept; none: none is
+  bool stop_on_nan = true;                        ///< broken weights end the job, as values that are not finite do
+  std::chrono::milliseconds patience{300'000};    ///< SaveTask's
+  std::string hub_config;                         ///< Model::hub_config
+  std::string torch_dtype;                        ///< of the weights: "float32"
+  std::map<std::string, std::string> companions;  ///< files by name, which every checkpoint has: companion_files()
   TrainerState state;  ///< where the job starts: step 0, or what it resumes from; with the record of the data
   Log log;
 };

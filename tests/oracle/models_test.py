@@ -3,16 +3,13 @@
 and batch, the loss and every gradient. In float64 they agree; in float32 we are no further from that than PyTorch is."""
 import unittest
 
-from oracle import OracleTest  # first: it says what is missing
+from oracle import GradientTest, classes, loss_and_gradients  # first: it says what is missing
 
 import torch
 import torch.nn.functional as F
 from transformers import GPT2LMHeadModel
 from transformers.utils.logging import disable_progress_bar
 
-CLOSE = 1e-9  # of a tensor's norm, in float64
-ROUNDING = 2**-24  # of a number in float32
-ORDERS = 5  # of the samples, which decide what float32 rounds
 ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu, "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"), "tanh": torch.tanh,
                "sigmoid": torch.sigmoid, "silu": F.silu}
 
@@ -88,62 +85,7 @@ class Unet(Network):
         return [*outputs, self.convolution(x, "out")]
 
 
-def loss_and_gradients(loss, parameters):
-    names = list(parameters)
-    return loss.item(), dict(zip(names, torch.autograd.grad(loss, [parameters[name] for name in names])))
-
-
-def orders(samples):
-    """Of samples; in which one a step has read them is not known here."""
-    return [torch.arange(samples), *(torch.randperm(samples) for _ in range(ORDERS - 1))]
-
-
-def classes(*shape, count, ignored=0.0):
-    targets = torch.randint(count, shape)
-    return torch.where(torch.rand(shape) < ignored, -100, targets)
-
-
-class ModelsTest(OracleTest):
-    largest = {"float64, over the norm": 0.0, "float32, over PyTorch's": 0.0}
-
-    @classmethod
-    def tearDownClass(cls):
-        print("largest distances:", "; ".join(f"{what} {value:.2g}" for what, value in cls.largest.items()))
-
-    def note(self, what, distances):
-        self.largest[what] = max(self.largest[what], *distances)
-
-    def setUp(self):
-        super().setUp()
-        torch.manual_seed(7)
-        torch.set_num_threads(1)  # as ours: threads are part of the order of sums
-
-    def distances(self, gradients, expected):
-        self.assertEqual(gradients.keys(), expected.keys())
-        return {name: (gradients[name].double() - expected[name]).norm().item() / expected[name].norm().item() for name in expected}
-
-    def check(self, model, x, targets, loss, python, **how):
-        """`python(step, dtype)`: PyTorch's model with the weights of the step, (x, targets) -> loss, gradients."""
-        step = self.step_of(model, x, targets, loss, "fp64", **how)
-        expected_loss, expected = python(step, torch.float64)(x, targets)
-        self.assertAlmostEqual(step.loss, expected_loss, delta=CLOSE * abs(expected_loss))
-        distances = self.distances(step.gradients, expected)
-        for name, distance in distances.items():
-            self.assertLess(distance, CLOSE, name)
-        self.note("float64, over the norm", distances.values())
-
-        step = self.step_of(model, x, targets, loss, "fp32", **how)
-        exact_loss, exact = python(step, torch.float64)(x, targets)
-        ours, theirs = {"loss": abs(step.loss / exact_loss - 1), **self.distances(step.gradients, exact)}, {}
-        theirs_of = python(step, torch.float32)
-        for order in orders(len(x)):
-            loss, gradients = theirs_of(x[order], targets[order])
-            for name, distance in {"loss": abs(loss / exact_loss - 1), **self.distances(gradients, exact)}.items():
-                theirs[name] = max(theirs.get(name, 0), distance)
-        for name, distance in ours.items():
-            self.assertLessEqual(distance, 2 * theirs[name] + ROUNDING, name)
-        self.note("float32, over PyTorch's", [distance / theirs[name] for name, distance in ours.items() if theirs[name] > 0])
-
+class ModelsTest(GradientTest):
     def check_network(self, kind, norm, model, x, targets, loss, weigh=lambda losses: losses[-1], **how):
         def python(step, dtype):
             weights = {name: value.to(dtype) if value.is_floating_point() else value for name, value in step.weights.items()}

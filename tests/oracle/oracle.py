@@ -18,10 +18,13 @@ except ImportError as error:
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/cli"))
-from cli import CliTest, steps_of  # noqa: E402
+from cli import CliTest, command, steps_of  # noqa: E402, F401
 
 STEPS = 3  # the last one is looked at: by then no bias is 0 and no norm's weight 1
 TINY = 1e-30
+CLOSE = 1e-9  # of a tensor's norm, in float64
+ROUNDING = 2**-24  # of a number in float32
+ORDERS = 5  # of the samples, which decide what float32 rounds
 
 
 @dataclasses.dataclass
@@ -43,13 +46,14 @@ def tensors_in(folder, kind):
 class OracleTest(CliTest):
     runs = 0
 
-    def step_of(self, model, x, targets, loss, precision, stages=3, micro_batches=2, lr=0.3, schedule="1f1b"):
-        """The last of STEPS steps over all samples at once."""
+    def step_of(self, model, x, targets, loss, precision, stages=3, micro_batches=2, lr=0.3, schedule="1f1b", more=None):
+        """The last of STEPS steps over all samples at once. `more`: further entries of the data, by name."""
+        more = more or {}
         self.runs += 1
         run = self.folder / f"run-{self.runs}"
-        save_file({"x": x, "targets": targets}, self.folder / "data.safetensors")
+        save_file({"x": x, "targets": targets, **more}, self.folder / "data.safetensors")
         config = {
-            "model": model, "data": {"type": "safetensors", "train": "data.safetensors"},
+            "model": model, "data": {"type": "safetensors", "train": "data.safetensors", "more": list(more)},
             "train": {"steps": STEPS, "batch": len(x), "micro_batches": micro_batches, "loss": loss, "precision": precision,
                       "optimizer": {"type": "sgd", "lr": lr, "momentum": TINY}},
             "pipeline": {"stages": stages, "schedule": schedule}, "checkpoint": {"every": "1", "keep": 2}, "run_dir": run.name}
@@ -61,3 +65,68 @@ class OracleTest(CliTest):
         gradients = {name.removesuffix(".momentum_buffer"): value for name, value in buffers.items()}
         return Step(before, tensors_in(before, "model"), tensors_in(after, "model"), gradients,
                     steps_of(run / "metrics.jsonl")[-1]["loss"])
+
+
+def loss_and_gradients(loss, parameters):
+    names = list(parameters)
+    return loss.item(), dict(zip(names, torch.autograd.grad(loss, [parameters[name] for name in names])))
+
+
+def orders(samples):
+    """Of samples; in which one a step has read them is not known here."""
+    return [torch.arange(samples), *(torch.randperm(samples) for _ in range(ORDERS - 1))]
+
+
+def classes(*shape, count, ignored=0.0):
+    targets = torch.randint(count, shape)
+    return torch.where(torch.rand(shape) < ignored, -100, targets)
+
+
+class GradientTest(OracleTest):
+    """The same weights and batch on both sides: the loss and every gradient. In float64 they agree; in float32 we are no further
+    from that than PyTorch is."""
+
+    largest = {"float64, over the norm": 0.0, "float32, over PyTorch's": 0.0}
+
+    @classmethod
+    def tearDownClass(cls):
+        print("largest distances:", "; ".join(f"{what} {value:.2g}" for what, value in cls.largest.items()))
+
+    def note(self, what, distances):
+        self.largest[what] = max(self.largest[what], *distances)
+
+    def setUp(self):
+        super().setUp()
+        torch.manual_seed(7)
+        torch.set_num_threads(1)  # as ours: threads are part of the order of sums
+
+    def distances(self, gradients, expected, zero):
+        self.assertEqual(gradients.keys(), expected.keys())
+        largest = max(value.norm().item() for value in expected.values())
+        for name in zero:
+            self.assertLess(max(gradients[name].norm().item(), expected[name].norm().item()), 1e-6 * largest, name)
+        return {name: (gradients[name].double() - expected[name]).norm().item() / expected[name].norm().item()
+                for name in expected if name not in zero}
+
+    def check(self, model, x, targets, loss, python, zero=(), factor=2, **how):
+        """`python(step, dtype)`: PyTorch's model with the weights of the step, (x, targets) -> loss, gradients. `zero`: parameters
+        whose gradient is 0 but for rounding. `factor`: how much further than PyTorch's float32 ours may be from float64."""
+        step = self.step_of(model, x, targets, loss, "fp64", **how)
+        expected_loss, expected = python(step, torch.float64)(x, targets)
+        self.assertAlmostEqual(step.loss, expected_loss, delta=CLOSE * abs(expected_loss))
+        distances = self.distances(step.gradients, expected, zero)
+        for name, distance in distances.items():
+            self.assertLess(distance, CLOSE, name)
+        self.note("float64, over the norm", distances.values())
+
+        step = self.step_of(model, x, targets, loss, "fp32", **how)
+        exact_loss, exact = python(step, torch.float64)(x, targets)
+        ours, theirs = {"loss": abs(step.loss / exact_loss - 1), **self.distances(step.gradients, exact, zero)}, {}
+        theirs_of = python(step, torch.float32)
+        for order in orders(len(x)):
+            loss, gradients = theirs_of(x[order], targets[order])
+            for name, distance in {"loss": abs(loss / exact_loss - 1), **self.distances(gradients, exact, zero)}.items():
+                theirs[name] = max(theirs.get(name, 0), distance)
+        for name, distance in ours.items():
+            self.assertLessEqual(distance, factor * theirs[name] + ROUNDING, name)
+        self.note("float32, over PyTorch's", [distance / theirs[name] for name, distance in ours.items() if theirs[name] > 0])

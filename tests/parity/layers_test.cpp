@@ -184,6 +184,35 @@ TEST_CASE("an embedding has the bits of at::embedding, rows that come often or n
   CHECK(at::equal(held.parameters()[0].gradient, weight.grad()));
 }
 
+/// Rows of 40, of which number 5 learns nothing where it is looked up.
+class Padded : public Layer {
+ public:
+  std::string type() const override { return "padded"; }
+  LayerDescription describe(const std::vector<EntrySpec>& inputs) const override {
+    return described({{"", at::kFloat, {inputs[0].sizes[0], inputs[0].sizes[1], 3}}}, part_);
+  }
+  Tensors forward(const Tensors& inputs, LayerContext& context) const override { return {part_(context, inputs[0])}; }
+
+ private:
+  EmbeddingPart part_{"", 40, 3, Init::normal(1.0), /*padding=*/5};
+};
+
+TEST_CASE("micro-batches add the rows of a large table that they use, padding left out, with the bits of LibTorch",
+          "[parity]") {
+  const Padded layer;
+  const auto row = [](std::vector<std::int64_t> tokens) { return at::tensor(tokens).view({2, -1}); };
+  const Tensors batches = {row({1, 5, 39, 5}), row({39, 0, 5, 1, 1, 39}), row({5, 5}), row({2, 3, 2, 39})};
+  Held held(layer, batches[0]);
+  const at::Tensor weight = held.parameters()[0].value.clone().requires_grad_(true);
+  for (const at::Tensor& x : batches) {
+    const at::Tensor output = at::embedding(weight, x, /*padding_idx=*/5);
+    output.backward(Held::output_gradient(output));
+    held.train(x, false);
+    CHECK(at::equal(held.parameters()[0].gradient, weight.grad()));
+  }
+  CHECK(at::equal(weight.grad()[5], at::zeros({3})));
+}
+
 TEST_CASE("convolutions have the bits of LibTorch, with I and W split", "[parity]") {
   struct Case {
     Extent kernel, stride, padding, dilation;

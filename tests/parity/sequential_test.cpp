@@ -3,6 +3,7 @@
 // Models that a config lists layer by layer, and what layers say of themselves: their keys, their options, their place.
 #include "models/registry.hpp"
 #include "runtime/layer/norms.hpp"
+#include "runtime/layer/recurrent_layers.hpp"
 #include "runtime/schedule/generators.hpp"
 #include "runtime/training/losses.hpp"
 #include "runtime/training/trainer_state.hpp"
@@ -102,6 +103,14 @@ TEST_CASE("every layer of the table is what its name says, and has the same opti
       {"type: linear, in: 3, out: 4, bias: false", std::make_shared<Linear>(3, 4, false)},
       {"type: embedding, count: 7, width: 4", std::make_shared<Embedding>(7, 4)},
       {"type: layer_norm, width: 4, epsilon: 1.0e-6", std::make_shared<LayerNorm>(4, 1e-6)},
+      {"type: rms_norm, width: 4", std::make_shared<RmsNorm>(4)},
+      {"type: positions, context: 5, width: 4", std::make_shared<Positions>(PositionsConfig{5, 4})},
+      {"type: self_attention, width: 4, heads: 2, causal: true",
+       std::make_shared<SelfAttention>(SelfAttentionConfig{4, 2, true})},
+      {"type: lstm, in: 3, width: 4, bidirectional: true",
+       std::make_shared<Recurrent>(RecurrentConfig{RecurrentKind::lstm, 3, 4, true})},
+      {"type: gru, in: 3, width: 4, carry: true",
+       std::make_shared<Recurrent>(RecurrentConfig{RecurrentKind::gru, 3, 4, false, true})},
       {"type: dropout, p: 0.1", std::make_shared<Dropout>(0.1)},
       {"type: add", std::make_shared<Add>()},
       {"type: concat", std::make_shared<Concat>()},
