@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains configs/quality/*.yaml on real data, and compares what came out with the quality that each states.
 
-The data are those that scikit-learn and palmerpenguins ship; they are divided into training and held-out sets here, always in the
-same way. tools/setup_tests.sh installs both in .venv:
+The data are those that scikit-learn, palmerpenguins and vega_datasets ship, and sources of scikit-learn and torch; they are divided into
+training and held-out sets here, always in the same way. tools/setup_tests.sh installs them in .venv:
 
   .venv/bin/python tools/quality.py            all of them, about a minute each
   .venv/bin/python tools/quality.py digits     one
@@ -24,12 +24,16 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 LOCKSTEP = os.environ.get("LOCKSTEP", str(ROOT / "build/release/lockstep"))
 
-# name: (metric of the held-out set, at least; --quick: epochs, at least)
+# name: (metric of the held-out set, at least; --quick: epochs, or steps where they are many, at least)
 BARS = {
     "digits": ("accuracy", 0.97, 6, 0.88),
     "diabetes": ("r2", 0.40, 40, 0.35),
     "penguins": ("roc_auc", 0.95, 30, 0.92),
     "scenes": ("mean_iou", 0.70, 3, 0.35),
+    "lines": ("accuracy", 0.90, 1, 0.60),
+    "weather": ("r2", 0.75, 10, 0.65),
+    "bytes": ("accuracy", 0.45, 150, 0.28),
+    "resnet": ("accuracy", 0.97, 4, 0.8),
 }
 
 
@@ -109,7 +113,79 @@ def make_scenes(folder):
         save_tensors(folder / f"scenes-{name}.safetensors", {"x": x, "targets": targets})
 
 
-MAKERS = {"digits": make_digits, "diabetes": make_diabetes, "penguins": make_penguins, "scenes": make_scenes}
+def sources_of(package, pattern):
+    """[(held out?, text)] of every file, every fifth of which is held out."""
+    import importlib.util
+
+    root = pathlib.Path(importlib.util.find_spec(package).submodule_search_locations[0])
+    paths = sorted(root.glob(pattern))
+    return [(is_out, path.read_text(errors="replace")) for path, is_out in zip(paths, held_out(len(paths)))]
+
+
+def code_lines(text):
+    """Of Python: without comments and what stands in strings of several lines."""
+    import io
+    import tokenize
+
+    prose = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT or (token.type == tokenize.STRING and token.end[0] > token.start[0]):
+            prose.update(range(token.start[0], token.end[0] + 1))
+    return [line for number, line in enumerate(text.splitlines(), 1) if number not in prose]
+
+
+def make_lines(folder):
+    import random
+
+    import sklearn  # noqa: F401
+    import torch  # noqa: F401
+
+    parts = {False: [], True: []}
+    for language, package, pattern in (("python", "sklearn", "**/*.py"), ("c++", "torch", "include/ATen/*.h"),
+                                       ("english", "sklearn", "datasets/descr/*.rst")):
+        for is_out, most in ((False, 2000), (True, 400)):
+            lines_of = code_lines if language == "python" else str.splitlines
+            lines = {line.strip() for out, text in sources_of(package, pattern) if out == is_out for line in lines_of(text)}
+            lines = sorted(line for line in lines if len(line) >= 20 and line.isascii() and not line.startswith(("//", "*", "/*")))
+            random.Random(1).shuffle(lines)
+            parts[is_out] += [(line, language) for line in lines[:most]]
+    for is_out, name in ((False, "train"), (True, "eval")):
+        with open(folder / f"lines-{name}.csv", "w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["line", "language"])
+            writer.writerows(parts[is_out])
+
+
+def make_weather(folder):
+    import importlib.resources
+    import math
+
+    text = importlib.resources.files("vega_datasets").joinpath("_data/seattle-weather.csv").read_text()
+    parts = {"train": [], "eval": []}
+    for row in csv.DictReader(text.splitlines()):
+        year, month, day = map(int, row["date"].split("/"))
+        angle = 2 * math.pi * (30.44 * (month - 1) + day) / 365.25
+        parts["eval" if year == 2015 else "train"].append(
+            {"date": f"{year}-{month:02}-{day:02}", "summer": f"{-math.cos(angle):.4f}", "spring": f"{math.sin(angle):.4f}",
+             **{key: row[key] for key in ("precipitation", "temp_max", "temp_min", "wind")}})
+    for name, rows in parts.items():
+        with open(folder / f"weather-{name}.csv", "w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def make_bytes(folder):
+    import sklearn  # noqa: F401
+
+    texts = sources_of("sklearn", "*/*.py")
+    for is_out, name, most in ((False, "train", 2000000), (True, "eval", 60000)):
+        text = "".join(text for out, text in texts if out == is_out).encode("ascii", "replace")[:most]
+        (folder / f"bytes-{name}.txt").write_bytes(text)
+
+
+MAKERS = {"digits": make_digits, "diabetes": make_diabetes, "penguins": make_penguins, "scenes": make_scenes, "lines": make_lines,
+          "weather": make_weather, "bytes": make_bytes, "resnet": make_digits}
 
 
 def measure(name, folder, quick):
@@ -119,7 +195,8 @@ def measure(name, folder, quick):
     subprocess.run(["rm", "-rf", str(run)], check=True)
     line = [LOCKSTEP, "train", str(ROOT / f"configs/quality/{name}.yaml"), "--set", f"run_dir={run}"]
     if quick:
-        line += ["--set", f"train.epochs={epochs}"]
+        most = f"train.epochs={epochs}" if epochs < 100 else f"train.epochs=none,train.steps={epochs}"
+        line += [part for setting in most.split(",") for part in ("--set", setting)]
     start = time.monotonic()
     result = subprocess.run(line, cwd=folder, text=True, capture_output=True)
     if result.returncode != 0:

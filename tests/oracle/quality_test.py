@@ -14,7 +14,7 @@ class QualityTest(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             result = subprocess.run([sys.executable, ROOT / "tools/quality.py", "--quick", "--folder", folder], text=True, capture_output=True)
         self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
-        self.assertEqual(result.stdout.count(" ok\n"), 4, result.stdout)
+        self.assertEqual(result.stdout.count(" ok\n"), 8, result.stdout)
 
 
 if __name__ == "__main__":
