@@ -229,6 +229,24 @@ nlohmann::ordered_json scaling_keys(const HubConfig& scaling, std::int64_t conte
   return keys;
 }
 
+/// Of `rope_scaling`, what depends on the rest of the model; its original context is the model's unless it says
+/// another.
+void check_scaling(const Section& section, LlamaSizes& sizes) {
+  RotaryConfig& rotary = sizes.rotary;
+  if (rotary.original_context == 0) rotary.original_context = sizes.context;
+  const Section scaling = section.section("rope_scaling");
+  if (rotary.scaling == RotaryScaling::llama3 && rotary.high_freq_factor <= rotary.low_freq_factor)
+    throw scaling.error("high_freq_factor", concat("got ", rotary.high_freq_factor,
+                                                   ", expected more than low_freq_factor, ", rotary.low_freq_factor));
+  if (rotary.scaling != RotaryScaling::longrope) return;
+  const auto pairs = static_cast<std::size_t>(sizes.head_width / 2);
+  for (const auto& [key, factors] :
+       {std::pair{"short_factor", &rotary.short_factor}, {"long_factor", &rotary.long_factor}})
+    if (factors->size() != pairs)
+      throw scaling.error(key, concat("got ", factors->size(), " numbers, expected ", pairs,
+                                      ": one for each two of a head's ", sizes.head_width));
+}
+
 }  // namespace
 
 std::string llama_from_hub(const HubConfig& config) {
@@ -269,6 +287,7 @@ Model make_llama(const Section& section) {
   if (!section.has("head_width") && sizes.width % sizes.heads != 0)
     throw section.error("heads", concat("got ", sizes.heads, ", which does not divide width ", sizes.width,
                                         "; every head takes an equal share of the width, or give head_width"));
+  check_scaling(section, sizes);
   if (sizes.head_width % 2 != 0)
     throw section.error(
         "head_width", concat("got ", sizes.head_width, "; rotary positions turn pairs of numbers: it has to be even"));

@@ -56,6 +56,17 @@ std::unique_ptr<Publisher> make_publisher(const Assembly& assembly, const Start&
   return std::make_unique<Publisher>(std::move(publisher));
 }
 
+/// State that is carried to samples that do not follow.
+void look_at_states(const Assembly& assembly, const Log& log) {
+  const SampleOrder order = assembly.data.sampling.order;
+  if (order == SampleOrder::streams) return;
+  for (const BufferInfo& buffer : assembly.graph.buffers)
+    if (buffer.is_state)
+      return log.warn(concat(layer_text(assembly.graph.layers[static_cast<std::size_t>(buffer.layer)]),
+                             " carries state from batch to batch, but data.sampling.order is ", to_string(order),
+                             ": a row's state goes on to a sample that does not follow; set it to streams"));
+}
+
 }  // namespace
 
 Trainer::Trainer(Assembly assembly) : assembly_(std::move(assembly)), start_(fresh_start(assembly_)) {}
@@ -115,6 +126,7 @@ JobOutcome Trainer::fit(const RunOptions& options, const TrainingOrders& given) 
   TrainingOrders orders = given;
   orders.stop_on_nan = given.stop_on_nan.value_or(assembly_.config.train.stop_on_nan);
   find_initial_weights();
+  if (assembly_.feeds()) look_at_states(assembly_, options.log);
   if (assembly_.wants_costs()) measure(options, orders);
   const std::unique_ptr<Publisher> publisher = make_publisher(assembly_, start_, options, *orders.stop_on_nan);
   BatchReader reader(assembly_);

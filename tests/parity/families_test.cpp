@@ -210,6 +210,50 @@ TEST_CASE("a document in a row of several has the answers of a row of its own", 
   }
 }
 
+TEST_CASE("what does not fit in a family is said at its key", "[parity]") {
+  const auto refused = [](const std::string& keys) {
+    try {
+      model_of(keys);
+    } catch (const UserError& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  const std::string llama = "type: llama, layers: 1, heads: 4, width: 16, context: 6";
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {llama + ", kv_heads: 3", "kv_heads: got 3, which does not divide the 4 heads"},
+      {llama + ", head_width: 5", "head_width: got 5; rotary positions turn pairs of numbers: it has to be even"},
+      {llama + ", rope_scaling: {rope_type: longrope, factor: 2, short_factor: [1], long_factor: [1, 1]}",
+       "rope_scaling.short_factor: got 1 numbers, expected 2"},
+      {llama + ", rope_scaling: {rope_type: llama3, factor: 2, low_freq_factor: 4, high_freq_factor: 4}",
+       "rope_scaling.high_freq_factor: got 4, expected more than low_freq_factor, 4"},
+      {"type: bert, layers: 1, heads: 3, width: 16, context: 6, vocab: 9",
+       "heads: got 3, which does not divide width 16"},
+      {"type: bert, layers: 1, heads: 2, width: 16, context: 6, vocab: 9, pad: 9",
+       "pad: got 9, expected a token below the vocab"},
+      {"type: lstm, width: 4", "type: wants one of the keys inputs (series of numbers) and vocab (tokens)"},
+      {"type: lstm, width: 4, inputs: 2", "outputs: is missing"},
+      {"type: gru, width: 4, vocab: 9, bidirectional: true", "bidirectional: got true; a language model"},
+      {"type: gru, width: 4, vocab: 9, embedding: 3, tie_embeddings: true", "tie_embeddings: got true; that takes"},
+      {"type: gru, width: 4, vocab: 9, pad: 0, carry: true", "carry: got true beside pad"},
+      {"type: gru, width: 4, inputs: 2, outputs: 1, pad: 0", "pad: got a value, but a model of series has no tokens"},
+      {"type: resnet, depth: 20, classes: 2", "depth: got 20, expected one of 18, 34, 50, 101, 152"},
+      {"type: sequential, layers: [{type: repeat, times: 0, layers: [{type: relu}]}]",
+       "layers[0].times: got 0, expected"},
+      {"type: sequential, layers: [{type: repeat, times: 2, layers: []}]",
+       "layers[0].layers: got [], expected a list of 1 to"},
+      {"type: sequential, layers: [{type: residual, layers: [{type: relu, outputs: [h]}]}]",
+       "layers[0].layers: writes no x, so that there is nothing to add to x"},
+      {"type: sequential, layers: [{type: residual, layers: [{type: rleu}]}]",
+       "layers[0].layers[0].type: there is no layer 'rleu'"},
+      {"type: sequential, layers: [{type: self_attention, width: 6, heads: 4}]",
+       "a self_attention layer has width 6 and 4 heads"}};
+  for (const auto& [keys, expected] : cases) {
+    INFO(keys);
+    CHECK_THAT(refused(keys), Catch::Contains(expected));
+  }
+}
+
 TEST_CASE("a residual of a list is its x and what the list makes of it", "[parity]") {
   const DataSplits data = regression_data(kSamples, 6, 3);
   const Config config = small_config("mean_squared_error", kBatch, 2);
