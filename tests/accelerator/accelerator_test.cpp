@@ -171,6 +171,8 @@ TEST_CASE("a time is that between two events, once they are over", "[contract]")
 
 TEST_CASE("kernels and their backward give the CPU's numbers", "[contract]") {
   const Simulated simulated;
+  const DeviceStream stream(sim());
+  const DeviceStream::Scope scope(stream);  // backward on this thread, as workers have it
   const auto compare = [](const char* what, const auto& function, const at::Tensor& input,
                           bool takes_another_way = false) {
     INFO(what);
