@@ -42,7 +42,7 @@ class AnswersOfSamples : public Metric {
   void check(const EntrySpec& /*output*/, const EntrySpec& /*targets*/) const override {}
 
   at::Tensor state(const at::Tensor& output, const at::Tensor& /*targets*/) const override {
-    const at::Tensor wide = for_loss(output), activated = activation_(wide);
+    const at::Tensor wide = for_loss(output), activated = activation(wide);
     switch (form_.decision) {
       case Decision::numbers: return activated.to(at::kDouble);
       case Decision::yes_no: return at::stack({wide.gt(0).to(at::kDouble), activated.to(at::kDouble)}, -1);
@@ -60,6 +60,14 @@ class AnswersOfSamples : public Metric {
   std::vector<double> picture(const std::vector<double>& all) const override { return all; }
 
  private:
+  /// Element by element in double, rounded: what LibTorch computes by vectors and what is left over behind them differ
+  /// in the last bit, so that an answer would depend on its place in the batch. Shares of classes are computed row by
+  /// row.
+  at::Tensor activation(const at::Tensor& wide) const {
+    if (form_.decision == Decision::classes) return activation_(wide);
+    return activation_(wide.to(at::kDouble)).to(wide.scalar_type());
+  }
+
   AnswerForm form_;
   std::function<at::Tensor(const at::Tensor&)> activation_;
 };

@@ -164,7 +164,7 @@ TEST_CASE("what is answered follows from the task, or from the loss", "[parity]"
   const at::Tensor labels = at::tensor(trained.answers(config, samples).heads[0]).reshape({7, 3, 2});
   CHECK(trained.forms[0].decision == Decision::yes_no);
   CHECK(at::equal(labels.select(2, 0), plain.gt(0).to(at::kDouble)));
-  CHECK(at::equal(labels.select(2, 1), at::sigmoid(plain.to(at::kFloat)).to(at::kDouble)));
+  CHECK(at::equal(labels.select(2, 1), at::sigmoid(plain).to(at::kFloat).to(at::kDouble)));
 
   config.train.task = Task::none;  // the loss's own is the identity
   config.train.activation = "softmax";
