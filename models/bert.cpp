@@ -258,11 +258,8 @@ std::string bert_from_hub(const HubConfig& config) {
   config.expect("position_embedding_type", std::string("absolute"));
   for (const char* key : {"is_decoder", "add_cross_attention"}) config.expect(key, false);
   config.expect("tie_word_embeddings", true);
-  const auto dropout = config.get("hidden_dropout_prob", 0.1);
-  for (const char* key : {"attention_probs_dropout_prob", "classifier_dropout"})
-    if (const double got = config.get(key, key[0] == 'a' ? 0.1 : dropout); got != dropout)
-      throw config.error(
-          key, concat("got ", got, ", but hidden_dropout_prob is ", dropout, "; a bert has one rate for all"));
+  const double dropout = config.one_rate("hidden_dropout_prob", {"attention_probs_dropout_prob"});
+  config.expect("classifier_dropout", dropout);
   nlohmann::ordered_json keys = {{"layers", config.get<std::int64_t>("num_hidden_layers")},
                                  {"heads", config.get<std::int64_t>("num_attention_heads")},
                                  {"width", config.get<std::int64_t>("hidden_size")},
@@ -282,9 +279,7 @@ std::string bert_from_hub(const HubConfig& config) {
 Model make_bert(const Section& section) {
   BertSizes sizes;
   read_fields(section, [&sizes](FieldVisitor& visit) { keys_of_model(visit, sizes); });
-  if (sizes.width % sizes.heads != 0)
-    throw section.error("heads", concat("got ", sizes.heads, ", which does not divide width ", sizes.width,
-                                        "; every head takes an equal share of the width"));
+  check_heads(section, sizes.width, sizes.heads);
   if (sizes.pad >= sizes.vocab)
     throw section.error("pad", concat("got ", sizes.pad, ", expected a token below the vocab of ", sizes.vocab,
                                       ", or -1: every token may be looked at"));

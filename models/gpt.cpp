@@ -144,10 +144,7 @@ std::string gpt_from_hub(const HubConfig& config) {
   config.expect("layer_norm_epsilon", kEpsilon);
   const auto width = config.get<std::int64_t>("n_embd");
   config.expect("n_inner", 4 * width);
-  const auto dropout = config.get("resid_pdrop", 0.1);
-  for (const char* key : {"embd_pdrop", "attn_pdrop"})
-    if (const double got = config.get(key, 0.1); got != dropout)
-      throw config.error(key, concat("got ", got, ", but resid_pdrop is ", dropout, "; a gpt has one rate for all"));
+  const double dropout = config.one_rate("resid_pdrop", {"embd_pdrop", "attn_pdrop"});
   const nlohmann::ordered_json keys = {{"layers", config.get<std::int64_t>("n_layer")},
                                        {"heads", config.get<std::int64_t>("n_head")},
                                        {"width", width},
@@ -169,9 +166,7 @@ Model make_gpt(const Section& section) {
   sizes.dropout = section.get<double>("dropout", 0.0, fraction_below_one());
   sizes.tied = section.get<bool>("tie_embeddings", true);
   sizes.document_end = section.get<std::int64_t>("document_end", -1, between<std::int64_t>(-1, kMostSize));
-  if (sizes.width % sizes.heads != 0)
-    throw section.error("heads", concat("got ", sizes.heads, ", which does not divide width ", sizes.width,
-                                        "; every head takes an equal share of the width"));
+  check_heads(section, sizes.width, sizes.heads);
 
   Model model{"gpt", {}};
   model.hub_config = hub_config(sizes);

@@ -19,6 +19,15 @@ HubConfig HubConfig::below(const std::string& key) const {
   return {file_, path_ + key + ".", json_[key]};
 }
 
+double HubConfig::one_rate(const std::string& key, const std::vector<std::string>& others) const {
+  constexpr double usual = 0.1;
+  const auto rate = get(key, usual);
+  for (const std::string& other : others)
+    if (const double got = get(other, usual); got != rate)
+      throw error(other, concat("got ", got, ", but ", key, " is ", rate, "; this family has one rate for all"));
+  return rate;
+}
+
 UserError HubConfig::error(const std::string& key, const std::string& message) const {
   return UserError(concat(file_, ": ", path_, key, ": ", message));
 }

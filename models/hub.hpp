@@ -39,6 +39,9 @@ class HubConfig {
       throw error(key, "got " + json_[key].dump() + ", expected " + nlohmann::json(only).dump() +
                            ": nothing else is available");
   }
+  /// The dropout `key`, which `others` have to be too: a family has one rate for all. Each is 0.1 where the file lacks
+  /// it.
+  double one_rate(const std::string& key, const std::vector<std::string>& others) const;
   /// A mapping; an empty one where there is none.
   HubConfig below(const std::string& key) const;
   [[nodiscard]] UserError error(const std::string& key, const std::string& message) const;

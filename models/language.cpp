@@ -13,6 +13,12 @@ void expect_tokens(const Layer& layer, const EntrySpec& tokens, const char* fami
   expect_below(layer, tokens, vocab, "vocab");
 }
 
+void check_heads(const Section& section, std::int64_t width, std::int64_t heads, const std::string& advice) {
+  if (width % heads != 0)
+    throw section.error("heads", concat("got ", heads, ", which does not divide width ", width,
+                                        "; every head takes an equal share of the width", advice));
+}
+
 at::Tensor documents_of(const at::Tensor& tokens, std::int64_t end) {
   const at::Tensor ends = (tokens == end).to(at::kLong);
   return ends.cumsum(1) - ends;  // the token that ends a document is of it

@@ -3,6 +3,7 @@
 // What models of language share. Private to this folder.
 #pragma once
 
+#include "runtime/config/section.hpp"
 #include "runtime/layer/layers.hpp"
 #include "runtime/layer/parts.hpp"
 
@@ -12,6 +13,9 @@ namespace lockstep {
 /// "GPT".
 void expect_tokens(const Layer& layer, const EntrySpec& tokens, const char* family, std::int64_t context,
                    std::int64_t vocab);
+
+/// Throws ConfigError at `heads` unless they divide the width. `advice` ends the message.
+void check_heads(const Section& section, std::int64_t width, std::int64_t heads, const std::string& advice = "");
 
 /// The number of the document that each token is of, in a row of several that end in `end`: int64 [rows, length].
 at::Tensor documents_of(const at::Tensor& tokens, std::int64_t end);

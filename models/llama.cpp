@@ -284,9 +284,7 @@ Model make_llama(const Section& section) {
   if (sizes.heads % sizes.kv_heads != 0)
     throw section.error("kv_heads", concat("got ", sizes.kv_heads, ", which does not divide the ", sizes.heads,
                                            " heads; as many heads share each key and value"));
-  if (!section.has("head_width") && sizes.width % sizes.heads != 0)
-    throw section.error("heads", concat("got ", sizes.heads, ", which does not divide width ", sizes.width,
-                                        "; every head takes an equal share of the width, or give head_width"));
+  if (!section.has("head_width")) check_heads(section, sizes.width, sizes.heads, ", or give head_width");
   check_scaling(section, sizes);
   if (sizes.head_width % 2 != 0)
     throw section.error(

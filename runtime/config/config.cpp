@@ -261,8 +261,7 @@ void fields(FieldVisitor& visit, Config& config) {
                "from"),
         {.decide = true, .free_below = "library"},
         "The model; required. `type` names the family (`lockstep list models`), which reads the other keys itself. "
-        "`from: FOLDER` in its "
-        "place takes type and keys from a Hugging Face folder's config.json.");
+        "`from: FOLDER` in its place takes type and keys from a Hugging Face folder's config.json.");
   visit("data",
         others(config.data,
                "type: text              # required\n"

@@ -111,53 +111,50 @@ def torch_side(name, tiny, steps):
     print(json.dumps(times))
 
 
-class Half:
+def torch_half(name, model, rank):
     """The layers of one of two workers, as a module of torch."""
+    import torch
+    from torch import nn
+    net, _ = torch_model(name, {**model, "tie_embeddings": False})
 
-    @staticmethod
-    def of(name, model, rank):
-        import torch
-        from torch import nn
-        net, _ = torch_model(name, {**model, "tie_embeddings": False})
+    class Module(nn.Module):
+        def __init__(self, parts, forward):
+            super().__init__()
+            self.parts, self.run = nn.ModuleList(parts), forward
 
-        class Module(nn.Module):
-            def __init__(self, parts, forward):
-                super().__init__()
-                self.parts, self.run = nn.ModuleList(parts), forward
+        def forward(self, x):
+            return self.run(x)
 
-            def forward(self, x):
-                return self.run(x)
+    if name == "resnet-50":
+        def begin(x):
+            x = nn.functional.max_pool2d(nn.functional.relu(net.bn1(net.conv1(x))), 3, 2, 1)
+            return net.layer2(net.layer1(x))
 
-        if name == "resnet-50":
-            def begin(x):
-                x = nn.functional.max_pool2d(nn.functional.relu(net.bn1(net.conv1(x))), 3, 2, 1)
-                return net.layer2(net.layer1(x))
+        halves = [([net.conv1, net.bn1, net.layer1, net.layer2], begin),
+                  ([net.layer3, net.layer4, net.fc], lambda x: net.fc(net.layer4(net.layer3(x)).mean((2, 3))))]
+    elif name == "gpt":
+        body, head = net.transformer, net.lm_head
 
-            halves = [([net.conv1, net.bn1, net.layer1, net.layer2], begin),
-                      ([net.layer3, net.layer4, net.fc], lambda x: net.fc(net.layer4(net.layer3(x)).mean((2, 3))))]
-        elif name == "gpt":
-            body, head = net.transformer, net.lm_head
+        def blocks(x, some):
+            for block in some:
+                x = block(x)
+                x = x[0] if isinstance(x, tuple) else x
+            return x
 
-            def blocks(x, some):
-                for block in some:
-                    x = block(x)
-                    x = x[0] if isinstance(x, tuple) else x
-                return x
+        halves = [([body.wte, body.wpe, *body.h[:2]], lambda x: blocks(body.wte(x) + body.wpe.weight[:x.shape[1]], body.h[:2])),
+                  ([*body.h[2:], body.ln_f, head], lambda x: head(body.ln_f(blocks(x, body.h[2:]))))]
+    else:
+        body, head = net.model, net.lm_head
 
-            halves = [([body.wte, body.wpe, *body.h[:2]], lambda x: blocks(body.wte(x) + body.wpe.weight[:x.shape[1]], body.h[:2])),
-                      ([*body.h[2:], body.ln_f, head], lambda x: head(body.ln_f(blocks(x, body.h[2:]))))]
-        else:
-            body, head = net.model, net.lm_head
+        def layers(x, some):
+            turns = body.rotary_emb(x, torch.arange(x.shape[1]).unsqueeze(0))
+            for layer in some:
+                x = layer(x, position_embeddings=turns)
+            return x
 
-            def layers(x, some):
-                turns = body.rotary_emb(x, torch.arange(x.shape[1]).unsqueeze(0))
-                for layer in some:
-                    x = layer(x, position_embeddings=turns)
-                return x
-
-            halves = [([body.embed_tokens, *body.layers[:2]], lambda x: layers(body.embed_tokens(x), body.layers[:2])),
-                      ([*body.layers[2:], body.norm, head], lambda x: head(body.norm(layers(x, body.layers[2:]))))]
-        return Module(*halves[rank])
+        halves = [([body.embed_tokens, *body.layers[:2]], lambda x: layers(body.embed_tokens(x), body.layers[:2])),
+                  ([*body.layers[2:], body.norm, head], lambda x: head(body.norm(layers(x, body.layers[2:]))))]
+    return Module(*halves[rank])
 
 
 def torch_pipeline(job, rank):
@@ -166,7 +163,7 @@ def torch_pipeline(job, rank):
     from torch.distributed import pipelining
     torch.manual_seed(1)
     model, data, batch, micro_batches = family(job["family"], job["tiny"])
-    halves = [Half.of(job["family"], model, each) for each in range(2)]
+    halves = [torch_half(job["family"], model, each) for each in range(2)]
     x, targets = torch_batch(job["family"], model, data, batch)
     with torch.no_grad():
         rows = x[:batch // micro_batches]
@@ -178,16 +175,8 @@ def torch_pipeline(job, rank):
     loss = lambda output, wanted: torch.nn.functional.cross_entropy(output.flatten(0, -2), wanted.flatten())  # noqa: E731
     schedule = pipelining.Schedule1F1B(stage, micro_batches, loss_fn=loss)
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4, weight_decay=0.01, fused=True)
-    times = []
-    for number in range(job["steps"]):
-        start = time.perf_counter()
-        schedule.step(*([x] if rank == 0 else []), **({"target": targets} if rank == 1 else {}))
-        if number == 0 and any(parameter.grad is None for parameter in module.parameters()):
-            raise RuntimeError(f"a parameter of stage {rank} got no gradient: this would compare something else")
-        optimizer.step()
-        optimizer.zero_grad()
-        times.append((time.perf_counter() - start) * 1e3)
-    return times
+    batch = ([x] if rank == 0 else [], {"target": targets} if rank == 1 else {})
+    return pipelining_bench.timed_steps(job, rank, module, optimizer, lambda: schedule.step(*batch[0], **batch[1]))
 
 
 # ---- both sides ----

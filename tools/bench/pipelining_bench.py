@@ -144,14 +144,23 @@ def torch_steps(job, rank):
     optimizer = torch_optimizer(job, module.parameters())
     x, target = torch_batch(job, job["batch"])
     slices = list(zip(x.chunk(job["micro_batches"]), target.chunk(job["micro_batches"])))
-    times = []
-    for number in range(job["steps"]):
-        start = time.perf_counter()
+
+    def step():
         if schedule:
             schedule(*([x] if rank == 0 else []), **({"target": target} if rank == last else {}))
         else:
             for rows, targets in slices:
                 (torch_loss(module(rows), targets) / len(slices)).backward()
+
+    return timed_steps(job, rank, module, optimizer, step)
+
+
+def timed_steps(job, rank, module, optimizer, step):
+    """Times of `step`, which leaves gradients, with the update behind it, in ms."""
+    times = []
+    for number in range(job["steps"]):
+        start = time.perf_counter()
+        step()
         if number == 0 and any(parameter.grad is None for parameter in module.parameters()):
             raise RuntimeError(f"a parameter of stage {rank} got no gradient: this would compare something else")
         optimizer.step()
