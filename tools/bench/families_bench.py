@@ -2,15 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every family on one worker against plain PyTorch on one thread, and what was planned for it on two workers against what came.
 
-PyTorch's side is a loop over micro-batches as its users write it, with fused AdamW: transformers' GPT-2, Llama and BERT (SDPA), torch.nn's
-LSTM and GRU, ResNet as torchvision has it. Its batch lies in memory, and its loss is never read. Lockstep runs with the AMD GEMM cure
-and without (kernels.gemm: default), so that what the runtime gives and what the faster matrix products give are seen apart. Each round
-runs every variant once, in processes of their own.
+PyTorch's side is a loop over micro-batches as its users write it, with fused AdamW: transformers' GPT-2, Llama and BERT (SDPA), PEFT's
+adapters, torch.nn's LSTM and GRU, ResNet as torchvision has it. Its batch lies in memory, and its loss is never read. Lockstep runs with
+the AMD GEMM cure and without (kernels.gemm: default), so that what the runtime gives and what the faster matrix products give are seen
+apart. Each round runs every variant once, in processes of their own.
 
-Planned: `pipeline.partition: auto` on two workers; step time and bytes of its prediction against the run's.
+Planned: `lockstep profile`, `lockstep plan` for two workers and a run by that plan, in each round; step time and bytes of the prediction
+against the run's.
 
 With --pipeline two workers with 1F1B, against torch.distributed.pipelining over gloo with the same cut, for gpt and llama (heads of their
-own: torch cannot tie across stages) and resnet-50.
+own: torch cannot tie across stages) and resnet-50; and with the cut and the schedule of Lockstep's own plan, without the GEMM cure.
 
   .venv/bin/python tools/bench/families_bench.py --json out/bench/families.json
 """
@@ -23,6 +24,7 @@ import time
 
 import measuring
 import pipelining_bench
+import planning_bench
 
 CE = "sparse_categorical_cross_entropy"
 GPT = {"layers": 4, "heads": 8, "width": 256, "context": 128, "vocab": 2048}
@@ -30,6 +32,7 @@ TEXT = {"type": "synthetic", "task": "tokens", "vocab": 2048, "samples": 4096}
 IMAGES = {"type": "synthetic", "task": "image_classification", "channels": 3, "classes": 10, "samples": 4096}
 FAMILIES = {  # name: (model, data, batch, micro-batches)
     "gpt": ({"type": "gpt", **GPT}, TEXT, 16, 4),
+    "gpt-lora": ({"type": "gpt", **GPT, "lora": {"rank": 8, "alpha": 16, "targets": ["c_attn", "c_proj", "c_fc"]}}, TEXT, 16, 4),
     "llama": ({"type": "llama", **GPT, "kv_heads": 4, "hidden": 688}, TEXT, 16, 4),
     "bert": ({"type": "bert", **GPT, "pad": -1}, {**TEXT, "masking": {"token": 2047}}, 16, 4),
     "lstm": ({"type": "lstm", "vocab": 2048, "width": 256, "layers": 2}, {**TEXT, "context": 64}, 32, 4),
@@ -37,15 +40,19 @@ FAMILIES = {  # name: (model, data, batch, micro-batches)
     "resnet-18": ({"type": "resnet", "depth": 18, "classes": 10, "stem": "small"}, {**IMAGES, "size": 32}, 32, 4),
     "resnet-50": ({"type": "resnet", "depth": 50, "classes": 10}, {**IMAGES, "size": 96}, 32, 4),
 }
-TINY = {"gpt": {"layers": 4, "heads": 2, "width": 16, "context": 8}, "llama": {"layers": 4, "heads": 2, "kv_heads": 1, "width": 16, "context": 8},
+TINY_GPT = {"layers": 4, "heads": 2, "width": 16, "context": 8}
+TINY = {"gpt": TINY_GPT, "gpt-lora": TINY_GPT, "llama": {**TINY_GPT, "kv_heads": 1},
         "bert": {"layers": 2, "heads": 2, "width": 16, "context": 8}, "lstm": {"width": 8}, "gru": {"width": 8},
         "resnet-18": {"channels": 4}, "resnet-50": {"channels": 4}}
 BASELINE = "torch"
+PLANNED = "lockstep, planned for two workers"  # with --pipeline at torch's kernels
 CUTS = {"gpt": "h.2", "llama": "h.2", "resnet-50": "layer3.0.conv1"}  # of two workers: where the second one begins
 
 
-def family(name, tiny):
+def family(name, tiny, pipeline=False):
     model, data, batch, micro_batches = FAMILIES[name]
+    if pipeline and name == "gpt":
+        model = {**model, "tie_embeddings": False}
     if tiny:
         model = {**model, **TINY[name]}
         data = {**data, "size": 16} if "size" in data else data
@@ -65,10 +72,16 @@ def torch_model(name, model):
     if name in ("lstm", "gru"):
         net = Recurrent(name, model["width"], model["layers"], model["vocab"], vocab=model["vocab"])
         return net, net
-    if name == "gpt":
+    if name in ("gpt", "gpt-lora"):
         config = transformers.GPT2Config(n_layer=model["layers"], n_head=model["heads"], n_embd=model["width"], n_positions=model["context"],
-                                         vocab_size=model["vocab"], tie_word_embeddings=model.get("tie_embeddings", True), resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, use_cache=False)
+                                         vocab_size=model["vocab"], tie_word_embeddings=model.get("tie_embeddings", True),
+                                         resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, use_cache=False)
         net = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+        if name == "gpt-lora":
+            import peft
+            lora = model["lora"]
+            net = peft.get_peft_model(net, peft.LoraConfig(r=lora["rank"], lora_alpha=lora["alpha"], target_modules=lora["targets"],
+                                                           fan_in_fan_out=True))
     else:
         sizes = {"hidden_size": model["width"], "num_hidden_layers": model["layers"], "num_attention_heads": model["heads"],
                  "max_position_embeddings": model["context"], "vocab_size": model["vocab"]}
@@ -96,7 +109,8 @@ def torch_side(name, tiny, steps):
     model, data, batch, micro_batches = family(name, tiny)
     net, forward = torch_model(name, model)
     net.train()
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, weight_decay=0.01, fused=True)
+    trained = [value for value in net.parameters() if value.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-4, weight_decay=0.01, fused=True)
     x, targets = torch_batch(name, model, data, batch)
     times = []
     for _ in range(steps):
@@ -115,7 +129,7 @@ def torch_half(name, model, rank):
     """The layers of one of two workers, as a module of torch."""
     import torch
     from torch import nn
-    net, _ = torch_model(name, {**model, "tie_embeddings": False})
+    net, _ = torch_model(name, model)
 
     class Module(nn.Module):
         def __init__(self, parts, forward):
@@ -162,7 +176,7 @@ def torch_pipeline(job, rank):
     import torch
     from torch.distributed import pipelining
     torch.manual_seed(1)
-    model, data, batch, micro_batches = family(job["family"], job["tiny"])
+    model, data, batch, micro_batches = family(job["family"], job["tiny"], pipeline=True)
     halves = [torch_half(job["family"], model, each) for each in range(2)]
     x, targets = torch_batch(job["family"], model, data, batch)
     with torch.no_grad():
@@ -182,18 +196,13 @@ def torch_pipeline(job, rank):
 # ---- both sides ----
 
 
-def settings(name, options):
-    model, data, batch, micro_batches = family(name, options.tiny)
-    return {"model": json.dumps(model), "data": json.dumps(data), "train.batch": batch, "train.micro_batches": micro_batches,
-            "train.steps": options.skip + options.steps}
-
-
-def config_in(folder):
-    path = pathlib.Path(folder) / "bench.yaml"
-    path.write_text(f"""model: {{type: mlp, inputs: 1, width: 1, outputs: 1}}
-data: {{type: synthetic}}
-train: {{steps: 1, batch: 1, loss: {CE}, optimizer: {{type: adamw, lr: 1.0e-4, weight_decay: 0.01}}, log_every: 1000000}}
-""", encoding="utf-8")
+def config_in(folder, name, options, gemm):
+    """The family's config; YAML takes JSON."""
+    model, data, batch, micro_batches = family(name, options.tiny, options.pipeline)
+    train = {"steps": options.skip + options.steps, "batch": batch, "micro_batches": micro_batches, "loss": CE,
+             "optimizer": {"type": "adamw", "lr": 1.0e-4, "weight_decay": 0.01}, "log_every": 1000000}
+    path = pathlib.Path(folder) / f"{name}-{gemm}.yaml"
+    path.write_text(json.dumps({"model": model, "data": data, "train": train, "kernels": {"gemm": gemm}}), encoding="utf-8")
     return path
 
 
@@ -205,32 +214,38 @@ def measure(name, variant, options, folder, number):
         said = measuring.run_command([sys.executable, __file__, "--torch", name, "--steps", str(options.skip + options.steps),
                                       *(["--tiny"] if options.tiny else [])])
         return statistics.median(json.loads(said.splitlines()[-1])[options.skip:])
-    gemm = {"lockstep": "auto", "lockstep, gemm=default": "default"}[variant]
-    two = {"pipeline.stages": 2, "pipeline.schedule": "1f1b", "pipeline.partition": f"{{cut_before: [{CUTS[name]}]}}",
-           **({"model.tie_embeddings": "false"} if name == "gpt" else {})} if options.pipeline else {}
-    trained = measuring.train(options, config_in(folder), {**settings(name, options), **two, "kernels.gemm": gemm}, 0,
-                              pathlib.Path(folder) / f"run-{number}")
+    gemm = "default" if variant.endswith("gemm=default") else "auto"
+    two = {"pipeline.stages": 2, "pipeline.schedule": "1f1b", "pipeline.partition": f"{{cut_before: [{CUTS[name]}]}}"} if options.pipeline else {}
+    trained = measuring.train(options, config_in(folder, name, options, gemm), two, 0, pathlib.Path(folder) / f"run-{number}")
     return statistics.median(trained.step_ms(options.skip))
 
 
-def planned(name, options, folder):
-    trained = measuring.train(options, config_in(folder), {**settings(name, options), "pipeline.stages": 2, "pipeline.partition": "auto",
-                                                           "pipeline.schedule": "1f1b"}, 0, pathlib.Path(folder) / "planned")
-    predicted, step_ms = trained.summary["predicted"], statistics.median(trained.step_ms(options.skip))
-    return {"predicted": predicted, "step_ms": step_ms, "step_over_predicted": step_ms / predicted["step_ms"] - 1,
-            "bytes_over_predicted": sum(trained.summary["peak_bytes"]) / sum(predicted["peak_bytes"]) - 1}
+def by_plan(name, options, folder):
+    """Profiled and planned for two workers anew before each round, as schedule and cut come out."""
+    gemm = "default" if options.pipeline else "auto"
+    config, scratch = config_in(folder, name, options, gemm), pathlib.Path(folder)
+
+    def make_plan():
+        return planning_bench.planned(options, scratch, name, config, 2, planning_bench.profiled(options, scratch, name, config, 0),
+                                      planning_bench.one_way(0))
+
+    return planning_bench.Case(name, config, make_plan, 0)
 
 
 def bench(name, options):
     variants = [BASELINE, "lockstep", "lockstep, gemm=default"]
-    times = {variant: [] for variant in variants}
+    times = {variant: [] for variant in [*variants, PLANNED]}
     with tempfile.TemporaryDirectory(prefix="lockstep-bench-") as folder:
+        case = by_plan(name, options, folder)
         for number in range(options.rounds):
             for variant in variants:
                 times[variant].append(measure(name, variant, options, folder, f"{number}-{variant}"))
-        plan = None if options.pipeline else planned(name, options, folder)
-    speeds = {variant: measuring.summary([a / b for a, b in zip(times[BASELINE], times[variant])]) for variant in variants[1:]}
-    return {"step_ms": times, "speed": speeds, "planned": plan}
+            case.train(options)
+            times[PLANNED].append(statistics.median(case.steps[-options.steps:]))
+        planned = case.result()
+    speeds = {variant: measuring.summary([a / b for a, b in zip(times[BASELINE], each)]) for variant, each in times.items()
+              if variant != BASELINE}
+    return {"step_ms": times, "speed": speeds, "planned": planned}
 
 
 def run():
@@ -256,12 +271,13 @@ def run():
         measuring.say(name)
         found[name] = bench(name, options)
         measuring.write_json(options.json, {"machine": machine, "families": found})
+    shown = ["lockstep", "lockstep, gemm=default", *([PLANNED] if options.pipeline else [])]
     rows = [[name, f"{statistics.median(each['step_ms'][BASELINE]):.1f}", f"{statistics.median(each['step_ms']['lockstep']):.1f}",
-             *(measuring.in_ratios(speed) for speed in each["speed"].values()),
-             *(f"{each['planned'][what]:+.1%}" for what in ("step_over_predicted", "bytes_over_predicted") if each["planned"])]
+             *(measuring.in_ratios(each["speed"][variant]) for variant in shown),
+             planning_bench.in_percent(each["planned"]["over_prediction"]), planning_bench.percent(each["planned"]["bytes_over_prediction"])]
             for name, each in found.items()]
-    head = ["family", "torch ms", "lockstep ms", "speed", "gemm=default", "step over plan", "bytes over plan"]
-    measuring.print_table(head[:5] if options.pipeline else head, rows)
+    head = ["family", "torch ms", "lockstep ms", "speed", "gemm=default", *(["its own plan"] if options.pipeline else []), "step over plan", "bytes over plan"]
+    measuring.print_table(head, rows)
     return 0
 
 

@@ -204,11 +204,15 @@ def percent(share):
     return f"{100 * share:+.1f} %"
 
 
+def in_percent(shares):
+    return f"{percent(shares['median'])} [{percent(shares['min'])}, {percent(shares['max'])}]"
+
+
 def print_predictions(title, results):
     print(title)
     measuring.print_table(["case", "workers", "predicted ms", "ms a step [min, max]", "over it [min, max]", "bytes over it"],
                           [[r["case"], r["workers"], measuring.in_ms(r["predicted_ms"]), measuring.in_ms(r["step_ms"]),
-                            "{} [{}, {}]".format(*(percent(r["over_prediction"][key]) for key in ("median", "min", "max"))),
+                            in_percent(r["over_prediction"]),
                             "-" if r["bytes_over_prediction"] is None else percent(r["bytes_over_prediction"])]
                            for r in results])
 
