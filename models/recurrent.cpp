@@ -68,7 +68,7 @@ Model make_recurrent(const Section& section, RecurrentKind kind) {
   std::vector<std::string> read = {"x"};
   std::int64_t in = sizes.inputs;
   if (sizes.pad >= 0) {
-    model.layers.push_back({"lengths", std::make_shared<Lengths>(sizes.pad), {"x"}, {"lengths"}});
+    model.layers.push_back({"lengths", std::make_shared<Lengths>(LengthsConfig{sizes.pad}), {"x"}, {"lengths"}});
     read.emplace_back("lengths");
   }
   if (sizes.vocab > 0) {

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "models/registry.hpp"
 
+#include "models/lora.hpp"
 #include "models/made_by.hpp"
 #include "models/plugin.hpp"
+#include "runtime/config/field.hpp"
 
 namespace lockstep {
 
@@ -37,7 +39,8 @@ Table<LayerKind> layers_of(const ModelTables& tables) {
   return layers;
 }
 
-Model make_model(const Section& section, const Table<ModelFamily>& families, const ModelTables& tables) {
+Model make_model(const Section& with_lora, const Table<ModelFamily>& families, const ModelTables& tables) {
+  const Section section = with_lora.without({"lora"});
   const auto type = section.get<std::string>("type");
   const Table<ModelFamily> of_library("model family",
                                       section.has("library") ? load_models(section) : std::vector<ModelFamily>());
@@ -49,7 +52,10 @@ Model make_model(const Section& section, const Table<ModelFamily>& families, con
   section.finish();
   for (LayerSpec& layer : model.layers)
     if (layer.origin.at.file.empty()) layer.origin = section.origin();
-  return model;
+  if (!with_lora.has("lora")) return model;
+  LowRankConfig adapter;
+  read_fields(with_lora.section("lora"), [&adapter](FieldVisitor& visit) { fields(visit, adapter); });
+  return with_adapters(std::move(model), adapter);
 }
 
 }  // namespace lockstep

@@ -160,8 +160,8 @@ Program CostModel::program(const PlanChoice& choice, const Schedule& schedule) c
 double CostModel::parameter_resident_bytes(int parameter, const HeldShare& held) const {
   const LayerParameter& known = problem_.graph.parameters[at(parameter)];
   const double copies = known.trainable && keeps_state_twice() ? 2.0 : 1.0;
-  const double value = static_cast<double>(known.elements) * problem_.parameter_bytes;
-  return copies * (held.values * value + held.optimizer * optimizer_bytes_of(problem_, parameter));
+  return copies *
+         (held.values * value_bytes_of(problem_, parameter) + held.optimizer * optimizer_bytes_of(problem_, parameter));
 }
 
 double CostModel::resident_bytes_of_row(int kind, int row, const std::vector<int>& first,

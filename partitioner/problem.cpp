@@ -63,16 +63,22 @@ double optimizer_bytes_of(const PlanProblem& problem, int parameter) {
                                          : problem.optimizer_bytes[static_cast<std::size_t>(parameter)];
 }
 
+double value_bytes_of(const PlanProblem& problem, int parameter) {
+  const LayerParameter& known = problem.graph.parameters[static_cast<std::size_t>(parameter)];
+  return static_cast<double>(known.elements) *
+         (known.element_bytes > 0 ? known.element_bytes : problem.parameter_bytes);
+}
+
 double state_bytes(const PlanProblem& problem, int first, int last) {
   double bytes = 0;
   for (std::size_t id = 0; id < problem.graph.parameters.size(); ++id) {
     const LayerParameter& parameter = problem.graph.parameters[id];
     const bool held = std::any_of(parameter.holders.begin(), parameter.holders.end(),
                                   [&](int layer) { return layer >= first && layer < last; });
-    const double with_gradient = problem.parameter_bytes * (parameter.trainable ? 2 : 1);
-    if (held)
-      bytes +=
-          static_cast<double>(parameter.elements) * with_gradient + optimizer_bytes_of(problem, static_cast<int>(id));
+    if (!held) continue;
+    const int index = static_cast<int>(id);
+    bytes += value_bytes_of(problem, index) + optimizer_bytes_of(problem, index);
+    if (parameter.trainable) bytes += static_cast<double>(parameter.elements) * problem.parameter_bytes;
   }
   return bytes;
 }

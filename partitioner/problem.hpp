@@ -101,6 +101,8 @@ struct PlanChoice {
   bool operator==(const PlanChoice&) const = default;
 };
 
+/// Of a parameter's own value.
+double value_bytes_of(const PlanProblem& problem, int parameter);
 /// What the optimizer keeps beside a parameter; 0 of one that is not trained.
 double optimizer_bytes_of(const PlanProblem& problem, int parameter);
 /// Parameters, their gradients and optimizer state of layers [first, last), each once.

@@ -65,6 +65,8 @@ int inspect(const std::string& path) {
     std::cout << "  " << std::left << std::setw(44) << name << " " << size_text(shard.bytes) << ", "
               << shard.tensors.size() << " tensors\n";
   print_tensors(store, TensorKind::weight, "weights");
+  if (const std::size_t base = store.manifest().bases.size())
+    std::cout << "  of a base that is not here: " << base << " tensors\n";
   print_tensors(store, TensorKind::optimizer, "optimizer");
   std::cout << "numerics\n";
   for (const auto& [key, value] : state.numerics) std::cout << "  " << key << ": " << value << "\n";
@@ -119,6 +121,7 @@ int fingerprint(const std::string& path) {
   std::map<std::string, std::uint64_t> hashes;
   const MappedWeights weights(store);
   for (const NamedTensor& each : weights.tensors()) hashes[each.name] = hash_of(each.tensor);
+  for (const auto& [name, text] : store.manifest().bases) hashes[name] = from_hex(text.substr(text.rfind(' ') + 1));
   std::cout << fingerprint_json(state_of(store), hashes);
   return 0;
 }

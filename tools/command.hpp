@@ -23,6 +23,7 @@ void add_plan(CLI::App& app, Command& command);
 void add_simulate(CLI::App& app, Command& command);
 void add_report(CLI::App& app, Command& command);
 void add_checkpoint(CLI::App& app, Command& command);
+void add_export(CLI::App& app, Command& command);
 void add_eval(CLI::App& app, Command& command);
 void add_predict(CLI::App& app, Command& command);
 void add_check(CLI::App& app, Command& command);

@@ -75,6 +75,7 @@ int run(int argc, char** argv) {
   lockstep::add_simulate(app, command);
   lockstep::add_report(app, command);
   lockstep::add_checkpoint(app, command);
+  lockstep::add_export(app, command);
   lockstep::add_eval(app, command);
   lockstep::add_predict(app, command);
   lockstep::add_check(app, command);

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "runtime/base/text.hpp"
+#include "runtime/checkpoint/adapter.hpp"
 #include "runtime/layer/tensor_hash.hpp"
 
 namespace lockstep {
@@ -58,7 +59,9 @@ std::string manifest_text(const Manifest& manifest) {
   Json files = Json::object();
   for (const auto& [name, shard] : manifest.shards) files[name] = to_json(shard);
   for (const auto& [name, text] : manifest.texts) files[name] = {{"bytes", text.bytes}, {"hash", hex(text.hash)}};
-  return Json{{"format", kFormat}, {"version", kVersion}, {"step", manifest.step}, {"files", files}}.dump(2) + "\n";
+  Json json = {{"format", kFormat}, {"version", kVersion}, {"step", manifest.step}, {"files", files}};
+  if (!manifest.bases.empty()) json["base"] = manifest.bases;
+  return json.dump(2) + "\n";
 }
 
 [[noreturn]] void cannot(const std::string& what, const std::string& path, const std::error_code& failure) {
@@ -143,7 +146,9 @@ std::string ShardReport::to_text() const {
   Json list = Json::object(), others = Json::object();
   for (const WrittenFile& file : files) list[file.name] = to_json(file);
   for (const auto& [name, hash] : copies) others[name] = hex(hash);
-  return Json{{"step", step}, {"row", row}, {"files", list}, {"copies", others}, {"not_finite", not_finite}}.dump();
+  return Json{{"step", step},     {"row", row},     {"files", list},
+              {"copies", others}, {"bases", bases}, {"not_finite", not_finite}}
+      .dump();
 }
 
 ShardReport ShardReport::from_text(const std::string& text) {
@@ -152,6 +157,7 @@ ShardReport ShardReport::from_text(const std::string& text) {
   report.step = json.at("step").get<std::int64_t>();
   report.row = json.at("row").get<int>();
   report.not_finite = json.at("not_finite").get<std::string>();
+  report.bases = json.at("bases").get<std::map<std::string, std::string>>();
   for (const auto& [name, file] : json.at("files").items()) report.files.push_back(written_file(name, file));
   for (const auto& [name, hash] : json.at("copies").items()) report.copies[name] = from_hex(hash);
   return report;
@@ -182,6 +188,7 @@ Manifest read_manifest(const std::string& checkpoint) {
       else
         manifest.texts[name] = {file.at("bytes").get<std::int64_t>(), from_hex(file.at("hash"))};
     }
+    if (json.contains("base")) manifest.bases = json["base"].get<std::map<std::string, std::string>>();
     if (!manifest.texts.count(kTrainerFile)) throw std::runtime_error(concat("it does not have ", kTrainerFile));
     return manifest;
   } catch (const std::exception& error) {
@@ -268,7 +275,7 @@ std::string other_good_checkpoint(const std::string& damaged) {
 void publish_checkpoint(const std::string& part, const std::string& final_path, Manifest manifest,
                         const std::map<std::string, std::string>& texts, const FileProgress& progress) {
   std::map<std::string, std::string> all = texts;
-  all[kIndexFile] = index_text(part, manifest);
+  if (!manifest.shards.contains(kAdapterFile)) all[kIndexFile] = index_text(part, manifest);
   for (const auto& [name, text] : all) {
     write_text(part + "/" + name, text, progress);
     manifest.texts[name] = {static_cast<std::int64_t>(text.size()), hash_of(text)};

@@ -34,6 +34,7 @@ struct ShardReport {
   int row = 0;
   std::vector<WrittenFile> files;
   std::map<std::string, std::uint64_t> copies;  ///< hashes of tied parameters that another worker has written
+  std::map<std::string, std::string> bases;     ///< base_text() of what an adapter leaves as it is
   std::string not_finite = {};                  ///< WrittenFile::not_finite of the first file that has one
   std::string to_text() const;
   static ShardReport from_text(const std::string& text);
@@ -47,6 +48,8 @@ struct Manifest {
     std::uint64_t hash = 0;
   };
   std::map<std::string, Text> texts;  ///< JSON files, by name
+  /// Of an adapter, what it was trained on and is not in the folder: base_text() of each tensor (adapter.hpp).
+  std::map<std::string, std::string> bases = {};
 };
 
 /// Throws CheckpointError when `checkpoint` is no checkpoint folder or its manifest is damaged.

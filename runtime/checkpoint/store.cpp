@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <utility>
 
+#include "runtime/checkpoint/adapter.hpp"
 #include "runtime/layer/tensor_hash.hpp"
 
 namespace lockstep {
@@ -37,6 +38,8 @@ CheckpointStore::CheckpointStore(std::string checkpoint, FileProgress progress)
     for (const auto& [tensor, hash] : shard.tensors) {
       if (file.starts_with("model-")) {
         weights_[tensor].push_back({file, tensor, hash});
+      } else if (file == kAdapterFile) {
+        weights_[parameter_of(path_ + "/" + file, tensor)].push_back({file, tensor, hash});
       } else {
         const auto [name, part] = split_name(tensor);
         optimizer_[name].push_back({file, tensor, hash, part});
@@ -187,8 +190,9 @@ MappedWeights::MappedWeights(const CheckpointStore& store, bool averaged) {
     averages[name] = at::cat(ascending);
   }
   for (const auto& [name, shard] : store.manifest().shards) {
-    if (!name.starts_with("model-")) continue;
+    if (!name.starts_with("model-") && name != kAdapterFile) continue;
     for (NamedTensor& each : map(store.path() + "/" + name)) {
+      if (name == kAdapterFile) each.name = parameter_of(name, each.name);
       const auto average = averages.find(CheckpointStore::average_of(each.name));
       if (average != averages.end()) each.tensor = average->second.view(each.tensor.sizes());
       tensors_.push_back(std::move(each));

@@ -9,8 +9,10 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <utility>
 
 #include "runtime/base/text.hpp"
+#include "runtime/checkpoint/adapter.hpp"
 
 namespace lockstep {
 namespace {
@@ -76,13 +78,42 @@ WeightFiles::WeightFiles(std::string path, FileProgress progress)
   else
     open(path_);
   for (const auto& [name, place] : places_) names_.push_back(name);
+  if (!base_) return;
+  for (const std::string& name : base_->names())
+    if (!places_.contains(name)) names_.push_back(name);
+  std::sort(names_.begin(), names_.end());
+}
+
+void WeightFiles::place(const std::string& name, Place tensor) {
+  tensor.entry.name = name;
+  places_[name] = std::move(tensor);
+}
+
+void WeightFiles::open_adapter() {
+  const std::string base = adapter_info(path_).base;
+  if (base.empty())
+    throw CheckpointError(path_ + "/" + kAdapterConfig,
+                          "names no base (base_model_name_or_path): the one that it adapts was drawn from a seed");
+  if (!fs::exists(base))
+    throw CheckpointError(path_ + "/" + kAdapterConfig,
+                          concat("names the base '", base,
+                                 "', which is not there; set base_model_name_or_path to its "
+                                 "folder (of a model of a hub: download it first)"));
+  if (fs::equivalent(base, path_))
+    throw CheckpointError(path_ + "/" + kAdapterConfig, "names its own folder as the base");
+  base_ = std::make_unique<WeightFiles>(base, progress_);
 }
 
 void WeightFiles::open_folder() {
+  if (is_adapter(path_)) open_adapter();
   if (fs::exists(path_ + "/" + kManifestFile)) {
     store_ = std::make_unique<CheckpointStore>(path_, progress_);
     for (const std::string& name : store_->names(TensorKind::weight))
-      places_[name] = {nullptr, store_->entry(TensorKind::weight, name)};
+      place(name, {nullptr, store_->entry(TensorKind::weight, name)});
+  } else if (const std::string file = path_ + "/" + kAdapterFile; base_) {
+    if (!fs::exists(file)) throw CheckpointError(path_, concat("has ", kAdapterConfig, ", but no ", kAdapterFile));
+    open(file);
+    for (const auto& [name, tensor] : std::exchange(places_, {})) place(parameter_of(file, name), tensor);
   } else if (fs::exists(path_ + "/" + kIndexFile)) {
     open_indexed(path_ + "/" + kIndexFile);
   } else if (fs::exists(path_ + "/" + kOneFile)) {
@@ -113,10 +144,12 @@ void WeightFiles::open(const std::string& file) {
 
 const TensorEntry* WeightFiles::find(const std::string& name) const {
   const auto found = places_.find(name);
-  return found == places_.end() ? nullptr : &found->second.entry;
+  if (found == places_.end()) return base_ ? base_->find(name) : nullptr;
+  return &found->second.entry;
 }
 
 void WeightFiles::read(const std::string& name, const at::Tensor& to) {
+  if (base_ && !places_.contains(name)) return base_->read(name, to);
   if (store_) return store_->read(TensorKind::weight, name, to);
   const auto& [file, entry] = places_.at(name);
   const bool casts =
@@ -132,6 +165,8 @@ void WeightFiles::read(const std::string& name, const at::Tensor& to) {
 }
 
 bool WeightFiles::are_equal(const std::string& a, const std::string& b) const {
+  if (base_ && !places_.contains(a) && !places_.contains(b)) return base_->are_equal(a, b);
+  if (!places_.contains(a) || !places_.contains(b)) return false;
   const Place &one = places_.at(a), &other = places_.at(b);
   if (one.entry.dtype != other.entry.dtype || one.entry.sizes != other.entry.sizes) return false;
   if (store_) return false;  // a checkpoint has each once

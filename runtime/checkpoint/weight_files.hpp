@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Weights by name, whoever wrote them: a safetensors file, a folder with model.safetensors or with several files and
-// their index (as Hugging Face's save_pretrained writes them), or a checkpoint of ours, whose hashes are compared.
-// Headers are read at once, tensors when they are asked for.
+// their index (as Hugging Face's save_pretrained writes them), a checkpoint of ours, whose hashes are compared, or an
+// adapter (adapter.hpp) and the base that it names. Headers are read at once, tensors when they are asked for.
 #pragma once
 
 #include <memory>
@@ -21,6 +21,8 @@ class WeightFiles {
   explicit WeightFiles(std::string path, FileProgress progress = {});
 
   const std::string& path() const { return path_; }
+  /// Where the weights are that an adapter leaves as they are: the base of an adapter's folder, else path().
+  const std::string& base_path() const { return base_ ? base_->base_path() : path_; }
   /// Ascending.
   const std::vector<std::string>& names() const { return names_; }
   /// Null when there is none.
@@ -35,13 +37,17 @@ class WeightFiles {
     const SafetensorsFile* file;
     TensorEntry entry;
   };
+  /// Under its name in the model, which a file of an adapter has with a prefix.
+  void place(const std::string& name, Place tensor);
   void open(const std::string& file);
+  void open_adapter();
   void open_folder();
   void open_indexed(const std::string& index);
 
   std::string path_;
   FileProgress progress_;
   std::unique_ptr<CheckpointStore> store_;  // of a checkpoint
+  std::unique_ptr<WeightFiles> base_;       // of an adapter
   std::vector<std::unique_ptr<SafetensorsFile>> files_;
   std::map<std::string, Place> places_;
   std::vector<std::string> names_;

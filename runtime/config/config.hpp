@@ -319,6 +319,7 @@ struct PipelineConfig {
   PartitionConfig partition;
   Recompute recompute = Recompute::never;
   std::vector<std::string> recompute_layers;  ///< with always: patterns (shell wildcards); empty: all layers
+  bool recompute_attention = false;           ///< the weights of attention alone, where they would be kept
   std::int64_t in_flight_limit = 0;           ///< auto: most bytes of activations per worker; 0: none
   CostsConfig costs;
   /// placement[row] = worker: a permutation of 0..workers-1; empty: identity (read_config fills it in, where it knows

@@ -220,6 +220,10 @@ void fields(FieldVisitor& visit, PipelineConfig& pipeline) {
         "Which layers keep nothing but their inputs and are run again in the backward pass: never | except_last (not "
         "where the backward follows straight upon its forward) | always | a list of layer names with shell wildcards, "
         "such as [h.*]. Changes memory and time, no bit.");
+  visit(
+      "recompute_attention", value(pipeline.recompute_attention), kFree,
+      "Attention with dropout computes its weights, rows x heads x length x length, again in the backward pass instead "
+      "of keeping them; without dropout nothing of the kind is kept. Changes memory and time, no bit.");
   visit("in_flight_limit", value(pipeline.in_flight_limit, at_least<std::int64_t>(0)), kFree,
         "Most bytes of activations that schedule: auto may keep alive per worker; 0: no limit.");
   Field costs = mapping(pipeline.costs);

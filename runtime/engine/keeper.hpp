@@ -25,6 +25,7 @@ struct HeldTensor {
   bool may_be_infinite = false;           ///< a buffer, such as a mask, or frozen; else what is not finite is broken
   std::optional<ElementRange> part = {};  ///< `tensor` is no more than these of what has the name, flat
   std::string starts_as = {};  ///< the weight that it starts as where a checkpoint lacks it; empty: it may not
+  bool is_base = false;        ///< of a model that is adapted: where it came from has it, so it is not saved
   bool restarts = false;       ///< of the optimizer's rule: not restored by a job whose optimizer starts anew
 };
 

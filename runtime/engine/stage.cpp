@@ -172,6 +172,7 @@ Tensors Stage::call_layer(int layer, const Tensors& inputs, Island& island, bool
   LayerContext context(weights_.parameters[layer - first_], *island.weight_grads, anchor_, training, options_.precision,
                        recomputing);
   const std::vector<Buffer>& buffers = weights_.buffers[layer - first_];
+  context.recompute_attention(options_.recompute_attention);
   context.lend_buffers(buffers);
   if (!buffers.empty()) context.lend_rows(first_row(micro_batch), header_->slices[micro_batch]);  // states are buffers
   const RandomScope random(mix_seed(options_.seed, static_cast<std::uint64_t>(header_->step),

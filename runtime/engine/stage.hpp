@@ -35,6 +35,7 @@ struct StageOptions {
   bool check_finite = true;          ///< look at every output and input gradient: names the first layer that breaks
   Metrics metrics = {};              ///< of evaluations
   std::vector<bool> recompute = {};  ///< by layer of the model: may be run again in the backward; empty: none is
+  bool recompute_attention = false;  ///< LayerContext::recomputes_attention()
   Pulse* pulse = nullptr;            ///< of the worker: beats with every layer; may be null
   StepDump* dump = nullptr;          ///< what is computed, to be looked at; may be null
   RemoteLinks* links = nullptr;      ///< looked at when a layer begins; may be null

@@ -113,9 +113,11 @@ std::int64_t Weights::gradient_bytes() const {
 WorkerState Weights::state() {
   WorkerState state;
   const bool saves = replica_ == 0, is_common = options_.common != nullptr;
-  for (std::size_t i = 0; i < owned_.size() && !is_common; ++i)
+  for (std::size_t i = 0; i < owned_.size() && !is_common; ++i) {
     state.weights.push_back({owned_[i]->name, owned_[i]->value, saves && first_holders_.contains(owned_[i]),
                              /*may_be_infinite=*/!owned_[i]->trainable});
+    state.weights.back().is_base = graph_.parameters[static_cast<std::size_t>(owned_[i]->index)].is_base;
+  }
   for (const Buffer* buffer : buffers()) {
     // What layers carry from step to step belongs to the training, not to the model.
     if (buffer->is_state && !updater_) continue;

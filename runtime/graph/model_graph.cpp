@@ -29,6 +29,7 @@ class Describer {
     for (const EntrySpec& entry : data) graph_.sources.push_back(add_value(entry, -1));
     for (int layer = 0; layer < graph_.layer_count(); ++layer) add_layer(layer);
     for (std::size_t head = 0; head < model_.heads.size(); ++head) add_head(static_cast<int>(head), *losses[head]);
+    check_adapter();
     find_backward();
     check_trained();
     return std::move(graph_);
@@ -144,8 +145,10 @@ class Describer {
       throw ModelError(
           concat("the parameter ", name, " has the sizes [", join(parameter.sizes), "]; none may be negative"));
     count_elements(parameter);
-    const bool trainable = !matches(options_.frozen, name);
-    graph_.parameters.push_back({name, parameter.sizes, parameter.init, options_.masters, trainable, {}});
+    const bool trainable = !parameter.is_base && !matches(options_.frozen, name);
+    const at::ScalarType dtype = parameter.is_base && parameter.is_cast ? options_.bases : options_.masters;
+    graph_.parameters.push_back(
+        {name, parameter.sizes, parameter.init, dtype, trainable, {}, parameter.linear, parameter.is_base});
     return static_cast<int>(graph_.parameters.size()) - 1;
   }
 
@@ -233,6 +236,28 @@ class Describer {
     const bool learns = std::any_of(graph_.heads.begin(), graph_.heads.end(),
                                     [&](const GraphHead& head) { return graph_.values[head.output].requires_grad; });
     if (!learns) throw ModelError("nothing to train: every parameter that the loss depends on is frozen");
+  }
+
+  /// What of model.lora means no module.
+  void check_adapter() const {
+    if (!model_.adapter) return;
+    std::set<std::string> modules, linear;
+    for (const ParameterInfo& parameter : graph_.parameters) {
+      modules.insert(module_of(parameter.name));
+      if (parameter.linear) linear.insert(module_of(parameter.name));
+    }
+    const auto check = [](const char* key, const std::string& name, const std::set<std::string>& among,
+                          const char* what) {
+      if (name == kAllLinear ||
+          std::any_of(among.begin(), among.end(), [&](const std::string& module) { return is_named(module, {name}); }))
+        return;
+      std::set<std::string> ends;
+      for (const std::string& module : among) ends.insert(module.substr(module.rfind('.') + 1));
+      throw ModelError(concat("model.lora.", key, ": got '", name, "', which no ", what, " is called; there are ",
+                              join(ends), did_you_mean(name, {ends.begin(), ends.end()})));
+    };
+    for (const std::string& target : model_.adapter->targets) check("targets", target, linear, "linear part");
+    for (const std::string& saved : model_.adapter->modules_to_save) check("modules_to_save", saved, modules, "module");
   }
 
   void check_trained() const {

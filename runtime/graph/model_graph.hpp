@@ -35,7 +35,9 @@ struct ParameterInfo {
   Init init;
   at::ScalarType dtype = at::kFloat;  ///< float32, or float64 with train.precision: fp64
   bool trainable = true;
-  std::vector<int> holders;  ///< layers that hold it, ascending
+  std::vector<int> holders;                 ///< layers that hold it, ascending
+  std::optional<WeightLayout> linear = {};  ///< of a linear part
+  bool is_base = false;                     ///< of a model that is adapted: neither trained nor saved
   std::int64_t elements() const;
 };
 
@@ -60,7 +62,9 @@ struct BufferInfo {
 struct GraphOptions {
   std::vector<std::string> frozen = {};  ///< shell patterns of parameter names that are not trained
   at::ScalarType masters = at::kFloat;   ///< what parameters and floating-point buffers are kept in
-  std::int64_t batch = 0;                ///< rows of a full mini-batch, for states; 0: the data's
+  /// What those of an adapted model are kept in that are read in the precision of the activations alone.
+  at::ScalarType bases = at::kFloat;
+  std::int64_t batch = 0;  ///< rows of a full mini-batch, for states; 0: the data's
 };
 
 /// A loss in its place.

@@ -53,7 +53,8 @@ LayerGraph layer_graph_of(const ModelGraph& graph) {
     std::sort(entry.readers.begin(), entry.readers.end());
   }
   for (const ParameterInfo& parameter : graph.parameters)
-    result.parameters.push_back({parameter.holders, parameter.trainable, parameter.elements()});
+    result.parameters.push_back({parameter.holders, parameter.trainable, parameter.elements(),
+                                 static_cast<double>(c10::elementSize(parameter.dtype))});
   result.trainable = graph.trainable;
   result.has_backward = graph.has_backward;
   for (const std::vector<int>& buffers : graph.held_buffers) result.has_buffers.push_back(!buffers.empty());

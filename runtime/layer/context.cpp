@@ -4,7 +4,10 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
+
 #include "runtime/base/nearest.hpp"
+#include "runtime/layer/low_rank.hpp"
 
 namespace lockstep {
 
@@ -95,6 +98,15 @@ Parameter& LayerContext::parameter(const std::string& local_name) {
   for (Parameter& parameter : parameters_)
     if (parameter.local_name == local_name) return parameter;
   throw not_described("parameter", local_name, parameters_);
+}
+
+const LowRank* LayerContext::adapter(const std::string& part) const {
+  if (!adapter_) return nullptr;
+  const std::string first = LowRank::first_of(part);
+  return std::any_of(parameters_.begin(), parameters_.end(),
+                     [&](const Parameter& each) { return each.local_name == first; })
+             ? adapter_
+             : nullptr;
 }
 
 const at::Tensor& LayerContext::buffer(const std::string& local_name) const {

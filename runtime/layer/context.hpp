@@ -17,6 +17,8 @@
 
 namespace lockstep {
 
+class LowRank;
+
 /// Which group of micro-batches is at work, and the groups whose gradients are added up here (train.gradient_groups).
 struct GroupAtWork {
   int group = 0;
@@ -111,6 +113,9 @@ class LayerContext {
   /// This forward repeats an earlier one of the same micro-batch, to have its activations again for the backward:
   /// whatever a forward leaves behind (running statistics) has been left already.
   bool recomputing() const { return recomputing_; }
+  /// Whether the weights of attention are computed again in the backward where they would be kept for it
+  /// (pipeline.recompute_attention).
+  bool recomputes_attention() const { return recomputes_attention_; }
   /// dtype of activations: float32, bfloat16 or float64.
   at::ScalarType precision() const { return precision_; }
 
@@ -143,8 +148,13 @@ class LayerContext {
   ///   context.count_products(rows * in * out, x.requires_grad() + weight.requires_grad());
   void count_products(double multiply_adds, int gradients) { operations_ += 2 * multiply_adds * (1 + gradients); }
 
+  /// Of the linear part of this name; null: it has none.
+  const LowRank* adapter(const std::string& part) const;
+  void lend_adapter(const LowRank& adapter) { adapter_ = &adapter; }
+
   // For the engine.
   double operations() const { return operations_; }  ///< a multiply-add is two
+  void recompute_attention(bool whether) { recomputes_attention_ = whether; }
   void lend_buffers(const std::vector<Buffer>& buffers) { buffers_ = &buffers; }
   /// Of the mini-batch: those of this micro-batch.
   void lend_rows(std::int64_t begin, std::int64_t count) { first_row_ = begin, rows_ = count; }
@@ -166,9 +176,10 @@ class LayerContext {
   at::Tensor anchor_;
   bool training_;
   at::ScalarType precision_;
-  bool recomputing_;
+  bool recomputing_, recomputes_attention_ = false;
   std::vector<ParameterLeaf> leaves_;
   const std::vector<Buffer>* buffers_ = nullptr;
+  const LowRank* adapter_ = nullptr;
   Tensors collected_;
   std::int64_t first_row_ = 0, rows_ = 0;
   double operations_ = 0;

@@ -21,6 +21,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -58,6 +59,9 @@ struct Init {
   static Init uniform(double bound) { return {Kind::uniform, bound}; }
 };
 
+/// How a linear weight is stored: [out, in] as torch.nn.Linear, or [in, out] as GPT-2's Conv1D in Hugging Face.
+enum class WeightLayout { out_in, in_out };
+
 /// One trainable tensor, a master in float32, or in float64 with train.precision: fp64. `name` is local to the layer
 /// ("weight").
 struct ParameterSpec {
@@ -65,6 +69,9 @@ struct ParameterSpec {
   std::vector<std::int64_t> sizes;
   Init init;
   std::string tied_to;  ///< full name of the parameter of an earlier layer that this one is; empty: its own
+  std::optional<WeightLayout> linear = {};  ///< it is the weight of a LinearPart (parts.hpp)
+  bool is_cast = false;  ///< forward() reads it by Parameter::cast() alone, in the precision of the activations
+  bool is_base = false;  ///< of a model that is adapted (low_rank.hpp): never trained, and not saved
 };
 
 /// A tensor that belongs to a layer's state and is not trained: running statistics. Saved with the parameters. `name`

@@ -28,6 +28,7 @@ Table<LayerKind> layer_kinds() {
        layer_kind<SelfAttention>("self_attention", "attention of an entry to itself, over heads"),
        layer_kind<Recurrent>("lstm", "long short-term memory, along time", {.kind = RecurrentKind::lstm}),
        layer_kind<Recurrent>("gru", "gated recurrent unit, along time", {.kind = RecurrentKind::gru}),
+       layer_kind<Lengths>("lengths", "of rows of tokens that end in padding"),
        layer_kind<Concat>("concat", "the inputs side by side in the channels"),
        layer_kind<Flatten>("flatten", "[rows, ...] as [rows, all others]"),
        layer_kind<Convolution>("conv1d", "convolution of signals", {.dims = 1}),

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "runtime/layer/layer.hpp"
+#include "runtime/layer/low_rank.hpp"
 
 namespace lockstep {
 
@@ -33,6 +35,8 @@ struct Model {
   std::vector<std::string> hub_unused = {};
   /// Ends of names, and how such files may spell them instead: {".LayerNorm.weight", ".LayerNorm.gamma"}.
   std::vector<std::pair<std::string, std::string>> hub_spellings = {};
+  /// The layers are those of a base, with adapters (with_adapters() of models/lora.hpp).
+  std::optional<LowRankConfig> adapter = {};
 };
 
 }  // namespace lockstep

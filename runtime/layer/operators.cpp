@@ -191,7 +191,7 @@ at::Tensor linear(LayerContext& context, const at::Tensor& x, const std::string&
   if (!in_graph) return output;
 
   auto node = make_node<LinearBackward>();
-  node->input = std::move(rows);
+  if (weight.trainable) node->input = std::move(rows);
   node->input_sizes = x.sizes().vec();
   node->weight = &weight;
   node->bias = bias;

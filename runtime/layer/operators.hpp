@@ -15,9 +15,6 @@
 
 namespace lockstep {
 
-/// How a linear weight is stored: [out, in] as torch.nn.Linear, or [in, out] as GPT-2's Conv1D in Hugging Face.
-enum class WeightLayout { out_in, in_out };
-
 /// y = x W^T + b over the last dimension. x: [..., in], contiguous, context.precision(). `bias`: local name, or empty.
 at::Tensor linear(LayerContext& context, const at::Tensor& x, const std::string& weight, const std::string& bias,
                   WeightLayout layout = WeightLayout::out_in);

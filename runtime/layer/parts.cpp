@@ -6,7 +6,9 @@
 #include <cmath>
 #include <limits>
 
+#include "runtime/layer/low_rank.hpp"
 #include "runtime/layer/random.hpp"
+#include "runtime/layer/run_again.hpp"
 
 namespace lockstep {
 namespace {
@@ -17,15 +19,15 @@ at::Tensor later(const at::Tensor& q, std::int64_t length) {
 }
 
 /// What at::scaled_dot_product_attention computes, whose dropout takes no generator, operator by operator.
-at::Tensor attention_in_steps(const LayerContext& context, const at::Tensor& q, const at::Tensor& k,
-                              const at::Tensor& v, const at::Tensor& allowed, double p, bool causal) {
+at::Tensor attention_in_steps(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& allowed,
+                              double p, bool causal) {
   const double scale = 1 / std::sqrt(static_cast<double>(q.size(-1)));
   at::Tensor scores = at::matmul(q * scale, k.transpose(-2, -1));
   if (causal || allowed.defined()) {
     const at::Tensor hidden = allowed.defined() ? allowed.logical_not() : later(q, k.size(-2));
     scores.masked_fill_(hidden, -std::numeric_limits<double>::infinity());
   }
-  return at::matmul(dropout(context, at::softmax(scores, -1), p), v);
+  return at::matmul(dropout(at::softmax(scores, -1), p), v);
 }
 
 }  // namespace
@@ -38,18 +40,22 @@ void LinearPart::describe(LayerDescription& description) const {
   const Init usual = Init::uniform(1.0 / std::sqrt(static_cast<double>(in)));
   const std::vector<std::int64_t> sizes =
       options.layout == WeightLayout::out_in ? std::vector{out, in} : std::vector{in, out};
-  description.parameters.push_back(
-      {part_of(name, "weight"), sizes, options.weight_init.value_or(usual), options.tied_to});
+  description.parameters.push_back({part_of(name, "weight"), sizes, options.weight_init.value_or(usual),
+                                    options.tied_to, options.layout, /*is_cast=*/true});
   if (options.bias)
-    description.parameters.push_back({part_of(name, "bias"), {out}, options.bias_init.value_or(usual), ""});
+    description.parameters.push_back(
+        {part_of(name, "bias"), {out}, options.bias_init.value_or(usual), "", {}, /*is_cast=*/true});
 }
 
 at::Tensor LinearPart::operator()(LayerContext& context, const at::Tensor& x) const {
-  return linear(context, x, part_of(name, "weight"), options.bias ? part_of(name, "bias") : "", options.layout);
+  const at::Tensor y =
+      linear(context, x, part_of(name, "weight"), options.bias ? part_of(name, "bias") : "", options.layout);
+  const LowRank* adapter = context.adapter(name);
+  return adapter ? y + adapter->output(context, x, name) : y;
 }
 
 void EmbeddingPart::describe(LayerDescription& description) const {
-  description.parameters.push_back({part_of(name, "weight"), {count, width}, init, ""});
+  description.parameters.push_back({part_of(name, "weight"), {count, width}, init, "", {}, /*is_cast=*/true});
 }
 
 at::Tensor EmbeddingPart::operator()(LayerContext& context, const at::Tensor& indices) const {
@@ -97,8 +103,8 @@ at::Tensor AttentionPart::allowed(const at::Tensor& q, std::int64_t length, cons
   return allowed;
 }
 
-at::Tensor AttentionPart::operator()(LayerContext& context, const at::Tensor& q, const at::Tensor& k,
-                                     const at::Tensor& v, const AttentionMask& mask) const {
+at::Tensor AttentionPart::mixed(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                const AttentionMask& mask, double p) const {
   const std::int64_t rows = q.size(0), width = q.size(2), each = width / heads;
   const std::int64_t shared = kv_heads == 0 ? 1 : heads / kv_heads;  // so many heads of q have one of k and v
   const auto by_head = [&](const at::Tensor& x) {
@@ -116,18 +122,26 @@ at::Tensor AttentionPart::operator()(LayerContext& context, const at::Tensor& q,
   }
   others = repeated(others);
   const at::Tensor values = repeated(by_head(v)), visible = allowed(queries, k.size(1), mask);
-  const double p = context.training() ? dropout : 0.0;
-  const at::Tensor mixed =
+  const at::Tensor by_heads =
       p > 0 && !libtorch_draws_for(q)
-          ? attention_in_steps(context, queries, others, values, visible, p, causal)
+          ? attention_in_steps(queries, others, values, visible, p, causal)
           : at::scaled_dot_product_attention(queries, others, values,
                                              visible.defined() ? std::optional<at::Tensor>(visible) : std::nullopt, p,
                                              causal && !visible.defined());
+  return by_heads.transpose(1, 2).reshape({rows, q.size(1), width});
+}
+
+at::Tensor AttentionPart::operator()(LayerContext& context, const at::Tensor& q, const at::Tensor& k,
+                                     const at::Tensor& v, const AttentionMask& mask) const {
+  const bool in_graph = q.requires_grad() || k.requires_grad() || v.requires_grad();
   // The scores and the mixing, of a causal one half of each; two gradients of either.
   const double multiply_adds = static_cast<double>(q.numel()) * static_cast<double>(k.size(1));
-  const bool in_graph = q.requires_grad() || k.requires_grad() || v.requires_grad();
   context.count_products(causal ? multiply_adds : 2 * multiply_adds, in_graph ? 2 : 0);
-  return mixed.transpose(1, 2).reshape({rows, q.size(1), width});
+  const double p = context.training() ? dropout : 0.0;
+  if (!in_graph || p == 0 || !context.recomputes_attention()) return mixed(q, k, v, mask, p);
+  return run_again_in_backward({q, k, v}, [part = *this, mask, p](const Tensors& inputs) {
+    return part.mixed(inputs[0], inputs[1], inputs[2], mask, p);
+  });
 }
 
 void ConvolutionPart::describe(LayerDescription& description) const {

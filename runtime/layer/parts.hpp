@@ -33,7 +33,8 @@ struct LinearOptions {
   std::string tied_to = {};  ///< full name of the parameter that the weight is; empty: its own
 };
 
-/// y = x W^T + b over the last dimension: [..., in] -> [..., out]. I and W are split.
+/// y = x W^T + b over the last dimension: [..., in] -> [..., out]. I and W are split. Where the model is adapted
+/// (low_rank.hpp) with what its adapter adds.
 struct LinearPart {
   std::string name;
   std::int64_t in = 0, out = 0;
@@ -97,7 +98,8 @@ struct AttentionMask {
 };
 
 /// Scaled dot-product attention over heads (Vaswani et al., "Attention Is All You Need", 2017). No parameters. With
-/// dropout that LibTorch does not draw (random.hpp) its weights [rows, heads, length, length] are in memory.
+/// dropout its weights, several tensors [rows, heads, length, length], are kept for the backward, or are computed again
+/// there (LayerContext::recomputes_attention); without it LibTorch's fused attention keeps none.
 struct AttentionPart {
   std::int64_t heads = 1;
   double dropout = 0;  ///< of the attention weights, in training
@@ -115,6 +117,9 @@ struct AttentionPart {
                         const AttentionMask& mask = {}) const;
 
  private:
+  /// `p`: of the dropout.
+  at::Tensor mixed(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionMask& mask,
+                   double p) const;
   /// bool, true where a query may look, to be laid over [rows, heads, queries, keys]; undefined: everywhere, or
   /// wherever `causal` lets it.
   at::Tensor allowed(const at::Tensor& q, std::int64_t length, const AttentionMask& mask) const;

@@ -8,6 +8,7 @@
 
 #include <unordered_map>
 
+#include "runtime/base/check.hpp"
 #include "runtime/layer/context.hpp"
 #include "runtime/layer/philox.hpp"
 
@@ -141,6 +142,26 @@ std::uint64_t mix_seed(std::uint64_t seed, std::uint64_t a, std::uint64_t b, std
   return splitmix64(splitmix64(splitmix64(splitmix64(seed) ^ a) ^ b) ^ name_hash);
 }
 
+RandomPlace random_place() {
+  const Stream& stream = this_thread();
+  LOCKSTEP_CHECK(stream.active, "the place of a stream outside a scope");
+  RandomPlace place{stream.seed, stream.dropout, stream.philox_calls};
+  for (const auto& [device, source] : stream.sources)
+    if (source.fresh) place.generators.emplace_back(device, source.generator.get_state());
+  return place;
+}
+
+RandomScope::RandomScope(const RandomPlace& place) : RandomScope(place.seed, place.dropout) {
+  Stream& stream = this_thread();
+  stream.philox_calls = place.philox_calls;
+  for (const auto& [device, state] : place.generators) {
+    Source& source = stream.sources[device];
+    std::lock_guard<std::mutex> lock(source.generator.mutex());
+    source.generator.set_state(state);
+    source.fresh = true;
+  }
+}
+
 RandomScope::RandomScope(std::uint64_t seed, DropoutKernel dropout) {
   Stream& stream = this_thread();
   if (stream.active)
@@ -164,8 +185,11 @@ bool libtorch_draws_for(const at::Tensor& x) {
 }
 
 at::Tensor dropout(const LayerContext& context, const at::Tensor& x, double p) {
-  if (!context.training() || p == 0 || x.numel() == 0 || libtorch_draws_for(x))
-    return at::dropout(x, p, context.training());
+  return context.training() ? dropout(x, p) : x;
+}
+
+at::Tensor dropout(const at::Tensor& x, double p) {
+  if (p == 0 || x.numel() == 0 || libtorch_draws_for(x)) return at::dropout(x, p, /*train=*/true);
   Stream& stream = this_thread();
   const double keep = 1 - p;
   const at::Tensor kept =

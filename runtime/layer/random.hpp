@@ -18,6 +18,8 @@
 
 #include <cstdint>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "runtime/base/dropout_kernel.hpp"
 
@@ -29,11 +31,24 @@ class LayerContext;
 /// changing it changes every run.
 std::uint64_t mix_seed(std::uint64_t seed, std::uint64_t a, std::uint64_t b, std::string_view name);
 
+/// How far the streams of a scope have come.
+struct RandomPlace {
+  std::uint64_t seed = 0;
+  DropoutKernel dropout = DropoutKernel::torch;
+  std::uint32_t philox_calls = 0;
+  std::vector<std::pair<at::Device, at::Tensor>> generators = {};  ///< states of those that have been drawn from
+};
+
+/// Of the scope that is open on this thread; CHECKs that one is.
+RandomPlace random_place();
+
 /// While alive, random operators on this thread draw from a stream seeded with `seed`; dropout() as `dropout` says.
-/// Scopes do not nest: the caller is the engine, around one forward of one layer.
+/// Scopes do not nest: the caller is the engine, around one forward of one layer, or what a backward runs again.
 class RandomScope {
  public:
   explicit RandomScope(std::uint64_t seed, DropoutKernel dropout = DropoutKernel::torch);
+  /// Draws what was drawn behind that place.
+  explicit RandomScope(const RandomPlace& place);
   ~RandomScope();
   RandomScope(const RandomScope&) = delete;
   RandomScope& operator=(const RandomScope&) = delete;
@@ -42,6 +57,7 @@ class RandomScope {
 /// at::dropout for layers, on any device: in training each element of x is 0 with probability p, else divided by 1 - p.
 /// Draws from the scope's stream, or its Philox (philox.hpp), in the order of the calls of one forward.
 at::Tensor dropout(const LayerContext& context, const at::Tensor& x, double p);
+at::Tensor dropout(const at::Tensor& x, double p);  ///< in training
 
 /// Whether LibTorch's operators that drop elements of their own, such as attention, draw for x what dropout() would.
 bool libtorch_draws_for(const at::Tensor& x);

@@ -158,6 +158,10 @@ Tensors Recurrent::forward(const Tensors& inputs, LayerContext& context) const {
   return {at::where(within(x, lengths), together, at::zeros({}, together.options()))};
 }
 
+void fields(FieldVisitor& visit, LengthsConfig& config) {
+  visit("pad", value(config.pad));
+}
+
 LayerDescription Lengths::describe(const std::vector<EntrySpec>& inputs) const {
   expect_inputs(*this, inputs, 1);
   if (inputs[0].dtype != at::kLong || inputs[0].sizes.size() != 2)
@@ -168,7 +172,7 @@ LayerDescription Lengths::describe(const std::vector<EntrySpec>& inputs) const {
 Tensors Lengths::forward(const Tensors& inputs, LayerContext&) const {
   const at::Tensor& tokens = inputs[0];
   const at::Tensor numbers = at::arange(1, tokens.size(1) + 1, tokens.options());
-  return {at::where(tokens != pad_, numbers, at::ones({}, tokens.options())).amax(1)};
+  return {at::where(tokens != config().pad, numbers, at::ones({}, tokens.options())).amax(1)};
 }
 
 void fields(FieldVisitor& visit, PositionsConfig& config) {

@@ -53,18 +53,18 @@ class Recurrent : public LayerOf<RecurrentConfig> {
   std::int64_t gates() const { return config().kind == RecurrentKind::lstm ? 4 : 3; }
 };
 
+struct LengthsConfig {
+  std::int64_t pad = 0;
+};
+void fields(FieldVisitor& visit, LengthsConfig& config);
+
 /// How long each row is: int64 tokens [rows, length] -> int64 [rows], up to the last token that is not `pad`; 1 where
 /// all are.
-class Lengths : public Layer {
+class Lengths : public LayerOf<LengthsConfig> {
  public:
-  explicit Lengths(std::int64_t pad) : pad_(pad) {}
-  std::string type() const override { return "lengths"; }
-  std::string options() const override { return concat("pad: ", pad_); }
+  explicit Lengths(const LengthsConfig& config) : LayerOf("lengths", config) {}
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
   Tensors forward(const Tensors& inputs, LayerContext& context) const override;
-
- private:
-  std::int64_t pad_;
 };
 
 struct PositionsConfig {

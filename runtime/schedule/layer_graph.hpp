@@ -23,6 +23,7 @@ struct LayerParameter {
   std::vector<int> holders;  ///< layers, ascending; several: a tie
   bool trainable = true;
   std::int64_t elements = 0;
+  double element_bytes = 0;  ///< that its value is kept in; 0: as what is trained
 };
 
 struct LayerGraph {

@@ -172,7 +172,8 @@ std::string why_not_predicted(const Trainer& trainer, const PlanFile& plan, cons
   ProfileEnvironment decisive = profile_environment(config);  // another machine is no edit
   std::erase_if(decisive, [](const auto& entry) {
     return entry.first != "threads" && entry.first != "precision" && entry.first != "optimizer" &&
-           entry.first != "dropout" && entry.first != "deterministic" && entry.first != "float32_matmul";
+           entry.first != "dropout" && entry.first != "recompute_attention" && entry.first != "deterministic" &&
+           entry.first != "float32_matmul";
   });
   if (const std::string other = foreign_environment(profile, decisive); !other.empty())
     return "its costs are of other settings, " + other;

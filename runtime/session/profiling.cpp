@@ -248,6 +248,7 @@ ProfileEnvironment profile_environment(const Config& config) {
       environment.emplace_back(key, value);
   environment.emplace_back("optimizer", optimizer_cost_key(config.train));
   environment.emplace_back("dropout", name_of(config.kernels.dropout));
+  environment.emplace_back("recompute_attention", config.pipeline.recompute_attention ? "true" : "false");
   if (devices_of(config) == std::vector<std::string>{kHostDevice}) return environment;
   environment.emplace_back("deterministic", config.kernels.deterministic ? "true" : "false");
   environment.emplace_back("float32_matmul", to_string(config.kernels.float32_matmul));
@@ -257,7 +258,7 @@ ProfileEnvironment profile_environment(const Config& config) {
 ModelGraph describe_for(const Trainer& trainer, std::int64_t rows) {
   const Config& config = trainer.config();
   return describe_model(trainer.model(), trainer.data().train->entries(rows), trainer.losses(),
-                        {config.train.freeze, masters_of(config.train.precision), kBenchMicroBatches * rows});
+                        graph_options(config.train, kBenchMicroBatches * rows));
 }
 
 namespace {
@@ -274,6 +275,7 @@ ProfileRequest request_for(const Config& config, const Trainer& trainer, const P
   MeasureOptions& measure = request.measure;
   measure.stage.seed = config.seed;
   measure.stage.dropout = config.kernels.dropout;
+  measure.stage.recompute_attention = config.pipeline.recompute_attention;
   measure.stage.precision = dtype_of(config.train.precision);
   measure.stage.check_finite = config.train.stop_on_nan;
   measure.threads = config.workers.threads;

@@ -169,8 +169,7 @@ void check_slices(const Assembly& assembly) {
 
 ModelGraph described(const Assembly& assembly, const Dataset& data, std::int64_t rows) {
   const TrainConfig& train = assembly.config.train;
-  return describe_model(assembly.model, data.entries(rows), assembly.losses,
-                        {train.freeze, masters_of(train.precision), train.batch});
+  return describe_model(assembly.model, data.entries(rows), assembly.losses, graph_options(train, train.batch));
 }
 
 void check_evaluation_set(const Assembly& assembly) {
@@ -237,6 +236,9 @@ void arrange(Assembly& assembly) {
   ScheduleChoice choice = choose(assembly, one);
   assembly.warnings = assembly.data.notes;
   for (std::string& doubt : doubts_of(config, epoch_size(assembly))) assembly.warnings.push_back(std::move(doubt));
+  if (assembly.model.adapter && config.train.init_from.empty())
+    assembly.warnings.push_back(
+        "model.lora adapts a base that is drawn from the seed: train.init_from gives the one that is meant");
   if (!choice.warning.empty()) assembly.warnings.push_back(choice.warning);
   place(assembly, choice.schedule.workers());
   check_central(assembly);

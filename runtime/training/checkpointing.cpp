@@ -14,6 +14,7 @@
 #include "runtime/base/clock.hpp"
 #include "runtime/base/size.hpp"
 #include "runtime/base/text.hpp"
+#include "runtime/checkpoint/adapter.hpp"
 #include "runtime/checkpoint/weight_files.hpp"
 #include "runtime/host/machine.hpp"
 #include "runtime/layer/tensor_hash.hpp"
@@ -46,7 +47,7 @@ void log_time(const Log& log, std::int64_t step, std::int64_t bytes, const char*
 
 struct ShardKeeper::Shard {
   std::int64_t step = 0;
-  std::vector<NamedTensor> weights, optimizer, copies;
+  std::vector<NamedTensor> weights, optimizer, copies, bases;
   std::int64_t bytes() const {
     std::int64_t sum = 0;
     for (const auto* list : {&weights, &optimizer, &copies})
@@ -77,10 +78,8 @@ void ShardKeeper::restore(const WorkerState& state, const WaitLimits& limits) {
     limits.moved();
     limits.alive();
   };
-  if (options_.resume_from.empty()) {
-    start(state, progress);
-    return limits.turn_to(Activity::none);
-  }
+  if (options_.initial) start(state, progress);
+  if (options_.resume_from.empty()) return limits.turn_to(Activity::none);
   CheckpointStore store(options_.resume_from, progress);
   std::int64_t bytes = 0;
   const auto read = [&](TensorKind kind, const std::string& name, const HeldTensor& held) {
@@ -88,7 +87,9 @@ void ShardKeeper::restore(const WorkerState& state, const WaitLimits& limits) {
     bytes += static_cast<std::int64_t>(held.tensor.nbytes());
   };
   for (const HeldTensor& held : state.weights)
-    if (options_.averaged && store.has_average(held.name))
+    if (held.is_base)
+      check_base(store, held);
+    else if (options_.averaged && store.has_average(held.name))
       read(TensorKind::optimizer, CheckpointStore::average_of(held.name), held);
     else
       read(TensorKind::weight, held.name, held);
@@ -103,6 +104,18 @@ void ShardKeeper::restore(const WorkerState& state, const WaitLimits& limits) {
   log_time(options_.log, store.manifest().step, bytes, "read", start_us);
 }
 
+void ShardKeeper::check_base(const CheckpointStore& store, const HeldTensor& held) const {
+  const auto known = store.manifest().bases.find(held.name);
+  const std::string here = base_text(held.tensor), dtype = here.substr(0, here.find(' ') + 1);
+  if (known == store.manifest().bases.end())
+    throw CheckpointError(store.path(), held.name, -1, "is not of the base that its adapter was trained on");
+  if (known->second == here || !known->second.starts_with(dtype)) return;  // of another precision nothing is known
+  throw CheckpointError(store.path(), held.name, -1,
+                        concat("is of an adapter, which was trained on other values than ",
+                               options_.initial ? options_.initial->path + " has" : "this seed gives",
+                               ": take the base that it was trained on, with train.init_from"));
+}
+
 bool ShardKeeper::copies(const Shard& shard) const {
   if (options_.background != Background::automatic) return options_.background == Background::always;
   return machine_memory().available_bytes > shard.bytes() * (options_.workers_here + 1);
@@ -114,17 +127,28 @@ void ShardKeeper::save(std::int64_t step, const WorkerState& state, const WaitLi
   Shard shard;
   shard.step = step;
   for (const HeldTensor& held : state.weights)
-    (held.is_first_holder ? shard.weights : shard.copies)
-        .push_back({held.name, held.tensor.detach(), held.may_be_infinite});
+    if (!held.is_base || held.is_first_holder)
+      (held.is_base           ? shard.bases
+       : held.is_first_holder ? shard.weights
+                              : shard.copies)
+          .push_back({held.name, held.tensor.detach(), held.may_be_infinite});
   for (const HeldTensor& held : state.optimizer)
     if (held.is_first_holder)
       shard.optimizer.push_back({held.part ? name_of_part(held.name, *held.part) : held.name, held.tensor.detach()});
   const bool in_background = copies(shard);
   if (in_background) copy(shard, limits);
   written_ = std::make_shared<std::string>();
+  if (!bases_) bases_ = std::make_shared<std::map<std::string, std::string>>();
   writing_ = std::make_unique<SaveTask>(
-      [options = options_, shard = std::move(shard), written = written_](const FileProgress& progress) {
-        *written = write(options, shard, progress).to_text();
+      [options = options_, shard = std::move(shard), written = written_, bases = bases_](const FileProgress& progress) {
+        ShardReport report = write(options, shard, progress);
+        for (const NamedTensor& base : shard.bases)  // which stay as they are
+          if (std::string& text = (*bases)[base.name]; text.empty()) {
+            text = base_text(base.tensor);
+            if (progress) progress();
+          }
+        report.bases = *bases;
+        *written = report.to_text();
       },
       options_.patience);
   if (!in_background) drain(limits);
@@ -285,6 +309,7 @@ void Publisher::publish(Pending pending, const WaitLimits& limits) {
       manifest.shards[file.name] = file;
       if (file.name.starts_with("model-")) hashes.insert(file.tensors.begin(), file.tensors.end());
     }
+  for (const ShardReport& report : pending.reports) manifest.bases.insert(report.bases.begin(), report.bases.end());
   for (const ShardReport& report : pending.reports)
     for (const auto& [name, hash] : report.copies) {
       const auto saved = hashes.find(name);
@@ -292,18 +317,23 @@ void Publisher::publish(Pending pending, const WaitLimits& limits) {
         throw InternalError(concat("checkpoint of step ", manifest.step, ": the copy of the tied parameter ", name,
                                    " on worker ", report.row, " differs from the first one"));
     }
-  std::map<std::string, std::string> texts = {{"config.json", config_json()},
-                                              {kTrainerFile, pending.state.to_json()},
+  const bool is_adapter = !options_.adapter_config.empty();
+  std::map<std::string, std::string> texts = {{kTrainerFile, pending.state.to_json()},
                                               {kDataFile, to_json(pending.state.data.value())}};
+  if (is_adapter)
+    texts[kAdapterConfig] = options_.adapter_config;
+  else
+    texts["config.json"] = config_json();
   texts.insert(options_.companions.begin(), options_.companions.end());
   published_.insert(manifest.step);
   const bool is_best = best_ && best_->step == manifest.step;
   const std::int64_t spared = best_ ? best_->step : -1;
   const auto work = [folder = options_.checkpoints, keep = options_.keep, log = options_.log, manifest, texts, is_best,
-                     spared](const FileProgress& progress) {
+                     spared, is_adapter](const FileProgress& progress) mutable {
     const std::string path = checkpoint_path(folder, manifest.step), part = part_of(folder, manifest.step);
     std::error_code failure;
     fs::create_directories(part, failure);  // when no row holds anything
+    if (is_adapter) gather_adapter(part, manifest, progress);
     publish_checkpoint(part, path, manifest, texts, progress);
     if (is_best) point_to_best(folder, manifest.step);
     prune_checkpoints(folder, keep, spared, progress);

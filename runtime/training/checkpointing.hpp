@@ -28,11 +28,12 @@
 namespace lockstep {
 
 struct ShardOptions {
-  std::string checkpoints;                        ///< folder; empty: nothing is ever saved
-  std::string resume_from;                        ///< a checkpoint; empty: start from the beginning
-  std::shared_ptr<const InitialWeights> initial;  ///< what the beginning restores; null: nothing
-  bool averaged = false;                          ///< restores the averages of weights in their place
-  bool optimizer_restarts = false;                ///< its rule's tensors are not restored: they stay as they begin
+  std::string checkpoints;  ///< folder; empty: nothing is ever saved
+  std::string resume_from;  ///< a checkpoint; empty: start from the beginning
+  std::shared_ptr<const InitialWeights>
+      initial;                      ///< what the beginning, or an adapter's base, is read from; may be null
+  bool averaged = false;            ///< restores the averages of weights in their place
+  bool optimizer_restarts = false;  ///< its rule's tensors are not restored: they stay as they begin
   Background background = Background::automatic;
   int row = 0, rows = 1;
   int workers_here = 1;                         ///< in this process: they all copy at the same time
@@ -52,13 +53,15 @@ class ShardKeeper : public StateKeeper {
  private:
   struct Shard;
   void start(const WorkerState& state, const FileProgress& progress) const;
+  void check_base(const CheckpointStore& store, const HeldTensor& held) const;
   bool copies(const Shard& shard) const;
   void copy(Shard& shard, const WaitLimits& limits) const;
   static ShardReport write(const ShardOptions& options, const Shard& shard, const FileProgress& progress);
 
   ShardOptions options_;
-  std::unique_ptr<SaveTask> writing_;     // null: everything is written
-  std::shared_ptr<std::string> written_;  // its report, once it is done
+  std::unique_ptr<SaveTask> writing_;                          // null: everything is written
+  std::shared_ptr<std::string> written_;                       // its report, once it is done
+  std::shared_ptr<std::map<std::string, std::string>> bases_;  // base_text() by name, which who writes makes once
   std::vector<std::string> reports_;
 };
 
@@ -72,6 +75,7 @@ struct PublisherOptions {
   std::chrono::milliseconds patience{300'000};    ///< SaveTask's
   std::string hub_config;                         ///< Model::hub_config
   std::string torch_dtype;                        ///< of the weights: "float32"
+  std::string adapter_config;                     ///< a checkpoint is an adapter, and this its description; empty: not
   std::map<std::string, std::string> companions;  ///< files by name, which every checkpoint has: companion_files()
   TrainerState state;  ///< where the job starts: step 0, or what it resumes from; with the record of the data
   Log log;

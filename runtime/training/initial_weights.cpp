@@ -8,6 +8,7 @@
 
 #include "runtime/base/pattern.hpp"
 #include "runtime/base/text.hpp"
+#include "runtime/checkpoint/adapter.hpp"
 #include "runtime/checkpoint/weight_files.hpp"
 
 namespace lockstep {
@@ -34,11 +35,12 @@ std::string some_of(const std::vector<std::string>& all) {
 
 class Matching {
  public:
-  explicit Matching(const Assembly& assembly)
+  Matching(const Assembly& assembly, bool base_alone)
       : assembly_(assembly),
         graph_(assembly.graph),
         config_(assembly.config.train.init),
-        files_(assembly.config.train.init_from) {
+        files_(assembly.config.train.init_from),
+        base_alone_(base_alone) {
     found_.path = files_.path();
     for (std::size_t layer = 0; layer < graph_.held.size(); ++layer)
       for (const HeldParameter& held : graph_.held[layer])
@@ -48,12 +50,15 @@ class Matching {
   InitialWeights find() {
     for (std::size_t i = 0; i < graph_.parameters.size(); ++i) {
       const ParameterInfo& parameter = graph_.parameters[i];
+      if (base_alone_ && !parameter.is_base) continue;
       look_for(parameter.name, names_[static_cast<int>(i)], parameter.dtype, parameter.sizes, /*may_be_fresh=*/true);
     }
     for (const BufferInfo& buffer : graph_.buffers)
-      if (!buffer.is_state) look_for(buffer.name, {}, buffer.dtype, buffer.sizes, /*may_be_fresh=*/false);
+      if (!buffer.is_state && !base_alone_)
+        look_for(buffer.name, {}, buffer.dtype, buffer.sizes, /*may_be_fresh=*/false);
     for (const std::string& name : files_.names())
-      if (!used_.contains(name)) found_.unused.push_back(name);
+      if (!used_.contains(name) && !base_alone_) found_.unused.push_back(name);
+    check_adapter();
     check();
     return std::move(found_);
   }
@@ -103,7 +108,7 @@ class Matching {
     }
     if (fresh) return found_.fresh.push_back(name);
     if (!first) {
-      missing_.push_back(name);
+      if (!is_adapter_part(name) || has_adapter_) missing_.push_back(name);
       if (may_be_fresh) found_.fresh.push_back(name);
       return;
     }
@@ -114,13 +119,34 @@ class Matching {
     found_.from[name] = first->name;
   }
 
+  bool is_adapter_part(const std::string& name) const {
+    return assembly_.model.adapter && (name.ends_with(LowRank::first_of("")) || name.ends_with(LowRank::second_of("")));
+  }
+
+  /// What no shape shows.
+  void check_adapter() const {
+    if (!has_adapter_) return;
+    const AdapterInfo info = adapter_info(files_.path());
+    const auto& adapter = assembly_.model.adapter;
+    const Section config = assembly_.config.root;
+    if (!adapter)
+      throw config.section("train").error(
+          "init_from", concat(files_.path(), " is an adapter of ", info.base, ", and the model has none: give it one ",
+                              "(model.lora), or merge the two first (lockstep export --merge)"));
+    if (info.scale != adapter->scale())
+      throw config.section("model").section("lora").error(
+          "alpha",
+          concat("the adapter of ", files_.path(), " is scaled by ", info.scale, ", here by ", adapter->scale(),
+                 " (alpha / rank, with rank_stabilized alpha / sqrt(rank)), which no tensor ", "shows"));
+  }
+
   void check() {
     const Section train = assembly_.config.root.section("train");
     const Section init = train.section("init");
-    for (std::size_t i = 0; i < config_.fresh.size(); ++i)
+    for (std::size_t i = 0; i < config_.fresh.size() && !base_alone_; ++i)
       if (!used_fresh_.contains(i))
         throw init.error("fresh", concat("got '", config_.fresh[i], "', which matches no parameter of the model"));
-    for (std::size_t i = 0; i < config_.rename.size(); ++i)
+    for (std::size_t i = 0; i < config_.rename.size() && !base_alone_; ++i)
       if (!used_renames_.contains(i))
         throw init.error("rename", concat("got '", config_.rename[i].first,
                                           "', which no parameter of the model is called, or an earlier one has them"));
@@ -156,6 +182,8 @@ class Matching {
   const ModelGraph& graph_;
   const InitConfig& config_;
   WeightFiles files_;
+  bool base_alone_;
+  bool has_adapter_ = is_adapter(files_.path());
   std::map<int, std::set<std::string>> names_;  // by parameter: of all its holders
   InitialWeights found_;
   std::set<std::string> used_;  // tensors of the files
@@ -173,7 +201,16 @@ std::string InitialWeights::summary() const {
 }
 
 InitialWeights initial_weights(const Assembly& assembly) {
-  return Matching(assembly).find();
+  return Matching(assembly, /*base_alone=*/false).find();
+}
+
+InitialWeights base_weights(const Assembly& assembly) {
+  return Matching(assembly, /*base_alone=*/true).find();
+}
+
+std::string base_path(const Assembly& assembly) {
+  const std::string& from = assembly.config.train.init_from;
+  return from.empty() ? from : WeightFiles(from).base_path();
 }
 
 }  // namespace lockstep

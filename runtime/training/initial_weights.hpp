@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The weights that a training starts with, where they are not drawn: train.init_from.
+// The weights that a training starts with, where they are not drawn: train.init_from. Of an adapted model this is the
+// base, or an adapter and the base that it names; adapters that the files lack start as adapters do.
 #pragma once
 
 #include <map>
@@ -24,5 +25,10 @@ struct InitialWeights {
 /// (Model::hub_prefix). Throws ConfigError that names all that does not match: what is missing, unknown or of another
 /// shape; CheckpointError when the files are damaged.
 InitialWeights initial_weights(const Assembly& assembly);
+/// Of an adapted model, where its checkpoint has the rest: what the base is read from.
+InitialWeights base_weights(const Assembly& assembly);
+
+/// Folder or file of the base of an adapted model, where train.init_from may be an adapter of it. Empty: it is drawn.
+std::string base_path(const Assembly& assembly);
 
 }  // namespace lockstep

@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "runtime/config/config.hpp"
+#include "runtime/graph/model_graph.hpp"
 
 namespace lockstep {
 
@@ -20,6 +21,11 @@ inline at::ScalarType dtype_of(Precision precision) {
 /// What weights, gradients and the optimizer's state are kept in.
 inline at::ScalarType masters_of(Precision precision) {
   return precision == Precision::fp64 ? at::kDouble : at::kFloat;
+}
+
+/// How a model is described that is trained so; `batch`: rows of a full mini-batch.
+inline GraphOptions graph_options(const TrainConfig& train, std::int64_t batch) {
+  return {train.freeze, masters_of(train.precision), dtype_of(train.precision), batch};
 }
 
 /// Of one element of these.

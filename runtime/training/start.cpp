@@ -35,7 +35,8 @@ void check_weights(const ModelGraph& graph, CheckpointStore& store) {
           store.path(), name, -1,
           concat("is ", to_string(entry), ", the model has ", c10::toString(dtype), " [", join(sizes), "]"));
   };
-  for (const ParameterInfo& parameter : graph.parameters) expect(parameter.name, parameter.dtype, parameter.sizes);
+  for (const ParameterInfo& parameter : graph.parameters)
+    if (!parameter.is_base) expect(parameter.name, parameter.dtype, parameter.sizes);
   for (const BufferInfo& buffer : graph.buffers)
     if (!buffer.is_state) expect(buffer.name, buffer.dtype, buffer.sizes);
 }
@@ -120,6 +121,8 @@ Start resume(Assembly& assembly, const std::string& checkpoint, const ResumeRule
   if (restarts)
     start.findings.changed.push_back(concat("the optimizer's state begins anew after step ", saved.step,
                                             ": the checkpoint has none that it could go on with"));
+  if (assembly.model.adapter && !assembly.config.train.init_from.empty())
+    start.initial = std::make_shared<InitialWeights>(base_weights(assembly));
   if (rules.averaged) store.require_averages();
   start.averaged = rules.averaged;
   TrainerState& state = start.state = fresh_state(assembly);

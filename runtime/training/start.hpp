@@ -12,9 +12,10 @@
 namespace lockstep {
 
 struct Start {
-  std::string checkpoint = {};                         ///< empty: the beginning
-  std::shared_ptr<const InitialWeights> initial = {};  ///< the beginning's weights; null: drawn
-  bool averaged = false;                               ///< as the rules say
+  std::string checkpoint = {};  ///< empty: the beginning
+  /// The beginning's weights, or with a checkpoint those of the base of an adapted model; null: drawn.
+  std::shared_ptr<const InitialWeights> initial = {};
+  bool averaged = false;    ///< as the rules say
   TrainerState state = {};  ///< step 0, or that of the checkpoint; everything else as it is here
   TrainerState saved = {};  ///< as the checkpoint has it, with the machine that wrote it; that of step 0 without one
   ResumeFindings findings = {};

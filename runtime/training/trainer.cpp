@@ -2,6 +2,7 @@
 #include "runtime/training/trainer.hpp"
 
 #include "runtime/base/launcher.hpp"
+#include "runtime/checkpoint/adapter.hpp"
 #include "runtime/checkpoint/weight_files.hpp"
 #include "runtime/schedule/measured.hpp"
 #include "runtime/training/data_record.hpp"
@@ -32,6 +33,22 @@ class Meter : public Observer {
   StopReason stop_ = StopReason::none;
 };
 
+/// adapter_config.json of an adapted model; empty: it is none.
+std::string adapter_config_of(const Assembly& assembly) {
+  if (!assembly.model.adapter) return "";
+  std::vector<std::string> modules;
+  WeightLayout layout = WeightLayout::out_in;
+  std::map<std::string, WeightLayout> layouts;  // by module
+  for (const ParameterInfo& parameter : assembly.graph.parameters) {
+    const std::string module = module_of(parameter.name);
+    if (parameter.linear) layouts[module] = *parameter.linear;
+    if (!parameter.name.ends_with(LowRank::first_of(""))) continue;
+    modules.push_back(module_of(module));  // of MODULE.lora_A.weight
+    layout = layouts.at(modules.back());
+  }
+  return adapter_config(*assembly.model.adapter, base_path(assembly), modules, layout, assembly.model.hub_config);
+}
+
 /// Null where nothing is saved.
 std::unique_ptr<Publisher> make_publisher(const Assembly& assembly, const Start& start, const RunOptions& options,
                                           bool stop_on_nan) {
@@ -49,6 +66,7 @@ std::unique_ptr<Publisher> make_publisher(const Assembly& assembly, const Start&
   publisher.patience = patience_of(config.comm);
   publisher.hub_config = assembly.model.hub_config;
   publisher.torch_dtype = config.train.precision == Precision::fp64 ? "float64" : "float32";
+  publisher.adapter_config = adapter_config_of(assembly);
   publisher.companions = companion_files(start.checkpoint.empty() ? config.train.init_from : start.checkpoint);
   publisher.state = start.state;
   if (!start.state.data) publisher.state.data = record_of(assembly.data);

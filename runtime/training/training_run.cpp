@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <set>
 
 #include "runtime/training/batch_reader.hpp"
 #include "runtime/training/checkpointing.hpp"
@@ -32,7 +33,7 @@ ShardOptions shards_of(const Assembly& assembly, int workers, const RunStart& st
   ShardOptions shard;
   shard.checkpoints = options.checkpoints;
   shard.resume_from = start.checkpoint;
-  if (start.checkpoint.empty()) shard.initial = start.initial;
+  shard.initial = start.initial;
   shard.averaged = start.averaged;
   shard.optimizer_restarts = start.optimizer_restarts;
   shard.background = config.checkpoint.background;
@@ -51,6 +52,17 @@ std::chrono::milliseconds patience_of(const CommConfig& comm) {
   return std::chrono::seconds(std::min(comm.watchdog_s, comm.save_s));
 }
 
+/// Those that no file gives; empty: all.
+DrawnParameters drawn_parameters(const ModelGraph& graph, const RunStart& start) {
+  if (start.checkpoint.empty() && !start.initial) return {};
+  std::set<std::string> drawn;
+  for (const ParameterInfo& parameter : graph.parameters)
+    if (!(start.initial && start.initial->from.contains(parameter.name)) &&
+        (start.checkpoint.empty() || parameter.is_base))
+      drawn.insert(parameter.name);
+  return [drawn](const std::string& name) { return drawn.contains(name); };
+}
+
 JobOutcome run_assembly(const Assembly& assembly, Decider& decider, Feeder& feeder, const RunStart& start,
                         const RunOptions& options) {
   const Config& config = assembly.config;
@@ -64,11 +76,9 @@ JobOutcome run_assembly(const Assembly& assembly, Decider& decider, Feeder& feed
   spec.stage.precision = dtype_of(config.train.precision);
   spec.stage.check_finite = start.check_finite;
   spec.stage.recompute = assembly.recompute;
+  spec.stage.recompute_attention = config.pipeline.recompute_attention;
   spec.stage.metrics = assembly.metrics;
-  if (!start.checkpoint.empty())
-    spec.draws = draws_nothing;
-  else if (start.initial)
-    spec.draws = [initial = start.initial](const std::string& name) { return !initial->from.contains(name); };
+  spec.draws = drawn_parameters(assembly.graph, start);
   spec.devices = assembly.devices;
   spec.threads = config.workers.threads;
   spec.cpus = bound_cpus(assembly, workers, options.log);

@@ -11,6 +11,7 @@ void Accelerator::use() {
   static const bool registered = [] {
     register_devices();
     register_kernels();
+    register_recurrent_kernels();
     return true;
   }();
   static_cast<void>(registered);

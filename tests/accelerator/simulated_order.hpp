@@ -99,5 +99,6 @@ c10::Allocator& pinned_memory();
 void resize_bytes(const c10::Storage& storage, std::size_t bytes);
 void register_devices();
 void register_kernels();
+void register_recurrent_kernels();
 
 }  // namespace lockstep::test::simulated

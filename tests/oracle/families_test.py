@@ -1,37 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Llama, Mistral, Qwen 2 and BERT against Hugging Face's classes, which read our checkpoints; LSTM and GRU against torch.nn's;
 ResNet against one of torch.nn modules under torchvision's names."""
-import contextlib
 import unittest
-from unittest import mock
 
 from oracle import GradientTest, classes, loss_and_gradients  # first: it says what is missing
 
 import torch
 import torch.nn.functional as F
 import transformers
-from torch_models import Recurrent, ResNet
-from transformers.models.llama.modeling_llama import LlamaRMSNorm
-from transformers.models.mistral.modeling_mistral import MistralRMSNorm
-from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
+from torch_models import Recurrent, ResNet, exact_norms
 from transformers.utils.logging import disable_progress_bar
 
 TOKENS = "sparse_categorical_cross_entropy"
 LLAMA = {"type": "llama", "layers": 3, "heads": 4, "width": 32, "hidden": 48, "context": 24, "vocab": 61}
 BERT = {"type": "bert", "layers": 3, "heads": 4, "width": 32, "context": 24, "vocab": 61}
-
-
-def normed(self, x):
-    """RMSNorm in the precision of x; Hugging Face's leaves float64 for float32."""
-    return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon))
-
-
-def exact_norms(dtype):
-    stack = contextlib.ExitStack()
-    if dtype == torch.float64:
-        for norm in (LlamaRMSNorm, MistralRMSNorm, Qwen2RMSNorm):
-            stack.enter_context(mock.patch.object(norm, "forward", normed))
-    return stack
 
 
 class FamiliesTest(GradientTest):

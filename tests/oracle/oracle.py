@@ -43,11 +43,22 @@ def tensors_in(folder, kind):
     return tensors
 
 
+def weights_in(checkpoint):
+    return {name.removeprefix("base_model.model."): value for name, value in tensors_in(checkpoint, "*model").items()}
+
+
 class OracleTest(CliTest):
     runs = 0
 
-    def step_of(self, model, x, targets, loss, precision, stages=3, micro_batches=2, lr=0.3, schedule="1f1b", more=None):
-        """The last of STEPS steps over all samples at once. `more`: further entries of the data, by name."""
+    def fails(self, *arguments):
+        result = self.run_command(command(*arguments))
+        self.assertEqual(result.returncode, 2, result.stderr)
+        return result.stderr
+
+    def step_of(self, model, x, targets, loss, precision, stages=3, micro_batches=2, lr=0.3, schedule="1f1b", more=None,
+                init_from=""):
+        """The last of STEPS steps over all samples at once. `more`: further entries of the data, by name. `init_from`: a folder; of an
+        adapted model, whose weights here are those of the adapter, its base."""
         more = more or {}
         self.runs += 1
         run = self.folder / f"run-{self.runs}"
@@ -55,7 +66,7 @@ class OracleTest(CliTest):
         config = {
             "model": model, "data": {"type": "safetensors", "train": "data.safetensors", "more": list(more)},
             "train": {"steps": STEPS, "batch": len(x), "micro_batches": micro_batches, "loss": loss, "precision": precision,
-                      "optimizer": {"type": "sgd", "lr": lr, "momentum": TINY}},
+                      "init_from": init_from, "optimizer": {"type": "sgd", "lr": lr, "momentum": TINY}},
             "pipeline": {"stages": stages, "schedule": schedule}, "checkpoint": {"every": "1", "keep": 2}, "run_dir": run.name}
         self.write("config.yaml", json.dumps(config))
         self.succeeds("train", "config.yaml")
@@ -63,7 +74,7 @@ class OracleTest(CliTest):
         buffers = tensors_in(after, "optimizer")
         self.assertTrue(buffers and all(name.endswith(".momentum_buffer") for name in buffers), buffers.keys())
         gradients = {name.removesuffix(".momentum_buffer"): value for name, value in buffers.items()}
-        return Step(before, tensors_in(before, "model"), tensors_in(after, "model"), gradients,
+        return Step(before, weights_in(before), weights_in(after), gradients,
                     steps_of(run / "metrics.jsonl")[-1]["loss"])
 
 

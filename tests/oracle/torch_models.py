@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Families that no library of the tests has, of torch.nn's modules under the names that people know: the oracle of families_test.py, and
 PyTorch's side of tools/bench/families_bench.py."""
+import contextlib
+from unittest import mock
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -76,3 +79,19 @@ class ResNet(nn.Module):
         for group in range(1, 5):
             x = getattr(self, f"layer{group}")(x)
         return self.fc(x.mean((2, 3)))
+
+
+def exact_norms(dtype):
+    """While it is open, in float64: Hugging Face's RMSNorm in the precision of x, which it leaves for float32."""
+    from transformers.models.llama.modeling_llama import LlamaRMSNorm
+    from transformers.models.mistral.modeling_mistral import MistralRMSNorm
+    from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
+
+    def normed(self, x):
+        return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon))
+
+    stack = contextlib.ExitStack()
+    if dtype == torch.float64:
+        for norm in (LlamaRMSNorm, MistralRMSNorm, Qwen2RMSNorm):
+            stack.enter_context(mock.patch.object(norm, "forward", normed))
+    return stack

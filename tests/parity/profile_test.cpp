@@ -97,7 +97,7 @@ ProfileRequest request_of(const Case& the, const Trainer& trainer) {
   request.model = the.name;
   request.describe = [&](std::int64_t rows) {
     return describe_model(the.model, the.data.train->entries(rows), trainer.losses(),
-                          {the.config.train.freeze, masters_of(the.config.train.precision), kBenchMicroBatches * rows});
+                          graph_options(the.config.train, kBenchMicroBatches * rows));
   };
   request.losses = trainer.losses();
   request.rows = {2, kRows};
@@ -341,4 +341,19 @@ TEST_CASE("a message between threads takes time, and its size takes none", "[par
   const LinkCost link = measure_local_link();
   CHECK(link.latency_us > 0);
   CHECK(link.bytes_per_us == std::numeric_limits<double>::infinity());
+}
+
+TEST_CASE("attention with dropout that is computed again keeps no weights", "[parity][profile]") {
+  constexpr double kLength = 24, kHeads = 2;
+  const Model model = model_of("type: gpt, layers: 1, heads: 2, width: 8, context: 24, vocab: 11, dropout: 0.1");
+  const Trainer trainer(model, token_data(13, 24, 11), small_config("sparse_categorical_cross_entropy", kRows, 1));
+  MeasureOptions options = options_of(trainer.config());
+  const LayerSample kept = measured(trainer, 1, options);
+  options.stage.recompute_attention = true;
+  const LayerSample again = measured(trainer, 1, options);
+  // The softmax, the mask of the dropout, and what it leaves.
+  const double weights = 4 * kRows * kHeads * kLength * kLength;
+  CHECK(kept.activation_bytes - again.activation_bytes >= 2 * weights);
+  CHECK(again.recompute_activation_bytes == kept.recompute_activation_bytes);
+  CHECK(again.input_grad_workspace_bytes > kept.input_grad_workspace_bytes);
 }

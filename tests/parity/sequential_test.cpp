@@ -111,6 +111,7 @@ TEST_CASE("every layer of the table is what its name says, and has the same opti
        std::make_shared<Recurrent>(RecurrentConfig{RecurrentKind::lstm, 3, 4, true})},
       {"type: gru, in: 3, width: 4, carry: true",
        std::make_shared<Recurrent>(RecurrentConfig{RecurrentKind::gru, 3, 4, false, true})},
+      {"type: lengths, pad: 3", std::make_shared<Lengths>(LengthsConfig{3})},
       {"type: dropout, p: 0.1", std::make_shared<Dropout>(0.1)},
       {"type: add", std::make_shared<Add>()},
       {"type: concat", std::make_shared<Concat>()},
