@@ -74,6 +74,10 @@ std::unique_ptr<Publisher> make_publisher(const Assembly& assembly, const Start&
   return std::make_unique<Publisher>(std::move(publisher));
 }
 
+RunStart without_training(const Start& start) {
+  return {.checkpoint = start.checkpoint, .initial = start.initial, .averaged = start.averaged, .trains = false};
+}
+
 /// State that is carried to samples that do not follow.
 void look_at_states(const Assembly& assembly, const Log& log) {
   const SampleOrder order = assembly.data.sampling.order;
@@ -166,16 +170,14 @@ std::vector<AnswerForm> Trainer::prepare_answers(const AnswerOptions& options,
 JobOutcome Trainer::answer(const TakeAnswers& take, const RunOptions& options, const WaitForMore& more) {
   BatchReader reader(assembly_);
   AnswerDirector director(assembly_, reader, start_.state.step, take, more, options.signalled);
-  return run_assembly(assembly_, director, reader,
-                      {.checkpoint = start_.checkpoint, .averaged = start_.averaged, .trains = false}, options);
+  return run_assembly(assembly_, director, reader, without_training(start_), options);
 }
 
 JobOutcome Trainer::evaluate(const RunOptions& options) {
   check_evaluation(assembly_);
   BatchReader reader(assembly_);
   EvaluationDirector director(assembly_, reader, start_.state.step, options.signalled);
-  return run_assembly(assembly_, director, reader,
-                      {.checkpoint = start_.checkpoint, .averaged = start_.averaged, .trains = false}, options);
+  return run_assembly(assembly_, director, reader, without_training(start_), options);
 }
 
 }  // namespace lockstep

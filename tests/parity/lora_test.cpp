@@ -42,6 +42,18 @@ struct Adapting {
   }
 };
 
+/// Its loss.
+double evaluation(Trainer& trainer) {
+  struct Last : Observer {
+    void on_result(const StepResult& result) override { loss = result.loss(); }
+    double loss = 0;
+  } last;
+  RunOptions options;
+  options.observer = &last;
+  trainer.evaluate(options);
+  return last.loss;
+}
+
 }  // namespace
 
 TEST_CASE("the checkpoint of an adapter has what is trained, and says what it was trained on", "[parity]") {
@@ -113,6 +125,12 @@ TEST_CASE("a merged model is what the adapter and its base are together", "[pari
     config.train.init_from = weights;
     return reference_run(model, the.data, config).results.front().loss();
   };
+  Trainer adapter(the.model, the.data, the.config);
+  adapter.resume(checkpoint, {.evaluates = true});
+  config.train.init_from = merged;
+  Trainer whole(model_of(kBase), the.data, config);
+  whole.find_initial_weights();
+  CHECK(evaluation(whole) == Approx(evaluation(adapter)).epsilon(1e-12));
   const double together = loss_from(the.model, checkpoint),
                alone = loss_from(model_of(kBase), the.config.train.init_from);
   CHECK(loss_from(model_of(kBase), merged) == Approx(together).epsilon(1e-12));
