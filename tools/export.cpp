@@ -11,8 +11,8 @@
 namespace lockstep {
 namespace {
 
-int merge(const std::string& folder, const std::string& output, bool averaged) {
-  const MergedModel merged = merge_adapter(folder, output, averaged);
+int merge(const std::string& folder, const std::string& output, const std::string& base, bool averaged) {
+  const MergedModel merged = merge_adapter(folder, output, base, averaged);
   std::cout << output << ": " << merged.tensors << " tensors, " << size_text(merged.bytes) << "; " << merged.adapted
             << " of them those of " << merged.base << " with the adapter\n";
   return 0;
@@ -22,7 +22,7 @@ int merge(const std::string& folder, const std::string& output, bool averaged) {
 
 void add_export(CLI::App& app, Command& command) {
   struct Flags {
-    std::string folder, output;
+    std::string folder, output, base;
     bool merges = false, averaged = false;
   };
   CLI::App* verb = app.add_subcommand("export", "A checkpoint as other programs take it");
@@ -32,12 +32,14 @@ void add_export(CLI::App& app, Command& command) {
       ->type_name("DIR");
   verb->add_flag("--merge", flags->merges, "An adapter (model.lora) and its base as one model")->required();
   verb->add_option("--out", flags->output, "The folder to write, which is new")->required()->type_name("DIR");
+  verb->add_option("--base", flags->base, "Where the base is, if not where the adapter says")->type_name("DIR");
   verb->add_flag("--ema", flags->averaged, "With the averages of its weights (train.ema) in their place");
   verb->footer(
       "Example:\n  lockstep export runs/lora/checkpoints/step-00000100 --merge --out merged\n"
       "One file of a checkpoint's weights: lockstep checkpoint export");
-  verb->callback(
-      [flags, &command] { command = [flags] { return merge(flags->folder, flags->output, flags->averaged); }; });
+  verb->callback([flags, &command] {
+    command = [flags] { return merge(flags->folder, flags->output, flags->base, flags->averaged); };
+  });
 }
 
 }  // namespace lockstep

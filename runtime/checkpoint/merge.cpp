@@ -43,8 +43,8 @@ std::map<std::string, at::Tensor> tensors_of(const std::string& folder, bool ave
 
 class Merge {
  public:
-  Merge(const std::string& folder, bool averaged)
-      : folder_(folder), info_(adapter_info(folder)), files_(folder), base_(files_.base_path()) {
+  Merge(const std::string& folder, const std::string& base, bool averaged)
+      : folder_(folder), info_(adapter_info(folder)), base_(base.empty() ? WeightFiles(folder).base_path() : base) {
     for (auto& [name, tensor] : tensors_of(folder, averaged)) place(name, tensor);
     for (const auto& [name, pair] : pairs_)
       if (!pair.a.defined() || !pair.b.defined())
@@ -152,25 +152,28 @@ class Merge {
 
   std::string folder_;
   AdapterInfo info_;
-  WeightFiles files_, base_;
+  WeightFiles base_;
   std::map<std::string, Pair> pairs_;           // by the base's name of the weight
   std::map<std::string, at::Tensor> replaced_;  // or added
 };
 
 }  // namespace
 
-MergedModel merge_adapter(const std::string& folder, const std::string& output, bool averaged) {
+MergedModel merge_adapter(const std::string& folder, const std::string& output, const std::string& base,
+                          bool averaged) {
   if (!fs::is_directory(folder)) throw CheckpointError(folder, "there is no such folder");
   if (!is_adapter(folder))
     throw CheckpointError(folder, concat("is no adapter: it has no ", kAdapterConfig,
                                          "; a checkpoint of a whole model needs no merging"));
   if (fs::exists(output)) throw UserError(concat("--out: ", output, " is there already; remove it or choose another"));
   const at::NoGradGuard no_grad;
-  Merge merge(folder, averaged);
+  Merge merge(folder, base, averaged);
   const std::string part = (fs::path(output) / "").parent_path().string() + ".part";
   try {
-    fs::remove_all(part);
-    if (!fs::create_directories(part)) throw UserError(concat("--out: cannot make ", part));
+    std::error_code failure;
+    fs::remove_all(part, failure);
+    fs::create_directories(part, failure);
+    if (failure) throw UserError(concat("--out: cannot make ", part, ": ", failure.message()));
     const MergedModel merged = merge.write(part);
     fs::rename(part, output);
     return merged;

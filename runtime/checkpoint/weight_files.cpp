@@ -98,7 +98,7 @@ void WeightFiles::open_adapter() {
     throw CheckpointError(path_ + "/" + kAdapterConfig,
                           concat("names the base '", base,
                                  "', which is not there; set base_model_name_or_path to its "
-                                 "folder (of a model of a hub: download it first)"));
+                                 "folder (of a model of a hub: download it first); lockstep export takes --base DIR"));
   if (fs::equivalent(base, path_))
     throw CheckpointError(path_ + "/" + kAdapterConfig, "names its own folder as the base");
   base_ = std::make_unique<WeightFiles>(base, progress_);

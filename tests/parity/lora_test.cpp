@@ -113,6 +113,12 @@ TEST_CASE("a merged model is what the adapter and its base are together", "[pari
   next_leg(the.model, the.data, the.config, the.folder.path());
   const std::string checkpoint = checkpoint_path(the.folder.path(), the.config.train.steps);
   const std::string merged = the.folder.path() + "/merged";
+  const std::string moved = the.base_folder.path() + "/moved", named = the.config.train.init_from;
+  std::filesystem::rename(named, moved);
+  CHECK_THROWS_WITH(merge_adapter(checkpoint, merged),
+                    Catch::Contains("names the base '" + named + "', which is not there"));
+  CHECK(merge_adapter(checkpoint, the.folder.path() + "/of-moved", moved).base == moved);
+  std::filesystem::rename(moved, named);
   const MergedModel written = merge_adapter(checkpoint, merged);
   CHECK(written.adapted == 4);
   CHECK_THROWS_WITH(merge_adapter(checkpoint, merged), Catch::Contains("is there already"));
