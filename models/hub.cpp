@@ -8,6 +8,10 @@ namespace lockstep {
 
 HubConfig::HubConfig(const std::string& folder) : file_(folder + "/config.json") {
   std::ifstream stream(file_);
+  if (!stream && std::ifstream(folder + "/adapter_config.json"))
+    throw UserError(
+        concat(folder, " is an adapter: take the folder of its base here (base_model_name_or_path of its ",
+               "adapter_config.json), describe it with model.lora, and start from it with train.init_from"));
   if (!stream) throw UserError(concat(file_, ": cannot be read; expected a folder as save_pretrained writes it"));
   json_ = nlohmann::json::parse(stream, nullptr, /*allow_exceptions=*/false);
   if (!json_.is_object()) throw UserError(concat(file_, ": is no JSON object"));

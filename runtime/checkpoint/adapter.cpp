@@ -73,7 +73,8 @@ AdapterInfo adapter_info(const std::string& folder) {
     AdapterInfo info;
     const Json& base = json.at("base_model_name_or_path");
     if (base.is_string()) info.base = base.get<std::string>();
-    const auto rank = json.at("r").get<double>();
+    info.rank = json.at("r").get<std::int64_t>();
+    const auto rank = static_cast<double>(info.rank);
     info.scale = json.at("lora_alpha").get<double>() / (json.value("use_rslora", false) ? std::sqrt(rank) : rank);
     info.fan_in_fan_out = json.value("fan_in_fan_out", false);
     return info;
@@ -83,8 +84,8 @@ AdapterInfo adapter_info(const std::string& folder) {
 }
 
 std::string adapter_config(const LowRankConfig& config, const std::string& base,
-                           const std::vector<std::string>& modules, WeightLayout layout,
-                           const std::string& hub_config) {
+                           const std::vector<std::string>& modules, const std::vector<std::string>& saved,
+                           WeightLayout layout, const std::string& hub_config) {
   const bool all = std::find(config.targets.begin(), config.targets.end(), kAllLinear) != config.targets.end();
   Json json = {{"peft_type", "LORA"},
                {"task_type", task_of(hub_config)},
@@ -97,7 +98,7 @@ std::string adapter_config(const LowRankConfig& config, const std::string& base,
                {"fan_in_fan_out", layout == WeightLayout::in_out},
                {"inference_mode", true},
                {"target_modules", all ? modules : config.targets},
-               {"modules_to_save", config.modules_to_save.empty() ? Json(nullptr) : Json(config.modules_to_save)}};
+               {"modules_to_save", saved.empty() ? Json(nullptr) : Json(saved)}};
   return json.dump(2) + "\n";
 }
 

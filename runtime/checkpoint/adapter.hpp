@@ -11,6 +11,9 @@ namespace lockstep {
 
 inline constexpr const char* kAdapterFile = "adapter_model.safetensors";
 inline constexpr const char* kAdapterConfig = "adapter_config.json";
+/// Of a checkpoint: config.json of adapter and base together, which is not the base's where there is a new head. Under
+/// another name, or the folder would be taken for a whole model.
+inline constexpr const char* kMergedConfig = "merged_config.json";
 
 bool is_adapter(const std::string& folder);
 
@@ -20,7 +23,8 @@ std::string adapter_name(const std::string& parameter);
 std::string parameter_of(const std::string& file, const std::string& adapter_name);
 
 struct AdapterInfo {
-  std::string base;             ///< base_model_name_or_path: a folder
+  std::string base;  ///< base_model_name_or_path: a folder
+  std::int64_t rank = 1;
   double scale = 1;             ///< of every adapter
   bool fan_in_fan_out = false;  ///< weights that are adapted are [in, out]
 };
@@ -29,10 +33,12 @@ struct AdapterInfo {
 /// adapter (DoRA, AdaLoRA, ...), other ranks for some layers, trained biases.
 AdapterInfo adapter_info(const std::string& folder);
 
-/// adapter_config.json. `base`: a folder. `modules`: those that have an adapter. `layout`: of their weights.
+/// adapter_config.json. `base`: a folder. `modules`: those that have an adapter, `saved`: those of modules_to_save, by
+/// their full names, because PEFT takes any end of a name for these. `layout`: of the weights.
 /// `hub_config`: config.json of the family, for the task; may be empty.
 std::string adapter_config(const LowRankConfig& config, const std::string& base,
-                           const std::vector<std::string>& modules, WeightLayout layout, const std::string& hub_config);
+                           const std::vector<std::string>& modules, const std::vector<std::string>& saved,
+                           WeightLayout layout, const std::string& hub_config);
 
 /// One adapter file of what the workers have written of the weights into `folder`, in the place of their files.
 void gather_adapter(const std::string& folder, Manifest& manifest, const FileProgress& progress);

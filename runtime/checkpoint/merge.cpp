@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <filesystem>
@@ -46,6 +47,8 @@ class Merge {
   Merge(const std::string& folder, const std::string& base, bool averaged)
       : folder_(folder), info_(adapter_info(folder)), base_(base.empty() ? WeightFiles(folder).base_path() : base) {
     for (auto& [name, tensor] : tensors_of(folder, averaged)) place(name, tensor);
+    if (fs::exists(folder_ + "/" + kManifestFile))
+      for (const auto& [name, text] : read_manifest(folder_).bases) known_[in_base(name)] = text;
     for (const auto& [name, pair] : pairs_)
       if (!pair.a.defined() || !pair.b.defined())
         throw CheckpointError(folder_, name, -1, "has only one of lora_A and lora_B in the adapter");
@@ -71,8 +74,7 @@ class Merge {
           output + "/model.safetensors.index.json",
           nlohmann::ordered_json{{"metadata", {{"total_size", merged.bytes}}}, {"weight_map", map}}.dump(2) + "\n");
     for (const auto& [name, text] : companion_files(base_.path())) write_text(output + "/" + name, text);
-    if (const std::string config = base_.path() + "/config.json"; fs::is_regular_file(config))
-      write_text(output + "/config.json", read_text(config));
+    if (const std::string text = config(); !text.empty()) write_text(output + "/config.json", text);
     sync_folder(output);
     return merged;
   }
@@ -96,6 +98,8 @@ class Merge {
   void place(const std::string& name, const at::Tensor& tensor) {
     const bool is_a = name.ends_with(LowRank::first_of("")), is_b = name.ends_with(LowRank::second_of(""));
     if (!is_a && !is_b) {  // a new head may be in the adapter alone
+      if (name.find(".lora_") != std::string::npos)
+        throw CheckpointError(folder_, name, -1, "is of an adapter of no linear part, which is not merged here");
       const std::string there = in_base(name);
       replaced_[there.empty() ? name : there] = tensor;
       return;
@@ -138,6 +142,7 @@ class Merge {
       return entry ? instead->second.to(entry->dtype) : instead->second;
     at::Tensor value = at::empty(entry->sizes, at::TensorOptions(entry->dtype));
     base_.read(name, value);
+    check_base(name, value);
     const auto pair = pairs_.find(name);
     if (pair == pairs_.end()) return value;
     const at::ScalarType in = entry->dtype == at::kDouble ? at::kDouble : at::kFloat;
@@ -150,11 +155,32 @@ class Merge {
     return (value.to(in) + more).to(entry->dtype).contiguous();
   }
 
+  /// A checkpoint knows what its adapter was trained on.
+  void check_base(const std::string& name, const at::Tensor& value) const {
+    const auto known = known_.find(name);
+    if (known == known_.end()) return;
+    for (const at::ScalarType held : {at::kFloat, at::kDouble, at::kBFloat16})
+      if (known->second.starts_with(concat(c10::toString(held), " ")) && known->second != base_text(value.to(held)))
+        throw CheckpointError(base_.path(), name, -1, "is not what the adapter was trained on: this is another base");
+  }
+
+  /// The base's, unless it is of another head.
+  std::string config() const {
+    const std::string ours = folder_ + "/" + kMergedConfig, bases = base_.path() + "/config.json";
+    const bool as_base = std::all_of(replaced_.begin(), replaced_.end(), [&](const auto& each) {
+      const TensorEntry* entry = base_.find(each.first);
+      return entry && each.second.sizes() == at::IntArrayRef(entry->sizes);
+    });
+    const std::string& file = !as_base && fs::is_regular_file(ours) ? ours : bases;
+    return fs::is_regular_file(file) ? read_text(file) : "";
+  }
+
   std::string folder_;
   AdapterInfo info_;
   WeightFiles base_;
   std::map<std::string, Pair> pairs_;           // by the base's name of the weight
   std::map<std::string, at::Tensor> replaced_;  // or added
+  std::map<std::string, std::string> known_;    // base_text() by the base's name
 };
 
 }  // namespace
@@ -162,9 +188,12 @@ class Merge {
 MergedModel merge_adapter(const std::string& folder, const std::string& output, const std::string& base,
                           bool averaged) {
   if (!fs::is_directory(folder)) throw CheckpointError(folder, "there is no such folder");
-  if (!is_adapter(folder))
+  if (!is_adapter(folder)) {
+    const std::vector<CheckpointPlace> saved = list_checkpoints(checkpoints_of(folder));
     throw CheckpointError(folder, concat("is no adapter: it has no ", kAdapterConfig,
-                                         "; a checkpoint of a whole model needs no merging"));
+                                         saved.empty() ? "; a checkpoint of a whole model needs no merging"
+                                                       : "; it is a run folder: take " + saved.back().path));
+  }
   if (fs::exists(output)) throw UserError(concat("--out: ", output, " is there already; remove it or choose another"));
   const at::NoGradGuard no_grad;
   Merge merge(folder, base, averaged);

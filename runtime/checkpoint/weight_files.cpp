@@ -92,8 +92,10 @@ void WeightFiles::place(const std::string& name, Place tensor) {
 void WeightFiles::open_adapter() {
   const std::string base = adapter_info(path_).base;
   if (base.empty())
-    throw CheckpointError(path_ + "/" + kAdapterConfig,
-                          "names no base (base_model_name_or_path): the one that it adapts was drawn from a seed");
+    throw CheckpointError(
+        path_ + "/" + kAdapterConfig,
+        "names no base: base_model_name_or_path is null, because the base was made in memory, or drawn "
+        "from a seed; set it to a folder of that base (lockstep export takes --base DIR)");
   if (!fs::exists(base))
     throw CheckpointError(path_ + "/" + kAdapterConfig,
                           concat("names the base '", base,

@@ -243,6 +243,7 @@ class Describer {
     if (!model_.adapter) return;
     std::set<std::string> modules, linear;
     for (const ParameterInfo& parameter : graph_.parameters) {
+      if (parameter.name.ends_with(LowRank::first_of("")) || parameter.name.ends_with(LowRank::second_of(""))) continue;
       modules.insert(module_of(parameter.name));
       if (parameter.linear) linear.insert(module_of(parameter.name));
     }

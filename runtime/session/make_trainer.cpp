@@ -69,8 +69,13 @@ std::string stage_table(const Trainer& trainer) {
   if (std::all_of(devices.begin(), devices.end(), [](const at::Device& each) { return each.is_cpu(); }))
     leave_out(device);
   if (partition.topology.replicas.count == 1) leave_out(replica);
+  std::int64_t trained = 0;
+  for (const ParameterInfo& parameter : graph.parameters)
+    if (parameter.trainable) trained += parameter.elements();
+  const std::int64_t all = graph.parameter_count();
   return concat(table(columns, rows, columns_of_terminal(STDERR_FILENO)), "model: ", graph.layer_count(), " layers, ",
-                count_text(graph.parameter_count()), " parameters");
+                count_text(all), " parameters",
+                trained < all ? concat(", of which ", count_text(trained), " are trained") : "");
 }
 
 }  // namespace lockstep

@@ -320,10 +320,8 @@ void Publisher::publish(Pending pending, const WaitLimits& limits) {
   const bool is_adapter = !options_.adapter_config.empty();
   std::map<std::string, std::string> texts = {{kTrainerFile, pending.state.to_json()},
                                               {kDataFile, to_json(pending.state.data.value())}};
-  if (is_adapter)
-    texts[kAdapterConfig] = options_.adapter_config;
-  else
-    texts["config.json"] = config_json();
+  texts[is_adapter ? kMergedConfig : "config.json"] = config_json();
+  if (is_adapter) texts[kAdapterConfig] = options_.adapter_config;
   texts.insert(options_.companions.begin(), options_.companions.end());
   published_.insert(manifest.step);
   const bool is_best = best_ && best_->step == manifest.step;

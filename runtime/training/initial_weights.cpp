@@ -133,6 +133,10 @@ class Matching {
       throw config.section("train").error(
           "init_from", concat(files_.path(), " is an adapter of ", info.base, ", and the model has none: give it one ",
                               "(model.lora), or merge the two first (lockstep export --merge)"));
+    if (info.rank != adapter->rank)
+      throw config.section("model").section("lora").error(
+          "rank",
+          concat("the adapter of ", files_.path(), " has the rank ", info.rank, ", here it is ", adapter->rank));
     if (info.scale != adapter->scale())
       throw config.section("model").section("lora").error(
           "alpha",

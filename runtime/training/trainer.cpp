@@ -36,17 +36,20 @@ class Meter : public Observer {
 /// adapter_config.json of an adapted model; empty: it is none.
 std::string adapter_config_of(const Assembly& assembly) {
   if (!assembly.model.adapter) return "";
-  std::vector<std::string> modules;
+  std::vector<std::string> modules, saved;
   WeightLayout layout = WeightLayout::out_in;
   std::map<std::string, WeightLayout> layouts;  // by module
   for (const ParameterInfo& parameter : assembly.graph.parameters) {
     const std::string module = module_of(parameter.name);
     if (parameter.linear) layouts[module] = *parameter.linear;
+    const bool itself = is_named(module, assembly.model.adapter->modules_to_save);
+    if (itself && (saved.empty() || saved.back() != module)) saved.push_back(module);
     if (!parameter.name.ends_with(LowRank::first_of(""))) continue;
     modules.push_back(module_of(module));  // of MODULE.lora_A.weight
     layout = layouts.at(modules.back());
   }
-  return adapter_config(*assembly.model.adapter, base_path(assembly), modules, layout, assembly.model.hub_config);
+  return adapter_config(*assembly.model.adapter, base_path(assembly), modules, saved, layout,
+                        assembly.model.hub_config);
 }
 
 /// Null where nothing is saved.

@@ -56,7 +56,7 @@ class OracleTest(CliTest):
         return result.stderr
 
     def step_of(self, model, x, targets, loss, precision, stages=3, micro_batches=2, lr=0.3, schedule="1f1b", more=None,
-                init_from=""):
+                init_from="", init=None):
         """The last of STEPS steps over all samples at once. `more`: further entries of the data, by name. `init_from`: a folder; of an
         adapted model, whose weights here are those of the adapter, its base."""
         more = more or {}
@@ -66,7 +66,7 @@ class OracleTest(CliTest):
         config = {
             "model": model, "data": {"type": "safetensors", "train": "data.safetensors", "more": list(more)},
             "train": {"steps": STEPS, "batch": len(x), "micro_batches": micro_batches, "loss": loss, "precision": precision,
-                      "init_from": init_from, "optimizer": {"type": "sgd", "lr": lr, "momentum": TINY}},
+                      "init_from": init_from, "init": init or {}, "optimizer": {"type": "sgd", "lr": lr, "momentum": TINY}},
             "pipeline": {"stages": stages, "schedule": schedule}, "checkpoint": {"every": "1", "keep": 2}, "run_dir": run.name}
         self.write("config.yaml", json.dumps(config))
         self.succeeds("train", "config.yaml")

@@ -129,6 +129,27 @@ class PeftTest(GradientTest):
             of_ours = {plain(key): value for key, value in net.named_parameters() if ".lora_" in key}
             self.assertEqual(of_ours.keys(), step.weights.keys())
 
+    def test_a_new_head_on_a_base_without_one(self):
+        base = self.folder / "base-headless"
+        shaken(bert()).bert.save_pretrained(base)
+        x, targets = self.batch_of("bert")
+        x = x.clamp_min(1)
+        model = {"from": str(base), "classes": 3, "lora": CASES["bert"][1]}
+        step = self.step_of(model, x, targets % 3, TOKENS, "fp32", init_from=str(base), init={"missing": "allow"})
+        self.succeeds("export", str(step.folder), "--merge", "--out", str(self.folder / "merged"))
+        net = transformers.AutoModelForSequenceClassification.from_pretrained(self.folder / "merged").eval()
+        logits = net(x, attention_mask=torch.ones_like(x)).logits
+        self.assertAlmostEqual(step.loss, F.cross_entropy(logits, targets % 3).item(), delta=1e-5)
+        described = json.loads((step.folder / "adapter_config.json").read_text())
+        self.assertEqual(described["modules_to_save"], ["classifier"])
+
+    def test_adapters_of_embeddings_are_not_merged(self):
+        folder = self.folder / "theirs"
+        net = transformers.GPT2LMHeadModel.from_pretrained(self.base_of("gpt"))
+        get_peft_model(net, LoraConfig(target_modules=["c_attn", "wte"], fan_in_fan_out=True)).save_pretrained(folder)
+        self.assertIn("is of an adapter of no linear part, which is not merged here",
+                      self.fails("export", str(folder), "--merge", "--out", str(self.folder / "none")))
+
     def test_a_base_in_bfloat16(self):
         folder = self.folder / "base-bf16"
         shaken(llama()).to(torch.bfloat16).save_pretrained(folder)

@@ -105,7 +105,7 @@ TEST_CASE("an adapter goes on with the base that it was trained on, wherever tha
       Catch::Contains("is scaled by 1.5, here by 2"));
   CHECK_THROWS_WITH(
       reference_run(model_of(kBase + ", lora: {rank: 1, alpha: 1.5, targets: [c_attn, c_fc]}"), the.data, next),
-      Catch::Contains("of another shape or kind"));
+      Catch::Contains("has the rank 2, here it is 1"));
 }
 
 TEST_CASE("a merged model is what the adapter and its base are together", "[parity]") {
@@ -119,6 +119,8 @@ TEST_CASE("a merged model is what the adapter and its base are together", "[pari
                     Catch::Contains("names the base '" + named + "', which is not there"));
   CHECK(merge_adapter(checkpoint, the.folder.path() + "/of-moved", moved).base == moved);
   std::filesystem::rename(moved, named);
+  CHECK_THROWS_WITH(merge_adapter(checkpoint, merged, the.base_with(the.config.seed + 1)),
+                    Catch::Contains("is not what the adapter was trained on: this is another base"));
   const MergedModel written = merge_adapter(checkpoint, merged);
   CHECK(written.adapted == 4);
   CHECK_THROWS_WITH(merge_adapter(checkpoint, merged), Catch::Contains("is there already"));
@@ -174,6 +176,7 @@ TEST_CASE("what an adapter cannot be of is said", "[parity]") {
       {"{targets: [wte]}", "model.lora.targets: got 'wte', which no linear part is called"},
       {"{targets: [lm_head]}", "lm_head has no weight of its own, it is tied to transformer.wte.weight"},
       {"{modules_to_save: [clasifier]}", "model.lora.modules_to_save: got 'clasifier', which no module is called"},
+      {"{modules_to_save: [lora_A]}", "model.lora.modules_to_save: got 'lora_A', which no module is called"},
       {"{rank: 0}", "rank: got 0, expected"},
       {"{alpha: 0}", "alpha: got 0, expected"},
       {"{targets: []}", "targets: got [], expected at least one name of a linear part, or all-linear"},
