@@ -43,7 +43,7 @@ std::string adapter_config(const LowRankConfig& config, const std::string& base,
 /// One adapter file of what the workers have written of the weights into `folder`, in the place of their files.
 void gather_adapter(const std::string& folder, Manifest& manifest, const FileProgress& progress);
 
-/// "BF16 0123456789abcdef": what a tensor of a base is, for who wants to know whether it is still the same.
+/// "BFloat16 0123456789abcdef": what a tensor of a base is, for who wants to know whether it is still the same.
 std::string base_text(const at::Tensor& tensor);
 
 }  // namespace lockstep

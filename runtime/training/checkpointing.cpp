@@ -126,19 +126,17 @@ void ShardKeeper::save(std::int64_t step, const WorkerState& state, const WaitLi
   drain(limits);
   Shard shard;
   shard.step = step;
-  for (const HeldTensor& held : state.weights)
-    if (!held.is_base || held.is_first_holder)
-      (held.is_base           ? shard.bases
-       : held.is_first_holder ? shard.weights
-                              : shard.copies)
-          .push_back({held.name, held.tensor.detach(), held.may_be_infinite});
+  for (const HeldTensor& held : state.weights) {
+    if (held.is_base && !held.is_first_holder) continue;  // who holds it first says what it is
+    auto& saved = held.is_first_holder ? shard.weights : shard.copies;
+    (held.is_base ? shard.bases : saved).push_back({held.name, held.tensor.detach(), held.may_be_infinite});
+  }
   for (const HeldTensor& held : state.optimizer)
     if (held.is_first_holder)
       shard.optimizer.push_back({held.part ? name_of_part(held.name, *held.part) : held.name, held.tensor.detach()});
   const bool in_background = copies(shard);
   if (in_background) copy(shard, limits);
   written_ = std::make_shared<std::string>();
-  if (!bases_) bases_ = std::make_shared<std::map<std::string, std::string>>();
   writing_ = std::make_unique<SaveTask>(
       [options = options_, shard = std::move(shard), written = written_, bases = bases_](const FileProgress& progress) {
         ShardReport report = write(options, shard, progress);

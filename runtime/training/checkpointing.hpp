@@ -59,9 +59,10 @@ class ShardKeeper : public StateKeeper {
   static ShardReport write(const ShardOptions& options, const Shard& shard, const FileProgress& progress);
 
   ShardOptions options_;
-  std::unique_ptr<SaveTask> writing_;                          // null: everything is written
-  std::shared_ptr<std::string> written_;                       // its report, once it is done
-  std::shared_ptr<std::map<std::string, std::string>> bases_;  // base_text() by name, which who writes makes once
+  std::unique_ptr<SaveTask> writing_;     // null: everything is written
+  std::shared_ptr<std::string> written_;  // its report, once it is done
+  /// base_text() by name, which who writes makes once.
+  std::shared_ptr<std::map<std::string, std::string>> bases_ = std::make_shared<std::map<std::string, std::string>>();
   std::vector<std::string> reports_;
 };
 

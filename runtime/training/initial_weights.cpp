@@ -35,31 +35,35 @@ std::string some_of(const std::vector<std::string>& all) {
 
 class Matching {
  public:
-  Matching(const Assembly& assembly, bool base_alone)
+  explicit Matching(const Assembly& assembly)
       : assembly_(assembly),
         graph_(assembly.graph),
         config_(assembly.config.train.init),
-        files_(assembly.config.train.init_from),
-        base_alone_(base_alone) {
+        files_(assembly.config.train.init_from) {
     found_.path = files_.path();
+    found_.base = files_.base_path();
     for (std::size_t layer = 0; layer < graph_.held.size(); ++layer)
       for (const HeldParameter& held : graph_.held[layer])
         names_[held.index].insert(graph_.layers[layer].full_name(held.local_name));
   }
 
   InitialWeights find() {
-    for (std::size_t i = 0; i < graph_.parameters.size(); ++i) {
-      const ParameterInfo& parameter = graph_.parameters[i];
-      if (base_alone_ && !parameter.is_base) continue;
-      look_for(parameter.name, names_[static_cast<int>(i)], parameter.dtype, parameter.sizes, /*may_be_fresh=*/true);
-    }
+    for (std::size_t i = 0; i < graph_.parameters.size(); ++i) look_for(static_cast<int>(i));
     for (const BufferInfo& buffer : graph_.buffers)
-      if (!buffer.is_state && !base_alone_)
-        look_for(buffer.name, {}, buffer.dtype, buffer.sizes, /*may_be_fresh=*/false);
+      if (!buffer.is_state) look_for(buffer.name, {}, buffer.dtype, buffer.sizes, /*may_be_fresh=*/false);
     for (const std::string& name : files_.names())
-      if (!used_.contains(name) && !base_alone_) found_.unused.push_back(name);
+      if (!used_.contains(name)) found_.unused.push_back(name);
     check_adapter();
-    check();
+    check_names();
+    check_matches();
+    return std::move(found_);
+  }
+
+  InitialWeights find_base() {
+    for (std::size_t i = 0; i < graph_.parameters.size(); ++i)
+      if (graph_.parameters[i].is_base) look_for(static_cast<int>(i));
+    check_adapter();
+    check_matches();
     return std::move(found_);
   }
 
@@ -91,6 +95,11 @@ class Matching {
     for (std::size_t i = 0, count = all.size(); i < count && !prefix.empty(); ++i)
       if (all[i].starts_with(prefix)) all.push_back(all[i].substr(prefix.size()));
     return all;
+  }
+
+  void look_for(int index) {
+    const ParameterInfo& parameter = graph_.parameters[static_cast<std::size_t>(index)];
+    look_for(parameter.name, names_[index], parameter.dtype, parameter.sizes, /*may_be_fresh=*/true);
   }
 
   void look_for(const std::string& name, const std::set<std::string>& others, at::ScalarType dtype,
@@ -141,19 +150,22 @@ class Matching {
       throw config.section("model").section("lora").error(
           "alpha",
           concat("the adapter of ", files_.path(), " is scaled by ", info.scale, ", here by ", adapter->scale(),
-                 " (alpha / rank, with rank_stabilized alpha / sqrt(rank)), which no tensor ", "shows"));
+                 " (alpha / rank, with rank_stabilized alpha / sqrt(rank)), which no tensor shows"));
   }
 
-  void check() {
-    const Section train = assembly_.config.root.section("train");
-    const Section init = train.section("init");
-    for (std::size_t i = 0; i < config_.fresh.size() && !base_alone_; ++i)
+  /// Of train.init.
+  void check_names() const {
+    const Section init = assembly_.config.root.section("train").section("init");
+    for (std::size_t i = 0; i < config_.fresh.size(); ++i)
       if (!used_fresh_.contains(i))
         throw init.error("fresh", concat("got '", config_.fresh[i], "', which matches no parameter of the model"));
-    for (std::size_t i = 0; i < config_.rename.size() && !base_alone_; ++i)
+    for (std::size_t i = 0; i < config_.rename.size(); ++i)
       if (!used_renames_.contains(i))
         throw init.error("rename", concat("got '", config_.rename[i].first,
                                           "', which no parameter of the model is called, or an earlier one has them"));
+  }
+
+  void check_matches() const {
     std::vector<std::string> findings;
     if (config_.missing == Unmatched::refuse && !missing_.empty())
       findings.push_back(concat("it lacks ", missing_.size(), " of the model's ",
@@ -172,7 +184,8 @@ class Matching {
                                 " (a model without the tie takes both)"));
     if (found_.from.empty()) findings.push_back("it starts nothing of the model");
     if (!findings.empty())
-      throw train.error("init_from", concat("the weights of ", files_.path(), " do not match: ", join(findings, "; ")));
+      throw assembly_.config.root.section("train").error(
+          "init_from", concat("the weights of ", files_.path(), " do not match: ", join(findings, "; ")));
   }
 
   std::vector<std::string> unknown_ones() const {
@@ -186,7 +199,6 @@ class Matching {
   const ModelGraph& graph_;
   const InitConfig& config_;
   WeightFiles files_;
-  bool base_alone_;
   bool has_adapter_ = is_adapter(files_.path());
   std::map<int, std::set<std::string>> names_;  // by parameter: of all its holders
   InitialWeights found_;
@@ -205,16 +217,11 @@ std::string InitialWeights::summary() const {
 }
 
 InitialWeights initial_weights(const Assembly& assembly) {
-  return Matching(assembly, /*base_alone=*/false).find();
+  return Matching(assembly).find();
 }
 
 InitialWeights base_weights(const Assembly& assembly) {
-  return Matching(assembly, /*base_alone=*/true).find();
-}
-
-std::string base_path(const Assembly& assembly) {
-  const std::string& from = assembly.config.train.init_from;
-  return from.empty() ? from : WeightFiles(from).base_path();
+  return Matching(assembly).find_base();
 }
 
 }  // namespace lockstep

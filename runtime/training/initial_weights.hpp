@@ -14,6 +14,7 @@ namespace lockstep {
 
 struct InitialWeights {
   std::string path;
+  std::string base;                         ///< path, or what the adapter there names
   std::map<std::string, std::string> from;  ///< a parameter's or buffer's name -> the tensor of the files
   std::vector<std::string> fresh;           ///< parameters that start with values of their own, in model order
   std::vector<std::string> unused;          ///< tensors of the files that start nothing
@@ -27,8 +28,5 @@ struct InitialWeights {
 InitialWeights initial_weights(const Assembly& assembly);
 /// Of an adapted model, where its checkpoint has the rest: what the base is read from.
 InitialWeights base_weights(const Assembly& assembly);
-
-/// Folder or file of the base of an adapted model, where train.init_from may be an adapter of it. Empty: it is drawn.
-std::string base_path(const Assembly& assembly);
 
 }  // namespace lockstep

@@ -34,7 +34,7 @@ class Meter : public Observer {
 };
 
 /// adapter_config.json of an adapted model; empty: it is none.
-std::string adapter_config_of(const Assembly& assembly) {
+std::string adapter_config_of(const Assembly& assembly, const InitialWeights* initial) {
   if (!assembly.model.adapter) return "";
   std::vector<std::string> modules, saved;
   WeightLayout layout = WeightLayout::out_in;
@@ -48,7 +48,7 @@ std::string adapter_config_of(const Assembly& assembly) {
     modules.push_back(module_of(module));  // of MODULE.lora_A.weight
     layout = layouts.at(modules.back());
   }
-  return adapter_config(*assembly.model.adapter, base_path(assembly), modules, saved, layout,
+  return adapter_config(*assembly.model.adapter, initial ? initial->base : "", modules, saved, layout,
                         assembly.model.hub_config);
 }
 
@@ -69,7 +69,7 @@ std::unique_ptr<Publisher> make_publisher(const Assembly& assembly, const Start&
   publisher.patience = patience_of(config.comm);
   publisher.hub_config = assembly.model.hub_config;
   publisher.torch_dtype = config.train.precision == Precision::fp64 ? "float64" : "float32";
-  publisher.adapter_config = adapter_config_of(assembly);
+  publisher.adapter_config = adapter_config_of(assembly, start.initial.get());
   publisher.companions = companion_files(start.checkpoint.empty() ? config.train.init_from : start.checkpoint);
   publisher.state = start.state;
   if (!start.state.data) publisher.state.data = record_of(assembly.data);
