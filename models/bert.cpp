@@ -12,6 +12,7 @@
 #include "models/hub.hpp"
 #include "models/language.hpp"
 #include "runtime/config/field.hpp"
+#include "runtime/layer/onnx_graph.hpp"
 #include "runtime/layer/random.hpp"
 
 namespace lockstep {
@@ -94,6 +95,22 @@ class BertEmbedding : public LayerOf<BertSizes> {
     return outputs;
   }
 
+  std::vector<std::string> onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const override {
+    const std::string& tokens = inputs[0];
+    const std::string nothing = graph.integer(0);  // laid over all tokens
+    const std::string types = types_.onnx(graph, config().reads_types ? inputs[1] : nothing);
+    const std::string positions = positions_.onnx(graph, graph.range(graph.size_of(tokens, 1)));
+    const std::string sum = graph.add("Add", {graph.add("Add", {words_.onnx(graph, tokens), types}), positions});
+    std::vector<std::string> outputs = {norm_.onnx(graph, sum)};
+    if (config().masks()) {
+      const std::string& hides = config().reads_mask ? inputs.back() : tokens;
+      const std::string hidden =
+          graph.add("Equal", {hides, config().reads_mask ? nothing : graph.integer(config().pad)});
+      outputs.push_back(graph.add("Not", {hidden}));
+    }
+    return outputs;
+  }
+
  private:
   EmbeddingPart words_, positions_, types_;
   LayerNormPart norm_;
@@ -132,6 +149,18 @@ class BertBlock : public LayerOf<BertSizes> {
     return outputs;
   }
 
+  std::vector<std::string> onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const override {
+    const std::string& x = inputs[0];
+    const OnnxAttentionMask mask{.keys = config().masks() ? inputs[1] : ""};
+    const std::string mixed =
+        attention_.onnx(graph, config().width, q_.onnx(graph, x), k_.onnx(graph, x), v_.onnx(graph, x), mask);
+    const std::string attended = after_attention_.onnx(graph, graph.add("Add", {attended_.onnx(graph, mixed), x}));
+    const std::string hidden = down_.onnx(graph, onnx_gelu(graph, up_.onnx(graph, attended)));
+    std::vector<std::string> outputs = inputs;
+    outputs[0] = after_mlp_.onnx(graph, graph.add("Add", {hidden, attended}));
+    return outputs;
+  }
+
  private:
   LinearPart q_, k_, v_;
   AttentionPart attention_;
@@ -155,6 +184,9 @@ class BertTransform : public LayerOf<BertSizes> {
   }
   Tensors forward(const Tensors& inputs, LayerContext& context) const override {
     return {norm_(context, at::gelu(dense_(context, inputs[0])))};
+  }
+  std::vector<std::string> onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const override {
+    return {norm_.onnx(graph, onnx_gelu(graph, dense_.onnx(graph, inputs[0])))};
   }
 
  private:
@@ -182,6 +214,9 @@ class BertWordHead : public LayerOf<BertSizes> {
   Tensors forward(const Tensors& inputs, LayerContext& context) const override {
     return {linear(context, inputs[0], "decoder.weight", "bias")};
   }
+  std::vector<std::string> onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const override {
+    return {onnx_linear(graph, inputs[0], "decoder.weight", "bias")};
+  }
 
  private:
   LinearPart decoder_;
@@ -202,6 +237,10 @@ class BertPooler : public LayerOf<BertSizes> {
   Tensors forward(const Tensors& inputs, LayerContext& context) const override {
     return {at::tanh(dense_(context, inputs[0].select(1, 0).contiguous()))};
   }
+  std::vector<std::string> onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const override {
+    const std::string first = graph.add("Gather", {inputs[0], graph.integer(0)}, {{"axis", std::int64_t{1}}});
+    return {graph.add("Tanh", {dense_.onnx(graph, first)})};
+  }
 
  private:
   LinearPart dense_;
@@ -220,6 +259,9 @@ class BertClassHead : public LayerOf<BertSizes> {
   }
   Tensors forward(const Tensors& inputs, LayerContext& context) const override {
     return {classes_(context, dropout(context, inputs[0], config().dropout))};
+  }
+  std::vector<std::string> onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const override {
+    return {classes_.onnx(graph, inputs[0])};
   }
 
  private:

@@ -11,6 +11,7 @@
 #include "models/language.hpp"
 #include "models/registry.hpp"
 #include "runtime/config/field.hpp"
+#include "runtime/layer/onnx_graph.hpp"
 #include "runtime/layer/random.hpp"
 
 namespace lockstep {
@@ -61,6 +62,18 @@ class GptEmbedding : public LayerOf<GptSizes> {
     return outputs;
   }
 
+  std::vector<std::string> onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const override {
+    const std::string& tokens = inputs[0];
+    std::vector<std::string> outputs(1);
+    std::string positions = graph.range(graph.size_of(tokens, 1));
+    if (config().document_end >= 0) {
+      outputs.push_back(onnx_documents_of(graph, tokens, config().document_end));
+      positions = onnx_positions_in(graph, outputs[1]);
+    }
+    outputs[0] = graph.add("Add", {tokens_.onnx(graph, tokens), positions_.onnx(graph, positions)});
+    return outputs;
+  }
+
  private:
   EmbeddingPart tokens_, positions_;
 };
@@ -102,6 +115,19 @@ class GptBlock : public LayerOf<GptSizes> {
     const at::Tensor hidden = at::gelu(up_(context, before_mlp_(context, attended)), "tanh");
     Tensors outputs = inputs;
     outputs[0] = attended + dropout(context, down_(context, hidden), config().dropout);
+    return outputs;
+  }
+
+  std::vector<std::string> onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const override {
+    const std::int64_t width = config().width;
+    const OnnxAttentionMask mask{.documents = inputs.size() > 1 ? inputs[1] : ""};
+    const OnnxGraph::Names qkv =
+        graph.split(qkv_.onnx(graph, before_attention_.onnx(graph, inputs[0])), {width, width, width}, 2);
+    const std::string mixed = attention_.onnx(graph, width, qkv[0], qkv[1], qkv[2], mask);
+    const std::string attended = graph.add("Add", {inputs[0], attended_.onnx(graph, mixed)});
+    const std::string hidden = onnx_gelu_tanh(graph, up_.onnx(graph, before_mlp_.onnx(graph, attended)));
+    std::vector<std::string> outputs = inputs;
+    outputs[0] = graph.add("Add", {attended, down_.onnx(graph, hidden)});
     return outputs;
   }
 

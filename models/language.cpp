@@ -3,6 +3,8 @@
 
 #include <ATen/ATen.h>
 
+#include "runtime/layer/onnx_graph.hpp"
+
 namespace lockstep {
 
 void expect_tokens(const Layer& layer, const EntrySpec& tokens, const char* family, std::int64_t context,
@@ -32,6 +34,19 @@ at::Tensor positions_in(const at::Tensor& documents) {
   return places - std::get<0>((places * begins).cummax(1));
 }
 
+std::string onnx_documents_of(OnnxGraph& graph, const std::string& tokens, std::int64_t end) {
+  const std::string ends = graph.cast(graph.add("Equal", {tokens, graph.integer(end)}), at::kLong);
+  return graph.add("CumSum", {ends, graph.integer(1)}, {{"exclusive", std::int64_t{1}}});
+}
+
+std::string onnx_positions_in(OnnxGraph& graph, const std::string& documents) {
+  const std::string places = graph.range(graph.size_of(documents, 1));
+  const std::string before = graph.add("Less", {places, graph.unsqueeze(places, {1})});
+  const std::string same = graph.add("Equal", {graph.unsqueeze(documents, {2}), graph.unsqueeze(documents, {1})});
+  const std::string counted = graph.cast(graph.add("And", {same, before}), at::kLong);
+  return graph.add("ReduceSum", {counted, graph.integers({2})}, {{"keepdims", std::int64_t{0}}});
+}
+
 LanguageHead::LanguageHead(std::string type, std::int64_t width, std::int64_t vocab, Init init, std::string tied_to)
     : type_(std::move(type)),
       logits_{"", width, vocab, {.bias = false, .weight_init = init, .tied_to = std::move(tied_to)}} {}
@@ -46,6 +61,10 @@ LayerDescription LanguageHead::describe(const std::vector<EntrySpec>& inputs) co
 
 Tensors LanguageHead::forward(const Tensors& inputs, LayerContext& context) const {
   return {logits_(context, inputs[0])};
+}
+
+std::vector<std::string> LanguageHead::onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const {
+  return {logits_.onnx(graph, inputs[0])};
 }
 
 }  // namespace lockstep

@@ -21,6 +21,9 @@ void check_heads(const Section& section, std::int64_t width, std::int64_t heads,
 at::Tensor documents_of(const at::Tensor& tokens, std::int64_t end);
 /// How far each token stands from the first one of its document: int64 [rows, length].
 at::Tensor positions_in(const at::Tensor& documents);
+/// The same two as nodes of an ONNX graph.
+std::string onnx_documents_of(OnnxGraph& graph, const std::string& tokens, std::int64_t end);
+std::string onnx_positions_in(OnnxGraph& graph, const std::string& documents);
 
 /// [rows, length, width] -> logits [rows, length, vocab] without bias. `tied_to`: the token table that the weight is;
 /// empty: it is its own.
@@ -30,6 +33,7 @@ class LanguageHead : public Layer {
   std::string type() const override { return type_; }
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
   Tensors forward(const Tensors& inputs, LayerContext& context) const override;
+  std::vector<std::string> onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const override;
 
  private:
   std::string type_;

@@ -12,6 +12,7 @@
 #include "models/language.hpp"
 #include "models/registry.hpp"
 #include "runtime/config/field.hpp"
+#include "runtime/layer/onnx_graph.hpp"
 
 namespace lockstep {
 namespace {
@@ -93,6 +94,12 @@ class LlamaEmbedding : public LayerOf<LlamaSizes> {
     return outputs;
   }
 
+  std::vector<std::string> onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const override {
+    std::vector<std::string> outputs = {tokens_.onnx(graph, inputs[0])};
+    if (config().document_end >= 0) outputs.push_back(onnx_documents_of(graph, inputs[0], config().document_end));
+    return outputs;
+  }
+
  private:
   EmbeddingPart tokens_;
 };
@@ -136,6 +143,19 @@ class LlamaBlock : public LayerOf<LlamaSizes> {
     const at::Tensor y = before_mlp_(context, attended);
     Tensors outputs = inputs;
     outputs[0] = attended + down_(context, at::silu(gate_(context, y)) * up_(context, y));
+    return outputs;
+  }
+
+  std::vector<std::string> onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const override {
+    const std::string x = before_attention_.onnx(graph, inputs[0]);
+    const OnnxAttentionMask mask{.documents = inputs.size() > 1 ? inputs[1] : ""};
+    const std::string mixed = attention_.onnx(graph, config().heads * config().head_width, q_.onnx(graph, x),
+                                              k_.onnx(graph, x), v_.onnx(graph, x), mask);
+    const std::string attended = graph.add("Add", {inputs[0], attended_.onnx(graph, mixed)});
+    const std::string y = before_mlp_.onnx(graph, attended);
+    const std::string hidden = graph.add("Mul", {onnx_silu(graph, gate_.onnx(graph, y)), up_.onnx(graph, y)});
+    std::vector<std::string> outputs = inputs;
+    outputs[0] = graph.add("Add", {attended, down_.onnx(graph, hidden)});
     return outputs;
   }
 

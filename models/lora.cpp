@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "runtime/config/field.hpp"
+#include "runtime/layer/onnx_graph.hpp"
 
 namespace lockstep {
 namespace {
@@ -47,6 +48,11 @@ class Adapted : public Layer {
   Tensors forward(const Tensors& inputs, LayerContext& context) const override {
     context.lend_adapter(low_rank_);
     return base_->forward(inputs, context);
+  }
+
+  std::vector<std::string> onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const override {
+    graph.lend_adapter(low_rank_);
+    return base_->onnx(graph, inputs);
   }
 
  private:

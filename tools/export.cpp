@@ -6,39 +6,61 @@
 
 #include "runtime/base/size.hpp"
 #include "runtime/checkpoint/merge.hpp"
+#include "runtime/session/onnx_export.hpp"
 #include "tools/command.hpp"
 
 namespace lockstep {
 namespace {
 
-int merge(const std::string& folder, const std::string& output, const std::string& base, bool averaged) {
-  const MergedModel merged = merge_adapter(folder, output, base, averaged);
-  std::cout << output << ": " << merged.tensors << " tensors, " << size_text(merged.bytes) << "; " << merged.adapted
-            << " of them those of " << merged.base << " with the adapter\n";
+struct ExportFlags {
+  std::string folder, output, base;
+  bool merges = false, onnx = false, averaged = false, copies = false;
+};
+
+int merge(const ExportFlags& flags) {
+  const MergedModel merged = merge_adapter(flags.folder, flags.output, flags.base, flags.averaged);
+  std::cout << flags.output << ": " << merged.tensors << " tensors, " << size_text(merged.bytes) << "; "
+            << merged.adapted << " of them those of " << merged.base << " with the adapter\n";
+  return 0;
+}
+
+int to_onnx(const ExportFlags& flags) {
+  const OnnxModel model = export_onnx({.checkpoint = flags.folder,
+                                       .output = flags.output,
+                                       .base = flags.base,
+                                       .averaged = flags.averaged,
+                                       .copies = flags.copies});
+  std::cout << model.path << ": " << size_text(model.bytes) << "\n";
+  for (const std::string& input : model.inputs) std::cout << "  reads   " << input << "\n";
+  for (const std::string& output : model.outputs) std::cout << "  gives   " << output << "\n";
+  for (const std::string& file : model.linked) std::cout << "  weights " << file << ", a hard link\n";
+  for (const std::string& file : model.copied) std::cout << "  weights " << file << ", a copy\n";
+  if (model.own_bytes > 0)
+    std::cout << "  weights model.onnx.data, " << size_text(model.own_bytes) << " in the order that ONNX has them\n";
   return 0;
 }
 
 }  // namespace
 
 void add_export(CLI::App& app, Command& command) {
-  struct Flags {
-    std::string folder, output, base;
-    bool merges = false, averaged = false;
-  };
   CLI::App* verb = app.add_subcommand("export", "A checkpoint as other programs take it");
-  auto flags = std::make_shared<Flags>();
-  verb->add_option("checkpoint", flags->folder, "The folder of a checkpoint, or of an adapter that PEFT has saved")
+  auto flags = std::make_shared<ExportFlags>();
+  verb->add_option("checkpoint", flags->folder, "The folder of a checkpoint; to merge, also one that PEFT has saved")
       ->required()
       ->type_name("DIR");
-  verb->add_flag("--merge", flags->merges, "An adapter (model.lora) and its base as one model")->required();
+  verb->add_flag("--onnx", flags->onnx, "As ONNX: model.onnx, whose weights are the checkpoint's own files");
+  verb->add_flag("--merge", flags->merges, "An adapter (model.lora) and its base as one model")->excludes("--onnx");
   verb->add_option("--out", flags->output, "The folder to write, which is new")->required()->type_name("DIR");
-  verb->add_option("--base", flags->base, "Where the base is, if not where the adapter says")->type_name("DIR");
+  verb->add_option("--base", flags->base, "Of an adapter: where its base is, if not where it says")->type_name("DIR");
   verb->add_flag("--ema", flags->averaged, "With the averages of its weights (train.ema) in their place");
+  verb->add_flag("--copy", flags->copies, "With --onnx: copies of the weights instead of hard links")->needs("--onnx");
   verb->footer(
-      "Example:\n  lockstep export runs/lora/checkpoints/step-00000100 --merge --out merged\n"
+      "Examples:\n  lockstep export runs/gpt/checkpoints/step-00000100 --onnx --out gpt-onnx\n"
+      "  lockstep export runs/lora/checkpoints/step-00000100 --merge --out merged\n"
       "One file of a checkpoint's weights: lockstep checkpoint export");
   verb->callback([flags, &command] {
-    command = [flags] { return merge(flags->folder, flags->output, flags->base, flags->averaged); };
+    if (!flags->onnx && !flags->merges) throw CLI::RequiredError("--onnx or --merge");
+    command = [flags] { return flags->merges ? merge(*flags) : to_onnx(*flags); };
   });
 }
 

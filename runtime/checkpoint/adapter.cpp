@@ -125,4 +125,10 @@ std::string base_text(const at::Tensor& tensor) {
   return concat(c10::toString(tensor.scalar_type()), " ", hex(hash_of(tensor)));
 }
 
+void expect_base(const std::string& base, const std::string& name, const at::Tensor& tensor, const std::string& text) {
+  for (const at::ScalarType held : {at::kFloat, at::kDouble, at::kBFloat16})
+    if (text.starts_with(concat(c10::toString(held), " ")) && text != base_text(tensor.to(held)))
+      throw CheckpointError(base, name, -1, "is not what the adapter was trained on: this is another base");
+}
+
 }  // namespace lockstep

@@ -45,5 +45,8 @@ void gather_adapter(const std::string& folder, Manifest& manifest, const FilePro
 
 /// "BFloat16 0123456789abcdef": what a tensor of a base is, for who wants to know whether it is still the same.
 std::string base_text(const at::Tensor& tensor);
+/// Throws CheckpointError unless `tensor`, `name` of the base at `base`, is what `text` says, in whichever precision
+/// that was held.
+void expect_base(const std::string& base, const std::string& name, const at::Tensor& tensor, const std::string& text);
 
 }  // namespace lockstep

@@ -8,6 +8,7 @@
 //     model.safetensors.index.json          which file has which weight
 //     optimizer-00001-of-00002.safetensors  "<parameter>.exp_avg", ...: state of the optimizer by name
 //     trainer.json                          step, data position, numerics, best evaluation
+//     model.yaml                            which model it is, and what it reads
 //     data.json                             which data it was, and what it taught (scaling)
 //     manifest.json                         sizes and hashes of all of these; written last
 //   RUN_FOLDER/checkpoints/best             link to the best one, where asked for

@@ -11,6 +11,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "runtime/base/new_folder.hpp"
 #include "runtime/base/text.hpp"
 #include "runtime/checkpoint/adapter.hpp"
 #include "runtime/checkpoint/weight_files.hpp"
@@ -157,11 +158,8 @@ class Merge {
 
   /// A checkpoint knows what its adapter was trained on.
   void check_base(const std::string& name, const at::Tensor& value) const {
-    const auto known = known_.find(name);
-    if (known == known_.end()) return;
-    for (const at::ScalarType held : {at::kFloat, at::kDouble, at::kBFloat16})
-      if (known->second.starts_with(concat(c10::toString(held), " ")) && known->second != base_text(value.to(held)))
-        throw CheckpointError(base_.path(), name, -1, "is not what the adapter was trained on: this is another base");
+    if (const auto known = known_.find(name); known != known_.end())
+      expect_base(base_.path(), name, value, known->second);
   }
 
   /// The base's, unless it is of another head.
@@ -194,23 +192,11 @@ MergedModel merge_adapter(const std::string& folder, const std::string& output, 
                                          saved.empty() ? "; a checkpoint of a whole model needs no merging"
                                                        : "; it is a run folder: take " + saved.back().path));
   }
-  if (fs::exists(output)) throw UserError(concat("--out: ", output, " is there already; remove it or choose another"));
+  NewFolder made("--out", output);
   const at::NoGradGuard no_grad;
-  Merge merge(folder, base, averaged);
-  const std::string part = (fs::path(output) / "").parent_path().string() + ".part";
-  try {
-    std::error_code failure;
-    fs::remove_all(part, failure);
-    fs::create_directories(part, failure);
-    if (failure) throw UserError(concat("--out: cannot make ", part, ": ", failure.message()));
-    const MergedModel merged = merge.write(part);
-    fs::rename(part, output);
-    return merged;
-  } catch (...) {
-    std::error_code ignored;
-    fs::remove_all(part, ignored);
-    throw;
-  }
+  const MergedModel merged = Merge(folder, base, averaged).write(made.part());
+  made.publish();
+  return merged;
 }
 
 }  // namespace lockstep

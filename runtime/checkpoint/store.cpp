@@ -76,6 +76,10 @@ const CheckpointStore::Places& CheckpointStore::places(TensorKind kind, const st
   return found->second;
 }
 
+std::string CheckpointStore::file_of_weight(const std::string& name) const {
+  return path_ + "/" + places(TensorKind::weight, name).front().file;
+}
+
 SafetensorsFile& CheckpointStore::file(const std::string& name) {
   std::unique_ptr<SafetensorsFile>& file = files_[name];
   if (!file) file = std::make_unique<SafetensorsFile>(path_ + "/" + name, progress_);

@@ -39,6 +39,8 @@ class CheckpointStore {
   /// dtype and sizes of a tensor, and where it is, unless that is in parts; CheckpointError when there is none, or a
   /// part is missing. Reads its file's header once.
   TensorEntry entry(TensorKind kind, const std::string& name);
+  /// The path of the file that a weight is in.
+  std::string file_of_weight(const std::string& name) const;
   /// Fills `to` and compares the bytes with the manifest's hash. Floating-point numbers of another dtype are cast.
   /// `part`: of what has the name; `to` is flat.
   void read(TensorKind kind, const std::string& name, const at::Tensor& to,

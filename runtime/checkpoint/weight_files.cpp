@@ -69,12 +69,12 @@ std::map<std::string, std::string> companion_files(const std::string& folder) {
   return files;
 }
 
-WeightFiles::WeightFiles(std::string path, FileProgress progress)
+WeightFiles::WeightFiles(std::string path, FileProgress progress, const std::string& base)
     : path_(std::move(path)), progress_(std::move(progress)) {
   if (!fs::exists(path_))
     throw CheckpointError(path_, concat("is not there (working folder: ", fs::current_path().string(), ")"));
   if (fs::is_directory(path_))
-    open_folder();
+    open_folder(base);
   else
     open(path_);
   for (const auto& [name, place] : places_) names_.push_back(name);
@@ -89,14 +89,14 @@ void WeightFiles::place(const std::string& name, Place tensor) {
   places_[name] = std::move(tensor);
 }
 
-void WeightFiles::open_adapter() {
-  const std::string base = adapter_info(path_).base;
+void WeightFiles::open_adapter(const std::string& given) {
+  const std::string base = given.empty() ? adapter_info(path_).base : given;
   if (base.empty())
     throw CheckpointError(
         path_ + "/" + kAdapterConfig,
         "names no base: base_model_name_or_path is null, because the base was made in memory, or drawn "
         "from a seed; set it to a folder of that base (lockstep export takes --base DIR)");
-  if (!fs::exists(base))
+  if (given.empty() && !fs::exists(base))
     throw CheckpointError(path_ + "/" + kAdapterConfig,
                           concat("names the base '", base,
                                  "', which is not there; set base_model_name_or_path to its "
@@ -106,8 +106,8 @@ void WeightFiles::open_adapter() {
   base_ = std::make_unique<WeightFiles>(base, progress_);
 }
 
-void WeightFiles::open_folder() {
-  if (is_adapter(path_)) open_adapter();
+void WeightFiles::open_folder(const std::string& base) {
+  if (is_adapter(path_)) open_adapter(base);
   if (fs::exists(path_ + "/" + kManifestFile)) {
     store_ = std::make_unique<CheckpointStore>(path_, progress_);
     for (const std::string& name : store_->names(TensorKind::weight))
@@ -148,6 +148,12 @@ const TensorEntry* WeightFiles::find(const std::string& name) const {
   const auto found = places_.find(name);
   if (found == places_.end()) return base_ ? base_->find(name) : nullptr;
   return &found->second.entry;
+}
+
+std::string WeightFiles::file_of(const std::string& name) const {
+  const auto found = places_.find(name);
+  if (found == places_.end() && base_) return base_->file_of(name);
+  return store_ ? store_->file_of_weight(name) : places_.at(name).file->path();
 }
 
 void WeightFiles::read(const std::string& name, const at::Tensor& to) {

@@ -17,8 +17,9 @@ std::map<std::string, std::string> companion_files(const std::string& folder);
 
 class WeightFiles {
  public:
-  /// Throws CheckpointError when there are none, or they are damaged.
-  explicit WeightFiles(std::string path, FileProgress progress = {});
+  /// `base`: where that of an adapter is; empty: where it says. Throws CheckpointError when there are none, or they are
+  /// damaged.
+  explicit WeightFiles(std::string path, FileProgress progress = {}, const std::string& base = "");
 
   const std::string& path() const { return path_; }
   /// Where the weights are that an adapter leaves as they are: the base of an adapter's folder, else path().
@@ -27,6 +28,8 @@ class WeightFiles {
   const std::vector<std::string>& names() const { return names_; }
   /// Null when there is none.
   const TensorEntry* find(const std::string& name) const;
+  /// The path of the file that one is in.
+  std::string file_of(const std::string& name) const;
   /// Fills `to`, which has the tensor's sizes. Floating-point numbers of another dtype are cast, a piece at a time.
   void read(const std::string& name, const at::Tensor& to);
   /// Whether two tensors have the same dtype, sizes and bytes.
@@ -40,8 +43,8 @@ class WeightFiles {
   /// Under its name in the model, which a file of an adapter has with a prefix.
   void place(const std::string& name, Place tensor);
   void open(const std::string& file);
-  void open_adapter();
-  void open_folder();
+  void open_adapter(const std::string& base);
+  void open_folder(const std::string& base);
   void open_indexed(const std::string& index);
 
   std::string path_;

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "runtime/config/field.hpp"
+#include "runtime/layer/onnx_graph.hpp"
 
 namespace lockstep {
 namespace {
@@ -123,6 +124,10 @@ Tensors Convolution::forward(const Tensors& inputs, LayerContext& context) const
   return {part_(context, inputs[0])};
 }
 
+std::vector<std::string> Convolution::onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const {
+  return {part_.onnx(graph, inputs[0])};
+}
+
 void fields(FieldVisitor& visit, PoolConfig& config) {
   visit("kernel", size_field(config.kernel).required());
   visit("stride", value(config.stride, between<std::int64_t>(0, kMostSize)));
@@ -153,6 +158,16 @@ Tensors Pool2d::forward(const Tensors& inputs, LayerContext&) const {
   return {at::avg_pool2d(inputs[0], kernel, stride(), padding)};
 }
 
+std::vector<std::string> Pool2d::onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const {
+  const std::int64_t kernel = config().kernel, padding = config().padding;
+  OnnxGraph::Attributes attributes = {{"kernel_shape", OnnxGraph::Sizes(2, kernel)},
+                                      {"strides", OnnxGraph::Sizes(2, stride())},
+                                      {"pads", OnnxGraph::Sizes(4, padding)}};
+  if (config().kind == PoolKind::max) return {graph.add("MaxPool", inputs, attributes)};
+  attributes.emplace_back("count_include_pad", std::int64_t{1});
+  return {graph.add("AveragePool", inputs, attributes)};
+}
+
 LayerDescription GlobalAvgPool::describe(const std::vector<EntrySpec>& inputs) const {
   expect_inputs(*this, inputs, 1);
   if (inputs[0].sizes.size() < 3) expect_channels(*this, inputs[0], 0, 2);
@@ -161,6 +176,11 @@ LayerDescription GlobalAvgPool::describe(const std::vector<EntrySpec>& inputs) c
 
 Tensors GlobalAvgPool::forward(const Tensors& inputs, LayerContext&) const {
   return {at::mean(inputs[0].flatten(2), {2})};
+}
+
+std::vector<std::string> GlobalAvgPool::onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const {
+  const OnnxGraph::Attributes over = {{"axes", OnnxGraph::Sizes{2}}, {"keepdims", std::int64_t{0}}};
+  return {graph.add("ReduceMean", {graph.reshape(inputs[0], {0, 0, -1})}, over)};
 }
 
 void fields(FieldVisitor& visit, UpsampleConfig& config) {
@@ -179,6 +199,14 @@ Tensors Upsample::forward(const Tensors& inputs, LayerContext&) const {
   return {at::upsample_nearest2d(x, {x.size(2) * config().factor, x.size(3) * config().factor})};
 }
 
+std::vector<std::string> Upsample::onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const {
+  const auto factor = static_cast<double>(config().factor);
+  const at::Tensor scales = at::tensor({1.0, 1.0, factor, factor}, at::kFloat);
+  return {
+      graph.add("Resize", {inputs[0], "", graph.constant(scales)},
+                {{"mode", "nearest"}, {"coordinate_transformation_mode", "asymmetric"}, {"nearest_mode", "floor"}})};
+}
+
 LayerDescription Flatten::describe(const std::vector<EntrySpec>& inputs) const {
   expect_inputs(*this, inputs, 1);
   if (inputs[0].sizes.empty()) throw ModelError("a flatten layer got a scalar; it expects [rows, ...]");
@@ -187,6 +215,10 @@ LayerDescription Flatten::describe(const std::vector<EntrySpec>& inputs) const {
 
 Tensors Flatten::forward(const Tensors& inputs, LayerContext&) const {
   return {inputs[0].reshape({inputs[0].size(0), product(inputs[0].sizes().vec(), 1)})};
+}
+
+std::vector<std::string> Flatten::onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const {
+  return {graph.add("Flatten", inputs)};
 }
 
 LayerDescription Concat::describe(const std::vector<EntrySpec>& inputs) const {
@@ -207,6 +239,10 @@ LayerDescription Concat::describe(const std::vector<EntrySpec>& inputs) const {
 
 Tensors Concat::forward(const Tensors& inputs, LayerContext&) const {
   return {at::cat(inputs, 1)};
+}
+
+std::vector<std::string> Concat::onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const {
+  return {graph.add("Concat", inputs, {{"axis", std::int64_t{1}}})};
 }
 
 }  // namespace lockstep

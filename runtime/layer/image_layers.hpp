@@ -38,6 +38,7 @@ class Convolution : public LayerOf<ConvolutionConfig> {
   explicit Convolution(const ConvolutionConfig& config);
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
   Tensors forward(const Tensors& inputs, LayerContext& context) const override;
+  std::vector<std::string> onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const override;
 
  private:
   std::int64_t output_size(std::size_t dim, std::int64_t input_size) const;
@@ -89,6 +90,7 @@ class Pool2d : public LayerOf<PoolConfig> {
   explicit Pool2d(const PoolConfig& config);
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
   Tensors forward(const Tensors& inputs, LayerContext& context) const override;
+  std::vector<std::string> onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const override;
 
  private:
   std::int64_t stride() const { return config().stride == 0 ? config().kernel : config().stride; }
@@ -112,6 +114,7 @@ class GlobalAvgPool : public Layer {
   std::string type() const override { return "global_avg_pool"; }
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
   Tensors forward(const Tensors& inputs, LayerContext& context) const override;
+  std::vector<std::string> onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const override;
 };
 
 struct UpsampleConfig {
@@ -126,6 +129,7 @@ class Upsample : public LayerOf<UpsampleConfig> {
   explicit Upsample(std::int64_t factor) : Upsample(UpsampleConfig{factor}) {}
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
   Tensors forward(const Tensors& inputs, LayerContext& context) const override;
+  std::vector<std::string> onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const override;
 };
 
 /// [rows, ...] -> [rows, product of the others].
@@ -134,6 +138,7 @@ class Flatten : public Layer {
   std::string type() const override { return "flatten"; }
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
   Tensors forward(const Tensors& inputs, LayerContext& context) const override;
+  std::vector<std::string> onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const override;
 };
 
 /// The inputs side by side along the channels, in order; their other sizes agree. The end of a U-Net's skip.
@@ -142,6 +147,7 @@ class Concat : public Layer {
   std::string type() const override { return "concat"; }
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
   Tensors forward(const Tensors& inputs, LayerContext& context) const override;
+  std::vector<std::string> onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const override;
 };
 
 /// For describe(): a floating entry [rows, channels, ...] with `dims` spatial dimensions; channels 0: any.

@@ -31,6 +31,7 @@
 namespace lockstep {
 
 class LayerContext;
+class OnnxGraph;
 struct Buffer;
 
 /// What is known of an entry before anything runs. `sizes` are full sizes for the number of rows that was asked about;
@@ -129,6 +130,11 @@ class Layer {
   /// LayerContext::collect, one entry per micro-batch, ascending whatever the schedule was. Once per step, after the
   /// last backward, without grad mode; only for a layer that collected something.
   virtual void end_step(std::vector<Buffer>& /*buffers*/, const std::vector<Tensors>& /*collected*/) const {}
+
+  /// The same function as nodes of an ONNX graph (onnx_graph.hpp), of a model that answers: nothing is dropped, running
+  /// statistics are as they are. `inputs`: values of the graph; gives those of the outputs. Sizes that describe()
+  /// leaves open (rows, lengths) have to stay open. Throws ModelError where there is no such form.
+  virtual std::vector<std::string> onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const;
 
   /// What decides its cost and describe() does not show, as text: "heads: 8, dropout: 0.1". A profile measures layers
   /// that agree in this, in type and in all of their descriptions once, and keeps the result for later runs. LayerOf

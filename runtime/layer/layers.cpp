@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 
 #include "runtime/config/field.hpp"
+#include "runtime/layer/onnx_graph.hpp"
 #include "runtime/layer/random.hpp"
 
 namespace lockstep {
@@ -77,16 +78,30 @@ Tensors Linear::forward(const Tensors& inputs, LayerContext& context) const {
   return {part_(context, inputs[0])};
 }
 
+std::vector<std::string> Linear::onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const {
+  return {part_.onnx(graph, inputs[0])};
+}
+
+namespace {
+
+/// An operator that ONNX has.
+std::function<std::string(OnnxGraph&, const std::string&)> onnx_operator(const char* op) {
+  return [op](OnnxGraph& graph, const std::string& x) { return graph.add(op, {x}); };
+}
+
+}  // namespace
+
 Table<ActivationKind> activation_kinds() {
   return {
       "activation",
-      {{"relu", "max(x, 0)", [](const at::Tensor& x) { return at::relu(x); }},
+      {{"relu", "max(x, 0)", [](const at::Tensor& x) { return at::relu(x); }, onnx_operator("Relu")},
        {"gelu", "x times the normal distribution function of x, exactly",
-        [](const at::Tensor& x) { return at::gelu(x); }},
-       {"gelu_tanh", "its approximation with tanh, GPT-2's", [](const at::Tensor& x) { return at::gelu(x, "tanh"); }},
-       {"tanh", "hyperbolic tangent", [](const at::Tensor& x) { return at::tanh(x); }},
-       {"sigmoid", "1 / (1 + exp(-x))", [](const at::Tensor& x) { return at::sigmoid(x); }},
-       {"silu", "x sigmoid(x), also called swish", [](const at::Tensor& x) { return at::silu(x); }}}};
+        [](const at::Tensor& x) { return at::gelu(x); }, onnx_gelu},
+       {"gelu_tanh", "its approximation with tanh, GPT-2's", [](const at::Tensor& x) { return at::gelu(x, "tanh"); },
+        onnx_gelu_tanh},
+       {"tanh", "hyperbolic tangent", [](const at::Tensor& x) { return at::tanh(x); }, onnx_operator("Tanh")},
+       {"sigmoid", "1 / (1 + exp(-x))", [](const at::Tensor& x) { return at::sigmoid(x); }, onnx_operator("Sigmoid")},
+       {"silu", "x sigmoid(x), also called swish", [](const at::Tensor& x) { return at::silu(x); }, onnx_silu}}};
 }
 
 Activation::Activation(const std::string& name) {
@@ -107,6 +122,11 @@ Tensors Activation::forward(const Tensors& inputs, LayerContext&) const {
   return {kind_.apply(inputs[0])};
 }
 
+std::vector<std::string> Activation::onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const {
+  if (!kind_.onnx) return Layer::onnx(graph, inputs);
+  return {kind_.onnx(graph, inputs[0])};
+}
+
 LayerDescription LayerNorm::describe(const std::vector<EntrySpec>& inputs) const {
   expect_inputs(*this, inputs, 1);
   expect_width(*this, inputs[0], part_.width);
@@ -117,6 +137,10 @@ Tensors LayerNorm::forward(const Tensors& inputs, LayerContext& context) const {
   return {part_(context, inputs[0])};
 }
 
+std::vector<std::string> LayerNorm::onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const {
+  return {part_.onnx(graph, inputs[0])};
+}
+
 LayerDescription RmsNorm::describe(const std::vector<EntrySpec>& inputs) const {
   expect_inputs(*this, inputs, 1);
   expect_width(*this, inputs[0], part_.width);
@@ -125,6 +149,10 @@ LayerDescription RmsNorm::describe(const std::vector<EntrySpec>& inputs) const {
 
 Tensors RmsNorm::forward(const Tensors& inputs, LayerContext& context) const {
   return {part_(context, inputs[0])};
+}
+
+std::vector<std::string> RmsNorm::onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const {
+  return {part_.onnx(graph, inputs[0])};
 }
 
 LayerDescription Embedding::describe(const std::vector<EntrySpec>& inputs) const {
@@ -143,6 +171,10 @@ Tensors Embedding::forward(const Tensors& inputs, LayerContext& context) const {
   return {part_(context, inputs[0])};
 }
 
+std::vector<std::string> Embedding::onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const {
+  return {part_.onnx(graph, inputs[0])};
+}
+
 LayerDescription Dropout::describe(const std::vector<EntrySpec>& inputs) const {
   expect_inputs(*this, inputs, 1);
   expect_floating(*this, inputs[0]);
@@ -151,6 +183,10 @@ LayerDescription Dropout::describe(const std::vector<EntrySpec>& inputs) const {
 
 Tensors Dropout::forward(const Tensors& inputs, LayerContext& context) const {
   return {dropout(context, inputs[0], config().p)};
+}
+
+std::vector<std::string> Dropout::onnx(OnnxGraph&, const std::vector<std::string>& inputs) const {
+  return inputs;
 }
 
 LayerDescription Add::describe(const std::vector<EntrySpec>& inputs) const {
@@ -166,6 +202,12 @@ LayerDescription Add::describe(const std::vector<EntrySpec>& inputs) const {
 Tensors Add::forward(const Tensors& inputs, LayerContext&) const {
   at::Tensor sum = inputs[0];
   for (std::size_t i = 1; i < inputs.size(); ++i) sum = sum + inputs[i];
+  return {sum};
+}
+
+std::vector<std::string> Add::onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const {
+  std::string sum = inputs[0];
+  for (std::size_t i = 1; i < inputs.size(); ++i) sum = graph.add("Add", {sum, inputs[i]});
   return {sum};
 }
 

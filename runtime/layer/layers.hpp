@@ -30,6 +30,7 @@ class Linear : public LayerOf<LinearConfig> {
   Linear(std::int64_t in, std::int64_t out, bool bias = true) : Linear(LinearConfig{in, out, bias}) {}
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
   Tensors forward(const Tensors& inputs, LayerContext& context) const override;
+  std::vector<std::string> onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const override;
 
  private:
   LinearPart part_;
@@ -40,6 +41,8 @@ struct ActivationKind {
   std::string name;
   std::string summary;                                 ///< a line for `lockstep list activations`
   std::function<at::Tensor(const at::Tensor&)> apply;  ///< differentiable, by LibTorch's operators; no state
+  /// The same in an ONNX graph; empty: it has no ONNX form.
+  std::function<std::string(OnnxGraph&, const std::string&)> onnx = {};
 };
 
 /// relu, gelu (exact), gelu_tanh, tanh, sigmoid, silu.
@@ -53,6 +56,7 @@ class Activation : public Layer {
   std::string type() const override { return kind_.name; }
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
   Tensors forward(const Tensors& inputs, LayerContext& context) const override;
+  std::vector<std::string> onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const override;
 
  private:
   ActivationKind kind_;
@@ -72,6 +76,7 @@ class LayerNorm : public LayerOf<LayerNormConfig> {
   explicit LayerNorm(std::int64_t width, double epsilon = 1e-5) : LayerNorm(LayerNormConfig{width, epsilon}) {}
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
   Tensors forward(const Tensors& inputs, LayerContext& context) const override;
+  std::vector<std::string> onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const override;
 
  private:
   LayerNormPart part_;
@@ -91,6 +96,7 @@ class RmsNorm : public LayerOf<RmsNormConfig> {
   explicit RmsNorm(std::int64_t width, double epsilon = 1e-6) : RmsNorm(RmsNormConfig{width, epsilon}) {}
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
   Tensors forward(const Tensors& inputs, LayerContext& context) const override;
+  std::vector<std::string> onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const override;
 
  private:
   RmsNormPart part_;
@@ -110,6 +116,7 @@ class Embedding : public LayerOf<EmbeddingConfig> {
   Embedding(std::int64_t count, std::int64_t width) : Embedding(EmbeddingConfig{count, width}) {}
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
   Tensors forward(const Tensors& inputs, LayerContext& context) const override;
+  std::vector<std::string> onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const override;
 
  private:
   EmbeddingPart part_;
@@ -127,6 +134,7 @@ class Dropout : public LayerOf<DropoutConfig> {
   explicit Dropout(double p) : Dropout(DropoutConfig{p}) {}
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
   Tensors forward(const Tensors& inputs, LayerContext& context) const override;
+  std::vector<std::string> onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const override;
 };
 
 /// Sum of all inputs, added from first to last: the end of a skip connection.
@@ -135,6 +143,7 @@ class Add : public Layer {
   std::string type() const override { return "add"; }
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
   Tensors forward(const Tensors& inputs, LayerContext& context) const override;
+  std::vector<std::string> onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const override;
 };
 
 /// For fields(): a size of one dimension, and what keeps a division from dividing by zero.

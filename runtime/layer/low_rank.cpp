@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "runtime/config/field.hpp"
+#include "runtime/layer/onnx_graph.hpp"
 #include "runtime/layer/parts.hpp"
 #include "runtime/layer/random.hpp"
 
@@ -46,6 +47,11 @@ std::string LowRank::second_of(const std::string& part) {
 at::Tensor LowRank::output(LayerContext& context, const at::Tensor& x, const std::string& part) const {
   const at::Tensor narrow = linear(context, dropout(context, x, dropout_), first_of(part), "");
   return linear(context, narrow, second_of(part), "") * scale_;
+}
+
+std::string LowRank::onnx(OnnxGraph& graph, const std::string& x, const std::string& part) const {
+  const std::string narrow = onnx_linear(graph, x, first_of(part), "");
+  return graph.add("Mul", {onnx_linear(graph, narrow, second_of(part), ""), graph.number(scale_)});
 }
 
 }  // namespace lockstep

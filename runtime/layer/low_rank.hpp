@@ -51,6 +51,7 @@ class LowRank {
   static std::string second_of(const std::string& part);  ///< B
   /// What the adapter of `part` adds to its output for x: [..., in] -> [..., out].
   at::Tensor output(LayerContext& context, const at::Tensor& x, const std::string& part) const;
+  std::string onnx(OnnxGraph& graph, const std::string& x, const std::string& part) const;
 
  private:
   double scale_, dropout_;

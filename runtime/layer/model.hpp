@@ -39,4 +39,7 @@ struct Model {
   std::optional<LowRankConfig> adapter = {};
 };
 
+/// What files may call the parameter or buffer that a model has under any of `names`, the likeliest first.
+std::vector<std::string> names_in_files(const Model& model, std::vector<std::string> names);
+
 }  // namespace lockstep

@@ -5,6 +5,7 @@
 
 #include "runtime/base/check.hpp"
 #include "runtime/config/field.hpp"
+#include "runtime/layer/onnx_graph.hpp"
 
 namespace lockstep {
 namespace {
@@ -51,6 +52,18 @@ Tensors GroupNorm::forward(const Tensors& inputs, LayerContext& context) const {
   return {at::group_norm(inputs[0], config().groups, weight, bias, config().epsilon)};
 }
 
+std::vector<std::string> GroupNorm::onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const {
+  const std::int64_t groups = config().groups;
+  const at::Tensor ones = at::ones({groups}), zeros = at::zeros({groups});
+  const std::string normal = graph.add(
+      "InstanceNormalization", {graph.reshape(inputs[0], {0, groups, -1}), graph.constant(ones), graph.constant(zeros)},
+      {{"epsilon", config().epsilon}});
+  const auto per_channel = [&](const char* name) { return graph.unsqueeze(graph.parameter(name), {1}); };
+  const std::string channels = graph.reshape(normal, {0, part_.channels, -1});
+  const std::string y = graph.add("Add", {graph.add("Mul", {channels, per_channel("weight")}), per_channel("bias")});
+  return {graph.add("Reshape", {y, graph.add("Shape", inputs)})};
+}
+
 void fields(FieldVisitor& visit, BatchNormConfig& config) {
   visit("channels", size_field(config.channels).required());
   visit("momentum", value(config.momentum, between(0.0, 1.0)));
@@ -89,6 +102,13 @@ Tensors BatchNorm::forward(const Tensors& inputs, LayerContext& context) const {
       std::get<0>(at::native_batch_norm(x, weight, bias, mean, variance, /*training=*/true, /*momentum=*/1.0, epsilon));
   context.collect({mean, variance, at::scalar_tensor(count, at::kLong)});
   return {y};
+}
+
+std::vector<std::string> BatchNorm::onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const {
+  return {graph.add("BatchNormalization",
+                    {inputs[0], graph.parameter("weight"), graph.parameter("bias"), graph.parameter(kMean),
+                     graph.parameter(kVariance)},
+                    {{"epsilon", config().epsilon}})};
 }
 
 void BatchNorm::end_step(std::vector<Buffer>& buffers, const std::vector<Tensors>& collected) const {

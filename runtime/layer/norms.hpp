@@ -23,6 +23,7 @@ class GroupNorm : public LayerOf<GroupNormConfig> {
       : GroupNorm(GroupNormConfig{groups, channels, epsilon}) {}
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
   Tensors forward(const Tensors& inputs, LayerContext& context) const override;
+  std::vector<std::string> onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const override;
 
  private:
   AffinePart part_;
@@ -61,6 +62,7 @@ class BatchNorm : public LayerOf<BatchNormConfig> {
       : BatchNorm(BatchNormConfig{channels, momentum, epsilon}) {}
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
   Tensors forward(const Tensors& inputs, LayerContext& context) const override;
+  std::vector<std::string> onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const override;
   void end_step(std::vector<Buffer>& buffers, const std::vector<Tensors>& collected) const override;
 
  private:

@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "runtime/layer/compat.hpp"
+#include "runtime/layer/onnx_graph.hpp"
 
 namespace lockstep {
 namespace {
@@ -200,6 +201,14 @@ at::Tensor linear(LayerContext& context, const at::Tensor& x, const std::string&
   node->set_next_edges(torch::autograd::collect_next_edges(x, context.anchor()));
   torch::autograd::set_history(output, node);
   return output;
+}
+
+std::string onnx_linear(OnnxGraph& graph, const std::string& x, const std::string& weight, const std::string& bias,
+                        WeightLayout layout) {
+  std::string w = graph.parameter(weight);
+  if (layout == WeightLayout::out_in) w = graph.permute(w, {1, 0});
+  const std::string y = graph.add("MatMul", {x, w});
+  return bias.empty() ? y : graph.add("Add", {y, graph.parameter(bias)});
 }
 
 at::Tensor embedding(LayerContext& context, const at::Tensor& indices, const std::string& weight_name,

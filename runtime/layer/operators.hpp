@@ -19,6 +19,10 @@ namespace lockstep {
 at::Tensor linear(LayerContext& context, const at::Tensor& x, const std::string& weight, const std::string& bias,
                   WeightLayout layout = WeightLayout::out_in);
 
+/// The same as nodes of an ONNX graph: y.
+std::string onnx_linear(OnnxGraph& graph, const std::string& x, const std::string& weight, const std::string& bias,
+                        WeightLayout layout = WeightLayout::out_in);
+
 /// Rows of `weight` [count, width] at `indices` (int64, any shape): [..., width] in context.precision(). Where the
 /// index is `padding`, the row gets no gradient; -1: none is. Behind the first micro-batch of a step the gradient is
 /// that of the rows that were used, not of the whole table.

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "runtime/layer/low_rank.hpp"
+#include "runtime/layer/onnx_graph.hpp"
 #include "runtime/layer/random.hpp"
 #include "runtime/layer/run_again.hpp"
 
@@ -54,12 +55,23 @@ at::Tensor LinearPart::operator()(LayerContext& context, const at::Tensor& x) co
   return adapter ? y + adapter->output(context, x, name) : y;
 }
 
+std::string LinearPart::onnx(OnnxGraph& graph, const std::string& x) const {
+  const std::string y =
+      onnx_linear(graph, x, part_of(name, "weight"), options.bias ? part_of(name, "bias") : "", options.layout);
+  const LowRank* adapter = graph.adapter(name);
+  return adapter ? graph.add("Add", {y, adapter->onnx(graph, x, name)}) : y;
+}
+
 void EmbeddingPart::describe(LayerDescription& description) const {
   description.parameters.push_back({part_of(name, "weight"), {count, width}, init, "", {}, /*is_cast=*/true});
 }
 
 at::Tensor EmbeddingPart::operator()(LayerContext& context, const at::Tensor& indices) const {
   return embedding(context, indices, part_of(name, "weight"), padding);
+}
+
+std::string EmbeddingPart::onnx(OnnxGraph& graph, const std::string& indices) const {
+  return graph.add("Gather", {graph.parameter(part_of(name, "weight")), indices});
 }
 
 void AffinePart::describe(LayerDescription& description) const {
@@ -78,12 +90,24 @@ at::Tensor LayerNormPart::operator()(LayerContext& context, const at::Tensor& x)
   return at::layer_norm(x, {width}, weight, bias, epsilon);
 }
 
+std::string LayerNormPart::onnx(OnnxGraph& graph, const std::string& x) const {
+  return graph.add("LayerNormalization",
+                   {x, graph.parameter(part_of(name, "weight")), graph.parameter(part_of(name, "bias"))},
+                   {{"epsilon", epsilon}});
+}
+
 void RmsNormPart::describe(LayerDescription& description) const {
   description.parameters.push_back({part_of(name, "weight"), {width}, Init::ones(), ""});
 }
 
 at::Tensor RmsNormPart::operator()(LayerContext& context, const at::Tensor& x) const {
   return at::rms_norm(x, {width}, context.leaf(part_of(name, "weight"), x.scalar_type()), epsilon);
+}
+
+std::string RmsNormPart::onnx(OnnxGraph& graph, const std::string& x) const {
+  const std::string squares = graph.add("ReduceMean", {graph.add("Mul", {x, x})}, {{"axes", OnnxGraph::Sizes{-1}}});
+  const std::string root = graph.add("Sqrt", {graph.add("Add", {squares, graph.number(epsilon)})});
+  return graph.add("Mul", {graph.add("Div", {x, root}), graph.parameter(part_of(name, "weight"))});
 }
 
 at::Tensor AttentionPart::allowed(const at::Tensor& q, std::int64_t length, const AttentionMask& mask) const {
@@ -131,6 +155,53 @@ at::Tensor AttentionPart::mixed(const at::Tensor& q, const at::Tensor& k, const 
   return by_heads.transpose(1, 2).reshape({rows, q.size(1), width});
 }
 
+std::string AttentionPart::onnx_allowed(OnnxGraph& graph, const std::string& length,
+                                        const OnnxAttentionMask& mask) const {
+  std::string allowed;
+  const auto restrict = [&](const std::string& to) {
+    allowed = allowed.empty() ? to : graph.add("And", {allowed, to});
+  };
+  if (causal) {
+    const std::string keys = graph.range(length), queries = graph.unsqueeze(keys, {1});
+    restrict(graph.add("LessOrEqual", {keys, queries}));
+    if (window > 0) restrict(graph.add("Greater", {keys, graph.add("Sub", {queries, graph.integer(window)})}));
+  }
+  if (!mask.keys.empty()) {
+    const std::string any = graph.add("ReduceMax", {graph.cast(mask.keys, at::kInt)}, {{"axes", OnnxGraph::Sizes{-1}}});
+    const std::string none = graph.add("Not", {graph.cast(any, at::kBool)});
+    restrict(graph.unsqueeze(graph.add("Or", {mask.keys, none}), {1, 2, 3}));
+  }
+  if (!mask.documents.empty()) {
+    const std::string same =
+        graph.add("Equal", {graph.unsqueeze(mask.documents, {2}), graph.unsqueeze(mask.documents, {1})});
+    restrict(graph.unsqueeze(same, {1, 2}));
+  }
+  return allowed;
+}
+
+std::string AttentionPart::onnx(OnnxGraph& graph, std::int64_t width, const std::string& q, const std::string& k,
+                                const std::string& v, const OnnxAttentionMask& mask) const {
+  const std::int64_t each = width / heads, groups = kv_heads == 0 ? heads : kv_heads, shared = heads / groups;
+  // [rows, groups, heads of q of each, length, each]; k and v have one there.
+  const auto by_head = [&](const std::string& x, std::int64_t in_group) {
+    return graph.permute(graph.reshape(x, {0, 0, groups, in_group, each}), {0, 2, 3, 1, 4});
+  };
+  const std::string length = graph.size_of(q, 1);
+  std::string queries = by_head(q, shared), others = by_head(k, 1);
+  if (rotary) {
+    const OnnxRotaryTable table = onnx_rotary_table(graph, *rotary, each, length);
+    queries = onnx_rotated(graph, queries, each, table);
+    others = onnx_rotated(graph, others, each, table);
+  }
+  queries = graph.add("Mul", {queries, graph.number(1 / std::sqrt(static_cast<double>(each)))});
+  std::string scores = graph.add("MatMul", {queries, graph.permute(others, {0, 1, 2, 4, 3})});
+  if (const std::string visible = onnx_allowed(graph, length, mask); !visible.empty())
+    scores = graph.add("Where", {visible, scores, graph.number(-std::numeric_limits<double>::infinity())});
+  const std::string weights = graph.add("Softmax", {scores}, {{"axis", std::int64_t{-1}}});
+  const std::string mixed = graph.add("MatMul", {weights, by_head(v, 1)});
+  return graph.reshape(graph.permute(mixed, {0, 3, 1, 2, 4}), {0, 0, width});
+}
+
 at::Tensor AttentionPart::operator()(LayerContext& context, const at::Tensor& q, const at::Tensor& k,
                                      const at::Tensor& v, const AttentionMask& mask) const {
   const bool in_graph = q.requires_grad() || k.requires_grad() || v.requires_grad();
@@ -157,6 +228,20 @@ void ConvolutionPart::describe(LayerDescription& description) const {
 
 at::Tensor ConvolutionPart::operator()(LayerContext& context, const at::Tensor& x) const {
   return convolution(context, x, part_of(name, "weight"), bias ? part_of(name, "bias") : "", arguments);
+}
+
+std::string ConvolutionPart::onnx(OnnxGraph& graph, const std::string& x) const {
+  OnnxGraph::Sizes pads = arguments.padding;
+  pads.insert(pads.end(), arguments.padding.begin(), arguments.padding.end());
+  OnnxGraph::Attributes attributes = {{"kernel_shape", kernel},
+                                      {"strides", arguments.stride},
+                                      {"pads", pads},
+                                      {"dilations", arguments.dilation},
+                                      {"group", arguments.groups}};
+  if (arguments.transposed) attributes.emplace_back("output_padding", arguments.output_padding);
+  OnnxGraph::Names inputs = {x, graph.parameter(part_of(name, "weight"))};
+  if (bias) inputs.push_back(graph.parameter(part_of(name, "bias")));
+  return graph.add(arguments.transposed ? "ConvTranspose" : "Conv", inputs, attributes);
 }
 
 }  // namespace lockstep

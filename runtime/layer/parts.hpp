@@ -42,6 +42,7 @@ struct LinearPart {
 
   void describe(LayerDescription& description) const;
   at::Tensor operator()(LayerContext& context, const at::Tensor& x) const;
+  std::string onnx(OnnxGraph& graph, const std::string& x) const;
 };
 
 /// Rows of a table [count, width] at int64 indices of any shape: [...] -> [..., width]. I and W are split.
@@ -53,6 +54,7 @@ struct EmbeddingPart {
 
   void describe(LayerDescription& description) const;
   at::Tensor operator()(LayerContext& context, const at::Tensor& indices) const;
+  std::string onnx(OnnxGraph& graph, const std::string& indices) const;
 };
 
 /// A factor and a summand per channel: weight (ones) and bias (zeros), float32; their gradients are computed in I.
@@ -75,6 +77,7 @@ struct LayerNormPart {
 
   void describe(LayerDescription& description) const { affine().describe(description); }
   at::Tensor operator()(LayerContext& context, const at::Tensor& x) const;
+  std::string onnx(OnnxGraph& graph, const std::string& x) const;
 
  private:
   AffinePart affine() const { return {name, width}; }
@@ -89,12 +92,17 @@ struct RmsNormPart {
 
   void describe(LayerDescription& description) const;
   at::Tensor operator()(LayerContext& context, const at::Tensor& x) const;
+  std::string onnx(OnnxGraph& graph, const std::string& x) const;
 };
 
 /// What may be looked at, of each row; undefined: everything.
 struct AttentionMask {
   at::Tensor keys = {};       ///< bool [rows, length]: these positions. A row of none looks at everything
   at::Tensor documents = {};  ///< int64 [rows, length]: from each position those with its number
+};
+/// The same in an ONNX graph; empty: everything.
+struct OnnxAttentionMask {
+  std::string keys = {}, documents = {};
 };
 
 /// Scaled dot-product attention over heads (Vaswani et al., "Attention Is All You Need", 2017). No parameters. With
@@ -115,6 +123,9 @@ struct AttentionPart {
   /// [rows, length, width / heads * kv_heads].
   at::Tensor operator()(LayerContext& context, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                         const AttentionMask& mask = {}) const;
+  /// `width`: of q.
+  std::string onnx(OnnxGraph& graph, std::int64_t width, const std::string& q, const std::string& k,
+                   const std::string& v, const OnnxAttentionMask& mask = {}) const;
 
  private:
   /// `p`: of the dropout.
@@ -123,6 +134,8 @@ struct AttentionPart {
   /// bool, true where a query may look, to be laid over [rows, heads, queries, keys]; undefined: everywhere, or
   /// wherever `causal` lets it.
   at::Tensor allowed(const at::Tensor& q, std::int64_t length, const AttentionMask& mask) const;
+  /// To be laid over [rows, heads of k, heads of q of each, queries, keys]; empty: everywhere.
+  std::string onnx_allowed(OnnxGraph& graph, const std::string& length, const OnnxAttentionMask& mask) const;
 };
 
 /// Convolutions, transposed ones too; see convolution() of operators.hpp for shapes.
@@ -138,6 +151,7 @@ struct ConvolutionPart {
   /// times the kernel.
   void describe(LayerDescription& description) const;
   at::Tensor operator()(LayerContext& context, const at::Tensor& x) const;
+  std::string onnx(OnnxGraph& graph, const std::string& x) const;
 };
 
 /// Outputs, and the parameters of all parts in order.

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "runtime/config/field.hpp"
+#include "runtime/layer/onnx_graph.hpp"
 
 namespace lockstep {
 namespace {
@@ -158,6 +159,35 @@ Tensors Recurrent::forward(const Tensors& inputs, LayerContext& context) const {
   return {at::where(within(x, lengths), together, at::zeros({}, together.options()))};
 }
 
+std::vector<std::string> Recurrent::onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const {
+  const bool is_lstm = config().kind == RecurrentKind::lstm;
+  // Gates: i, f, g, o here, i, o, f, g there; r, z, n here, z, r, n there.
+  const OnnxGraph::Sizes order = is_lstm ? OnnxGraph::Sizes{0, 3, 1, 2} : OnnxGraph::Sizes{1, 0, 2};
+  const auto in_order = [&](const std::string& name) {
+    const std::vector<at::Tensor> blocks = graph.value(name).chunk(gates(), 0);
+    std::vector<at::Tensor> ordered;
+    for (const std::int64_t gate : order) ordered.push_back(blocks[static_cast<std::size_t>(gate)]);
+    return at::cat(ordered);
+  };
+  std::vector<at::Tensor> of_inputs, of_states, biases;
+  for (const bool reverse : {false, true}) {
+    if (reverse && !config().bidirectional) break;
+    const std::vector<std::string> names = parameter_names(reverse);
+    of_inputs.push_back(in_order(names[0]));
+    of_states.push_back(in_order(names[1]));
+    biases.push_back(at::cat({in_order(names[2]), in_order(names[3])}));
+  }
+  OnnxGraph::Attributes attributes = {{"hidden_size", config().width},
+                                      {"direction", config().bidirectional ? "bidirectional" : "forward"}};
+  if (!is_lstm) attributes.emplace_back("linear_before_reset", std::int64_t{1});  // the r of torch
+  OnnxGraph::Names all = {graph.permute(inputs[0], {1, 0, 2}), graph.stored("W", at::stack(of_inputs)),
+                          graph.stored("R", at::stack(of_states)), graph.stored("B", at::stack(biases))};
+  if (inputs.size() == 2) all.push_back(graph.cast(inputs[1], at::kInt));
+  const OnnxGraph::Names made = graph.add(is_lstm ? "LSTM" : "GRU", all, attributes, 2);
+  if (config().last_only) return {graph.reshape(graph.permute(made[1], {1, 0, 2}), {0, -1})};
+  return {graph.reshape(graph.permute(made[0], {2, 0, 1, 3}), {0, 0, -1})};
+}
+
 void fields(FieldVisitor& visit, LengthsConfig& config) {
   visit("pad", value(config.pad));
 }
@@ -173,6 +203,13 @@ Tensors Lengths::forward(const Tensors& inputs, LayerContext&) const {
   const at::Tensor& tokens = inputs[0];
   const at::Tensor numbers = at::arange(1, tokens.size(1) + 1, tokens.options());
   return {at::where(tokens != config().pad, numbers, at::ones({}, tokens.options())).amax(1)};
+}
+
+std::vector<std::string> Lengths::onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const {
+  const std::string numbers = graph.add("Add", {graph.range(graph.size_of(inputs[0], 1)), graph.integer(1)});
+  const std::string is_pad = graph.add("Equal", {inputs[0], graph.integer(config().pad)});
+  return {graph.add("ReduceMax", {graph.add("Where", {is_pad, graph.integer(1), numbers})},
+                    {{"axes", OnnxGraph::Sizes{1}}, {"keepdims", std::int64_t{0}}})};
 }
 
 void fields(FieldVisitor& visit, PositionsConfig& config) {
@@ -192,6 +229,10 @@ LayerDescription Positions::describe(const std::vector<EntrySpec>& inputs) const
 Tensors Positions::forward(const Tensors& inputs, LayerContext& context) const {
   const at::Tensor numbers = at::arange(inputs[0].size(1), inputs[0].options().dtype(at::kLong));
   return {inputs[0] + part_(context, numbers)};
+}
+
+std::vector<std::string> Positions::onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const {
+  return {graph.add("Add", {inputs[0], part_.onnx(graph, graph.range(graph.size_of(inputs[0], 1)))})};
 }
 
 void fields(FieldVisitor& visit, SelfAttentionConfig& config) {
@@ -228,6 +269,13 @@ Tensors SelfAttention::forward(const Tensors& inputs, LayerContext& context) con
   const std::vector<at::Tensor> qkv =
       linear(context, inputs[0], "in_proj_weight", "in_proj_bias").split(config().width, 2);
   return {out_(context, attention_(context, qkv[0], qkv[1], qkv[2]))};
+}
+
+std::vector<std::string> SelfAttention::onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const {
+  const std::int64_t width = config().width;
+  const OnnxGraph::Names qkv =
+      graph.split(onnx_linear(graph, inputs[0], "in_proj_weight", "in_proj_bias"), {width, width, width}, 2);
+  return {out_.onnx(graph, attention_.onnx(graph, width, qkv[0], qkv[1], qkv[2]))};
 }
 
 }  // namespace lockstep

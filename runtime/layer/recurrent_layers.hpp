@@ -44,6 +44,7 @@ class Recurrent : public LayerOf<RecurrentConfig> {
   explicit Recurrent(const RecurrentConfig& config);
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
   Tensors forward(const Tensors& inputs, LayerContext& context) const override;
+  std::vector<std::string> onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const override;
 
  private:
   struct Direction;
@@ -65,6 +66,7 @@ class Lengths : public LayerOf<LengthsConfig> {
   explicit Lengths(const LengthsConfig& config) : LayerOf("lengths", config) {}
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
   Tensors forward(const Tensors& inputs, LayerContext& context) const override;
+  std::vector<std::string> onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const override;
 };
 
 struct PositionsConfig {
@@ -80,6 +82,7 @@ class Positions : public LayerOf<PositionsConfig> {
       : LayerOf("positions", config), part_{"", config.context, config.width, Init::normal(0.02)} {}
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
   Tensors forward(const Tensors& inputs, LayerContext& context) const override;
+  std::vector<std::string> onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const override;
 
  private:
   EmbeddingPart part_;
@@ -100,6 +103,7 @@ class SelfAttention : public LayerOf<SelfAttentionConfig> {
   explicit SelfAttention(const SelfAttentionConfig& config);
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
   Tensors forward(const Tensors& inputs, LayerContext& context) const override;
+  std::vector<std::string> onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const override;
 
  private:
   AttentionPart attention_;

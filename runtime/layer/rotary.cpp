@@ -8,6 +8,7 @@
 #include <numbers>
 
 #include "runtime/config/field.hpp"
+#include "runtime/layer/onnx_graph.hpp"
 
 namespace lockstep {
 namespace {
@@ -99,6 +100,30 @@ at::Tensor rotated(const at::Tensor& x, const RotaryTable& table) {
   const std::vector<at::Tensor> parts = x.chunk(2, -1);
   return at::cat({parts[0] * table.cosine - parts[1] * table.sine, parts[1] * table.cosine + parts[0] * table.sine},
                  -1);
+}
+
+OnnxRotaryTable onnx_rotary_table(OnnxGraph& graph, const RotaryConfig& config, std::int64_t width,
+                                  const std::string& length) {
+  const auto of_length = [&](std::int64_t some) {
+    return graph.constant(frequencies(config, width, some, at::TensorOptions(at::kFloat)));
+  };
+  std::string frequency = of_length(1);
+  if (config.scaling == RotaryScaling::longrope) {
+    const std::string is_long = graph.add("Greater", {length, graph.integer(config.original_context)});
+    frequency = graph.add("Where", {is_long, of_length(config.original_context + 1), frequency});
+  }
+  const std::string places = graph.unsqueeze(graph.cast(graph.range(length), at::kFloat), {1});
+  const std::string angles = graph.add("Mul", {places, frequency}), factor = graph.number(attention_factor(config));
+  return {graph.add("Mul", {graph.add("Cos", {angles}), factor}),
+          graph.add("Mul", {graph.add("Sin", {angles}), factor})};
+}
+
+std::string onnx_rotated(OnnxGraph& graph, const std::string& x, std::int64_t width, const OnnxRotaryTable& table) {
+  const OnnxGraph::Names parts = graph.split(x, {width / 2, width / 2}, -1);
+  const auto times = [&](int part, const std::string& by) { return graph.add("Mul", {parts[part], by}); };
+  const std::string real = graph.add("Sub", {times(0, table.cosine), times(1, table.sine)});
+  const std::string imaginary = graph.add("Add", {times(1, table.cosine), times(0, table.sine)});
+  return graph.add("Concat", {real, imaginary}, {{"axis", std::int64_t{-1}}});
 }
 
 }  // namespace lockstep

@@ -15,6 +15,7 @@
 namespace lockstep {
 
 class FieldVisitor;
+class OnnxGraph;
 
 enum class RotaryScaling : std::uint8_t {
   none,
@@ -57,5 +58,13 @@ RotaryTable rotary_table(const RotaryConfig& config, std::int64_t width, std::in
 
 /// x [..., length, width], every head turned. Differentiable.
 at::Tensor rotated(const at::Tensor& x, const RotaryTable& table);
+
+/// The same two as nodes of an ONNX graph; `length`: int64 [].
+struct OnnxRotaryTable {
+  std::string cosine, sine;
+};
+OnnxRotaryTable onnx_rotary_table(OnnxGraph& graph, const RotaryConfig& config, std::int64_t width,
+                                  const std::string& length);
+std::string onnx_rotated(OnnxGraph& graph, const std::string& x, std::int64_t width, const OnnxRotaryTable& table);
 
 }  // namespace lockstep

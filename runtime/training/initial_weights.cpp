@@ -88,13 +88,7 @@ class Matching {
     others.erase(name);
     std::vector<std::string> all = {name};
     all.insert(all.end(), others.begin(), others.end());
-    for (const auto& [ours, theirs] : assembly_.model.hub_spellings)
-      for (std::size_t i = 0, count = all.size(); i < count; ++i)
-        if (all[i].ends_with(ours)) all.push_back(all[i].substr(0, all[i].size() - ours.size()) + theirs);
-    const std::string& prefix = assembly_.model.hub_prefix;
-    for (std::size_t i = 0, count = all.size(); i < count && !prefix.empty(); ++i)
-      if (all[i].starts_with(prefix)) all.push_back(all[i].substr(prefix.size()));
-    return all;
+    return names_in_files(assembly_.model, std::move(all));
   }
 
   void look_for(int index) {

@@ -6,6 +6,7 @@
 #include "runtime/checkpoint/weight_files.hpp"
 #include "runtime/schedule/measured.hpp"
 #include "runtime/training/data_record.hpp"
+#include "runtime/training/model_record.hpp"
 
 namespace lockstep {
 namespace {
@@ -71,6 +72,7 @@ std::unique_ptr<Publisher> make_publisher(const Assembly& assembly, const Start&
   publisher.torch_dtype = config.train.precision == Precision::fp64 ? "float64" : "float32";
   publisher.adapter_config = adapter_config_of(assembly, start.initial.get());
   publisher.companions = companion_files(start.checkpoint.empty() ? config.train.init_from : start.checkpoint);
+  publisher.companions[kModelFile] = model_record(assembly);
   publisher.state = start.state;
   if (!start.state.data) publisher.state.data = record_of(assembly.data);
   publisher.log = options.log;
