@@ -103,9 +103,8 @@ class BertEmbedding : public LayerOf<BertSizes> {
     const std::string sum = graph.add("Add", {graph.add("Add", {words_.onnx(graph, tokens), types}), positions});
     std::vector<std::string> outputs = {norm_.onnx(graph, sum)};
     if (config().masks()) {
-      const std::string& hides = config().reads_mask ? inputs.back() : tokens;
-      const std::string hidden =
-          graph.add("Equal", {hides, config().reads_mask ? nothing : graph.integer(config().pad)});
+      const std::string hidden = config().reads_mask ? graph.add("Equal", {inputs.back(), nothing})
+                                                     : graph.add("Equal", {tokens, graph.integer(config().pad)});
       outputs.push_back(graph.add("Not", {hidden}));
     }
     return outputs;

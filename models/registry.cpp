@@ -24,6 +24,8 @@ Table<ModelFamily> model_families() {
           {"resnet", "ResNet-18 to 152 with torchvision's names", make_resnet},
           {"cnn", "small residual network for images: convolutions, norms and skips", make_cnn},
           {"unet", "U-Net for segmentation: encoder, decoder and skips between them", make_unet},
+          {"wide_deep", "clicks from categories: a table of embeddings per field, an MLP, and a weight per value",
+           make_wide_deep},
           {"sequential", "the layers that the config lists, one after the other or in branches", make_sequential},
           {"delay", "layers that sleep for given times: measures schedules with more workers than cores", make_delay},
       }};

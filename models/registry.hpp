@@ -75,6 +75,7 @@ Model make_gru(const Section& section);
 Model make_resnet(const Section& section);
 Model make_cnn(const Section& section);
 Model make_unet(const Section& section);
+Model make_wide_deep(const Section& section);
 Model make_delay(const Section& section);
 Model make_sequential(const Section& section, const ModelTables& tables);
 

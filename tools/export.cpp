@@ -6,7 +6,8 @@
 
 #include "runtime/base/size.hpp"
 #include "runtime/checkpoint/merge.hpp"
-#include "runtime/session/onnx_export.hpp"
+#include "runtime/session/recorded_model.hpp"
+#include "runtime/training/onnx_export.hpp"
 #include "tools/command.hpp"
 
 namespace lockstep {
@@ -14,6 +15,7 @@ namespace {
 
 struct ExportFlags {
   std::string folder, output, base;
+  std::vector<std::string> plugins;
   bool merges = false, onnx = false, averaged = false, copies = false;
 };
 
@@ -25,11 +27,13 @@ int merge(const ExportFlags& flags) {
 }
 
 int to_onnx(const ExportFlags& flags) {
-  const OnnxModel model = export_onnx({.checkpoint = flags.folder,
-                                       .output = flags.output,
-                                       .base = flags.base,
-                                       .averaged = flags.averaged,
-                                       .copies = flags.copies});
+  const OnnxModel model =
+      export_onnx({.checkpoint = flags.folder,
+                   .output = flags.output,
+                   .base = flags.base,
+                   .averaged = flags.averaged,
+                   .copies = flags.copies,
+                   .model = [&](const ModelRecord& record) { return recorded_model(record, flags.plugins); }});
   std::cout << model.path << ": " << size_text(model.bytes) << "\n";
   for (const std::string& input : model.inputs) std::cout << "  reads   " << input << "\n";
   for (const std::string& output : model.outputs) std::cout << "  gives   " << output << "\n";
@@ -54,6 +58,9 @@ void add_export(CLI::App& app, Command& command) {
   verb->add_option("--base", flags->base, "Of an adapter: where its base is, if not where it says")->type_name("DIR");
   verb->add_flag("--ema", flags->averaged, "With the averages of its weights (train.ema) in their place");
   verb->add_flag("--copy", flags->copies, "With --onnx: copies of the weights instead of hard links")->needs("--onnx");
+  verb->add_option("--plugin", flags->plugins, "With --onnx: where the plug-ins are now that training named")
+      ->type_name("FILE")
+      ->needs("--onnx");
   verb->footer(
       "Examples:\n  lockstep export runs/gpt/checkpoints/step-00000100 --onnx --out gpt-onnx\n"
       "  lockstep export runs/lora/checkpoints/step-00000100 --merge --out merged\n"

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "runtime/layer/layers.hpp"
+#include "runtime/layer/onnx_graph.hpp"
 #include "runtime/session/plugins.hpp"
 
 namespace {
@@ -17,6 +18,10 @@ using namespace lockstep;
 
 at::Tensor sine(const at::Tensor& x) {
   return at::sin(x);
+}
+
+std::string onnx_sine(OnnxGraph& graph, const std::string& x) {  // for lockstep export --onnx
+  return graph.add("Sin", {x});
 }
 
 // ---- a layer: its options named once, for YAML, C++, profiles and `lockstep list layers` ----
@@ -44,6 +49,12 @@ class Snake : public LayerOf<SnakeConfig> {
   Tensors forward(const Tensors& inputs, LayerContext& context) const override {
     const at::Tensor sine = at::sin(inputs[0] * config().frequency);
     return {inputs[0] + context.leaf("factor") * sine * sine / config().frequency};
+  }
+  std::vector<std::string> onnx(OnnxGraph& graph, const std::vector<std::string>& inputs) const override {
+    const std::string frequency = graph.number(config().frequency);
+    const std::string sine = graph.add("Sin", {graph.add("Mul", {inputs[0], frequency})});
+    const std::string scaled = graph.add("Mul", {graph.parameter("factor"), graph.add("Mul", {sine, sine})});
+    return {graph.add("Add", {inputs[0], graph.add("Div", {scaled, frequency})})};
   }
 };
 
@@ -154,7 +165,7 @@ LearningRate inverse_sqrt(const LrScheduleConfig& schedule) {
 }
 
 void add_extras(Registry& registry) {
-  registry.activations.add({"sine", "sin(x)", sine});
+  registry.activations.add({"sine", "sin(x)", sine, onnx_sine});
   registry.layers.add(layer_kind<Snake>("snake", "x + sin(f x)^2 / f, by column"));
   registry.losses.add({"log_cosh", "regression: numbers, any shape", [] { return std::make_unique<LogCosh>(); }});
   registry.metrics.add({"largest_error", "the largest |output - target|",

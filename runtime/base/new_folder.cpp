@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/base/new_folder.hpp"
 
+#include <unistd.h>
+
 #include <filesystem>
 
 #include "runtime/base/error.hpp"
@@ -10,8 +12,11 @@ namespace lockstep {
 namespace fs = std::filesystem;
 
 NewFolder::NewFolder(std::string flag, std::string path)
-    : flag_(std::move(flag)), path_(std::move(path)), part_((fs::path(path_) / "").parent_path().string() + ".part") {
-  if (fs::exists(path_)) throw UserError(concat(flag_, ": ", path_, " is there already; remove it or choose another"));
+    : flag_(std::move(flag)),
+      path_((fs::path(std::move(path)) / "").parent_path()),
+      part_(concat(path_, ".part-", getpid())) {
+  if (fs::exists(fs::symlink_status(path_)))
+    throw UserError(concat(flag_, ": ", path_, " is there already; remove it or choose another"));
   std::error_code failure;
   fs::remove_all(part_, failure);
   fs::create_directories(part_, failure);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A folder that somebody asked for: there whole or not at all. Until it is published it is called PATH.part.
+// A folder that somebody asked for: there whole or not at all. Until it is published it is called PATH.part-PROCESS.
 #pragma once
 
 #include <string>

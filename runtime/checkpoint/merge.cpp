@@ -192,9 +192,10 @@ MergedModel merge_adapter(const std::string& folder, const std::string& output, 
                                          saved.empty() ? "; a checkpoint of a whole model needs no merging"
                                                        : "; it is a run folder: take " + saved.back().path));
   }
-  NewFolder made("--out", output);
   const at::NoGradGuard no_grad;
-  const MergedModel merged = Merge(folder, base, averaged).write(made.part());
+  Merge merge(folder, base, averaged);
+  NewFolder made("--out", output);
+  const MergedModel merged = merge.write(made.part());
   made.publish();
   return merged;
 }

@@ -4,7 +4,7 @@
 // index).
 //
 //   samples, eval_samples   how many; eval_samples 0: no evaluation set
-//   task                    regression | classification | tokens | image_classification | segmentation
+//   task                    regression | classification | tokens | clicks | image_classification | segmentation
 //   noise                   see below
 //
 // regression, classification (`inputs`, `outputs`): x float32 [rows, inputs] is normal with variance 1; a fixed random
@@ -15,6 +15,10 @@
 // cycle;
 //   a sequence starts anywhere and follows it, except that a share `noise` of the steps goes to a random token.
 //   x int64 [rows, context]; targets int64 [rows, context] are one step ahead.
+// clicks (`fields`, how many values each has): x int64 [rows, fields], value v of a field of n about as often as
+//   1 / (v + 1); every value has a fixed normal bias b and a fixed normal direction d in 4 dimensions. targets float32
+//   [rows, 1]: 1 with the probability sigmoid(-1 + sum of b / sqrt(fields) + 1.5 * sum over pairs of d d' / (2
+//   sqrt(pairs))), except that a share `noise` of them is a fair coin.
 // image_classification, segmentation (`size`, `channels`, default 1, and `classes`): x float32 [rows, channels, size,
 //   size], drawn as below on a background of 0, plus noise * normal.
 //   image_classification: a class is a fixed random pattern [channels, 5, 5] of +1 and -1 (cut to `size`), which stands
@@ -28,6 +32,7 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <numeric>
 
@@ -190,6 +195,51 @@ class TokenDataset : public Generated {
   TokenTask task_;
 };
 
+struct ClickTask {
+  std::vector<std::int64_t> fields;
+  double noise = 0;
+  std::uint64_t seed = 0;
+};
+
+class ClickDataset : public Generated {
+ public:
+  ClickDataset(std::int64_t size, std::uint64_t seed, const std::string& split, ClickTask task)
+      : Generated(size, seed, split), task_(std::move(task)) {}
+
+  std::vector<EntrySpec> entries(std::int64_t rows) const override {
+    const std::int64_t below = *std::max_element(task_.fields.begin(), task_.fields.end());
+    return data_entries(rows, {at::kLong, {static_cast<std::int64_t>(task_.fields.size())}, below}, {at::kFloat, {1}});
+  }
+
+ private:
+  static constexpr std::size_t kDimensions = 4;
+  using Direction = std::array<double, kDimensions>;
+
+  void make(RandomStream& random, at::Tensor& x, at::Tensor& targets, std::int64_t row) const override {
+    auto* values = row_of<std::int64_t>(x, row);
+    const std::size_t count = task_.fields.size();
+    std::vector<Direction> directions(count);
+    double biases = 0, pairs = 0;
+    for (std::size_t f = 0; f < count; ++f) {
+      const std::int64_t of = task_.fields[f];
+      const double place = std::exp(random.uniform() * std::log(static_cast<double>(of) + 1));  // from 1 to of + 1
+      values[f] = std::min(static_cast<std::int64_t>(place) - 1, of - 1);
+      RandomStream its = stream_of(task_.seed, values[f], concat("clicks.", f));
+      biases += its.normal();
+      for (double& part : directions[f]) part = its.normal();
+      for (std::size_t before = 0; before < f; ++before)
+        pairs += std::inner_product(directions[f].begin(), directions[f].end(), directions[before].begin(), 0.0);
+    }
+    const auto fields = static_cast<double>(count);
+    double logit = -1 + biases / std::sqrt(fields);
+    if (count > 1) logit += 1.5 * pairs / (2 * std::sqrt(fields * (fields - 1) / 2));
+    const bool noisy = random.uniform() < task_.noise;
+    *row_of<float>(targets, row) = random.uniform() < (noisy ? 0.5 : 1 / (1 + std::exp(-logit))) ? 1.0F : 0.0F;
+  }
+
+  ClickTask task_;
+};
+
 struct ImageTask {
   std::int64_t size = 0, channels = 0, classes = 0;
   double noise = 0;
@@ -342,6 +392,16 @@ DataSplits open_tokens(const Section& section, const Common& common, const DataC
   return make_splits<TokenDataset>(common, defaults.seed, task);
 }
 
+DataSplits open_clicks(const Section& section, const Common& common, std::uint64_t seed) {
+  ClickTask task;
+  task.fields = section.list<std::int64_t>("fields", between<std::int64_t>(1, 1 << 24));
+  if (task.fields.empty()) throw section.unexpected("fields", "how many values each field has, such as [1000, 50]");
+  task.noise = common.noise;
+  task.seed = seed;
+  section.finish();
+  return make_splits<ClickDataset>(common, seed, task);
+}
+
 DataSplits open_images(const Section& section, const Common& common, std::uint64_t seed) {
   ImageTask task;
   task.size = section.get<std::int64_t>("size", between<std::int64_t>(1, 1 << 14));
@@ -365,10 +425,11 @@ DataSplits open_synthetic(const Section& section, const DataContext& defaults) {
   common.samples = section.get<std::int64_t>("samples", at_least<std::int64_t>(1));
   common.eval_samples = section.get<std::int64_t>("eval_samples", 0, at_least<std::int64_t>(0));
   common.task = section.get<std::string>(
-      "task", one_of({"regression", "classification", "tokens", "image_classification", "segmentation"}));
+      "task", one_of({"regression", "classification", "tokens", "clicks", "image_classification", "segmentation"}));
   common.noise = section.get<double>("noise", 0.0, unbounded_noise(common.task) ? at_least(0.0) : between(0.0, 1.0));
   if (common.task == "image_classification" || common.task == "segmentation")
     return open_images(section, common, defaults.seed);
+  if (common.task == "clicks") return open_clicks(section, common, defaults.seed);
   if (common.task == "tokens") return open_tokens(section, common, defaults);
   return open_taught(section, common, defaults.seed);
 }

@@ -23,11 +23,8 @@ class Describer {
   }
 
   ModelGraph run(const std::vector<EntrySpec>& data, const Losses& losses) {
-    if (model_.layers.empty()) throw ModelError(concat("model ", model_.name, " has no layers"));
     if (model_.heads.empty()) throw ModelError(concat("model ", model_.name, " has no heads: no loss reads it"));
-    if (options_.batch == 0 && !data.empty()) options_.batch = data.front().sizes.at(0);
-    for (const EntrySpec& entry : data) graph_.sources.push_back(add_value(entry, -1));
-    for (int layer = 0; layer < graph_.layer_count(); ++layer) add_layer(layer);
+    add_layers(data);
     for (std::size_t head = 0; head < model_.heads.size(); ++head) add_head(static_cast<int>(head), *losses[head]);
     check_adapter();
     find_backward();
@@ -35,7 +32,20 @@ class Describer {
     return std::move(graph_);
   }
 
+  ModelGraph run(const std::vector<EntrySpec>& data) {
+    add_layers(data);
+    check_adapter();
+    return std::move(graph_);
+  }
+
  private:
+  void add_layers(const std::vector<EntrySpec>& data) {
+    if (model_.layers.empty()) throw ModelError(concat("model ", model_.name, " has no layers"));
+    if (options_.batch == 0 && !data.empty()) options_.batch = data.front().sizes.at(0);
+    for (const EntrySpec& entry : data) graph_.sources.push_back(add_value(entry, -1));
+    for (int layer = 0; layer < graph_.layer_count(); ++layer) add_layer(layer);
+  }
+
   int add_value(const EntrySpec& spec, int producer) {
     const int id = static_cast<int>(graph_.values.size());
     graph_.values.push_back({spec, producer, false, {}});
@@ -332,6 +342,10 @@ int first_untrained(const ModelGraph& graph, int without) {
 ModelGraph describe_model(const Model& model, const std::vector<EntrySpec>& data, const Losses& losses,
                           const GraphOptions& options) {
   return Describer(model, options).run(data, losses);
+}
+
+ModelGraph describe_layers(const Model& model, const std::vector<EntrySpec>& data) {
+  return Describer(model, {}).run(data);
 }
 
 bool ModelGraph::is_for_losses(int value) const {

@@ -117,4 +117,7 @@ int first_untrained(const ModelGraph& graph, int without = -1);
 ModelGraph describe_model(const Model& model, const std::vector<EntrySpec>& data, const Losses& losses,
                           const GraphOptions& options = {});
 
+/// The same of the layers alone, whatever losses would read: nothing is trained, and `data` has what layers read.
+ModelGraph describe_layers(const Model& model, const std::vector<EntrySpec>& data);
+
 }  // namespace lockstep

@@ -8,6 +8,7 @@
 #include <numbers>
 #include <utility>
 
+#include "runtime/base/nearest.hpp"
 #include "runtime/layer/layer.hpp"
 #include "runtime/layer/low_rank.hpp"
 
@@ -135,8 +136,24 @@ std::string entry_of(const OnnxEntry& entry) {
 
 }  // namespace
 
+/// `wanted`, or the same with a number behind it.
+std::string OnnxGraph::free_name(const std::string& wanted) {
+  std::string name = wanted;
+  for (int number = 1; !taken_.insert(name).second; ++number) name = concat(wanted, "_", number);
+  return name;
+}
+
 std::string OnnxGraph::fresh(const std::string& hint) {
-  return concat(layer_, layer_.empty() ? "" : "/", hint, "_", count_++);
+  return free_name(concat(layer_, layer_.empty() ? "" : "/", hint, "_", count_++));
+}
+
+const std::string& OnnxGraph::full_name(const std::string& local_name) const {
+  const auto found = full_names_.find(local_name);
+  if (found != full_names_.end()) return found->second;
+  std::vector<std::string> names;
+  for (const auto& [local, full] : full_names_) names.push_back(local);
+  throw ModelError(concat("onnx() asks for '", local_name, "', which describe() does not; it has ", join(names),
+                          did_you_mean(local_name, names)));
 }
 
 OnnxGraph::Names OnnxGraph::add(const std::string& op, const Names& inputs, const Attributes& attributes, int outputs) {
@@ -170,18 +187,18 @@ void OnnxGraph::initialize(const std::string& name, const OnnxWeight& weight) {
 }
 
 std::string OnnxGraph::parameter(const std::string& local_name) {
-  const std::string& full = full_names_.at(local_name);
+  const std::string& full = full_name(local_name);
   std::string& name = made_["weight " + full];
   if (!name.empty()) return name;
   const OnnxWeight weight = weight_(full);
-  initialize(full, weight);
-  name = full;
-  if (weight.dtype != at::kFloat) name = cast(full, at::kFloat);
+  name = free_name(full);
+  initialize(name, weight);
+  if (weight.dtype != at::kFloat) name = cast(name, at::kFloat);
   return name;
 }
 
 at::Tensor OnnxGraph::value(const std::string& local_name) const {
-  return read_(full_names_.at(local_name)).to(at::kFloat);
+  return read_(full_name(local_name)).to(at::kFloat);
 }
 
 std::string OnnxGraph::stored(const std::string& hint, const at::Tensor& tensor) {
@@ -197,7 +214,7 @@ std::string OnnxGraph::constant(const at::Tensor& tensor) {
   std::string& name =
       made_[concat("constant ", c10::toString(tensor.scalar_type()), " [", join(tensor.sizes()), "] ", bytes)];
   if (!name.empty()) return name;
-  name = concat("constant_", count_++);
+  name = free_name(concat("constant_", count_++));
   std::string made = header_of(name, tensor.scalar_type(), tensor.sizes());
   put(made, tensor::bytes, bytes);
   put(initializers_, graph::initializer, made);
@@ -237,16 +254,19 @@ const LowRank* OnnxGraph::adapter(const std::string& part) const {
 }
 
 void OnnxGraph::input(const OnnxEntry& entry) {
+  taken_.insert(entry.name);
   put(inputs_, graph::input, entry_of(entry));
 }
 
-void OnnxGraph::output(const OnnxEntry& entry, const std::string& value) {
+std::string OnnxGraph::output(OnnxEntry entry, const std::string& value) {
+  entry.name = free_name(entry.name);
   std::string made;
   put(made, node::input, value);
   put(made, node::output, entry.name);
   put(made, node::op, std::string("Identity"));
   put(nodes_, graph::node, made);
   put(outputs_, graph::output, entry_of(entry));
+  return entry.name;
 }
 
 void OnnxGraph::enter(const std::string& layer, std::map<std::string, std::string> full_names) {

@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <set>
 #include <string>
 #include <utility>
 #include <variant>
@@ -59,6 +60,7 @@ class OnnxGraph {
     return add(op, inputs, attributes, 1).front();
   }
   /// Of the layer at work, a parameter or buffer by local name: float32 (a Cast where it is kept in another precision).
+  /// ModelError when describe() did not ask for it.
   std::string parameter(const std::string& local_name);
   /// The same tensor, to be made another one of; what comes of it goes to stored().
   at::Tensor value(const std::string& local_name) const;
@@ -85,9 +87,10 @@ class OnnxGraph {
 
   // ---- for who exports a model ----
 
+  /// Before the first node: inputs keep their names.
   void input(const OnnxEntry& entry);
-  /// `value`: what it is called in the graph.
-  void output(const OnnxEntry& entry, const std::string& value);
+  /// `value`: what it is called in the graph. Gives the name that it has: the entry's, unless that is taken.
+  std::string output(OnnxEntry entry, const std::string& value);
   /// From here on local names of parameters and buffers are those of this layer.
   void enter(const std::string& layer, std::map<std::string, std::string> full_names);
   /// The bytes of the model file, and of kSecondFile (empty: there is none).
@@ -96,7 +99,9 @@ class OnnxGraph {
   static constexpr const char* kSecondFile = "model.onnx.data";
 
  private:
+  const std::string& full_name(const std::string& local_name) const;
   std::string fresh(const std::string& hint);
+  std::string free_name(const std::string& wanted);
   void initialize(const std::string& name, const OnnxWeight& weight);
 
   std::function<OnnxWeight(const std::string&)> weight_;
@@ -106,6 +111,7 @@ class OnnxGraph {
   std::string layer_;
   std::string nodes_, initializers_, inputs_, outputs_;  // fields of the graph
   std::map<std::string, std::string> made_;              // by full name or content: values
+  std::set<std::string> taken_;                          // names of values
   std::string second_;
   std::int64_t count_ = 0;
 };

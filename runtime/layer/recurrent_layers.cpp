@@ -179,7 +179,7 @@ std::vector<std::string> Recurrent::onnx(OnnxGraph& graph, const std::vector<std
   }
   OnnxGraph::Attributes attributes = {{"hidden_size", config().width},
                                       {"direction", config().bidirectional ? "bidirectional" : "forward"}};
-  if (!is_lstm) attributes.emplace_back("linear_before_reset", std::int64_t{1});  // the r of torch
+  if (!is_lstm) attributes.emplace_back("linear_before_reset", std::int64_t{1});  // n = tanh(W x + b + r (R h + c))
   OnnxGraph::Names all = {graph.permute(inputs[0], {1, 0, 2}), graph.stored("W", at::stack(of_inputs)),
                           graph.stored("R", at::stack(of_states)), graph.stored("B", at::stack(biases))};
   if (inputs.size() == 2) all.push_back(graph.cast(inputs[1], at::kInt));

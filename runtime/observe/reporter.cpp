@@ -65,7 +65,7 @@ std::vector<std::string> lines_of(const Prediction& p) {
 std::string metrics_text(const StepResult& evaluation) {
   std::string text;
   for (const MetricValue& metric : evaluation.metrics)
-    if (metric.picture.empty()) text += concat("  ", metric.name, " ", fixed_text(metric.value, 4));
+    if (!metric.name.ends_with("confusion_matrix")) text += concat("  ", metric.name, " ", fixed_text(metric.value, 4));
   return text;
 }
 

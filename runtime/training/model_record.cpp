@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/training/model_record.hpp"
 
+#include <filesystem>
 #include <optional>
 
 #include "runtime/config/config.hpp"
@@ -30,14 +31,17 @@ std::string model_record(const Assembly& assembly) {
   for (const int source : graph.sources) {
     const auto& [spec, producer, requires_grad, uses] = graph.values[static_cast<std::size_t>(source)];
     if (uses.empty() || uses.front().layer >= graph.layer_count()) continue;  // losses alone read it
+    const char* type = dtype_name(spec.dtype);
+    if (!type) continue;  // nobody outside has such tensors
     const std::vector<std::int64_t> of_row(spec.sizes.begin() + 1, spec.sizes.end());
-    inputs.items.push_back(mapping({{"name", scalar_value(text_of(spec.name))},
-                                    {"type", scalar_value(dtype_name(spec.dtype))},
-                                    {"sizes", list_value(of_row)}}));
+    inputs.items.push_back(mapping(
+        {{"name", scalar_value(text_of(spec.name))}, {"type", scalar_value(type)}, {"sizes", list_value(of_row)}}));
   }
   std::vector<std::pair<std::string, yaml::Value>> entries;
   const Config& config = assembly.config;
-  if (!config.plugins.empty()) entries.emplace_back(kPlugins, list_value(config.plugins));
+  std::vector<std::string> plugins;  // wherever somebody stands who reads this
+  for (const std::string& plugin : config.plugins) plugins.push_back(std::filesystem::absolute(plugin));
+  if (!plugins.empty()) entries.emplace_back(kPlugins, list_value(plugins));
   if (!config.model.keys().empty()) entries.emplace_back(kModel, config.model.value());
   entries.emplace_back(kInputs, std::move(inputs));
   return yaml::to_text(mapping(std::move(entries)));

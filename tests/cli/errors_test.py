@@ -31,7 +31,7 @@ BAD_VALUES = [
                                        r"'mean_squared_error'\?"),
     (["pipeline.schedule=1f1n"], r"{set}: .*: there is no schedule '1f1n'; there are: gpipe, 1f1b, .*; did you mean '1f1b'\?"),
     (["model.type=mpl"],
-     r"{set}: .*: there is no model family 'mpl'; there are: mlp, gpt, llama, bert, lstm, gru, resnet, cnn, unet, sequential, delay; did you mean 'mlp'\?"),
+     r"{set}: .*: there is no model family 'mpl'; there are: mlp, gpt, llama, bert, lstm, gru, resnet, cnn, unet, wide_deep, sequential, delay; did you mean 'mlp'\?"),
     (["data.type=synthetik"], r"{set}: .*: got synthetik, expected one of text, .*; did you mean 'synthetic'\?"),
     (["pipeline.stages=9"], r"{set}: .*: got 9, the model has 5 layers and every stage needs .*; use at most 5"),
     (["pipeline.partition=[1,1]"], r"{set}: .*: got 2 layers in \[1, 1\], the model has 5: fc\.0, act\.0, .*, out"),

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Llama, Mistral, Qwen 2 and BERT against Hugging Face's classes, which read our checkpoints; LSTM and GRU against torch.nn's;
-ResNet against one of torch.nn modules under torchvision's names."""
+ResNet against one of torch.nn modules under torchvision's names; wide_deep against one of torch.nn modules."""
 import unittest
 
 from oracle import GradientTest, classes, loss_and_gradients  # first: it says what is missing
@@ -8,7 +8,7 @@ from oracle import GradientTest, classes, loss_and_gradients  # first: it says w
 import torch
 import torch.nn.functional as F
 import transformers
-from torch_models import Recurrent, ResNet, exact_norms
+from torch_models import Recurrent, ResNet, WideDeep, exact_norms
 from transformers.utils.logging import disable_progress_bar
 
 TOKENS = "sparse_categorical_cross_entropy"
@@ -119,6 +119,12 @@ class FamiliesTest(GradientTest):
                 model = {"type": kind, "inputs": 3, "width": 16, "layers": 2, "outputs": 5, "bidirectional": True}
                 make = lambda: Recurrent(kind, 16, 2, 5, inputs=3, bidirectional=True)  # noqa: B023, E731
                 self.check_module(model, make, torch.randn(6, 10, 3), classes(6, count=5))
+
+    def test_wide_deep(self):
+        fields = [7, 3, 40]
+        x = torch.stack([torch.randint(count, (16,)) for count in fields], 1)
+        self.check_module({"type": "wide_deep", "fields": fields, "embedding": 4, "hidden": [9, 8], "outputs": 5},
+                          lambda: WideDeep(fields, 4, [9, 8], 5), x, classes(16, count=5))
 
     def test_resnet(self):
         # Batch norm knows the micro-batches, whose samples are not known here.

@@ -2,6 +2,7 @@
 """`lockstep export --onnx` against what `lockstep predict` answers: every family, in batches and lengths that it was not trained
 with, by ONNX Runtime; and the files by the checker of the onnx package."""
 import json
+import os
 import shutil
 import unittest
 
@@ -13,10 +14,12 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+EXTRAS_PLUGIN = os.environ.get("EXTRAS_PLUGIN", str(ROOT / "build/release/libextras_plugin.so"))
 CLOSE = 1e-5  # of the largest output
 LENGTHS = 24, 11
 BATCHES = 1, 3, 8
 
+FIELDS = 40, 7, 3
 GPT = {"type": "gpt", "layers": 2, "heads": 4, "width": 32, "context": 24, "vocab": 61, "dropout": 0.1}
 LLAMA = {"type": "llama", "layers": 2, "heads": 4, "width": 32, "hidden": 48, "context": 24, "vocab": 61}
 BERT = {"type": "bert", "layers": 2, "heads": 4, "width": 32, "context": 24, "vocab": 61}
@@ -40,6 +43,10 @@ def text_of_two_kinds(rows, length):
     return {"x": x, "token_type_ids": x % 2, "attention_mask": (x != 0).long()}
 
 
+def fields(rows, length):
+    return {"x": torch.stack([torch.randint(count, (rows,)) for count in FIELDS], 1), "numbers": torch.randn(rows, 2)}
+
+
 def series(rows, length):
     return {"x": torch.randn(rows, length, 5)}
 
@@ -49,7 +56,7 @@ def numbers(rows, length):
 
 
 def images(rows, length):
-    return {"x": torch.randn(rows, 3, 16 if length == LENGTHS[0] else 8, 24)}
+    return {"x": torch.randn(rows, 3, 20 if length == LENGTHS[0] else 16, 28)}  # halves cannot be halved again
 
 
 def images_of_one_size(rows, length):
@@ -89,6 +96,8 @@ CASES = {  # model, inputs, sizes of the output
     "gru": ({"type": "gru", "vocab": 61, "width": 12, "layers": 2, "tie_embeddings": True}, text, of_tokens),
     "gru of tokens": ({"type": "gru", "vocab": 61, "outputs": 3, "width": 12, "layers": 2, "bidirectional": True, "pad": 0}, text,
                       of_row(3)),
+    "wide_deep": ({"type": "wide_deep", "fields": list(FIELDS), "embedding": 4, "hidden": [9, 8], "numbers": 2, "dropout": 0.1}, fields,
+                  of_row(1)),
     "mlp": ({"type": "mlp", "inputs": 7, "width": 9, "layers": 3, "outputs": 3}, numbers, of_row(3)),
     "cnn": ({"type": "cnn", "inputs": 1, "channels": 4, "classes": 3, "norm": "batch"}, images_of_one_size, of_row(3)),
     "resnet": ({"type": "resnet", "depth": 18, "inputs": 3, "classes": 4, "channels": 8, "stem": "small"}, images, of_row(4)),
@@ -113,12 +122,13 @@ ENTRIES = {  # what is said of them
     "gpt": ("x int64 [batch, length]", "output float32 [batch, length, 61]"),
     "bert that classifies": ("token_type_ids int64 [batch, length]", "output float32 [batch, 5]"),
     "lstm": ("x float32 [batch, length, 5]", "output float32 [batch, 3]"),
+    "wide_deep": ("x int64 [batch, 3]", "numbers float32 [batch, 2]", "output float32 [batch, 1]"),
     "mlp": ("x float32 [batch, 7]", "output float32 [batch, 3]"),
     "resnet": ("x float32 [batch, 3, height, width]", "output float32 [batch, 4]"),
     "unet": ("x float32 [batch, 3, height, width]", "output float32 [batch, 2, height, width]", "aux.1 float32 [batch, 2, height, width]"),
     "layers of one size": ("x float32 [batch, 1, 8, 8]",),
 }
-FIXED = ["mlp", "cnn", "layers of one size"]  # their inputs have no length
+FIXED = ["wide_deep", "mlp", "cnn", "layers of one size"]  # their inputs have no length
 
 
 class OnnxTest(CliTest):
@@ -132,10 +142,9 @@ class OnnxTest(CliTest):
         super().setUp()
         torch.manual_seed(5)
 
-    def trained(self, model, inputs, sizes, **train):
+    def trained(self, model, inputs, sizes, plugins=(), **train):
         """A checkpoint of a few steps on noise."""
-        self.sizes = sizes
-        config = {"model": model, "data": {"type": "safetensors", "train": "data.safetensors", "more": [name for name in inputs if name != "x"]},
+        config = {"model": model, "plugins": list(plugins), "data": {"type": "safetensors", "train": "data.safetensors", "more": [name for name in inputs if name != "x"]},
                   "train": {"steps": 3, "batch": len(inputs["x"]), "loss": "mean_squared_error", "optimizer": {"type": "adam", "lr": 0.01}, **train},
                   "pipeline": {"stages": 2}, "checkpoint": {"every": "end"}, "run_dir": "run"}
         self.write("config.yaml", json.dumps(config))
@@ -154,7 +163,7 @@ class OnnxTest(CliTest):
     def refused(self, *arguments):
         result = self.run_command(command("export", *map(str, arguments), "--onnx", "--out", "refused"))
         self.assertEqual(result.returncode, 2, result.stderr)
-        self.assertFalse((self.folder / "refused").exists() or (self.folder / "refused.part").exists())
+        self.assertFalse(list(self.folder.glob("refused*")))
         return result.stderr
 
     def exported(self, checkpoint, *flags):
@@ -190,6 +199,25 @@ class OnnxTest(CliTest):
                 folder, _ = self.exported(checkpoint, "--copy")
                 onnx.checker.check_model(folder / "model.onnx", full_check=True)
 
+    def test_a_plug_in(self):
+        model = sequential({"type": "linear", "in": 7, "out": 16}, {"type": "snake", "width": 16, "frequency": 2}, {"type": "sine"},
+                           {"type": "linear", "in": 16, "out": 1})
+        checkpoint = self.trained(model, numbers(6, 1), (6, 1), plugins=[EXTRAS_PLUGIN])
+        folder, _ = self.exported(checkpoint)
+        self.check(checkpoint, folder, numbers, lengths=[1])
+
+    def test_names_do_not_meet(self):
+        model = sequential({"type": "linear", "name": "b", "in": 7, "out": 7, "inputs": ["b.weight"], "outputs": ["h"]},
+                           {"type": "add", "inputs": ["h", "output"], "outputs": ["h"]}, {"type": "add", "inputs": ["h", "x"]})
+
+        def inputs(rows, length):
+            return {"x": torch.randn(rows, 7), "b.weight": torch.randn(rows, 7), "output": torch.randn(rows, 7)}
+
+        checkpoint = self.trained(model, inputs(6, 1), (6, 7))
+        folder, said = self.exported(checkpoint)
+        self.assertIn("gives   output_1 float32 [batch, 7]\n", said)
+        self.check(checkpoint, folder, inputs, lengths=[1])
+
     # ---- the files ----
 
     def test_weights_are_those_of_the_checkpoint(self):
@@ -213,10 +241,23 @@ class OnnxTest(CliTest):
         model, inputs, sizes = CASES["gru of tokens"]
         checkpoint = self.trained(model, inputs(6, 24), sizes(6, 24), ema={"decay": 0.5})
         folder, said = self.exported(checkpoint, "--ema")
-        self.assertIn("weights model.safetensors, a copy\n", said)
+        self.assertIn("weights averages.safetensors, a copy\n", said)
         self.check(checkpoint, folder, inputs, flags=["--ema"])
         with self.assertRaises(AssertionError):
             self.check(checkpoint, folder, inputs)
+
+    def test_averages_of_an_adapter(self):
+        net = transformers.GPT2LMHeadModel(transformers.GPT2Config(n_layer=1, n_head=2, n_embd=16, n_positions=24, vocab_size=61))
+        base = self.folder / "base"
+        net.save_pretrained(base)  # one model.safetensors
+        save_file({name if name != "transformer.wte.weight" else "lm_head.weight": value
+                   for name, value in load_file(base / "model.safetensors").items()}, base / "model.safetensors")  # the tie's other name
+        checkpoint = self.trained({"from": str(base), "lora": {"rank": 2}}, text(6, 24), (6, 24, 61), init_from=str(base),
+                                  ema={"decay": 0.5})
+        folder, said = self.exported(checkpoint, "--ema")
+        self.assertIn("weights averages.safetensors, a copy\n", said)
+        self.assertIn("weights model.safetensors, a hard link\n", said)
+        self.check(checkpoint, folder, text, flags=["--ema"])
 
     def test_adapters_and_their_base(self):
         bases = {"gpt": transformers.GPT2LMHeadModel(transformers.GPT2Config(
@@ -259,6 +300,12 @@ class OnnxTest(CliTest):
         result = self.run_command(command("export", str(checkpoint), "--onnx", "--out", str(folder)))
         self.assertIn("is there already", result.stderr)
         self.assertIn("--onnx or --merge", self.run_command(command("export", str(checkpoint), "--out", "x")).stderr)
+        self.assertIn("is no adapter", self.refused(checkpoint, "--base", "elsewhere"))
+        path = next(checkpoint.glob("model-*"))
+        good = path.read_bytes()
+        path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+        self.assertRegex(self.refused(checkpoint), "model-.*: tensor .* has other bytes than the manifest says")
+        path.write_bytes(good)
         manifest = json.loads((checkpoint / "manifest.json").read_text())
         del manifest["files"]["model.yaml"]
         (checkpoint / "manifest.json").write_text(json.dumps(manifest))

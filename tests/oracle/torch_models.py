@@ -32,6 +32,25 @@ class Recurrent(nn.Module):
         return self.decoder(torch.cat([h[-2], h[-1]], -1) if self.bidirectional else h[-1])
 
 
+class WideDeep(nn.Module):
+    """The picture in models/wide_deep.cpp, without numbers."""
+
+    def __init__(self, fields, embedding, hidden, outputs):
+        super().__init__()
+        self.embed = nn.Module()
+        self.embed.embeddings = nn.ModuleList(nn.Embedding(count, embedding) for count in fields)
+        self.embed.wide = nn.ModuleList(nn.Embedding(count, outputs) for count in fields)
+        sizes = [len(fields) * embedding, *hidden]
+        self.deep = nn.ModuleList(nn.Linear(before, behind) for before, behind in zip(sizes, sizes[1:]))
+        self.out = nn.Linear(sizes[-1], outputs)
+
+    def forward(self, x):
+        h = torch.cat([table(x[:, field]) for field, table in enumerate(self.embed.embeddings)], 1)
+        for layer in self.deep:
+            h = F.relu(layer(h))
+        return self.out(h) + sum(table(x[:, field]) for field, table in enumerate(self.embed.wide))
+
+
 class Block(nn.Module):
     """A residual block as torchvision names its parts."""
 

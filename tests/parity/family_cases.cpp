@@ -74,6 +74,14 @@ DataSplits series() {
   });
 }
 
+/// Six fields of 11 values, and two numbers.
+DataSplits rows_of_fields() {
+  return changed(family_tokens(), {"x", "numbers", "targets"}, [](Tensors batch) {
+    const Tensors rows = padded(std::move(batch));
+    return Tensors{rows[0], rows[0].narrow(1, 0, 2).to(at::kFloat) / kVocab, rows[1]};
+  });
+}
+
 }  // namespace
 
 std::vector<FamilyCase> family_cases() {
@@ -95,6 +103,10 @@ std::vector<FamilyCase> family_cases() {
       {"type: lstm, vocab: 11, embedding: 4, width: 8, layers: 2, outputs: 3, pad: 0, bidirectional: true",
        padded_rows()},
       {"type: gru, inputs: 3, width: 8, layers: 3, outputs: 3, bidirectional: true", series()},
+      {"type: wide_deep, fields: [11, 11, 11, 11, 11, 11], embedding: 3, hidden: [8, 6], outputs: 3", padded_rows()},
+      {"type: wide_deep, fields: [11, 12, 13, 14, 15, 16], embedding: 3, hidden: [5], numbers: 2, outputs: 3, dropout: "
+       "0.1",
+       rows_of_fields()},
       {"type: resnet, depth: 18, classes: 4, stem: small, channels: 4", image_data(kSamples, 3, 16, 4, false)},
       {"type: sequential, layers: ["
        "{type: embedding, count: 11, width: 8}, {type: positions, context: 6, width: 8}, "

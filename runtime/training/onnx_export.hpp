@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "runtime/layer/model.hpp"
-#include "runtime/session/plugins.hpp"
+#include "runtime/training/model_record.hpp"
 
 namespace lockstep {
 
@@ -19,9 +19,8 @@ struct OnnxRequest {
   std::string base = {};   ///< of an adapter: where its base is; empty: where it says
   bool averaged = false;   ///< the averages of the weights (train.ema) in their place
   bool copies = false;     ///< weights are copied, not linked
-  /// What its model may name besides ours and its plug-ins'; instead of what it names: a program's own model.
-  std::function<void(Registry&)> extend = {};
-  std::function<Model()> model = {};
+  /// Makes the model that the checkpoint is of: recorded_model() of runtime/session, or the program's own.
+  std::function<Model(const ModelRecord&)> model = {};
 };
 
 struct OnnxModel {
@@ -36,7 +35,8 @@ struct OnnxModel {
 /// the file system cannot link them; what ONNX has in another order (the gates of an LSTM); config.json and the
 /// tokenizer's files. Sizes that the model takes in others than it was trained with (rows, lengths) are open. Its
 /// outputs are those that losses read, before their activation: "output", and further ones by their entries. Everything
-/// is float32. Throws ModelError that names the layer without an ONNX form, CheckpointError; nothing is left then.
+/// is float32. Looks at every byte of the checkpoint's weights. Throws ModelError that names the layer without an ONNX
+/// form, CheckpointError, UserError; nothing is left then.
 OnnxModel export_onnx(const OnnxRequest& request);
 
 }  // namespace lockstep
