@@ -2,6 +2,7 @@
 //
 // The synthetic reader: what its samples are, and the whole text of every error.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <map>
 #include <set>
@@ -31,6 +32,7 @@ TEST_CASE("synthetic: a sample is a function of seed, split and index", "[contra
   const std::vector<std::string> tasks = {"task: regression, inputs: 5, outputs: 3, noise: 0.5",
                                           "task: classification, inputs: 5, outputs: 3, noise: 0.5",
                                           "task: tokens, context: 6, vocab: 1000, noise: 0.5",
+                                          "task: clicks, fields: [100, 7], noise: 0.5",
                                           "task: image_classification, size: 8, classes: 3, noise: 0.5",
                                           "task: segmentation, size: 8, channels: 2, classes: 3, noise: 0.5"};
   for (const std::string& task : tasks) {
@@ -104,6 +106,38 @@ TEST_CASE("synthetic: without noise every token has one successor, on one cycle,
   CHECK(cycle.size() == 10);
 }
 
+TEST_CASE("synthetic: clicks depend on their values, and common values are common", "[contract]") {
+  const DataSplits splits = open("type: synthetic, samples: 20000, eval_samples: 20000, task: clicks, fields: [20, 3]");
+  // By set and pair of values: how many there are, and how many clicks.
+  std::array<std::map<std::int64_t, std::pair<double, double>>, 2> seen;
+  for (std::size_t set = 0; set < 2; ++set) {
+    const auto& data = set == 0 ? splits.train : splits.eval;
+    const Tensors read = data->read(all_of(*data));
+    CHECK(data->entries(1)[0].below == 20);
+    const auto x = values<std::int64_t>(read[0]);
+    const auto clicks = values<float>(read[1]);
+    for (std::size_t i = 0; i < clicks.size(); ++i) {
+      REQUIRE((x[2 * i] >= 0 && x[2 * i] < 20 && x[2 * i + 1] >= 0 && x[2 * i + 1] < 3));
+      auto& [count, clicked] = seen[set][x[2 * i] * 3 + x[2 * i + 1]];
+      count += 1;
+      clicked += static_cast<double>(clicks[i]);
+    }
+  }
+  double least = 1, most = 0;
+  for (const auto& [values, of_train] : seen[0]) {
+    const auto& of_eval = seen[1].at(values);
+    const double a = of_train.second / of_train.first, b = of_eval.second / of_eval.first;
+    CHECK(std::abs(a - b) < 5 * std::sqrt(0.25 / of_train.first + 0.25 / of_eval.first));
+    least = std::min(least, a);
+    most = std::max(most, a);
+  }
+  CHECK(least < 0.2);
+  CHECK(most > 0.6);
+  CHECK(seen[0].at(0).first > 4 * seen[0].at(3 * 10).first);
+  const auto coins = open("type: synthetic, samples: 9000, task: clicks, fields: [9], noise: 1.0").train;
+  CHECK(std::abs(coins->read(all_of(*coins))[1].mean().item<double>() - 0.5) < 0.03);
+}
+
 TEST_CASE("synthetic: an image of a class shows its pattern, somewhere on nothing", "[contract]") {
   const DataSplits splits =
       open("type: synthetic, samples: 300, eval_samples: 300, task: image_classification, size: 9, classes: 3");
@@ -153,7 +187,7 @@ TEST_CASE("synthetic: keys of another task and senseless values are refused", "[
        "job.yaml:1:34: data.samples: got 0, expected an integer >= 1"},
       {"type: synthetic, samples: 1, task: token",
        "job.yaml:1:43: data.task: got token, expected one of regression, classification, tokens, "
-       "image_classification, segmentation; did you mean 'tokens'?"},
+       "clicks, image_classification, segmentation; did you mean 'tokens'?"},
       {"type: synthetic, samples: 1, task: segmentation, size: 4, classes: 1",
        "job.yaml:1:75: data.classes: got 1, expected an integer from 2 to 65536"},
       {"type: synthetic, samples: 1, task: regression, inputs: 2, outputs: 1, vocab: 4",
