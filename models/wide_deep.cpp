@@ -20,12 +20,14 @@ namespace {
 struct WideDeepSizes {
   std::vector<std::int64_t> fields, hidden = {64, 32};
   std::int64_t embedding = 16, numbers = 0, outputs = 1;
+  bool sparse = false;
   double dropout = 0;
 };
 
 /// What the parameters do not show.
 void fields(FieldVisitor& visit, WideDeepSizes& sizes) {
   visit("numbers", value(sizes.numbers, between<std::int64_t>(0, kMostSize)));
+  visit("sparse", value(sizes.sparse));
 }
 
 void keys_of_model(FieldVisitor& visit, WideDeepSizes& sizes) {
@@ -36,6 +38,7 @@ void keys_of_model(FieldVisitor& visit, WideDeepSizes& sizes) {
   visit("hidden", list(sizes.hidden, positive));
   visit("outputs", value(sizes.outputs, positive));
   visit("dropout", value(sizes.dropout, fraction_below_one()));
+  visit("sparse", value(sizes.sparse));
 }
 
 constexpr double kInit = 0.01;  // standard deviation of the embeddings
@@ -46,8 +49,9 @@ class FieldEmbedding : public LayerOf<WideDeepSizes> {
  public:
   explicit FieldEmbedding(const WideDeepSizes& sizes) : LayerOf("field_embedding", sizes) {
     for (std::size_t f = 0; f < sizes.fields.size(); ++f) {
-      deep_.push_back({concat("embeddings.", f), sizes.fields[f], sizes.embedding, Init::normal(kInit)});
-      wide_.push_back({concat("wide.", f), sizes.fields[f], sizes.outputs, Init::zeros()});
+      deep_.push_back(
+          {concat("embeddings.", f), sizes.fields[f], sizes.embedding, Init::normal(kInit), -1, sizes.sparse});
+      wide_.push_back({concat("wide.", f), sizes.fields[f], sizes.outputs, Init::zeros(), -1, sizes.sparse});
     }
   }
 

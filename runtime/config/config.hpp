@@ -30,7 +30,7 @@ constexpr const char* to_string(Precision precision) {
   return nullptr;
 }
 
-enum class OptimizerType { sgd, adam, adamw, rmsprop, adagrad, adafactor };
+enum class OptimizerType { sgd, adam, adamw, rmsprop, adagrad, rowwise_adagrad, adafactor };
 constexpr const char* to_string(OptimizerType type) {
   switch (type) {
     case OptimizerType::sgd: return "sgd";
@@ -38,6 +38,7 @@ constexpr const char* to_string(OptimizerType type) {
     case OptimizerType::adamw: return "adamw";
     case OptimizerType::rmsprop: return "rmsprop";
     case OptimizerType::adagrad: return "adagrad";
+    case OptimizerType::rowwise_adagrad: return "rowwise_adagrad";
     case OptimizerType::adafactor: return "adafactor";
   }
   return nullptr;

@@ -47,8 +47,10 @@ Field eps(OptimizerConfig& optimizer) {
         });
   Field field = value(optimizer.eps, eps_in_float32());
   field.rule = "more than 0 in float32";
-  return field.only_of(optimizer.type, {adam, adamw, rmsprop, adagrad, adafactor})
-      .or_else([&optimizer] { optimizer.eps = optimizer.type == adagrad ? 1e-10 : 1e-8; })
+  return field.only_of(optimizer.type, {adam, adamw, rmsprop, adagrad, rowwise_adagrad, adafactor})
+      .or_else([&optimizer] {
+        optimizer.eps = optimizer.type == adagrad || optimizer.type == rowwise_adagrad ? 1e-10 : 1e-8;
+      })
       .with_example("1.0e-8");
 }
 
@@ -67,7 +69,8 @@ void own_fields(FieldVisitor& visit, OptimizerConfig& optimizer) {
   visit("betas", betas(optimizer).only_of(type, {adam, adamw}), kDecides,
         "adam, adamw: decay rates of the two averages.");
   visit("eps", eps(optimizer), kDecides,
-        "All but sgd: added to the denominator; default: 1e-10 for adagrad. adafactor has two: [the least denominator, "
+        "All but sgd: added to the denominator; default: 1e-10 for adagrad and rowwise_adagrad. adafactor has two: "
+        "[the least denominator, "
         "the least root mean square of a weight], by default [2^-23, 0.001], with fp64 too.");
   visit("momentum", value(optimizer.momentum, at_least(0.0)).only_of(type, {sgd, rmsprop}), kDecides, "");
   visit("dampening", value(optimizer.dampening, at_least(0.0)).only_of(type, {sgd}), kDecides, "");
@@ -82,10 +85,11 @@ void own_fields(FieldVisitor& visit, OptimizerConfig& optimizer) {
         "Decay rate of the average of squares.");
   visit("centered", value(optimizer.centered).only_of(type, {rmsprop}), kDecides,
         "Divide by the deviation from the average gradient.");
-  visit("lr_decay", value(optimizer.lr_decay, at_least(0.0)).only_of(type, {adagrad}), kDecides,
+  visit("lr_decay", value(optimizer.lr_decay, at_least(0.0)).only_of(type, {adagrad, rowwise_adagrad}), kDecides,
         "lr / (1 + (s - 1) lr_decay) in step s.");
-  visit("initial_accumulator_value", value(optimizer.initial_accumulator_value, at_least(0.0)).only_of(type, {adagrad}),
-        kDecides, "Where the sums of squares start.");
+  visit("initial_accumulator_value",
+        value(optimizer.initial_accumulator_value, at_least(0.0)).only_of(type, {adagrad, rowwise_adagrad}), kDecides,
+        "Where the sums of squares start.");
   const Rule<double> falling{"a number <= 0", [](const double& number) { return number <= 0; }};
   visit("beta2_decay", value(optimizer.beta2_decay, falling).only_of(type, {adafactor}), kDecides,
         "Step s has weight s ^ beta2_decay in averages.");
@@ -291,10 +295,11 @@ void fields(FieldVisitor& visit, OptimizerConfig& optimizer) {
         kDecides, "Or one of a plug-in's (`lockstep list optimizers`). Keys that the type does not use are errors.");
   const bool is_ours = optimizer.plugin.name.empty();
   visit("lr", value(optimizer.lr, at_least(0.0)).or_else([&optimizer, is_ours] {
-    const bool faster = optimizer.type == rmsprop || optimizer.type == adagrad || optimizer.type == adafactor;
+    const bool faster = optimizer.type == rmsprop || optimizer.type == adagrad || optimizer.type == rowwise_adagrad ||
+                        optimizer.type == adafactor;
     optimizer.lr = is_ours && faster ? 1e-2 : 1e-3;
   }),
-        kDecides, "Learning rate; default: 0.01 for rmsprop, adagrad and adafactor, else 0.001.");
+        kDecides, "Learning rate; default: 0.01 for rmsprop, adagrad, rowwise_adagrad and adafactor, else 0.001.");
   if (is_ours) own_fields(visit, optimizer);
   visit("weight_decay", value(optimizer.weight_decay, at_least(0.0)).or_else([&optimizer, is_ours] {
     optimizer.weight_decay = is_ours && optimizer.type == adamw ? 0.01 : 0.0;

@@ -35,7 +35,7 @@ Tensors BucketSums::gradients_for(WorkerId row) {
   for (const Slice& slice : bucket_.blocks.slices(work_.sums[static_cast<std::size_t>(work_.replica_of(row))]))
     for (const GroupSum& sum : own_[static_cast<std::size_t>(slice.parameter)]) {
       numbers.insert(numbers.end(), {slice.parameter, sum.first});
-      message.push_back(flat_elements(sum.sum, slice));
+      message.push_back(flat_elements(sum.sum.values, slice));
     }
   message.front() = at::tensor(numbers, at::kLong);
   return message;
@@ -46,7 +46,7 @@ void BucketSums::put_gradients(const Tensors& of_another) {
   const at::Tensor numbers = of_another.at(0).to(at::kCPU);
   const auto* number = numbers.const_data_ptr<std::int64_t>();
   for (std::size_t i = 1; i < of_another.size(); ++i, number += 2)
-    received_[static_cast<std::size_t>(number[0])].push_back({static_cast<int>(number[1]), of_another[i]});
+    received_[static_cast<std::size_t>(number[0])].push_back({static_cast<int>(number[1]), {of_another[i]}});
 }
 
 at::Tensor BucketSums::sum_of(const Slice& slice) {
@@ -56,8 +56,8 @@ at::Tensor BucketSums::sum_of(const Slice& slice) {
     const at::Tensor there = to_device(elements, parameter(slice).value.device());
     terms.push_back({first, {there, ours || !there.is_same(elements)}});
   };
-  for (const GroupSum& sum : own_[at]) add_term(sum.first, flat_elements(sum.sum, slice), /*ours=*/true);
-  for (const GroupSum& sum : received_[at]) add_term(sum.first, sum.sum, /*ours=*/false);
+  for (const GroupSum& sum : own_[at]) add_term(sum.first, flat_elements(sum.sum.values, slice), /*ours=*/true);
+  for (const GroupSum& sum : received_[at]) add_term(sum.first, sum.sum.values, /*ours=*/false);
   std::sort(terms.begin(), terms.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
   // Nobody else reads these elements of ours, and a + b is b + a.
   const auto add = [](Term left, Term right) {
@@ -76,27 +76,39 @@ at::Tensor BucketSums::sum_of(const Slice& slice) {
 /// Whether our own gradients, which are of no more use, may take the sums.
 bool BucketSums::has_place(const Slice& slice) const {
   const std::vector<GroupSum>& own = own_[static_cast<std::size_t>(slice.parameter)];
-  return !own.empty() && own.front().sum.device() == parameter(slice).value.device();
+  return !own.empty() && own.front().sum.values.device() == parameter(slice).value.device();
 }
 
 at::Tensor BucketSums::place_of_sum(const Slice& slice) {
   Parameter& summed = parameter(slice);
   if (has_place(slice))
-    summed.gradient = own_[static_cast<std::size_t>(slice.parameter)].front().sum;
+    summed.gradient = own_[static_cast<std::size_t>(slice.parameter)].front().sum.values;
   else if (!summed.gradient.defined())
     summed.begin_gradient(at::empty_like(summed.value));
   return flat_elements(summed.gradient, slice);
 }
 
+/// Those of sparse parameters are of one replica alone (assembly.cpp refuses several).
+void BucketSums::take_sparse() {
+  for (std::size_t i = 0; i < held_.size(); ++i) {
+    if (!held_[i]->is_sparse || own_[i].empty()) continue;
+    LOCKSTEP_CHECK(own_[i].size() == 1 && kept_[i] == held_[i], own_[i].size(), " sums of a sparse gradient");
+    held_[i]->rows = std::move(own_[i].front().sum.rows);
+    held_[i]->begin_gradient(std::move(own_[i].front().sum.values));
+  }
+}
+
 void BucketSums::reduce() {
   const at::NoGradGuard no_grad;
   add_up();
-  const std::vector<Slice> mine = summed();
+  take_sparse();
+  std::vector<Slice> mine = summed();
+  std::erase_if(mine, [this](const Slice& slice) { return parameter(slice).is_sparse; });
   std::vector<at::Tensor> sums;
   for (const Slice& slice : mine) sums.push_back(sum_of(slice));
   // Where something is updated here that was summed elsewhere, its sums go where our own gradients are.
   for (const Slice& slice : updated())
-    if (has_place(slice)) place_of_sum(slice);
+    if (!parameter(slice).is_sparse && has_place(slice)) place_of_sum(slice);
   for (std::size_t i = 0; i < mine.size(); ++i) {
     if (!sums[i].defined()) continue;
     const at::Tensor place = place_of_sum(mine[i]);
@@ -159,7 +171,7 @@ std::vector<std::vector<Slice>> BucketSums::updated_in_memory() const {
 std::int64_t BucketSums::gradient_bytes() const {
   std::size_t bytes = 0;
   for (const std::vector<GroupSum>& sums : own_)
-    for (const GroupSum& sum : sums) bytes += sum.sum.nbytes();
+    for (const GroupSum& sum : sums) bytes += sum.sum.bytes();
   return static_cast<std::int64_t>(bytes);
 }
 

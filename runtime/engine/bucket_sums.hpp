@@ -55,6 +55,7 @@ class BucketSums {
     return bucket_.blocks.slices(shares[static_cast<std::size_t>(replica_)]);
   }
   void add_up();
+  void take_sparse();
   at::Tensor sum_of(const Slice& slice);
   at::Tensor place_of_sum(const Slice& slice);
   bool has_place(const Slice& slice) const;

@@ -28,6 +28,7 @@ struct UpdatePart {
   std::size_t parameter = 0;  ///< position among those that the updater was made for
   std::int64_t begin = 0, end = 0;
   at::Tensor gradient = {};  ///< of all of the parameter, and there in these elements, already scaled
+  at::Tensor rows = {};      ///< of a sparse parameter: `gradient` is that of these rows, begin to end are all elements
 };
 
 /// Several threads may update parts that do not overlap, once state() has been called.

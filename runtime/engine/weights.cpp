@@ -98,6 +98,7 @@ Parameter& Weights::keep(Parameter& held, const at::Tensor& stored) {
   kept.index = held.index;
   kept.value = stored;
   kept.trainable = held.trainable;
+  kept.is_sparse = held.is_sparse;
   kept.on_new_gradient = held.on_new_gradient;
   all_.push_back(&kept);
   return *(kept_[&held] = &kept);
@@ -142,6 +143,7 @@ void Weights::make(StageId stage, std::map<int, at::Tensor>& stored, std::map<in
       parameter.index = wanted.index;
       parameter.value = copy->second;
       parameter.trainable = info.trainable;
+      parameter.is_sparse = info.is_sparse;
       held.push_back(std::move(parameter));
     }
   }
@@ -322,8 +324,10 @@ std::vector<UpdatePart> Weights::parts() const {
   for (const Slice& slice : updated_) {  // both ascend
     while (optimized_[at].parameter != slice.parameter || optimized_[at].end < slice.end) ++at;
     const Slice& of = optimized_[at];
-    const at::Tensor& gradient = trained_[static_cast<std::size_t>(slice.parameter)]->gradient;
-    parts.push_back({at, slice.begin - of.begin, slice.end - of.begin, elements_of(gradient, of.begin, of.end)});
+    const Parameter& parameter = *trained_[static_cast<std::size_t>(slice.parameter)];
+    UpdatePart& part = parts.emplace_back(at, slice.begin - of.begin, slice.end - of.begin);
+    part.gradient = parameter.is_sparse ? parameter.gradient : elements_of(parameter.gradient, of.begin, of.end);
+    part.rows = parameter.rows;
   }
   return parts;
 }

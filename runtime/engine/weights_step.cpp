@@ -20,7 +20,7 @@ SquaredNorms Weights::squared_norms() const {
     const Parameter& parameter = *trained_[at];
     if (!parameter.gradient.defined()) refuse_unused(graph_, parameter.index);
     if (!first_holders_.contains(&parameter)) continue;
-    if (slice.elements() == parameter.gradient.numel()) {
+    if (parameter.is_sparse || slice.elements() == parameter.gradient.numel()) {
       norms.parameters.push_back(parameter.index);
       norms.blocks.push_back(SquaredNorms::kWhole);
       gradients.push_back(parameter.gradient);
@@ -41,7 +41,8 @@ namespace {
 /// By nothing above 1; also by what is not a number.
 void scale(const std::vector<UpdatePart>& parts, const at::Tensor& coefficient) {
   const auto each = [&](const auto& factor) {
-    for (const UpdatePart& part : parts) elements_of(part.gradient, part.begin, part.end).mul_(factor);
+    for (const UpdatePart& part : parts)
+      (part.rows.defined() ? part.gradient : elements_of(part.gradient, part.begin, part.end)).mul_(factor);
   };
   if (!coefficient.device().is_cpu())
     each(coefficient.clamp_max(1.0));

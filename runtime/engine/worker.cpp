@@ -350,6 +350,11 @@ void Worker::amend() {
 void Worker::record_gradients() {
   for (const Slice& slice : weights_->summed()) {
     const Parameter& parameter = *weights_->trained()[static_cast<std::size_t>(slice.parameter)];
+    if (parameter.is_sparse) {
+      record_hash(parameter.index, Hashed::gradient, parameter.gradient, 0);
+      record_hash(parameter.index, Hashed::gradient, parameter.rows, 1);
+      continue;
+    }
     for (std::int64_t begin = slice.begin; begin < slice.end; begin += kNormBlock)
       record_hash(parameter.index, Hashed::gradient,
                   elements_of(parameter.gradient, begin, std::min(begin + kNormBlock, slice.end)),
@@ -362,7 +367,9 @@ void Worker::dump_gradients() {
     const Parameter& parameter = *weights_->trained()[static_cast<std::size_t>(slice.parameter)];
     const bool whole = slice.begin == 0 && slice.end == parameter.value.numel();
     const std::string name = concat("parameter_gradient/", parts_.graph.parameters[parameter.index].name);
-    if (whole)
+    if (parameter.is_sparse)  // as whoever compares it has it
+      dump_.add(name, 0, at::zeros_like(parameter.value).index_copy_(0, parameter.rows, parameter.gradient));
+    else if (whole)
       dump_.add(name, 0, parameter.gradient.clone());
     else
       dump_.add(concat(name, "[", slice.begin, ":", slice.end, "]"), 0,

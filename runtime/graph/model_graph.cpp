@@ -118,6 +118,10 @@ class Describer {
   }
 
   void add_parameters(int layer, const std::string& where, const LayerDescription& description) {
+    std::int64_t indices = 0;  // that the layer reads of a mini-batch
+    for (const int id : graph_.inputs[layer])
+      if (const EntrySpec& spec = graph_.values[id].spec; spec.dtype == at::kLong && !spec.sizes.empty())
+        indices += product(spec.sizes) / std::max<std::int64_t>(spec.sizes[0], 1) * options_.batch;
     graph_.held.emplace_back();
     for (const ParameterSpec& parameter : description.parameters) {
       const std::string name = graph_.layers[layer].full_name(parameter.name);
@@ -125,7 +129,9 @@ class Describer {
         throw ModelError(concat(where, ": another parameter, buffer or state has the name ", name));
       const int index = parameter.tied_to.empty() ? add_parameter(name, parameter) : find_tied(where, name, parameter);
       index_[name] = index;
-      graph_.parameters[index].holders.push_back(layer);
+      ParameterInfo& info = graph_.parameters[index];
+      info.holders.push_back(layer);
+      if (info.is_sparse) info.used_rows = std::min(info.sizes.at(0), indices);
       graph_.held.back().push_back({parameter.name, index});
     }
   }
@@ -157,8 +163,15 @@ class Describer {
     count_elements(parameter);
     const bool trainable = !parameter.is_base && !matches(options_.frozen, name);
     const at::ScalarType dtype = parameter.is_base && parameter.is_cast ? options_.bases : options_.masters;
-    graph_.parameters.push_back(
-        {name, parameter.sizes, parameter.init, dtype, trainable, {}, parameter.linear, parameter.is_base});
+    graph_.parameters.push_back({name,
+                                 parameter.sizes,
+                                 parameter.init,
+                                 dtype,
+                                 trainable,
+                                 {},
+                                 parameter.linear,
+                                 parameter.is_base,
+                                 parameter.is_sparse});
     return static_cast<int>(graph_.parameters.size()) - 1;
   }
 
@@ -179,6 +192,10 @@ class Describer {
     if (found == index_.end())
       throw ModelError(concat(where, ": ", name, " is tied to ", parameter.tied_to, ", which no earlier layer has"));
     const ParameterInfo& first = graph_.parameters[found->second];
+    if (first.is_sparse || parameter.is_sparse)
+      throw ModelError(concat(where, ": ", name, " is tied to ", parameter.tied_to,
+                              ", and one of them is sparse; a product with all of a table leaves no row unused: leave "
+                              "`sparse` out, or untie them"));
     if (first.sizes != parameter.sizes)
       throw ModelError(concat(where, ": ", name, " [", join(parameter.sizes), "] is tied to ", parameter.tied_to, " [",
                               join(first.sizes), "]; shapes must agree"));
@@ -293,6 +310,10 @@ class Describer {
 
 std::int64_t ParameterInfo::elements() const {
   return product(sizes);
+}
+
+std::int64_t ParameterInfo::gradient_elements() const {
+  return is_sparse ? used_rows * (elements() / sizes[0] + 2) : elements();
 }
 
 std::int64_t ModelGraph::tokens_per_sample() const {

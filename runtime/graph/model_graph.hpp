@@ -38,7 +38,11 @@ struct ParameterInfo {
   std::vector<int> holders;                 ///< layers that hold it, ascending
   std::optional<WeightLayout> linear = {};  ///< of a linear part
   bool is_base = false;                     ///< of a model that is adapted: neither trained nor saved
+  bool is_sparse = false;                   ///< gradients and updates are those of the rows that were used
+  std::int64_t used_rows = 0;               ///< sparse: the most of a mini-batch
   std::int64_t elements() const;
+  /// Of a mini-batch's gradient, at most: of a sparse one the numbers of its rows count as two each.
+  std::int64_t gradient_elements() const;
 };
 
 /// One parameter as a layer asked for it: `index` into ModelGraph::parameters.

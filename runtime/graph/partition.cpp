@@ -54,7 +54,8 @@ LayerGraph layer_graph_of(const ModelGraph& graph) {
   }
   for (const ParameterInfo& parameter : graph.parameters)
     result.parameters.push_back({parameter.holders, parameter.trainable, parameter.elements(),
-                                 static_cast<double>(c10::elementSize(parameter.dtype))});
+                                 static_cast<double>(c10::elementSize(parameter.dtype)),
+                                 parameter.is_sparse ? parameter.gradient_elements() : -1});
   result.trainable = graph.trainable;
   result.has_backward = graph.has_backward;
   for (const std::vector<int>& buffers : graph.held_buffers) result.has_buffers.push_back(!buffers.empty());

@@ -11,13 +11,23 @@
 
 namespace lockstep {
 
-namespace {
-
-at::Tensor add_in_place(at::Tensor left, const at::Tensor& right) {
-  return left.add_(right);
+std::size_t Gradient::bytes() const {
+  return (values.defined() ? values.nbytes() : 0) + (rows.defined() ? rows.nbytes() : 0);
 }
 
-}  // namespace
+Gradient sum_of(Gradient left, const Gradient& right) {
+  if (!left.rows.defined()) {
+    left.values.add_(right.values);
+    return left;
+  }
+  const at::Tensor rows = std::get<0>(at::_unique2(at::cat({left.rows, right.rows}), /*sorted=*/true));
+  const bool has_all = rows.numel() == left.rows.numel();
+  Gradient sum =
+      has_all ? std::move(left) : Gradient{at::zeros({rows.numel(), left.values.size(1)}, left.values.options()), rows};
+  if (!has_all) sum.values.index_copy_(0, at::searchsorted(rows, left.rows), left.values);
+  sum.values.index_add_(0, at::searchsorted(sum.rows, right.rows), right.values);
+  return sum;
+}
 
 void Parameter::begin_gradient(at::Tensor first) {
   gradient = std::move(first);
@@ -29,9 +39,12 @@ void Parameter::accumulate(const at::Tensor& micro_batch_gradient) {
   if (micro_batch_gradient.sizes() != value.sizes())
     throw ModelError(concat("the gradient of ", name, " has the sizes [", join(micro_batch_gradient.sizes()),
                             "], the parameter has [", join(value.sizes()), "]"));
+  if (is_sparse)
+    throw ModelError(concat(name,
+                            " is sparse, and got a gradient of all of its rows; a layer reads a sparse table by "
+                            "embedding() of operators.hpp alone"));
   at::NoGradGuard no_grad;
-  if (gradient.defined() && at_work && at_work->group != group_)
-    groups_.push(group_, std::move(gradient), at_work->mine, add_in_place);
+  end_group();
   if (gradient.defined()) {
     gradient.add_(micro_batch_gradient);
     return;
@@ -43,22 +56,44 @@ void Parameter::accumulate(const at::Tensor& micro_batch_gradient) {
   begin_gradient(ours_alone ? std::move(first) : first.clone());
 }
 
+/// What was added up before is of another group: it waits for the others.
+void Parameter::end_group() {
+  if (gradient.defined() && at_work && at_work->group != group_)
+    groups_.push(group_, {std::move(gradient), std::move(rows)}, at_work->mine, sum_of);
+}
+
+void Parameter::accumulate_rows(at::Tensor of_rows, at::Tensor micro_batch_gradient) {
+  at::NoGradGuard no_grad;
+  end_group();
+  if (!gradient.defined()) {
+    rows = std::move(of_rows);
+    return begin_gradient(std::move(micro_batch_gradient));
+  }
+  const int group = group_;
+  Gradient sum = sum_of({std::move(gradient), std::move(rows)}, {std::move(micro_batch_gradient), std::move(of_rows)});
+  rows = std::move(sum.rows);
+  begin_gradient(std::move(sum.values));
+  group_ = group;
+}
+
 std::vector<GroupSum> Parameter::add_up() {
   at::NoGradGuard no_grad;
   if (!at_work) return {};
-  if (gradient.defined()) groups_.push(group_, std::move(gradient), at_work->mine, add_in_place);
+  if (gradient.defined()) groups_.push(group_, {std::move(gradient), std::move(rows)}, at_work->mine, sum_of);
   gradient.reset();
-  return groups_.finish(at_work->mine, add_in_place);
+  rows.reset();
+  return groups_.finish(at_work->mine, sum_of);
 }
 
 std::int64_t Parameter::gradient_bytes() const {
-  std::size_t bytes = gradient.defined() ? gradient.nbytes() : 0;
-  for (const GroupSum& sum : groups_.nodes()) bytes += sum.sum.nbytes();
+  std::size_t bytes = Gradient{gradient, rows}.bytes();
+  for (const GroupSum& sum : groups_.nodes()) bytes += sum.sum.bytes();
   return static_cast<std::int64_t>(bytes);
 }
 
 void Parameter::forget_gradient() {
   gradient.reset();
+  rows.reset();
   groups_.clear();
 }
 

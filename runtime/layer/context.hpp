@@ -25,8 +25,17 @@ struct GroupAtWork {
   TermRange mine = {0, 1};
 };
 
+/// Of a parameter, or of some of its rows: their numbers, int64, ascending, each once.
+struct Gradient {
+  at::Tensor values;
+  at::Tensor rows = {};  ///< undefined: all of it
+  std::size_t bytes() const;
+};
+/// left + right, in the memory of the left one where that has all rows.
+Gradient sum_of(Gradient left, const Gradient& right);
+
 /// A gradient, of some groups of micro-batches.
-using GroupSum = TreeSum<at::Tensor>::Node;
+using GroupSum = TreeSum<Gradient>::Node;
 
 /// One parameter as one layer holds it. A tie is two of these with one `value` and a gradient buffer each.
 class Parameter {
@@ -38,6 +47,8 @@ class Parameter {
   /// dtype and shape of value; undefined until the first micro-batch of a step has added to it. Where there are several
   /// groups: of the last one, until add_up().
   at::Tensor gradient;
+  bool is_sparse = false;  ///< then `gradient` is that of these rows of `value`, which were used, as Gradient has them
+  at::Tensor rows;
   bool trainable = true;
   const GroupAtWork* at_work = nullptr;  ///< null: there is one group
   /// Dimensions of the parameter, where `value` is a part of it, flat; else value.dim().
@@ -51,6 +62,8 @@ class Parameter {
   /// Adds one micro-batch's gradient (any floating dtype). The first one is taken over, or copied when somebody else
   /// still holds it. Callers keep micro-batch order.
   void accumulate(const at::Tensor& micro_batch_gradient);
+  /// The same of a sparse one: of these rows. Both are this parameter's from here on.
+  void accumulate_rows(at::Tensor of_rows, at::Tensor micro_batch_gradient);
   /// Whether accumulate() would add to `gradient` where it stands.
   bool has_gradient_of_group() const { return gradient.defined() && (!at_work || at_work->group == group_); }
   /// No micro-batch of this step is to come: the sums of those of its groups that nobody else is needed for, in order.
@@ -65,9 +78,11 @@ class Parameter {
   void forget_cast() { cast_ = at::Tensor(); }
 
  private:
+  void end_group();
+
   at::Tensor cast_;
-  int group_ = 0;               // of `gradient`
-  TreeSum<at::Tensor> groups_;  // those before
+  int group_ = 0;             // of `gradient`
+  TreeSum<Gradient> groups_;  // those before
 };
 
 /// One buffer as its layer holds it (BufferSpec). Only end_step() may write to it.

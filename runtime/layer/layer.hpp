@@ -73,6 +73,8 @@ struct ParameterSpec {
   std::optional<WeightLayout> linear = {};  ///< it is the weight of a LinearPart (parts.hpp)
   bool is_cast = false;  ///< forward() reads it by Parameter::cast() alone, in the precision of the activations
   bool is_base = false;  ///< of a model that is adapted (low_rank.hpp): never trained, and not saved
+  /// A table of which a mini-batch uses a few rows: gradients and updates are those of these rows alone.
+  bool is_sparse = false;
 };
 
 /// A tensor that belongs to a layer's state and is not trained: running statistics. Saved with the parameters. `name`

@@ -36,6 +36,7 @@ void fields(FieldVisitor& visit, RmsNormConfig& config) {
 void fields(FieldVisitor& visit, EmbeddingConfig& config) {
   visit("count", size_field(config.count).required());
   visit("width", size_field(config.width).required());
+  visit("sparse", value(config.sparse));
 }
 
 void fields(FieldVisitor& visit, DropoutConfig& config) {

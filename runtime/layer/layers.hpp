@@ -104,6 +104,7 @@ class RmsNorm : public LayerOf<RmsNormConfig> {
 
 struct EmbeddingConfig {
   std::int64_t count = 0, width = 0;
+  bool sparse = false;
 };
 void fields(FieldVisitor& visit, EmbeddingConfig& config);
 
@@ -112,7 +113,7 @@ void fields(FieldVisitor& visit, EmbeddingConfig& config);
 class Embedding : public LayerOf<EmbeddingConfig> {
  public:
   explicit Embedding(const EmbeddingConfig& config)
-      : LayerOf("embedding", config), part_{"", config.count, config.width} {}
+      : LayerOf("embedding", config), part_{"", config.count, config.width, Init::normal(1.0), -1, config.sparse} {}
   Embedding(std::int64_t count, std::int64_t width) : Embedding(EmbeddingConfig{count, width}) {}
   LayerDescription describe(const std::vector<EntrySpec>& inputs) const override;
   Tensors forward(const Tensors& inputs, LayerContext& context) const override;

@@ -78,14 +78,20 @@ void accumulate_rows(Parameter& parameter, const at::Tensor& rows_gradient, cons
   const auto sums = [&](const at::Tensor& places, std::int64_t rows, std::int64_t none) {
     return at::embedding_dense_backward(gradient, places, rows, none, /*scale_grad_by_freq=*/false);
   };
-  if (!gradient.is_cpu() || !parameter.has_gradient_of_group() || indices.numel() >= count)
+  const bool sparse = parameter.is_sparse;
+  if (!sparse && (!gradient.is_cpu() || !parameter.has_gradient_of_group() || indices.numel() >= count))
     return parameter.accumulate(sums(indices, count, padding));
-  const auto [used, places, counts] = at::_unique2(indices, /*sorted=*/true, /*return_inverse=*/true);
-  const std::int64_t* first = used.const_data_ptr<std::int64_t>();
-  const std::int64_t* last = first + used.numel();
-  const std::int64_t* none = std::lower_bound(first, last, padding);
-  parameter.gradient.index_add_(0, used,
-                                sums(places, used.numel(), none != last && *none == padding ? none - first : -1));
+  auto [used, places, counts] = at::_unique2(indices, /*sorted=*/true, /*return_inverse=*/true);
+  at::Tensor of_rows = sums(places, used.numel(), -1);
+  if (padding >= 0) {  // it learns nothing
+    const at::Tensor others = at::nonzero(used != padding).squeeze(1);
+    used = used.index_select(0, others);
+    of_rows = of_rows.index_select(0, others);
+  }
+  if (sparse)
+    parameter.accumulate_rows(used, of_rows);
+  else
+    parameter.gradient.index_add_(0, used, of_rows);
 }
 
 struct EmbeddingBackward : torch::autograd::Node {
@@ -217,7 +223,9 @@ at::Tensor embedding(LayerContext& context, const at::Tensor& indices, const std
   at::Tensor output;
   {
     at::NoGradGuard no_grad;
-    output = at::embedding(weight.cast(context.precision()), indices);
+    output = weight.is_sparse  // rows are few, and casting all of the table is not
+                 ? at::embedding(weight.value, indices).to(context.precision())
+                 : at::embedding(weight.cast(context.precision()), indices);
   }
   if (!needs_graph(indices, weight, nullptr, context.training())) return output;
 

@@ -64,6 +64,7 @@ std::string LinearPart::onnx(OnnxGraph& graph, const std::string& x) const {
 
 void EmbeddingPart::describe(LayerDescription& description) const {
   description.parameters.push_back({part_of(name, "weight"), {count, width}, init, "", {}, /*is_cast=*/true});
+  description.parameters.back().is_sparse = sparse;
 }
 
 at::Tensor EmbeddingPart::operator()(LayerContext& context, const at::Tensor& indices) const {

@@ -51,6 +51,7 @@ struct EmbeddingPart {
   std::int64_t count = 0, width = 0;
   Init init = Init::normal(1.0);  ///< torch.nn.Embedding's
   std::int64_t padding = -1;      ///< an index that teaches its row nothing (padding_idx); -1: none
+  bool sparse = false;            ///< ParameterSpec::is_sparse
 
   void describe(LayerDescription& description) const;
   at::Tensor operator()(LayerContext& context, const at::Tensor& indices) const;

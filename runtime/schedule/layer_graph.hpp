@@ -23,7 +23,8 @@ struct LayerParameter {
   std::vector<int> holders;  ///< layers, ascending; several: a tie
   bool trainable = true;
   std::int64_t elements = 0;
-  double element_bytes = 0;  ///< that its value is kept in; 0: as what is trained
+  double element_bytes = 0;           ///< that its value is kept in; 0: as what is trained
+  std::int64_t sparse_elements = -1;  ///< of a mini-batch's gradient, of a few rows, at most; -1: it is of all elements
 };
 
 struct LayerGraph {

@@ -215,6 +215,31 @@ void check_central(const Assembly& assembly) {
                                "its weights are in one main memory; over ranks there is mirrored"));
 }
 
+/// Whether all that a step does can be done to the rows of a table that were used.
+void check_sparse(const Assembly& assembly) {
+  const auto& parameters = assembly.graph.parameters;
+  const auto sparse = std::find_if(parameters.begin(), parameters.end(), [](const ParameterInfo& parameter) {
+    return parameter.is_sparse && parameter.trainable;
+  });
+  if (sparse == parameters.end()) return;
+  const Section train = assembly.config.root.section("train");
+  const std::string has = concat(", but ", sparse->name, " is sparse: ");
+  if (!assembly.optimizer.rule->is_rowwise())
+    throw train.section("optimizer")
+        .error("type", concat("got ", assembly.optimizer.config.type_name(), has,
+                              "it looks at more than one row for each; take another optimizer, or leave `sparse` out"));
+  if (assembly.optimizer.ema_decay)
+    throw train.error("ema",
+                      concat("is given", has, "an average moves in every row at every step; leave one of the two out"));
+  if (assembly.config.train.post_validation)
+    throw train.error("post_validation",
+                      concat("got true", has, "what is taken back is kept of the whole table; leave it out"));
+  if (assembly.config.replicas.count > 1)
+    throw assembly.config.root.section("replicas")
+        .error("count", concat("got ", assembly.config.replicas.count, has,
+                               "replicas exchange whole gradients as yet; leave `sparse` out"));
+}
+
 /// As if there were no other.
 Partition one_replica(const Assembly& assembly) {
   return cut(assembly.graph, layers_per_stage(assembly.graph, assembly.config));
@@ -227,6 +252,7 @@ ScheduleChoice choose(const Assembly& assembly, const Partition& one) {
 
 /// Cuts, places and schedules.
 void arrange(Assembly& assembly) {
+  check_sparse(assembly);
   const Config& config = assembly.config;
   const Replicas replicas = replicas_of(assembly);
   const Partition one = one_replica(assembly);

@@ -99,19 +99,32 @@ void Optimizer::update(double learning_rate, std::int64_t step, const std::vecto
   std::map<Group, std::vector<TrainedTensor>> groups;
   for (const UpdatePart& part : parts) {
     const Member& member = members_[part.parameter];
-    const auto elements = [&](const at::Tensor& tensor) { return elements_of(tensor, part.begin, part.end); };
+    const bool whole = part.begin == 0 && part.end == member.tensor.value.numel();
+    // The rows of a sparse parameter are copied out, and back below.
+    const auto of_part = [&](const at::Tensor& tensor) {
+      if (part.rows.defined()) return tensor.index_select(0, part.rows);
+      return whole ? tensor : elements_of(tensor, part.begin, part.end);
+    };
     TrainedTensor& tensor = groups[member.group].emplace_back();
-    const bool whole = part.begin == 0 && part.end == part.gradient.numel();
-    tensor.value = elements(member.tensor.value);
-    tensor.gradient = elements(part.gradient);
-    for (const at::Tensor& kept : member.tensor.kept) tensor.kept.push_back(whole ? kept : elements(kept));
+    tensor.value = of_part(member.tensor.value);
+    tensor.gradient = part.rows.defined() ? part.gradient : elements_of(part.gradient, part.begin, part.end);
+    for (const at::Tensor& kept : member.tensor.kept) tensor.kept.push_back(of_part(kept));
   }
   for (auto& [group, tensors] : groups)
     choice_.rule->update_all(tensors, {learning_rate * group.lr_scale, group.weight_decay, step - after_});
-  for (const UpdatePart& part : parts)
-    if (const Member& member = members_[part.parameter]; member.average.defined())
+  std::map<Group, std::size_t> next;
+  for (const UpdatePart& part : parts) {
+    const Member& member = members_[part.parameter];
+    const TrainedTensor& tensor = groups.at(member.group)[next[member.group]++];
+    if (part.rows.defined()) {
+      at::Tensor(member.tensor.value).index_copy_(0, part.rows, tensor.value);
+      for (std::size_t k = 0; k < tensor.kept.size(); ++k)
+        at::Tensor(member.tensor.kept[k]).index_copy_(0, part.rows, tensor.kept[k]);
+    }
+    if (member.average.defined())
       average(elements_of(member.average, part.begin, part.end), elements_of(member.tensor.value, part.begin, part.end),
               step);
+  }
 }
 
 /// As torch.optim.swa_utils.AveragedModel with get_ema_multi_avg_fn: it starts as the weights after the first step.

@@ -49,6 +49,9 @@ class UpdateRule {
   /// Whether each element depends on its own gradient and its own kept elements alone. Then replicas may update parts
   /// of a parameter: `update` sees some of its elements, in one dimension, with those of what is kept.
   virtual bool is_elementwise() const { return false; }
+  /// Whether each row, of the first dimension, depends on its own gradient and on what is kept in its own rows alone.
+  /// Then `update` may see some rows of a parameter, with those of what is kept: of a sparse one those that were used.
+  virtual bool is_rowwise() const { return is_elementwise(); }
   /// All parameters with one rate and weight decay: for kernels that take lists. The same bits as one by one.
   virtual void update_all(std::vector<TrainedTensor>& parameters, const UpdateStep& step) const {
     for (TrainedTensor& parameter : parameters) update(parameter, step);

@@ -179,6 +179,32 @@ class Adafactor : public UpdateRule {
   OptimizerConfig config_;
 };
 
+/// One sum a row, of the mean of its squares: fbgemm's EXACT_ROWWISE_ADAGRAD, of TorchRec.
+class RowwiseAdagrad : public UpdateRule {
+ public:
+  explicit RowwiseAdagrad(const OptimizerConfig& config) : config_(config) {}
+  bool is_rowwise() const override { return true; }
+  std::vector<KeptTensor> keeps(const Sizes& parameter) const override {
+    Sizes rows = parameter;
+    if (rows.size() > 1) rows.resize(1);
+    return {{"sum", rows, config_.initial_accumulator_value}};
+  }
+  void update(TrainedTensor& parameter, const UpdateStep& step) const override {
+    at::Tensor gradient = parameter.gradient;
+    if (step.weight_decay != 0) gradient = gradient.add(parameter.value, step.weight_decay);
+    at::Tensor& sum = parameter.kept[0];
+    const at::Tensor squares = gradient * gradient;
+    sum.add_(gradient.dim() > 1 ? squares.flatten(1).mean(1) : squares);
+    Sizes beside(static_cast<std::size_t>(gradient.dim()), 1);
+    if (gradient.dim() > 0) beside[0] = gradient.size(0);
+    const double rate = step.lr / (1 + static_cast<double>(step.step - 1) * config_.lr_decay);
+    parameter.value.addcdiv_(gradient, sum.sqrt().add_(config_.eps).view(beside), -rate);
+  }
+
+ private:
+  OptimizerConfig config_;
+};
+
 const char* summary_of(OptimizerType type) {
   switch (type) {
     case OptimizerType::sgd: return "stochastic gradient descent, with momentum, Nesterov's too";
@@ -186,6 +212,7 @@ const char* summary_of(OptimizerType type) {
     case OptimizerType::adamw: return "AdamW (Loshchilov, Hutter, 2019); weight decay beside them";
     case OptimizerType::rmsprop: return "gradients divided by a moving root mean square (Hinton, 2012)";
     case OptimizerType::adagrad: return "gradients divided by the root of all squares so far (Duchi et al., 2011)";
+    case OptimizerType::rowwise_adagrad: return "Adagrad with one sum of mean squares a row: for tables of embeddings";
     case OptimizerType::adafactor:
       return "Adafactor (Shazeer, Stern, 2018): squares by rows and columns, little memory";
   }
@@ -210,6 +237,7 @@ Table<OptimizerKind> optimizer_kinds() {
   add(adamw, make<Adam>);
   add(rmsprop, make<RmsProp>);
   add(adagrad, make<Adagrad>);
+  add(rowwise_adagrad, make<RowwiseAdagrad>);
   add(adafactor, make<Adafactor>);
   return {"optimizer", std::move(kinds)};
 }

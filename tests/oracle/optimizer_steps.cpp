@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // optimizer_steps CONFIG IN OUT: optimizer steps with given gradients, for optimizers_test.py. IN, safetensors, has the
-// initial "NAME" of each parameter and the "NAME.gradient.S" of every step S of train.steps; OUT gets "NAME.S", the
+// initial "NAME" of each parameter and the "NAME.gradient.S" of every step S of train.steps, of a sparse one with
+// "NAME.rows.S"; OUT gets "NAME.S", the
 // value after each step, and "NAME.STATE", what the optimizer of CONFIG keeps in the end.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -20,7 +21,7 @@ namespace {
 std::vector<Parameter> parameters_of(const SafetensorsFile& file) {
   std::vector<Parameter> parameters;
   for (const TensorEntry& entry : file.entries()) {
-    if (entry.name.find(".gradient.") != std::string::npos) continue;
+    if (entry.name.find(".gradient.") != std::string::npos || entry.name.find(".rows.") != std::string::npos) continue;
     Parameter& parameter = parameters.emplace_back();
     parameter.name = entry.name;
     parameter.value = read(file, entry.name);
@@ -38,10 +39,14 @@ void run(const std::string& config_file, const std::string& in, const std::files
   const std::unique_ptr<ParameterUpdater> optimizer = choose_optimizer(train).maker()(pointers);
   std::vector<NamedTensor> results;
   for (std::int64_t step = 1; step <= train.steps; ++step) {
-    for (Parameter& parameter : parameters) parameter.gradient = read(file, concat(parameter.name, ".gradient.", step));
+    for (Parameter& parameter : parameters) {
+      parameter.gradient = read(file, concat(parameter.name, ".gradient.", step));
+      if (const std::string rows = concat(parameter.name, ".rows.", step); file.find(rows))
+        parameter.rows = read(file, rows);
+    }
     std::vector<UpdatePart> parts;
     for (std::size_t i = 0; i < parameters.size(); ++i)
-      parts.push_back({i, 0, parameters[i].value.numel(), parameters[i].gradient});
+      parts.push_back({i, 0, parameters[i].value.numel(), parameters[i].gradient, parameters[i].rows});
     optimizer->update(train.optimizer.lr, step, parts);
     for (const Parameter& parameter : parameters)
       results.push_back({concat(parameter.name, ".", step), parameter.value.clone()});

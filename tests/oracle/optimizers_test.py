@@ -35,6 +35,28 @@ def distance_in_ulps(ours, theirs):
     return ((ours - theirs).abs().max() / (scale * torch.finfo(torch.float32).eps)).item()
 
 
+class RowwiseAdagrad(torch.optim.Optimizer):
+    """Adagrad with one sum a row, of the mean of its squares."""
+
+    def __init__(self, parameters, lr=0.01, lr_decay=0.0, weight_decay=0.0, initial_accumulator_value=0.0, eps=1e-10):
+        super().__init__(parameters, {"lr": lr, "lr_decay": lr_decay, "weight_decay": weight_decay, "eps": eps})
+        self.steps = 0
+        for group in self.param_groups:
+            for p in group["params"]:
+                self.state[p]["sum"] = torch.full(p.shape[:1] if p.dim() > 1 else p.shape, initial_accumulator_value)
+
+    @torch.no_grad()
+    def step(self):
+        self.steps += 1
+        for group in self.param_groups:
+            for p in group["params"]:
+                gradient = p.grad + group["weight_decay"] * p
+                squares, total = gradient**2, self.state[p]["sum"]
+                total += squares.flatten(1).mean(1) if p.dim() > 1 else squares
+                root = total.sqrt().view(-1, *[1] * (p.dim() - 1)) if p.dim() > 1 else total.sqrt()
+                p -= group["lr"] / (1 + (self.steps - 1) * group["lr_decay"]) * gradient / (root + group["eps"])
+
+
 class Optimizers(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -116,6 +138,37 @@ class Optimizers(unittest.TestCase):
         self.check_fused("type: adagrad, lr: 0.1, lr_decay: 0.05, initial_accumulator_value: 0.2, eps: 1.0e-8, "
                          "weight_decay: 0.01", torch.optim.Adagrad, lr=0.1, lr_decay=0.05,
                          initial_accumulator_value=0.2, eps=1e-8, weight_decay=0.01)
+
+    def test_rowwise_adagrad(self):
+        self.check("type: rowwise_adagrad", RowwiseAdagrad, ulps=3)
+        self.check("type: rowwise_adagrad, lr: 0.1, lr_decay: 0.05, initial_accumulator_value: 0.2, eps: 1.0e-8, weight_decay: 0.01",
+                   RowwiseAdagrad, ulps=3, lr=0.1, lr_decay=0.05, initial_accumulator_value=0.2, eps=1e-8, weight_decay=0.01)
+
+    def test_rows_of_a_sparse_table(self):
+        """Of what PyTorch does to sparse gradients; its sparse Adam adds eps in another place, so it is next to nothing here."""
+        table, gradients = torch.randn(40, 8), []
+        given = {"table": table}
+        for step in range(1, STEPS + 1):
+            rows = torch.randperm(40)[:6].sort().values
+            gradients.append((rows, torch.randn(6, 8)))
+            given |= {f"table.rows.{step}": rows, f"table.gradient.{step}": gradients[-1][1]}
+        save_file(given, self.path / "in.safetensors")
+        try:
+            for keys, make in (("type: adam, eps: 1.0e-30", lambda p: torch.optim.SparseAdam([p], eps=1e-30)),
+                               ("type: adagrad", lambda p: torch.optim.Adagrad([p])),
+                               ("type: sgd, lr: 0.1", lambda p: torch.optim.SGD([p], lr=0.1))):
+                with self.subTest(keys):
+                    parameter = torch.nn.Parameter(table.clone())
+                    optimizer, results = make(parameter), {}
+                    for step, (rows, gradient) in enumerate(gradients, 1):
+                        parameter.grad = torch.sparse_coo_tensor(rows.unsqueeze(0), gradient, (40, 8))
+                        optimizer.step()
+                        results[f"table.{step}"] = parameter.detach().clone()
+                    results |= {f"table.{key}": value for key, value in optimizer.state[parameter].items()
+                                if key != "step" and value is not None}
+                    self.compare(self.ours(keys), results, ulps=3)
+        finally:
+            save_file(self.inputs, self.path / "in.safetensors")
 
     def test_rmsprop(self):
         rmsprop = torch.optim.RMSprop

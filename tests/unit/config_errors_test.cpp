@@ -204,7 +204,7 @@ const BadEdit kBadEdits[] = {
    "job.yaml:1:7: name: got a/b, expected a name that can be a folder (not empty, no '/')"},
   {"a type that no plug-in can have",
    "type: adamw", "type: 3",
-   "job.yaml:14:11: train.optimizer.type: got 3, expected one of sgd, adam, adamw, rmsprop, adagrad, adafactor"},
+   "job.yaml:14:11: train.optimizer.type: got 3, expected one of sgd, adam, adamw, rmsprop, adagrad, rowwise_adagrad, adafactor"},
   {"choice in capitals",
    "loss: mse", "loss: mse\n  precision: FP32",
    "job.yaml:13:14: train.precision: got FP32, expected one of fp32, bf16, fp64; did you mean 'fp32'?"},

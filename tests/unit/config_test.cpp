@@ -152,7 +152,7 @@ TEST_CASE("defaults that depend on other keys are filled in", "[unit]") {
   CHECK(small().train.optimizer.weight_decay == 0.01);
   CHECK(small("  optimizer: {type: sgd}\n").train.optimizer.weight_decay == 0.0);
   CHECK(small("  optimizer: {type: adam}\n").train.optimizer.weight_decay == 0.0);
-  for (const char* type : {"rmsprop", "adagrad", "adafactor"}) {
+  for (const char* type : {"rmsprop", "adagrad", "rowwise_adagrad", "adafactor"}) {
     CHECK(small(concat("  optimizer: {type: ", type, "}\n")).train.optimizer.weight_decay == 0.0);
     CHECK(small(concat("  optimizer: {type: ", type, "}\n")).train.optimizer.lr == 0.01);
   }
@@ -242,7 +242,8 @@ TEST_CASE("a config that a program made keeps the same rules", "[unit]") {
   CHECK(refused([](Config& c) { c.workers.devices.clear(); }) ==
         "Config: workers.devices: got [], expected at least one device, such as [cpu]");
   CHECK(refused([](Config& c) { c.train.optimizer.type = static_cast<OptimizerType>(9); }) ==
-        "Config: train.optimizer.type: got 9, expected one of sgd, adam, adamw, rmsprop, adagrad, adafactor");
+        "Config: train.optimizer.type: got 9, expected one of sgd, adam, adamw, rmsprop, adagrad, rowwise_adagrad, "
+        "adafactor");
   CHECK(refused([](Config& c) { c.train.lr_schedule.type = static_cast<LrScheduleType>(-1); }) ==
         "Config: train.lr_schedule.type: got -1, expected one of constant, linear, cosine, step, wsd, one_cycle, "
         "plateau");
