@@ -21,6 +21,18 @@ inline Config with_optimizer(const std::string& keys, const std::string& more = 
   return config;
 }
 
+/// Stopped after two steps, in one cut, and gone on with in another.
+inline std::string broken_difference(const RunRecord& unbroken, const Model& model, const DataSplits& data,
+                                     Config config) {
+  const TemporaryFolder folder;
+  config.checkpoint.every = "1";
+  Config first = with_pipeline(config, 3, "1f1b");
+  first.train.stop_after = 2;
+  RunRecord run = next_leg(model, data, first, folder.path());
+  append(run, next_leg(model, data, with_pipeline(config, 2, "gpipe"), folder.path()));
+  return first_difference(unbroken, run, Trainer(model, data, config).graph()).value_or("");
+}
+
 inline at::Tensor saved(const std::string& checkpoint, TensorKind kind, const std::string& name) {
   CheckpointStore store(checkpoint);
   at::Tensor tensor = at::empty(store.entry(kind, name).sizes, at::kFloat);

@@ -29,17 +29,6 @@ const std::vector<std::string>& kinds() {
   return all;
 }
 
-/// Stopped after two steps, in one cut, and gone on with in another.
-std::string broken_difference(const RunRecord& unbroken, const Model& model, const DataSplits& data, Config config) {
-  const TemporaryFolder folder;
-  config.checkpoint.every = "1";
-  Config first = with_pipeline(config, 3, "1f1b");
-  first.train.stop_after = 2;
-  RunRecord run = next_leg(model, data, first, folder.path());
-  append(run, next_leg(model, data, with_pipeline(config, 2, "gpipe"), folder.path()));
-  return first_difference(unbroken, run, Trainer(model, data, config).graph()).value_or("");
-}
-
 double loss_of(const RunRecord& run) {
   StepResult sum;
   for (const StepResult& result : run.results) sum.add(result);
@@ -294,10 +283,10 @@ TEST_CASE("an optimizer that nobody has is refused where it is named, with the n
   const auto refusal = [&](const std::string& keys) {
     return thrown_by([&] { assemble(the.model, the.data, with_optimizer(keys), {}, with_signs()); });
   };
-  CHECK(
-      refusal("type: signz") ==
-      "job.yaml:3:83: train.optimizer.type: got signz, expected one of sgd, adam, adamw, rmsprop, adagrad, adafactor, "
-      "signs; did you mean 'signs'?");
+  CHECK(refusal("type: signz") ==
+        "job.yaml:3:83: train.optimizer.type: got signz, expected one of sgd, adam, adamw, rmsprop, adagrad, "
+        "rowwise_adagrad, adafactor, "
+        "signs; did you mean 'signs'?");
   CHECK(refusal("type: signs, slw: 0.5") ==
         "job.yaml:3:90: train.optimizer.slw: got an unknown key, expected slow; did you mean 'slow'?");
 }

@@ -79,8 +79,7 @@ TEST_CASE("sparse rows are those of dense training where a row without a gradien
   }
 }
 
-TEST_CASE("sparse training has the same bits for every cut, schedule, number of groups' holders, and resumed",
-          "[parity]") {
+TEST_CASE("sparse training has the same bits for every cut, schedule, and resumed", "[parity]") {
   const Model model = clicks(true);
   const DataSplits data = rows_of_fields();
   for (const std::string& optimizer : kinds())
@@ -91,13 +90,7 @@ TEST_CASE("sparse training has the same bits for every cut, schedule, number of 
       const RunRecord reference = reference_run(model, data, config);
       CHECK(difference(reference, model, data, with_pipeline(config, 3, "1f1b")) == "");
       if (groups == 1) CHECK(difference(reference, model, data, with_pipeline(config, 2, "zb_h1")) == "");
-      const TemporaryFolder folder;
-      config.checkpoint.every = "1";
-      Config first = with_pipeline(config, 3, "1f1b");
-      first.train.stop_after = 2;
-      RunRecord run = next_leg(model, data, first, folder.path());
-      append(run, next_leg(model, data, with_pipeline(config, 2, "gpipe"), folder.path()));
-      CHECK(first_difference(reference, run, Trainer(model, data, config).graph()).value_or("") == "");
+      CHECK(broken_difference(reference, model, data, config) == "");
     }
 }
 
@@ -116,7 +109,7 @@ TEST_CASE("rows that no mini-batch uses keep their values and what is kept besid
   config.checkpoint.every = "1";
   static_cast<void>(next_leg(clicks(true), rows_of_fields(), config, folder.path()));
   const std::string name = "embed.embeddings.3.weight";  // 500 values, of which 11 are used
-  const std::string before = checkpoint_path(folder.path(), 1), after = checkpoint_path(folder.path(), 5);
+  const std::string before = checkpoint_path(folder.path(), 3), after = checkpoint_path(folder.path(), 5);
   const at::Tensor moved = (saved(before, TensorKind::weight, name) != saved(after, TensorKind::weight, name)).any(1);
   CHECK(moved.sum().item<std::int64_t>() > 0);
   CHECK_FALSE(moved.narrow(0, 11, 489).any().item<bool>());
