@@ -81,17 +81,18 @@ void accumulate_rows(Parameter& parameter, const at::Tensor& rows_gradient, cons
   const bool sparse = parameter.is_sparse;
   if (!sparse && (!gradient.is_cpu() || !parameter.has_gradient_of_group() || indices.numel() >= count))
     return parameter.accumulate(sums(indices, count, padding));
-  auto [used, places, counts] = at::_unique2(indices, /*sorted=*/true, /*return_inverse=*/true);
-  at::Tensor of_rows = sums(places, used.numel(), -1);
-  if (padding >= 0) {  // it learns nothing
-    const at::Tensor others = at::nonzero(used != padding).squeeze(1);
-    used = used.index_select(0, others);
-    of_rows = of_rows.index_select(0, others);
+  const auto [used, places, counts] = at::_unique2(indices, /*sorted=*/true, /*return_inverse=*/true);
+  if (sparse) {
+    const at::Tensor of_rows = sums(places, used.numel(), -1);
+    if (padding < 0) return parameter.accumulate_rows(used, of_rows);
+    const at::Tensor others = at::nonzero(used != padding).squeeze(1);  // it learns nothing
+    return parameter.accumulate_rows(used.index_select(0, others), of_rows.index_select(0, others));
   }
-  if (sparse)
-    parameter.accumulate_rows(used, of_rows);
-  else
-    parameter.gradient.index_add_(0, used, of_rows);
+  const std::int64_t* first = used.const_data_ptr<std::int64_t>();
+  const std::int64_t* last = first + used.numel();
+  const std::int64_t* none = std::lower_bound(first, last, padding);
+  parameter.gradient.index_add_(0, used,
+                                sums(places, used.numel(), none != last && *none == padding ? none - first : -1));
 }
 
 struct EmbeddingBackward : torch::autograd::Node {
