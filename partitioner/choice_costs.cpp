@@ -94,7 +94,7 @@ void CostModel::share_work(const PlanChoice& choice, const Schedule& schedule, c
     HeldShare held;
     for (int before = of_replica; before < row; before += schedule.workers())
       if (wiring.memory_of_row[at(before)] == wiring.memory_of_row[at(row)]) held = {0, 0};
-    held.optimizer *= share_of(shares.updated_in_memory[at(row)], shares.elements[at(row)]);
+    held.optimizer *= share_of(shares.stored_in_memory[at(row)], shares.stored[at(row)]);
     if (problem_.has_central_storage() && !costs.places[at(row)].is_on_host()) held.values += 1;  // its copies
     double& bytes = costs.resident_bytes[at(row)];
     bytes = resident_bytes_of_row(kind_of(worker), of_replica, first, rows, held);

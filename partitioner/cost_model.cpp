@@ -56,9 +56,7 @@ CostModel::CostModel(const PlanProblem& problem) : problem_(problem) {
     const LayerParameter& parameter = graph.parameters[at(id)];
     for (const int layer : parameter.holders) {
       if (parameter.trainable)
-        gradient_bytes_[at(layer)] +=
-            static_cast<double>(parameter.sparse_elements < 0 ? parameter.elements : parameter.sparse_elements) *
-            problem.parameter_bytes;
+        gradient_bytes_[at(layer)] += static_cast<double>(parameter.gradient_elements()) * problem.parameter_bytes;
       std::vector<Held>& held = held_[at(layer)];
       if (!held.empty() && held.back().parameter == id) {
         ++held.back().count;

@@ -78,7 +78,7 @@ double state_bytes(const PlanProblem& problem, int first, int last) {
     if (!held) continue;
     const int index = static_cast<int>(id);
     bytes += value_bytes_of(problem, index) + optimizer_bytes_of(problem, index);
-    if (parameter.trainable) bytes += static_cast<double>(parameter.elements) * problem.parameter_bytes;
+    if (parameter.trainable) bytes += static_cast<double>(parameter.gradient_elements()) * problem.parameter_bytes;
   }
   return bytes;
 }

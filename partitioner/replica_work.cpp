@@ -26,8 +26,8 @@ std::vector<int> memories_of_weights(const std::vector<WorkerPlace>& places, boo
 WorkShares work_shares(const Topology& topology, const Wiring& wiring) {
   const Replicas& replicas = topology.replicas;
   const auto rows = static_cast<std::size_t>(wiring.rows);
-  WorkShares shares{std::vector<double>(rows), std::vector<double>(rows), std::vector<double>(rows),
-                    std::vector<double>(rows)};
+  const std::vector<double> none(rows);
+  WorkShares shares{none, none, none, none, none};
   int terms = 0;
   for (int replica = 0; replica < replicas.count; ++replica) terms += replicas.sums_of(replica);
   for (const Bucket& bucket : topology.buckets) {
@@ -36,14 +36,15 @@ WorkShares work_shares(const Topology& topology, const Wiring& wiring) {
     for (const std::vector<int>& members : work.memories) {
       double in_memory = 0;
       for (const int replica : members)
-        in_memory += static_cast<double>(bucket.blocks.elements(work.updates[at(replica)]));
+        in_memory += static_cast<double>(bucket.blocks.stored(work.updates[at(replica)]));
       for (const int replica : members) {
         const std::size_t row = at(work.rows[at(replica)].value());
         const TermRange groups = replicas.groups_of(replica);
         const int of_own = std::min(groups.end, replicas.groups) - groups.begin - replicas.sums_of(replica);
         shares.elements[row] += all;
         shares.updated[row] += static_cast<double>(bucket.blocks.elements(work.updates[at(replica)]));
-        shares.updated_in_memory[row] += in_memory;
+        shares.stored[row] += static_cast<double>(bucket.blocks.stored({0, bucket.blocks.count()}));
+        shares.stored_in_memory[row] += in_memory;
         shares.added[row] +=
             all * of_own + static_cast<double>(bucket.blocks.elements(work.sums[at(replica)])) * (terms - 1);
       }

@@ -16,10 +16,11 @@ std::vector<int> memories_of_weights(const std::vector<WorkerPlace>& places, boo
 
 /// By row: what it does of the work on the gradients and weights of its stages, in elements.
 struct WorkShares {
-  std::vector<double> elements;           ///< of all parameters that the row trains
-  std::vector<double> updated;            ///< of these by the row itself
-  std::vector<double> updated_in_memory;  ///< and by all rows that share its memory
-  std::vector<double> added;              ///< elements added to others
+  std::vector<double> elements;          ///< that have gradients, of all parameters that the row trains
+  std::vector<double> updated;           ///< of these by the row itself
+  std::vector<double> added;             ///< elements added to others
+  std::vector<double> stored;            ///< of all parameters that the row trains, with gradients or not
+  std::vector<double> stored_in_memory;  ///< of these, what is updated by all rows that share its memory
 };
 
 /// Of wiring no more than rows and memories are read.

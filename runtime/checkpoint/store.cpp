@@ -37,7 +37,8 @@ CheckpointStore::CheckpointStore(std::string checkpoint, FileProgress progress)
   for (const auto& [file, shard] : manifest_.shards)
     for (const auto& [tensor, hash] : shard.tensors) {
       if (file.starts_with("model-")) {
-        weights_[tensor].push_back({file, tensor, hash});
+        const auto [name, part] = split_name(tensor);
+        weights_[name].push_back({file, tensor, hash, part});
       } else if (file == kAdapterFile) {
         weights_[parameter_of(path_ + "/" + file, tensor)].push_back({file, tensor, hash});
       } else {
@@ -96,11 +97,19 @@ const TensorEntry& CheckpointStore::entry(const Place& place) {
 TensorEntry CheckpointStore::entry(TensorKind kind, const std::string& name) {
   const Places& parts = places(kind, name);
   if (!parts.front().part) return entry(parts.front());
-  // What is kept in parts has an element for each of its parameter's.
+  // A table is in parts by rows, and so is what is kept beside it; else what is kept in parts has an element for each
+  // of its parameter's.
   TensorEntry whole;
   whole.name = name;
   whole.dtype = entry(parts.front()).dtype;
-  whole.sizes = entry(TensorKind::weight, name.substr(0, name.rfind('.'))).sizes;
+  const std::string weight = kind == TensorKind::weight ? name : name.substr(0, name.rfind('.'));
+  if (places(TensorKind::weight, weight).front().part) {
+    whole.sizes = entry(parts.front()).sizes;
+    whole.sizes.at(0) = 0;
+    for (const Place& place : parts) whole.sizes.at(0) += entry(place).sizes.at(0);
+  } else {
+    whole.sizes = entry(TensorKind::weight, weight).sizes;
+  }
   std::int64_t next = 0;
   for (const Place& place : parts) {
     if (place.part->begin != next) break;
@@ -193,14 +202,24 @@ MappedWeights::MappedWeights(const CheckpointStore& store, bool averaged) {
     for (const auto& [begin, tensor] : parts) ascending.push_back(tensor);
     averages[name] = at::cat(ascending);
   }
+  std::map<std::string, std::map<std::int64_t, at::Tensor>> tables;
   for (const auto& [name, shard] : store.manifest().shards) {
     if (!name.starts_with("model-") && name != kAdapterFile) continue;
     for (NamedTensor& each : map(store.path() + "/" + name)) {
       if (name == kAdapterFile) each.name = parameter_of(name, each.name);
+      if (const auto [whole, part] = split_name(each.name); part) {
+        tables[whole][part->begin] = each.tensor;
+        continue;
+      }
       const auto average = averages.find(CheckpointStore::average_of(each.name));
       if (average != averages.end()) each.tensor = average->second.view(each.tensor.sizes());
       tensors_.push_back(std::move(each));
     }
+  }
+  for (const auto& [name, parts] : tables) {
+    std::vector<at::Tensor> ascending;
+    for (const auto& [begin, tensor] : parts) ascending.push_back(tensor);
+    tensors_.push_back({name, at::cat(ascending)});
   }
 }
 

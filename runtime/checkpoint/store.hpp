@@ -15,7 +15,8 @@ namespace lockstep {
 enum class TensorKind { weight, optimizer };
 
 /// Optimizer state whose parts belong to several workers is written in parts, each a flat tensor of its worker's file:
-/// "fc.0.weight.exp_avg[65536:131072]".
+/// "fc.0.weight.exp_avg[65536:131072]". So are tables whose rows several servers have, and their optimizer state, each
+/// part with its rows.
 std::string name_of_part(const std::string& name, const ElementRange& part);
 
 /// The average of a weight (train.ema) is kept with the optimizer's state, under this name: "fc.0.weight.ema".
@@ -30,6 +31,10 @@ class CheckpointStore {
   const Manifest& manifest() const { return manifest_; }
   bool has(TensorKind kind, const std::string& name) const;
   std::vector<std::string> names(TensorKind kind) const;
+  /// Rows of a table that several servers had, or optimizer state of several workers.
+  bool is_in_parts(TensorKind kind, const std::string& name) const {
+    return places(kind, name).front().part.has_value();
+  }
   /// Whether there is an average of a weight. Those without one are not trained.
   bool has_average(const std::string& weight) const { return has(TensorKind::optimizer, average_of(weight)); }
   /// Its name.

@@ -28,6 +28,8 @@ class Channel {
   virtual void post() = 0;
   /// Receiver: waits for the message that was posted for. Throws JobStopped, WaitTimeout, CommError.
   virtual Message receive(const WaitLimits& limits) = 0;
+  /// Receiver: whether the message that was posted for is there, so that receive() will not wait. Never blocks.
+  virtual bool arrived() = 0;
   /// Sender: waits until the previous send has completed, then starts this one and returns. The tensors must not be
   /// written to afterwards by anybody; the channel keeps them alive.
   virtual void send(Message message, const WaitLimits& limits) = 0;

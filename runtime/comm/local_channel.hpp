@@ -16,6 +16,7 @@ class LocalChannel : public Channel {
  public:
   void post() override;
   Message receive(const WaitLimits& limits) override;
+  bool arrived() override { return sent_ >= posted_; }
   void send(Message message, const WaitLimits& limits) override;
   void finish(const WaitLimits& limits) override;
   bool is_local() const override { return true; }

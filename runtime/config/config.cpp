@@ -12,7 +12,7 @@ namespace lockstep {
 namespace {
 
 constexpr std::int64_t kMostCells = std::int64_t{1} << 20;  // stages x micro-batches: a program holds them all
-constexpr int kMostThreads = 4096, kMostReaders = 256, kMostReadAhead = 1024;
+constexpr int kMostThreads = 4096, kMostServers = 4096, kMostReaders = 256, kMostReadAhead = 1024;
 
 Field per_rank(WorkersConfig& workers) {
   const Rule<int> number{"auto, an integer >= 1, or a list of them", [](const int& count) { return count >= 1; }};
@@ -53,18 +53,6 @@ Field memory_limit(WorkersConfig& workers) {
             if (workers.memory_limit == 0) return scalar_value("none");
             return scalar_value(exact_size_text(workers.memory_limit));
           }};
-}
-
-/// parameter_server is a strategy that is not there yet.
-Field strategy(ReplicasConfig& replicas) {
-  Field field = value(replicas.strategy);
-  const auto read = field.read;
-  field.read = [read](const Section& section, const std::string& key) {
-    if (section.is_scalar(key) && section.get<std::string>(key) == "parameter_server")
-      throw section.unexpected(key, join(names<ReplicaStrategy>(), " or "), "; parameter_server: not available yet");
-    read(section, key);
-  };
-  return field;
 }
 
 /// The number before `unit` ("" or "min"); 0 when `text` is something else.
@@ -132,6 +120,23 @@ Rule<std::string> file_name() {
           }};
 }
 
+/// What does not go with servers.
+void check_servers(const Section& root, const Config& config) {
+  if (!config.replicas.has_servers()) return;
+  if (config.pipeline.stages > 1 || config.pipeline.virtual_stages > 1)
+    throw root.section("pipeline")
+        .unexpected("stages", "1 with replicas.strategy parameter_server",
+                    "; each replica is one worker there, and its weights are the servers'");
+  if (config.pipeline.partition.needs_profile())
+    throw root.section("pipeline")
+        .unexpected("partition", "none with replicas.strategy parameter_server", "; there is nothing to cut");
+  if (config.train.post_validation)
+    throw root.section("train").unexpected("post_validation", "false with replicas.strategy parameter_server");
+  if (config.train.norms_every > 0)
+    throw root.section("train").unexpected("norms_every", "0 with replicas.strategy parameter_server",
+                                           "; no worker has weights before and behind an update");
+}
+
 /// M >= G >= R.
 void check_groups(const Section& root, const Config& config) {
   const int replicas = config.replicas.count, groups = config.gradient_groups();
@@ -147,8 +152,9 @@ void check_groups(const Section& root, const Config& config) {
         groups < replicas ? "; a group of micro-batches is not divided among replicas" : "");
   if (config.replicas.shard_optimizer && config.replicas.strategy != ReplicaStrategy::mirrored)
     throw root.section("replicas")
-        .unexpected("shard_optimizer", "false with strategy central_storage",
+        .unexpected("shard_optimizer", concat("false with strategy ", to_string(config.replicas.strategy)),
                     "; there the optimizer's state is there once: leave it out");
+  check_servers(root, config);
 }
 
 yaml::Value written(Config config) {
@@ -174,9 +180,15 @@ void fields(FieldVisitor& visit, ReplicasConfig& replicas) {
         "How many; each runs a part of train.micro_batches. With the same train.gradient_groups the bits are the same "
         "for any number of them.");
   visit(
-      "strategy", strategy(replicas), kFree,
+      "strategy", value(replicas.strategy), kFree,
       "mirrored: every process (every device) has the weights; gradients are summed over all of them. central_storage: "
-      "weights and optimizer state are there once, in main memory; in one process.");
+      "weights and optimizer state are there once, in main memory; in one process. parameter_server: servers have "
+      "them, and each replica, of one worker, updates them by itself.");
+  visit("servers", value(replicas.servers, between(1, kMostServers)), kFree,
+        "parameter_server: so many have the weights, a part each.");
+  visit("max_staleness", value(replicas.max_staleness, at_least(0)), kFree,
+        "parameter_server: how many updates of others an update may not know of; where it would be more, others wait. "
+        "0: all replicas update together, to the bits of mirrored.");
   visit(
       "shard_optimizer", value(replicas.shard_optimizer), kFree,
       "mirrored: every process (device) keeps the optimizer's state of a part of the weights alone, and updates that.");

@@ -80,11 +80,12 @@ constexpr const char* to_string(Bind bind) {
   return nullptr;
 }
 
-enum class ReplicaStrategy { mirrored, central_storage };
+enum class ReplicaStrategy { mirrored, central_storage, parameter_server };
 constexpr const char* to_string(ReplicaStrategy strategy) {
   switch (strategy) {
     case ReplicaStrategy::mirrored: return "mirrored";
     case ReplicaStrategy::central_storage: return "central_storage";
+    case ReplicaStrategy::parameter_server: return "parameter_server";
   }
   return nullptr;
 }
@@ -352,6 +353,11 @@ struct ReplicasConfig {
   ReplicaStrategy strategy = ReplicaStrategy::mirrored;
   bool shard_optimizer = false;  ///< mirrored: each memory updates its part of the weights
   ReplicaPlacement placement = ReplicaPlacement::pipeline_first;
+  int servers = 1;        ///< parameter_server: so many have the weights, a part each
+  int max_staleness = 4;  ///< parameter_server: updates of others that an update may not know of; 0: synchronous
+  bool has_servers() const { return strategy == ReplicaStrategy::parameter_server; }
+  /// Whether each update is one replica's share of a mini-batch, rather than a whole one.
+  bool updates_by_shares() const { return has_servers() && max_staleness > 0; }
   bool operator==(const ReplicasConfig&) const = default;
 };
 

@@ -24,12 +24,24 @@ class Doubts {
     if (train_.eval_every == 0 && train_.eval_steps + train_.eval_batch > 0)
       add(section_, train_.eval_steps > 0 ? "eval_steps" : "eval_batch",
           "does nothing without train.eval_every: training evaluates nothing");
+    servers();
     return std::move(found_);
   }
 
  private:
   void add(const Section& section, const std::string& key, const std::string& message) {
     found_.emplace_back(section.error(key, message).what());
+  }
+
+  void servers() {
+    const ReplicasConfig& replicas = config_.replicas;
+    const ReplicasConfig defaults;
+    if (replicas.has_servers()) return;
+    for (const auto& [key, is_given] : {std::pair("servers", replicas.servers != defaults.servers),
+                                        std::pair("max_staleness", replicas.max_staleness != defaults.max_staleness)})
+      if (is_given)
+        add(config_.root.section("replicas"), key,
+            concat("does nothing with strategy ", to_string(replicas.strategy), ": it is of parameter_server alone"));
   }
 
   void optimizer() {

@@ -19,6 +19,17 @@ at::Tensor flat_elements(const at::Tensor& tensor, const Slice& slice) {
   return elements_of(tensor, slice.begin, slice.end).view({-1});
 }
 
+// In a message: a tensor, or of a sparse parameter two.
+void append(Tensors& message, const Gradient& gradient, bool is_sparse) {
+  message.push_back(gradient.values);
+  if (is_sparse) message.push_back(gradient.rows);
+}
+Gradient next_of(const Tensors& message, std::size_t& next, bool is_sparse) {
+  Gradient gradient{message.at(next++)};
+  if (is_sparse) gradient.rows = message.at(next++);
+  return gradient;
+}
+
 }  // namespace
 
 void BucketSums::add_up() {
@@ -28,6 +39,10 @@ void BucketSums::add_up() {
   received_.resize(held_.size());
 }
 
+Gradient BucketSums::own_part(const GroupSum& sum, const Slice& slice) const {
+  return parameter(slice).is_sparse ? sum.sum : Gradient{flat_elements(sum.sum.values, slice)};
+}
+
 Tensors BucketSums::gradients_for(WorkerId row) {
   add_up();
   std::vector<std::int64_t> numbers;  // of each tensor: parameter, group
@@ -35,7 +50,7 @@ Tensors BucketSums::gradients_for(WorkerId row) {
   for (const Slice& slice : bucket_.blocks.slices(work_.sums[static_cast<std::size_t>(work_.replica_of(row))]))
     for (const GroupSum& sum : own_[static_cast<std::size_t>(slice.parameter)]) {
       numbers.insert(numbers.end(), {slice.parameter, sum.first});
-      message.push_back(flat_elements(sum.sum.values, slice));
+      append(message, own_part(sum, slice), parameter(slice).is_sparse);
     }
   message.front() = at::tensor(numbers, at::kLong);
   return message;
@@ -45,32 +60,43 @@ void BucketSums::put_gradients(const Tensors& of_another) {
   add_up();
   const at::Tensor numbers = of_another.at(0).to(at::kCPU);
   const auto* number = numbers.const_data_ptr<std::int64_t>();
-  for (std::size_t i = 1; i < of_another.size(); ++i, number += 2)
-    received_[static_cast<std::size_t>(number[0])].push_back({static_cast<int>(number[1]), {of_another[i]}});
+  for (std::size_t next = 1; next < of_another.size(); number += 2) {
+    const auto at = static_cast<std::size_t>(number[0]);
+    received_[at].push_back({static_cast<int>(number[1]), next_of(of_another, next, kept_[at]->is_sparse)});
+  }
 }
 
-at::Tensor BucketSums::sum_of(const Slice& slice) {
+/// Elements of the slice, flat, or all of a sparse parameter's, which are ours then.
+Gradient BucketSums::sum_of(const Slice& slice) {
   const auto at = static_cast<std::size_t>(slice.parameter);
+  const bool is_sparse = parameter(slice).is_sparse;
   std::vector<TreeSum<Term>::Node> terms;
-  const auto add_term = [&](int first, const at::Tensor& elements, bool ours) {
-    const at::Tensor there = to_device(elements, parameter(slice).value.device());
-    terms.push_back({first, {there, ours || !there.is_same(elements)}});
+  const auto add_term = [&](int first, const Gradient& gradient, bool ours) {
+    const at::Device device = parameter(slice).value.device();
+    Gradient there{to_device(gradient.values, device)};
+    if (is_sparse) there.rows = to_device(gradient.rows, device);
+    ours = ours || !there.values.is_same(gradient.values);
+    terms.push_back({first, {std::move(there), ours}});
   };
-  for (const GroupSum& sum : own_[at]) add_term(sum.first, flat_elements(sum.sum.values, slice), /*ours=*/true);
-  for (const GroupSum& sum : received_[at]) add_term(sum.first, sum.sum.values, /*ours=*/false);
+  for (const GroupSum& sum : own_[at]) add_term(sum.first, own_part(sum, slice), /*ours=*/true);
+  for (const GroupSum& sum : received_[at]) add_term(sum.first, sum.sum, /*ours=*/false);
   std::sort(terms.begin(), terms.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
   // Nobody else reads these elements of ours, and a + b is b + a.
-  const auto add = [](Term left, Term right) {
-    if (left.ours) return Term{left.elements.add_(right.elements), true};
-    if (right.ours) return Term{right.elements.add_(left.elements), true};
-    return Term{left.elements + right.elements, true};
+  const auto add = [&](Term left, Term right) {
+    if (!is_sparse && !left.ours && right.ours) std::swap(left, right);
+    if (!is_sparse && !left.ours) return Term{{left.gradient.values + right.gradient.values}, true};
+    if (!left.ours) left.gradient.values = left.gradient.values.clone();
+    return Term{lockstep::sum_of(std::move(left.gradient), right.gradient), true};
   };
   constexpr TermRange all{0, std::numeric_limits<int>::max()};
   TreeSum<Term> sum;
   for (auto& [group, term] : terms) sum.push(group, std::move(term), all, add);
   std::vector<TreeSum<Term>::Node> whole = sum.finish(all, add);
   LOCKSTEP_CHECK(whole.size() <= 1, whole.size(), " sums of all groups");
-  return whole.empty() ? at::Tensor() : whole.front().sum.elements;
+  if (whole.empty()) return {};
+  auto& [gradient, ours] = whole.front().sum;
+  if (is_sparse && !ours) gradient.values = gradient.values.clone();
+  return gradient;
 }
 
 /// Whether our own gradients, which are of no more use, may take the sums.
@@ -88,31 +114,24 @@ at::Tensor BucketSums::place_of_sum(const Slice& slice) {
   return flat_elements(summed.gradient, slice);
 }
 
-/// Those of sparse parameters are of one replica alone (assembly.cpp refuses several).
-void BucketSums::take_sparse() {
-  for (std::size_t i = 0; i < held_.size(); ++i) {
-    if (!held_[i]->is_sparse || own_[i].empty()) continue;
-    LOCKSTEP_CHECK(own_[i].size() == 1 && kept_[i] == held_[i], own_[i].size(), " sums of a sparse gradient");
-    held_[i]->rows = std::move(own_[i].front().sum.rows);
-    held_[i]->begin_gradient(std::move(own_[i].front().sum.values));
-  }
-}
-
 void BucketSums::reduce() {
   const at::NoGradGuard no_grad;
   add_up();
-  take_sparse();
-  std::vector<Slice> mine = summed();
-  std::erase_if(mine, [this](const Slice& slice) { return parameter(slice).is_sparse; });
-  std::vector<at::Tensor> sums;
+  const std::vector<Slice> mine = summed();
+  std::vector<Gradient> sums;
   for (const Slice& slice : mine) sums.push_back(sum_of(slice));
   // Where something is updated here that was summed elsewhere, its sums go where our own gradients are.
   for (const Slice& slice : updated())
     if (!parameter(slice).is_sparse && has_place(slice)) place_of_sum(slice);
   for (std::size_t i = 0; i < mine.size(); ++i) {
-    if (!sums[i].defined()) continue;
+    if (!sums[i].values.defined()) continue;
+    if (Parameter& summed = parameter(mine[i]); summed.is_sparse) {
+      rows_[mine[i].parameter] = sums[i].rows;
+      summed.begin_gradient(std::move(sums[i].values), std::move(sums[i].rows));
+      continue;
+    }
     const at::Tensor place = place_of_sum(mine[i]);
-    if (place.data_ptr() != sums[i].data_ptr()) place.copy_(sums[i]);
+    if (place.data_ptr() != sums[i].values.data_ptr()) place.copy_(sums[i].values);
   }
   own_.clear();
   received_.clear();
@@ -122,8 +141,10 @@ Tensors BucketSums::sums_for(WorkerId row) const {
   const TermRange wanted = work_.updates[static_cast<std::size_t>(work_.replica_of(row))];
   Tensors message;
   for (const Slice& slice : bucket_.blocks.slices(both_of(work_.sums[static_cast<std::size_t>(replica_)], wanted))) {
-    const at::Tensor& gradient = parameter(slice).gradient;
-    message.push_back(gradient.defined() ? flat_elements(gradient, slice) : at::Tensor());
+    const Parameter& summed = parameter(slice);
+    const at::Tensor& gradient = summed.gradient;
+    const bool flat = gradient.defined() && !summed.is_sparse;
+    append(message, {flat ? flat_elements(gradient, slice) : gradient, summed.rows}, summed.is_sparse);
   }
   return message;
 }
@@ -133,29 +154,45 @@ void BucketSums::put_sums(WorkerId from, const Tensors& sums) {
   const TermRange theirs = work_.sums[static_cast<std::size_t>(work_.replica_of(from))];
   std::size_t next = 0;
   for (const Slice& slice : bucket_.blocks.slices(both_of(theirs, work_.updates[static_cast<std::size_t>(replica_)]))) {
-    const at::Tensor& sum = sums.at(next++);
-    if (!sum.defined()) continue;
     Parameter& updated = parameter(slice);
-    if (slice.elements() == updated.value.numel()) {  // it came from another memory, so it is ours alone
-      updated.begin_gradient(sum.view(updated.value.sizes()));
+    Gradient sum = next_of(sums, next, updated.is_sparse);
+    if (!sum.values.defined()) continue;
+    if (updated.is_sparse || slice.elements() == updated.value.numel()) {  // from another memory, so it is ours alone
+      if (!updated.is_sparse) sum.values = sum.values.view(updated.value.sizes());
+      updated.begin_gradient(std::move(sum.values), std::move(sum.rows));
       continue;
     }
     if (!updated.gradient.defined()) updated.begin_gradient(at::empty_like(updated.value));
-    flat_elements(updated.gradient, slice).copy_(sum);
+    flat_elements(updated.gradient, slice).copy_(sum.values);
   }
 }
 
 Tensors BucketSums::values() const {
   Tensors message;
-  for (const Slice& slice : updated()) message.push_back(flat_elements(parameter(slice).value, slice));
+  for (const Slice& slice : updated()) {
+    const Parameter& updated = parameter(slice);
+    if (!updated.is_sparse) {
+      message.push_back(flat_elements(updated.value, slice));
+      continue;
+    }
+    const auto rows = rows_.find(slice.parameter);  // whoever updates has the sum
+    const bool any = rows != rows_.end();
+    append(message, any ? Gradient{updated.value.index_select(0, rows->second), rows->second} : Gradient(), true);
+  }
   return message;
 }
 
 void BucketSums::put_values(WorkerId from, const Tensors& values) {
   const at::NoGradGuard no_grad;
   std::size_t next = 0;
-  for (const Slice& slice : bucket_.blocks.slices(work_.updates[static_cast<std::size_t>(work_.replica_of(from))]))
-    flat_elements(parameter(slice).value, slice).copy_(values.at(next++));
+  for (const Slice& slice : bucket_.blocks.slices(work_.updates[static_cast<std::size_t>(work_.replica_of(from))])) {
+    Parameter& updated = parameter(slice);
+    const Gradient now = next_of(values, next, updated.is_sparse);
+    if (!updated.is_sparse)
+      flat_elements(updated.value, slice).copy_(now.values);
+    else if (now.values.defined())
+      updated.value.index_copy_(0, now.rows, now.values);
+  }
 }
 
 std::vector<std::vector<Slice>> BucketSums::updated_in_memory() const {

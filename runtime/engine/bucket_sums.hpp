@@ -4,6 +4,7 @@
 // what the replicas hand each other for them (BucketWork). One thread.
 #pragma once
 
+#include <map>
 #include <vector>
 
 #include "runtime/layer/context.hpp"
@@ -46,17 +47,17 @@ class BucketSums {
   void forget();
 
  private:
-  /// What is added: elements of one slice, flat.
+  /// What is added: elements of one slice, flat, or of a sparse parameter all that it has.
   struct Term {
-    at::Tensor elements;
+    Gradient gradient;
     bool ours = false;  ///< may be written to
   };
   std::vector<Slice> slices(const std::vector<TermRange>& shares) const {
     return bucket_.blocks.slices(shares[static_cast<std::size_t>(replica_)]);
   }
   void add_up();
-  void take_sparse();
-  at::Tensor sum_of(const Slice& slice);
+  Gradient own_part(const GroupSum& sum, const Slice& slice) const;
+  Gradient sum_of(const Slice& slice);
   at::Tensor place_of_sum(const Slice& slice);
   bool has_place(const Slice& slice) const;
   Parameter& parameter(const Slice& slice) const { return *kept_[static_cast<std::size_t>(slice.parameter)]; }
@@ -69,6 +70,7 @@ class BucketSums {
   bool added_up_ = false;
   std::vector<std::vector<GroupSum>> own_;       // whole tensors
   std::vector<std::vector<GroupSum>> received_;  // elements of this replica's slice
+  std::map<int, at::Tensor> rows_;               // of sparse parameters whose sum is here, until the next step's
 };
 
 }  // namespace lockstep

@@ -65,6 +65,11 @@ void Collected::put(const Tensors& message) {
   }
 }
 
+void Collected::clear() {
+  for (auto& of_layer : statistics_) of_layer.clear();
+  for (auto& of_layer : states_) of_layer.clear();
+}
+
 std::vector<Tensors> Collected::take_statistics(int layer) {
   std::vector<Tensors> in_order;
   for (auto& [micro_batch, tensors] : std::exchange(statistics_[static_cast<std::size_t>(layer)], {}))

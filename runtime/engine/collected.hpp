@@ -25,6 +25,7 @@ class Collected {
   Tensors message() const;
   void put(const Tensors& message);
 
+  void clear();
   /// In micro-batch order. Gone afterwards.
   std::vector<Tensors> take_statistics(int layer);
   std::map<int, States> take_states(int layer);

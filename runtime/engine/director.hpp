@@ -35,6 +35,8 @@ class Feeder {
   virtual void begin(const StepHeader& header) = 0;
   /// The data's entries (ModelGraph::sources order) for one micro-batch of it.
   virtual Tensors micro_batch(int micro_batch) = 0;
+  /// With servers: denominators of the losses, by head, of what it reads of the batch (StepHeader::share).
+  virtual std::vector<double> denominators() { return {}; }
   /// How long it has stood still for data since the last call, also where the decider asked for it.
   virtual double take_waited_us() { return 0; }
 };

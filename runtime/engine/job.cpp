@@ -14,6 +14,8 @@
 
 #include "runtime/base/check.hpp"
 #include "runtime/comm/local_channel.hpp"
+#include "runtime/engine/served_worker.hpp"
+#include "runtime/engine/server.hpp"
 #include "runtime/layer/tensor_hash.hpp"
 
 namespace lockstep {
@@ -32,14 +34,14 @@ class Job {
     make_channels();
     make_recorders();
     for (int row = 0; row < rows(); ++row)
-      if (is_here(row)) workers_.push_back(make_worker(row));
+      if (is_here(row)) rows_.push_back(make_row(row));
     std::vector<std::thread> threads;
     std::size_t next = 0;
     for (int row = 0; row < rows(); ++row) {
       if (!is_here(row)) continue;
       const Cpus cpus = spec_.cpus.empty() ? Cpus{} : spec_.cpus[next];
       threads.emplace_back(
-          [this, row, worker = workers_[next++].get(), cpus] { run_worker(*worker, *recorders_[row], cpus); });
+          [this, row, worker = rows_[next++].get(), cpus] { run_worker(*worker, *recorders_[row], cpus); });
     }
     for (std::thread& thread : threads) thread.join();
     if (first_error_) std::rethrow_exception(first_error_);
@@ -138,6 +140,7 @@ class Job {
       if (last > first) stages += concat(" .. ", spec_.graph.layers[last].name);
     }
     const std::string on = spec_.remote ? concat(", rank ", rank(WorkerId(row))) : "";
+    if (row >= first_server()) return concat("server ", row - first_server(), " (row ", row, on, ")");
     const std::string replica = replica_of(row) < 0 ? "" : concat("replica ", replica_of(row), ", ");
     return concat("worker ", row, " (", replica, stages, on, ")");
   }
@@ -145,7 +148,8 @@ class Job {
   /// -1: there is one pipeline.
   int replica_of(int row) const {
     const Topology& topology = spec_.partition.topology;
-    return topology.replicas.count == 1 ? -1 : topology.replica_of(StageId(stages_of(row).front()));
+    const bool has_none = topology.replicas.count == 1 || row >= first_server();
+    return has_none ? -1 : topology.replica_of(StageId(stages_of(row).front()));
   }
 
   std::vector<RankId> neighbours() const {
@@ -156,12 +160,41 @@ class Job {
     return {ranks.begin(), ranks.end()};
   }
 
-  std::unique_ptr<Worker> make_worker(int row) {
+  /// Rows of servers are the last ones, and the first of them decides.
+  int servers() const { return spec_.partition.topology.servers; }
+  int first_server() const { return rows() - servers(); }
+  int deciding_row() const { return servers() > 0 ? first_server() : 0; }
+  /// The first row of each process, but that of the deciding one.
+  std::set<int> tellers() const {
+    std::map<RankId, int> first;
+    for (int row = 0; row < first_server(); ++row) first.try_emplace(rank(WorkerId(row)), row);
+    first.erase(rank(WorkerId(deciding_row())));
+    std::set<int> rows;
+    for (const auto& [on, row] : first) rows.insert(row);
+    if (!servers_to_tell().empty()) rows.insert(0);
+    return rows;
+  }
+  /// The first server of each process that has no worker and does not decide: row 0 tells it results.
+  std::set<int> servers_to_tell() const {
+    std::map<RankId, int> first;
+    for (int row = first_server(); row < rows(); ++row) first.try_emplace(rank(WorkerId(row)), row);
+    for (int row = 0; row < first_server(); ++row) first.erase(rank(WorkerId(row)));
+    first.erase(rank(WorkerId(deciding_row())));
+    std::set<int> servers;
+    for (const auto& [on, row] : first) servers.insert(row);
+    return servers;
+  }
+  bool observes(int row) const {
+    if (servers() == 0) return rows_.empty();
+    if (row >= first_server()) return row == deciding_row() || servers_to_tell().contains(row);
+    return rank(WorkerId(row)) != rank(WorkerId(deciding_row())) && tellers().contains(row);
+  }
+
+  std::unique_ptr<Row> make_row(int row) {
     StageOptions stage = spec_.stage;
     stage.device = spec_.devices[row];
     stage.pulse = &recorders_[row]->pulse();
     stage.links = spec_.remote;
-    const bool first_here = workers_.empty();
     WorkerParts parts{
         .row = row,
         .graph = spec_.graph,
@@ -175,25 +208,33 @@ class Job {
         .central = spec_.central_storage,
         .clip_grad_norm = spec_.clip_grad_norm,
         .make_updater = spec_.make_updater,
+        .max_staleness = spec_.max_staleness,
+        .steps_before = spec_.steps_before,
         .channels = by_row_[row],
         .limits = {&stop_, Watchdog::scan_every(spec_.wait_limit), watchdogs_[row].get(), stage.pulse},
-        .decider = row == 0 ? spec_.decider : nullptr,
+        .decider = row == deciding_row() ? spec_.decider : nullptr,
         .feeder = feeder_of(row),
-        .observer = first_here ? spec_.observer : nullptr,
+        .observer = observes(row) ? spec_.observer : nullptr,
         .signalled = spec_.signalled,
         .record_hashes = spec_.record_hashes,
         .measure_products = spec_.measure_products,
         .dump_step = spec_.dump_step,
         .take_dump = spec_.take_dump,
-        .keeper = spec_.make_keeper ? spec_.make_keeper(row) : nullptr,
+        .keeper = spec_.make_keeper && row >= first_keeping_row() ? spec_.make_keeper(row) : nullptr,
+        .tellers = tellers(),
+        .tells = row == 0 ? servers_to_tell() : std::set<int>{},
         .pool = pools_[row].get(),
         .spans = span_recorder(row),
         .recorder = recorders_[row].get(),
         .watchdog = watchdogs_[row].get(),
         .log = spec_.log.named(concat("worker ", row)),
     };
-    return std::make_unique<Worker>(std::move(parts));
+    if (servers() == 0) return std::make_unique<Worker>(std::move(parts));
+    if (row >= first_server()) return std::make_unique<Server>(std::move(parts));
+    return std::make_unique<ServedWorker>(std::move(parts));
   }
+  /// Servers have all that is saved.
+  int first_keeping_row() const { return servers() > 0 ? first_server() : 0; }
 
   /// Of the replica whose first stage the row has.
   Feeder* feeder_of(int row) const {
@@ -216,8 +257,9 @@ class Job {
     }
     return rows;
   }
-  bool is_first_in_memory(int row) const { return alike(row).front() == row; }
+  bool is_first_in_memory(int row) const { return servers() == 0 && alike(row).front() == row; }
   CommonPlace* common_of(int row) {
+    if (servers() > 0) return nullptr;  // no worker keeps any
     const std::vector<int> rows = alike(row);
     return rows.size() > 1 ? &common_[rows.front()] : nullptr;
   }
@@ -228,7 +270,7 @@ class Job {
     return span_recorders_.back().get();
   }
 
-  void run_worker(Worker& worker, FlightRecorder& recorder, const Cpus& cpus) {
+  void run_worker(Row& worker, FlightRecorder& recorder, const Cpus& cpus) {
     try {
       bind_this_thread(cpus);
       // OpenMP counts threads per calling thread: every worker has to say it for itself.
@@ -238,6 +280,8 @@ class Job {
       recorder.finish(FlightEnd::done);
     } catch (const JobStopped&) {
       recorder.finish(FlightEnd::stopped);  // somebody else has the story
+    } catch (const RowLeft& error) {
+      recorder.finish(FlightEnd::failed, error.what());  // the others go on
     } catch (const std::exception& error) {
       recorder.finish(FlightEnd::failed, error.what());
       failed(std::current_exception());
@@ -255,18 +299,7 @@ class Job {
 
   JobOutcome outcome() const {
     JobOutcome result;
-    for (const auto& worker : workers_) {
-      worker->stream().synchronize();
-      for (const Parameter* parameter : worker->weights().parameters()) {
-        const TensorScan scan = scan_of(parameter->value);
-        result.parameters.push_back({parameter->index, scan.hash, parameter->value});
-        if (!scan.finite && parameter->trainable && result.not_finite.empty())
-          result.not_finite = parameter->name + not_finite_element(parameter->value);
-      }
-      for (const Buffer* buffer : worker->weights().buffers())
-        result.buffers.push_back({buffer->index, hash_of(buffer->value), buffer->value});
-      result.hashes.insert(result.hashes.end(), worker->hashes().begin(), worker->hashes().end());
-    }
+    for (const auto& row : rows_) row->add_to(result);
     for (const auto& recorder : span_recorders_) {
       Recorded& recorded = result.recorded;
       recorded.spans.insert(recorded.spans.end(), recorder->spans().begin(), recorder->spans().end());
@@ -289,12 +322,34 @@ class Job {
   std::vector<std::vector<Channel*>> by_row_;
   std::vector<std::unique_ptr<SpanRecorder>> span_recorders_;
   std::map<int, CommonPlace> common_;  // by its first row
-  std::vector<std::unique_ptr<Worker>> workers_;
+  std::vector<std::unique_ptr<Row>> rows_;
   std::mutex error_mutex_;
   std::exception_ptr first_error_;
 };
 
 }  // namespace
+
+void hash_gradient(std::int64_t step, int parameter, const Gradient& gradient, std::vector<ParameterHash>& hashes,
+                   std::optional<ElementRange> elements) {
+  const auto add = [&](std::int64_t block, const at::Tensor& tensor) {
+    hashes.push_back({step, parameter, Hashed::gradient, static_cast<int>(block), hash_of(tensor)});
+  };
+  if (gradient.rows.defined()) {
+    add(0, gradient.values);
+    add(1, gradient.rows);
+    return;
+  }
+  const auto [begin, end] = elements.value_or(ElementRange{0, gradient.values.numel()});
+  for (std::int64_t at = begin; at < end; at += kNormBlock)
+    add(at / kNormBlock, elements_of(gradient.values, at, std::min(at + kNormBlock, end)));
+}
+
+void JobOutcome::add(FinalParameter parameter, const std::string& name, bool trainable) {
+  const TensorScan scan = scan_of(parameter.value);
+  parameter.hash = scan.hash;
+  if (!scan.finite && trainable && not_finite.empty()) not_finite = name + not_finite_element(parameter.value);
+  parameters.push_back(std::move(parameter));
+}
 
 JobOutcome run_job(const JobSpec& spec) {
   return Job(spec).run();

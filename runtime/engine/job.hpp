@@ -39,6 +39,8 @@ struct JobSpec {
   int threads = 1;                       ///< intra-op threads of every worker
   std::vector<Cpus> cpus = {};           ///< of the rows that are here, in row order; empty: not bound
   double clip_grad_norm = 0;
+  int max_staleness = 0;          ///< with Topology::servers: ServerRules'
+  std::int64_t steps_before = 0;  ///< the first step is the next one
   MakeUpdater make_updater = {};
   bool central_storage = false;  ///< weights and optimizer state are in main memory: WeightOptions::central
   std::function<std::unique_ptr<StateKeeper>(int row)> make_keeper = {};  ///< empty: nothing is saved or restored
@@ -59,28 +61,6 @@ struct JobSpec {
   RemoteLinks* remote = nullptr;  ///< null when all rows are here
   WrapChannel wrap_channel = {};  ///< may be empty
   Log log = {};
-};
-
-/// One parameter at the end of a job, as this process holds it.
-struct FinalParameter {
-  int index = -1;  ///< in ModelGraph::parameters
-  std::uint64_t hash = 0;
-  at::Tensor value;  ///< detached; shared with nobody once the job has returned
-};
-
-/// One buffer at the end of a job, as this process holds it.
-struct FinalBuffer {
-  int index = -1;  ///< in ModelGraph::buffers
-  std::uint64_t hash = 0;
-  at::Tensor value;
-};
-
-struct JobOutcome {
-  std::vector<FinalParameter> parameters;  ///< by row, then model order; tied copies appear once per row that holds one
-  std::vector<FinalBuffer> buffers;        ///< by row, then model order
-  std::vector<ParameterHash> hashes;       ///< with record_hashes, by row
-  std::string not_finite;                  ///< of the parameters: "fc.0.weight[3, 5] is nan"; empty: all are finite
-  Recorded recorded;
 };
 
 JobOutcome run_job(const JobSpec& spec);

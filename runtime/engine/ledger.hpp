@@ -8,15 +8,15 @@
 #include <vector>
 
 #include "runtime/engine/director.hpp"
+#include "runtime/engine/results.hpp"
 #include "runtime/engine/tensor_math.hpp"
-#include "runtime/layer/metric.hpp"
 
 namespace lockstep {
 
 class Ledger {
  public:
   /// Both outlive it. `metrics`: of evaluations.
-  Ledger(Decider& decider, const Metrics& metrics) : decider_(decider), metrics_(metrics) {}
+  Ledger(Decider& decider, const Metrics& metrics) : decider_(decider), results_(metrics) {}
 
   /// The next program begins: its header, with all results that have become known.
   StepHeader open(const WaitLimits& limits);
@@ -32,11 +32,8 @@ class Ledger {
   void close(const RowResult& own);
 
  private:
-  void add_metrics(std::vector<MetricState> states);
-
   Decider& decider_;
-  const Metrics& metrics_;
-  std::vector<std::vector<std::vector<double>>> metric_states_;  // by head and metric, of the evaluation so far
+  Results results_;
   std::vector<SquaredNorms> squares_;
   std::vector<RowResult> rows_;     // of the program before, as they arrive
   std::vector<std::string> saved_;  // of all rows, for the decider

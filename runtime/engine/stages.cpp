@@ -116,6 +116,12 @@ void Stages::put_statistics(StageId stage, const Tensors& statistics) {
   at(stage).stage.collected().put(statistics);
 }
 
+Tensors Stages::take_statistics(StageId stage) {
+  Tensors statistics = this->statistics(stage);
+  at(stage).stage.collected().clear();
+  return statistics;
+}
+
 void Stages::end_step() {
   for (auto& [id, here] : stages_) here.stage.end_step();
 }

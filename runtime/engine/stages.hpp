@@ -34,6 +34,8 @@ class Stages {
   /// What the layers of a stage have collected of its micro-batches, for the other replicas' end_step().
   Tensors statistics(StageId stage);
   void put_statistics(StageId stage, const Tensors& statistics);
+  /// With servers, in place of end_step(): the same, which are forgotten here.
+  Tensors take_statistics(StageId stage);
   /// The end of a training step: brings buffers up to date.
   void end_step();
 

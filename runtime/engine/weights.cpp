@@ -33,10 +33,13 @@ at::Tensor initial_value(const BufferInfo& buffer, at::Device device) {
   return at::full(buffer.sizes, buffer.initial, at::TensorOptions(buffer.dtype).device(device));
 }
 
-namespace {
-
 at::Tensor new_parameter(const ParameterInfo& info, const WeightOptions& options) {
   try {
+    if (options.served) {  // of a table there are the rows that were read
+      std::vector<std::int64_t> sizes = info.sizes;
+      if (info.is_sparse) sizes[0] = 0;
+      return at::empty(sizes, at::TensorOptions(info.dtype).device(options.storage()));
+    }
     if (options.draws && !options.draws(info.name))
       return at::empty(info.sizes, at::TensorOptions(info.dtype).device(options.storage()));
     return initial_value(info, options.seed, options.storage());
@@ -47,8 +50,6 @@ at::Tensor new_parameter(const ParameterInfo& info, const WeightOptions& options
     throw LayerError(concat("parameter '", info.name, "' [", join(info.sizes), "]: ", short_message(error)));
   }
 }
-
-}  // namespace
 
 Weights::Weights(const ModelGraph& graph, const Partition& partition, const std::vector<StageId>& stages,
                  const WeightOptions& options, MemoryPool& pool)
@@ -251,7 +252,7 @@ const Parameter* Weights::holder_of(const Bucket& bucket) const {
 
 void Weights::find_buckets() {
   const Topology& topology = partition_.topology;
-  if (topology.replicas.groups == 1) return;
+  if (topology.replicas.groups == 1 || options_.served) return;
   for (std::size_t item = 0; item < topology.buckets.size(); ++item) {
     const Bucket& bucket = topology.buckets[item];
     const auto here = by_stage_.find(topology.in_replica(bucket.stage, replica_));
@@ -277,7 +278,7 @@ void Weights::find_parts() {
   std::vector<Slice> wholes;
   for (std::size_t i = 0; i < trained_.size(); ++i)
     wholes.push_back({static_cast<int>(i), 0, trained_[i]->value.numel()});
-  if (partition_.topology.replicas.count == 1) {
+  if (partition_.topology.replicas.count == 1 || options_.served) {
     summed_ = updated_ = optimized_ = wholes;
     return;
   }

@@ -56,6 +56,8 @@ struct WeightOptions {
   const CommonWeights* common = nullptr;  ///< another worker has made them; null: they are made here
   /// Values, optimizer state and sums of gradients are in main memory, and layers compute with copies on `device`.
   bool central = false;
+  /// Values come from servers, before each use, and nothing is updated.
+  bool served = false;
   at::Device storage() const { return central ? at::Device(at::kCPU) : device; }
 };
 
@@ -168,6 +170,9 @@ class Weights {
 
 /// The initial value of a buffer.
 at::Tensor initial_value(const BufferInfo& buffer, at::Device device);
+
+/// As it begins with these options, drawn or not. Throws LayerError, MemoryLimitError.
+at::Tensor new_parameter(const ParameterInfo& parameter, const WeightOptions& options);
 
 /// Draws the initial value of a parameter from the stream (seed, name). Float32.
 at::Tensor initial_value(const ParameterInfo& parameter, std::uint64_t seed, at::Device device);

@@ -15,28 +15,10 @@
 #include "runtime/base/clock.hpp"
 #include "runtime/engine/layer_contract.hpp"
 #include "runtime/engine/product_rate.hpp"
+#include "runtime/engine/say_where.hpp"
 #include "runtime/layer/tensor_hash.hpp"
 
 namespace lockstep {
-namespace {
-
-// What goes wrong in `work` gets the place in front.
-template <typename Work, typename Where>
-void say_where(const Work& work, const Where& where) {
-  try {
-    work();
-  } catch (const JobStopped&) {
-    throw;
-  } catch (Error& error) {
-    error.add_place(where());
-    throw;
-  } catch (const std::exception& error) {
-    throw Error(concat(where(), ": ", short_message(error)));
-  }
-}
-
-}  // namespace
-
 Worker::Worker(WorkerParts parts)
     : parts_(std::move(parts)),
       handover_(parts_.stage.device),
@@ -228,9 +210,11 @@ void Worker::consume(const Edge& edge, Message message) {
     }
     case EdgeKind::scale: norm_ = tensors.at(0); return;
     case EdgeKind::result: ledger_->add(RowResult::from_bytes(string_of(tensors.at(0)))); return;
-    case EdgeKind::header: break;
+    case EdgeKind::header:
+    case EdgeKind::request:
+    case EdgeKind::reply: break;
   }
-  LOCKSTEP_CHECK(false, "a header where there is none");
+  LOCKSTEP_CHECK(false, "a ", to_string(edge.kind), " where there is none");
 }
 
 void Worker::send(const Instruction& instruction) {
@@ -260,6 +244,8 @@ Tensors Worker::contents(const Edge& edge, int micro_batch) {
       return {at::tensor(squares_.parameters, at::kInt), at::tensor(squares_.blocks, at::kInt), squares_.squares};
     case EdgeKind::scale: return {norm_};
     case EdgeKind::result: return {tensor_of(settled_last().to_bytes())};
+    case EdgeKind::request:
+    case EdgeKind::reply: break;
   }
   LOCKSTEP_CHECK(false, "unknown edge kind");
 }
@@ -350,15 +336,8 @@ void Worker::amend() {
 void Worker::record_gradients() {
   for (const Slice& slice : weights_->summed()) {
     const Parameter& parameter = *weights_->trained()[static_cast<std::size_t>(slice.parameter)];
-    if (parameter.is_sparse) {
-      record_hash(parameter.index, Hashed::gradient, parameter.gradient, 0);
-      record_hash(parameter.index, Hashed::gradient, parameter.rows, 1);
-      continue;
-    }
-    for (std::int64_t begin = slice.begin; begin < slice.end; begin += kNormBlock)
-      record_hash(parameter.index, Hashed::gradient,
-                  elements_of(parameter.gradient, begin, std::min(begin + kNormBlock, slice.end)),
-                  static_cast<int>(begin / kNormBlock));
+    hash_gradient(header_.step, parameter.index, {parameter.gradient, parameter.rows}, hashes_,
+                  ElementRange{slice.begin, slice.end});
   }
 }
 
@@ -377,8 +356,8 @@ void Worker::dump_gradients() {
   }
 }
 
-void Worker::record_hash(int index, Hashed what, const at::Tensor& tensor, int block) {
-  if (parts_.record_hashes) hashes_.push_back({header_.step, index, what, block, hash_of(tensor)});
+void Worker::record_hash(int index, Hashed what, const at::Tensor& tensor) {
+  if (parts_.record_hashes) hashes_.push_back({header_.step, index, what, 0, hash_of(tensor)});
 }
 
 void Worker::end_program() {
@@ -402,6 +381,15 @@ void Worker::end_program() {
   if (parts_.keeper) keep();
   if (ledger_) ledger_->close(settled_last());
   last_ = std::move(current_);
+}
+
+void Worker::add_to(JobOutcome& outcome) const {
+  stream().synchronize();
+  for (const Parameter* parameter : weights_->parameters())
+    outcome.add({parameter->index, 0, parameter->value}, parameter->name, parameter->trainable);
+  for (const Buffer* buffer : weights_->buffers())
+    outcome.buffers.push_back({buffer->index, hash_of(buffer->value), buffer->value});
+  outcome.hashes.insert(outcome.hashes.end(), hashes_.begin(), hashes_.end());
 }
 
 const RowResult& Worker::settled_last() {

@@ -7,12 +7,14 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <vector>
 
 #include "runtime/base/log.hpp"
 #include "runtime/comm/channel.hpp"
 #include "runtime/device/handover.hpp"
 #include "runtime/engine/ledger.hpp"
+#include "runtime/engine/row.hpp"
 #include "runtime/engine/stages.hpp"
 #include "runtime/observe/flight_recorder.hpp"
 #include "runtime/observe/observer.hpp"
@@ -21,22 +23,6 @@
 #include "runtime/schedule/programs.hpp"
 
 namespace lockstep {
-
-/// Of what a hash is. A buffer's index is that of ModelGraph::buffers.
-enum class Hashed {
-  gradient,  ///< summed over micro-batches, replicas and holders, before clipping: of each block of kNormBlock elements
-  value,     ///< as the update left it
-  buffer,    ///< as the step left it
-};
-
-/// 64-bit hash of one parameter or buffer in one optimizer step, for `lockstep verify`.
-struct ParameterHash {
-  std::int64_t step = 0;
-  int parameter = -1;
-  Hashed what = Hashed::gradient;
-  int block = 0;  ///< of a gradient
-  std::uint64_t hash = 0;
-};
 
 /// What a worker is made of. References outlive the worker.
 struct WorkerParts {
@@ -52,6 +38,8 @@ struct WorkerParts {
   bool central = false;           ///< WeightOptions::central
   double clip_grad_norm = 0;      ///< 0: none
   MakeUpdater make_updater;
+  int max_staleness = 0;           ///< with servers: JobSpec's
+  std::int64_t steps_before = 0;   ///< the same
   std::vector<Channel*> channels;  ///< by edge; null where this row is not an end
   WaitLimits limits;
   Decider* decider = nullptr;    ///< row 0 only
@@ -63,27 +51,29 @@ struct WorkerParts {
   std::int64_t dump_step = 0;     ///< which is handed to `take_dump`; 0: none
   TakeDump take_dump = {};
   std::unique_ptr<StateKeeper> keeper;  ///< null: nothing is saved or restored
+  std::set<int> tellers = {};           ///< with servers, of who decides: Desk::Options'
+  std::set<int> tells = {};             ///< with servers, of a worker: rows of servers that it tells results
   MemoryPool* pool = nullptr;           ///< of this worker; never null
   SpanRecorder* spans = nullptr;        ///< null: no timeline is recorded
   FlightRecorder* recorder = nullptr;   ///< never null
   Watchdog* watchdog = nullptr;         ///< the guard of `limits`; never null
   Log log;
+
+  /// With servers: a table's squares are added up in one run where its norm is one of a whole mini-batch's gradient.
+  bool has_whole_tables() const { return max_staleness == 0 && clip_grad_norm > 0; }
 };
 
-class Worker {
+class Worker : public Row {
  public:
   explicit Worker(WorkerParts parts);
 
   /// Runs programs until the stop header. Throws what went wrong with step, micro-batch, action and stage in the
   /// message; JobStopped when another worker failed first.
-  void run();
-
-  /// Valid after run().
-  const Weights& weights() const { return *weights_; }
-  const DeviceStream& stream() const { return handover_.stream(); }
-  const std::vector<ParameterHash>& hashes() const { return hashes_; }
+  void run() override;
+  void add_to(JobOutcome& outcome) const override;
 
  private:
+  const DeviceStream& stream() const { return handover_.stream(); }
   void build();
   void run_program();
   void guarded(const Instruction& instruction);
@@ -105,7 +95,7 @@ class Worker {
   void end_program();
   const RowResult& settled_last();
   void keep();
-  void record_hash(int index, Hashed what, const at::Tensor& tensor, int block = 0);
+  void record_hash(int index, Hashed what, const at::Tensor& tensor);
   void record_gradients();
   void dump_gradients();
   at::Tensor values_of(const Slice& slice) const;

@@ -29,8 +29,9 @@ Gradient sum_of(Gradient left, const Gradient& right) {
   return sum;
 }
 
-void Parameter::begin_gradient(at::Tensor first) {
+void Parameter::begin_gradient(at::Tensor first, at::Tensor of_rows) {
   gradient = std::move(first);
+  rows = std::move(of_rows);
   group_ = at_work ? at_work->group : 0;
   if (on_new_gradient) on_new_gradient(gradient);
 }
@@ -65,14 +66,10 @@ void Parameter::end_group() {
 void Parameter::accumulate_rows(at::Tensor of_rows, at::Tensor micro_batch_gradient) {
   at::NoGradGuard no_grad;
   end_group();
-  if (!gradient.defined()) {
-    rows = std::move(of_rows);
-    return begin_gradient(std::move(micro_batch_gradient));
-  }
+  if (!gradient.defined()) return begin_gradient(std::move(micro_batch_gradient), std::move(of_rows));
   const int group = group_;
   Gradient sum = sum_of({std::move(gradient), std::move(rows)}, {std::move(micro_batch_gradient), std::move(of_rows)});
-  rows = std::move(sum.rows);
-  begin_gradient(std::move(sum.values));
+  begin_gradient(std::move(sum.values), std::move(sum.rows));
   group_ = group;
 }
 

@@ -47,8 +47,12 @@ class Parameter {
   /// dtype and shape of value; undefined until the first micro-batch of a step has added to it. Where there are several
   /// groups: of the last one, until add_up().
   at::Tensor gradient;
-  bool is_sparse = false;  ///< then `gradient` is that of these rows of `value`, which were used, as Gradient has them
+  bool is_sparse = false;  ///< then `gradient` is that of these rows, which were used, as Gradient has them
   at::Tensor rows;
+  /// Of a sparse one: what `value` has of its rows, by number, int64, ascending; undefined: all of them.
+  at::Tensor held_rows = {};
+  /// Of a sparse one: embedding() reads nothing, and puts here which rows it would read. Null: it reads them.
+  Tensors* asked_rows = nullptr;
   bool trainable = true;
   const GroupAtWork* at_work = nullptr;  ///< null: there is one group
   /// Dimensions of the parameter, where `value` is a part of it, flat; else value.dim().
@@ -58,7 +62,7 @@ class Parameter {
   std::function<void(const at::Tensor&)> on_new_gradient;
 
   /// The first gradient of a step: `first` becomes the buffer that later ones are added to, so nobody else may hold it.
-  void begin_gradient(at::Tensor first);
+  void begin_gradient(at::Tensor first, at::Tensor of_rows = {});
   /// Adds one micro-batch's gradient (any floating dtype). The first one is taken over, or copied when somebody else
   /// still holds it. Callers keep micro-batch order.
   void accumulate(const at::Tensor& micro_batch_gradient);

@@ -95,6 +95,18 @@ void accumulate_rows(Parameter& parameter, const at::Tensor& rows_gradient, cons
                                 sums(places, used.numel(), none != last && *none == padding ? none - first : -1));
 }
 
+// Of a sparse table, of which few rows may be here. Casting all of it would cost more than these.
+at::Tensor used_rows(Parameter& parameter, const at::Tensor& indices) {
+  if (parameter.asked_rows) {
+    parameter.asked_rows->push_back(indices);
+    std::vector<std::int64_t> sizes = indices.sizes().vec();
+    sizes.push_back(parameter.value.size(1));
+    return at::zeros({}, parameter.value.options()).expand(sizes);
+  }
+  const bool has_all = !parameter.held_rows.defined();
+  return at::embedding(parameter.value, has_all ? indices : at::searchsorted(parameter.held_rows, indices));
+}
+
 struct EmbeddingBackward : torch::autograd::Node {
   at::Tensor indices;
   std::int64_t padding = -1;
@@ -224,9 +236,8 @@ at::Tensor embedding(LayerContext& context, const at::Tensor& indices, const std
   at::Tensor output;
   {
     at::NoGradGuard no_grad;
-    output = weight.is_sparse  // rows are few, and casting all of the table is not
-                 ? at::embedding(weight.value, indices).to(context.precision())
-                 : at::embedding(weight.cast(context.precision()), indices);
+    output = weight.is_sparse ? used_rows(weight, indices).to(context.precision())
+                              : at::embedding(weight.cast(context.precision()), indices);
   }
   if (!needs_graph(indices, weight, nullptr, context.training())) return output;
 

@@ -136,13 +136,25 @@ std::optional<double> Prediction::common_factor() const {
   return alike >= nearly_all * expected ? std::optional(factor) : std::nullopt;
 }
 
+double mean_of_counts(const std::vector<std::int64_t>& counts) {
+  double all = 0, sum = 0;
+  for (std::size_t i = 0; i < counts.size(); ++i) {
+    all += static_cast<double>(counts[i]);
+    sum += static_cast<double>(counts[i]) * static_cast<double>(i);
+  }
+  return all > 0 ? sum / all : 0.0;
+}
+
 double measured_bubble(const StepResult& result) {
-  const double workers = static_cast<double>(result.workers.size());
-  const double compute_us =
-      std::accumulate(result.workers.begin(), result.workers.end(), 0.0,
-                      [](double sum, const WorkerReport& report) { return sum + report.compute_us; });
+  double workers = 0, compute_us = 0;
+  for (const WorkerReport& report : result.workers) {
+    if (report.is_server) continue;
+    ++workers;
+    compute_us += report.compute_us;
+  }
   const double available_us = workers * result.elapsed_us;
-  return available_us > 0 ? 1 - compute_us / available_us : std::numeric_limits<double>::quiet_NaN();
+  return available_us > 0 && result.staleness.empty() ? 1 - compute_us / available_us
+                                                      : std::numeric_limits<double>::quiet_NaN();
 }
 
 MetricsWriter::MetricsWriter(const std::string& path, std::int64_t resume_after, std::int64_t tokens_per_sample)
@@ -170,6 +182,8 @@ void MetricsWriter::step(const StepResult& result, const std::vector<std::string
     if (report.reduce_us > 0) workers.back()["reduce_ms"] = number(milliseconds(report.reduce_us));
     if (report.data_us > 0) workers.back()["data_ms"] = number(milliseconds(report.data_us));
     if (report.replica_wait_us > 0) workers.back()["replica_wait_ms"] = number(milliseconds(report.replica_wait_us));
+    if (report.sent_bytes + report.received_bytes > 0)
+      workers.back().update({{"sent_bytes", report.sent_bytes}, {"received_bytes", report.received_bytes}});
     product_rates_.push_back(report.product_rate);
     if (report.peak_bytes < peak_bytes_[row]) continue;
     peak_bytes_[row] = report.peak_bytes;
@@ -183,12 +197,15 @@ void MetricsWriter::step(const StepResult& result, const std::vector<std::string
   Pace pace{.tokens_per_sample = timed_.tokens_per_sample};
   pace.add(result);
   add_rates(line, pace);
-  line["bubble"] = number(bubble);
+  if (result.staleness.empty())
+    line["bubble"] = number(bubble);
+  else
+    line["staleness"] = result.staleness;
   line["workers"] = std::move(workers);
   add_losses_of_heads(line, result);
   if (steps_++ > 0) {
     step_ms_.push_back(step_ms);
-    bubbles_.push_back(bubble);
+    if (result.staleness.empty()) bubbles_.push_back(bubble);
     timed_.add(result);
   }
   samples_ += result.samples;
@@ -221,7 +238,7 @@ void MetricsWriter::evaluation(const StepResult& result, const std::string& set)
   write(Json{{"eval", eval}}.dump());
 }
 
-void MetricsWriter::summary(const std::optional<Prediction>& predicted) {
+void MetricsWriter::summary(const std::optional<Prediction>& predicted, const std::optional<ServerFigures>& servers) {
   Json peaks = Json::array();
   for (const MemoryByKind& peak : peak_by_kind_) peaks.push_back(by_kind(peak));
   Json summary = {
@@ -238,6 +255,12 @@ void MetricsWriter::summary(const std::optional<Prediction>& predicted) {
                            {"bytes", replicas.bytes}};
     if (replicas.bus_gb_per_s) summary["replicas"]["busbw_gb_per_s"] = number(*replicas.bus_gb_per_s);
   }
+  if (servers)
+    summary["servers"] = {{"count", servers->servers},
+                          {"wait_share", number(servers->wait_share)},
+                          {"sent_bytes", number(servers->sent_bytes)},
+                          {"received_bytes", number(servers->received_bytes)},
+                          {"staleness", servers->staleness}};
   summary.update({{"loss", number_or_null(loss_)},
                   {"eval_loss", number_or_null(eval_loss_)},
                   {"best_eval_loss", number_or_null(best_eval_loss_)},
@@ -280,6 +303,11 @@ RunMetrics metrics_from_lines(const std::string& text, const std::string& file) 
         metrics.losses.emplace_back(json.at("step"), number(json, "loss"));
         metrics.step_ms.push_back(number(json, "step_ms"));
         metrics.bubbles.push_back(number(json, "bubble"));
+        if (json.contains("staleness")) {
+          const auto counts = json.at("staleness").get<std::vector<std::int64_t>>();
+          metrics.staleness.resize(std::max(metrics.staleness.size(), counts.size()));
+          for (std::size_t i = 0; i < counts.size(); ++i) metrics.staleness[i] += counts[i];
+        }
         metrics.tflop_per_s.push_back(number(json, "tflop_per_s"));
         metrics.product_shares.push_back(number(json, "product_share"));
         const Json& workers = json.at("workers");

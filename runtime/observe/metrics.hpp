@@ -22,6 +22,12 @@
 // A model with several heads adds "losses":[...] to steps and evaluations: the loss of each head, before its weight;
 // "loss" is their weighted sum.
 //
+// With servers (replicas.strategy: parameter_server) a step has no "bubble", but where all replicas update together,
+// and "staleness":[...] counts its updates: [n] had n updates of others between what they read and themselves, on one
+// server. A worker then has sent_bytes and received_bytes, and the summary
+// "servers":{"count":...,"wait_share":...,"sent_bytes":...,"received_bytes":...,"staleness":[...]}, bytes by all
+// workers in a mean step.
+//
 // Workers stand in row order. `bubble` of a step is the measured idle share: 1 - sum of compute / (workers * elapsed).
 // tokens_per_s is there for sequences of tokens, tflop_per_s where layers count operations, product_share (that over
 // the sum of the workers' product_tflop_per_s) where workers measured what they can do, exposed_communication
@@ -71,6 +77,16 @@ struct ReplicaFigures {
   std::optional<double> bus_gb_per_s;
 };
 
+/// What a job with servers says of them.
+struct ServerFigures {
+  int replicas = 1, servers = 1;
+  double wait_share = 0;                      ///< of workers x step: waiting for servers
+  double sent_bytes = 0, received_bytes = 0;  ///< by all workers in a step, in the mean
+  std::vector<std::int64_t> staleness = {};   ///< StepResult's, of all steps
+};
+/// In the mean, of counts by number; 0 of nothing.
+double mean_of_counts(const std::vector<std::int64_t>& counts);
+
 struct Prediction {
   bool planned = false;                              ///< by a plan; else simulated with the costs that workers measured
   double step_ms = 0, bubble = 0;                    ///< of steps that follow one another
@@ -90,7 +106,8 @@ struct Prediction {
   std::optional<double> common_factor() const;
 };
 
-/// 1 - sum of the workers' compute time / (workers * elapsed time); NaN when nothing was timed.
+/// 1 - sum of the workers' compute time / (workers * elapsed time), servers left out; NaN when nothing was timed, or
+/// where steps overlap because their updates do.
 double measured_bubble(const StepResult& result);
 
 class MetricsWriter {
@@ -110,7 +127,7 @@ class MetricsWriter {
   /// summary.
   void evaluation(const StepResult& result, const std::string& set = "");
   /// The last line; call once, when training ends.
-  void summary(const std::optional<Prediction>& predicted = {});
+  void summary(const std::optional<Prediction>& predicted = {}, const std::optional<ServerFigures>& servers = {});
 
  private:
   void write(const std::string& line);
@@ -137,6 +154,7 @@ struct RunMetrics {
   std::vector<double> tflop_per_s, product_shares;  ///< the same; NaN where it says nothing of it
   std::vector<double> data_ms;                      ///< the same: the longest wait for data
   std::vector<double> peak_bytes;                   ///< by worker
+  std::vector<std::int64_t> staleness;              ///< StepResult's, of all steps
 };
 
 /// Reads metrics.jsonl; an unfinished last line is left out. Throws UserError "`file`: ..." when a line is no metric.

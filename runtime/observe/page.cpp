@@ -53,10 +53,13 @@ std::string facts(const RunTimeline& all, const RunMetrics& metrics) {
   if (all.ran()) {
     const Shares measured = shares_of(all.measured, all.steps);
     const double longer = measured.step_us / simulated.step_us - 1;
+    const bool simulates = all.servers() == 0;
     result += fact("Step", time_text(measured.step_us),
-                   concat("simulated ", time_text(simulated.step_us), ", measured is ", percent_text(std::abs(longer)),
-                          longer < 0 ? " shorter" : " longer"));
-    result += fact("Bubble", percent_text(measured.bubble), "simulated " + percent_text(simulated.bubble));
+                   simulates ? concat("simulated ", time_text(simulated.step_us), ", measured is ",
+                                      percent_text(std::abs(longer)), longer < 0 ? " shorter" : " longer")
+                             : std::string("of those that are drawn"));
+    result += fact("Bubble", percent_text(measured.bubble),
+                   simulates ? "simulated " + percent_text(simulated.bubble) : "idle share, of servers too");
   } else {
     result += fact("Step", time_text(simulated.step_us), "simulated");
     result += fact("Bubble", percent_text(simulated.bubble), "idle share, simulated");
@@ -82,11 +85,14 @@ std::string facts(const RunTimeline& all, const RunMetrics& metrics) {
                    concat("worker ", worker, peaks_are_planned(metrics) ? ", planned" : ", peak tensor bytes",
                           limit_of(all, worker) > 0 ? ", limit " + size_text(limit_of(all, worker)) : ""));
   }
+  if (!metrics.staleness.empty())
+    result += fact("Staleness", fixed_text(mean_of_counts(metrics.staleness), 2),
+                   concat("updates of others in the mean, ", metrics.staleness.size() - 1, " at most"));
   if (!metrics.losses.empty())
     result += fact("Loss", fixed_text(metrics.losses.back().second, 4), concat("step ", metrics.losses.back().first));
   long sent = 0;
   for (const long messages : all.sent) sent += messages;
-  result += fact("Messages", concat(sent), "values and gradients per step");
+  if (all.servers() == 0) result += fact("Messages", concat(sent), "values and gradients per step");
   return result;
 }
 
@@ -292,7 +298,8 @@ std::string subtitle(const RunTimeline& all) {
   const int count = all.program.topology.replicas.count, stages = all.program.topology.stages / count;
   const std::string replicas = count == 1 ? "" : concat(count, " replicas of ");
   std::string text = concat(all.program.name, ": ", replicas, all.workers_of_replica(),
-                            all.workers_of_replica() == 1 ? " worker, " : " workers, ", stages,
+                            all.workers_of_replica() == 1 ? " worker, " : " workers, ",
+                            all.servers() == 0 ? "" : concat(all.servers(), " servers, "), stages,
                             stages == 1 ? " stage, " : " stages, ", all.program.micro_batches, " micro-batches");
   if (!all.ran()) return text + "; simulated, nothing was run";
   text += all.steps == 1 ? concat("; step ", all.first_step)
@@ -323,7 +330,7 @@ std::string html_page(const RunTimeline& timeline, const RunMetrics& metrics) {
   const double end_us = std::max({end_of(timeline.measured), end_of(timeline.simulated), 1e-3});
   std::string timelines;
   if (timeline.ran()) timelines += timeline_section("measured", timeline.measured, timeline, end_us);
-  timelines += timeline_section("simulated", timeline.simulated, timeline, end_us);
+  if (timeline.servers() == 0) timelines += timeline_section("simulated", timeline.simulated, timeline, end_us);
   timelines += memory_section(timeline, end_us);
   std::string page = kPageFrame;
   fill(page, "title", escaped(timeline.name));

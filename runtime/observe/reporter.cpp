@@ -83,6 +83,17 @@ std::string line_of(const ReplicaFigures& figures) {
   return line;
 }
 
+std::string line_of(const ServerFigures& figures) {
+  const auto number = [](int count, const char* one) { return concat(count, " ", one, count == 1 ? "" : "s"); };
+  const double mean = mean_of_counts(figures.staleness);
+  return concat(number(figures.replicas, "replica"), ", ", number(figures.servers, "server"), ": ",
+                percent_text(figures.wait_share), " of the workers' time is waiting for servers; a step sends them ",
+                size_text(figures.sent_bytes), " and gets ", size_text(figures.received_bytes),
+                figures.staleness.empty() ? "; all update together"
+                                          : concat("; staleness ", fixed_text(mean, 2), " in the mean, ",
+                                                   figures.staleness.size() - 1, " at most"));
+}
+
 }  // namespace
 
 std::string step_line(const StepResult& result, const Pace& pace, std::int64_t steps) {
@@ -92,7 +103,8 @@ std::string step_line(const StepResult& result, const Pace& pace, std::int64_t s
   norm << std::setprecision(4) << result.gradient_norm;
   return concat("step ", result.step, "/", steps, "  loss ", fixed_text(result.loss(), 4), "  grad ", norm.str(), "  ",
                 fixed_text(step_ms, step_ms < 100 ? 1 : 0), " ms  ", rate_text(pace), work.empty() ? "" : "  ", work,
-                "  bubble ", fixed_text(measured_bubble(result) * 100, 0), " %");
+                result.staleness.empty() ? concat("  bubble ", fixed_text(measured_bubble(result) * 100, 0), " %")
+                                         : concat("  staleness ", fixed_text(mean_of_counts(result.staleness), 1)));
 }
 
 Reporter::Reporter(const ReporterOptions& options) : options_(options) {
@@ -126,7 +138,11 @@ void Reporter::on_step(const StepResult& result) {
       data_us_[row] += result.workers[row].data_us;
       replica_times_[row].wait_us += result.workers[row].replica_wait_us;
       replica_times_[row].reduce_us += result.workers[row].reduce_us;
+      servers_.sent_bytes += static_cast<double>(result.workers[row].sent_bytes);
+      servers_.received_bytes += static_cast<double>(result.workers[row].received_bytes);
     }
+    servers_.staleness.resize(std::max(servers_.staleness.size(), result.staleness.size()));
+    for (std::size_t i = 0; i < result.staleness.size(); ++i) servers_.staleness[i] += result.staleness[i];
     meter_->add(result);
     step_ms_.push_back(result.elapsed_us * 1e-3);
     bubbles_.push_back(measured_bubble(result));
@@ -153,7 +169,10 @@ void Reporter::on_step(const StepResult& result) {
     if (const auto operations = pace.operations_per_s())
       tensorboard_->scalar("time/tflop_per_s", result.step, *operations * 1e-12);
     if (const auto share = pace.product_share()) tensorboard_->scalar("time/product_share", result.step, *share);
-    tensorboard_->scalar("time/bubble", result.step, measured_bubble(result));
+    if (result.staleness.empty())
+      tensorboard_->scalar("time/bubble", result.step, measured_bubble(result));
+    else
+      tensorboard_->scalar("train/staleness", result.step, mean_of_counts(result.staleness));
     tensorboard_->scalar("memory/peak_bytes", result.step, most_bytes(result));
   }
   const bool due = result.step % options_.log_every == 0 || result.step == 1 || result.step == options_.steps;
@@ -188,7 +207,12 @@ void Reporter::on_stop(StopReason reason) {
   stop_ = reason;
   if (progress_) progress_->finish();
   const std::optional<Prediction> predicted = prediction();
-  if (metrics_) metrics_->summary(predicted);
+  const std::optional<ServerFigures> servers = server_figures();
+  if (metrics_) metrics_->summary(predicted, servers);
+  if (servers) {
+    options_.log.info(line_of(*servers));
+    if (const std::string line = waited_for_data(); !line.empty()) options_.log.warn(line);
+  }
   if (!predicted) return;
   for (const std::string& line : lines_of(*predicted)) options_.log.info(line);
   if (const std::string line = waited_for_data(); !line.empty()) options_.log.warn(line);
@@ -236,8 +260,23 @@ std::optional<ReplicaFigures> Reporter::replica_figures() const {
   return figures;
 }
 
+/// Without the first step.
+std::optional<ServerFigures> Reporter::server_figures() const {
+  if (!program_ || program_->topology.servers == 0 || step_ms_.empty()) return std::nullopt;
+  ServerFigures figures = servers_;
+  figures.replicas = program_->topology.replicas.count;
+  figures.servers = program_->topology.servers;
+  const auto steps = static_cast<double>(step_ms_.size());
+  figures.sent_bytes /= steps;
+  figures.received_bytes /= steps;
+  const double all_us = 1e3 * std::accumulate(step_ms_.begin(), step_ms_.end(), 0.0) * figures.replicas;
+  for (const ReplicaTime& time : replica_times_) figures.wait_share += time.wait_us / all_us;
+  return figures;
+}
+
+/// With servers there is none: steps are not what a program makes of them.
 std::optional<Prediction> Reporter::prediction() const {
-  if (!meter_ || meter_->steps() == 0) return std::nullopt;
+  if (!meter_ || meter_->steps() == 0 || program_->topology.servers > 0) return std::nullopt;
   Prediction prediction;
   prediction.measured_step_ms = median(step_ms_);
   prediction.measured_bubble = median(bubbles_);

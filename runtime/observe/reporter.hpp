@@ -66,6 +66,7 @@ class Reporter : public Observer {
   void on_evaluation(const StepResult& batch);
   std::optional<Prediction> prediction() const;
   std::optional<ReplicaFigures> replica_figures() const;
+  std::optional<ServerFigures> server_figures() const;
   std::string waited_for_data() const;
   void add_planned(Prediction& prediction) const;
 
@@ -80,6 +81,7 @@ class Reporter : public Observer {
   };
   std::vector<ReplicaTime> replica_times_;  // by row: of the steps in meter_
   std::vector<double> step_ms_, bubbles_;   // of the steps in meter_
+  ServerFigures servers_;                   // sums over these steps
   std::vector<double> data_us_;             // by row: stood still for data, without the first step
   StepResult evaluation_;                   // sums over the batches of the evaluation that is under way
   std::optional<StepResult> last_;

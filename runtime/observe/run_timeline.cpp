@@ -40,6 +40,13 @@ bool earlier(const Span& a, const Span& b) {
   return std::tie(a.worker, a.start_us, a.end_us) < std::tie(b.worker, b.start_us, b.end_us);
 }
 
+/// The number of steps that somebody has recorded.
+int last_step(const std::vector<Span>& spans) {
+  int steps = 0;
+  for (const Span& span : spans) steps = std::max(steps, span.step + 1);
+  return steps;
+}
+
 /// The number of steps that every worker has recorded.
 int whole_steps(const std::vector<Span>& spans, int workers) {
   std::vector<int> steps(static_cast<std::size_t>(workers), 0);
@@ -62,7 +69,8 @@ RunTimeline simulated_timeline(const Program& program, const Costs& costs, int s
 
 std::optional<RunTimeline> measured_timeline(const Program& program, Recorded recorded, std::int64_t first_step) {
   std::vector<Span>& spans = recorded.spans;
-  const int steps = whole_steps(spans, program.workers());
+  const bool has_servers = program.topology.servers > 0;
+  const int steps = has_servers ? last_step(spans) : whole_steps(spans, program.workers());
   std::erase_if(spans, [&](const Span& span) { return span.step >= steps; });
   if (spans.empty()) return std::nullopt;
   std::sort(spans.begin(), spans.end(), earlier);
@@ -79,6 +87,7 @@ std::optional<RunTimeline> measured_timeline(const Program& program, Recorded re
   std::erase_if(spans, [](const Span& span) { return span.end_us <= 0; });
   Timeline measured{program.name, program.workers(), std::move(spans)};
   RunTimeline result = simulated_timeline(program, costs_of(measured, program), steps);
+  if (has_servers) result.simulated.spans.clear();
   result.measured = std::move(measured);
   result.first_step = first_step;
   result.cut = recorded.cut;
@@ -145,6 +154,8 @@ Shares shares_of(const Timeline& timeline, int steps) {
 }
 
 std::string stages_of_worker(const RunTimeline& timeline, int worker) {
+  if (const int server = worker - (timeline.workers() - timeline.servers()); server >= 0)
+    return concat("server ", server);
   std::vector<int> stages;
   for (std::size_t s = 0; s < timeline.program.wiring.row_of_stage.size(); ++s)
     if (timeline.program.wiring.row_of_stage[s].value() == worker) stages.push_back(static_cast<int>(s));
@@ -270,6 +281,7 @@ RunTimeline from_json(const Json& json) {
   result.program.rows.resize(result.rank_of_worker.size());
   stages_from_json(json.at("stages"), result);
   result.program.topology.replicas.count = json.value("replicas", 1);
+  result.program.topology.servers = json.value("servers", 0);
   for (const Json& flow : json.at("flows"))
     result.program.topology.flows.push_back(
         {StageId(flow.at(0).get<int>()), StageId(flow.at(1).get<int>()), flow.at(2)});
@@ -321,6 +333,7 @@ std::string to_json(const RunTimeline& timeline) {
                {"planned_bytes", timeline.planned_bytes},
                {"limit_bytes", timeline.limit_bytes}};
   if (program.topology.replicas.count > 1) json["replicas"] = program.topology.replicas.count;
+  if (timeline.servers() > 0) json["servers"] = timeline.servers();
   if (!timeline.device_of_worker.empty()) json["device_of_worker"] = timeline.device_of_worker;
   return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";  // names may be any bytes
 }

@@ -45,8 +45,9 @@ struct RunTimeline {
   std::vector<MemorySample> memory;
   std::vector<double> planned_bytes, limit_bytes;  ///< by worker: tensors as the plan said, and at most; empty: unknown
 
-  int workers() const { return program.workers(); }
-  int workers_of_replica() const { return workers() / program.topology.replicas.count; }
+  int workers() const { return program.workers(); }  ///< and servers, whose rows are the last ones
+  int servers() const { return program.topology.servers; }
+  int workers_of_replica() const { return (workers() - servers()) / program.topology.replicas.count; }
   bool ran() const { return !measured.spans.empty(); }
 };
 
@@ -55,6 +56,7 @@ RunTimeline simulated_timeline(const Program& program, const Costs& costs, int s
 
 /// A recording of `program` (spans of all ranks on one clock, in any order), and the simulation of the same number of
 /// steps with the costs that it shows. Steps that some worker has not recorded are left out; nothing when none is left.
+/// With servers workers are at steps of their own, and there is nothing to simulate.
 std::optional<RunTimeline> measured_timeline(const Program& program, Recorded recorded, std::int64_t first_step);
 
 /// What computes and updates cost in this timeline: the median of every stage's F, I and W, and of every worker's

@@ -78,6 +78,7 @@ std::string who(const FlightLog& log) {
   std::string stages;
   for (const int stage : log.stages())
     stages += concat(stages.empty() ? "" : "; ", "stage ", stage, ": ", log.layers_of(stage));
+  if (stages.empty()) return concat("server (row ", log.owner.row, ")");
   const std::string replica = log.owner.replica < 0 ? "" : concat("replica ", log.owner.replica, ", ");
   return concat("worker ", log.owner.row, " (", replica, stages, ")");
 }

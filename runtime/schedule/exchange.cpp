@@ -28,11 +28,18 @@ class Table {
         row_0_{WorkerId(0)},
         others_(rows_between(1, wiring.rows)),
         all_(rows_between(0, wiring.rows)) {
-    if (topology_.replicas.count == 1) return;  // a planner makes thousands of tables
+    if (topology_.replicas.count == 1 || topology_.servers > 0) return;  // a planner makes thousands of tables
     for (const Bucket& bucket : topology_.buckets) work_.push_back(work_on(bucket, topology_, wiring_));
   }
 
   std::vector<Exchange> run() {
+    if (topology_.servers > 0) {
+      const Rows workers = rows_between(0, wiring_.rows - topology_.servers);
+      const Rows servers = rows_between(wiring_.rows - topology_.servers, wiring_.rows);
+      add(EdgeKind::request, workers, servers);
+      add(EdgeKind::reply, servers, workers);
+      return std::move(table_);
+    }
     headers();
     for (std::size_t i = 0; i < topology_.flows.size(); ++i)
       flow(EdgeKind::value, i, topology_.flows[i].from, topology_.flows[i].to);

@@ -26,6 +26,12 @@
 // value and result, flush header and result, stop the header alone. Exchanges between stages of one row have no
 // messages, but their work is done all the same. Every row ends with wait_sends.
 //
+// With servers (Topology::servers) there are these alone, and no phases: nobody there runs a program, workers compute
+// what a row of it computes.
+//
+//   request   workers   servers
+//   reply     servers   workers
+//
 // A further exchange is a further line: see docs/architecture.md, which also counts what that costs.
 #pragma once
 
@@ -67,6 +73,8 @@ enum class EdgeKind : std::uint8_t {
   norm,        ///< squared norms of gradients, row r -> row 0
   scale,       ///< the global norm, row 0 -> row r
   result,      ///< RowResult of the previous program, row r -> row 0
+  request,     ///< ServerRequest: of a worker, to a server (Topology::servers)
+  reply,       ///< ServerReply
 };
 
 constexpr const char* to_string(EdgeKind kind) {
@@ -82,6 +90,8 @@ constexpr const char* to_string(EdgeKind kind) {
     case EdgeKind::norm: return "norm";
     case EdgeKind::scale: return "scale";
     case EdgeKind::result: return "result";
+    case EdgeKind::request: return "request";
+    case EdgeKind::reply: return "reply";
   }
   return nullptr;
 }
@@ -99,15 +109,17 @@ constexpr bool of_layers(EdgeKind kind) {
     case EdgeKind::ready:
     case EdgeKind::norm:
     case EdgeKind::scale:
-    case EdgeKind::result: return false;
+    case EdgeKind::result:
+    case EdgeKind::request:
+    case EdgeKind::reply: return false;
   }
   return false;
 }
 
-/// Whether replicas tell each other something about weights or gradients.
+/// Whether replicas tell each other something about weights or gradients, or a server tells them.
 constexpr bool between_replicas(EdgeKind kind) {
   return kind == EdgeKind::statistics || kind == EdgeKind::reduce || kind == EdgeKind::gather ||
-         kind == EdgeKind::ready;
+         kind == EdgeKind::ready || kind == EdgeKind::reply;
 }
 
 enum class InstructionKind : std::uint8_t {

@@ -42,9 +42,9 @@ namespace {
 
 void add_buckets(const LayerGraph& graph, Topology& topology, const std::vector<int>& first_layer) {
   const auto add = [&](StageId stage, const std::vector<int>& parameters, int shared, int holder) {
-    std::vector<std::int64_t> elements;
-    for (const int p : parameters) elements.push_back(graph.parameters[static_cast<std::size_t>(p)].elements);
-    topology.buckets.push_back({stage, parameters, Blocks(std::move(elements)), shared, holder});
+    std::vector<Divided> divided;
+    for (const int p : parameters) divided.push_back(graph.parameters[static_cast<std::size_t>(p)].divided());
+    topology.buckets.push_back({stage, parameters, Blocks(std::move(divided)), shared, holder});
   };
   std::vector<std::vector<int>> own(static_cast<std::size_t>(topology.stages));
   for (std::size_t p = 0; p < graph.parameters.size(); ++p)

@@ -25,6 +25,10 @@ struct LayerParameter {
   std::int64_t elements = 0;
   double element_bytes = 0;           ///< that its value is kept in; 0: as what is trained
   std::int64_t sparse_elements = -1;  ///< of a mini-batch's gradient, of a few rows, at most; -1: it is of all elements
+  std::int64_t gradient_elements() const { return sparse_elements < 0 ? elements : sparse_elements; }
+  Divided divided() const {
+    return sparse_elements < 0 ? Divided(elements) : Divided::sparse(elements, sparse_elements);
+  }
 };
 
 struct LayerGraph {

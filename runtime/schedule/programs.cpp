@@ -9,9 +9,11 @@
 namespace lockstep {
 namespace {
 
-/// Of a full batch.
-Schedule of_all(const Schedule& one, const Replicas& replicas) {
-  return replicas.count > 1 ? replicated(one, replicas, replicas.micro_batches) : one;
+/// Of all rows.
+Schedule of_all(const Schedule& one, const Topology& topology, int micro_batches) {
+  Schedule all = replicated(one, topology.replicas, micro_batches);
+  all.rows.resize(all.rows.size() + static_cast<std::size_t>(topology.servers));
+  return all;
 }
 
 }  // namespace
@@ -20,7 +22,10 @@ Programs::Programs(Schedule schedule, Topology topology, LowerOptions options, O
                    std::vector<int> memory_of_row)
     : schedule_(std::move(schedule)),
       topology_(std::move(topology)),
-      wiring_(wiring_of(of_all(schedule_, topology_.replicas), topology_, std::move(memory_of_row))),
+      wiring_(wiring_of(topology_.replicas.count > 1 || topology_.servers > 0
+                            ? of_all(schedule_, topology_, topology_.replicas.micro_batches)
+                            : schedule_,
+                        topology_, std::move(memory_of_row))),
       options_(options),
       order_(order) {}
 
@@ -32,7 +37,7 @@ const Program& Programs::get(Mode mode, int micro_batches) {
 }
 
 Program Programs::make(Mode mode, int micro_batches) const {
-  const Schedule schedule = replicated(schedule_, topology_.replicas, std::max(micro_batches, 1));
+  const Schedule schedule = of_all(schedule_, topology_, std::max(micro_batches, 1));
   LowerOptions options = options_;
   options.mode = mode;
   Program program = lower(schedule, topology_, wiring_, options);

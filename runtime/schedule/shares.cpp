@@ -7,16 +7,24 @@
 
 namespace lockstep {
 
-Blocks::Blocks(std::vector<std::int64_t> elements_of_parameters) : elements_(std::move(elements_of_parameters)) {
-  for (const std::int64_t elements : elements_)
-    first_block_.push_back(first_block_.back() + static_cast<int>((elements + kNormBlock - 1) / kNormBlock));
+Blocks::Blocks(std::vector<Divided> parameters) : parameters_(std::move(parameters)) {
+  for (const Divided& parameter : parameters_)
+    first_block_.push_back(first_block_.back() +
+                           static_cast<int>((parameter.elements + parameter.block - 1) / parameter.block));
 }
 
 std::int64_t Blocks::elements() const {
-  return std::accumulate(elements_.begin(), elements_.end(), std::int64_t{0});
+  return elements({0, count()});
 }
 
 std::int64_t Blocks::elements(TermRange blocks) const {
+  std::int64_t sum = 0;
+  for (const Slice& slice : slices(blocks))
+    sum += parameters_[static_cast<std::size_t>(slice.parameter)].with_gradients.value_or(slice.elements());
+  return sum;
+}
+
+std::int64_t Blocks::stored(TermRange blocks) const {
   std::int64_t sum = 0;
   for (const Slice& slice : slices(blocks)) sum += slice.elements();
   return sum;
@@ -24,23 +32,24 @@ std::int64_t Blocks::elements(TermRange blocks) const {
 
 std::vector<Slice> Blocks::slices(TermRange blocks) const {
   std::vector<Slice> slices;
-  for (std::size_t p = 0; p < elements_.size(); ++p) {
+  for (std::size_t p = 0; p < parameters_.size(); ++p) {
     const TermRange here = both_of({first_block_[p], first_block_[p + 1]}, blocks);
     if (here.begin >= here.end) continue;
-    const std::int64_t begin = (here.begin - first_block_[p]) * kNormBlock;
-    slices.push_back({static_cast<int>(p), begin, std::min((here.end - first_block_[p]) * kNormBlock, elements_[p])});
+    const auto [elements, block, with_gradients] = parameters_[p];
+    const std::int64_t begin = (here.begin - first_block_[p]) * block;
+    slices.push_back({static_cast<int>(p), begin, std::min((here.end - first_block_[p]) * block, elements)});
   }
   return slices;
 }
 
 std::vector<TermRange> Blocks::divided(int parts, bool whole) const {
-  // Elements in front of each block, and of all.
+  // Elements with gradients in front of each block, and all of them.
   std::vector<std::int64_t> before = {0};
   std::vector<int> at_parameters;  // blocks with which a parameter begins, and the end
-  for (std::size_t p = 0; p < elements_.size(); ++p) {
+  for (std::size_t p = 0; p < parameters_.size(); ++p) {
     if (first_block_[p] < first_block_[p + 1]) at_parameters.push_back(first_block_[p]);
     for (int block = first_block_[p]; block < first_block_[p + 1]; ++block)
-      before.push_back(std::min((block - first_block_[p] + 1) * kNormBlock, elements_[p]) + before[first_block_[p]]);
+      before.push_back(elements({first_block_[p], block + 1}) + before[first_block_[p]]);
   }
   at_parameters.push_back(count());
   const auto at = [&](int block) { return before[static_cast<std::size_t>(block)]; };

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // How the gradients, the weights or the optimizer state of a bucket are divided among those who work on them together.
-// Nothing is cut but between blocks of kNormBlock elements of a parameter: whatever is computed from a block by itself,
-// a sum of squares or an update of each element, is then the same bits wherever it is computed.
+// Nothing is cut but between blocks of a parameter, of kNormBlock elements or of rows: whatever is computed from a
+// block by itself, a sum of squares or an update of each element, is then the same bits wherever it is computed.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "runtime/base/tree_sum.hpp"
@@ -23,15 +25,33 @@ struct Slice {
   bool operator==(const Slice&) const = default;
 };
 
+/// What is divided of one parameter.
+struct Divided {
+  Divided(std::int64_t all, std::int64_t of_block = kNormBlock)  // NOLINT(google-explicit-constructor): of elements
+      : elements(all), block(of_block) {}
+  /// Of a sparse one, of which so many have gradients, at most: it is a single block.
+  static Divided sparse(std::int64_t all, std::int64_t with_gradients) {
+    Divided divided(all, std::max<std::int64_t>(all, 1));
+    divided.with_gradients = with_gradients;
+    return divided;
+  }
+  std::int64_t elements = 0;
+  std::int64_t block = kNormBlock;                  ///< elements of each but the last
+  std::optional<std::int64_t> with_gradients = {};  ///< absent: all
+};
+
 /// All blocks of a bucket's parameters, one after the other. A share is a run of blocks.
 class Blocks {
  public:
   Blocks() = default;
-  explicit Blocks(std::vector<std::int64_t> elements_of_parameters);
+  explicit Blocks(std::vector<Divided> parameters);
 
   int count() const { return first_block_.back(); }
+  /// With gradients.
   std::int64_t elements() const;
   std::int64_t elements(TermRange blocks) const;
+  /// With gradients or not.
+  std::int64_t stored(TermRange blocks) const;
   std::vector<Slice> slices(TermRange blocks) const;
 
   /// `parts` shares, one after the other and about equally large; some are empty where there are fewer blocks. Each
@@ -39,7 +59,7 @@ class Blocks {
   std::vector<TermRange> divided(int parts, bool whole = false) const;
 
  private:
-  std::vector<std::int64_t> elements_;
+  std::vector<Divided> parameters_;
   std::vector<int> first_block_ = {0};  ///< by parameter; and one more
 };
 

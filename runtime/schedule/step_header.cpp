@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "runtime/base/check.hpp"
+#include "runtime/schedule/server_messages.hpp"
 
 namespace lockstep {
 namespace {
@@ -91,8 +92,9 @@ void fields(auto& archive, StageReport& s) {
        s.activation_bytes, s.weight_grad_bytes, s.recompute_activation_bytes, s.layer_us);
 }
 void fields(auto& archive, WorkerReport& w) {
-  each(archive, w.row, w.compute_us, w.wait_us, w.data_us, w.begin_us, w.end_us, w.peak_bytes, w.in_flight_bytes,
-       w.update_us, w.reduce_us, w.replica_wait_us, w.product_rate, w.stages);
+  each(archive, w.row, w.is_server, w.compute_us, w.wait_us, w.data_us, w.begin_us, w.end_us, w.peak_bytes,
+       w.in_flight_bytes, w.update_us, w.reduce_us, w.replica_wait_us, w.product_rate, w.sent_bytes, w.received_bytes,
+       w.stages);
   for (std::int64_t& bytes : w.peak_by_kind) archive(bytes);
 }
 void fields(auto& archive, HeadLoss& h) {
@@ -112,11 +114,12 @@ void fields(auto& archive, ChangeParts& c) {
 }
 void fields(auto& archive, StepResult& r) {
   each(archive, r.sequence, r.mode, r.step, r.heads, r.gradient_norm, r.learning_rate, r.samples, r.micro_batches,
-       r.elapsed_us, r.non_finite, r.signalled, r.last_of_evaluation, r.set, r.metrics, r.norms, r.workers);
+       r.elapsed_us, r.non_finite, r.signalled, r.last_of_evaluation, r.set, r.metrics, r.norms, r.workers,
+       r.staleness);
 }
 void fields(auto& archive, StepHeader& h) {
   each(archive, h.sequence, h.mode, h.step, h.position, h.slices, h.heads, h.learning_rate, h.last_of_evaluation, h.set,
-       h.norms, h.save, h.stop, h.finished, h.idle_us);
+       h.share, h.norms, h.save, h.stop, h.finished, h.idle_us);
 }
 void fields(auto& archive, NormParts& n) {
   each(archive, n.parameters, n.blocks, n.squares);
@@ -125,7 +128,15 @@ void fields(auto& archive, Numerator& n) {
   each(archive, n.head, n.micro_batch, n.value);
 }
 void fields(auto& archive, RowResult& r) {
-  each(archive, r.report, r.losses, r.metrics, r.non_finite, r.signalled, r.norm, r.changes, r.saved);
+  each(archive, r.report, r.losses, r.metrics, r.non_finite, r.signalled, r.norm, r.changes, r.saved, r.denominators,
+       r.staleness);
+}
+
+void fields(auto& archive, ServerRequest& r) {
+  each(archive, r.kind, r.step, r.share, r.learning_rate, r.coefficient, r.first, r.text, r.servers, r.results);
+}
+void fields(auto& archive, ServerReply& r) {
+  each(archive, r.header, r.staleness, r.squares, r.report, r.saved);
 }
 
 template <typename T>
@@ -158,6 +169,18 @@ std::string RowResult::to_bytes() const {
 }
 RowResult RowResult::from_bytes(const std::string& bytes) {
   return read<RowResult>(bytes);
+}
+std::string ServerRequest::to_bytes() const {
+  return write(*this);
+}
+ServerRequest ServerRequest::from_bytes(const std::string& bytes) {
+  return read<ServerRequest>(bytes);
+}
+std::string ServerReply::to_bytes() const {
+  return write(*this);
+}
+ServerReply ServerReply::from_bytes(const std::string& bytes) {
+  return read<ServerReply>(bytes);
 }
 
 std::vector<std::int64_t> slice_rows(std::int64_t batch, int micro_batches, std::int64_t rows) {

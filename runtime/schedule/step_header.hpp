@@ -41,6 +41,7 @@ struct StepHeader {
   double learning_rate = 0;
   bool last_of_evaluation = false;  ///< as in StepResult, and so is the next
   int set = 0;
+  int share = -1;      ///< with servers: whose micro-batches, of all replicas; -1: all
   bool norms = false;  ///< StepResult::norms are wanted (train)
   bool save = false;   ///< a checkpoint of the state after `step`, when this program is done (train, flush)
   StopReason stop = StopReason::none;  ///< with Mode::stop

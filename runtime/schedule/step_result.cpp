@@ -64,6 +64,7 @@ double StepResult::operations() const {
 double StepResult::product_rate() const {
   double sum = 0;
   for (const WorkerReport& worker : workers) {
+    if (worker.is_server) continue;
     if (worker.product_rate <= 0) return 0;
     sum += worker.product_rate;
   }

@@ -55,6 +55,7 @@ struct StageReport {
 /// What one worker did in one program run.
 struct WorkerReport {
   int row = -1;
+  bool is_server = false;
   double compute_us = 0;            ///< in layers, loss and optimizer
   double wait_us = 0;               ///< in receive, send and wait_sends
   double data_us = 0;               ///< stood still for data that was not read yet
@@ -63,11 +64,12 @@ struct WorkerReport {
   MemoryByKind peak_by_kind{};      ///< what they were for: the sum is peak_bytes
   /// Tensor bytes alive at most between two computes of this run, beyond parameters, gradients and optimizer state.
   std::int64_t in_flight_bytes = 0;
-  double update_us = 0;                  ///< the optimizer step
-  double reduce_us = 0;                  ///< adding up groups of micro-batches and replicas
-  double replica_wait_us = 0;            ///< part of wait_us: for gradients, weights and word of other replicas
-  double product_rate = 0;               ///< operations per second of a matrix product here; 0: not measured
-  std::vector<StageReport> stages = {};  ///< ascending
+  double update_us = 0;        ///< the optimizer step
+  double reduce_us = 0;        ///< adding up groups of micro-batches and replicas
+  double replica_wait_us = 0;  ///< part of wait_us: for gradients, weights and word of other replicas
+  double product_rate = 0;     ///< operations per second of a matrix product here; 0: not measured
+  std::int64_t sent_bytes = 0, received_bytes = 0;  ///< of a worker with servers: of its requests and their replies
+  std::vector<StageReport> stages = {};             ///< ascending
 
   /// An instruction took from `start_us` to `end_us`. `edge`: of a message.
   void count(InstructionKind kind, EdgeKind edge, double start_us, double end_us);
@@ -114,6 +116,9 @@ struct StepResult {
   std::vector<MetricValue> metrics;   ///< with last_of_evaluation: of all its batches
   std::vector<ParameterNorms> norms;  ///< with StepHeader::norms, of what is trained
   std::vector<WorkerReport> workers;  ///< by row
+  /// With servers: how many updates of a part of the weights came when [n] updates of others had been made since the
+  /// worker had read that part.
+  std::vector<std::int64_t> staleness = {};
 
   double loss() const;          ///< sum over heads, in head order, of weight * loss
   double operations() const;    ///< of all stages
@@ -159,6 +164,9 @@ struct RowResult {
   NormParts norm;
   ChangeParts changes;             ///< with StepHeader::norms
   std::vector<std::string> saved;  ///< what this row has written of checkpoints: StateKeeper::take_reports()
+  // With servers.
+  std::vector<double> denominators = {};     ///< by head, of this share of the mini-batch, where each is an update
+  std::vector<std::int64_t> staleness = {};  ///< StepResult's
 
   std::string to_bytes() const;  ///< a `result` message
   static RowResult from_bytes(const std::string& bytes);

@@ -52,6 +52,7 @@ struct Topology {
   std::vector<bool> has_statistics;   ///< per stage: its layers collect something that all replicas need
   std::vector<Bucket> buckets;        ///< by stage of replica 0; then those of ties
   Replicas replicas;
+  int servers = 0;  ///< of weights: so many rows behind those of the stages (parameter_server)
 
   int stages_of_replica() const { return stages / replicas.count; }
   int replica_of(StageId stage) const { return stage.value() / stages_of_replica(); }

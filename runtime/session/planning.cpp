@@ -62,6 +62,11 @@ std::vector<int> in_flight_of(const Program& program) {
 Planning::Planning(const Config& config, std::string config_path, const Trainer& whole, const Profile& profile,
                    const std::vector<PlannedWorker>& workers)
     : config_(config), config_path_(std::move(config_path)), whole_(whole), profile_(profile) {
+  if (config.replicas.has_servers())
+    throw config.root.section("replicas")
+        .error("strategy",
+               "got parameter_server, which is not planned: its workers follow no schedule; expected mirrored or "
+               "central_storage");
   const ModelGraph& graph = whole.graph();
   for (const PlannedWorker& worker : workers) {
     std::vector<LayerProfile>& layers = layers_[worker.kind];

@@ -28,9 +28,9 @@ class Predictor::Job : public Observer {
       return data;
     };
     if (source.config)
-      source.config->replicas.count = 1;
+      source.config->replicas = {};
     else
-      source.overrides.push_back("replicas.count=1");
+      source.overrides.push_back("replicas={count: 1}");
     job_ = prepare_job(process, source,
                        {.resume = checkpoint, .flag = "checkpoint", .evaluates = true, .averaged = averaged});
     Trainer& trainer = *job_.trainer;

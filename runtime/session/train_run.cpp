@@ -62,6 +62,19 @@ std::vector<double> expected_us(const LoadedConfig& loaded) {
 
 }  // namespace
 
+namespace {
+
+/// "4 workers and 2 servers"
+std::string workers_text(const Trainer& trainer) {
+  const int servers = trainer.partition().topology.servers;
+  const std::size_t workers = trainer.layout().rank_of_row.size() - static_cast<std::size_t>(servers);
+  const auto number = [](auto count, const char* one) { return concat(count, " ", one, count == 1 ? "" : "s"); };
+  return servers == 0 ? concat(workers, " workers")
+                      : concat(number(workers, "worker"), " and ", number(servers, "server"));
+}
+
+}  // namespace
+
 std::string dump_folder(const std::string& run_dir, std::int64_t step) {
   return concat(run_dir, "/dump/step-", step);
 }
@@ -81,6 +94,10 @@ class TrainRun {
       if (options.dump_step != 0 && (options.dump_step < first || options.dump_step > last))
         throw UserError(
             concat("--dump-step: got ", options.dump_step, ", expected a step of this run, ", first, " to ", last));
+      if (options.dump_step != 0 && trainer_.partition().topology.servers > 0)
+        throw UserError(
+            "--dump-step: the job has servers, of which nothing is dumped; train the step with --set "
+            "replicas.strategy=mirrored");
       if (process_.is_root()) {
         for (const auto& [flag, path] : {std::pair("--metrics", options.metrics),
                                          {"--fingerprint", options.fingerprint},
@@ -98,16 +115,16 @@ class TrainRun {
     for (const std::string& note : job.loaded.notes) log_.info(note);
     log_.info(stage_table(trainer_));
     log_.info(concat("schedule ", trainer_.config().pipeline.schedule, ", ", trainer_.micro_batches(),
-                     " micro-batches, ", stages_text(trainer_.partition().topology), ", ",
-                     trainer_.layout().rank_of_row.size(), " workers on ", process_.size(), " rank(s), run folder ",
-                     run_dir));
+                     " micro-batches, ", stages_text(trainer_.partition().topology), ", ", workers_text(trainer_),
+                     " on ", process_.size(), " rank(s), run folder ", run_dir));
     if (process_.is_root())  // every rank has the same
       for (const std::string& warning : trainer_.warnings()) log_.warn(warning);
     log_resume();
     if (trainer_.initial_weights()) log_.info(trainer_.initial_weights()->summary());
     const std::string shared = shared_cores(process_, trainer_);
     if (!shared.empty() && process_.is_root()) log_.warn(shared);
-    if (shared.empty() && trainer_.layout().rank_of_row.front() == trainer_.layout().here)
+    const bool has_servers = trainer_.partition().topology.servers > 0;
+    if (shared.empty() && !has_servers && trainer_.layout().rank_of_row.front() == trainer_.layout().here)
       rebalancer_ = std::make_unique<Rebalancer>(trainer_, *reporter_, kinds, expected_us, options_.replan, log_);
   }
 

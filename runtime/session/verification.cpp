@@ -45,6 +45,12 @@ Verdict verify(Process& process, const ConfigSource& source, std::int64_t steps)
   orders.last_step = steps;
   orders.stop_on_nan = false;  // a run that goes on after a NaN compares more
   const PreparedJob job = prepare_job(process, source);
+  if (const Config& config = job.trainer->config(); config.replicas.updates_by_shares())
+    throw config.root.section("replicas")
+        .error("max_staleness",
+               concat("got ", config.replicas.max_staleness,
+                      ": replicas that update by themselves train to other bits in each run; verify with ",
+                      "--set replicas.max_staleness=0"));
   process.connect(*job.trainer);
   RunRecord tested = record_run(*job.trainer, {}, orders);
   const std::vector<std::string> all = process.all_gather(tested.hashes_to_bytes());

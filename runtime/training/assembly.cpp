@@ -99,14 +99,17 @@ void place(Assembly& assembly, int workers) {
                                    " once: a worker for each of the ", workers, " rows"));
   const Section section = config.root.section("workers");
   const int replicas = config.replicas.count;
-  const std::vector<RankId> rank_of_worker =
-      spread_workers(workers * replicas, assembly.ranks.count, config.workers.per_rank, section);
+  const RankSpread spread = spread_rows(config, workers * replicas, assembly.ranks.count, section);
   const std::vector<std::string>& device_names = config.workers.devices;
   assembly.layout.here = assembly.ranks.here;
   for (int row = 0; row < workers * replicas; ++row) {
     const int worker = worker_of(config, row / workers, row % workers, workers);
-    assembly.layout.rank_of_row.push_back(rank_of_worker[worker]);
+    assembly.layout.rank_of_row.push_back(spread.rank_of_worker[static_cast<std::size_t>(worker)]);
     assembly.devices.push_back(device_of(device_names[worker % device_names.size()], section));
+  }
+  for (const RankId rank : spread.rank_of_server) {
+    assembly.layout.rank_of_row.push_back(rank);
+    assembly.devices.emplace_back(at::kCPU);
   }
 }
 
@@ -234,10 +237,36 @@ void check_sparse(const Assembly& assembly) {
   if (assembly.config.train.post_validation)
     throw train.error("post_validation",
                       concat("got true", has, "what is taken back is kept of the whole table; leave it out"));
-  if (assembly.config.replicas.count > 1)
-    throw assembly.config.root.section("replicas")
-        .error("count", concat("got ", assembly.config.replicas.count, has,
-                               "replicas exchange whole gradients as yet; leave `sparse` out"));
+}
+
+/// What servers can serve: a worker reads what it will use before it computes.
+void check_served(const Assembly& assembly) {
+  const Config& config = assembly.config;
+  const ModelGraph& graph = assembly.graph;
+  if (!config.replicas.has_servers()) return;
+  const Section section = config.root.section("replicas");
+  const auto layer_of = [&](int layer) { return layer_text(graph.layers[static_cast<std::size_t>(layer)]); };
+  for (const BufferInfo& buffer : graph.buffers) {
+    if (buffer.is_state)
+      throw section.error("strategy", concat("got parameter_server, but ", layer_of(buffer.layer),
+                                             " carries state from batch to batch, which no worker has there; ",
+                                             "expected mirrored or central_storage, or `carry: false`"));
+    if (config.replicas.max_staleness > 0)
+      throw section.error("max_staleness",
+                          concat("got ", config.replicas.max_staleness, ", but ", layer_of(buffer.layer),
+                                 " keeps statistics of whole mini-batches (", buffer.name,
+                                 "), which nobody has when each replica updates by itself; expected 0, or a model ",
+                                 "with another normalization"));
+  }
+  for (int layer = 0; layer < graph.layer_count(); ++layer)
+    for (const HeldParameter& held : graph.held[static_cast<std::size_t>(layer)])
+      for (const int input : graph.inputs[static_cast<std::size_t>(layer)])
+        if (graph.parameters[static_cast<std::size_t>(held.index)].is_sparse &&
+            graph.values[static_cast<std::size_t>(input)].producer >= 0)
+          throw section.error(
+              "strategy", concat("got parameter_server, but ", layer_of(layer), " reads rows of the sparse table ",
+                                 graph.parameters[static_cast<std::size_t>(held.index)].name, " by what another layer ",
+                                 "makes; a worker has to know from the data which rows it will read"));
 }
 
 /// As if there were no other.
@@ -253,10 +282,12 @@ ScheduleChoice choose(const Assembly& assembly, const Partition& one) {
 /// Cuts, places and schedules.
 void arrange(Assembly& assembly) {
   check_sparse(assembly);
+  check_served(assembly);
   const Config& config = assembly.config;
   const Replicas replicas = replicas_of(assembly);
   const Partition one = one_replica(assembly);
   assembly.partition = cut(assembly.graph, layers_per_stage(assembly.graph, config), replicas);
+  if (config.replicas.has_servers()) assembly.partition.topology.servers = config.replicas.servers;
   assembly.recompute = recomputed_layers(assembly.graph, config);
   if (config.pipeline.costs.given) costs_of(config, one);  // finds mistakes now
   ScheduleChoice choice = choose(assembly, one);

@@ -60,12 +60,21 @@ struct Assembly {
   std::int64_t answer_rows = 0;       ///< it answers inputs (with_answers()): samples of each micro-batch
   std::vector<std::string> warnings;  ///< what the user should know before it starts
 
-  /// Whether this process has the row that reads the data.
-  bool feeds() const { return layout.rank_of_row.front() == layout.here; }
+  /// The first row, or the first server.
+  std::size_t deciding_row() const {
+    const int servers = partition.topology.servers;
+    return servers > 0 ? layout.rank_of_row.size() - static_cast<std::size_t>(servers) : 0;
+  }
+  /// Whether this process has that row, which decides what comes next, reads the data for it and publishes checkpoints.
+  bool feeds() const { return layout.rank_of_row[deciding_row()] == layout.here; }
+  /// Rows that save: all, or the servers.
+  int saving_rows() const { return static_cast<int>(layout.rank_of_row.size() - deciding_row()); }
   /// The order of the training samples.
   Sampler sampler() const { return sampler_of(config, data); }
   /// schedule: auto without costs: the programs are of equal costs, until with_costs() knows better.
-  bool wants_costs() const { return config.pipeline.schedule == "auto" && !config.pipeline.costs.given; }
+  bool wants_costs() const {
+    return config.pipeline.schedule == "auto" && !config.pipeline.costs.given && !config.replicas.has_servers();
+  }
   /// The program of a training step with a full batch.
   const Program& training_program() const { return programs->get(Mode::train, config.train.micro_batches); }
 };

@@ -31,7 +31,8 @@ BatchReader::BatchReader(const Assembly& assembly, std::optional<int> replica)
       sampler_(assembly.sampler()),
       epoch_(sampler_.epoch_size()),
       last_(sampler_.position_of(assembly.config.train.steps + 1, assembly.config.train.batch)),
-      replica_(replica) {}
+      replica_(replica),
+      takes_shares_(replica && assembly.config.replicas.has_servers()) {}
 
 const Dataset& BatchReader::dataset(const BatchKey& key) const {
   return key.mode == Mode::train ? *assembly_.data.train : evaluation_set(assembly_.data, key.set);
@@ -92,7 +93,7 @@ Tensors BatchReader::read(const BatchKey& key) {
 }
 
 bool BatchReader::reads_ahead(const BatchKey& key) const {
-  return assembly_.config.workers.readers > 0 && !dataset(key).is_in_memory();
+  return assembly_.config.workers.readers > 0 && !dataset(key).is_in_memory() && !takes_shares_;
 }
 
 /// Unless it is there.
@@ -121,18 +122,31 @@ void BatchReader::take(const BatchKey& key) {
 
 void BatchReader::open(StepHeader& header, std::int64_t position) {
   const BatchKey key = key_of(header.mode, header.set, position);
-  take(key);
   header.position = position;
-  header.slices = slices_;
-  // A batch whose targets are all ignored has no loss and no gradient; 0 / 1 says so without a NaN.
+  header.slices = slices_of(key);
+  for (const GraphHead& head : assembly_.graph.heads) header.heads.push_back({0.0, 1.0, head.weight});
+  // Who computes a share that is an update knows its denominators.
+  if (header.mode == Mode::train && assembly_.config.replicas.updates_by_shares()) return;
+  take(key);
+  const std::vector<double> of_heads = denominators();
+  for (std::size_t head = 0; head < of_heads.size(); ++head) header.heads[head].denominator = of_heads[head];
+}
+
+/// A batch whose targets are all ignored has no loss and no gradient; 0 / 1 says so without a NaN.
+std::vector<double> BatchReader::denominators() {
+  std::vector<double> denominators;
   for (std::size_t head = 0; head < assembly_.losses.size(); ++head) {
-    const GraphHead& of = assembly_.graph.heads[head];
-    const double denominator = denominator_of(*assembly_.losses[head], of, batch_);
-    header.heads.push_back({0.0, denominator > 0 ? denominator : 1.0, of.weight});
+    const double denominator = denominator_of(*assembly_.losses[head], assembly_.graph.heads[head], batch_);
+    denominators.push_back(denominator > 0 ? denominator : 1.0);
   }
+  return denominators;
 }
 
 void BatchReader::begin(const StepHeader& header) {
+  if (takes_shares_) {
+    const std::optional<int> replica = header.share < 0 ? std::nullopt : std::optional(header.share);
+    if (replica != std::exchange(replica_, replica)) here_.reset();
+  }
   take(key_of(header.mode, header.set, header.position));
 }
 

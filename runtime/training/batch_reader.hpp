@@ -16,7 +16,8 @@ namespace lockstep {
 
 class BatchReader : public Feeder {
  public:
-  /// The assembly outlives it. `replica`: reads what this one computes, and opens nothing; none: whole batches.
+  /// The assembly outlives it. `replica`: reads what this one computes, and opens nothing; none: whole batches. With
+  /// servers any replica is at first one without a share: what it reads is what begin() is told (StepHeader::share).
   explicit BatchReader(const Assembly& assembly, std::optional<int> replica = {});
 
   /// Position, slices and the losses' denominators of `header`, for the batch that begins at `position`: of training in
@@ -26,6 +27,7 @@ class BatchReader : public Feeder {
 
   void begin(const StepHeader& header) override;
   Tensors micro_batch(int micro_batch) override;
+  std::vector<double> denominators() override;
   double take_waited_us() override { return std::exchange(waited_us_, 0.0); }
 
  private:
@@ -46,6 +48,7 @@ class BatchReader : public Feeder {
   const std::int64_t epoch_;  // samples drawn in one
   std::int64_t last_;         // what begins there is not trained any more
   std::optional<int> replica_;
+  const bool takes_shares_;       // of several replicas
   std::optional<BatchKey> here_;  // of what is there
   Tensors batch_;
   std::vector<std::int64_t> slices_;

@@ -9,6 +9,7 @@
 #include <fstream>
 #include <iomanip>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "runtime/base/check.hpp"
 #include "runtime/base/clock.hpp"
@@ -64,7 +65,13 @@ void ShardKeeper::start(const WorkerState& state, const FileProgress& progress) 
   for (const HeldTensor& held : state.weights) {
     const auto from = options_.initial->from.find(held.name);
     if (from == options_.initial->from.end()) continue;
-    files.read(from->second, held.tensor);
+    if (held.part) {  // rows of a table
+      const at::Tensor whole = at::empty(files.find(from->second)->sizes, held.tensor.options());
+      files.read(from->second, whole);
+      held.tensor.view({-1}).copy_(whole.view({-1}).narrow(0, held.part->begin, held.part->count()));
+    } else {
+      files.read(from->second, held.tensor);
+    }
     bytes += static_cast<std::int64_t>(held.tensor.nbytes());
   }
   options_.log.debug(
@@ -129,7 +136,8 @@ void ShardKeeper::save(std::int64_t step, const WorkerState& state, const WaitLi
   for (const HeldTensor& held : state.weights) {
     if (held.is_base && !held.is_first_holder) continue;  // who holds it first says what it is
     auto& saved = held.is_first_holder ? shard.weights : shard.copies;
-    (held.is_base ? shard.bases : saved).push_back({held.name, held.tensor.detach(), held.may_be_infinite});
+    const std::string name = held.part ? name_of_part(held.name, *held.part) : held.name;
+    (held.is_base ? shard.bases : saved).push_back({name, held.tensor.detach(), held.may_be_infinite});
   }
   for (const HeldTensor& held : state.optimizer)
     if (held.is_first_holder)
@@ -248,10 +256,15 @@ void Publisher::finished(const StepResult& result, const PlateauState& plateau, 
   options_.state.loss = result.loss();
   losses_ = options_.state.losses = losses_hash(losses_, result.loss());
   options_.state.step = result.step;
+  if (!result.staleness.empty()) {  // several updates, which the optimizer has counted
+    const std::int64_t of_parts = std::accumulate(result.staleness.begin(), result.staleness.end(), std::int64_t{0});
+    options_.state.optimizer_after -= of_parts / options_.servers - 1;
+  }
   for (auto& [step, pending] : pending_) {
     if (step != result.step) continue;
     pending.state.loss = options_.state.loss;
     pending.state.losses = losses_;
+    pending.state.optimizer_after = options_.state.optimizer_after;
     pending.state.plateau = plateau;
     pending.state.stopping = stopping;
     pending.state.best = best_;

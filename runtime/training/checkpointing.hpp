@@ -70,6 +70,7 @@ struct PublisherOptions {
   std::string checkpoints;
   std::string resume_from;  ///< what the workers are about to read; empty: nothing
   int rows = 1;
+  int servers = 0;  ///< each has a part of StepResult::staleness
   int keep = 3;
   std::optional<Watched> best;                    ///< the checkpoint that is best by it is kept; none: none is
   bool stop_on_nan = true;                        ///< broken weights end the job, as values that are not finite do

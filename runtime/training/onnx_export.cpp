@@ -26,6 +26,7 @@ namespace fs = std::filesystem;
 constexpr const char* kModelName = "model.onnx";
 constexpr const char* kConfigName = "config.json";
 constexpr const char* kAveragesName = "averages.safetensors";
+constexpr const char* kTablesName = "tables.safetensors";
 constexpr const char* kBatch = "batch";
 
 /// The value that an entry is at the end of the model.
@@ -177,10 +178,7 @@ class Exporter {
   }
 
   OnnxModel write(const std::string& folder) {
-    if (request_.averaged) {  // they lie among the optimizer's state, some in parts
-      write_safetensors(folder, kAveragesName, MappedWeights(store_, /*averaged=*/true).tensors());
-      averages_.emplace(folder + "/" + kAveragesName);
-    }
+    write_own_weights(folder);
     OnnxModel made;
     OnnxGraph graph([this](const std::string& name) { return weight(name); },
                     [this](const std::string& name) { return value(name); });
@@ -204,6 +202,25 @@ class Exporter {
   }
 
  private:
+  /// What lies in no file of the checkpoint as it is wanted: averages, among the optimizer's state, or tables in parts.
+  void write_own_weights(const std::string& folder) {
+    std::vector<NamedTensor> tensors;
+    if (request_.averaged) {
+      own_name_ = kAveragesName;
+      write_safetensors(folder, own_name_, MappedWeights(store_, /*averaged=*/true).tensors());
+    } else {
+      for (const std::string& name : store_.names(TensorKind::weight)) {
+        if (!store_.is_in_parts(TensorKind::weight, name)) continue;
+        const TensorEntry entry = store_.entry(TensorKind::weight, name);
+        store_.read(TensorKind::weight, name, tensors.emplace_back(name, at::empty(entry.sizes, entry.dtype)).tensor);
+      }
+      if (tensors.empty()) return;
+      own_name_ = kTablesName;
+      write_safetensors(folder, own_name_, tensors);
+    }
+    own_.emplace(folder + "/" + own_name_);
+  }
+
   /// Every byte of the checkpoint's weights, and of an adapter's base, on all cores: what is exported is what was
   /// saved.
   void check_weights() {
@@ -215,6 +232,7 @@ class Exporter {
         0, static_cast<std::int64_t>(weights.tensors().size()), 1, [&](std::int64_t begin, std::int64_t end) {
           for (std::int64_t i = begin; i < end; ++i) {
             const auto& [name, tensor, infinite] = weights.tensors()[static_cast<std::size_t>(i)];
+            if (store_.is_in_parts(TensorKind::weight, name)) continue;  // compared when they are read
             const auto known = hashes.find(model_.adapter ? adapter_name(name) : name);
             const std::string damage = known == hashes.end() ? "is in no manifest" : damage_of(tensor, known->second);
             if (!damage.empty())
@@ -291,7 +309,7 @@ class Exporter {
   }
 
   OnnxWeight weight(const std::string& name) {
-    if (const TensorEntry* average = averages_ ? averages_->find(name) : nullptr) return place(kAveragesName, *average);
+    if (const TensorEntry* own = own_ ? own_->find(name) : nullptr) return place(own_name_, *own);
     const TensorEntry& entry = entry_of(name);
     return place(linked(files_.file_of(entry.name)), entry);
   }
@@ -303,8 +321,8 @@ class Exporter {
   at::Tensor value(const std::string& name) {
     const TensorEntry& entry = entry_of(name);
     const at::Tensor tensor = at::empty(entry.sizes, entry.dtype);
-    if (const TensorEntry* average = averages_ ? averages_->find(name) : nullptr)
-      averages_->read(*average, tensor);
+    if (const TensorEntry* own = own_ ? own_->find(name) : nullptr)
+      own_->read(*own, tensor);
     else
       files_.read(entry.name, tensor);
     return tensor;
@@ -319,7 +337,7 @@ class Exporter {
   }
 
   void write_files(const std::string& folder, const OnnxGraph& graph, OnnxModel& made) const {
-    if (averages_) made.copied.emplace_back(kAveragesName);
+    if (own_) made.copied.push_back(own_name_);
     for (const auto& [file, name] : links_)
       (put_file(file, folder + "/" + name, request_.copies) ? made.copied : made.linked).push_back(name);
     if (!graph.second_file().empty()) write_text(folder + "/" + OnnxGraph::kSecondFile, graph.second_file());
@@ -341,9 +359,10 @@ class Exporter {
   ModelGraph graph_;
   WeightFiles files_;
   std::map<std::string, std::set<std::string>> names_;  // by a parameter's name: those that its holders have for it
-  std::optional<SafetensorsFile> averages_;
+  std::optional<SafetensorsFile> own_;
+  std::string own_name_;
   std::map<std::string, std::string> links_;  // by path: the name in the folder
-  std::set<std::string> taken_ = {kModelName, kConfigName, kAveragesName, OnnxGraph::kSecondFile};
+  std::set<std::string> taken_ = {kModelName, kConfigName, kAveragesName, kTablesName, OnnxGraph::kSecondFile};
 };
 
 }  // namespace

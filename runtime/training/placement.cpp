@@ -113,6 +113,21 @@ std::vector<RankId> spread_workers(int workers, int ranks, const std::vector<int
   return rank_of_worker;
 }
 
+RankSpread spread_rows(const Config& config, int workers, int ranks, const Section& section) {
+  const int servers = config.replicas.has_servers() ? config.replicas.servers : 0;
+  const int further = servers > 0 ? std::max(0, ranks - workers) : 0;  // ranks without a worker
+  if (further > servers)
+    throw config.root.section("replicas")
+        .error("servers", concat("got ", servers, " servers and ", workers, " workers on ", ranks,
+                                 " ranks, of which every one needs a worker or a server; start ", workers + servers,
+                                 " ranks or fewer"));
+  RankSpread spread{spread_workers(workers, ranks - further, config.workers.per_rank, section), {}};
+  for (RankId& rank : spread.rank_of_worker) rank = RankId(rank.value() + further);
+  const int hosts = further > 0 ? further : ranks;
+  for (int server = 0; server < servers; ++server) spread.rank_of_server.emplace_back(server * hosts / servers);
+  return spread;
+}
+
 /// Whether this LibTorch and this machine have the device.
 at::Device device_of(const std::string& name, const Section& workers) {
   const at::Device device(name);

@@ -34,6 +34,13 @@ int worker_of(const Config& config, int replica, int row, int workers);
 /// without a worker or the numbers do not add up. `section`: the config's workers.
 std::vector<RankId> spread_workers(int workers, int ranks, const std::vector<int>& per_rank, const Section& section);
 
+/// Where all rows are: workers, and servers, if there are any. With no more ranks than workers the servers are in their
+/// processes, the first one in that of rank 0; further ranks have servers alone, and come first.
+struct RankSpread {
+  std::vector<RankId> rank_of_worker, rank_of_server;
+};
+RankSpread spread_rows(const Config& config, int workers, int ranks, const Section& section);
+
 /// Throws ConfigError when this LibTorch or this machine has no such device.
 at::Device device_of(const std::string& name, const Section& workers);
 

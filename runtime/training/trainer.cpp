@@ -62,7 +62,8 @@ std::unique_ptr<Publisher> make_publisher(const Assembly& assembly, const Start&
   PublisherOptions publisher;
   publisher.checkpoints = options.checkpoints;
   publisher.resume_from = start.checkpoint;
-  publisher.rows = static_cast<int>(assembly.layout.rank_of_row.size());
+  publisher.rows = assembly.saving_rows();
+  publisher.servers = assembly.partition.topology.servers;
   publisher.keep = config.checkpoint.keep;
   if (config.checkpoint.keeps_best())
     publisher.best = watched_of(assembly, config.checkpoint.best, config.root.section("checkpoint"), "best");
@@ -163,6 +164,7 @@ JobOutcome Trainer::fit(const RunOptions& options, const TrainingOrders& given) 
                        .initial = start_.initial,
                        .optimizer_after = start_.state.optimizer_after,
                        .optimizer_restarts = start_.optimizer_restarts(),
+                       .steps_before = start_.state.step,
                        .check_finite = *orders.stop_on_nan},
                       options);
 }

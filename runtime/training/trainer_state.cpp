@@ -86,7 +86,7 @@ std::string TrainerState::to_json() const {
     json["best"] = {
         {"step", best->step}, {best->watched, best->value}, {best->watched + "_bits", number_text(best->value)}};
   if (best && best->watched != kEvalLoss) json["best"]["watched"] = best->watched;
-  if (optimizer_after > 0) json["optimizer_after"] = optimizer_after;
+  if (optimizer_after != 0) json["optimizer_after"] = optimizer_after;
   if (plateau != PlateauState{}) json["plateau"] = json_of(plateau);
   if (!watched.empty()) {
     json["early_stopping"] = json_of(stopping);
@@ -132,8 +132,7 @@ TrainerState TrainerState::from_json(const std::string& text, const std::string&
       state.environment.entries.emplace_back(key, value.get<std::string>());
     if (json.contains("changes")) state.changes = json.at("changes").get<std::vector<std::string>>();
     if (state.step < 1 || state.position < 1) throw std::runtime_error("step and position must be 1 or more");
-    if (state.optimizer_after < 0 || state.optimizer_after >= state.step)
-      throw std::runtime_error("optimizer_after must be 0 or more and below step");
+    if (state.optimizer_after >= state.step) throw std::runtime_error("optimizer_after must be below step");
     return state;
   } catch (const std::exception& error) {
     throw CheckpointError(file, concat("is damaged: ", reason_of(error)));

@@ -36,8 +36,9 @@ struct TrainerState {
   double loss = 0;            ///< of the last step
   std::uint64_t losses = 0;   ///< losses_hash() over all steps
   std::optional<BestEvaluation> best;
-  std::int64_t optimizer_after =
-      0;                  ///< the step after which the optimizer's state began; steps of its rule count from it
+  /// The step after which the optimizer's state began; steps of its rule count from it. Negative: with servers it has
+  /// made several updates in a step.
+  std::int64_t optimizer_after = 0;
   PlateauState plateau;   ///< of the evaluations before the step's own, which comes behind it
   PlateauState stopping;  ///< the same of early stopping, of the value of `watched`, negated where more is better
   std::string watched;    ///< train.early_stopping.watch; empty: there is none

@@ -41,7 +41,7 @@ ShardOptions shards_of(const Assembly& assembly, int workers, const RunStart& st
   if (shard.background == Background::automatic && config.workers.memory_limit > 0)
     shard.background = Background::never;
   shard.patience = patience_of(config.comm);
-  shard.rows = static_cast<int>(assembly.layout.rank_of_row.size());
+  shard.rows = assembly.saving_rows();
   shard.workers_here = workers;
   return shard;
 }
@@ -85,9 +85,10 @@ JobOutcome run_assembly(const Assembly& assembly, Decider& decider, Feeder& feed
   spec.clip_grad_norm = config.train.clip_grad_norm;
   spec.central_storage = has_central_storage(assembly.config);
   if (start.trains) spec.make_updater = assembly.optimizer.maker(start.optimizer_after);
-  spec.make_keeper = [shard = shards_of(assembly, workers, start, options), log = options.log](int row) {
+  spec.make_keeper = [shard = shards_of(assembly, workers, start, options), log = options.log,
+                      first = static_cast<int>(assembly.deciding_row())](int row) {
     ShardOptions options_of_row = shard;
-    options_of_row.row = row;
+    options_of_row.row = row - first;
     options_of_row.log = log.named(concat("worker ", row));
     return std::make_unique<ShardKeeper>(options_of_row);
   };
@@ -98,9 +99,12 @@ JobOutcome run_assembly(const Assembly& assembly, Decider& decider, Feeder& feed
   spec.recorder_folder = options.recorder_folder;
   spec.decider = &decider;
   std::vector<std::unique_ptr<BatchReader>> further;
-  spec.feeders = {&feeder};
-  for (int replica = 1; replica < assembly.partition.topology.replicas.count; ++replica)
+  const bool has_servers = assembly.partition.topology.servers > 0;  // whose first one reads for itself
+  if (!has_servers) spec.feeders = {&feeder};
+  for (int replica = has_servers ? 0 : 1; replica < assembly.partition.topology.replicas.count; ++replica)
     spec.feeders.push_back(further.emplace_back(std::make_unique<BatchReader>(assembly, replica)).get());
+  spec.max_staleness = config.replicas.max_staleness;
+  spec.steps_before = start.steps_before;
   spec.observer = options.observer;
   spec.signalled = options.signalled;
   spec.record_hashes = options.record_hashes;

@@ -32,6 +32,7 @@ struct RunStart {
   bool averaged = false;                               ///< the averages of the weights in their place
   std::int64_t optimizer_after = 0;                    ///< TrainerState's
   bool optimizer_restarts = false;                     ///< there: the checkpoint's state of the optimizer is not read
+  std::int64_t steps_before = 0;                       ///< TrainerState::step
   bool trains = true;                                  ///< false: it needs no optimizer, and none is read
   bool check_finite = true;  ///< look at every output and input gradient: names the first layer that breaks
 };

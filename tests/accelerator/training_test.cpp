@@ -24,6 +24,7 @@ class Tampering : public Channel {
       : inner_(std::move(inner)), change_(std::move(change)) {}
   void post() override { inner_->post(); }
   Message receive(const WaitLimits& limits) override { return inner_->receive(limits); }
+  bool arrived() override { return inner_->arrived(); }
   void send(Message message, const WaitLimits& limits) override {
     change_(message);
     inner_->send(std::move(message), limits);

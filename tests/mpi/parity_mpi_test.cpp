@@ -3,12 +3,14 @@
 // The parity matrix over MPI: all of it inside one mpirun.
 #include <map>
 #include <memory>
+#include <numeric>
 
 #include "runtime/checkpoint/store.hpp"
 #include "runtime/engine/mpi_links.hpp"
 #include "runtime/schedule/generators.hpp"
 #include "tests/mpi/mpi_test.hpp"
 #include "tests/parity/delayed_channel.hpp"
+#include "tests/parity/family_cases.hpp"
 #include "tests/parity/idling.hpp"
 #include "tests/parity/support.hpp"
 #include "tests/test.hpp"
@@ -143,6 +145,35 @@ TEST_CASE("replicas train to the bits of one worker over ranks: mirrored, sharde
        {std::tuple("fc.0", 6, 390), std::tuple("fc.1", 390, 390), std::tuple("out", 390, 3)})
     wide.layers.push_back({name, std::make_shared<Linear>(in, out)});
   expect("wide", wide, regression_data(23, 6, 3), small_config("mean_squared_error", 9, 8));
+  expect("sparse", clicks(), clicks_data(), small_config("mean_squared_error", 8, 8));
+}
+
+TEST_CASE("servers with staleness 0 train to the bits of one worker over ranks, and the others keep the bound",
+          "[mpi][parity]") {
+  Config clips = small_config("mean_squared_error", 8, 8);
+  clips.train.gradient_groups = 4;
+  for (const auto& [model, data] :
+       {std::pair(mlp_with_skip(0.2, true), regression_data(23, 6, 3)), std::pair(clicks(), clicks_data())}) {
+    const RunRecord reference = reference_run(model, data, clips);
+    for (const auto& [count, servers] : {std::pair(2, 1), std::pair(4, 2), std::pair(1, 1), std::pair(1, 3)}) {
+      if (count + servers < world().size()) continue;
+      INFO(model.name << ": " << count << " replicas, " << servers << " servers");
+      Config tested = clips;
+      tested.replicas = {
+          .count = count, .strategy = ReplicaStrategy::parameter_server, .servers = servers, .max_staleness = 0};
+      CHECK(difference_over_ranks(reference, model, data, tested) == "");
+      tested.replicas.max_staleness = 2;
+      MpiLinks links(world(), endpoint_options({}));
+      Trainer trainer(model, data, tested, {RankId(world().rank()), world().size(), &links});
+      const RunRecord run = record_run(trainer);
+      std::int64_t updates = 0;
+      for (const StepResult& step : run.results) {
+        CHECK(step.staleness.size() <= 3);
+        updates += std::accumulate(step.staleness.begin(), step.staleness.end(), std::int64_t{0});
+      }
+      CHECK(updates >= 5 * servers);
+    }
+  }
 }
 
 TEST_CASE("a U-Net with batch norm, skips and two heads trains to the same bits over ranks", "[mpi][parity]") {

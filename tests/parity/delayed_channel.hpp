@@ -46,6 +46,7 @@ class DelayedChannel : public Channel {
     receiving_.wait();
     return message;
   }
+  bool arrived() override { return channel_->arrived(); }
   void send(Message message, const WaitLimits& limits) override {
     sending_.wait();
     channel_->send(std::move(message), limits);

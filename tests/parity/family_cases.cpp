@@ -122,4 +122,15 @@ std::vector<FamilyCase> family_cases() {
       {bert + ", classes: 3, lora: {rank: 2, targets: [query, value], modules_to_save: [classifier]}", padded_rows()}};
 }
 
+Model clicks(bool sparse) {
+  return model_of(concat("type: wide_deep, fields: [11, 40, 11, 500, 11, 11], embedding: 3, hidden: [8], sparse: ",
+                         sparse ? "true" : "false"));
+}
+
+DataSplits clicks_data() {
+  return changed(family_tokens(), {"x", "targets"}, [](Tensors batch) {
+    return Tensors{batch[0], (batch[0].to(at::kFloat) / 11).sum(1, /*keepdim=*/true)};
+  });
+}
+
 }  // namespace lockstep::test

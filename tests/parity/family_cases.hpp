@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "runtime/data/dataset.hpp"
+#include "runtime/layer/model.hpp"
 
 namespace lockstep::test {
 
@@ -23,6 +24,10 @@ std::vector<FamilyCase> family_cases();
 
 /// Tokens [rows, 6] below 11.
 DataSplits family_tokens(std::int64_t samples = 21);
+
+/// Wide & Deep on six fields, of which clicks_data() uses 11 values each; its tables sparse or not.
+Model clicks(bool sparse = true);
+DataSplits clicks_data();
 
 /// Samples of another set, some of whose entries are made anew: x, what stands between, targets.
 DataSplits changed(const DataSplits& data, const std::vector<std::string>& names,

@@ -15,18 +15,6 @@ using namespace lockstep::test;
 
 namespace {
 
-/// Six fields of 11 values, of which a mini-batch uses a few; numbers to be told.
-DataSplits rows_of_fields() {
-  return changed(family_tokens(), {"x", "targets"}, [](Tensors batch) {
-    return Tensors{batch[0], (batch[0].to(at::kFloat) / 11).sum(1, /*keepdim=*/true)};
-  });
-}
-
-Model clicks(bool sparse) {
-  return model_of(concat("type: wide_deep, fields: [11, 40, 11, 500, 11, 11], embedding: 3, hidden: [8], sparse: ",
-                         sparse ? "true" : "false"));
-}
-
 Config with(const std::string& optimizer) {
   Config config = with_optimizer(optimizer);
   config.train.clip_grad_norm = 0;  // whose sum of squares is added up in another order
@@ -63,7 +51,7 @@ std::vector<std::string> kinds() {
 }  // namespace
 
 TEST_CASE("sparse rows are those of dense training where a row without a gradient stays as it is", "[parity]") {
-  const DataSplits data = rows_of_fields();
+  const DataSplits data = clicks_data();
   for (const std::string optimizer : {"type: sgd", "type: adagrad", "type: rowwise_adagrad, lr_decay: 0.1"})
     for (const int groups : {1, 3}) {
       INFO(optimizer << ", " << groups << " groups");
@@ -81,7 +69,7 @@ TEST_CASE("sparse rows are those of dense training where a row without a gradien
 
 TEST_CASE("sparse training has the same bits for every cut, schedule, and resumed", "[parity]") {
   const Model model = clicks(true);
-  const DataSplits data = rows_of_fields();
+  const DataSplits data = clicks_data();
   for (const std::string& optimizer : kinds())
     for (const int groups : {1, 3}) {
       INFO(optimizer << ", " << groups << " groups");
@@ -94,12 +82,36 @@ TEST_CASE("sparse training has the same bits for every cut, schedule, and resume
     }
 }
 
+TEST_CASE("sparse training has the same bits for every number of replicas, sharded and in central storage",
+          "[parity]") {
+  const Model model = clicks(true);
+  const DataSplits data = clicks_data();
+  for (const std::string& optimizer : kinds()) {
+    Config config = with_optimizer(optimizer);  // clipped
+    config.train.micro_batches = 4;
+    config.train.gradient_groups = 4;
+    const RunRecord reference = reference_run(model, data, config);
+    for (const int count : {2, 3, 4})
+      for (const auto strategy : {ReplicaStrategy::mirrored, ReplicaStrategy::central_storage})
+        for (const bool shards : {false, true}) {
+          if (shards && strategy != ReplicaStrategy::mirrored) continue;
+          INFO(optimizer << ", " << count << " replicas, " << to_string(strategy) << ", shards " << shards);
+          Config several = config;
+          several.replicas.count = count;
+          several.replicas.strategy = strategy;
+          several.replicas.shard_optimizer = shards;
+          CHECK(difference(reference, model, data, several) == "");
+          if (count == 2) CHECK(difference(reference, model, data, with_pipeline(several, 2, "1f1b")) == "");
+        }
+  }
+}
+
 TEST_CASE("sparse training in bf16 and fp64 has the same bits for every cut", "[parity]") {
   for (const Precision precision : {Precision::bf16, Precision::fp64}) {
     Config config = with_optimizer("type: adagrad");
     config.train.precision = precision;
-    const RunRecord reference = reference_run(clicks(true), rows_of_fields(), config);
-    CHECK(difference(reference, clicks(true), rows_of_fields(), with_pipeline(config, 3, "1f1b")) == "");
+    const RunRecord reference = reference_run(clicks(true), clicks_data(), config);
+    CHECK(difference(reference, clicks(true), clicks_data(), with_pipeline(config, 3, "1f1b")) == "");
   }
 }
 
@@ -107,7 +119,7 @@ TEST_CASE("rows that no mini-batch uses keep their values and what is kept besid
   const TemporaryFolder folder;
   Config config = with_optimizer("type: adam");
   config.checkpoint.every = "1";
-  static_cast<void>(next_leg(clicks(true), rows_of_fields(), config, folder.path()));
+  static_cast<void>(next_leg(clicks(true), clicks_data(), config, folder.path()));
   const std::string name = "embed.embeddings.3.weight";  // 500 values, of which 11 are used
   const std::string before = checkpoint_path(folder.path(), 3), after = checkpoint_path(folder.path(), 5);
   const at::Tensor moved = (saved(before, TensorKind::weight, name) != saved(after, TensorKind::weight, name)).any(1);
@@ -117,7 +129,7 @@ TEST_CASE("rows that no mini-batch uses keep their values and what is kept besid
 }
 
 TEST_CASE("a sparse table knows what memory its gradients take", "[parity]") {
-  const ModelGraph graph = Trainer(clicks(true), rows_of_fields(), with_optimizer("type: sgd")).graph();
+  const ModelGraph graph = Trainer(clicks(true), clicks_data(), with_optimizer("type: sgd")).graph();
   for (const ParameterInfo& parameter : graph.parameters)
     if (parameter.name == "embed.embeddings.3.weight") {
       CHECK(parameter.used_rows == 8 * 6);  // of a batch of 8, all fields of which the layer reads
@@ -129,7 +141,7 @@ TEST_CASE("a sparse table knows what memory its gradients take", "[parity]") {
 }
 
 TEST_CASE("what cannot be done to rows is refused, with the table's name", "[parity]") {
-  const DataSplits data = rows_of_fields();
+  const DataSplits data = clicks_data();
   const auto refusal = [&](const Config& config) {
     try {
       Trainer(clicks(true), data, config);
@@ -145,8 +157,5 @@ TEST_CASE("what cannot be done to rows is refused, with the table's name", "[par
   Config config = with_optimizer("type: sgd");
   config.train.post_validation = true;
   CHECK_THAT(refusal(config), Contains("post_validation: got true, but"));
-  config = with_optimizer("type: sgd");
-  config.replicas.count = 2;
-  CHECK_THAT(refusal(config), Contains("count: got 2, but"));
   CHECK(refusal(with_optimizer("type: sgd")) == "none");
 }

@@ -359,10 +359,13 @@ const BadEdit kBadEdits[] = {
    "comm:", "replicas: {strategy: central_storage, shard_optimizer: true}\ncomm:",
    "job.yaml:23:56: replicas.shard_optimizer: got true, expected false with strategy central_storage; there the "
    "optimizer's state is there once: leave it out"},
-  {"later: replica strategy",
+  {"servers of a pipeline",
    "comm:", "replicas: {strategy: parameter_server}\ncomm:",
-   "job.yaml:23:22: replicas.strategy: got parameter_server, expected mirrored or central_storage; parameter_server: not "
-   "available yet"},
+   "job.yaml:19:11: pipeline.stages: got 4, expected 1 with replicas.strategy parameter_server; each replica is one worker "
+   "there, and its weights are the servers'"},
+  {"a negative staleness",
+   "comm:", "replicas: {strategy: parameter_server, max_staleness: -1}\ncomm:",
+   "job.yaml:23:55: replicas.max_staleness: got -1, expected an integer >= 0"},
   {"checkpoints in seconds",
    "comm:", "checkpoint: {every: 90s}\ncomm:",
    "job.yaml:23:21: checkpoint.every: got 90s, expected a number of steps (100) or minutes (10min), end or never"},

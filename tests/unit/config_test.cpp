@@ -129,6 +129,8 @@ TEST_CASE("a resolved config reads back as the same config", "[unit]") {
       small("  micro_batches: 8\n  gradient_groups: 4\n", "",
             {"replicas={count: 3, shard_optimizer: true, placement: replicas_first}"}),
       small("  micro_batches: 8\n", "", {"replicas={count: 2, strategy: central_storage}"}),
+      small("  micro_batches: 8\n", "",
+            {"replicas={count: 2, strategy: parameter_server, servers: 3, max_staleness: 0}"}),
       small("", "", {"workers.per_rank=[1, 2]", "name='null'", "run_dir='/tmp/a b#c'", "kernels.gemm=default"}),
       small("", "",
             {"model.list=[1, [2, {a: b}], [[]], {}]", "model.maps=[{a: 1, b: {c: ~}}, {}]", "model.text='01'",

@@ -153,6 +153,8 @@ class ProgramRules {
       case EdgeKind::norm:
       case EdgeKind::scale: return program_.mode == Mode::train && program_.clip;
       case EdgeKind::result: return program_.mode != Mode::stop;
+      case EdgeKind::request:
+      case EdgeKind::reply: return false;
     }
     return false;
   }
@@ -354,7 +356,9 @@ class ProgramRules {
   void send_needs(int position, const Instruction& instruction) {
     switch (edge_of(instruction).kind) {
       case EdgeKind::header:
-      case EdgeKind::result: break;
+      case EdgeKind::result:
+      case EdgeKind::request:
+      case EdgeKind::reply: break;
       case EdgeKind::value:
       case EdgeKind::gradient: need(position, "output", compute(as_written(instruction.action))); break;
       case EdgeKind::statistics: need_last_compute(position, "statistics"); break;

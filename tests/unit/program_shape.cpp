@@ -267,6 +267,8 @@ class RowShape {
       case EdgeKind::shared: return {kTies, edge.item, kTieSteps[at]};
       case EdgeKind::norm: return {kNorm, kNormItems[at], 0};
       case EdgeKind::scale: return {kNorm, kScaleItems[at], 0};
+      case EdgeKind::request:
+      case EdgeKind::reply:
       case EdgeKind::value:
       case EdgeKind::gradient: break;
     }

@@ -141,7 +141,7 @@ TEST_CASE("a bucket is divided at blocks, evenly, at parameters where that is ev
     return found;
   };
   using List = std::vector<std::int64_t>;
-  const Blocks alike(List(8, 1000));
+  const Blocks alike(std::vector<Divided>(8, 1000));
   CHECK(sizes(alike, 2) == List{4000, 4000});
   CHECK(sizes(alike, 3) == List{3000, 2000, 3000});
   CHECK(sizes(alike, 9).size() == 9);
@@ -152,6 +152,15 @@ TEST_CASE("a bucket is divided at blocks, evenly, at parameters where that is ev
   CHECK(sizes(Blocks(), 3) == List{0, 0, 0});
   const std::vector<Slice> slices = large.slices({9, 12});
   CHECK(slices == std::vector<Slice>{{0, 9 * kNormBlock, 10 * kNormBlock + 7}, {1, 0, 100}});
+  // A sparse table is one block, and counts by the rows that a mini-batch uses.
+  const Blocks sparse({Divided::sparse(100 * kNormBlock, 5000), 3000, Divided::sparse(64, 2000)});
+  CHECK(sparse.count() == 3);
+  CHECK(sizes(sparse, 2) == List{5000, 5000});
+  CHECK(sparse.slices({0, 1}) == std::vector<Slice>{{0, 0, 100 * kNormBlock}});
+  CHECK(sparse.stored({1, 3}) == 3064);
+  // A table that is divided by rows, of 48 here.
+  const Blocks rows(std::vector<Divided>{{1000, 48 * 5}});
+  CHECK(rows.slices(rows.divided(2)[1]) == std::vector<Slice>{{0, 480, 1000}});
   // Of a large parameter among many no share is more than 5 % off.
   const Blocks mixed({40 * kNormBlock, 3000, 17 * kNormBlock + 5, 12, 30 * kNormBlock});
   for (const std::int64_t size : sizes(mixed, 4))

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "runtime/schedule/step_header.hpp"
+#include "runtime/schedule/server_messages.hpp"
 
 #include <numeric>
 
@@ -34,9 +34,11 @@ TEST_CASE("headers and row results survive the way through bytes", "[unit]") {
   result.sequence = 39;
   result.heads = {{0.1, 2, 1}, {0.6, 3, 0.5}};
   result.non_finite = {4, 2, "output"};
-  result.workers = {{0, 1.5, 2.5, 0.5, 3.5, 4.5, 99, {90, 5, 3, 1, 0}}};
+  result.workers = {{0, false, 1.5, 2.5, 0.5, 3.5, 4.5, 99, {90, 5, 3, 1, 0}}};
   result.set = 2;
   result.workers[0].product_rate = 3e12;
+  result.workers[0].sent_bytes = 77;
+  result.staleness = {5, 0, 2};
   result.workers[0].stages.emplace_back().layer_us = {0.5, 0.25};
   result.workers[0].stages[0].operations = 1e15 + 1;
   header.finished = {result, {}};
@@ -58,6 +60,8 @@ TEST_CASE("headers and row results survive the way through bytes", "[unit]") {
   CHECK(back.finished[0].workers.at(0).peak_bytes == 99);
   CHECK(back.finished[0].workers.at(0).peak_by_kind == MemoryByKind{90, 5, 3, 1, 0});
   CHECK(back.finished[0].workers.at(0).stages.at(0).layer_us == std::vector<double>{0.5, 0.25});
+  CHECK(back.finished[0].workers.at(0).sent_bytes == 77);
+  CHECK(back.finished[0].staleness == result.staleness);
   CHECK(back.finished[0].product_rate() == 3e12);
   CHECK(back.finished[0].operations() == 1e15 + 1);
   CHECK(back.finished[1].product_rate() == 0);
@@ -106,6 +110,35 @@ TEST_CASE("norm parts survive the way through bytes", "[unit]") {
   CHECK(back.blocks == result.norm.blocks);
   CHECK(back.squares == result.norm.squares);
   CHECK(RowResult::from_bytes(result.to_bytes()).losses == result.losses);
+}
+
+TEST_CASE("what workers and servers say to each other survives the way through bytes", "[unit]") {
+  ServerRequest request;
+  request.kind = ServerRequest::Kind::leave;
+  request.share = 3;
+  request.coefficient = 0.5;
+  request.text = "why";
+  request.servers.resize(2);
+  request.servers[1].is_server = true;
+  request.results.resize(1);
+  request.results[0].step = 7;
+  const ServerRequest back = ServerRequest::from_bytes(request.to_bytes());
+  CHECK(back.kind == request.kind);
+  CHECK(back.share == 3);
+  CHECK(back.coefficient == 0.5);
+  CHECK(back.text == "why");
+  CHECK(back.servers.at(1).is_server);
+  CHECK(back.results.at(0).step == 7);
+  ServerReply reply;
+  reply.staleness = 5;
+  reply.squares.squares = {1, 2};
+  reply.saved = {"model"};
+  reply.report.update_us = 9;
+  const ServerReply reply_back = ServerReply::from_bytes(reply.to_bytes());
+  CHECK(reply_back.staleness == 5);
+  CHECK(reply_back.squares.squares == reply.squares.squares);
+  CHECK(reply_back.saved == reply.saved);
+  CHECK(reply_back.report.update_us == 9);
 }
 
 TEST_CASE("a control message that was cut or lengthened is refused", "[unit]") {

@@ -82,6 +82,7 @@ class MpiSender : public Channel {
   MpiSender(Progress& progress, std::shared_ptr<SendTransfer> transfer, bool device_memory);
   void post() override;
   Message receive(const WaitLimits& limits) override;
+  bool arrived() override;
   void send(Message message, const WaitLimits& limits) override;
   void finish(const WaitLimits& limits) override;
   bool is_local() const override { return false; }
@@ -99,6 +100,7 @@ class MpiReceiver : public Channel {
   ~MpiReceiver() override;
   void post() override;
   Message receive(const WaitLimits& limits) override;
+  bool arrived() override;
   void send(Message message, const WaitLimits& limits) override;
   void finish(const WaitLimits& limits) override;
   bool is_local() const override { return false; }

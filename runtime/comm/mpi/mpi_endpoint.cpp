@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "runtime/base/check.hpp"
-#include "runtime/comm/mpi/backoff.hpp"
+#include "runtime/comm/backoff.hpp"
 #include "runtime/comm/mpi/heartbeats.hpp"
 #include "runtime/comm/mpi/mpi_channel.hpp"
 
@@ -50,8 +50,7 @@ MpiEndpoint::MpiEndpoint(MpiWorld& world, MpiEndpointOptions options) : world_(w
   };
   std::optional<std::chrono::microseconds> helper;
   if (options.helper) helper = share(options.workers + 1) ? kHelperPatience : std::chrono::microseconds(0);
-  progress_ =
-      std::make_unique<mpi::Progress>(world, helper, share(options.workers) ? mpi::Cores::shared : mpi::Cores::own);
+  progress_ = std::make_unique<mpi::Progress>(world, helper, share(options.workers) ? Cores::shared : Cores::own);
 }
 
 void MpiEndpoint::look() {

@@ -17,8 +17,8 @@
 #include <thread>
 #include <vector>
 
+#include "runtime/comm/backoff.hpp"
 #include "runtime/comm/channel.hpp"
-#include "runtime/comm/mpi/backoff.hpp"
 #include "runtime/comm/mpi/mpi_call.hpp"
 
 namespace lockstep::mpi {

@@ -12,8 +12,8 @@
 #include <string_view>
 #include <thread>
 
+#include "runtime/comm/backoff.hpp"
 #include "runtime/comm/channel.hpp"
-#include "runtime/comm/mpi/backoff.hpp"
 #include "runtime/comm/mpi/mpi_call.hpp"
 
 namespace lockstep {
@@ -91,7 +91,7 @@ void MpiWorld::State::require(int code, const mpi::Call& call) {
 }
 
 void MpiWorld::State::wait(MPI_Request request, const char* operation, std::chrono::milliseconds timeout) {
-  mpi::Backoff backoff;
+  Backoff backoff;
   WaitClock clock;
   while (true) {
     int done = 0;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// How a thread waits for MPI without burning a core: it polls in a short spin, because the peer is often just about to
-// act, then sleeps between polls, for longer the longer it has waited. One Backoff object is one wait.
+// How a thread waits for a message without burning a core: it polls in a short spin, because the peer is often just
+// about to act, then sleeps between polls, for longer the longer it has waited. One Backoff object is one wait.
 //
 // Why not yield: hydra starts each rank in a session of its own, and Linux autogroup makes each session a scheduling
 // group, so a yielding rank still gets its full share; 7 of them on 2 cores slow a computing rank 4x.
@@ -9,7 +9,7 @@
 
 #include <chrono>
 
-namespace lockstep::mpi {
+namespace lockstep {
 
 /// Whether every waiting thread has a core of its own, or computing threads need the core it waits on.
 enum class Cores { own, shared };
@@ -33,4 +33,4 @@ class Backoff {
   bool exact_timer_ = false;
 };
 
-}  // namespace lockstep::mpi
+}  // namespace lockstep

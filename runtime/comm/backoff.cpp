@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "runtime/comm/mpi/backoff.hpp"
+#include "runtime/comm/backoff.hpp"
 
 #include <sys/prctl.h>
 
 #include <algorithm>
 #include <thread>
 
-namespace lockstep::mpi {
+namespace lockstep {
 namespace {
 
 using std::chrono::nanoseconds;
@@ -51,4 +51,4 @@ void Backoff::sleep() {
   std::this_thread::sleep_for(std::clamp(part, pace_of(cores_).shortest_sleep, pace_of(cores_).longest_sleep));
 }
 
-}  // namespace lockstep::mpi
+}  // namespace lockstep
