@@ -120,7 +120,11 @@ int fingerprint(const std::string& path) {
   const CheckpointStore store(path);
   std::map<std::string, std::uint64_t> hashes;
   const MappedWeights weights(store);
-  for (const NamedTensor& each : weights.tensors()) hashes[each.name] = hash_of(each.tensor);
+  for (const NamedTensor& each : weights.tensors())
+    if (!store.is_in_parts(TensorKind::weight, each.name)) hashes[each.name] = hash_of(each.tensor);
+  for (const auto& [file, shard] : store.manifest().shards)
+    for (const auto& [name, hash] : shard.tensors)  // what is in parts has no hash as a whole
+      if (file.starts_with("model-") && !store.has(TensorKind::weight, name)) hashes[name] = hash;
   for (const auto& [name, text] : store.manifest().bases) hashes[name] = from_hex(text.substr(text.rfind(' ') + 1));
   std::cout << fingerprint_json(state_of(store), hashes);
   return 0;

@@ -150,7 +150,7 @@ void CheckpointStore::read(TensorKind kind, const std::string& name, const at::T
     if (both.begin >= both.end) continue;
     const at::Tensor into = flat.narrow(0, both.begin - wanted.begin, both.count());
     if (place.part && both.count() == has.count()) {
-      read(place, into);
+      read(place, into.view(where.sizes));
     } else {  // the hash is that of all of it
       const at::Tensor all_of_it = at::empty(where.sizes, where.dtype);
       read(place, all_of_it);

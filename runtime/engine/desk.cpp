@@ -75,6 +75,10 @@ StepResult Desk::merged(Run run) {
   double squares = 0;
   int shares = 0;
   std::map<int, RowResult> by_row;
+  for (int row = 0; row < options_.workers + options_.servers; ++row) {  // those without a share too
+    by_row[row].report.row = row;
+    by_row[row].report.is_server = row >= options_.workers;
+  }
   for (RowResult& row : run.rows) {
     for (std::size_t i = 0; i < row.staleness.size(); ++i) {
       result.staleness.resize(std::max(result.staleness.size(), row.staleness.size()));
@@ -89,9 +93,7 @@ StepResult Desk::merged(Run run) {
       ++shares;
       row.norm = {};
     }
-    const auto [same, is_first] = by_row.try_emplace(row.report.row, row);
-    if (is_first) continue;
-    RowResult& all = same->second;
+    RowResult& all = by_row.at(row.report.row);
     add_to(all.report, row.report);
     all.losses.insert(all.losses.end(), row.losses.begin(), row.losses.end());
     all.metrics.insert(all.metrics.end(), row.metrics.begin(), row.metrics.end());
@@ -99,13 +101,7 @@ StepResult Desk::merged(Run run) {
     all.signalled = all.signalled || row.signalled;
     if (all.norm.parameters.empty()) all.norm = row.norm;
   }
-  for (const WorkerReport& server : run.servers) {
-    const auto [same, is_first] = by_row.try_emplace(server.row);
-    if (is_first)
-      same->second.report = server;
-    else
-      add_to(same->second.report, server);
-  }
+  for (const WorkerReport& server : run.servers) add_to(by_row.at(server.row).report, server);
   std::vector<RowResult> rows;
   for (auto& [number, row] : by_row) rows.push_back(std::move(row));
   results_.complete(result, std::move(rows));

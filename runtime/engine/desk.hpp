@@ -26,7 +26,7 @@ namespace lockstep {
 class Desk {
  public:
   struct Options {
-    int workers = 1;
+    int workers = 1, servers = 1;  ///< whose rows follow those of the workers
     Replicas replicas = {};
     int max_staleness = 0;
     std::set<int> tellers = {};    ///< workers that tell results to the observer of their process

@@ -29,6 +29,7 @@ Server::Server(WorkerParts parts)
   if (!parts_.decider) return;
   Desk::Options desk;
   desk.workers = static_cast<int>(clients_.size());
+  desk.servers = parts_.partition.topology.servers;
   desk.replicas = parts_.partition.topology.replicas;
   desk.max_staleness = parts_.max_staleness;
   desk.tellers = parts_.tellers;

@@ -67,8 +67,8 @@ std::string facts(const RunTimeline& all, const RunMetrics& metrics) {
   const double step_ms = median(without_first(metrics.step_ms)), bubble = median(without_first(metrics.bubbles));
   if (!std::isnan(step_ms)) {
     result += fact("Whole run", time_text(step_ms * 1000),
-                   concat("median step without the first of ", metrics.step_ms.size(), ", bubble ",
-                          percent_text(std::isnan(bubble) ? 0 : bubble)));
+                   concat("median step without the first of ", metrics.step_ms.size(),
+                          all.servers() > 0 ? "" : ", bubble " + percent_text(std::isnan(bubble) ? 0 : bubble)));
   }
   if (const double tflop = median(without_first(metrics.tflop_per_s)); !std::isnan(tflop)) {
     const double share = median(without_first(metrics.product_shares));
@@ -82,7 +82,8 @@ std::string facts(const RunTimeline& all, const RunMetrics& metrics) {
     const auto fullest = std::max_element(peaks.begin(), peaks.end());
     const auto worker = static_cast<std::size_t>(fullest - peaks.begin());
     result += fact("Fullest worker", size_text(*fullest),
-                   concat("worker ", worker, peaks_are_planned(metrics) ? ", planned" : ", peak tensor bytes",
+                   concat(name_of_row(all, static_cast<int>(worker)),
+                          peaks_are_planned(metrics) ? ", planned" : ", peak tensor bytes",
                           limit_of(all, worker) > 0 ? ", limit " + size_text(limit_of(all, worker)) : ""));
   }
   if (!metrics.staleness.empty())
@@ -130,13 +131,16 @@ std::string workers_table(const RunTimeline& all, const RunMetrics& metrics) {
   std::string rows;
   for (std::size_t w = 0; w < static_cast<std::size_t>(all.workers()); ++w) {
     rows +=
-        concat("<tr><th scope=\"row\">worker ", w, "<small>",
+        concat("<tr><th scope=\"row\">", name_of_row(all, static_cast<int>(w)), "<small>",
                all.ran() || !all.device_of_worker.empty() ? escaped(place_of_worker(all, static_cast<int>(w))) + ", "
                                                           : std::string(),
                escaped(stages_of_worker(all, static_cast<int>(w))), "</small></th><td>");
     if (all.ran()) rows += share_bar("measured", measured.workers[w], longest_us);
-    rows += share_bar("simulated", simulated.workers[w], longest_us);
-    rows += concat("</td><td data-name=\"messages sent\" class=\"number\">", all.sent[w], "</td>");
+    if (all.servers() == 0) {
+      rows += share_bar("simulated", simulated.workers[w], longest_us);
+      rows += concat("</td><td data-name=\"messages sent\" class=\"number\">", all.sent[w]);
+    }
+    rows += "</td>";
     if (most_bytes > 0) rows += memory_cell(all, metrics, w, most_bytes);
     rows += "</tr>\n";
   }
@@ -147,8 +151,8 @@ std::string workers_table(const RunTimeline& all, const RunMetrics& metrics) {
   }
   return closed_if_long(
       static_cast<std::size_t>(all.workers()), summary,
-      concat("<table><thead><tr><th scope=\"col\">Worker</th><th scope=\"col\">Time of a step</th>"
-             "<th scope=\"col\" class=\"number\">Messages sent</th>",
+      concat("<table><thead><tr><th scope=\"col\">Worker</th><th scope=\"col\">Time of a step</th>",
+             all.servers() == 0 ? "<th scope=\"col\" class=\"number\">Messages sent</th>" : "",
              most_bytes > 0 ? concat("<th scope=\"col\" class=\"number\">",
                                      peaks_are_planned(metrics) ? "Planned peak" : "Peak", " tensor bytes</th>")
                             : std::string(),
@@ -182,7 +186,8 @@ std::string stages_table(const RunTimeline& all) {
     rows += concat("<tr><th scope=\"row\">stage ", s, "<small>worker ", all.program.wiring.row_of_stage[s].value(),
                    all.layers.empty() ? std::string() : ", " + escaped(all.layers[s]), "</small></th><td>");
     if (all.ran()) rows += stage_bar("measured", measured.stages[s], trains, longest_us);
-    rows += stage_bar("simulated", simulated.stages[s], trains, longest_us) + "</td></tr>\n";
+    if (all.servers() == 0) rows += stage_bar("simulated", simulated.stages[s], trains, longest_us);
+    rows += "</td></tr>\n";
   }
   return closed_if_long(simulated.stages.size(), concat(simulated.stages.size(), " stages"),
                         concat("<table><thead><tr><th scope=\"col\">Stage</th><th scope=\"col\">Time of a "

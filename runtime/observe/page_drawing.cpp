@@ -115,13 +115,16 @@ std::string ticks(double end_us) {
 /// The left column of a figure: numbers of workers, and of replicas where these begin.
 std::string row_names(const RunTimeline& all) {
   const int height = row_height(all.workers()), of_replica = all.workers_of_replica();
-  const bool roomy = height >= 15, replicas = of_replica < all.workers();
+  const bool roomy = height >= 15, replicas = of_replica < all.workers() - all.servers();
   std::string names;
   for (int worker = 0; worker < all.workers(); ++worker) {
-    const std::string replica =
-        replicas && roomy && worker % of_replica == 0 ? concat("r", worker / of_replica, " ") : std::string();
+    const bool is_server = all.server_of(worker) >= 0;
+    const std::string replica = replicas && roomy && worker % of_replica == 0 && !is_server
+                                    ? concat("r", worker / of_replica, " ")
+                                    : std::string();
+    const std::string number = is_server ? concat("server ", all.server_of(worker)) : concat(worker);
     names += concat("<span style=\"height:", height, "px;line-height:", height, "px\">", replica,
-                    roomy || worker % 4 == 0 ? concat(worker) : std::string(), "</span>");
+                    roomy || worker % 4 == 0 ? number : std::string(), "</span>");
   }
   return names;
 }

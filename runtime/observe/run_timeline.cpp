@@ -153,9 +153,12 @@ Shares shares_of(const Timeline& timeline, int steps) {
   return result;
 }
 
+std::string name_of_row(const RunTimeline& timeline, int row) {
+  return timeline.server_of(row) >= 0 ? concat("server ", timeline.server_of(row)) : concat("worker ", row);
+}
+
 std::string stages_of_worker(const RunTimeline& timeline, int worker) {
-  if (const int server = worker - (timeline.workers() - timeline.servers()); server >= 0)
-    return concat("server ", server);
+  if (timeline.server_of(worker) >= 0) return concat("row ", worker);
   std::vector<int> stages;
   for (std::size_t s = 0; s < timeline.program.wiring.row_of_stage.size(); ++s)
     if (timeline.program.wiring.row_of_stage[s].value() == worker) stages.push_back(static_cast<int>(s));

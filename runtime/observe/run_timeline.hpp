@@ -47,6 +47,8 @@ struct RunTimeline {
 
   int workers() const { return program.workers(); }  ///< and servers, whose rows are the last ones
   int servers() const { return program.topology.servers; }
+  /// Which server a row is; below 0: a worker.
+  int server_of(int row) const { return row - (workers() - servers()); }
   int workers_of_replica() const { return (workers() - servers()) / program.topology.replicas.count; }
   bool ran() const { return !measured.spans.empty(); }
 };
@@ -85,6 +87,8 @@ RunTimeline timeline_from_json(const std::string& text, const std::string& file)
 std::string place_of_worker(const RunTimeline& timeline, int worker);
 
 /// "stage 0: embed .. h.1", "stages 0, 3", "replica 1, stage 4: embed .. h.1".
+/// "worker 3", "server 0".
+std::string name_of_row(const RunTimeline& timeline, int row);
 std::string stages_of_worker(const RunTimeline& timeline, int worker);
 
 }  // namespace lockstep

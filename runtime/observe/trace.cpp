@@ -93,7 +93,7 @@ class Trace {
     metadata_.push_back({{"ph", "M"}, {"name", "process_sort_index"}, {"pid", pid}, {"args", {{"sort_index", pid}}}});
     for (int worker = 0; worker < timeline.workers; ++worker) {
       describe_thread(pid, worker, "thread_name",
-                      {{"name", concat("worker ", worker, " (", place_of_worker(timeline_, worker), "), ",
+                      {{"name", concat(name_of_row(timeline_, worker), " (", place_of_worker(timeline_, worker), "), ",
                                        stages_of_worker(timeline_, worker))}});
       describe_thread(pid, worker, "thread_sort_index", {{"sort_index", worker}});
     }

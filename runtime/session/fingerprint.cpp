@@ -3,9 +3,10 @@
 
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <tuple>
 
 #include "runtime/base/check.hpp"
-#include "runtime/checkpoint/manifest.hpp"
+#include "runtime/checkpoint/store.hpp"
 
 namespace lockstep {
 std::map<std::string, std::uint64_t> gather_fingerprint(Process& process, const ModelGraph& graph,
@@ -13,10 +14,12 @@ std::map<std::string, std::uint64_t> gather_fingerprint(Process& process, const 
   struct Entry {
     std::int64_t index;
     std::uint64_t hash;
+    std::int64_t begin = 0, end = 0;  // of a part
   };
   std::string mine;
   for (const FinalParameter& parameter : outcome.parameters) {
-    const Entry entry{parameter.index, parameter.hash};
+    Entry entry{parameter.index, parameter.hash};
+    if (parameter.part) std::tie(entry.begin, entry.end) = std::pair(parameter.part->begin, parameter.part->end);
     mine.append(reinterpret_cast<const char*>(&entry), sizeof entry);
   }
   // Buffers are numbered after the parameters.
@@ -30,9 +33,10 @@ std::map<std::string, std::uint64_t> gather_fingerprint(Process& process, const 
     for (std::size_t at = 0; at + sizeof(Entry) <= bytes.size(); at += sizeof(Entry)) {
       Entry entry{};
       std::memcpy(&entry, bytes.data() + at, sizeof entry);
-      const std::string& name = entry.index < parameters
-                                    ? graph.parameters[static_cast<std::size_t>(entry.index)].name
-                                    : graph.buffers[static_cast<std::size_t>(entry.index - parameters)].name;
+      std::string name = entry.index < parameters
+                             ? graph.parameters[static_cast<std::size_t>(entry.index)].name
+                             : graph.buffers[static_cast<std::size_t>(entry.index - parameters)].name;
+      if (entry.begin < entry.end) name = name_of_part(name, {entry.begin, entry.end});
       const auto [stored, is_new] = hashes.emplace(name, entry.hash);
       LOCKSTEP_CHECK(is_new || stored->second == entry.hash, "copies of the tied parameter ", name, " differ");
     }

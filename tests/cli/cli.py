@@ -92,6 +92,9 @@ class CliTest(unittest.TestCase):
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
 
+    def why(self, run):
+        return self.run_command(command("why", run)).stdout
+
     def wait_until(self, condition, what, process=None):
         """Polls; fails when `process` ends before, or after LIMIT_S."""
         deadline = time.monotonic() + LIMIT_S

@@ -391,9 +391,6 @@ class FaultsTest(CliTest):
         self.assertEqual(process.wait(LIMIT_S), 0, (self.folder / "run/log.txt").read_text())
         self.assertEqual(len(list((self.folder / "run/checkpoints").glob("step-????????"))), 1)
 
-    def why(self, run):
-        return self.run_command(command("why", run)).stdout
-
     # ---- ranks that do not belong together ----
 
     def test_a_rank_with_another_config_is_named_before_training(self):

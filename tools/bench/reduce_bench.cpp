@@ -49,7 +49,7 @@ class Replica {
  public:
   Replica(MpiWorld& world, MpiEndpoint& endpoint, std::int64_t elements)
       : bucket_{StageId(0), std::vector<int>(kParameters, 0),
-                Blocks(std::vector<std::int64_t>(kParameters, elements / kParameters))},
+                Blocks(std::vector<Divided>(kParameters, elements / kParameters))},
         parameters_(kParameters),
         sums_(bucket_, work(world.size(), bucket_), world.rank(), all(), all()) {
     at_work_ = {world.rank(), {world.rank(), world.rank() + 1}};
