@@ -7,7 +7,7 @@
 #include <torch/version.h>
 
 /// Grows whenever something that a plug-in was compiled with changes: the layer contract, Model, Section, the tables.
-#define LOCKSTEP_CONTRACT 11
+#define LOCKSTEP_CONTRACT 12
 
 #define LOCKSTEP_TEXT_OF(x) #x
 #define LOCKSTEP_TEXT(x) LOCKSTEP_TEXT_OF(x)

@@ -35,6 +35,7 @@ LayerBench::LayerBench(const GroupToMeasure& what, int layer, const at::Tensor& 
     : graph_(what.graph),
       layer_(layer),
       options_(what.options),
+      data_of_rows_(what.data),
       has_backward_(what.partition.topology.has_backward[layer]),
       noise_(noise),
       pool_(pool),
@@ -82,6 +83,9 @@ at::Tensor LayerBench::made_of(int value) const {
   const EntrySpec& entry = graph_.values[value].spec;
   const auto on_device = at::TensorOptions(entry.dtype).device(options_.stage.device);
   if (!at::isFloatingType(entry.dtype)) {
+    const auto source = std::find(graph_.sources.begin(), graph_.sources.end(), value) - graph_.sources.begin();
+    const auto at = static_cast<std::size_t>(source);
+    if (at < data_of_rows_.size() && !graph_.is_for_losses(value)) return data_of_rows_[at].to(on_device.device());
     // Of integers whose range is not known 0 fits everywhere.
     if (entry.below <= 1 || entry.dtype == at::kBool) return at::zeros(entry.sizes, on_device);
     const RandomScope scope(mix_seed(1, 1, 0, "profile"));

@@ -69,6 +69,7 @@ class LayerBench {
   const ModelGraph& graph_;
   int layer_;
   const MeasureOptions& options_;
+  const Tensors& data_of_rows_;
   bool has_backward_;
   const at::Tensor& noise_;
   MemoryPool& pool_;

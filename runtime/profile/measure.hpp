@@ -58,11 +58,12 @@ struct GroupToMeasure {
   std::int64_t rows;
   const Losses& losses;  ///< by head
   const MeasureOptions& options;
+  const Tensors& data;  ///< ProfileRequest::read() of these rows, or none
 };
 
 /// One sample for each member of the group, over all its layers, which cost the same. Inputs are random values of the
-/// described kind; the losses of heads that read a layer are computed too. A layer without a backward takes no time in
-/// I and W. Throws what a layer throws (LayerError).
+/// described kind, integers of the data those that it has; the losses of heads that read a layer are computed too. A
+/// layer without a backward takes no time in I and W. Throws what a layer throws (LayerError).
 std::vector<LayerSample> measure_layers(const GroupToMeasure& what);
 
 /// Runs the same rounds, for the sake of others that measure, until told to stop.

@@ -18,6 +18,7 @@ namespace {
 struct Described {
   ModelGraph graph;
   Partition partition;
+  Tensors data;
 };
 
 /// Layers of one size that are measured together, on one rank.
@@ -88,7 +89,8 @@ class Profiler {
     if (found != described_.end()) return found->second;
     ModelGraph graph = request_.describe(rows);
     Partition partition = one_layer_each(graph);
-    return described_.emplace(rows, Described{std::move(graph), std::move(partition)}).first->second;
+    Tensors data = request_.read ? request_.read(rows) : Tensors();
+    return described_.emplace(rows, Described{std::move(graph), std::move(partition), std::move(data)}).first->second;
   }
 
   void list_kinds() {
@@ -125,12 +127,12 @@ class Profiler {
 
   GroupToMeasure of(const Unit& unit, const MeasureOptions& options) {
     const Described& model = described(unit.rows);
-    return {model.graph, model.partition, unit.group, unit.rows, request_.losses, options};
+    return {model.graph, model.partition, unit.group, unit.rows, request_.losses, options, model.data};
   }
 
   std::string key_of(const Unit& unit, int kind, const MeasureOptions& options) {
     std::string key =
-        concat("v4; ", signature_text(described(unit.rows).graph, kinds_[kind].layers[0], request_.losses), "; rows ",
+        concat("v5; ", signature_text(described(unit.rows).graph, kinds_[kind].layers[0], request_.losses), "; rows ",
                unit.rows, "; threads at once ", options.workers, "; of workers ", request_.workers, "; repeats ",
                options.repeats, "; finite ", options.stage.check_finite, "; clip ", options.clip);
     for (const auto& [name, value] : request_.environment) key += concat("; ", name, " ", value);

@@ -25,10 +25,12 @@ struct ProfileProgress {
 struct ProfileRequest {
   std::string model;                                      ///< name of the config
   std::function<ModelGraph(std::int64_t rows)> describe;  ///< the model for micro-batches of so many rows
-  Losses losses;                                          ///< by head
-  std::vector<std::int64_t> rows;                         ///< the two sizes, or one, ascending: rows_to_measure()
-  int workers = 1;                                        ///< that the model will be spread over: layer_groups()
-  double group_bytes = kCacheBytes;                       ///< of layers that are measured together
+  /// Entries of so many samples of the data: what tables are read by; empty: it is made up.
+  std::function<Tensors(std::int64_t rows)> read = {};
+  Losses losses;                     ///< by head
+  std::vector<std::int64_t> rows;    ///< the two sizes, or one, ascending: rows_to_measure()
+  int workers = 1;                   ///< that the model will be spread over: layer_groups()
+  double group_bytes = kCacheBytes;  ///< of layers that are measured together
   MeasureOptions measure;
   std::string kind = kHostKind;                          ///< of measure.stage.device
   ProfileEnvironment environment;                        ///< part of what the cache goes by

@@ -268,6 +268,12 @@ ProfileRequest request_for(const Config& config, const Trainer& trainer, const P
   ProfileRequest request;
   request.model = config.name;
   request.describe = [&trainer](std::int64_t rows) { return describe_for(trainer, rows); };
+  request.read = [&trainer](std::int64_t rows) {
+    const Dataset& data = *trainer.data().train;
+    std::vector<std::int64_t> samples(static_cast<std::size_t>(rows));
+    for (std::size_t i = 0; i < samples.size(); ++i) samples[i] = static_cast<std::int64_t>(i) % data.size();
+    return data.read(samples);
+  };
   request.losses = trainer.losses();
   request.rows = options.rows;
   if (request.rows.empty())

@@ -66,7 +66,7 @@ BAD_VALUES = [
      r"{set}: train\.gradient_groups: got 1, expected an integer from 2 \(replicas\.count\) to 3 \(train\.micro_batches\); .*"),
     # Keys whose work comes later are refused, not ignored.
     (["replicas.count=2", "replicas.strategy=parameter_server", "pipeline.stages=2"],
-     r"{set}: pipeline\.stages: got 2, expected 1 with replicas\.strategy parameter_server; each replica is one worker there"),
+     r"{set}: pipeline\.stages: got 2, expected 1 with replicas\.strategy parameter_server; each replica is one worker there, and its weights are the servers'"),
     (["train.micro_batches=auto"], r"{set}: .*: got auto, expected an integer >= 1; a plan names it: lockstep plan CONFIG .*"),
     (["pipeline.partition=atuo"], r"{set}: .*: got atuo, expected one of layers, params, time, .*; did you mean 'auto'\?"),
     (["pipeline.partition=auto", "pipeline.schedule=file:a.csv"],

@@ -71,6 +71,14 @@ class ProfileTest(CliTest):
         self.assertTrue(profile["links"]["other_host"]["assumed"])
         self.assertEqual([worker["rank"] for worker in profile["workers"]], [0, 1])
 
+    def test_tables_are_read_by_what_the_data_has(self):
+        # Each field has a range of its own: no value that is made up fits them all.
+        self.write("clicks.yaml", "model: {type: wide_deep, fields: [500, 7], embedding: 4, hidden: [8], sparse: true}\n"
+                                  "data: {type: synthetic, task: clicks, fields: [500, 7], samples: 64}\n"
+                                  "train: {task: binary, steps: 2, batch: 16, micro_batches: 2}\n")
+        _, profile = self.profile("clicks.yaml")
+        self.assertEqual(profile["layers"][0]["name"], "embed")
+
     def test_costs_by_hand_take_the_place_of_measured_ones(self):
         self.write("costs.yaml", COSTS)
         result, profile = self.profile("deep.yaml", "--costs", "costs.yaml", "--rows", "1,4")

@@ -89,7 +89,8 @@ MeasureOptions options_of(const Config& config) {
 LayerSample measured(const Trainer& trainer, int layer, const MeasureOptions& options) {
   const LayerGroup alone{{{0, {layer}}}};
   const Partition partition = one_layer_each(trainer.graph());
-  return measure_layers({trainer.graph(), partition, alone, kRows, trainer.losses(), options}).front();
+  const Tensors no_data;
+  return measure_layers({trainer.graph(), partition, alone, kRows, trainer.losses(), options, no_data}).front();
 }
 
 ProfileRequest request_of(const Case& the, const Trainer& trainer) {
