@@ -25,7 +25,7 @@ def train(options, config, settings, folder, ranks=0):
     """Runs, and returns what metrics.jsonl says, line by line."""
     command = measuring.lockstep_command(options, ranks)
     words = [f"--set={key}={value}" for key, value in {**settings, "run_dir": f"{folder}/run"}.items()]
-    done = subprocess.run([*command, "train", str(config), *words], capture_output=True, text=True)
+    done = subprocess.run([*command, "train", str(config), *words], capture_output=True, text=True, cwd=config.parent)
     if done.returncode:
         raise measuring.BenchError(f"{' '.join([*command, 'train', str(config), *words])}: {done.stderr.strip()}")
     return [json.loads(line) for line in pathlib.Path(folder, "run/metrics.jsonl").read_text().splitlines()]
