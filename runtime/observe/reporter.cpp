@@ -228,10 +228,12 @@ std::string Reporter::waited_for_data() const {
   const double all_us = std::accumulate(step_ms_.begin(), step_ms_.end(), 0.0) * 1e3;
   const auto most = std::max_element(data_us_.begin(), data_us_.end());
   if (most == data_us_.end() || !(*most > worth_a_word * all_us)) return "";
-  return concat(
-      percent_text(*most / all_us), " of a step worker ", most - data_us_.begin(),
-      " stood still for data (data_ms of the metrics); read it on more threads or further ahead (workers.readers, "
-      "workers.read_ahead), or hand it over in a form that is cheaper to read");
+  return concat(percent_text(*most / all_us), " of a step worker ", most - data_us_.begin(),
+                " stood still for data (data_ms of the metrics); ",
+                program_->topology.servers > 0
+                    ? "with servers none is read ahead: "
+                    : "read it on more threads or further ahead (workers.readers, workers.read_ahead), or ",
+                "hand it over in a form that is cheaper to read");
 }
 
 /// Without the first step.
