@@ -199,7 +199,8 @@ class Exploration {
 
 }  // namespace
 
-TEST_CASE("no order of messages ends in a deadlock, loses an update, or breaks the bound of staleness", "[unit]") {
+TEST_CASE("no order of messages ends in a deadlock, loses an update, or breaks the bound of staleness",
+          "[unit][search]") {
   for (const Case& of :
        {Case{0, 2, 2, 3}, Case{1, 2, 2, 2}, Case{2, 2, 2, 2}, Case{4, 2, 2, 2}, Case{0, 2, 3, 2}, Case{1, 2, 3, 1},
         Case{2, 3, 4, 1, 0, 1}, Case{0, 2, 2, 2, 1}, Case{1, 2, 3, 1, 1}, Case{2, 2, 2, 1, 2}}) {
