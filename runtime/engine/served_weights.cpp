@@ -8,7 +8,6 @@
 #include <limits>
 #include <utility>
 
-#include "runtime/base/check.hpp"
 #include "runtime/engine/layer_contract.hpp"
 #include "runtime/layer/tensor_hash.hpp"
 
@@ -51,7 +50,6 @@ ServedWeights::ServedWeights(const ModelGraph& graph, std::vector<Slice> parts, 
     const ParameterInfo& info = graph.parameters[static_cast<std::size_t>(slice.parameter)];
     Part& part = parts_.emplace_back();
     part.slice = slice;
-    part.is_trained = info.trainable;
     part.parameter.name = info.name;
     part.parameter.index = slice.parameter;
     part.parameter.trainable = info.trainable;
@@ -85,7 +83,7 @@ Tensors ServedWeights::values(const Tensors& rows, bool all) const {
     if (part.table >= 0)
       message.push_back(
           part.parameter.value.index_select(0, rows.at(static_cast<std::size_t>(part.table)) - part.first_row));
-    else if (part.is_trained || all)
+    else if (part.parameter.trainable || all)
       message.push_back(part.parameter.value.clone());
   }
   for (const std::vector<Buffer>& of_layer : buffers_)
@@ -242,7 +240,8 @@ WorkerState ServedWeights::state() {
 
 void ServedWeights::add_to(JobOutcome& outcome) const {
   for (const Part& part : parts_)
-    outcome.add({part.slice.parameter, 0, part.parameter.value, part.range}, part.parameter.name, part.is_trained);
+    outcome.add({part.slice.parameter, 0, part.parameter.value, part.range}, part.parameter.name,
+                part.parameter.trainable);
   for (const std::vector<Buffer>& of_layer : buffers_)
     for (const Buffer& buffer : of_layer)
       outcome.buffers.push_back({buffer.index, hash_of(buffer.value), buffer.value});

@@ -72,7 +72,6 @@ class ServedWeights {
   struct Part {
     Slice slice;
     Parameter parameter;
-    bool is_trained = false;
     int table = -1;                     // of a sparse one: its number among those here
     std::optional<ElementRange> range;  // of the whole parameter; none: all of it
     std::int64_t first_row = 0;

@@ -275,7 +275,7 @@ std::vector<Action> ServedWorker::actions() const {
 // ---- weights ----
 
 /// By table, ascending, of the host: what layers will read of these micro-batches. They are asked, with entries that
-/// are there already: those of the data (check_served_tables()).
+/// are there already: those of the data (check_served()).
 std::map<int, at::Tensor> ServedWorker::rows_used(const std::vector<Action>& actions) {
   std::map<int, Tensors> asked;
   StageWeights& held = weights_->of(stage_);

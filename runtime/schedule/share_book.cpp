@@ -33,9 +33,4 @@ void ShareBook::leave(int worker) {
   }
 }
 
-std::optional<Share> ShareBook::at_work(int worker) const {
-  const auto of = under_way_.find(worker);
-  return of == under_way_.end() ? std::nullopt : std::optional(of->second);
-}
-
 }  // namespace lockstep

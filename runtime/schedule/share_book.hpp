@@ -33,7 +33,6 @@ class ShareBook {
   /// The worker has left: its share is handed out again, before all others.
   void leave(int worker);
 
-  std::optional<Share> at_work(int worker) const;
   /// There is nothing to hand out.
   bool is_empty() const { return to_do_.empty(); }
   bool is_idle() const { return to_do_.empty() && under_way_.empty(); }

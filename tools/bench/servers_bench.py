@@ -20,10 +20,9 @@ sys.path.insert(0, str(measuring.ROOT / "tools"))
 import quality  # noqa: E402
 
 
-
-def train(options, config, settings, folder, ranks=0):
+def train(options, config, settings, folder):
     """Runs, and returns what metrics.jsonl says, line by line."""
-    command = measuring.lockstep_command(options, ranks)
+    command = measuring.lockstep_command(options, 0)
     words = [f"--set={key}={value}" for key, value in {**settings, "run_dir": f"{folder}/run"}.items()]
     done = subprocess.run([*command, "train", str(config), *words], capture_output=True, text=True, cwd=config.parent)
     if done.returncode:
