@@ -30,6 +30,15 @@ std::pair<std::string, std::optional<ElementRange>> split_name(const std::string
   return {name, std::nullopt};
 }
 
+/// By where each begins in the whole.
+using Parts = std::map<std::int64_t, at::Tensor>;
+
+at::Tensor joined(const Parts& parts) {
+  std::vector<at::Tensor> ascending;
+  for (const auto& [begin, tensor] : parts) ascending.push_back(tensor);
+  return at::cat(ascending);
+}
+
 }  // namespace
 
 CheckpointStore::CheckpointStore(std::string checkpoint, FileProgress progress)
@@ -187,7 +196,7 @@ std::vector<NamedTensor> MappedWeights::map(const std::string& path) {
 MappedWeights::MappedWeights(const CheckpointStore& store, bool averaged) {
   if (averaged) store.require_averages();
   std::map<std::string, at::Tensor> averages;
-  std::map<std::string, std::map<std::int64_t, at::Tensor>> in_parts;
+  std::map<std::string, Parts> in_parts;
   for (const auto& [name, shard] : store.manifest().shards)
     if (averaged && name.starts_with("optimizer-"))
       for (const NamedTensor& each : map(store.path() + "/" + name)) {
@@ -197,12 +206,8 @@ MappedWeights::MappedWeights(const CheckpointStore& store, bool averaged) {
         else
           averages[whole] = each.tensor;
       }
-  for (const auto& [name, parts] : in_parts) {
-    std::vector<at::Tensor> ascending;
-    for (const auto& [begin, tensor] : parts) ascending.push_back(tensor);
-    averages[name] = at::cat(ascending);
-  }
-  std::map<std::string, std::map<std::int64_t, at::Tensor>> tables;
+  for (const auto& [name, parts] : in_parts) averages[name] = joined(parts);
+  std::map<std::string, Parts> tables;
   for (const auto& [name, shard] : store.manifest().shards) {
     if (!name.starts_with("model-") && name != kAdapterFile) continue;
     for (NamedTensor& each : map(store.path() + "/" + name)) {
@@ -216,11 +221,7 @@ MappedWeights::MappedWeights(const CheckpointStore& store, bool averaged) {
       tensors_.push_back(std::move(each));
     }
   }
-  for (const auto& [name, parts] : tables) {
-    std::vector<at::Tensor> ascending;
-    for (const auto& [begin, tensor] : parts) ascending.push_back(tensor);
-    tensors_.push_back({name, at::cat(ascending)});
-  }
+  for (const auto& [name, parts] : tables) tensors_.push_back({name, joined(parts)});
 }
 
 }  // namespace lockstep
