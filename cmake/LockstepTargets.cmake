@@ -19,16 +19,19 @@ if(LOCKSTEP_SANITIZE)
   target_link_options(lockstep_flags INTERFACE -fsanitize=${LOCKSTEP_SANITIZE})
 endif()
 
-# One precompiled header for every file that sees torch.
-add_library(lockstep_pch OBJECT ${PROJECT_SOURCE_DIR}/cmake/pch.cpp)
-target_link_libraries(lockstep_pch PUBLIC lockstep_flags LibTorch::LibTorch)
-target_precompile_headers(lockstep_pch PRIVATE ${PROJECT_SOURCE_DIR}/cmake/torch_pch.hpp)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")  # what ccache wants (its manual, "Precompiled headers")
   set(lockstep_pch_options -fpch-preprocess)
 else()
   set(lockstep_pch_options "SHELL:-Xclang -fno-pch-timestamp")
 endif()
-target_compile_options(lockstep_pch PRIVATE ${lockstep_pch_options})
+# lockstep_precompiled(name header.hpp [target ...]): for files that see torch, and these targets.
+function(lockstep_precompiled name header)
+  add_library(${name} OBJECT ${PROJECT_SOURCE_DIR}/cmake/pch.cpp)
+  target_link_libraries(${name} PUBLIC lockstep_flags LibTorch::LibTorch ${ARGN})
+  target_precompile_headers(${name} PRIVATE ${header})
+  target_compile_options(${name} PRIVATE ${lockstep_pch_options})
+endfunction()
+lockstep_precompiled(lockstep_pch ${PROJECT_SOURCE_DIR}/cmake/torch_pch.hpp)
 
 # lockstep_folder(name [TORCH] SOURCES a.cpp ... [LINK targets...]): object library lockstep_<name>.
 function(lockstep_folder name)
@@ -40,9 +43,11 @@ function(lockstep_folder name)
   endif()
 endfunction()
 
-# For every target with files that include torch.
+# lockstep_use_torch(target [precompiled]): for every target with files that include torch.
 function(lockstep_use_torch target)
+  set(precompiled lockstep_pch ${ARGN})
+  list(GET precompiled -1 precompiled)
   target_link_libraries(${target} PUBLIC LibTorch::LibTorch)
-  target_precompile_headers(${target} REUSE_FROM lockstep_pch)
+  target_precompile_headers(${target} REUSE_FROM ${precompiled})
   target_compile_options(${target} PRIVATE ${lockstep_pch_options})
 endfunction()
