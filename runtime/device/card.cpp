@@ -7,6 +7,11 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
+#include <utility>
+
+#include "runtime/base/error.hpp"
+#include "runtime/base/size.hpp"
 
 namespace lockstep {
 namespace {
@@ -15,6 +20,17 @@ namespace {
 template <typename Function>
 Function* of_driver(void* driver, const char* name) {
   return reinterpret_cast<Function*>(dlsym(driver, name));
+}
+
+/// Free, and all; 0: not known, and of the host.
+std::pair<std::size_t, std::size_t> memory_of(c10::Device device) {
+  if (device.is_cpu()) return {};
+  const auto index = std::max<c10::DeviceIndex>(device.index(), 0);
+  try {
+    return at::accelerator::getMemoryInfo(index);
+  } catch (const c10::Error&) {  // of an allocator that does not know it
+    return {};
+  }
 }
 
 }  // namespace
@@ -40,14 +56,25 @@ std::string kind_of(c10::Device device) {
   return card.empty() ? type : type + " " + card;
 }
 
+std::vector<c10::Device> accelerators_here() {
+  const std::optional<c10::DeviceType> type = at::accelerator::getAccelerator();
+  const c10::DeviceIndex count = type ? at::accelerator::deviceCount() : 0;
+  std::vector<c10::Device> devices;
+  for (c10::DeviceIndex index = 0; index < count; ++index) devices.emplace_back(*type, index);
+  return devices;
+}
+
+std::string device_text(c10::Device device) {
+  std::string text = device.str();
+  if (const std::string card = card_of(device); !card.empty()) text += " " + card;
+  if (const auto [free, all] = memory_of(device); all > 0)
+    text += concat(", ", size_text(static_cast<double>(all)), ", of which ", size_text(static_cast<double>(free)),
+                   " are free");
+  return text;
+}
+
 std::int64_t memory_bytes_of(c10::Device device) {
-  if (device.is_cpu()) return 0;
-  const auto index = std::max<c10::DeviceIndex>(device.index(), 0);
-  try {
-    return static_cast<std::int64_t>(at::accelerator::getMemoryInfo(index).second);
-  } catch (const c10::Error&) {  // of an allocator that does not know it
-    return 0;
-  }
+  return static_cast<std::int64_t>(memory_of(device).second);
 }
 
 }  // namespace lockstep

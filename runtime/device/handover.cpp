@@ -20,7 +20,12 @@ Lender::~Lender() {
 at::Tensor Lender::lend(const at::Tensor& tensor, const DeviceStream& borrower) {
   // Moved from: nobody but the lender lets go of it last.
   const auto give_back = [lender = shared_from_this(), held = tensor, borrower](void*) mutable {
-    lender->keep(std::move(held), borrower.record());
+    StreamEvent until;
+    try {
+      until = borrower.record();
+    } catch (const c10::Error&) {  // the device has failed: its next work says so, and this is no place to throw
+    }
+    lender->keep(std::move(held), std::move(until));
   };
   return at::for_blob(tensor.data_ptr(), tensor.sizes())
       .strides(tensor.strides())
@@ -85,7 +90,8 @@ std::vector<at::Tensor> Handover::bring(std::vector<at::Tensor> tensors) {
 }
 
 std::pair<std::vector<at::Tensor>, Loan> Handover::send_home(std::vector<at::Tensor> tensors) {
-  if (stream_.is_of_host()) return {std::move(tensors), {}};
+  const auto is_there = [](const at::Tensor& tensor) { return tensor.defined() && !tensor.device().is_cpu(); };
+  if (std::none_of(tensors.begin(), tensors.end(), is_there)) return {std::move(tensors), {}};
   const DeviceStream& home = copying(stream_.device());
   home.wait(stream_.record());
   const DeviceStream::Scope scope(home);
@@ -94,7 +100,7 @@ std::pair<std::vector<at::Tensor>, Loan> Handover::send_home(std::vector<at::Ten
     if (tensor.defined()) tensor = to_host_later(tensor);
   const StreamEvent there = home.record();
   for (at::Tensor& original : originals)
-    if (original.defined() && !original.device().is_cpu()) lender_->keep(std::move(original), there);
+    if (is_there(original)) lender_->keep(std::move(original), there);
   return {std::move(tensors), {there, nullptr}};
 }
 

@@ -10,6 +10,11 @@ DeviceStream::DeviceStream(c10::Device device) : device_(device) {
   if (!device.is_cpu()) stream_ = c10::impl::VirtualGuardImpl(device.type()).getNewStream(device);
 }
 
+DeviceStream DeviceStream::current(c10::Device device) {
+  if (device.is_cpu()) return DeviceStream(device);
+  return {device, c10::impl::VirtualGuardImpl(device.type()).getStream(device)};
+}
+
 StreamEvent DeviceStream::record() const {
   StreamEvent event;
   if (!stream_) return event;

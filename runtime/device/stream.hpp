@@ -30,6 +30,8 @@ class DeviceStream {
  public:
   /// A stream of its own on the device. Streams are few, and memory is kept by each: make them once.
   explicit DeviceStream(c10::Device device);
+  /// That to which this thread's work for the device goes.
+  static DeviceStream current(c10::Device device);
 
   c10::Device device() const { return device_; }
   bool is_of_host() const { return !stream_; }
@@ -57,6 +59,8 @@ class DeviceStream {
   };
 
  private:
+  DeviceStream(c10::Device device, c10::Stream stream) : device_(device), stream_(stream) {}
+
   c10::Device device_;
   std::optional<c10::Stream> stream_;  // none: of the host
 };

@@ -2,6 +2,8 @@
 #include "runtime/engine/mpi_links.hpp"
 
 #include <ATen/ops/empty.h>
+#include <c10/core/StreamGuard.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 
 namespace lockstep {
 
@@ -16,6 +18,8 @@ std::unique_ptr<Channel> MpiLinks::receiver(RankId from, int edge, bool of_layer
   const bool pinned = device.is_cpu() && !pool.device().is_cpu();
   return endpoint_.receiver(from.value(), edge, [&pool, device, pinned](at::IntArrayRef sizes, at::ScalarType dtype) {
     const MemoryPool::Scope scope(pool, MemoryKind::slots);
+    c10::OptionalStreamGuard guard;  // whoever polls may be at work on a stream of its own
+    if (!device.is_cpu()) guard.reset_stream(c10::impl::VirtualGuardImpl(device.type()).getDefaultStream(device));
     return at::empty(sizes, at::TensorOptions(dtype).device(device).pinned_memory(pinned));
   });
 }

@@ -40,14 +40,20 @@ class SquareProduct {
 
 }  // namespace
 
+void set_up_products(const DeviceStream& stream, at::ScalarType dtype) {
+  const at::NoGradGuard no_grad;
+  SquareProduct(stream, dtype, 1).us(1);
+  const at::Tensor factor = at::zeros({1, 1}, at::TensorOptions(dtype).device(stream.device()));
+  at::addmm(factor.view({1}), factor, factor);  // with a bias, another library's
+}
+
 double product_rate(const DeviceStream& stream, at::ScalarType dtype) {
   // Smaller ones take so little that a core which another process has for a moment is all that would be seen.
   constexpr std::int64_t smallest = 512, largest = 4096;
   constexpr double long_us = 2000, round_us = 5000;  // long enough that starting it costs nothing
   constexpr double enough_us = 40'000;
   const at::NoGradGuard no_grad;
-  // The first one pays for what libraries set up and keep (of CUDA a workspace), which is the caller's as ever.
-  SquareProduct(stream, dtype, 1).us(1);
+  set_up_products(stream, dtype);
   MemoryPool uncounted(0, stream.device());
   const MemoryPool::Scope memory(uncounted);
   const double until_us = now_us() + enough_us;

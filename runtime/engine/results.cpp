@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <numeric>
 #include <tuple>
 #include <utility>
 
@@ -57,6 +58,20 @@ double norm_of(const NormParts& parts) {
   RowResult row;
   row.norm = parts;
   return norm_of(squared_gradients({row}));
+}
+
+void find_non_finite(RowResult& result, const ModelGraph& graph, int micro_batches) {
+  for (std::size_t i = 0; i < result.norm.squares.size(); ++i) {
+    if (std::isfinite(result.norm.squares[i])) continue;
+    const ParameterInfo& info = graph.parameters[static_cast<std::size_t>(result.norm.parameters[i])];
+    result.non_finite =
+        first_of(result.non_finite, {info.holders.front(), micro_batches - 1, "gradient of " + info.name});
+  }
+}
+
+void set_peaks(WorkerReport& report, const MemoryByKind& peak) {
+  report.peak_by_kind = peak;
+  report.peak_bytes = std::accumulate(peak.begin(), peak.end(), std::int64_t{0});
 }
 
 void add_to(WorkerReport& report, const WorkerReport& further) {

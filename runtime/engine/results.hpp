@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/graph/model_graph.hpp"
 #include "runtime/layer/metric.hpp"
 #include "runtime/schedule/step_header.hpp"
 
@@ -31,6 +32,12 @@ class Results {
 
 /// The 2-norm of these gradients.
 double norm_of(const NormParts& parts);
+
+/// Names the first of these gradients that is not finite, at the last micro-batch of its layer.
+void find_non_finite(RowResult& result, const ModelGraph& graph, int micro_batches);
+
+/// Bytes at the most that were held at once, in all and by kind.
+void set_peaks(WorkerReport& report, const MemoryByKind& peak);
 
 /// Of the same row, in another part of the same step.
 void add_to(WorkerReport& report, const WorkerReport& further);

@@ -5,15 +5,14 @@
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
-#include <cmath>
 #include <iterator>
 #include <limits>
-#include <numeric>
 #include <utility>
 
 #include "runtime/base/clock.hpp"
 #include "runtime/engine/layer_contract.hpp"
 #include "runtime/engine/product_rate.hpp"
+#include "runtime/engine/results.hpp"
 #include "runtime/engine/say_where.hpp"
 
 namespace lockstep {
@@ -246,15 +245,9 @@ void ServedWorker::end_run() {
   RowResult& result = current_->result;
   result.saved = std::exchange(saved_, {});
   result.signalled = parts_.signalled && parts_.signalled->load();
-  for (std::size_t i = 0; i < result.norm.squares.size(); ++i) {
-    if (std::isfinite(result.norm.squares[i])) continue;
-    const ParameterInfo& info = parts_.graph.parameters[static_cast<std::size_t>(result.norm.parameters[i])];
-    const int last = static_cast<int>(header_.slices.size()) - 1;
-    result.non_finite = first_of(result.non_finite, {info.holders.front(), last, "gradient of " + info.name});
-  }
+  find_non_finite(result, parts_.graph, static_cast<int>(header_.slices.size()));
   WorkerReport& report = result.report;
-  report.peak_by_kind = parts_.pool->peak_by_kind();
-  report.peak_bytes = std::accumulate(report.peak_by_kind.begin(), report.peak_by_kind.end(), std::int64_t{0});
+  set_peaks(report, parts_.pool->peak_by_kind());
   report.product_rate = product_rate_;
   report.data_us = parts_.feeder->take_waited_us();
   done_ = result.to_bytes();

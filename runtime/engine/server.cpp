@@ -4,11 +4,11 @@
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
-#include <numeric>
 #include <utility>
 
 #include "runtime/base/clock.hpp"
 #include "runtime/comm/backoff.hpp"
+#include "runtime/engine/results.hpp"
 #include "runtime/engine/say_where.hpp"
 
 namespace lockstep {
@@ -221,8 +221,7 @@ void Server::answer(int worker, ServerReply reply, Tensors tensors) {
   Client& of = client(worker);
   if (of.has_left) return;
   if (parts_.keeper) reply.saved = parts_.keeper->take_reports();
-  report_.peak_by_kind = parts_.pool->peak_by_kind();
-  report_.peak_bytes = std::accumulate(report_.peak_by_kind.begin(), report_.peak_by_kind.end(), std::int64_t{0});
+  set_peaks(report_, parts_.pool->peak_by_kind());
   reply.report = report_;
   forget_report();
   Message message{0, -1, {tensor_of(reply.to_bytes())}};

@@ -59,20 +59,54 @@ double sum_of_squares(const at::Tensor& host) {
   return total;
 }
 
-/// [1], of its device: so many blocks at a time as double makes no large tensor of.
-at::Tensor squared_norm_there(const at::Tensor& tensor) {
-  constexpr std::int64_t block = kNormBlock, at_once = 64 * block;
-  const at::Tensor flat = tensor.detach().reshape({-1});
-  std::vector<at::Tensor> sums = {at::zeros({1}, at::TensorOptions(at::kDouble).device(tensor.device()))};
-  for (std::int64_t begin = 0; begin < flat.numel(); begin += at_once) {
-    const at::Tensor some = flat.narrow(0, begin, std::min(at_once, flat.numel() - begin));
-    const std::int64_t whole = some.numel() / block * block;
-    if (whole > 0) sums.push_back(some.narrow(0, 0, whole).view({-1, block}).to(at::kDouble).square().sum(1));
-    if (whole < some.numel())
-      sums.push_back(some.narrow(0, whole, some.numel() - whole).view({1, -1}).to(at::kDouble).square().sum(1));
+/// Sums of squares of blocks on a device, double. Of one shape always, [kRows, kNormBlock], what is not there 0: the
+/// order in which a device adds up a row depends on how many there are.
+class BlockSums {
+ public:
+  explicit BlockSums(at::Device device) : options_(at::TensorOptions(at::kDouble).device(device)) {}
+
+  void add(const at::Tensor& tensor) {
+    const at::Tensor flat = tensor.detach().reshape({-1});
+    for (std::int64_t begin = 0; begin < flat.numel();) {
+      if (used_ == kRows) sum_up();
+      if (!rows_.defined()) rows_ = at::zeros({kRows * kBlock}, options_);
+      const std::int64_t count = std::min((kRows - used_) * kBlock, flat.numel() - begin);
+      rows_.narrow(0, used_ * kBlock, count).copy_(flat.narrow(0, begin, count));
+      used_ += (count + kBlock - 1) / kBlock;
+      begin += count;
+    }
+    ends_.push_back(ended_ + used_);
   }
-  return sums.size() == 2 && sums[1].numel() == 1 ? sums[1] : at::cat(sums).sum().reshape({1});
-}
+
+  /// [tensors that were added]: each one's blocks are added up in their order.
+  at::Tensor take() {
+    sum_up();
+    const at::Tensor zero = at::zeros({1}, options_), blocks = sums_.empty() ? zero : at::cat(sums_);
+    std::vector<at::Tensor> each;
+    std::int64_t begin = 0;
+    for (const std::int64_t end : ends_) {
+      const at::Tensor of_tensor = blocks.narrow(0, begin, end - begin);
+      each.push_back(end - begin == 1 ? of_tensor : at::cat({zero, of_tensor}).sum().reshape({1}));
+      begin = end;
+    }
+    return at::cat(each);
+  }
+
+ private:
+  static constexpr std::int64_t kRows = 16, kBlock = kNormBlock;
+
+  void sum_up() {
+    if (used_ > 0) sums_.push_back(rows_.view({kRows, kBlock}).square_().sum(1));
+    ended_ += std::exchange(used_, 0);
+    rows_.reset();
+  }
+
+  at::TensorOptions options_;
+  at::Tensor rows_;
+  std::int64_t used_ = 0, ended_ = 0;  // rows: of this shape, and of those before, whose unused ones are left out
+  std::vector<std::int64_t> ends_;     // by tensor
+  std::vector<at::Tensor> sums_;
+};
 
 /// `order`: by parameter, where its blocks are.
 at::Tensor total_norm_there(const at::Tensor& squares, const std::vector<std::vector<std::int64_t>>& order) {
@@ -82,7 +116,7 @@ at::Tensor total_norm_there(const at::Tensor& squares, const std::vector<std::ve
   std::vector<std::int64_t> whole;
   for (const std::vector<std::int64_t>& of : order) whole.push_back(of.front());
   at::Tensor sums = some(whole);
-  for (std::size_t i = 0; i < order.size(); ++i)  // added as squared_norm_there() does
+  for (std::size_t i = 0; i < order.size(); ++i)  // added as BlockSums does
     if (order[i].size() > 1)
       sums.narrow(0, static_cast<std::int64_t>(i), 1)
           .copy_(at::cat({at::zeros({1}, squares.options()), some(order[i])}).sum().reshape({1}));
@@ -105,9 +139,9 @@ at::Tensor squared_norms(const std::vector<at::Tensor>& tensors, at::Device devi
   if (device.is_cpu()) {
     std::transform(tensors.begin(), tensors.end(), squares.mutable_data_ptr<double>(), squared_norm);
   } else if (count > 0) {
-    std::vector<at::Tensor> each(tensors.size());
-    std::transform(tensors.begin(), tensors.end(), each.begin(), squared_norm_there);
-    squares = at::cat(each);
+    BlockSums sums(device);
+    for (const at::Tensor& tensor : tensors) sums.add(tensor);
+    squares = sums.take();
   }
   return squares;
 }

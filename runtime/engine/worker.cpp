@@ -6,8 +6,6 @@
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
-#include <cmath>
-#include <numeric>
 #include <tuple>
 #include <utility>
 
@@ -15,6 +13,8 @@
 #include "runtime/base/clock.hpp"
 #include "runtime/engine/layer_contract.hpp"
 #include "runtime/engine/product_rate.hpp"
+#include "runtime/engine/remote_links.hpp"
+#include "runtime/engine/results.hpp"
 #include "runtime/engine/say_where.hpp"
 #include "runtime/layer/tensor_hash.hpp"
 
@@ -302,13 +302,9 @@ void Worker::collect_norm_parts() {
   current_->result.norm.parameters = squares_.parameters;
   current_->result.norm.blocks = squares_.blocks;
   current_->readings.add(squares_.squares, [this, &result = current_->result,
-                                            last = program_->micro_batches - 1](std::span<const double> squares) {
+                                            micro_batches = program_->micro_batches](std::span<const double> squares) {
     result.norm.squares.assign(squares.begin(), squares.end());
-    for (std::size_t i = 0; i < squares.size(); ++i) {
-      if (std::isfinite(squares[i])) continue;
-      const ParameterInfo& info = parts_.graph.parameters[result.norm.parameters[i]];
-      result.non_finite = first_of(result.non_finite, {info.holders.front(), last, "gradient of " + info.name});
-    }
+    find_non_finite(result, parts_.graph, micro_batches);
   });
 }
 
@@ -373,8 +369,7 @@ void Worker::end_program() {
   }
   current_->end();
   WorkerReport& report = current_->result.report;
-  report.peak_by_kind = parts_.pool->peak_by_kind();
-  report.peak_bytes = std::accumulate(report.peak_by_kind.begin(), report.peak_by_kind.end(), std::int64_t{0});
+  set_peaks(report, parts_.pool->peak_by_kind());
   report.product_rate = product_rate_;
   if (parts_.feeder) report.data_us = parts_.feeder->take_waited_us();
   current_->result.signalled = parts_.signalled && parts_.signalled->load();
@@ -398,6 +393,7 @@ const RowResult& Worker::settled_last() {
   last_->settle([&] {
     if (parts_.limits.stop->raised()) throw JobStopped();
     parts_.limits.alive();
+    if (parts_.stage.links) parts_.stage.links->look();
     if (const auto waited = clock.look(); waited >= limit) limit = parts_.limits.overdue(waited, "");
   });
   return last_->result;

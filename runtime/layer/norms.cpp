@@ -100,7 +100,7 @@ Tensors BatchNorm::forward(const Tensors& inputs, LayerContext& context) const {
   const at::Tensor variance = at::zeros_like(mean);
   at::Tensor y =
       std::get<0>(at::native_batch_norm(x, weight, bias, mean, variance, /*training=*/true, /*momentum=*/1.0, epsilon));
-  context.collect({mean, variance, at::scalar_tensor(count, at::kLong)});
+  context.collect({mean, variance, at::scalar_tensor(count, mean.options().dtype(at::kLong))});
   return {y};
 }
 
@@ -115,9 +115,9 @@ void BatchNorm::end_step(std::vector<Buffer>& buffers, const std::vector<Tensors
   const double momentum = config().momentum;
   const at::Tensor running_mean = find(buffers, kMean).value, running_var = find(buffers, kVariance).value;
   at::Tensor mean = at::zeros_like(running_mean, at::kDouble), squares = at::zeros_like(mean);
-  double n = 0;
+  at::Tensor n = at::zeros({}, mean.options());
   for (const Tensors& micro_batch : collected) {
-    const auto more = static_cast<double>(micro_batch[2].item<std::int64_t>());  // of the host
+    const at::Tensor more = micro_batch[2].to(at::kDouble);
     const at::Tensor difference = micro_batch[0].to(at::kDouble) - mean;
     const at::Tensor between = (difference * difference * n * more).div_(n + more);
     squares += (micro_batch[1].to(at::kDouble) * (more - 1)).add_(between);

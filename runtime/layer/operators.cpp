@@ -101,7 +101,7 @@ at::Tensor used_rows(Parameter& parameter, const at::Tensor& indices) {
     parameter.asked_rows->push_back(indices);
     std::vector<std::int64_t> sizes = indices.sizes().vec();
     sizes.push_back(parameter.value.size(1));
-    return at::zeros({}, parameter.value.options()).expand(sizes);
+    return at::zeros({}, parameter.value.options().device(indices.device())).expand(sizes);
   }
   const bool has_all = !parameter.held_rows.defined();
   return at::embedding(parameter.value, has_all ? indices : at::searchsorted(parameter.held_rows, indices));

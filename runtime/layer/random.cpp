@@ -11,6 +11,7 @@
 #include "runtime/base/check.hpp"
 #include "runtime/layer/context.hpp"
 #include "runtime/layer/philox.hpp"
+#include "runtime/layer/quiet.hpp"
 
 namespace lockstep {
 namespace {
@@ -112,16 +113,10 @@ void register_kernels(torch::Library& library) {
                [](const Tensor& self, MaybeGenerator g) { return at::cpu::_sample_dirichlet(self, choose(g)); });
 }
 
-// The dispatcher warns once that kernels are overridden. That is what we are here for: keep it off people's terminals.
-class Silence : public c10::WarningHandler {
-  void process(const c10::Warning&) override {}
-};
-
 struct Registration {
   torch::Library library{torch::Library::IMPL, "aten", c10::DispatchKey::CPU, __FILE__, __LINE__};
   Registration() {
-    Silence silence;
-    c10::WarningUtils::WarningHandlerGuard guard(&silence);
+    const Quiet quiet;  // the dispatcher warns once that kernels are overridden
     register_kernels(library);
   }
 };

@@ -7,6 +7,7 @@
 
 #include "runtime/config/field.hpp"
 #include "runtime/layer/onnx_graph.hpp"
+#include "runtime/layer/quiet.hpp"
 
 namespace lockstep {
 namespace {
@@ -102,6 +103,7 @@ Recurrent::Direction Recurrent::run(const at::Tensor& x, const Tensors& paramete
     return config().carry ? context.state(state_name(name)).to(x.scalar_type()).unsqueeze(0) : zeros;
   };
   Direction direction;
+  const Quiet quiet;  // cuDNN would rather have all weights in one piece, and says so each time
   if (config().kind == RecurrentKind::lstm) {
     const auto [outputs, h, c] =
         at::lstm(x, {start("h"), start("c")}, parameters, /*has_biases=*/true, /*num_layers=*/1, /*dropout=*/0.0,

@@ -8,6 +8,7 @@
 #include <numbers>
 
 #include "runtime/config/field.hpp"
+#include "runtime/device/staging.hpp"
 #include "runtime/layer/onnx_graph.hpp"
 
 namespace lockstep {
@@ -67,7 +68,7 @@ at::Tensor frequencies(const RotaryConfig& config, std::int64_t width, std::int6
     case RotaryScaling::yarn: return stretched_as_yarn(config, width, wavelength);
     case RotaryScaling::longrope: {
       const std::vector<double>& factors = length > config.original_context ? config.long_factor : config.short_factor;
-      return 1.0 / (at::tensor(factors, options) * wavelength);
+      return 1.0 / (to_device(at::tensor(factors, at::kFloat), options.device()) * wavelength);
     }
   }
   return 1.0 / wavelength;

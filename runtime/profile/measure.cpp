@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
+#include <c10/core/CachingDeviceAllocator.h>
 
 #include <algorithm>
 #include <barrier>
@@ -15,6 +16,7 @@
 #include "runtime/base/check.hpp"
 #include "runtime/base/clock.hpp"
 #include "runtime/base/median.hpp"
+#include "runtime/engine/product_rate.hpp"
 #include "runtime/profile/layer_bench.hpp"
 
 namespace lockstep {
@@ -56,6 +58,11 @@ class GroupBench {
     for (std::size_t member = 0; member < what.group.members.size(); ++member)
       for (const int layer : what.group.members[member].layers) order.emplace_back(layer, member);
     std::sort(order.begin(), order.end());
+    {  // a worker pays for it once, not with each layer
+      MemoryPool uncounted(0, what.options.stage.device);
+      const MemoryPool::Scope memory(uncounted);
+      set_up_products(watch_.stream(), what.options.stage.precision);
+    }
     const MemoryPool::Scope memory(pool_, MemoryKind::parameters);
     for (const auto& [layer, member] : order)
       benches_.push_back({member, std::make_unique<LayerBench>(what, layer, noise_, pool_, watch_)});
@@ -222,6 +229,9 @@ std::vector<LayerSample> measure_layers(const GroupToMeasure& what) {
   std::vector<std::thread> threads;
   for (std::size_t thread = 0; thread < times.size(); ++thread) threads.emplace_back(work, thread);
   for (std::thread& thread : threads) thread.join();
+  // Each thread's stream keeps what it had, and there will be others.
+  if (const c10::DeviceType type = options.stage.device.type(); type != c10::kCPU)
+    at::getDeviceAllocator(type)->emptyCache();
   for (const std::exception_ptr& error : errors)
     if (error) std::rethrow_exception(error);
 

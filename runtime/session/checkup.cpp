@@ -24,6 +24,7 @@
 #include <sstream>
 
 #include "runtime/base/size.hpp"
+#include "runtime/device/card.hpp"
 #include "runtime/host/machine.hpp"
 #include "runtime/layer/gemm_path.hpp"
 #include "runtime/session/process.hpp"
@@ -132,6 +133,8 @@ void look_at_torch(Findings& findings) {
   const bool lost = gemm.cured && !gemm.effective;
   findings.push_back({lost ? Verdict::warn : Verdict::ok, "GEMM", concat(gemm.reason, "; CPU: ", isa),
                       lost ? "link liblockstep before torch: matrix products run at half speed" : ""});
+  for (const c10::Device device : accelerators_here())
+    findings.push_back({Verdict::ok, "device", device_text(device), ""});
 }
 
 // ---- cores, memory ----

@@ -55,6 +55,13 @@ struct ShardKeeper::Shard {
       for (const NamedTensor& each : *list) sum += static_cast<std::int64_t>(each.tensor.nbytes());
     return sum;
   }
+  /// Of what the worker may still be computing.
+  c10::Device device() const {
+    for (const auto* list : {&weights, &optimizer, &copies})
+      for (const NamedTensor& each : *list)
+        if (!each.tensor.device().is_cpu()) return each.tensor.device();
+    return at::kCPU;
+  }
 };
 
 /// What a training starts with; the optimizer's state stays as it begins (averages: as the weights after step 1).
@@ -144,9 +151,12 @@ void ShardKeeper::save(std::int64_t step, const WorkerState& state, const WaitLi
       shard.optimizer.push_back({held.part ? name_of_part(held.name, *held.part) : held.name, held.tensor.detach()});
   const bool in_background = copies(shard);
   if (in_background) copy(shard, limits);
-  written_ = std::make_shared<std::string>();
+  written_ = std::make_shared<Written>(Written{"", shard.device(), {}});
   writing_ = std::make_unique<SaveTask>(
-      [options = options_, shard = std::move(shard), written = written_, bases = bases_](const FileProgress& progress) {
+      [options = options_, shard = std::move(shard), written = written_, bases = bases_,
+       computed = DeviceStream::current(written_->device).record()](const FileProgress& progress) {
+        const DeviceStream here = DeviceStream::current(written->device);
+        here.wait(computed);
         ShardReport report = write(options, shard, progress);
         for (const NamedTensor& base : shard.bases)  // which stay as they are
           if (std::string& text = (*bases)[base.name]; text.empty()) {
@@ -154,7 +164,8 @@ void ShardKeeper::save(std::int64_t step, const WorkerState& state, const WaitLi
             if (progress) progress();
           }
         report.bases = *bases;
-        *written = report.to_text();
+        written->report = report.to_text();
+        written->read = here.record();
       },
       options_.patience);
   if (!in_background) drain(limits);
@@ -199,7 +210,8 @@ void ShardKeeper::drain(const WaitLimits& limits) {
   if (!writing_) return;
   writing_->wait(limits);
   writing_.reset();
-  reports_.push_back(std::move(*written_));
+  DeviceStream::current(written_->device).wait(written_->read);
+  reports_.push_back(std::move(written_->report));
 }
 
 std::vector<std::string> ShardKeeper::take_reports() {

@@ -18,6 +18,7 @@
 
 #include "runtime/base/log.hpp"
 #include "runtime/checkpoint/store.hpp"
+#include "runtime/device/stream.hpp"
 #include "runtime/engine/director.hpp"
 #include "runtime/engine/keeper.hpp"
 #include "runtime/training/batch_reader.hpp"
@@ -59,8 +60,13 @@ class ShardKeeper : public StateKeeper {
   static ShardReport write(const ShardOptions& options, const Shard& shard, const FileProgress& progress);
 
   ShardOptions options_;
-  std::unique_ptr<SaveTask> writing_;     // null: everything is written
-  std::shared_ptr<std::string> written_;  // its report, once it is done
+  std::unique_ptr<SaveTask> writing_;  // null: everything is written
+  struct Written {
+    std::string report;
+    c10::Device device;  // that it reads from
+    StreamEvent read;    // it has
+  };
+  std::shared_ptr<Written> written_;  // once it is done
   /// base_text() by name, which who writes makes once.
   std::shared_ptr<std::map<std::string, std::string>> bases_ = std::make_shared<std::map<std::string, std::string>>();
   std::vector<std::string> reports_;

@@ -4,7 +4,6 @@
 #include <ATen/Context.h>
 
 #include <algorithm>
-#include <cstdlib>
 
 namespace lockstep {
 
@@ -15,11 +14,10 @@ void set_device_kernels(const KernelsConfig& kernels, const std::vector<at::Devi
   // It comes with the former, and fills every tensor that at::empty makes: of a large one 2000 times its price.
   context.setDeterministicFillUninitializedMemory(false);
   context.setDeterministicCuDNN(kernels.deterministic);
-  if (kernels.deterministic) {
-    context.setBenchmarkCuDNN(false);                               // it would choose kernels by timing
-    setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);  // cuBLAS reads it with its first handle
-  }
-  // Not setFloat32MatmulPrecision, which switches the CPU's oneDNN too. Of cuDNN LibTorch's default is on.
+  if (kernels.deterministic) context.setBenchmarkCuDNN(false);  // it would choose kernels by timing
+  // Not CUBLAS_WORKSPACE_CONFIG: LibTorch gives every stream a workspace of its own, and takes a tenth of a millisecond
+  // to read the variable, with every product. Not setFloat32MatmulPrecision, which switches the CPU's oneDNN too. Of
+  // cuDNN LibTorch's default is on.
   const bool tf32 = kernels.float32_matmul == Float32Matmul::tf32;
   context.setAllowTF32CuBLAS(tf32);
   context.setAllowTF32CuDNN(tf32);

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "runtime/config/section.hpp"
+#include "runtime/device/staging.hpp"
 #include "runtime/training/cross_entropy.hpp"
 
 namespace lockstep {
@@ -266,7 +267,7 @@ class OfClassIndices : public Loss {
 
  private:
   at::Tensor weights(at::ScalarType dtype, at::Device device) const {
-    return at::tensor(weights_, at::kDouble).to(dtype).to(device);
+    return to_device(at::tensor(weights_, at::kDouble).to(dtype), device);
   }
 
   std::int64_t ignored_;

@@ -130,7 +130,7 @@ RankSpread spread_rows(const Config& config, int workers, int ranks, const Secti
 
 /// Whether this LibTorch and this machine have the device.
 at::Device device_of(const std::string& name, const Section& workers) {
-  const at::Device device(name);
+  at::Device device(name);
   if (device.is_cpu()) return device;
   const bool known = c10::impl::hasDeviceGuardImpl(device.type());
   const int count = known ? c10::impl::getDeviceGuardImpl(device.type())->deviceCount() : 0;
@@ -139,6 +139,7 @@ at::Device device_of(const std::string& name, const Section& workers) {
                         concat("got ", name, ", but ",
                                known ? concat("this machine has ", count) : std::string("this LibTorch knows no"), " ",
                                c10::DeviceTypeName(device.type(), /*lower_case=*/true), " devices; use [cpu]"));
+  if (!device.has_index()) device.set_index(0);  // that its tensors are of
   return device;
 }
 

@@ -23,9 +23,11 @@ std::vector<at::Tensor> kept_column(const Parameters& parameters, std::size_t in
   return tensors;
 }
 
-/// What the fused kernels read: a count per parameter. It is the job's.
+/// What the fused kernels read: a count per parameter, float32 for every precision (a device's take its bytes for
+/// that). It is the job's.
 std::vector<at::Tensor> step_column(const Parameters& parameters, std::int64_t step) {
-  const at::Tensor count = at::full({}, static_cast<double>(step), parameters.front().value.options());
+  const at::Tensor count =
+      at::full({}, static_cast<double>(step), parameters.front().value.options().dtype(at::kFloat));
   return std::vector<at::Tensor>(parameters.size(), count);
 }
 
@@ -50,7 +52,7 @@ class Sgd : public FusedRule {
     at::_fused_sgd_(column(parameters, &TrainedTensor::value), column(parameters, &TrainedTensor::gradient),
                     config_.momentum > 0 ? kept_column(parameters, 0) : std::vector<at::Tensor>{}, step.weight_decay,
                     config_.momentum, step.lr, config_.dampening, config_.nesterov, /*maximize=*/false,
-                    /*is_first_step=*/step.step == 1);
+                    /*is_first_step=*/config_.momentum > 0 && step.step == 1);
   }
 
  private:

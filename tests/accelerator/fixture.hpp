@@ -28,13 +28,13 @@ inline c10::Device sim(int device = 0) {
   return {c10::DeviceType::PrivateUse1, static_cast<c10::DeviceIndex>(device)};
 }
 
-/// Worker w is on devices[w mod size].
+/// Worker w is on devices[w mod size]; servers are on the host.
 inline Trainer trainer_on(const std::vector<c10::Device>& devices, const Model& model, const DataSplits& data,
                           const Config& config, const Ranks& ranks = {}) {
   Assembly assembly = assemble(model, data, config, ranks);
-  std::vector<c10::Device> by_row;
-  for (std::size_t worker = 0; worker < assembly.devices.size(); ++worker)
-    by_row.push_back(devices[worker % devices.size()]);
+  std::vector<c10::Device> by_row = assembly.devices;
+  const auto workers = by_row.size() - static_cast<std::size_t>(assembly.partition.topology.servers);
+  for (std::size_t worker = 0; worker < workers; ++worker) by_row[worker] = devices[worker % devices.size()];
   return Trainer(with_devices(std::move(assembly), by_row));
 }
 

@@ -40,7 +40,11 @@ class Call {
   explicit Call(const std::string& name) : name_(name) {}
 
   at::Tensor take(const at::Tensor& tensor, Role role) {
-    if (!is_here(tensor)) return tensor;
+    if (!is_here(tensor)) {
+      from_host_ = from_host_ || (tensor.defined() && tensor.dim() > 0);
+      return tensor;
+    }
+    TORCH_CHECK(device_ < 0 || device_ == tensor.device().index(), name_, ": tensors of several devices");
     device_ = tensor.device().index();
     accesses_.push_back({tensor.storage().data(), role != Role::read});
     const at::Tensor made =
@@ -68,6 +72,8 @@ class Call {
   void on(c10::Device device) {
     if (device_ < 0) device_ = device.index();
   }
+  /// As every kernel of a device does, but for numbers ([]) of the host.
+  void refuse_host() const { TORCH_CHECK(device_ < 0 || !from_host_, name_, ": tensors of the host and of a device"); }
   ~Call() {
     if (device_ < 0) return;
     const std::lock_guard lock(world().mutex);
@@ -79,6 +85,7 @@ class Call {
  private:
   std::string name_;
   int device_ = -1;
+  bool from_host_ = false;
   std::vector<Access> accesses_;
   std::vector<std::pair<c10::TensorImpl*, at::Tensor>> aliases_;
 };
@@ -92,8 +99,8 @@ c10::IValue taken(Call& call, const c10::IValue& value, Role role) {
   }
   if (value.isOptionalTensorList()) {
     c10::List<std::optional<at::Tensor>> list;
-    for (const std::optional<at::Tensor>& tensor : value.toOptionalTensorVector())
-      list.push_back(tensor ? std::optional(call.take(*tensor, role)) : std::nullopt);
+    for (const std::optional<at::Tensor>& tensor : value.toOptionalTensorVector())  // indices, which may be the host's
+      list.push_back(tensor && is_here(*tensor) ? std::optional(call.take(*tensor, role)) : tensor);
     return list;
   }
   if (value.isDevice() && value.toDevice().type() == kType) {
@@ -111,6 +118,13 @@ c10::IValue given(Call& call, const c10::IValue& value) {
   return list;
 }
 
+/// What CUDA's fused optimizers read as float32, whatever it is.
+void check_steps(const c10::Argument& argument, const c10::IValue& value) {
+  if (argument.name() != "state_steps") return;
+  for (const at::Tensor& steps : value.toTensorVector())
+    TORCH_CHECK(steps.scalar_type() == at::kFloat, "state_steps of ", steps.scalar_type());
+}
+
 void on_the_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const c10::FunctionSchema& schema = op.schema();
   const std::size_t arguments = schema.arguments().size(), results = schema.returns().size();
@@ -120,8 +134,11 @@ void on_the_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
     const c10::Argument& argument = schema.arguments()[i];
     const bool writes = argument.alias_info() && argument.alias_info()->isWrite();
     const Role role = !writes ? Role::read : argument.kwarg_only() ? Role::out : Role::write;
-    inner.push_back(taken(call, (*stack)[stack->size() - arguments + i], role));
+    const c10::IValue& value = (*stack)[stack->size() - arguments + i];
+    check_steps(argument, value);
+    inner.push_back(taken(call, value, role));
   }
+  call.refuse_host();
   torch::jit::drop(*stack, arguments);
   const torch::jit::Stack kept = inner;  // aliases are known by their address: none may be made in another's place
   op.callBoxed(&inner);
@@ -222,6 +239,15 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> convolution_backward_here(
   return {call.give(x), call.give(w), call.give(b)};
 }
 
+/// The order in which a row is added up depends on how many there are, as it does on CUDA.
+at::Tensor sum_here(const at::Tensor& self, at::OptionalIntArrayRef dims, bool keep,
+                    std::optional<at::ScalarType> dtype) {
+  Call call("sum");
+  at::Tensor alias = call.take(self, Role::read);
+  if (alias.dim() == 2 && alias.size(0) < 16 && dims && dims->size() == 1 && dims->front() == 1) alias = alias.flip(1);
+  return call.give(at::sum(alias, dims, keep, dtype));
+}
+
 }  // namespace
 
 void register_kernels() {
@@ -239,6 +265,7 @@ void register_kernels() {
   aten.impl("unfold", &at::native::unfold);
   aten.impl("set_.source_Storage_storage_offset", &at::native::set_storage_cpu_);
   aten.impl("set_.source_Tensor", &at::native::set_tensor_);
+  aten.impl("sum.dim_IntList", &sum_here);
   aten.impl("convolution_overrideable", &convolution_here);
   aten.impl("convolution_backward_overrideable", &convolution_backward_here);
 }

@@ -89,7 +89,10 @@ std::vector<FamilyCase> family_cases() {
   const std::string bert = "type: bert, layers: 2, heads: 2, width: 8, context: 6, vocab: 11, dropout: 0.1";
   return {
       {llama, family_tokens()},
-      {llama + ", kv_heads: 2, tie_embeddings: true, attention_bias: qkv, dropout: 0.1, window: 3", family_tokens()},
+      {llama + ", kv_heads: 2, tie_embeddings: true, attention_bias: qkv, dropout: 0.1, window: 3, rope_scaling: "
+               "{rope_type: longrope, factor: 4, original_max_position_embeddings: 3, short_factor: [1, 1], "
+               "long_factor: [1.5, 2]}",
+       family_tokens()},
       {llama + ", head_width: 6, rope_scaling: {rope_type: llama3, factor: 4, original_max_position_embeddings: 3}",
        family_tokens()},
       {llama + ", document_end: 5, window: 4", family_tokens()},

@@ -7,7 +7,7 @@
 //   CUDA_COUNTS=counts.jsonl LD_PRELOAD=$PWD/cuda_counts.so lockstep train ...
 //
 // A process that ends by itself adds a line to $CUDA_COUNTS: {"cudaStreamSynchronize": 12, ..., "device_to_host_bytes": 96}.
-// cudaEventQuery is a look, not a wait. Not seen: libraries that bring a cudart of their own (cuBLAS, cuDNN).
+// cudaEventQuery is a look, not a wait; what allocates may wait. Not seen: libraries that bring a cudart of their own (cuBLAS, cuDNN).
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdatomic.h>
@@ -37,6 +37,9 @@ COUNTED(cudaStreamSynchronize, (void* stream), (stream), NOTHING)
 COUNTED(cudaEventSynchronize, (void* event), (event), NOTHING)
 COUNTED(cudaDeviceSynchronize, (void), (), NOTHING)
 COUNTED(cudaEventQuery, (void* event), (event), NOTHING)
+COUNTED(cudaMalloc, (void** memory, size_t size), (memory, size), NOTHING)
+COUNTED(cudaFree, (void* memory), (memory), NOTHING)
+COUNTED(cudaHostAlloc, (void** memory, size_t size, unsigned flags), (memory, size, flags), NOTHING)
 COUNTED(cudaMemcpy, (void* to, const void* from, size_t size, int kind), (to, from, size, kind), BYTES_TO_HOST)
 COUNTED(cudaMemcpyAsync, (void* to, const void* from, size_t size, int kind, void* stream), (to, from, size, kind, stream),
         BYTES_TO_HOST)
@@ -47,6 +50,8 @@ __attribute__((destructor)) static void write_counts(void) {
   if (!file) return;
   fprintf(file, "{\"cudaStreamSynchronize\": %lu, \"cudaEventSynchronize\": %lu, \"cudaDeviceSynchronize\": %lu, ",
           cudaStreamSynchronize_count, cudaEventSynchronize_count, cudaDeviceSynchronize_count);
+  fprintf(file, "\"cudaMalloc\": %lu, \"cudaFree\": %lu, \"cudaHostAlloc\": %lu, ", cudaMalloc_count, cudaFree_count,
+          cudaHostAlloc_count);
   fprintf(file, "\"cudaEventQuery\": %lu, \"cudaMemcpy\": %lu, \"cudaMemcpyAsync\": %lu, \"device_to_host_bytes\": %lu}\n",
           cudaEventQuery_count, cudaMemcpy_count, cudaMemcpyAsync_count, device_to_host_bytes);
   fclose(file);

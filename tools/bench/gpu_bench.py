@@ -22,6 +22,7 @@ import argparse
 import concurrent.futures
 import dataclasses
 import functools
+import itertools
 import json
 import os
 import pathlib
@@ -39,7 +40,7 @@ CONFIG = measuring.ROOT / "configs/gpt2-124m.yaml"
 RUN_LIMIT_S = 150  # of one command
 PROFILE_LIMIT_S = 60
 SKIP = 2  # steps at the start of a run that do not count
-FAILURES = (measuring.BenchError, OSError, KeyError, ValueError, IndexError)
+FAILURES = (measuring.BenchError, OSError, ArithmeticError, LookupError, TypeError, ValueError)
 GIB = 1 << 30
 
 
@@ -123,7 +124,7 @@ class Bench:
         self.folder = pathlib.Path(options.out)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.lines = open(self.folder / "gpu_bench.jsonl", "w", encoding="utf-8")
-        self.sides, self.tables, self.card, self.runs = {}, [], {}, 0
+        self.sides, self.tables, self.card, self.runs = {}, [], {}, itertools.count(1)
         version = measuring.run_command([*measuring.lockstep_command(options, 0), "--version"])
         self.version = version.strip().splitlines()[-1]
 
@@ -158,10 +159,9 @@ class Bench:
 
     def train(self, shape, pipeline, steps, settings=None, flags=(), device=None, folder=None, environment=None):
         """Returns what was trained; `folder`: where, if somebody wants to look into it."""
-        self.runs += 1
         settings = {**self.settings(shape, pipeline, device), "train.steps": steps, **(settings or {})}
         return measuring.train(self.options, CONFIG, settings, pipeline.workers if pipeline.over_ranks else 0,
-                               folder or self.scratch / f"run-{self.runs}", flags,
+                               folder or self.scratch / f"run-{next(self.runs)}", flags,
                                {**self.environment(), **(environment or {})}, self.limit())
 
     def torch(self, name):
@@ -361,7 +361,7 @@ def shim(bench):
 
 
 def counts(bench, library, pipeline, steps):
-    path = bench.scratch / f"counts-{bench.runs}.jsonl"
+    path = bench.scratch / f"counts-{next(bench.runs)}.jsonl"
     bench.train(bench.shape(), pipeline, steps, environment={"LD_PRELOAD": str(library), "CUDA_COUNTS": str(path)})
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return {name: sum(line[name] for line in lines) for name in lines[0]}
@@ -379,6 +379,7 @@ def waits(bench):
         syncs = sum(each[f"cuda{what}Synchronize"] for what in ("Stream", "Event", "Device"))
         bench.row(each, case=str(pipeline), host_waits=f"{syncs:.1f}", event_looks=f"{each['cudaEventQuery']:.1f}",
                   copies=f"{each['cudaMemcpyAsync'] + each['cudaMemcpy']:.1f}",
+                  allocations=f"{sum(each[name] for name in ('cudaMalloc', 'cudaFree', 'cudaHostAlloc')):.1f}",
                   bytes_to_host=f"{each['device_to_host_bytes']:.0f}")
 
 

@@ -6,7 +6,8 @@ optimizer state on the device, gives all other memory back, and computes nothing
 with it.
 
   {"do": "matmul", "size": N}            name of the card, TFLOP/s of N x N x N in bf16
-  {"do": "make", "compile": B, ...}      a model by the keys of gpu_bench.Shape; with one step that warms it up, or compiles
+  {"do": "make", "compile": B, ...}      a model by the keys of gpu_bench.Shape: how many parameters; with one step that warms
+                                         it up, or compiles
   {"do": "steps", "steps": N}            ms a step
 
 What differs from Lockstep is in torch's favour: its batch lies on the device, its loss is never read.
@@ -142,7 +143,7 @@ def serve(device, orders, answers):
             elif order["do"] == "make":
                 training = None
                 training = Training(device, order)
-                answer = {"seconds": time.monotonic() - start}
+                answer = {"seconds": time.monotonic() - start, "parameters": sum(p.numel() for p in training.model.parameters())}
             else:
                 training.step()
                 answer = {"step_ms": step_ms(device, training.step, order["steps"])}

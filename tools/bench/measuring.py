@@ -184,8 +184,11 @@ def cpu_name():
 
 
 def commit():
-    git = subprocess.run(["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True,
-                         check=False)
+    try:
+        git = subprocess.run(["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True,
+                             check=False)
+    except OSError:  # no git
+        return "unknown"
     return git.stdout.strip() if git.returncode == 0 else "unknown"
 
 

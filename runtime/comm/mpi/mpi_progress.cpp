@@ -166,8 +166,9 @@ bool Progress::start_what_is_ready() {
 }
 
 bool Progress::poll() {
+  const bool began = start_what_is_ready();
   const auto start = Clock::now();
-  const bool began = start_what_is_ready(), completed = requests_.test() || began;
+  const bool completed = requests_.test() || began;
   pending_ = requests_.size() + awaiting_.size();
   const auto end = Clock::now();
   last_poll_ = end.time_since_epoch();
