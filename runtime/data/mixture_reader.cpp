@@ -9,6 +9,8 @@
 //
 // An epoch has as many draws as all sources have samples. The evaluation set of the first source that has one comes
 // first, and decides what is best; those of the others are further ones. All sources have entries of the same form.
+#include <ATen/core/grad_mode.h>
+
 #include <algorithm>
 #include <numeric>
 

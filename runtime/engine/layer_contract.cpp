@@ -2,6 +2,7 @@
 #include "runtime/engine/layer_contract.hpp"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include "runtime/engine/memory.hpp"
 
