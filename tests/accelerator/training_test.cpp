@@ -10,6 +10,7 @@
 #include "runtime/engine/product_rate.hpp"
 #include "runtime/engine/tensor_math.hpp"
 #include "runtime/schedule/generators.hpp"
+#include "runtime/training/placement.hpp"
 #include "tests/accelerator/fixture.hpp"
 #include "tests/parity/support.hpp"
 
@@ -119,6 +120,12 @@ TEST_CASE("a worker measures on its device how fast that multiplies, before anyt
   CHECK(Accelerator::counts().kernels > before);  // as many as the machine has time for
   CHECK(pool.bytes() == 0);
   CHECK(pool.peak_bytes() < 10'000);
+}
+
+TEST_CASE("a device without a number is the first one, as its tensors say", "[parity]") {
+  const Simulated simulated;
+  CHECK(device_of("sim", {}) == sim(0));
+  CHECK(device_of("sim:1", {}) == sim(1));
 }
 
 TEST_CASE("each worker computes on a stream of its own", "[parity]") {
