@@ -75,7 +75,7 @@ class BlockSums {
       used_ += (count + kBlock - 1) / kBlock;
       begin += count;
     }
-    ends_.push_back(ended_ + used_);
+    ends_.push_back(static_cast<std::int64_t>(sums_.size()) * kRows + used_);
   }
 
   /// [tensors that were added]: each one's blocks are added up in their order.
@@ -97,14 +97,14 @@ class BlockSums {
 
   void sum_up() {
     if (used_ > 0) sums_.push_back(rows_.view({kRows, kBlock}).square_().sum(1));
-    ended_ += std::exchange(used_, 0);
+    used_ = 0;
     rows_.reset();
   }
 
   at::TensorOptions options_;
   at::Tensor rows_;
-  std::int64_t used_ = 0, ended_ = 0;  // rows: of this shape, and of those before, whose unused ones are left out
-  std::vector<std::int64_t> ends_;     // by tensor
+  std::int64_t used_ = 0;           // of rows_; of those before all were
+  std::vector<std::int64_t> ends_;  // by tensor, in all rows
   std::vector<at::Tensor> sums_;
 };
 

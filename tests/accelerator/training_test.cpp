@@ -252,14 +252,19 @@ TEST_CASE("a device sums the squares of a norm itself, block by block, and nobod
 TEST_CASE("who has some blocks of a tensor on a device has a part of the whole, to the bit", "[parity]") {
   const Simulated simulated;
   const auto block = static_cast<std::int64_t>(kNormBlock);
-  for (int trial = 0; trial < 20; ++trial) {
-    const at::Tensor tensor = at::randn({2 * block}).to(sim());
+  std::vector<at::Tensor> tensors;
+  for (int trial = 0; trial < 20; ++trial) tensors.push_back(at::randn({2 * block + 7}).to(sim()));
+  Accelerator::reset();
+  std::vector<std::pair<at::Tensor, at::Tensor>> norms;
+  for (const at::Tensor& tensor : tensors) {
     const at::Tensor whole = squared_norms({tensor}, sim());
     const at::Tensor first = squared_norms({tensor.narrow(0, 0, block)}, sim());
-    const at::Tensor second = squared_norms({tensor.narrow(0, block, block)}, sim());
-    const at::Tensor in_parts = total_norm({{{0}, {1}, second}, {{0}, {0}, first}}, sim());
-    CHECK(at::equal(in_parts.cpu(), total_norm({{{0}, {SquaredNorms::kWhole}, whole}}, sim()).cpu()));
+    const at::Tensor others = squared_norms({tensor.narrow(0, block, block), tensor.narrow(0, 2 * block, 7)}, sim());
+    norms.emplace_back(total_norm({{{0, 0}, {1, 2}, others}, {{0}, {0}, first}}, sim()),
+                       total_norm({{{0}, {SquaredNorms::kWhole}, whole}}, sim()));
   }
+  CHECK(Accelerator::counts().waits == 0);
+  for (const auto& [in_parts, at_once] : norms) CHECK(at::equal(in_parts.cpu(), at_once.cpu()));
 }
 
 TEST_CASE("nobody waits for a device: neither per layer and micro-batch nor per step", "[parity]") {
